@@ -1,0 +1,11 @@
+//! Structured concurrency and graceful shutdown for Tokio.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod signal;
+
+pub use crate::signal::Signal;
+
+pub use tokio_util::sync::CancellationToken;
+
+/// The error of a plain group: any error, so that `?` takes all of them.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

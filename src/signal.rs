@@ -1,0 +1,77 @@
+//! [`Signal`]: what an operating system or a terminal sends to stop a process.
+
+use std::fmt;
+
+/// A signal of the operating system, by the name it has everywhere.
+///
+/// The variants exist on every platform so that code which matches on a [`Cause`](crate::Cause)
+/// compiles everywhere; which of them can be caught is a matter of the platform.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::Signal;
+///
+/// assert_eq!(Signal::Terminate.to_string(), "SIGTERM");
+/// assert_eq!(Signal::Interrupt.number(), 2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Signal {
+    /// Ctrl-C in the terminal: SIGINT, and the console's Ctrl-C event on Windows.
+    Interrupt,
+    /// The polite stop of a supervisor: SIGTERM. Unix only.
+    Terminate,
+    /// The terminal went away: SIGHUP. Unix only.
+    Hangup,
+    /// Ctrl-\ in the terminal: SIGQUIT. Unix only.
+    Quit,
+    /// SIGUSR1. Unix only.
+    User1,
+    /// SIGUSR2. Unix only.
+    User2,
+    /// The console's Ctrl-Break event. Windows only.
+    Break,
+    /// The console window is being closed. Windows only.
+    Close,
+    /// The system is shutting down. Windows only.
+    Shutdown,
+}
+
+impl Signal {
+    /// Returns the signal's number, the `n` of an exit status of 128 + n.
+    ///
+    /// The console events of Windows have no number there; they count as the Unix signal that means
+    /// the same: `Break` as SIGINT, `Close` and `Shutdown` as SIGTERM.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Hangup => 1,
+            Self::Interrupt | Self::Break => 2,
+            Self::Quit => 3,
+            Self::User1 => 10,
+            Self::User2 => 12,
+            Self::Terminate | Self::Close | Self::Shutdown => 15,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+            Self::Hangup => "SIGHUP",
+            Self::Quit => "SIGQUIT",
+            Self::User1 => "SIGUSR1",
+            Self::User2 => "SIGUSR2",
+            Self::Break => "Ctrl-Break",
+            Self::Close => "console close",
+            Self::Shutdown => "system shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -108,6 +108,8 @@ impl<E> Hub<E> {
         running
     }
 
+    // Always, so that an unnamed spawn does not carry an origin and a seat around in memory.
+    #[inline(always)]
     fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
         match origin.name {
             None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),

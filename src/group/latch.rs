@@ -37,6 +37,7 @@ impl Latch {
     /// Relaxed is enough: entering publishes nothing, and closing against entering is decided by
     /// the order of changes to this one word (invariant 1). `tokio_util`'s `TaskTracker` does the
     /// same. One addition, undone on refusal, is cheaper than a loop of compare-and-swap.
+    #[inline]
     #[must_use = "a refused entry must leave"]
     pub(super) fn enter(&self) -> bool {
         self.state.fetch_add(ONE, Ordering::Relaxed) & CLOSED == 0
@@ -46,9 +47,13 @@ impl Latch {
     ///
     /// Release, so that all a member did is seen by the one who finds the count down (its partner
     /// is the acquire in `close_if_alone`); acquire, so that the last one sees it too.
+    #[inline]
     #[must_use = "the last one must tell the group above"]
     pub(super) fn leave(&self) -> bool {
         let before = self.state.fetch_sub(ONE, Ordering::AcqRel);
+        if before / ONE > 2 {
+            return false;
+        }
         let left = before / ONE - 1;
         if left == 1 && before & WAITED != 0 {
             self.alone.notify_one();

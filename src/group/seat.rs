@@ -89,7 +89,22 @@ impl<E> Classes<E> {
         }
     }
 
+    #[inline]
     pub(super) fn get(
+        &self,
+        shared: &Arc<Shared<E>>,
+        place: &'static Location<'static>,
+        kind: Kind,
+    ) -> &Arc<Class<E>> {
+        match self.buckets[bucket(place)].get() {
+            Some(class) if class.is(place, kind) => class,
+            _ => self.find_or_add(shared, place, kind),
+        }
+    }
+
+    /// Out of line: most chains have one class.
+    #[inline(never)]
+    fn find_or_add(
         &self,
         shared: &Arc<Shared<E>>,
         place: &'static Location<'static>,
@@ -138,6 +153,7 @@ pub(super) struct Seat<E> {
 
 impl<E> Seat<E> {
     /// Takes a place in the group, or returns `None` if it is closed.
+    #[inline]
     pub(super) fn take(class: &Arc<Class<E>>) -> Option<Self> {
         if !class.shared.latch.enter() {
             class.shared.leave();
@@ -153,6 +169,7 @@ impl<E> Seat<E> {
     }
 
     /// Takes a place for a member with a name of its own.
+    #[inline(never)]
     pub(super) fn take_named(
         shared: &Arc<Shared<E>>,
         name: &str,
@@ -193,8 +210,7 @@ impl<E> Seat<E> {
 
     /// Holds a slot of a limited group, which is freed when the member ends.
     pub(super) fn hold(&mut self, slot: Slot<'_>) {
-        slot.keep();
-        self.hold_kept_slot();
+        self.has_slot = slot.keep();
     }
 
     pub(super) fn hold_kept_slot(&mut self) {
@@ -236,6 +252,15 @@ impl<E> Seat<E> {
         self.class.shared.fail(&self.class.label(), failure);
     }
 
+    /// Records that the member was dropped with its work undone, unless it had to be.
+    #[cold]
+    fn abandon(&self) {
+        let shared = &self.class.shared;
+        if !shared.is_cancelled() {
+            shared.fail(&self.class.label(), Failure::Aborted);
+        }
+    }
+
     /// Drops what the member owns; a destructor that panics is a failure like any panic.
     pub(super) fn release(&mut self, owned: impl FnOnce()) {
         if let Err(panic) = Panic::catch(owned) {
@@ -247,10 +272,10 @@ impl<E> Seat<E> {
 /// Afterwards the group counts one member less; nothing of the member is left.
 impl<E> Drop for Seat<E> {
     fn drop(&mut self) {
-        let shared = &self.class.shared;
-        if !self.has_ended && !shared.is_cancelled() {
-            shared.fail(&self.class.label(), Failure::Aborted);
+        if !self.has_ended {
+            self.abandon();
         }
+        let shared = &self.class.shared;
         if self.waker != Key::NONE {
             shared.wakers.remove(self.waker);
         }

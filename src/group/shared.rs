@@ -224,6 +224,7 @@ impl<E> Shared<E> {
     }
 
     /// Gives a share of the latch back; the last one ends the group for the group above it.
+    #[inline]
     pub(super) fn leave(&self) {
         if self.latch.leave() {
             self.over();
@@ -233,6 +234,7 @@ impl<E> Shared<E> {
     /// Called when owner and members are gone, perhaps more than once.
     ///
     /// A failure that nobody has taken goes up to the parent; then the place there is given up.
+    #[cold]
     pub(super) fn over(&self) {
         let Some(parent) = &self.parent else { return };
         if self.seated.swap(false, Ordering::AcqRel) {
@@ -262,6 +264,7 @@ impl<E> Shared<E> {
         id
     }
 
+    #[inline(never)]
     pub(super) fn unregister(&self, id: u64) {
         let named = self.named.lock().remove(&id);
         drop(named);

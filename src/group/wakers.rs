@@ -66,6 +66,7 @@ impl Wakers {
     }
 
     /// Relaxed is enough: a task that reads too early has not registered yet, or is woken.
+    #[inline]
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Relaxed)
     }

@@ -121,7 +121,6 @@ async fn a_shutdown_of_the_parent_aborts_and_names_the_tasks_of_its_children() {
     let mut group = TaskGroup::builder().name("orders").build().unwrap();
     let alive = Alive::default();
     let mut http = group.child("http");
-    http.child("deep");
     http.task("accept").spawn(hold::<(), _>(alive.guard()));
     let waiting = tokio::spawn(async move { http.wait().await });
     let error = group.shutdown(Duration::from_secs(1)).await.unwrap_err();

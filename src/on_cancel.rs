@@ -1,19 +1,15 @@
 //! [`OnCancel`]: a callback that runs once a token has fired.
 
-use std::fmt;
-use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, mem};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::panic;
+use crate::panic::Panic;
 
 /// A callback that runs after a token has fired, in a task of its own.
 ///
@@ -320,10 +316,10 @@ impl CallbackTask {
         let Some(callback) = self.shared.leave_armed(State::Begun) else {
             return;
         };
-        match panic::catch(async move { callback().await }).await {
+        match Panic::catch_future(async move { callback().await }).await {
             Ok(()) => self.outcome = CallbackOutcome::Ran,
-            Err(payload) => {
-                let message = panic::message(&*payload).to_owned();
+            Err(panic) => {
+                let message = panic.message().to_owned();
                 tracing::error!(
                     place = %self.shared.place,
                     panic = %message,

@@ -15,13 +15,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
-use crate::panic;
+use crate::panic::Panic;
 
 /// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
 /// stop and gets its grace to do so.
@@ -315,7 +313,7 @@ impl Sidecar {
         let mut end = None;
         let mut stopped = None;
         // The call itself is inside the future, so that its panics are caught as well.
-        let mut stop = pin!(panic::catch(async { ask(self.grace).await }));
+        let mut stop = pin!(Panic::catch_future(async { ask(self.grace).await }));
         let both = poll_fn(|cx| {
             // First the stop: a server whose grace is zero gets to see it in its only poll.
             if stopped.is_none() {
@@ -340,7 +338,7 @@ impl Sidecar {
             },
             stop: match stopped {
                 Some(Ok(())) => Stop::Returned,
-                Some(Err(payload)) => Stop::Panicked(panic::message(&*payload).to_owned()),
+                Some(Err(panic)) => Stop::Panicked(panic),
                 None => Stop::Running,
             },
         }
@@ -358,15 +356,15 @@ impl Sidecar {
                 );
                 return Ok(());
             }
-            (_, Stop::Panicked(message)) => Some(message),
+            (_, Stop::Panicked(panic)) => Some(panic),
             (_, Stop::NotAsked | Stop::Returned | Stop::Running) => None,
         };
-        Err(SidecarError {
+        Err(SidecarError(Box::new(Inner {
             server: self.name,
             grace: self.grace,
             fate,
             stop_panic,
-        })
+        })))
     }
 }
 
@@ -400,11 +398,14 @@ impl Sidecar {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct SidecarError {
+pub struct SidecarError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     server: Cow<'static, str>,
     grace: Duration,
     fate: Fate,
-    stop_panic: Option<String>,
+    stop_panic: Option<Panic>,
 }
 
 impl SidecarError {
@@ -415,7 +416,7 @@ impl SidecarError {
     /// See [`SidecarError`].
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.server
+        &self.0.server
     }
 
     /// Returns the grace the server had, or would have had.
@@ -437,7 +438,7 @@ impl SidecarError {
     /// ```
     #[must_use]
     pub fn grace(&self) -> Duration {
-        self.grace
+        self.0.grace
     }
 
     /// Returns whether the server returned `Ok` before the token had fired.
@@ -457,7 +458,7 @@ impl SidecarError {
     /// ```
     #[must_use]
     pub fn is_ended_early(&self) -> bool {
-        matches!(self.fate, Fate::EndedEarly)
+        matches!(self.0.fate, Fate::EndedEarly)
     }
 
     /// Returns whether the server returned an error, or could not be started.
@@ -479,7 +480,7 @@ impl SidecarError {
     /// ```
     #[must_use]
     pub fn is_failed(&self) -> bool {
-        matches!(self.fate, Fate::Failed(_, Fault::Error(_)))
+        matches!(self.0.fate, Fate::Failed(_, Fault::Error(_)))
     }
 
     /// Returns whether a [blocking](Sidecar::serve_blocking) server panicked.
@@ -502,7 +503,35 @@ impl SidecarError {
     /// ```
     #[must_use]
     pub fn is_panicked(&self) -> bool {
-        matches!(self.fate, Fate::Failed(_, Fault::Panic(_)))
+        matches!(self.0.fate, Fate::Failed(_, Fault::Panic(_)))
+    }
+
+    /// Returns the panic of a [blocking](Sidecar::serve_blocking) server.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error itself if the server did not panic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let run = || -> std::io::Result<()> { panic!("boom") };
+    /// let panicked: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve_blocking(&CancellationToken::new(), run, |_grace| {})
+    ///     .await;
+    /// assert_eq!(panicked.unwrap_err().into_panic().unwrap().message(), "boom");
+    /// # }
+    /// ```
+    pub fn into_panic(self) -> Result<Panic, Self> {
+        let inner = *self.0;
+        match inner.fate {
+            Fate::Failed(_, Fault::Panic(panic)) => Ok(panic),
+            fate => Err(Self(Box::new(Inner { fate, ..inner }))),
+        }
     }
 
     /// Returns whether the server was not down at the end of its grace.
@@ -512,7 +541,7 @@ impl SidecarError {
     /// See [`SidecarError`].
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
-        matches!(self.fate, Fate::TimedOut(_) | Fate::Late(_))
+        matches!(self.0.fate, Fate::TimedOut(_) | Fate::Late(_))
     }
 
     /// Returns whether the function that was to stop the server panicked.
@@ -541,13 +570,13 @@ impl SidecarError {
     /// ```
     #[must_use]
     pub fn is_stop_panicked(&self) -> bool {
-        self.stop_panic.is_some()
+        self.0.stop_panic.is_some()
     }
 }
 
 impl Error for SidecarError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.fate {
+        match &self.0.fate {
             Fate::Failed(_, Fault::Error(error)) => Some(&**error),
             _ => None,
         }
@@ -556,9 +585,14 @@ impl Error for SidecarError {
 
 impl fmt::Display for SidecarError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server, grace, .. } = self;
+        let Inner {
+            server,
+            grace,
+            fate,
+            stop_panic,
+        } = &*self.0;
         write!(f, "server `{server}` ")?;
-        match &self.fate {
+        match fate {
             Fate::Drained => f.write_str("drained")?,
             Fate::EndedEarly => f.write_str("ended before it was asked to stop")?,
             Fate::Failed(When::Serving, fault) => write!(f, "{fault}")?,
@@ -572,8 +606,8 @@ impl fmt::Display for SidecarError {
                 )?;
             }
         }
-        match &self.stop_panic {
-            Some(message) => write!(f, "; its stop function panicked: {message}"),
+        match stop_panic {
+            Some(panic) => write!(f, "; its stop function panicked: {}", panic.message()),
             None => Ok(()),
         }
     }
@@ -642,7 +676,7 @@ enum When {
 #[derive(Debug)]
 enum Fault {
     Error(BoxError),
-    Panic(String),
+    Panic(Panic),
 }
 
 /// What may be left of a server that was forced.
@@ -663,7 +697,7 @@ enum Remains {
 enum Stop {
     NotAsked,
     Returned,
-    Panicked(String),
+    Panicked(Panic),
     Running,
 }
 
@@ -690,7 +724,7 @@ impl fmt::Display for Fault {
         let when = if f.alternate() { " while draining" } else { "" };
         match self {
             Self::Error(error) => write!(f, "failed{when}: {error}"),
-            Self::Panic(message) => write!(f, "panicked{when}: {message}"),
+            Self::Panic(panic) => write!(f, "panicked{when}: {}", panic.message()),
         }
     }
 }

@@ -1,22 +1,17 @@
 //! Callbacks after cancellation.
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::fmt::Debug;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::CallbackOutcome;
-use taskgroup::CancellationToken;
-use taskgroup::OnCancel;
-use tokio::runtime::Builder;
-use tokio::runtime::Handle;
+use taskgroup::{CallbackOutcome, CancellationToken, OnCancel};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
-use tokio::time::Instant;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// A callback that counts its runs.
 fn counting(token: &CancellationToken) -> (OnCancel, Arc<AtomicUsize>) {

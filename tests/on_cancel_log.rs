@@ -2,19 +2,15 @@
 //!
 //! Alone in its file: tracing decides once per process, when a line is first logged, whether anybody
 //! listens to it, and a test in another thread would take part in that.
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use taskgroup::CancellationToken;
-use taskgroup::OnCancel;
-use tracing::Level;
-use tracing::Metadata;
-use tracing::Subscriber;
-use tracing::field::Field;
-use tracing::field::Visit;
+use taskgroup::{CancellationToken, OnCancel};
+use tracing::field::{Field, Visit};
 use tracing::span;
+use tracing::{Level, Metadata, Subscriber};
 
 #[tokio::test]
 async fn panic_is_logged_once_at_error_with_the_place_of_the_callback() {

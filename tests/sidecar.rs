@@ -1,28 +1,18 @@
 //! Sidecars of servers that are futures: the clock, the outcomes, drop.
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
-use std::future::pending;
-use std::future::ready;
+use std::future::{pending, ready};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Waker;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::CancellationToken;
-use taskgroup::Sidecar;
-use taskgroup::SidecarError;
-use tokio::sync::Notify;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::task::yield_now;
-use tokio::time::Instant;
-use tokio::time::advance;
-use tokio::time::sleep;
+use taskgroup::{BoxError, CancellationToken, Sidecar, SidecarError};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{Instant, advance, sleep};
 
 type Outcome = Result<(), SidecarError>;
 

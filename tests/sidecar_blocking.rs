@@ -2,26 +2,20 @@
 //!
 //! Real threads do not know of paused time, so the clock is the real one: what succeeds has plenty
 //! of it, and what hangs on purpose is given a short grace.
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::sync::mpsc::Receiver;
-use std::sync::mpsc::Sender;
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::CancellationToken;
-use taskgroup::Sidecar;
-use taskgroup::SidecarError;
-use tiny_http::Response;
-use tiny_http::Server;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use taskgroup::{CancellationToken, Sidecar, SidecarError};
+use tiny_http::{Response, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;

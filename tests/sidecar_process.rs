@@ -3,6 +3,7 @@
 //! The output of a child goes into one end of a socket pair, which all of its own children inherit:
 //! the other end reads its end when the last of them is gone.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -11,16 +12,9 @@ use std::os::fd::OwnedFd;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::process::Pid;
-use rustix::process::getpgid;
-use rustix::process::getpgrp;
-use taskgroup::BoxError;
-use taskgroup::CancellationToken;
-use taskgroup::Sidecar;
-use taskgroup::SidecarError;
-use tokio::io::AsyncBufReadExt;
-use tokio::io::AsyncReadExt;
-use tokio::io::BufReader;
+use rustix::process::{Pid, getpgid, getpgrp};
+use taskgroup::{BoxError, CancellationToken, Sidecar, SidecarError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::task::JoinHandle;

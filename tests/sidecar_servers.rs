@@ -1,6 +1,7 @@
 //! Sidecars of real servers, axum and tonic, over real sockets.
 //!
 //! Nothing here depends on time, except that what hangs on purpose is given a short grace.
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::error::Error;
 use std::future::pending;
@@ -11,19 +12,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::CancellationToken;
-use taskgroup::Sidecar;
-use taskgroup::SidecarError;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
+use taskgroup::{CancellationToken, Sidecar, SidecarError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::task::yield_now;
-use tonic::transport::Channel;
-use tonic::transport::Server;
+use tokio::task::{JoinHandle, yield_now};
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 

@@ -5,19 +5,11 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use tokio::process::Child;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::sidecar::Fate;
-use crate::sidecar::Fault;
-use crate::sidecar::Outcome;
-use crate::sidecar::Remains;
-use crate::sidecar::Sidecar;
-use crate::sidecar::SidecarError;
-use crate::sidecar::Stop;
-use crate::sidecar::When;
+use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 
 /// How long a killed process may take to be gone before it is reported as one that does not end.
 const REAP: Duration = Duration::from_secs(1);

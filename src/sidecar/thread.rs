@@ -1,27 +1,16 @@
 //! A server that blocks a thread, as a future and a function that asks it to stop.
 
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::panic::resume_unwind;
-use std::thread;
-use std::thread::Builder;
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
-use crate::panic;
-use crate::sidecar::Fate;
-use crate::sidecar::Fault;
-use crate::sidecar::Outcome;
-use crate::sidecar::Remains;
-use crate::sidecar::Sidecar;
-use crate::sidecar::SidecarError;
-use crate::sidecar::Stop;
-use crate::sidecar::When;
+use crate::panic::Panic;
+use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 
 impl Sidecar {
     /// Runs a server that blocks its thread.
@@ -160,9 +149,8 @@ impl ServerThread {
         let joined = on_thread(format!("{name}-join"), move || self.thread.join()).await;
         match joined {
             Ok(Ok(Ok(end))) => end.map_err(Fault::Error),
-            Ok(Ok(Err(payload)) | Err(payload)) => {
-                Err(Fault::Panic(panic::message(&*payload).to_owned()))
-            }
+            Ok(Ok(Err(payload))) => Err(Fault::Panic(Panic::new(payload))),
+            Ok(Err(panic)) => Err(Fault::Panic(panic)),
             Err(error) => Err(Fault::Error(error.into())),
         }
     }
@@ -185,7 +173,7 @@ impl<S: FnOnce(Duration) + Send + 'static> StopOnDrop<'_, S> {
             let Some(stop) = stop else { return };
             match on_thread(name, move || stop(grace)).await {
                 Ok(Ok(())) => (),
-                Ok(Err(payload)) => resume_unwind(payload),
+                Ok(Err(panic)) => panic.resume(),
                 Err(error) => resume_unwind(Box::new(format!("not called: {error}"))),
             }
         }
@@ -213,14 +201,14 @@ impl<S: FnOnce(Duration) + Send + 'static> Drop for StopOnDrop<'_, S> {
 }
 
 /// Runs `work` on a thread of its own and returns how it ended.
-async fn on_thread<T, W>(name: String, work: W) -> io::Result<thread::Result<T>>
+async fn on_thread<T, W>(name: String, work: W) -> io::Result<Result<T, Panic>>
 where
     T: Send + 'static,
     W: FnOnce() -> T + Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
     Builder::new().name(name).spawn(move || {
-        let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
+        let _ = sender.send(Panic::catch(work));
     })?;
     receiver.await.map_err(io::Error::other)
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taskgroup::{BoxError, CancellationToken, Sidecar, SidecarError};
+use taskgroup::{BoxError, CancellationToken, Sidecar, SidecarError, TaskGroup};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, advance, sleep};
@@ -509,22 +509,92 @@ async fn drop_does_not_call_a_stop_function() {
     assert_eq!(Arc::strong_count(&asked), 1);
 }
 
+async fn pending_then_panic() -> io::Result<()> {
+    yield_now().await;
+    panic!("boom");
+}
+
 #[tokio::test(start_paused = true)]
 async fn server_that_panics_unwinds_and_its_stop_fires() {
     let (stops, stop) = oneshot::channel();
-    let sidecar = tokio::spawn(http().serve::<SidecarError, _, _, _, BoxError>(
+    let sidecar = tokio::spawn(http().serve::<SidecarError, _, _, _, _>(
         &CancellationToken::new(),
         |stop| async {
             assert!(stops.send(stop).is_ok());
-            if yield_now().await == () {
-                panic!("boom");
-            }
-            Ok(())
+            pending_then_panic().await
         },
     ));
     stop.await.unwrap().await;
     let payload = sidecar.await.unwrap_err().into_panic();
     assert_eq!(*payload.downcast::<&str>().unwrap(), "boom");
+}
+
+// In a group.
+
+#[tokio::test(start_paused = true)]
+async fn group_with_a_sidecar_stops_and_its_wait_is_ok() {
+    let mut group = TaskGroup::new();
+    group.spawn(http().serve(group.token(), |stop| async {
+        stop.await;
+        sleep(secs(4)).await;
+        io::Result::Ok(())
+    }));
+    group.spawn(http().serve_with_stop(group.token(), ready(io::Result::Ok(())), |_| ready(())));
+    let start = Instant::now();
+    group.cancel();
+    group.wait().await.unwrap();
+    assert_eq!(start.elapsed(), secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_ends_early_cancels_the_group_and_the_others_drain() {
+    let mut group = TaskGroup::new();
+    let drained = Arc::new(AtomicUsize::new(0));
+    group.spawn(http().serve(group.token(), {
+        let drained = drained.clone();
+        move |stop| async move {
+            stop.await;
+            sleep(secs(1)).await;
+            drained.fetch_add(1, Ordering::SeqCst);
+            io::Result::Ok(())
+        }
+    }));
+    let early = |_stop| ready(io::Result::Ok(()));
+    let grpc = Sidecar::new("grpc").serve(group.token(), early);
+    group.task("grpc").spawn(grpc);
+
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(error.name(), Some("grpc"));
+    let error = error.into_error().unwrap().downcast::<SidecarError>();
+    assert!(error.unwrap().is_ended_early());
+    assert_eq!(drained.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_of_a_server_is_the_error_of_its_group_though_it_comes_after_the_cancel() {
+    let mut group = TaskGroup::new();
+    group.spawn(http().serve(group.token(), |_stop| pending::<io::Result<()>>()));
+    group.cancel();
+    let message = group.wait().await.unwrap_err().to_string();
+    assert!(
+        message.contains("server `http` did not drain within 5s"),
+        "{message}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_server_is_recorded_by_the_group_and_its_stop_fires() {
+    let mut group = TaskGroup::new();
+    let (stops, stop) = oneshot::channel();
+    let sidecar = http().serve(group.token(), |stop| async move {
+        assert!(stops.send(stop).is_ok());
+        pending_then_panic().await
+    });
+    group.task("http").spawn(sidecar);
+    let error = group.wait().await.unwrap_err();
+    assert!(error.is_panicked());
+    assert_eq!(error.name(), Some("http"));
+    stop.await.unwrap().await;
 }
 
 // The types.

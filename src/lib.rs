@@ -1,8 +1,21 @@
 //! Structured concurrency and graceful shutdown for Tokio.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod panic;
+mod label;
 mod signal;
+mod cause;
+mod running;
+mod error;
+mod group;
 
+pub use crate::cause::{Cause, FailedTask};
+pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
+pub use crate::group::{
+    BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
+};
+pub use crate::panic::Panic;
+pub use crate::running::{Running, RunningTask};
 pub use crate::signal::Signal;
 
 pub use tokio_util::sync::CancellationToken;

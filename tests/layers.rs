@@ -166,6 +166,24 @@ fn docs_strings_and_visibilities_are_no_uses() {
 }
 
 #[test]
+fn a_file_under_another_name_is_followed() {
+    let found = violations(&[
+        ("lib.rs", "mod low;\nmod high;"),
+        (
+            "low.rs",
+            "#[cfg(unix)]\n#[path = \"low/unix.rs\"]\npub(crate) mod engine;\nuse engine::Engine;",
+        ),
+        ("low/unix.rs", "use crate::high::High;"),
+        ("high.rs", "use crate::low::engine::Engine;"),
+    ]);
+
+    assert_eq!(
+        found,
+        ["src/low/unix.rs:1: uses `high`, which is declared below it in src/lib.rs"]
+    );
+}
+
+#[test]
 fn a_file_that_no_module_declares_is_found() {
     let found = violations(&[("lib.rs", "mod low;"), ("low.rs", ""), ("lost.rs", "")]);
 
@@ -268,7 +286,11 @@ fn parse(name: &str, text: &str) -> (ModulePath, Module) {
                 depth -= 1;
                 inline.retain(|(_, opened)| *opened <= depth);
             }
-            "mod" if word(at + 2) == ";" => module.declares.push(word(at + 1).to_owned()),
+            "mod" if word(at + 2) == ";" => {
+                let name = word(at + 1).to_owned();
+                let attributes = &tokens[..at];
+                declare(&mut module, &path, name, file_attribute(attributes));
+            }
             "mod" if word(at + 2) == "{" => inline.push((word(at + 1).to_owned(), depth + 1)),
             "use" => {
                 let (end, leaves) = use_tree(&tokens, at + 1, &[]);
@@ -297,6 +319,36 @@ fn parse(name: &str, text: &str) -> (ModulePath, Module) {
         at += 1;
     }
     (path, module)
+}
+
+/// What stands in the `#[path = "…"]` right before a `mod` line, or right before its visibility.
+fn file_attribute(tokens: &[(usize, String)]) -> Option<&str> {
+    let line: Vec<_> = tokens.iter().map(|(_, token)| token.as_str()).collect();
+    let closing = line.iter().rposition(|token| *token == "]")?;
+    let visibility = line[closing + 1..]
+        .iter()
+        .all(|token| ["pub", "(", ")", "crate", "super"].contains(token));
+    match line[..closing] {
+        [.., "#", "[", "path", "=", file] if visibility => Some(file.trim_matches('"')),
+        _ => None,
+    }
+}
+
+/// Notes a `mod` line. A file with another name is known by its file: `engine` of two platforms is
+/// two modules here.
+fn declare(module: &mut Module, path: &[String], name: String, file: Option<&str>) {
+    let Some(file) = file else {
+        return module.declares.push(name);
+    };
+    let stem = file.trim_end_matches(".rs");
+    let own = path
+        .last()
+        .map_or_else(String::new, |own| format!("{own}/"));
+    let inner = stem.strip_prefix(&own).unwrap_or(stem).to_owned();
+    module
+        .imports
+        .insert(name, [path, std::slice::from_ref(&inner)].concat());
+    module.declares.push(inner);
 }
 
 /// Whether the `crate`, `self` or `super` at `at` begins a path, and not a visibility.
@@ -366,17 +418,18 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The words and signs of `text` with their lines; comments and literals are left out.
+/// The words, signs and literals of `text` with their lines; comments are left out.
 fn tokens(text: &str) -> Vec<(usize, String)> {
     let mut tokens = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let line = 1 + text[..text.len() - rest.len()].matches('\n').count();
-        let length = skipped(rest).unwrap_or_else(|| {
+        let length = comment(rest).unwrap_or_else(|| {
             let name = rest
                 .find(|c: char| !c.is_alphanumeric() && c != '_')
                 .unwrap_or(rest.len());
             let length = match name {
+                _ if literal(rest).is_some() => literal(rest).unwrap_or_default(),
                 0 if rest.starts_with("::") => 2,
                 0 => first.len_utf8(),
                 name => name,
@@ -391,32 +444,36 @@ fn tokens(text: &str) -> Vec<(usize, String)> {
     tokens
 }
 
-/// The length of the comment or literal that `rest` begins with.
-fn skipped(rest: &str) -> Option<usize> {
-    let until = |end: &str, from: usize| {
-        rest[from..]
-            .find(end)
-            .map_or(rest.len(), |at| from + at + end.len())
-    };
-    let literal = rest.trim_start_matches(['b', 'c']);
-    let prefix = rest.len() - literal.len();
-    let raw = literal
-        .strip_prefix('r')
-        .map(|raw| (raw, raw.trim_start_matches('#')));
+/// The length of the comment that `rest` begins with.
+fn comment(rest: &str) -> Option<usize> {
     if rest.starts_with("//") {
-        Some(until("\n", 0))
+        Some(rest.find('\n').unwrap_or(rest.len()))
     } else if rest.starts_with("/*") {
         Some(block_comment(rest))
-    } else if let Some((raw, quoted)) = raw.filter(|(_, quoted)| quoted.starts_with('"')) {
+    } else {
+        None
+    }
+}
+
+/// The length of the string or character that `rest` begins with.
+fn literal(rest: &str) -> Option<usize> {
+    let plain = rest.trim_start_matches(['b', 'c']);
+    let prefix = rest.len() - plain.len();
+    let raw = plain
+        .strip_prefix('r')
+        .map(|raw| (raw, raw.trim_start_matches('#')));
+    if let Some((raw, quoted)) = raw.filter(|(_, quoted)| quoted.starts_with('"')) {
         let hashes = raw.len() - quoted.len();
-        Some(until(
-            &format!("\"{}", "#".repeat(hashes)),
-            prefix + 1 + hashes + 1,
-        ))
-    } else if prefix <= 1 && literal.starts_with('"') {
-        Some(prefix + quoted(literal, '"'))
-    } else if prefix <= 1 && literal.starts_with('\'') && !is_lifetime(literal) {
-        Some(prefix + quoted(literal, '\''))
+        let (from, end) = (prefix + 1 + hashes + 1, format!("\"{}", "#".repeat(hashes)));
+        Some(
+            rest[from..]
+                .find(&end)
+                .map_or(rest.len(), |at| from + at + end.len()),
+        )
+    } else if prefix <= 1 && plain.starts_with('"') {
+        Some(prefix + quoted(plain, '"'))
+    } else if prefix <= 1 && plain.starts_with('\'') && !is_lifetime(plain) {
+        Some(prefix + quoted(plain, '\''))
     } else {
         None
     }

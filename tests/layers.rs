@@ -1,5 +1,7 @@
 //! A module uses only modules declared above it. The order of the `mod` lines is the order of
-//! dependency, in `src/lib.rs` and inside every module that has modules of its own.
+//! dependency, in `src/lib.rs` and inside every module that has modules of its own. Such a module
+//! itself stands right below the last of its own modules that it uses: those above are its engine,
+//! those below may add to what it defines.
 //!
 //! The compiler accepts cycles between modules, so nothing but this test keeps them out. It reads
 //! the sources as text: paths that begin with `crate`, `self` or `super`, in `use` lines and in code.
@@ -125,26 +127,44 @@ fn the_order_inside_a_module_counts_too() {
 }
 
 #[test]
-fn a_module_does_not_use_the_one_that_declares_it() {
+fn a_module_does_not_use_the_one_that_stands_on_it() {
+    let engine = "use super::Group;\nmod tests { use super::*; use super::super::Group; }";
     let found = violations(&[
         ("lib.rs", "mod group;"),
         (
             "group.rs",
-            "mod latch;\npub struct Group;\nmod tests { use super::*; use self::x; }",
+            "mod early; mod latch;\nfn f() { latch::go() }\nmod tests { use super::*; use self::x; }",
         ),
-        (
-            "group/latch.rs",
-            "use super::Group;\nmod tests { use super::*; use super::super::Group; }",
-        ),
+        ("group/early.rs", "use crate::group::Group;"),
+        ("group/latch.rs", engine),
     ]);
 
     assert_eq!(
         found,
         [
-            "src/group/latch.rs:1: uses `group`, which declares it",
-            "src/group/latch.rs:2: uses `group`, which declares it",
+            "src/group/early.rs:1: uses `group`, which stands on it or on one below it",
+            "src/group/latch.rs:1: uses `group`, which stands on it or on one below it",
+            "src/group/latch.rs:2: uses `group`, which stands on it or on one below it",
         ]
     );
+}
+
+#[test]
+fn a_module_may_add_to_one_that_does_not_stand_on_it() {
+    let found = violations(&[
+        ("lib.rs", "mod group;"),
+        (
+            "group.rs",
+            "mod latch; mod extra;\nuse self::latch::Latch;\npub struct Group(Latch);",
+        ),
+        ("group/latch.rs", "pub(super) struct Latch;"),
+        (
+            "group/extra.rs",
+            "use super::Group;\nuse super::latch::Latch;\nimpl super::Group {}",
+        ),
+    ]);
+
+    assert_eq!(found, Vec::<String>::new());
 }
 
 #[test]
@@ -224,13 +244,27 @@ fn objection(tree: &Tree, from: &[String], to: &[String]) -> Option<String> {
         return None;
     }
     if from.starts_with(to) {
-        return Some("which declares it".to_owned());
+        let stands_on_it = last_of_engine(tree, to) >= place(&tree[to], &from[to.len()]);
+        return stands_on_it.then(|| "which stands on it or on one below it".to_owned());
     }
     let shared = from.iter().zip(to).take_while(|(a, b)| a == b).count();
     let parent = &tree[&from[..shared]];
-    let place = |name| parent.declares.iter().position(|declared| declared == name);
-    (place(&to[shared]) > place(&from[shared]))
+    (place(parent, &to[shared]) > place(parent, &from[shared]))
         .then(|| format!("which is declared below it in {}", parent.file))
+}
+
+/// The place of a module among those that `parent` declares.
+fn place(parent: &Module, name: &str) -> Option<usize> {
+    parent.declares.iter().position(|declared| declared == name)
+}
+
+/// The place of the last module of its own that a module uses itself.
+fn last_of_engine(tree: &Tree, path: &[String]) -> Option<usize> {
+    let module = &tree[path];
+    let used = module.uses.iter().map(|(_, used)| module_of(tree, used));
+    used.filter(|used| used.len() > path.len() && used.starts_with(path))
+        .filter_map(|used| place(module, &used[path.len()]))
+        .max()
 }
 
 /// The module in a file of its own that defines what `path` names.
@@ -303,9 +337,9 @@ fn parse(name: &str, text: &str) -> (ModulePath, Module) {
                 at = end;
                 continue;
             }
-            "crate" | "self" | "super" if is_path(&word, at) => {
+            name if is_path(&word, at, &module.declares) => {
                 let line = tokens[at].0;
-                let mut leaf = vec![word(at).to_owned()];
+                let mut leaf = vec![name.to_owned()];
                 while word(at + 1) == "::" && is_name(word(at + 2)) {
                     leaf.push(word(at + 2).to_owned());
                     at += 2;
@@ -351,10 +385,13 @@ fn declare(module: &mut Module, path: &[String], name: String, file: Option<&str
     module.declares.push(inner);
 }
 
-/// Whether the `crate`, `self` or `super` at `at` begins a path, and not a visibility.
-fn is_path<'a>(word: &impl Fn(usize) -> &'a str, at: usize) -> bool {
-    let visibility = at >= 2 && word(at - 1) == "in" && word(at - 2) == "(";
-    word(at + 1) == "::" && !visibility
+/// Whether a path into the crate begins at `at`, and not a visibility.
+fn is_path<'a>(word: &impl Fn(usize) -> &'a str, at: usize, declares: &[String]) -> bool {
+    let before = |back| at.checked_sub(back).map_or("", word);
+    let inside = ["crate", "self", "super"].contains(&word(at))
+        || declares.iter().any(|declared| declared == word(at)) && before(1) != "::";
+    let visibility = before(1) == "in" && before(2) == "(";
+    inside && word(at + 1) == "::" && !visibility
 }
 
 /// Reads one tree of a `use` line and gives the place after it, and its leaves.

@@ -132,8 +132,17 @@ impl<E: Send + 'static> Hub<E> {
         TaskHandle::new(if self.try_take_slot(&mut seat) {
             tokio::spawn(Member::new(future, seat))
         } else {
-            tokio::spawn(self.queued(Member::new(future, seat)))
+            self.spawn_queued(future, seat)
         })
+    }
+
+    #[inline(never)]
+    fn spawn_queued<F, T>(&self, future: F, seat: Seat<E>) -> JoinHandle<Result<T, JoinError>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        tokio::spawn(self.queued(Member::new(future, seat)))
     }
 
     pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
@@ -164,7 +173,8 @@ impl<E: Send + 'static> Hub<E> {
             return Err(SpawnError::closed(future));
         };
         if !self.try_take_slot(&mut seat) {
-            seat.set_ended();
+            seat.marks.set_ended();
+            seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
@@ -189,7 +199,7 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return Err(SpawnError::closed(future));
         };
-        seat.hold(slot);
+        seat.marks.hold(slot);
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
     }
 
@@ -210,10 +220,10 @@ impl<E: Send + 'static> Hub<E> {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
                 let Some(slot) = shared.slots.take(shared.token()).await else {
-                    member.seat().set_ended();
+                    member.marks().set_ended();
                     return Err(JoinError::Refused);
                 };
-                member.seat().hold(slot);
+                member.marks().hold(slot);
                 start_blocking(member)
                     .await
                     .unwrap_or(Err(JoinError::Aborted))
@@ -223,7 +233,7 @@ impl<E: Send + 'static> Hub<E> {
 
     fn try_take_slot(&self, seat: &mut Seat<E>) -> bool {
         let slot = self.shared.slots.try_take();
-        slot.map(|slot| seat.hold(slot)).is_some()
+        slot.map(|slot| seat.marks.hold(slot)).is_some()
     }
 
     fn queued<F>(&self, member: Member<F, E>) -> Queued<F, E> {

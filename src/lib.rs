@@ -2,8 +2,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod signal;
+#[cfg(feature = "signal")]
+mod signals;
 
 pub use crate::signal::Signal;
+#[cfg(feature = "signal")]
+pub use crate::signals::Signals;
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -1,10 +1,23 @@
 //! Structured concurrency and graceful shutdown for Tokio.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod panic;
+mod label;
 mod signal;
+mod cause;
+mod running;
+mod error;
+mod group;
 #[cfg(feature = "signal")]
 mod signals;
 
+pub use crate::cause::{Cause, FailedTask};
+pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
+pub use crate::group::{
+    BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
+};
+pub use crate::panic::Panic;
+pub use crate::running::{Running, RunningTask};
 pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
 pub use crate::signals::Signals;

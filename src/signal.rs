@@ -51,7 +51,10 @@ const USER: [u8; 2] = if cfg!(any(
 } else if cfg!(any(
     target_os = "solaris",
     target_os = "illumos",
-    all(target_os = "linux", any(target_arch = "mips", target_arch = "mips64")),
+    all(
+        target_os = "linux",
+        any(target_arch = "mips", target_arch = "mips64")
+    ),
 )) {
     [16, 17]
 } else {

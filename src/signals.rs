@@ -207,7 +207,10 @@ impl Signals {
     ///
     /// As [`Signals::terminate_on`].
     pub fn watch(set: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
-        let watched = |signal| Watched { signal, status: None };
+        let watched = |signal| Watched {
+            signal,
+            status: None,
+        };
         Self::listen(set.into_iter().map(watched).collect(), false)
     }
 
@@ -247,7 +250,10 @@ impl Signals {
         set: impl IntoIterator<Item = Signal>,
         status: impl Fn(Signal) -> u8,
     ) -> io::Result<Self> {
-        let watched = |signal| Watched { signal, status: Some(status(signal)) };
+        let watched = |signal| Watched {
+            signal,
+            status: Some(status(signal)),
+        };
         Self::listen(set.into_iter().map(watched).collect(), true)
     }
 
@@ -256,9 +262,14 @@ impl Signals {
         set.sort_by_key(|watched| watched.signal as u8);
         set.dedup();
         if set.is_empty() {
-            return Err(invalid("cannot listen for signals: the set is empty".into()));
+            return Err(invalid(
+                "cannot listen for signals: the set is empty".into(),
+            ));
         }
-        if let Some(other) = set.iter().find(|watched| !engine::can_be_caught(watched.signal)) {
+        if let Some(other) = set
+            .iter()
+            .find(|watched| !engine::can_be_caught(watched.signal))
+        {
             return Err(invalid(format!(
                 "cannot listen for {}: this platform does not have it",
                 other.signal
@@ -269,14 +280,25 @@ impl Signals {
             let inbox = Arc::clone(&inbox);
             move |signal| inbox.deliver(signal)
         })?;
-        Ok(Self { set, inbox, _listener: listener })
+        Ok(Self {
+            set,
+            inbox,
+            _listener: listener,
+        })
     }
 }
 
 impl Inbox {
     fn new(once: bool) -> Self {
-        let state = State { delivered: false, receiver: Receiver::Kept(VecDeque::new()) };
-        Self { once, state: Mutex::new(state), arrived: Notify::new() }
+        let state = State {
+            delivered: false,
+            receiver: Receiver::Kept(VecDeque::new()),
+        };
+        Self {
+            once,
+            state: Mutex::new(state),
+            arrived: Notify::new(),
+        }
     }
 
     fn deliver(&self, signal: Signal) {

@@ -65,21 +65,27 @@ pub(super) fn listen(
     let mut arrived = iterator::Signals::new(None::<i32>)?;
     for watched in set {
         let number = i32::from(watched.signal.number());
-        arrived.add_signal(number).map_err(|error| named(watched.signal, &error))?;
+        arrived
+            .add_signal(number)
+            .map_err(|error| named(watched.signal, &error))?;
     }
-    let listener = Listener { handle: arrived.handle() };
-    thread::Builder::new().name("taskgroup-signals".into()).spawn(move || {
-        // One that came while nobody listened, or between the two registrations above: the process
-        // has been asked to stop, and a listener that is not told would wait for ever.
-        if let Some(signal) = came.and_then(|came| signal_of(came.load(Ordering::SeqCst))) {
-            deliver(signal);
-        }
-        for number in arrived.forever() {
-            if let Some(signal) = usize::try_from(number).ok().and_then(signal_of) {
+    let listener = Listener {
+        handle: arrived.handle(),
+    };
+    thread::Builder::new()
+        .name("taskgroup-signals".into())
+        .spawn(move || {
+            // One that came while nobody listened, or between the two registrations above: the process
+            // has been asked to stop, and a listener that is not told would wait for ever.
+            if let Some(signal) = came.and_then(|came| signal_of(came.load(Ordering::SeqCst))) {
                 deliver(signal);
             }
-        }
-    })?;
+            for number in arrived.forever() {
+                if let Some(signal) = usize::try_from(number).ok().and_then(signal_of) {
+                    deliver(signal);
+                }
+            }
+        })?;
     Ok(listener)
 }
 
@@ -93,7 +99,10 @@ fn force_on_the_second(set: &[Watched]) -> io::Result<Option<Arc<AtomicUsize>>> 
         return Ok(Some(Arc::clone(&forcing.came)));
     }
     let came = register(set)?;
-    sets.push(Forcing { set: set.to_vec(), came: Arc::clone(&came) });
+    sets.push(Forcing {
+        set: set.to_vec(),
+        came: Arc::clone(&came),
+    });
     Ok(Some(came))
 }
 
@@ -120,20 +129,28 @@ fn register_one(
     came: &Arc<AtomicUsize>,
     registered: &mut Vec<SigId>,
 ) -> io::Result<()> {
-    let Some(status) = watched.status else { return Ok(()) };
+    let Some(status) = watched.status else {
+        return Ok(());
+    };
     let number = watched.signal.number();
     registered.push(flag::register_conditional_shutdown(
         i32::from(number),
         i32::from(status),
         Arc::clone(armed),
     )?);
-    registered.push(flag::register_usize(i32::from(number), Arc::clone(came), usize::from(number))?);
+    registered.push(flag::register_usize(
+        i32::from(number),
+        Arc::clone(came),
+        usize::from(number),
+    )?);
     registered.push(flag::register(i32::from(number), Arc::clone(armed))?);
     Ok(())
 }
 
 fn signal_of(number: usize) -> Option<Signal> {
-    CATCHABLE.into_iter().find(|signal| usize::from(signal.number()) == number)
+    CATCHABLE
+        .into_iter()
+        .find(|signal| usize::from(signal.number()) == number)
 }
 
 impl Drop for Listener {

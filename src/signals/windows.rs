@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::thread;
 
 use tokio::runtime;
-use tokio_util::sync::CancellationToken;
 use tokio::signal::windows;
+use tokio_util::sync::CancellationToken;
 
 use crate::signal::Signal;
 
@@ -40,7 +40,10 @@ enum Kind {
 }
 
 pub(super) fn can_be_caught(signal: Signal) -> bool {
-    matches!(signal, Signal::Interrupt | Signal::Break | Signal::Close | Signal::Shutdown)
+    matches!(
+        signal,
+        Signal::Interrupt | Signal::Break | Signal::Close | Signal::Shutdown
+    )
 }
 
 /// Registers the set and starts the thread that calls `deliver`.
@@ -48,24 +51,32 @@ pub(super) fn listen(
     set: &[Watched],
     deliver: impl Fn(Signal) + Send + 'static,
 ) -> io::Result<Listener> {
-    let mut events = set.iter().copied().map(Event::new).collect::<io::Result<Vec<_>>>()?;
+    let mut events = set
+        .iter()
+        .copied()
+        .map(Event::new)
+        .collect::<io::Result<Vec<_>>>()?;
     let runtime = runtime::Builder::new_current_thread().build()?;
     let closed = CancellationToken::new();
-    let listener = Listener { closed: closed.clone() };
-    thread::Builder::new().name("taskgroup-signals".into()).spawn(move || {
-        let mut armed = false;
-        let listening = async {
-            loop {
-                let watched = poll_fn(|cx| poll_next(&mut events, cx)).await;
-                match watched.status {
-                    Some(status) if armed => process::exit(i32::from(status)),
-                    status => armed |= status.is_some(),
+    let listener = Listener {
+        closed: closed.clone(),
+    };
+    thread::Builder::new()
+        .name("taskgroup-signals".into())
+        .spawn(move || {
+            let mut armed = false;
+            let listening = async {
+                loop {
+                    let watched = poll_fn(|cx| poll_next(&mut events, cx)).await;
+                    match watched.status {
+                        Some(status) if armed => process::exit(i32::from(status)),
+                        status => armed |= status.is_some(),
+                    }
+                    deliver(watched.signal);
                 }
-                deliver(watched.signal);
-            }
-        };
-        runtime.block_on(closed.run_until_cancelled(listening))
-    })?;
+            };
+            runtime.block_on(closed.run_until_cancelled(listening))
+        })?;
     Ok(listener)
 }
 

@@ -46,7 +46,11 @@ fn listen() {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn recv() -> ExitCode {
@@ -128,7 +132,11 @@ fn two() -> ExitCode {
 
 /// Makes and drops values in a loop, and says what is left of them.
 fn many() -> ExitCode {
-    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let count = |what: &str| {
+        std::fs::read_dir(format!("/proc/self/{what}"))
+            .unwrap()
+            .count()
+    };
     let before = (count("task"), count("fd"));
     for _ in 0..50 {
         drop(Signals::terminate().unwrap());

@@ -20,7 +20,10 @@ macro_rules! tests {
 pub(crate) fn run(tests: &[&[Test]]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let filters: Vec<&String> = arguments.iter().filter(|name| !name.starts_with('-')).collect();
+    let filters: Vec<&String> = arguments
+        .iter()
+        .filter(|name| !name.starts_with('-'))
+        .collect();
     let wanted = |name: &str| {
         filters.is_empty()
             || filters.iter().any(|filter| match has("--exact") {
@@ -38,7 +41,11 @@ pub(crate) fn run(tests: &[&[Test]]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let failed = run_all(&tests);
-    println!("\n{} passed, {} failed: {failed:?}", tests.len() - failed.len(), failed.len());
+    println!(
+        "\n{} passed, {} failed: {failed:?}",
+        tests.len() - failed.len(),
+        failed.len()
+    );
     ExitCode::from(u8::from(!failed.is_empty()))
 }
 

@@ -21,7 +21,11 @@ tests![
 
 fn the_first_signal_is_received() {
     for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
-        Child::start("recv").expect("ready").send(signal).expect(name).expect_code(0);
+        Child::start("recv")
+            .expect("ready")
+            .send(signal)
+            .expect(name)
+            .expect_code(0);
     }
 }
 
@@ -117,6 +121,8 @@ fn overlapping_sets_hear_the_same_first_signal() {
 /// Counts in `/proc`, which other systems do not have.
 fn dropped_values_leave_no_thread_and_no_file_behind() {
     if cfg!(target_os = "linux") {
-        Child::start("many").expect("nothing is left").expect_code(0);
+        Child::start("many")
+            .expect("nothing is left")
+            .expect_code(0);
     }
 }

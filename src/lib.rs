@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod panic;
+mod bounded;
 mod label;
 mod signal;
 mod cause;
@@ -10,9 +11,11 @@ mod error;
 mod group;
 #[cfg(feature = "signal")]
 mod signals;
+mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
+pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };

@@ -3,15 +3,18 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::bounded;
+use crate::cause::Cause;
+use crate::group::TaskGroup;
+use crate::panic::Panic;
 use crate::signal::Signal;
 
 #[cfg(unix)]
@@ -131,6 +134,9 @@ enum Receiver {
     /// They are handed over on the thread. Never goes back to `Kept`.
     Called(Arc<dyn Fn(Signal) + Send + Sync>),
 }
+
+/// How long the line about a signal may hold the stop back.
+const LOGGING: Duration = Duration::from_millis(200);
 
 impl Signals {
     /// Listens to what asks a process to stop: SIGINT and SIGTERM; the four events of the console
@@ -288,6 +294,102 @@ impl Signals {
     }
 }
 
+impl<E: Send + 'static> TaskGroup<E> {
+    /// Cancels the group when one of `signals` comes, with [`Cause::Signal`].
+    ///
+    /// The group is cancelled from the thread of the signals, so this works while every thread of
+    /// the runtime is blocked. One line at INFO comes before that; it says which signal it was and,
+    /// for a terminating set, that a second one forces the exit. A log that blocks holds the stop
+    /// back for 200 ms at most. A signal that came before this call counts too.
+    ///
+    /// The listener is no task of the group and no failure of it: it ends when the group is over
+    /// (its `wait` has returned, or it was dropped), also when another cause has cancelled it. What
+    /// a signal does after that is said at [`Signals`].
+    ///
+    /// A second call adds more signals; groups with equal sets all hear the same first signal.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use taskgroup::{Exit, Signals, TaskGroup};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Exit {
+    ///     let signals = match Signals::terminate() {
+    ///         Ok(signals) => signals,
+    ///         Err(error) => return Exit::from(Err(error.into())),
+    ///     };
+    ///     let mut group = TaskGroup::new();
+    ///     group.cancel_on(signals);
+    ///     // spawn servers and workers here
+    ///     Exit::from(group.wait().await)
+    /// }
+    /// ```
+    pub fn cancel_on(&self, signals: Signals) {
+        let group = self.spawner();
+        let name = self.name().map(Arc::<str>::from);
+        let forces = signals.inbox.once;
+        signals.inbox.call_with(move |signal| {
+            // The line comes first, so that it is there whatever follows, and is written by a
+            // thread of its own, so that a log that blocks does not hold the stop.
+            let name = name.clone();
+            let stopping = group.is_cancelled();
+            bounded::within(LOGGING, move || log_stop(name, signal, stopping, forces));
+            group.cancel_for(Cause::Signal(signal));
+        });
+        self.attach(Box::new(signals));
+    }
+
+    /// Logs the running tasks when one of `signals` comes, and stops nothing.
+    ///
+    /// It is one line at INFO: name, place of spawn and age of each task, as
+    /// [`running`](Self::running) prints them. It is written by the thread of the signals, so a
+    /// service that hangs can be asked why while its runtime is blocked. The listener ends when the
+    /// group is over.
+    ///
+    /// Give it signals to [`watch`](Signals::watch); of a terminating set the second signal ends
+    /// the process here as everywhere.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use taskgroup::{Signal, Signals, TaskGroup};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let group = TaskGroup::new();
+    /// group.list_on(Signals::watch([Signal::User1])?);
+    /// // kill -USR1 PID
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn list_on(&self, signals: Signals) {
+        let group = self.spawner();
+        let name = self.name().map(str::to_owned);
+        signals.inbox.call_with(move |signal| {
+            let running = group.running();
+            tracing::info!(target: "taskgroup", group = name, %signal, "running: {running}");
+        });
+        self.attach(Box::new(signals));
+    }
+}
+
+/// Says what asked the process to stop, and how to insist.
+fn log_stop(group: Option<Arc<str>>, signal: Signal, already: bool, forces: bool) {
+    let stopping = if already {
+        "stopping already"
+    } else {
+        "stopping"
+    };
+    let advice = match signal {
+        _ if !forces => "",
+        Signal::Interrupt => "; press Ctrl+C again to force the exit",
+        _ => "; a second signal forces the exit",
+    };
+    let group = group.as_deref();
+    tracing::info!(target: "taskgroup", group, %signal, "received {signal}, {stopping}{advice}");
+}
+
 impl Inbox {
     fn new(once: bool) -> Self {
         let state = State {
@@ -348,7 +450,12 @@ impl Inbox {
 /// A receiver writes to the log, and a subscriber may panic there (a writer whose reader is gone):
 /// the next signal must find the thread alive.
 fn call(receiver: &(dyn Fn(Signal) + Send + Sync), signal: Signal) {
-    drop(catch_unwind(AssertUnwindSafe(|| receiver(signal))));
+    drop(Panic::catch(|| receiver(signal)));
+}
+
+/// Ends the process by the system's own reaction to `signal`; returns where that is impossible.
+pub(crate) fn die_of(signal: Signal) {
+    engine::die_of(signal);
 }
 
 fn named(signal: Signal, error: &io::Error) -> io::Error {

@@ -9,6 +9,7 @@
 //! 3. They are registered once for each set, so that listeners made in a loop leave nothing behind.
 
 use std::io;
+use std::process;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -20,6 +21,7 @@ use std::thread;
 use signal_hook::SigId;
 use signal_hook::flag;
 use signal_hook::iterator;
+use signal_hook::low_level::emulate_default_handler;
 use signal_hook::low_level::unregister;
 
 use crate::signal::Signal;
@@ -87,6 +89,14 @@ pub(super) fn listen(
             }
         })?;
     Ok(listener)
+}
+
+pub(super) fn die_of(signal: Signal) {
+    // The first process of a container has no reactions of the system's own: the signal would be
+    // lost, and the abort that comes after it too.
+    if process::id() != 1 {
+        drop(emulate_default_handler(i32::from(signal.number())));
+    }
 }
 
 /// Registers what makes the second signal end the process, unless no signal of the set does.

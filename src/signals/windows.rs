@@ -80,6 +80,9 @@ pub(super) fn listen(
     Ok(listener)
 }
 
+/// A process cannot die of a console event.
+pub(super) fn die_of(_signal: Signal) {}
+
 fn poll_next(events: &mut [Event], cx: &mut Context<'_>) -> Poll<Watched> {
     for event in events {
         if event.poll(cx).is_ready() {

@@ -3,6 +3,8 @@
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process;
 use std::process::ChildStderr;
@@ -23,24 +25,40 @@ pub(crate) const ROLE: &str = "TASKGROUP_TEST_ROLE";
 pub(crate) struct Child {
     process: process::Child,
     stdin: ChildStdin,
+    /// The other end of a stderr that was full from the start.
+    _unread: Option<UnixStream>,
     stdout: Option<BufReader<ChildStdout>>,
     stderr: Option<BufReader<ChildStderr>>,
 }
 
 impl Child {
-    #[track_caller]
     pub(crate) fn start(role: &str) -> Self {
+        Self::start_with(role, Stdio::piped(), None)
+    }
+
+    /// Starts a child whose stderr takes not one byte, because nobody reads what is in it.
+    pub(crate) fn start_with_full_stderr(role: &str) -> Self {
+        let (unread, stderr) = UnixStream::pair().unwrap();
+        stderr.set_nonblocking(true).unwrap();
+        while (&stderr).write(&[b'x'; 4096]).is_ok() {}
+        while (&stderr).write(b"x").is_ok() {}
+        stderr.set_nonblocking(false).unwrap();
+        Self::start_with(role, OwnedFd::from(stderr).into(), Some(unread))
+    }
+
+    fn start_with(role: &str, stderr: Stdio, unread: Option<UnixStream>) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .env(ROLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Self {
             stdin: process.stdin.take().unwrap(),
             stdout: process.stdout.take().map(BufReader::new),
             stderr: process.stderr.take().map(BufReader::new),
+            _unread: unread,
             process,
         }
     }
@@ -84,6 +102,10 @@ impl Child {
 
     pub(crate) fn close_stdout_and_stderr(&mut self) -> &mut Self {
         self.stdout = None;
+        self.close_stderr()
+    }
+
+    pub(crate) fn close_stderr(&mut self) -> &mut Self {
         self.stderr = None;
         self
     }

@@ -6,6 +6,10 @@
 #[cfg(unix)]
 mod child;
 #[cfg(unix)]
+mod ends;
+#[cfg(unix)]
+mod exit;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
@@ -13,10 +17,10 @@ mod runner;
 mod signals;
 
 #[cfg(unix)]
-fn main() -> std::process::ExitCode {
+fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
-        Err(_) => runner::run(&[signals::TESTS]),
+        Err(_) => runner::run(&[exit::TESTS, signals::TESTS]),
     }
 }
 

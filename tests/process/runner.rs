@@ -1,11 +1,13 @@
 //! The runner: what libtest offers to cargo and nextest (`--list`, `--exact`, filters), no more.
 
 use std::panic::catch_unwind;
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
+
+use taskgroup::BoxError;
+use taskgroup::Exit;
 
 pub(crate) type Test = (&'static str, fn());
 
@@ -17,7 +19,7 @@ macro_rules! tests {
     };
 }
 
-pub(crate) fn run(tests: &[&[Test]]) -> ExitCode {
+pub(crate) fn run(tests: &[&[Test]]) -> Exit {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let filters: Vec<&String> = arguments
@@ -38,15 +40,14 @@ pub(crate) fn run(tests: &[&[Test]]) -> ExitCode {
         .collect();
     if has("--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
+        return Exit::from(Ok::<(), BoxError>(()));
     }
     let failed = run_all(&tests);
-    println!(
-        "\n{} passed, {} failed: {failed:?}",
-        tests.len() - failed.len(),
-        failed.len()
-    );
-    ExitCode::from(u8::from(!failed.is_empty()))
+    println!("\n{} passed", tests.len() - failed.len());
+    Exit::from(match failed.is_empty() {
+        true => Ok(()),
+        false => Err(BoxError::from(format!("failed: {failed:?}"))),
+    })
 }
 
 /// Runs four at a time: the tests wait for their children, they do not compute.

@@ -1,5 +1,11 @@
 //! [`Signals`]: what the operating system asks of the process, as values to wait for.
 
+mod watched;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -18,11 +24,10 @@ use crate::panic::Panic;
 use crate::signal::Signal;
 
 #[cfg(unix)]
-#[path = "signals/unix.rs"]
-mod engine;
+use self::unix as engine;
+use self::watched::Watched;
 #[cfg(windows)]
-#[path = "signals/windows.rs"]
-mod engine;
+use self::windows as engine;
 
 /// The signals of a set, from the moment of the call that made this value.
 ///
@@ -103,13 +108,6 @@ pub struct Signals {
     set: Vec<Watched>,
     inbox: Arc<Inbox>,
     _listener: engine::Listener,
-}
-
-/// A signal of a set, with the exit status if it comes second; `None`: it never ends the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Watched {
-    signal: Signal,
-    status: Option<u8>,
 }
 
 /// Between the thread and whoever wants the signals.
@@ -334,7 +332,9 @@ impl<E: Send + 'static> TaskGroup<E> {
             // thread of its own, so that a log that blocks does not hold the stop.
             let name = name.clone();
             let stopping = group.is_cancelled();
-            bounded::within(LOGGING, move || log_stop(name, signal, stopping, forces));
+            bounded::within(LOGGING, move || {
+                log_stop(name.as_deref(), signal, stopping, forces);
+            });
             group.cancel_for(Cause::Signal(signal));
         });
         self.attach(Box::new(signals));
@@ -375,7 +375,7 @@ impl<E: Send + 'static> TaskGroup<E> {
 }
 
 /// Says what asked the process to stop, and how to insist.
-fn log_stop(group: Option<Arc<str>>, signal: Signal, already: bool, forces: bool) {
+fn log_stop(group: Option<&str>, signal: Signal, already: bool, forces: bool) {
     let stopping = if already {
         "stopping already"
     } else {
@@ -386,7 +386,6 @@ fn log_stop(group: Option<Arc<str>>, signal: Signal, already: bool, forces: bool
         Signal::Interrupt => "; press Ctrl+C again to force the exit",
         _ => "; a second signal forces the exit",
     };
-    let group = group.as_deref();
     tracing::info!(target: "taskgroup", group, %signal, "received {signal}, {stopping}{advice}");
 }
 
@@ -456,10 +455,6 @@ fn call(receiver: &(dyn Fn(Signal) + Send + Sync), signal: Signal) {
 /// Ends the process by the system's own reaction to `signal`; returns where that is impossible.
 pub(crate) fn die_of(signal: Signal) {
     engine::die_of(signal);
-}
-
-fn named(signal: Signal, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen for {signal}: {error}"))
 }
 
 fn invalid(message: String) -> io::Error {

@@ -77,6 +77,7 @@ fn success() -> Exit {
 fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .init();
 }
 

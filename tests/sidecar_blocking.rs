@@ -358,13 +358,14 @@ async fn drop_while_draining_does_not_ask_again() {
 async fn drop_does_not_ask_a_server_that_has_ended() {
     let held = Arc::new(());
     let (ended, end) = mpsc::channel::<()>();
+    let (release, released) = mpsc::channel();
     {
         let stop_held = held.clone();
         let mut sidecar = pin!(requests().serve_blocking::<SidecarError, _, _, _>(
             &CancellationToken::new(),
             move || {
                 thread_end::tell(ended);
-                io::Result::Ok(())
+                until_closed(released)()
             },
             move |_grace| {
                 let _held = stop_held;
@@ -372,6 +373,7 @@ async fn drop_does_not_ask_a_server_that_has_ended() {
             },
         ));
         poll_once(sidecar.as_mut()).await;
+        drop(release);
         // Closed by the destructor of a thread-local, so after all else in that thread.
         assert!(end.recv().is_err());
     }

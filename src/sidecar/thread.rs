@@ -102,7 +102,6 @@ impl Sidecar {
         };
         let ask = |grace| stop.call(grace);
         let mut outcome = self.drive(token, server.end(&name), ask).await;
-        drop(stop);
 
         if let Fate::TimedOut(_) = outcome.fate {
             outcome.fate = Fate::TimedOut(Remains::Threads(match outcome.stop {

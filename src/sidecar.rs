@@ -318,7 +318,8 @@ impl Sidecar {
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
-        tracing::debug!(server = %self.name, grace = ?self.grace, "asking the server to stop");
+        let Self { name, grace } = self;
+        tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
         let asked = Instant::now();
         let mut end = None;
         let mut stopped = None;
@@ -359,10 +360,10 @@ impl Sidecar {
         let stop_panic = match (&fate, stop) {
             (Fate::Drained, Stop::NotAsked | Stop::Returned) => return Ok(()),
             (Fate::Drained, Stop::Running) => {
+                let Self { name, grace } = self;
                 tracing::warn!(
-                    server = %self.name,
-                    grace = ?self.grace,
-                    "the server has drained, but its stop function did not end within the grace"
+                    target: "taskgroup",
+                    "server `{name}` has drained, but its stop function did not end within {grace:?}"
                 );
                 return Ok(());
             }

@@ -3,7 +3,6 @@
 //! The output of a child goes into one end of a socket pair, which all of its own children inherit:
 //! the other end reads its end when the last of them is gone.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::error::Error;
 use std::future::poll_fn;

@@ -320,10 +320,10 @@ impl CallbackTask {
             Ok(()) => self.outcome = CallbackOutcome::Ran,
             Err(panic) => {
                 let message = panic.message().to_owned();
+                let (file, line) = (self.shared.place.file(), self.shared.place.line());
                 tracing::error!(
-                    place = %self.shared.place,
-                    panic = %message,
-                    "callback after cancellation panicked"
+                    target: "taskgroup",
+                    "callback after cancellation ({file}:{line}) panicked: {message}"
                 );
                 self.outcome = CallbackOutcome::Panicked(message);
             }

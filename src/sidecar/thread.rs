@@ -102,7 +102,6 @@ impl Sidecar {
         };
         let ask = |grace| stop.call(grace);
         let mut outcome = self.drive(token, server.end(&name), ask).await;
-        drop(stop);
 
         if let Fate::TimedOut(_) = outcome.fate {
             outcome.fate = Fate::TimedOut(Remains::Threads(match outcome.stop {
@@ -195,7 +194,8 @@ impl<S: FnOnce(Duration) + Send + 'static> Drop for StopOnDrop<'_, S> {
             .name(name)
             .spawn(move || stop(Duration::ZERO));
         if let Err(error) = spawned {
-            tracing::error!(server = %self.name, %error, "the server could not be asked to stop");
+            let name = self.name;
+            tracing::error!(target: "taskgroup", "server `{name}` is not asked to stop: {error}");
         }
     }
 }

@@ -309,18 +309,14 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Examples
     ///
     /// ```no_run
-    /// use taskgroup::{Exit, Signals, TaskGroup};
+    /// use taskgroup::{BoxError, Exit, Signals, TaskGroup};
     ///
     /// #[tokio::main]
-    /// async fn main() -> Exit {
-    ///     let signals = match Signals::terminate() {
-    ///         Ok(signals) => signals,
-    ///         Err(error) => return Exit::from(Err(error.into())),
-    ///     };
+    /// async fn main() -> Result<Exit, BoxError> {
     ///     let mut group = TaskGroup::new();
-    ///     group.cancel_on(signals);
+    ///     group.cancel_on(Signals::terminate()?);
     ///     // spawn servers and workers here
-    ///     Exit::from(group.wait().await)
+    ///     Ok(Exit::from(group.wait().await))
     /// }
     /// ```
     pub fn cancel_on(&self, signals: Signals) {

@@ -329,8 +329,8 @@ impl ExitPolicy {
 
     /// Sets the status when a second signal forces the exit; 128 + n by default.
     ///
-    /// It is part of the signal handlers, so it counts for signals from
-    /// the policy's own `terminate_on` (feature `signal`) alone.
+    /// It is part of the signal handlers, so it counts only for the signals that the policy itself
+    /// registers, with `terminate_on` (feature `signal`).
     #[must_use]
     pub fn second_signal(mut self, status: impl Into<SignalStatus>) -> Self {
         self.second_signal = status.into();

@@ -466,3 +466,48 @@ impl fmt::Debug for Signals {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const ONCE: bool = true;
+
+    #[test]
+    fn a_terminating_set_is_delivered_once() {
+        let inbox = Inbox::new(ONCE);
+        inbox.deliver(Signal::Interrupt);
+        assert_eq!(inbox.take(), Some(Signal::Interrupt));
+        inbox.deliver(Signal::Interrupt);
+        inbox.deliver(Signal::Terminate);
+        assert_eq!(inbox.take(), None);
+    }
+
+    #[test]
+    fn kept_signals_come_in_their_order_and_each_of_them_once() {
+        let inbox = Inbox::new(!ONCE);
+        for signal in [Signal::User2, Signal::User1, Signal::User2] {
+            inbox.deliver(signal);
+        }
+        assert_eq!(inbox.take(), Some(Signal::User2));
+        assert_eq!(inbox.take(), Some(Signal::User1));
+        assert_eq!(inbox.take(), None);
+        inbox.deliver(Signal::User2);
+        assert_eq!(inbox.take(), Some(Signal::User2));
+    }
+
+    #[test]
+    fn a_receiver_is_called_for_what_was_kept_and_for_what_comes() {
+        let inbox = Inbox::new(!ONCE);
+        let (called, calls) = mpsc::channel();
+        inbox.deliver(Signal::User1);
+        inbox.call_with(move |signal| called.send(signal).unwrap());
+        inbox.deliver(Signal::User2);
+        assert_eq!(
+            calls.try_iter().collect::<Vec<_>>(),
+            [Signal::User1, Signal::User2]
+        );
+    }
+}

@@ -309,18 +309,14 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Examples
     ///
     /// ```no_run
-    /// use taskgroup::{Exit, Signals, TaskGroup};
+    /// use taskgroup::{BoxError, Exit, Signals, TaskGroup};
     ///
     /// #[tokio::main]
-    /// async fn main() -> Exit {
-    ///     let signals = match Signals::terminate() {
-    ///         Ok(signals) => signals,
-    ///         Err(error) => return Exit::from(Err(error.into())),
-    ///     };
+    /// async fn main() -> Result<Exit, BoxError> {
     ///     let mut group = TaskGroup::new();
-    ///     group.cancel_on(signals);
+    ///     group.cancel_on(Signals::terminate()?);
     ///     // spawn servers and workers here
-    ///     Exit::from(group.wait().await)
+    ///     Ok(Exit::from(group.wait().await))
     /// }
     /// ```
     pub fn cancel_on(&self, signals: Signals) {
@@ -468,5 +464,50 @@ impl fmt::Debug for Signals {
             .field("set", &set)
             .field("terminating", &self.inbox.once)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const ONCE: bool = true;
+
+    #[test]
+    fn a_terminating_set_is_delivered_once() {
+        let inbox = Inbox::new(ONCE);
+        inbox.deliver(Signal::Interrupt);
+        assert_eq!(inbox.take(), Some(Signal::Interrupt));
+        inbox.deliver(Signal::Interrupt);
+        inbox.deliver(Signal::Terminate);
+        assert_eq!(inbox.take(), None);
+    }
+
+    #[test]
+    fn kept_signals_come_in_their_order_and_each_of_them_once() {
+        let inbox = Inbox::new(!ONCE);
+        for signal in [Signal::User2, Signal::User1, Signal::User2] {
+            inbox.deliver(signal);
+        }
+        assert_eq!(inbox.take(), Some(Signal::User2));
+        assert_eq!(inbox.take(), Some(Signal::User1));
+        assert_eq!(inbox.take(), None);
+        inbox.deliver(Signal::User2);
+        assert_eq!(inbox.take(), Some(Signal::User2));
+    }
+
+    #[test]
+    fn a_receiver_is_called_for_what_was_kept_and_for_what_comes() {
+        let inbox = Inbox::new(!ONCE);
+        let (called, calls) = mpsc::channel();
+        inbox.deliver(Signal::User1);
+        inbox.call_with(move |signal| called.send(signal).unwrap());
+        inbox.deliver(Signal::User2);
+        assert_eq!(
+            calls.try_iter().collect::<Vec<_>>(),
+            [Signal::User1, Signal::User2]
+        );
     }
 }

@@ -16,14 +16,18 @@ mod cause;
 mod running;
 mod error;
 mod group;
+mod on_cancel;
+mod sidecar;
 
 pub use crate::cause::{Cause, FailedTask};
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
+pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
 pub use crate::running::{Running, RunningTask};
+pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
 
 pub use tokio_util::sync::CancellationToken;

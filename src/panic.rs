@@ -2,8 +2,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 
 /// The payload of a panic that was caught in a task.
 ///
@@ -55,7 +57,19 @@ impl Panic {
         panic::catch_unwind(AssertUnwindSafe(f)).map_err(Self::new)
     }
 
-    fn new(payload: Box<dyn Any + Send>) -> Self {
+    /// Runs `future` to its end and drops it, and catches the panic of either.
+    pub(crate) async fn catch_future<F: Future>(future: F) -> Result<F::Output, Self> {
+        let mut future = Box::pin(future);
+        let output = poll_fn(|cx| match Self::catch(|| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        })
+        .await;
+        let dropped = Self::catch(|| drop(future));
+        output.and_then(|output| dropped.map(|()| output))
+    }
+
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         Self {
             message: message(&*payload).to_owned(),
             payload: Mutex::new(payload),

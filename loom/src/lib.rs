@@ -1,0 +1,29 @@
+//! The lock-free parts of `taskgroup`, run through every interleaving of their threads.
+//!
+//! The sources are those of the crate itself, compiled here with [`sync`] in the place of the
+//! primitives they name. Each model says what must hold however the threads are interleaved;
+//! [`weak`] compiles the same sources with primitives that are broken on purpose, to show that the
+//! models would notice.
+//!
+//! `cargo test --release --manifest-path loom/Cargo.toml`; the number of preemptions in one run is
+//! bounded by 3, or by `LOOM_MAX_PREEMPTIONS`.
+
+#![cfg(test)]
+// Compiling the same file with other primitives beside it is what all of this stands on.
+#![allow(clippy::duplicate_mod)]
+
+mod harness;
+mod sync;
+
+#[allow(dead_code)]
+#[path = "../../src/group/latch.rs"]
+mod latch;
+
+#[allow(dead_code)]
+#[path = "../../src/group/wakers.rs"]
+mod wakers;
+
+mod weak;
+
+mod latch_models;
+mod wakers_models;

@@ -1,0 +1,40 @@
+//! An abort that goes by the wakers alone, without the flag.
+
+mod sync {
+    pub(super) use crate::sync::Lock;
+    pub(super) use crate::sync::Ordering;
+
+    #[derive(Debug, Default)]
+    pub(super) struct AtomicBool;
+
+    impl AtomicBool {
+        pub(super) fn load(&self, _: Ordering) -> bool {
+            false
+        }
+
+        pub(super) fn store(&self, _: bool, _: Ordering) {}
+    }
+}
+
+#[allow(dead_code)]
+#[path = "../../../src/group/wakers.rs"]
+mod wakers;
+
+#[test]
+#[should_panic(expected = "the abort is lost")]
+fn without_the_flag_an_abort_is_lost() {
+    crate::harness::model(|| {
+        let wakers = loom::sync::Arc::new(wakers::Wakers::default());
+        let task = loom::thread::spawn({
+            let wakers = loom::sync::Arc::clone(&wakers);
+            move || {
+                let bell = crate::harness::Bell::new();
+                wakers.insert(bell.waker());
+                (wakers.is_aborted(), bell)
+            }
+        });
+        wakers.abort();
+        let (seen, bell) = task.join().unwrap();
+        assert!(seen || bell.has_rung(), "the abort is lost");
+    });
+}

@@ -1,0 +1,401 @@
+//! [`TaskError`]: how a group failed.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::BoxError;
+use crate::label::Label;
+use crate::panic::Panic;
+use crate::running::Running;
+
+/// How to look at an `E` as an error; a group captures it when it is made.
+///
+/// One blanket impl over `E: Error` and over report types such as `anyhow::Error`, which are no
+/// `Error`, is refused by coherence; a function pointer is not.
+pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
+
+/// The failure of a group: which task, what happened, and what failed after it.
+///
+/// It is what [`TaskGroup::wait`](crate::TaskGroup::wait) returns. The task's own error is inside as
+/// the value that the task gave; [`into_error`](Self::into_error) takes it out.
+///
+/// The message names the task, its place of spawn and the error:
+/// ``task `http` (src/main.rs:42) failed: address in use``. [`source`](Error::source) is the task's
+/// error itself, so a reporter that prints the whole chain prints its message twice; in return it
+/// can be found by type.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// group.task("port").spawn(async { Ok("http".parse::<u16>()?) });
+///
+/// let error = group.wait().await.unwrap_err();
+/// assert_eq!(error.name(), Some("port"));
+/// assert!(error.to_string().ends_with(" failed: invalid digit found in string"));
+/// let error = error.into_error().unwrap();
+/// assert!(error.is::<std::num::ParseIntError>());
+/// # });
+/// ```
+pub struct TaskError<E = BoxError>(Box<Inner<E>>);
+
+struct Inner<E> {
+    label: Label,
+    failure: Failure<E>,
+    view: View<E>,
+    suppressed: Vec<TaskError<E>>,
+}
+
+/// What happened to the task, or to the group, that failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure<E = BoxError> {
+    /// The task returned this error.
+    Failed(E),
+    /// The task panicked, or a destructor did while its future was being dropped.
+    Panicked(Panic),
+    /// The task's future was dropped before it ended, by someone else than its group: its runtime
+    /// went away.
+    Aborted,
+    /// An essential task returned `Ok` before the group was cancelled.
+    EndedEarly,
+    /// Tasks did not end within the time the group was given.
+    TimedOut(TimedOut),
+}
+
+/// Tasks that did not end within the time their group was given.
+#[derive(Clone, Debug)]
+pub struct TimedOut {
+    limit: Limit,
+    stragglers: Running,
+    still_running: Running,
+}
+
+/// Which limit it was that passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Grace(Duration),
+    Deadline(Duration),
+}
+
+/// The error of a task that ended because it was cancelled.
+///
+/// A group does not count it as a failure once its token has fired, wherever in the chain of
+/// [`source`](Error::source)s it stands. Before that it is an error like any other.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{Cancelled, TaskGroup};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let token = group.token().clone();
+/// group.spawn(async move {
+///     let line = token.run_until_cancelled(std::future::pending::<String>());
+///     println!("{}", line.await.ok_or(Cancelled)?);
+///     Ok(())
+/// });
+/// group.cancel();
+/// assert!(group.wait().await.is_ok());
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("cancelled")]
+pub struct Cancelled;
+
+impl<E> TaskError<E> {
+    pub(crate) fn new(label: Label, failure: Failure<E>, view: View<E>) -> Self {
+        Self(Box::new(Inner {
+            label,
+            failure,
+            view,
+            suppressed: Vec::new(),
+        }))
+    }
+
+    pub(crate) fn label(&self) -> &Label {
+        &self.0.label
+    }
+
+    pub(crate) fn suppress(&mut self, later: Vec<Self>) {
+        self.0.suppressed = later;
+    }
+
+    /// Notes who was still there after the abort, in the part that tells of the timeout.
+    pub(crate) fn set_still_running(&mut self, running: Running) {
+        if let Failure::TimedOut(timed_out) = &mut self.0.failure {
+            timed_out.still_running = running;
+        } else if let Some(later) = self
+            .0
+            .suppressed
+            .iter_mut()
+            .rfind(|error| error.timed_out())
+        {
+            later.set_still_running(running);
+        }
+    }
+
+    /// Returns the name of the task that failed, as a path such as `orders/http`.
+    ///
+    /// `None` for a task without a name; the group's name if the group as a whole timed out.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        if self.timed_out() {
+            self.0.label.group()
+        } else {
+            self.0.label.name()
+        }
+    }
+
+    /// Returns the place where the task was spawned, or where the group was made if it timed out.
+    #[must_use]
+    pub fn place(&self) -> &'static Location<'static> {
+        self.0.label.place()
+    }
+
+    /// Returns what happened.
+    #[must_use]
+    pub fn failure(&self) -> &Failure<E> {
+        &self.0.failure
+    }
+
+    /// Returns what happened, by value.
+    #[must_use]
+    pub fn into_failure(self) -> Failure<E> {
+        self.0.failure
+    }
+
+    /// Returns the error the task returned, as it was given.
+    ///
+    /// # Errors
+    ///
+    /// Gives the `TaskError` back if the task did not end with an error of its own.
+    pub fn into_error(self) -> Result<E, Self> {
+        let Inner {
+            label,
+            failure,
+            view,
+            suppressed,
+        } = *self.0;
+        match failure {
+            Failure::Failed(error) => Ok(error),
+            failure => Err(Self(Box::new(Inner {
+                label,
+                failure,
+                view,
+                suppressed,
+            }))),
+        }
+    }
+
+    /// Returns the payload of the panic, for [`resume_unwind`](std::panic::resume_unwind).
+    ///
+    /// # Errors
+    ///
+    /// Gives the `TaskError` back if the task did not panic.
+    pub fn into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
+        let Inner {
+            label,
+            failure,
+            view,
+            suppressed,
+        } = *self.0;
+        match failure {
+            Failure::Panicked(panic) => Ok(panic.into_payload()),
+            failure => Err(Self(Box::new(Inner {
+                label,
+                failure,
+                view,
+                suppressed,
+            }))),
+        }
+    }
+
+    /// Returns whether the task returned an error.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        matches!(self.0.failure, Failure::Failed(_))
+    }
+
+    /// Returns whether the task panicked.
+    #[must_use]
+    pub fn is_panicked(&self) -> bool {
+        matches!(self.0.failure, Failure::Panicked(_))
+    }
+
+    /// Returns whether the task was lost: its runtime went away before it ended.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.0.failure, Failure::Aborted)
+    }
+
+    /// Returns whether an essential task ended before the group was cancelled.
+    #[must_use]
+    pub fn is_ended_early(&self) -> bool {
+        matches!(self.0.failure, Failure::EndedEarly)
+    }
+
+    /// Returns whether the group ran out of the time it was given, here or after another failure.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.timed_out() || self.0.suppressed.iter().any(Self::timed_out)
+    }
+
+    /// Returns the failures that came after this one, in their order.
+    #[must_use]
+    pub fn suppressed(&self) -> &[Self] {
+        &self.0.suppressed
+    }
+
+    /// Returns the tasks that were running when the time was up; empty if it never was.
+    ///
+    /// After a [`shutdown`](crate::TaskGroup::shutdown) they have been aborted. After a deadline
+    /// they were cancelled and had their chance to end by themselves.
+    #[must_use]
+    pub fn stragglers(&self) -> Running {
+        self.find_timed_out()
+            .map(|timed_out| timed_out.stragglers.clone())
+            .unwrap_or_default()
+    }
+
+    /// Returns the tasks that could not be confirmed dead after they had been aborted.
+    ///
+    /// These are blocking closures, which nothing can end, and tasks that block their thread.
+    #[must_use]
+    pub fn still_running(&self) -> Running {
+        self.find_timed_out()
+            .map(|timed_out| timed_out.still_running.clone())
+            .unwrap_or_default()
+    }
+
+    fn timed_out(&self) -> bool {
+        matches!(self.0.failure, Failure::TimedOut(_))
+    }
+
+    fn find_timed_out(&self) -> Option<&TimedOut> {
+        let mut errors = std::iter::once(self).chain(&self.0.suppressed);
+        errors.find_map(|error| match &error.0.failure {
+            Failure::TimedOut(timed_out) => Some(timed_out),
+            _ => None,
+        })
+    }
+}
+
+impl<E> Failure<E> {
+    /// Returns whether this is an error that says no more than that the task was cancelled.
+    pub(crate) fn is_cancellation(&self, view: View<E>) -> bool {
+        let Self::Failed(error) = self else {
+            return false;
+        };
+        let mut next = Some(view(error));
+        while let Some(error) = next {
+            if error.is::<Cancelled>() {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
+impl TimedOut {
+    pub(crate) fn grace(grace: Duration, stragglers: Running) -> Self {
+        Self {
+            limit: Limit::Grace(grace),
+            stragglers,
+            still_running: Running::default(),
+        }
+    }
+
+    pub(crate) fn deadline(deadline: Duration, stragglers: Running) -> Self {
+        Self {
+            limit: Limit::Deadline(deadline),
+            stragglers,
+            still_running: Running::default(),
+        }
+    }
+
+    /// Returns the time that was given.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        match self.limit {
+            Limit::Grace(limit) | Limit::Deadline(limit) => limit,
+        }
+    }
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            limit,
+            stragglers,
+            still_running,
+        } = self;
+        match limit {
+            Limit::Grace(grace) => {
+                write!(
+                    f,
+                    "did not stop within {grace:?} and was aborted with {stragglers}"
+                )?;
+            }
+            Limit::Deadline(deadline) => {
+                write!(f, "passed its deadline of {deadline:?} with {stragglers}")?;
+            }
+        }
+        if !still_running.is_empty() {
+            write!(f, "; still running: {still_running}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<E> fmt::Display for TaskError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            label,
+            failure,
+            view,
+            ..
+        } = &*self.0;
+        match failure {
+            Failure::Failed(error) => write!(f, "{label} failed: {}", view(error)),
+            Failure::Panicked(panic) => write!(f, "{label} panicked: {}", panic.message()),
+            Failure::Aborted => write!(f, "{label} was dropped before it ended"),
+            Failure::EndedEarly => write!(f, "{label} is essential and ended early"),
+            Failure::TimedOut(timed_out) => {
+                let (file, line) = (label.place().file(), label.place().line());
+                match label.group() {
+                    Some(group) => write!(f, "group `{group}` ({file}:{line}) {timed_out}"),
+                    None => write!(f, "group ({file}:{line}) {timed_out}"),
+                }
+            }
+        }
+    }
+}
+
+impl<E: 'static> Error for TaskError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0.failure {
+            Failure::Failed(error) => Some((self.0.view)(error)),
+            _ => None,
+        }
+    }
+}
+
+impl<E> fmt::Debug for TaskError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskError")
+            .field("message", &format_args!("{self}"))
+            .field("suppressed", &self.0.suppressed)
+            .finish()
+    }
+}

@@ -1,0 +1,250 @@
+//! Where members are seated and started: what the owner and the spawners of a group share.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::{Arc, Weak};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::{JoinError, TaskHandle};
+use super::member::{BlockingMember, Member, Queued};
+use super::seat::{Classes, Kind, Seat};
+use super::shared::Shared;
+use super::slots::Slot;
+use super::spawn_error::SpawnError;
+use super::sync::Lock;
+use crate::running::{Running, RunningTask};
+
+/// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
+pub(super) struct Hub<E> {
+    pub(super) shared: Arc<Shared<E>>,
+    classes: Classes<E>,
+    children: Lock<Vec<Weak<Hub<E>>>>,
+}
+
+/// Who is being spawned: the place, and the name if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) place: &'static Location<'static>,
+    pub(super) name: Option<&'a str>,
+    pub(super) essential: bool,
+}
+
+impl Origin<'_> {
+    pub(super) fn unnamed(place: &'static Location<'static>) -> Self {
+        Self {
+            place,
+            name: None,
+            essential: false,
+        }
+    }
+}
+
+impl<E> Hub<E> {
+    pub(super) fn new(shared: Shared<E>) -> Self {
+        let shared = Arc::new(shared);
+        Self {
+            shared,
+            classes: Classes::new(),
+            children: Lock::default(),
+        }
+    }
+
+    /// Makes the hub of a child group; in a closed group it is born closed and cancelled.
+    pub(super) fn child(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
+        let child = Arc::new(Self::new(self.shared.child(name, place)));
+        self.adopt(&child);
+        child
+    }
+
+    fn adopt(&self, child: &Arc<Self>) {
+        {
+            let mut children = self.children.lock();
+            if children.len() == children.capacity() {
+                children.retain(|child| child.strong_count() > 0);
+            }
+            children.push(Arc::downgrade(child));
+        }
+        // An abort that ran before the push did not see the child.
+        if self.shared.wakers.is_aborted() {
+            child.abort();
+        }
+    }
+
+    fn children(&self) -> Vec<Arc<Self>> {
+        self.children
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Aborts every task of the group and of the groups below it, without waiting.
+    pub(super) fn abort(&self) {
+        self.shared.wakers.abort();
+        for child in self.children() {
+            child.abort();
+        }
+    }
+
+    pub(super) fn running(&self) -> Running {
+        let mut running = Running::default();
+        // The last member leaves the group a moment before it leaves its class.
+        if self.shared.latch.shares() == 0 {
+            return running;
+        }
+        running.append(self.shared.running_named());
+        self.classes.for_each(|class, count| {
+            if count > 0 {
+                let blocking = class.kind() == Kind::Blocking;
+                running.push(RunningTask::at_place(class.label(), count, blocking));
+            }
+        });
+        for child in self.children() {
+            running.append(child.running());
+        }
+        running
+    }
+
+    fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
+        match origin.name {
+            None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),
+            Some(name) => {
+                Seat::take_named(&self.shared, name, origin.place, kind, origin.essential)
+            }
+        }
+    }
+}
+
+impl<E: Send + 'static> Hub<E> {
+    pub(super) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let Some(mut seat) = self.seat(origin, Kind::Task) else {
+            return TaskHandle::refused();
+        };
+        TaskHandle::new(if self.try_take_slot(&mut seat) {
+            tokio::spawn(Member::new(future, seat))
+        } else {
+            tokio::spawn(self.queued(Member::new(future, seat)))
+        })
+    }
+
+    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        let Some(mut seat) = self.seat(origin, Kind::Task) else {
+            return TaskHandle::refused();
+        };
+        TaskHandle::new(if self.try_take_slot(&mut seat) {
+            tokio::task::spawn_local(Member::new(future, seat))
+        } else {
+            tokio::task::spawn_local(self.queued(Member::new(future, seat)))
+        })
+    }
+
+    pub(super) fn try_spawn<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let Some(mut seat) = self.seat(origin, Kind::Task) else {
+            return Err(SpawnError::closed(future));
+        };
+        if !self.try_take_slot(&mut seat) {
+            seat.set_ended();
+            return Err(SpawnError::full(future));
+        }
+        Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
+    }
+
+    pub(super) async fn spawn_when_ready<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let slot = match self.shared.slots.try_take() {
+            Some(slot) => slot,
+            None => match self.shared.slots.take(self.shared.token()).await {
+                Some(slot) => slot,
+                None => return Err(SpawnError::cancelled(future)),
+            },
+        };
+        let Some(mut seat) = self.seat(origin, Kind::Task) else {
+            return Err(SpawnError::closed(future));
+        };
+        seat.hold(slot);
+        Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
+    }
+
+    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        let Some(mut seat) = self.seat(origin, Kind::Blocking) else {
+            return TaskHandle::refused();
+        };
+        let started = self.try_take_slot(&mut seat);
+        let mut member = BlockingMember::new(closure, seat);
+        TaskHandle::new(if started {
+            start_blocking(member)
+        } else {
+            // The queue is a task; the closure gets its thread when it gets its slot.
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                let Some(slot) = shared.slots.take(shared.token()).await else {
+                    member.seat().set_ended();
+                    return Err(JoinError::Refused);
+                };
+                member.seat().hold(slot);
+                start_blocking(member)
+                    .await
+                    .unwrap_or(Err(JoinError::Aborted))
+            })
+        })
+    }
+
+    fn try_take_slot(&self, seat: &mut Seat<E>) -> bool {
+        let slot = self.shared.slots.try_take();
+        slot.map(|slot| seat.hold(slot)).is_some()
+    }
+
+    fn queued<F>(&self, member: Member<F, E>) -> Queued<F, E> {
+        let shared = Arc::clone(&self.shared);
+        let admission = async move {
+            let slot = shared.slots.take(shared.token()).await;
+            slot.map(Slot::keep).is_some()
+        };
+        Queued::new(Box::pin(admission), member)
+    }
+}
+
+fn start_blocking<F, T, E>(member: BlockingMember<F, E>) -> JoinHandle<Result<T, JoinError>>
+where
+    F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    tokio::task::spawn_blocking(move || member.run())
+}
+
+impl<E> fmt::Debug for Hub<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}

@@ -1,0 +1,108 @@
+//! The count of a group's members, and the door that closes behind the last one.
+//!
+//! Invariants:
+//!
+//! 1. The count and the two flags are one word, so "is it closed" and "who is in" are one question
+//!    with one answer. A spawn that races with the end of a wait is counted before the door closes,
+//!    or it finds the door closed; there is no third way.
+//! 2. The owner holds one share of the count from the start until its wait has returned or it is
+//!    dropped. So the count reaches zero once in earnest: when the owner is gone and so are all
+//!    members. What must happen then may happen again, harmlessly, after a refused entry.
+//! 3. `CLOSED` is never taken back.
+
+use super::sync::{AtomicUsize, Notify, Ordering};
+
+const CLOSED: usize = 1;
+/// Somebody waits to be alone; only then is it worth telling.
+const WAITED: usize = 2;
+const ONE: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Latch {
+    state: AtomicUsize,
+    alone: Notify,
+}
+
+impl Latch {
+    /// An open latch with the owner's share taken.
+    pub(super) fn new() -> Self {
+        Self {
+            state: AtomicUsize::new(ONE),
+            alone: Notify::new(),
+        }
+    }
+
+    /// Takes a share. The caller must [`leave`](Self::leave) in either case.
+    ///
+    /// Relaxed is enough: entering publishes nothing, and closing against entering is decided by
+    /// the order of changes to this one word (invariant 1). `tokio_util`'s `TaskTracker` does the
+    /// same. One addition, undone on refusal, is cheaper than a loop of compare-and-swap.
+    #[must_use = "a refused entry must leave"]
+    pub(super) fn enter(&self) -> bool {
+        self.state.fetch_add(ONE, Ordering::Relaxed) & CLOSED == 0
+    }
+
+    /// Gives a share back and returns whether it was the last.
+    ///
+    /// Release, so that all a member did is seen by the one who finds the count down (its partner
+    /// is the acquire in `close_if_alone`); acquire, so that the last one sees it too.
+    #[must_use = "the last one must tell the group above"]
+    pub(super) fn leave(&self) -> bool {
+        let before = self.state.fetch_sub(ONE, Ordering::AcqRel);
+        let left = before / ONE - 1;
+        if left == 1 && before & WAITED != 0 {
+            self.alone.notify_one();
+        }
+        left == 0
+    }
+
+    pub(super) fn close(&self) {
+        self.state.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Returns the number of shares, the owner's among them.
+    pub(super) fn shares(&self) -> usize {
+        self.state.load(Ordering::Acquire) / ONE
+    }
+
+    /// Waits until only the owner is left, then closes and gives the owner's share back.
+    ///
+    /// Called only while the owner has its share. Dropping the future changes nothing.
+    ///
+    /// No wake-up is lost: `WAITED` is set before the count is looked at, in the same word. A member
+    /// that left before is seen in the count; one that leaves after sees the flag and leaves a
+    /// permit in the `Notify`, which keeps it until it is asked for.
+    pub(super) async fn alone(&self) {
+        let _waiting = Waiting::new(self);
+        while !self.close_if_alone() {
+            self.alone.notified().await;
+        }
+    }
+
+    fn close_if_alone(&self) -> bool {
+        let alone = |state| (state / ONE == 1).then_some((state % ONE) | CLOSED);
+        self.state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, alone)
+            .is_ok()
+    }
+}
+
+/// The `WAITED` flag, for as long as a wait is under way.
+struct Waiting<'a>(&'a Latch);
+
+impl<'a> Waiting<'a> {
+    fn new(latch: &'a Latch) -> Self {
+        latch.state.fetch_or(WAITED, Ordering::AcqRel);
+        Self(latch)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!WAITED, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,273 @@
+//! The place a member takes in its group, and the classes that count members by place of spawn.
+
+use std::fmt;
+use std::panic::Location;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+
+use super::shared::Shared;
+use super::slots::Slot;
+use super::wakers::Key;
+use crate::error::Failure;
+use crate::label::Label;
+use crate::panic::Panic;
+
+/// What a member is, as far as its group must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A future on the runtime.
+    Task,
+    /// A closure on a thread.
+    Blocking,
+}
+
+/// All unnamed members that were spawned at one place, or one named member.
+///
+/// Each member holds one reference to its class, so the class's reference count is the number of
+/// its members: counting by place costs nothing beyond the reference that leads to the group.
+pub(super) struct Class<E> {
+    shared: Arc<Shared<E>>,
+    place: &'static Location<'static>,
+    kind: Kind,
+    named: Option<Named>,
+    /// The next class in the bucket.
+    next: OnceLock<Arc<Class<E>>>,
+}
+
+struct Named {
+    id: u64,
+    label: Label,
+    essential: bool,
+}
+
+impl<E> Class<E> {
+    fn unnamed(shared: Arc<Shared<E>>, place: &'static Location<'static>, kind: Kind) -> Self {
+        Self {
+            shared,
+            place,
+            kind,
+            named: None,
+            next: OnceLock::new(),
+        }
+    }
+
+    fn is(&self, place: &'static Location<'static>, kind: Kind) -> bool {
+        // One place may have several addresses; then it has several classes, and that is all.
+        ptr::eq(self.place, place) && self.kind == kind
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn label(&self) -> Label {
+        match &self.named {
+            Some(named) => named.label.clone(),
+            None => Label::unnamed(self.shared.path().cloned(), self.place),
+        }
+    }
+
+    fn is_essential(&self) -> bool {
+        self.named.as_ref().is_some_and(|named| named.essential)
+    }
+}
+
+const BUCKETS: usize = 8;
+
+/// The classes of unnamed members: a few short chains that only grow.
+///
+/// There are as many classes as places of spawn in the program's text, so nothing is ever removed.
+pub(super) struct Classes<E> {
+    buckets: [OnceLock<Arc<Class<E>>>; BUCKETS],
+}
+
+impl<E> Classes<E> {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: [const { OnceLock::new() }; BUCKETS],
+        }
+    }
+
+    pub(super) fn get(
+        &self,
+        shared: &Arc<Shared<E>>,
+        place: &'static Location<'static>,
+        kind: Kind,
+    ) -> &Arc<Class<E>> {
+        let mut link = &self.buckets[bucket(place)];
+        loop {
+            // Whoever loses a race to fill the link looks at the winner's class and walks on.
+            let class =
+                link.get_or_init(|| Arc::new(Class::unnamed(Arc::clone(shared), place, kind)));
+            if class.is(place, kind) {
+                return class;
+            }
+            link = &class.next;
+        }
+    }
+
+    /// Visits each class with the number of its members.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&Class<E>, usize)) {
+        for bucket in &self.buckets {
+            let mut link = bucket;
+            while let Some(class) = link.get() {
+                // One reference is the chain's own.
+                visit(class, Arc::strong_count(class) - 1);
+                link = &class.next;
+            }
+        }
+    }
+}
+
+fn bucket(place: &'static Location<'static>) -> usize {
+    // A `Location` is 24 bytes in a table of them: the lowest bits say little.
+    (ptr::from_ref(place).addr() >> 3) % BUCKETS
+}
+
+/// A member's share of its group. Dropping it is how a member ends, whatever ended it.
+///
+/// It must be dropped after everything the member owns. It is kept at 16 bytes: Tokio rounds the
+/// memory of a task up to 128 bytes, and a larger seat would cost more tasks another 128.
+pub(super) struct Seat<E> {
+    class: Arc<Class<E>>,
+    waker: Key,
+    has_slot: bool,
+    has_ended: bool,
+}
+
+impl<E> Seat<E> {
+    /// Takes a place in the group, or returns `None` if it is closed.
+    pub(super) fn take(class: &Arc<Class<E>>) -> Option<Self> {
+        if !class.shared.latch.enter() {
+            class.shared.leave();
+            return None;
+        }
+        let class = Arc::clone(class);
+        Some(Self {
+            class,
+            waker: Key::NONE,
+            has_slot: false,
+            has_ended: false,
+        })
+    }
+
+    /// Takes a place for a member with a name of its own.
+    pub(super) fn take_named(
+        shared: &Arc<Shared<E>>,
+        name: &str,
+        place: &'static Location<'static>,
+        kind: Kind,
+        essential: bool,
+    ) -> Option<Self> {
+        if !shared.latch.enter() {
+            shared.leave();
+            return None;
+        }
+        let label = Label::named(shared.path().cloned(), name, place);
+        let id = shared.register(label.clone(), kind == Kind::Blocking);
+        let named = Some(Named {
+            id,
+            label,
+            essential,
+        });
+        let shared = Arc::clone(shared);
+        let class = Arc::new(Class {
+            shared,
+            place,
+            kind,
+            named,
+            next: OnceLock::new(),
+        });
+        Some(Self {
+            class,
+            waker: Key::NONE,
+            has_slot: false,
+            has_ended: false,
+        })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared<E>> {
+        &self.class.shared
+    }
+
+    /// Holds a slot of a limited group, which is freed when the member ends.
+    pub(super) fn hold(&mut self, slot: Slot<'_>) {
+        slot.keep();
+        self.hold_kept_slot();
+    }
+
+    pub(super) fn hold_kept_slot(&mut self) {
+        self.has_slot = true;
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.class.shared.wakers.is_aborted()
+    }
+
+    /// Makes an abort wake this task, and returns whether there has been an abort already.
+    ///
+    /// A task's waker is the same for all its life, so once is enough. That holds because we spawn
+    /// the task: nobody can move its future elsewhere.
+    pub(super) fn park(&mut self, waker: &Waker) -> bool {
+        if self.waker == Key::NONE {
+            self.waker = self.class.shared.wakers.insert(waker.clone());
+            return self.is_aborted();
+        }
+        false
+    }
+
+    /// Notes that the member has ended as it should, without a failure.
+    pub(super) fn set_ended(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Notes that the member returned `Ok`; an essential one must not before the cancel.
+    pub(super) fn returned(&mut self) {
+        self.has_ended = true;
+        if self.class.is_essential() && !self.class.shared.is_cancelled() {
+            self.fail(Failure::EndedEarly);
+        }
+    }
+
+    #[cold]
+    pub(super) fn fail(&mut self, failure: Failure<E>) {
+        self.has_ended = true;
+        self.class.shared.fail(&self.class.label(), failure);
+    }
+
+    /// Drops what the member owns; a destructor that panics is a failure like any panic.
+    pub(super) fn release(&mut self, owned: impl FnOnce()) {
+        if let Err(panic) = Panic::catch(owned) {
+            self.fail(Failure::Panicked(panic));
+        }
+    }
+}
+
+/// Afterwards the group counts one member less; nothing of the member is left.
+impl<E> Drop for Seat<E> {
+    fn drop(&mut self) {
+        let shared = &self.class.shared;
+        if !self.has_ended && !shared.is_cancelled() {
+            shared.fail(&self.class.label(), Failure::Aborted);
+        }
+        if self.waker != Key::NONE {
+            shared.wakers.remove(self.waker);
+        }
+        if self.has_slot {
+            shared.slots.free();
+        }
+        if let Some(named) = &self.class.named {
+            shared.unregister(named.id);
+        }
+        shared.leave();
+    }
+}
+
+impl<E> fmt::Debug for Seat<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat")
+            .field("label", &self.class.label())
+            .finish_non_exhaustive()
+    }
+}

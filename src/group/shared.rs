@@ -1,0 +1,295 @@
+//! What the owner of a group, its spawners and its members share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::latch::Latch;
+use super::record::Record;
+use super::slots::Slots;
+use super::sync::Lock;
+use super::wakers::Wakers;
+use crate::cause::{Cause, FailedTask};
+use crate::error::{Failure, TaskError, View};
+use crate::label::{self, Label};
+use crate::panic::Panic;
+use crate::running::{Running, RunningTask};
+
+/// Invariants:
+///
+/// 1. The cause, and the failure behind it, are recorded before the token fires. Whoever sees the
+///    token can read them.
+/// 2. No code of a user runs under the locks: no destructor, no waker, no `Display`.
+/// 3. Under the record's lock only the token is looked at. `named` is locked alone.
+pub(super) struct Shared<E> {
+    pub(super) latch: Latch,
+    pub(super) wakers: Wakers,
+    pub(super) slots: Slots,
+    /// Made when first asked for: a group that nobody cancels and nobody watches needs none.
+    token: OnceLock<CancellationToken>,
+    record: Lock<Record<E>>,
+    named: Lock<BTreeMap<u64, Named>>,
+    next_id: AtomicU64,
+    parent: Option<Arc<Shared<E>>>,
+    /// Whether this group has a share of its parent's latch: while it has an owner or members.
+    seated: AtomicBool,
+    path: Option<Arc<str>>,
+    place: &'static Location<'static>,
+    view: View<E>,
+}
+
+/// An entry in the list of named tasks.
+struct Named {
+    label: Label,
+    since: Instant,
+    blocking: bool,
+}
+
+/// What a group is made of.
+pub(super) struct Plan<E> {
+    pub(super) path: Option<Arc<str>>,
+    pub(super) limit: Option<usize>,
+    pub(super) token: Option<CancellationToken>,
+    pub(super) view: View<E>,
+    pub(super) place: &'static Location<'static>,
+}
+
+impl<E> Plan<E> {
+    /// A group without options.
+    pub(super) fn new(view: View<E>, place: &'static Location<'static>) -> Self {
+        Self {
+            path: None,
+            limit: None,
+            token: None,
+            view,
+            place,
+        }
+    }
+}
+
+impl<E> Shared<E> {
+    pub(super) fn new(plan: Plan<E>) -> Self {
+        Self::below(None, plan)
+    }
+
+    /// The shared part of a child group; born closed and cancelled if the parent is closed.
+    pub(super) fn child(self: &Arc<Self>, name: &str, place: &'static Location<'static>) -> Self {
+        let child = Self::below(
+            Some(Arc::clone(self)),
+            Plan {
+                path: Some(label::join(self.path.as_deref(), name)),
+                limit: None,
+                token: Some(self.token().child_token()),
+                view: self.view,
+                place,
+            },
+        );
+        if self.latch.enter() {
+            child.seated.store(true, Ordering::Relaxed);
+        } else {
+            self.leave();
+            child.latch.close();
+            child.token().cancel();
+        }
+        child
+    }
+
+    fn below(parent: Option<Arc<Shared<E>>>, plan: Plan<E>) -> Self {
+        Self {
+            latch: Latch::new(),
+            wakers: Wakers::default(),
+            slots: Slots::new(plan.limit),
+            token: plan.token.map_or_else(OnceLock::new, OnceLock::from),
+            record: Lock::new(Record::new()),
+            named: Lock::default(),
+            next_id: AtomicU64::new(1),
+            parent,
+            seated: AtomicBool::new(false),
+            path: plan.path,
+            place: plan.place,
+            view: plan.view,
+        }
+    }
+
+    pub(super) fn path(&self) -> Option<&Arc<str>> {
+        self.path.as_ref()
+    }
+
+    /// The label by which the group as a whole is named.
+    pub(super) fn label(&self) -> Label {
+        Label::unnamed(self.path.clone(), self.place)
+    }
+
+    pub(super) fn token(&self) -> &CancellationToken {
+        self.token.get().unwrap_or_else(|| {
+            let token = self.token.get_or_init(CancellationToken::new);
+            // A cancel that found no token has left its cause. Either it took the record's lock
+            // before us, then we see the cause; or after us, then it sees the token.
+            if self.record.lock().cause().is_some() {
+                token.cancel();
+            }
+            token
+        })
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.token_fired() || self.record.lock().cause().is_some()
+    }
+
+    fn token_fired(&self) -> bool {
+        self.token
+            .get()
+            .is_some_and(CancellationToken::is_cancelled)
+    }
+
+    pub(super) fn cause(&self) -> Option<Cause> {
+        let own = self.record.lock().cause().cloned();
+        own.or_else(|| {
+            self.token_fired().then(|| {
+                let parent = self.parent.as_ref();
+                parent
+                    .and_then(|parent| parent.cause())
+                    .unwrap_or(Cause::Token)
+            })
+        })
+    }
+
+    /// Cancels for this cause, and returns whether it was the first.
+    pub(super) fn cancel(&self, cause: Cause) -> bool {
+        self.stop(cause, None)
+    }
+
+    /// Records how a member failed, then cancels.
+    #[cold]
+    pub(super) fn fail(&self, label: &Label, failure: Failure<E>) {
+        if self.is_cancelled() && failure.is_cancellation(self.view) {
+            return;
+        }
+        let panicked = matches!(failure, Failure::Panicked(_));
+        let error = TaskError::new(label.clone(), failure, self.view);
+        // `Display` is code of the user: it may panic, and it must not run under the lock.
+        let message = Panic::catch(|| error.to_string())
+            .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
+        let name = label.name();
+        if panicked {
+            tracing::error!(target: "taskgroup", task = name, "{message}");
+        } else {
+            tracing::debug!(target: "taskgroup", task = name, "{message}");
+        }
+        self.stop(
+            Cause::Failed(FailedTask::new(label, panicked, &message)),
+            Some(error),
+        );
+    }
+
+    /// Records a failure of the group as a whole, with a cause of its own.
+    pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) {
+        let error = TaskError::new(self.label(), failure, self.view);
+        tracing::debug!(target: "taskgroup", "{error}");
+        self.stop(cause, Some(error));
+    }
+
+    fn stop(&self, cause: Cause, failure: Option<TaskError<E>>) -> bool {
+        let first = {
+            let mut record = self.record.lock();
+            record.extend(failure);
+            // Whoever fired the token without us came first: its cause is read through.
+            !self.token_fired() && record.set_cause(cause)
+        };
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
+        first
+    }
+
+    pub(super) fn take_failure(&self) -> Option<TaskError<E>> {
+        self.record.lock().take()
+    }
+
+    /// Says what followed the cancellation; loudly only if a signal asked for it.
+    pub(super) fn log_end(&self, ok: bool) {
+        let Some(cause) = self.cause() else { return };
+        let group = self.path.as_deref();
+        let outcome = if ok { "ok" } else { "failed" };
+        if matches!(cause, Cause::Signal(_)) {
+            tracing::info!(target: "taskgroup", group, %cause, outcome, "group stopped");
+        } else {
+            tracing::debug!(target: "taskgroup", group, %cause, outcome, "group stopped");
+        }
+    }
+
+    /// Gives a share of the latch back; the last one ends the group for the group above it.
+    pub(super) fn leave(&self) {
+        if self.latch.leave() {
+            self.over();
+        }
+    }
+
+    /// Called when owner and members are gone, perhaps more than once.
+    ///
+    /// A failure that nobody has taken goes up to the parent; then the place there is given up.
+    pub(super) fn over(&self) {
+        let Some(parent) = &self.parent else { return };
+        if self.seated.swap(false, Ordering::AcqRel) {
+            if let Some(error) = self.take_failure() {
+                parent.adopt(error);
+            }
+            parent.leave();
+        }
+    }
+
+    fn adopt(&self, error: TaskError<E>) {
+        let panicked = error.is_panicked();
+        let message = Panic::catch(|| error.to_string())
+            .unwrap_or_else(|_| "an error whose message panicked".to_owned());
+        let cause = FailedTask::new(error.label(), panicked, &message);
+        self.stop(Cause::Failed(cause), Some(error));
+    }
+
+    pub(super) fn register(&self, label: Label, blocking: bool) -> u64 {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let named = Named {
+            label,
+            since: Instant::now(),
+            blocking,
+        };
+        self.named.lock().insert(id, named);
+        id
+    }
+
+    pub(super) fn unregister(&self, id: u64) {
+        let named = self.named.lock().remove(&id);
+        drop(named);
+    }
+
+    pub(super) fn running_named(&self) -> Running {
+        let now = Instant::now();
+        let mut running = Running::default();
+        for (&id, named) in &*self.named.lock() {
+            let age = now.saturating_duration_since(named.since);
+            running.push(RunningTask::named(
+                named.label.clone(),
+                id,
+                age,
+                named.blocking,
+            ));
+        }
+        running
+    }
+}
+
+impl<E> fmt::Debug for Shared<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("name", &self.path)
+            .field("members", &self.latch.shares().saturating_sub(1))
+            .field("closed", &self.latch.is_closed())
+            .field("cause", &self.cause())
+            .finish_non_exhaustive()
+    }
+}

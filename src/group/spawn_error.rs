@@ -1,0 +1,103 @@
+//! [`SpawnError`]: a spawn that was refused, with the future it refused.
+
+use std::fmt;
+
+/// The error of a spawn that was refused; it gives the future back, never polled.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::builder().name("resize").limit(1).build().unwrap();
+/// group.spawn(async { Ok(()) });
+///
+/// let error = group.try_spawn(async { Ok("later") }).unwrap_err();
+/// assert!(error.is_full());
+/// let later = error.into_future();
+///
+/// group.wait().await?;
+/// assert_eq!(later.await?, "later");
+/// # Ok::<_, taskgroup::BoxError>(())
+/// # }).unwrap();
+/// ```
+pub struct SpawnError<F> {
+    reason: Reason,
+    future: F,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Full,
+    Closed,
+    Cancelled,
+}
+
+impl<F> SpawnError<F> {
+    pub(super) fn full(future: F) -> Self {
+        Self {
+            reason: Reason::Full,
+            future,
+        }
+    }
+
+    pub(super) fn closed(future: F) -> Self {
+        Self {
+            reason: Reason::Closed,
+            future,
+        }
+    }
+
+    pub(super) fn cancelled(future: F) -> Self {
+        Self {
+            reason: Reason::Cancelled,
+            future,
+        }
+    }
+
+    /// Returns whether all slots of the group were taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.reason == Reason::Full
+    }
+
+    /// Returns whether the group was closed: by a call, by the end of a wait, or because its owner
+    /// is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.reason == Reason::Closed
+    }
+
+    /// Returns whether the group was cancelled while the caller waited for a slot.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.reason == Reason::Cancelled
+    }
+
+    /// Returns the future, never polled.
+    #[must_use]
+    pub fn into_future(self) -> F {
+        self.future
+    }
+}
+
+impl<F> fmt::Display for SpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.reason {
+            Reason::Full => "the group is full",
+            Reason::Closed => "the group is closed",
+            Reason::Cancelled => "the group was cancelled before a slot was free",
+        })
+    }
+}
+
+impl<F> fmt::Debug for SpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpawnError")
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> std::error::Error for SpawnError<F> {}

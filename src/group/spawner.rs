@@ -1,0 +1,218 @@
+//! [`Spawner`]: spawns into a group from anywhere.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::handle::TaskHandle;
+use super::hub::{Hub, Origin};
+use super::spawn_error::SpawnError;
+use super::task::Task;
+use crate::BoxError;
+use crate::cause::Cause;
+use crate::running::Running;
+
+/// A handle for spawning into a group from anywhere, its own tasks included.
+///
+/// It is cheap to clone, and it never keeps the group alive or open: once the owner's
+/// [`wait`](super::TaskGroup::wait) has returned, or the owner is gone, spawning is refused. So a
+/// task may hold a spawner of its own group without harm.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let spawner = group.spawner();
+/// group.spawn(async move {
+///     // Waited for like any other, though the group is being waited for already.
+///     spawner.spawn(async { Err::<(), _>("from the inside".into()) });
+///     Ok(())
+/// });
+/// assert!(group.wait().await.unwrap_err().to_string().contains("from the inside"));
+/// # });
+/// ```
+pub struct Spawner<E = BoxError> {
+    hub: Arc<Hub<E>>,
+}
+
+impl<E> Spawner<E> {
+    pub(super) fn new(hub: Arc<Hub<E>>) -> Self {
+        Self { hub }
+    }
+
+    /// Names a task that is about to be spawned; as [`TaskGroup::task`](super::TaskGroup::task).
+    pub fn task(&self, name: impl Into<Cow<'static, str>>) -> Task<'_, E> {
+        Task::new(&self.hub, name.into())
+    }
+
+    /// Returns the group's token; as [`TaskGroup::token`](super::TaskGroup::token).
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        self.hub.shared.token()
+    }
+
+    /// Cancels the group; as [`TaskGroup::cancel`](super::TaskGroup::cancel).
+    pub fn cancel(&self) {
+        self.hub.shared.cancel(Cause::Requested(None));
+    }
+
+    /// Cancels the group for a reason; as
+    /// [`TaskGroup::cancel_because`](super::TaskGroup::cancel_because).
+    pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
+        self.hub
+            .shared
+            .cancel(Cause::Requested(Some(reason.into())));
+    }
+
+    /// Returns whether the group was cancelled; as
+    /// [`TaskGroup::is_cancelled`](super::TaskGroup::is_cancelled).
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.hub.shared.is_cancelled()
+    }
+
+    /// Returns why the group was cancelled; as [`TaskGroup::cause`](super::TaskGroup::cause).
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.hub.shared.cause()
+    }
+
+    /// Returns whether the group takes no more tasks; as
+    /// [`TaskGroup::is_closed`](super::TaskGroup::is_closed).
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.hub.shared.latch.is_closed()
+    }
+
+    /// Returns who is alive in the group; as [`TaskGroup::running`](super::TaskGroup::running).
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.hub.running()
+    }
+
+    /// Cancels for a cause of the crate's own, and returns whether it was the first.
+    #[cfg_attr(
+        not(feature = "signal"),
+        expect(dead_code, reason = "signals have a cause")
+    )]
+    pub(crate) fn cancel_for(&self, cause: Cause) -> bool {
+        self.hub.shared.cancel(cause)
+    }
+}
+
+impl<E: Send + 'static> Spawner<E> {
+    /// Spawns a task; as [`TaskGroup::spawn`](super::TaskGroup::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub.spawn(Origin::unnamed(Location::caller()), future)
+    }
+
+    /// Spawns a task unless it would have to wait; as
+    /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
+    ///
+    /// # Errors
+    ///
+    /// The group is full or closed. The error gives the future back.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .try_spawn(Origin::unnamed(Location::caller()), future)
+    }
+
+    /// Waits for a slot, then spawns a task; as
+    /// [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
+    ///
+    /// # Errors
+    ///
+    /// The group is closed, or it was cancelled while the caller waited. The error gives the future
+    /// back.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    #[track_caller]
+    pub fn spawn_when_ready<F, T>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Result<TaskHandle<T>, SpawnError<F>>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .spawn_when_ready(Origin::unnamed(Location::caller()), future)
+    }
+
+    /// Runs a closure on a thread for blocking work; as
+    /// [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(&self, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .spawn_blocking(Origin::unnamed(Location::caller()), closure)
+    }
+
+    /// Spawns a task on the current thread; as
+    /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    #[track_caller]
+    pub fn spawn_local<F, T>(&self, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        self.hub
+            .spawn_local(Origin::unnamed(Location::caller()), future)
+    }
+}
+
+impl<E> Clone for Spawner<E> {
+    fn clone(&self) -> Self {
+        Self {
+            hub: Arc::clone(&self.hub),
+        }
+    }
+}
+
+impl<E> fmt::Debug for Spawner<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Spawner").field(&self.hub).finish()
+    }
+}

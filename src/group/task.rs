@@ -1,0 +1,172 @@
+//! [`Task`]: a task with a name, about to be spawned.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+
+use tokio_util::sync::CancellationToken;
+
+use super::handle::TaskHandle;
+use super::hub::{Hub, Origin};
+use super::spawn_error::SpawnError;
+use crate::BoxError;
+
+/// A task with a name, made by [`TaskGroup::task`](super::TaskGroup::task).
+///
+/// The name stands in errors, in logs and in [`running`](super::TaskGroup::running), as a path below
+/// the group's own name. Names need not be unique; `running` tells two of a name apart by number.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::builder().name("orders").build()?;
+/// for shard in 0..2 {
+///     group.task(format!("worker-{shard}")).essential().spawn(async { Ok(()) });
+/// }
+/// let error = group.wait().await.unwrap_err();
+/// assert!(error.is_ended_early());
+/// assert_eq!(error.name(), Some("orders/worker-0"));
+/// # Ok::<_, taskgroup::BoxError>(())
+/// # }).unwrap();
+/// ```
+#[must_use = "a task does nothing until it is spawned"]
+pub struct Task<'a, E = BoxError> {
+    hub: &'a Hub<E>,
+    name: Cow<'static, str>,
+    essential: bool,
+}
+
+impl<'a, E> Task<'a, E> {
+    pub(super) fn new(hub: &'a Hub<E>, name: Cow<'static, str>) -> Self {
+        Self {
+            hub,
+            name,
+            essential: false,
+        }
+    }
+
+    /// Makes it a failure if the task returns `Ok` before the group is cancelled.
+    ///
+    /// For a task that is meant to run as long as the group: a server, a consumer. Its early end is
+    /// [`Failure::EndedEarly`](crate::Failure::EndedEarly).
+    pub fn essential(mut self) -> Self {
+        self.essential = true;
+        self
+    }
+
+    fn origin(&self, place: &'static Location<'static>) -> Origin<'_> {
+        Origin {
+            place,
+            name: Some(&self.name),
+            essential: self.essential,
+        }
+    }
+}
+
+impl<E: Send + 'static> Task<'_, E> {
+    /// Spawns the task; see [`TaskGroup::spawn`](super::TaskGroup::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F, T>(self, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub.spawn(self.origin(Location::caller()), future)
+    }
+
+    /// Spawns the task unless it would have to wait; see
+    /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
+    ///
+    /// # Errors
+    ///
+    /// The group is full or closed. The error gives the future back.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F, T>(self, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub.try_spawn(self.origin(Location::caller()), future)
+    }
+
+    /// Waits for a slot, then spawns the task; see
+    /// [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
+    ///
+    /// # Errors
+    ///
+    /// The group is closed, or it was cancelled while the caller waited. The error gives the future
+    /// back.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    #[track_caller]
+    pub fn spawn_when_ready<F, T>(
+        self,
+        future: F,
+    ) -> impl Future<Output = Result<TaskHandle<T>, SpawnError<F>>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = Location::caller();
+        async move { self.hub.spawn_when_ready(self.origin(place), future).await }
+    }
+
+    /// Runs a closure on a thread for blocking work; see
+    /// [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(self, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .spawn_blocking(self.origin(Location::caller()), closure)
+    }
+
+    /// Spawns the task on the current thread; see
+    /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    #[track_caller]
+    pub fn spawn_local<F, T>(self, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        self.hub
+            .spawn_local(self.origin(Location::caller()), future)
+    }
+}
+
+impl<E> fmt::Debug for Task<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("name", &self.name)
+            .field("essential", &self.essential)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! The wakers of all tasks that have been pending, so that an abort can reach them.
+//!
+//! A group aborts its tasks by a flag that each task looks at when it is polled, and by waking the
+//! tasks that wait. Tokio's `AbortHandle` would do too, but each one keeps the memory of its task
+//! alive until the handle is dropped, and costs an entry for tasks that end in their first poll.
+//! Such tasks cost nothing here.
+//!
+//! Invariants:
+//!
+//! 1. An abort sets the flag, then takes the locks. A task takes a lock, then looks at the flag. So
+//!    a task that came too late to be woken sees the flag: no abort is lost.
+//! 2. A key stays its task's own until the task removes it, woken or not.
+//! 3. A waker is woken and dropped outside the locks; it may run anything.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::task::Waker;
+
+use super::sync::{AtomicBool, Lock, Ordering};
+
+/// Tasks on different threads rarely meet on one lock. Four serve two cores as well as sixteen.
+const SHARDS: u32 = 4;
+
+/// An emptied shard keeps this many places, so that a group at work does not allocate all the time.
+const KEPT: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    aborted: AtomicBool,
+    /// Made by the first task that waits: a group of tasks that never do needs none.
+    shards: OnceLock<Box<[Shard; SHARDS as usize]>>,
+}
+
+/// On a cache line of its own, so that neighbours do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(Lock<Places>);
+
+/// A slab of 16 bytes a task: the free places are kept apart, so that a place needs no tag.
+#[derive(Debug, Default)]
+struct Places {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<u32>,
+}
+
+/// The place of one waker: its shard in the lowest bits, its index above them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key(u32);
+
+impl Key {
+    /// The key of a task that has none.
+    pub(super) const NONE: Self = Self(u32::MAX);
+}
+
+impl Wakers {
+    /// Registers a waker. The caller looks at [`is_aborted`](Self::is_aborted) afterwards.
+    pub(super) fn insert(&self, waker: Waker) -> Key {
+        let shard = shard_of_this_thread();
+        let index = self.shard(shard).lock().insert(waker);
+        Key(index * SHARDS + shard)
+    }
+
+    pub(super) fn remove(&self, Key(key): Key) {
+        let waker = self.shard(key % SHARDS).lock().remove(key / SHARDS);
+        drop(waker);
+    }
+
+    /// Relaxed is enough: a task that reads too early has not registered yet, or is woken.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        // The shards are made if there are none: without their locks, a task that is making them
+        // right now could miss the flag while it is missed here (invariant 1).
+        for shard in self.shards() {
+            let wakers = shard.0.lock().take_all();
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn shards(&self) -> &[Shard; SHARDS as usize] {
+        self.shards.get_or_init(Box::default)
+    }
+
+    fn shard(&self, shard: u32) -> &Lock<Places> {
+        &self.shards()[shard as usize].0
+    }
+}
+
+impl Places {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "memory ends long before 2^30 tasks"
+    )]
+    fn insert(&mut self, waker: Waker) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.wakers[index as usize] = Some(waker);
+            return index;
+        }
+        self.wakers.push(Some(waker));
+        (self.wakers.len() - 1) as u32
+    }
+
+    fn remove(&mut self, index: u32) -> Option<Waker> {
+        let waker = self.wakers[index as usize].take();
+        self.free.push(index);
+        if self.free.len() == self.wakers.len() {
+            self.free.clear();
+            self.wakers.clear();
+            self.free.shrink_to(KEPT);
+            self.wakers.shrink_to(KEPT);
+        }
+        waker
+    }
+
+    fn take_all(&mut self) -> Vec<Waker> {
+        self.wakers.iter_mut().filter_map(Option::take).collect()
+    }
+}
+
+fn shard_of_this_thread() -> u32 {
+    static THREADS: AtomicU32 = AtomicU32::new(0);
+    thread_local! {
+        static SHARD: u32 = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    }
+    // A future may be polled while its thread's locals are being destroyed.
+    SHARD.try_with(|shard| *shard).unwrap_or(0)
+}

@@ -1,0 +1,71 @@
+//! The name and the place by which a task, or a whole group, is told from the others.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+/// The label of one task: its own name if it has one, its group's, and where it was spawned.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    /// The path of the group: `orders/http`.
+    group: Option<Arc<str>>,
+    /// The path of the task: `orders/http/accept`.
+    task: Option<Arc<str>>,
+    place: &'static Location<'static>,
+}
+
+impl Label {
+    /// A task without a name of its own.
+    pub(crate) fn unnamed(group: Option<Arc<str>>, place: &'static Location<'static>) -> Self {
+        Self {
+            group,
+            task: None,
+            place,
+        }
+    }
+
+    pub(crate) fn named(
+        group: Option<Arc<str>>,
+        name: &str,
+        place: &'static Location<'static>,
+    ) -> Self {
+        let task = join(group.as_deref(), name);
+        Self {
+            group,
+            task: Some(task),
+            place,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.task.as_deref()
+    }
+
+    pub(crate) fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+}
+
+/// Makes a path of a group's path and a name below it.
+pub(crate) fn join(group: Option<&str>, name: &str) -> Arc<str> {
+    match group {
+        Some(group) => format!("{group}/{name}").into(),
+        None => name.into(),
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The column of a place helps nobody who reads a log.
+        let (file, line) = (self.place.file(), self.place.line());
+        match (&self.task, &self.group) {
+            (Some(task), _) => write!(f, "task `{task}` ({file}:{line})"),
+            (None, Some(group)) => write!(f, "task of `{group}` ({file}:{line})"),
+            (None, None) => write!(f, "task ({file}:{line})"),
+        }
+    }
+}

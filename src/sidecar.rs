@@ -1,0 +1,743 @@
+//! [`Sidecar`]: makes a server that runs until it is told to stop a member of a group.
+//!
+//! The four kinds of server are adapted to one: a future for the server and a future that asks it to
+//! stop. [`Sidecar::drive`] runs the two by the rules; what they mean is decided by [`fate`].
+
+#[cfg(feature = "process")]
+mod process;
+mod thread;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::BoxError;
+use crate::panic::Panic;
+
+/// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
+/// stop and gets its grace to do so.
+///
+/// A server's own serve call runs until it is told to stop, and a group's task runs until its token
+/// fires. A sidecar connects the two, whatever way to stop the server has:
+///
+/// | the server | the method |
+/// |---|---|
+/// | takes a future that tells it to stop (axum, tonic, hyper, warp) | [`serve`](Self::serve) |
+/// | is stopped by a function or a handle (axum-server, actix-web) | [`serve_with_stop`](Self::serve_with_stop) |
+/// | blocks a thread (tiny_http, a C library) | [`serve_blocking`](Self::serve_blocking) |
+/// | is a child process | `serve_process` (feature `process`) |
+///
+/// # The rules
+///
+/// 1. Nothing happens before the returned future is polled. Then the server is started, also when
+///    the token has fired already: such a server is asked to stop at once.
+/// 2. The clock starts when the token fires, with the full grace. Sidecars in tasks of their own
+///    drain in parallel, each by its own clock.
+/// 3. The server is asked to stop at most once, and not at all if it ended by itself.
+/// 4. The outcome is never silently `Ok`:
+///
+/// | the server | before the token fired | after |
+/// |---|---|---|
+/// | returned `Ok` | ended early | `Ok` |
+/// | returned an error | failed | failed while draining |
+/// | is running at the end of the grace | | timed out |
+/// | returned at last, later than its grace | | timed out |
+///
+/// The last row is for a runtime that was blocked: nobody could look at the clock in time, and what
+/// took too long is not called a clean stop. A server that returns `Ok` in the very moment in which
+/// the token fires has stopped in time.
+///
+/// # What is left when the grace is over
+///
+/// A server is forced by letting go of it: its future is dropped. Many servers run each connection
+/// in a task of its own that survives this, axum's and tonic's among them; the error says so. A
+/// thread cannot be forced at all, and the error names it. A child process is killed.
+///
+/// # Drop
+///
+/// Dropping the returned future forces the server down at once: the server's future is dropped, and
+/// the stop future that [`serve`](Self::serve) gave it resolves, so that connection tasks which have
+/// outlived the server still see that it is time to go. A blocking server's stop function is called
+/// with a grace of zero, on a thread of its own. A child process is killed.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// let http = Sidecar::new("http")
+///     .grace(Duration::from_secs(5))
+///     .serve(&token, |stop| async move {
+///         stop.await; // a real server drains here
+///         Ok::<_, std::io::Error>(())
+///     });
+///
+/// token.cancel();
+/// let stopped: Result<(), SidecarError> = http.await;
+/// assert!(stopped.is_ok());
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a sidecar does nothing until it is given a server"]
+pub struct Sidecar {
+    name: Cow<'static, str>,
+    grace: Duration,
+}
+
+impl Sidecar {
+    /// The grace of a sidecar that is given no other: 10 seconds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::Sidecar;
+    ///
+    /// assert_eq!(Sidecar::DEFAULT_GRACE, Duration::from_secs(10));
+    /// ```
+    pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+    /// Makes a sidecar whose errors call the server `name`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::Sidecar;
+    ///
+    /// let same = Sidecar::new("http").grace(Sidecar::DEFAULT_GRACE);
+    /// assert_eq!(Sidecar::new("http"), same);
+    /// ```
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            grace: Self::DEFAULT_GRACE,
+        }
+    }
+
+    /// Sets the time the server gets to stop, counted from the moment the token fires.
+    ///
+    /// Any duration will do. With zero the server is asked to stop, looks at that once, and is
+    /// forced; with [`Duration::MAX`] it is never forced. The default is
+    /// [10 seconds](Self::DEFAULT_GRACE).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::Sidecar;
+    ///
+    /// let patient = Sidecar::new("http").grace(Duration::from_secs(60));
+    /// assert_ne!(patient, Sidecar::new("http"));
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Runs a server that takes a future which tells it to stop.
+    ///
+    /// `server` is called with the stop future when the returned future is first polled, and returns
+    /// what serves: a future, or anything that turns into one, such as `axum::serve(…)` as it is.
+    /// The stop future resolves when `token` has fired; it is a
+    /// [`tokio_util::sync::WaitForCancellationFutureOwned`].
+    ///
+    /// The returned future owns all it needs, and it is `Send` when `server` and the server are.
+    ///
+    /// # Errors
+    ///
+    /// A [`SidecarError`], converted into the caller's error type, when the server ended before it
+    /// was asked to, failed, or was not down at the end of its grace. In the last case the server
+    /// has been let go of, and connections of it may remain.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the server goes through the returned future; a group records it with the name of
+    /// the task. The stop future has resolved by then, as it does on every drop.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future forces the server down, see [Drop](Self#drop).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = Router::new().route("/", get(async || "hello"));
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    ///
+    /// let token = CancellationToken::new();
+    /// let http = Sidecar::new("http").serve::<SidecarError, _, _, _, _>(&token, |stop| {
+    ///     axum::serve(listener, app).with_graceful_shutdown(stop)
+    /// });
+    /// let http = tokio::spawn(http); // in a group: group.spawn(http)
+    ///
+    /// token.cancel();
+    /// assert!(http.await?.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve<E, F, S, T, Err>(
+        self,
+        token: &CancellationToken,
+        server: F,
+    ) -> impl Future<Output = Result<(), E>> + use<E, F, S, T, Err>
+    where
+        E: From<SidecarError>,
+        F: FnOnce(WaitForCancellationFutureOwned) -> S,
+        S: IntoFuture<Output = Result<T, Err>>,
+        Err: Into<BoxError>,
+    {
+        let token = token.clone();
+        async move {
+            let stop = CancellationToken::new();
+            // Declared before the server and so dropped after it, however this future ends: even
+            // when the server panics in its destructor, what it has left behind sees the stop.
+            let _force = stop.clone().drop_guard();
+            let server = plain(server(stop.clone().cancelled_owned()));
+            let ask = |_| async move { stop.cancel() };
+            let outcome = self.drive(&token, server, ask).await;
+            Ok(self.conclude(outcome)?)
+        }
+    }
+
+    /// Runs a server that is stopped by a function, often through a handle.
+    ///
+    /// `stop` is called when `token` has fired, with the grace, which is what most handles want to
+    /// know. The future it returns runs beside the server under the same clock: both have until the
+    /// end of the grace. When the server is down in time, a stop function that is still at work then
+    /// is dropped with a warning and the outcome is `Ok`. `stop` is never called when the server ends
+    /// by itself or when the returned future is dropped.
+    ///
+    /// A server whose stop function is not asynchronous is stopped with
+    /// `|grace| async move { handle.stop(grace) }`, as long as the call does not block.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve). Also when the stop function panics: the panic is caught, the server
+    /// has its grace all the same, and the error tells both.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the server goes through the returned future.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future drops the server and a stop function that is at work.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use tokio::sync::Notify;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let handle = Arc::new(Notify::new());
+    /// let server = {
+    ///     let handle = handle.clone();
+    ///     async move {
+    ///         handle.notified().await;
+    ///         Ok::<_, std::io::Error>(())
+    ///     }
+    /// };
+    ///
+    /// let token = CancellationToken::new();
+    /// token.cancel();
+    /// let stopped: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve_with_stop(&token, server, |grace| async move {
+    ///         assert_eq!(grace, Sidecar::DEFAULT_GRACE);
+    ///         handle.notify_one();
+    ///     })
+    ///     .await;
+    /// assert!(stopped.is_ok());
+    /// # }
+    /// ```
+    pub fn serve_with_stop<E, S, T, Err, F, A>(
+        self,
+        token: &CancellationToken,
+        server: S,
+        stop: F,
+    ) -> impl Future<Output = Result<(), E>> + use<E, S, T, Err, F, A>
+    where
+        E: From<SidecarError>,
+        S: IntoFuture<Output = Result<T, Err>>,
+        Err: Into<BoxError>,
+        F: FnOnce(Duration) -> A,
+        A: Future<Output = ()>,
+    {
+        let token = token.clone();
+        async move {
+            let outcome = self.drive(&token, plain(server), stop).await;
+            Ok(self.conclude(outcome)?)
+        }
+    }
+
+    /// Runs the server until it ends or the token fires, then asks it to stop and gives it its grace.
+    async fn drive<S, F, A>(&self, token: &CancellationToken, server: S, ask: F) -> Outcome
+    where
+        S: Future<Output = Result<(), Fault>>,
+        F: FnOnce(Duration) -> A,
+        A: Future<Output = ()>,
+    {
+        let mut server = pin!(server);
+        if let Some(end) = token.run_until_cancelled(server.as_mut()).await {
+            let phase = if token.is_cancelled() {
+                Phase::Cancelled
+            } else {
+                Phase::Serving
+            };
+            return Outcome {
+                fate: fate(phase, end, self.grace),
+                stop: Stop::NotAsked,
+            };
+        }
+
+        tracing::debug!(server = %self.name, grace = ?self.grace, "asking the server to stop");
+        let asked = Instant::now();
+        let mut end = None;
+        let mut stopped = None;
+        // The call itself is inside the future, so that its panics are caught as well.
+        let mut stop = pin!(Panic::catch_future(async { ask(self.grace).await }));
+        let both = poll_fn(|cx| {
+            // First the stop: a server whose grace is zero gets to see it in its only poll.
+            if stopped.is_none() {
+                stopped = ready(stop.as_mut().poll(cx));
+            }
+            if end.is_none() {
+                end = ready(server.as_mut().poll(cx)).map(|end| (end, asked.elapsed()));
+            }
+            if stopped.is_some() && end.is_some() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        // Both results are looked at whether or not both are there.
+        let _ = timeout(self.grace, both).await;
+
+        Outcome {
+            fate: match end {
+                Some((end, took)) => fate(Phase::Draining(took), end, self.grace),
+                None => Fate::TimedOut(Remains::Connections),
+            },
+            stop: match stopped {
+                Some(Ok(())) => Stop::Returned,
+                Some(Err(panic)) => Stop::Panicked(panic),
+                None => Stop::Running,
+            },
+        }
+    }
+
+    /// Turns an outcome into the result of the sidecar.
+    fn conclude(self, Outcome { fate, stop }: Outcome) -> Result<(), SidecarError> {
+        let stop_panic = match (&fate, stop) {
+            (Fate::Drained, Stop::NotAsked | Stop::Returned) => return Ok(()),
+            (Fate::Drained, Stop::Running) => {
+                tracing::warn!(
+                    server = %self.name,
+                    grace = ?self.grace,
+                    "the server has drained, but its stop function did not end within the grace"
+                );
+                return Ok(());
+            }
+            (_, Stop::Panicked(panic)) => Some(panic),
+            (_, Stop::NotAsked | Stop::Returned | Stop::Running) => None,
+        };
+        Err(SidecarError(Box::new(Inner {
+            server: self.name,
+            grace: self.grace,
+            fate,
+            stop_panic,
+        })))
+    }
+}
+
+/// Why a server was not a success: it ended early, failed, or did not stop in time.
+///
+/// The message names the server and says all there is to say, the message of the server's own error
+/// included; that error itself is the [`source`](Error::source).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// token.cancel();
+/// let stubborn: Result<(), SidecarError> = Sidecar::new("http")
+///     .grace(Duration::from_secs(5))
+///     .serve(&token, |_stop| std::future::pending::<std::io::Result<()>>())
+///     .await;
+///
+/// let error = stubborn.unwrap_err();
+/// assert!(error.is_timed_out());
+/// assert_eq!(error.name(), "http");
+/// assert_eq!(
+///     error.to_string(),
+///     "server `http` did not drain within 5s: it was let go of, connections of it may remain",
+/// );
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SidecarError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    server: Cow<'static, str>,
+    grace: Duration,
+    fate: Fate,
+    stop_panic: Option<Panic>,
+}
+
+impl SidecarError {
+    /// Returns the name of the server.
+    ///
+    /// # Examples
+    ///
+    /// See [`SidecarError`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.server
+    }
+
+    /// Returns the grace the server had, or would have had.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let ended: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .grace(Duration::from_secs(5))
+    ///     .serve(&CancellationToken::new(), |_stop| async { Ok::<_, std::io::Error>(()) })
+    ///     .await;
+    /// assert_eq!(ended.unwrap_err().grace(), Duration::from_secs(5));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.0.grace
+    }
+
+    /// Returns whether the server returned `Ok` before the token had fired.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let ended: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve(&CancellationToken::new(), |_stop| async { Ok::<_, std::io::Error>(()) })
+    ///     .await;
+    /// assert!(ended.unwrap_err().is_ended_early());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_ended_early(&self) -> bool {
+        matches!(self.0.fate, Fate::EndedEarly)
+    }
+
+    /// Returns whether the server returned an error, or could not be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let failed: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve(&CancellationToken::new(), |_stop| async { Err::<(), _>("port in use") })
+    ///     .await;
+    /// let failed = failed.unwrap_err();
+    /// assert!(failed.is_failed());
+    /// assert_eq!(failed.to_string(), "server `http` failed: port in use");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        matches!(self.0.fate, Fate::Failed(_, Fault::Error(_)))
+    }
+
+    /// Returns whether a [blocking](Sidecar::serve_blocking) server panicked.
+    ///
+    /// The panic of any other server goes through the sidecar's future instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let run = || -> std::io::Result<()> { panic!("boom") };
+    /// let panicked: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve_blocking(&CancellationToken::new(), run, |_grace| {})
+    ///     .await;
+    /// assert!(panicked.unwrap_err().is_panicked());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_panicked(&self) -> bool {
+        matches!(self.0.fate, Fate::Failed(_, Fault::Panic(_)))
+    }
+
+    /// Returns the panic of a [blocking](Sidecar::serve_blocking) server.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error itself if the server did not panic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let run = || -> std::io::Result<()> { panic!("boom") };
+    /// let panicked: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve_blocking(&CancellationToken::new(), run, |_grace| {})
+    ///     .await;
+    /// assert_eq!(panicked.unwrap_err().into_panic().unwrap().message(), "boom");
+    /// # }
+    /// ```
+    pub fn into_panic(self) -> Result<Panic, Self> {
+        let inner = *self.0;
+        match inner.fate {
+            Fate::Failed(_, Fault::Panic(panic)) => Ok(panic),
+            fate => Err(Self(Box::new(Inner { fate, ..inner }))),
+        }
+    }
+
+    /// Returns whether the server was not down at the end of its grace.
+    ///
+    /// # Examples
+    ///
+    /// See [`SidecarError`].
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        matches!(self.0.fate, Fate::TimedOut(_) | Fate::Late(_))
+    }
+
+    /// Returns whether the function that was to stop the server panicked.
+    ///
+    /// This may come together with any end of the server; alone, it means that the server was down in
+    /// time all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let token = CancellationToken::new();
+    /// token.cancel();
+    /// let ended: Result<(), SidecarError> = Sidecar::new("http")
+    ///     .serve_with_stop(&token, async { Ok::<_, std::io::Error>(()) }, |_grace| async {
+    ///         panic!("no handle")
+    ///     })
+    ///     .await;
+    /// let error = ended.unwrap_err();
+    /// assert!(error.is_stop_panicked());
+    /// assert!(!error.is_timed_out());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_stop_panicked(&self) -> bool {
+        self.0.stop_panic.is_some()
+    }
+}
+
+impl Error for SidecarError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0.fate {
+            Fate::Failed(_, Fault::Error(error)) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SidecarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            server,
+            grace,
+            fate,
+            stop_panic,
+        } = &*self.0;
+        write!(f, "server `{server}` ")?;
+        match fate {
+            Fate::Drained => f.write_str("drained")?,
+            Fate::EndedEarly => f.write_str("ended before it was asked to stop")?,
+            Fate::Failed(When::Serving, fault) => write!(f, "{fault}")?,
+            Fate::Failed(When::Draining, fault) => write!(f, "{fault:#}")?,
+            Fate::TimedOut(remains) => write!(f, "did not drain within {grace:?}: {remains}")?,
+            Fate::Late(took) => {
+                write!(
+                    f,
+                    "did not drain within {grace:?}: it took {:?}",
+                    millis(*took)
+                )?;
+            }
+        }
+        match stop_panic {
+            Some(panic) => write!(f, "; its stop function panicked: {}", panic.message()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Adapts a server of the outside world.
+async fn plain<S, T, Err>(server: S) -> Result<(), Fault>
+where
+    S: IntoFuture<Output = Result<T, Err>>,
+    Err: Into<BoxError>,
+{
+    match server.into_future().await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::Error(error.into())),
+    }
+}
+
+fn ready<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+/// Cuts what no reader of a message wants to see.
+fn millis(took: Duration) -> Duration {
+    took - Duration::from_nanos(u64::from(took.subsec_nanos() % 1_000_000))
+}
+
+/// Where the sidecar stood when its server ended.
+enum Phase {
+    /// The token had not fired.
+    Serving,
+    /// The token had fired, in the very poll in which the server ended. Nobody had asked it to stop.
+    Cancelled,
+    /// The server had been asked to stop, and needed this long.
+    Draining(Duration),
+}
+
+/// What became of a server and of what was to stop it.
+struct Outcome {
+    fate: Fate,
+    stop: Stop,
+}
+
+/// What became of a server.
+#[derive(Debug)]
+enum Fate {
+    /// It was down in time. The only good end.
+    Drained,
+    EndedEarly,
+    Failed(When, Fault),
+    /// It was running at the end of the grace.
+    TimedOut(Remains),
+    /// It drained, but it took longer than its grace: the runtime was blocked at that end.
+    Late(Duration),
+}
+
+#[derive(Debug)]
+enum When {
+    Serving,
+    Draining,
+}
+
+/// What makes a server's end a failure.
+#[derive(Debug)]
+enum Fault {
+    Error(BoxError),
+    Panic(Panic),
+}
+
+/// What may be left of a server that was forced.
+#[derive(Debug)]
+enum Remains {
+    Connections,
+    /// Threads, by their names.
+    Threads(String),
+    /// Nothing: the process was killed and has ended.
+    #[cfg(feature = "process")]
+    Killed,
+    /// The process with this id, which does not die.
+    #[cfg(feature = "process")]
+    Process(u32),
+}
+
+/// What became of the function that was to stop the server.
+enum Stop {
+    NotAsked,
+    Returned,
+    Panicked(Panic),
+    Running,
+}
+
+/// Decides what the end of a server means.
+fn fate(phase: Phase, end: Result<(), Fault>, grace: Duration) -> Fate {
+    match (end, phase) {
+        (Ok(()), Phase::Serving) => Fate::EndedEarly,
+        (Ok(()), Phase::Cancelled) => Fate::Drained,
+        (Ok(()), Phase::Draining(took)) if is_late(took, grace) => Fate::Late(took),
+        (Ok(()), Phase::Draining(_)) => Fate::Drained,
+        (Err(fault), Phase::Serving | Phase::Cancelled) => Fate::Failed(When::Serving, fault),
+        (Err(fault), Phase::Draining(_)) => Fate::Failed(When::Draining, fault),
+    }
+}
+
+/// A timer has a resolution of a millisecond, so an end within the next one is not called late.
+fn is_late(took: Duration, grace: Duration) -> bool {
+    took > grace.saturating_add(Duration::from_millis(1))
+}
+
+impl fmt::Display for Fault {
+    /// The alternate form is for a server that was draining.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = if f.alternate() { " while draining" } else { "" };
+        match self {
+            Self::Error(error) => write!(f, "failed{when}: {error}"),
+            Self::Panic(panic) => write!(f, "panicked{when}: {}", panic.message()),
+        }
+    }
+}
+
+impl fmt::Display for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connections => f.write_str("it was let go of, connections of it may remain"),
+            Self::Threads(names) => write!(f, "still running: {names}"),
+            #[cfg(feature = "process")]
+            Self::Killed => f.write_str("it was killed"),
+            #[cfg(feature = "process")]
+            Self::Process(id) => write!(f, "process {id} was killed and does not end"),
+        }
+    }
+}

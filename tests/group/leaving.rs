@@ -1,0 +1,244 @@
+//! Rules 12 and 13: a shutdown with a grace, and a drop.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use taskgroup::{Cause, JoinError, TaskGroup};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Alive, hold, on_both};
+
+// Rule 12.
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_in_time_is_ok() {
+    let start = Instant::now();
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    group.spawn(async move {
+        token.cancelled().await;
+        Ok(sleep(Duration::from_secs(3)).await)
+    });
+    let done = tokio::spawn(async move { group.shutdown(Duration::from_secs(5)).await });
+    done.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_out_of_time_aborts_and_joins_and_is_never_ok() {
+    let start = Instant::now();
+    let mut group = TaskGroup::new();
+    let alive = Alive::default();
+    for _ in 0..10 {
+        group.spawn(hold::<(), _>(alive.guard()));
+    }
+    let done = tokio::spawn(async move { (group.shutdown(Duration::from_secs(5)).await, group) });
+    let (outcome, group) = done.await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    let error = outcome.unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!(error.stragglers().count(), 10);
+    assert!(error.still_running().is_empty());
+    assert_eq!(alive.count(), 0);
+    assert!(group.running().is_empty());
+}
+
+#[test]
+fn a_task_that_is_always_ready_is_aborted_too() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&rounds);
+        group.task("busy").spawn(async move {
+            loop {
+                counter.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+            #[expect(unreachable_code, reason = "it gives the task its type")]
+            Ok(())
+        });
+        let error = group.shutdown(Duration::ZERO).await.unwrap_err();
+        assert_eq!(
+            error.stragglers().iter().next().unwrap().name(),
+            Some("busy")
+        );
+        let at_return = rounds.load(Ordering::SeqCst);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(rounds.load(Ordering::SeqCst), at_return);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_never_polled_is_aborted_too() {
+    let group = TaskGroup::new();
+    let polled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&polled);
+    let start = Instant::now();
+    group.cancel();
+    // Nothing yields between this spawn and the end of a grace of zero.
+    group.spawn(async move {
+        counter.fetch_add(1, Ordering::SeqCst);
+        pending::<Result<(), _>>().await
+    });
+    drop(group);
+    tokio::task::yield_now().await;
+    assert_eq!(polled.load(Ordering::SeqCst), 0);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_shutdown_keeps_the_first_failure_and_names_the_stragglers() {
+    let mut group = TaskGroup::new();
+    group
+        .task("disk")
+        .spawn(async { Err::<(), _>("full".into()) });
+    group.task("deaf").spawn(pending::<Result<(), _>>());
+    tokio::task::yield_now().await;
+    let error = group.shutdown(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(error.name(), Some("disk"));
+    assert!(error.is_failed() && error.is_timed_out());
+    assert_eq!(
+        error.stragglers().iter().next().unwrap().name(),
+        Some("deaf")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_of_zero_aborts_at_once() {
+    let start = Instant::now();
+    let mut group = TaskGroup::new();
+    let alive = Alive::default();
+    group.spawn(hold::<(), _>(alive.guard()));
+    tokio::task::yield_now().await;
+    let error = group.shutdown(Duration::ZERO).await.unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!((alive.count(), start.elapsed()), (0, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_of_zero_of_an_empty_group_is_ok() {
+    TaskGroup::new().shutdown(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_without_end_waits() {
+    let start = Instant::now();
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    group.spawn(async move {
+        token.cancelled().await;
+        Ok(sleep(Duration::from_secs(1_000_000)).await)
+    });
+    let done = tokio::spawn(async move { group.shutdown(Duration::MAX).await });
+    done.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(1_000_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_shutdown_leaves_the_group_cancelled_and_a_second_has_a_fresh_grace() {
+    let start = Instant::now();
+    let mut group = TaskGroup::new();
+    group.spawn(async { Ok(sleep(Duration::from_secs(4)).await) });
+    let given_up = tokio::time::timeout(
+        Duration::from_secs(1),
+        group.shutdown(Duration::from_secs(2)),
+    );
+    assert!(given_up.await.is_err());
+    assert!(group.is_cancelled() && !group.is_closed());
+    let done = tokio::spawn(async move { group.shutdown(Duration::from_secs(4)).await });
+    done.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(4));
+}
+
+#[test]
+fn a_task_that_blocks_its_thread_is_named_as_still_running() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (started, starts) = std::sync::mpsc::channel();
+    let mut group = TaskGroup::new();
+    let entered = runtime.enter();
+    group.task("stuck").spawn(async move {
+        started.send(()).unwrap();
+        let _ = released.recv();
+        Ok(())
+    });
+    drop(entered);
+    starts.recv().unwrap();
+    // A runtime of its own, so that the timer does not hang on the blocked worker.
+    let watcher = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let error = watcher
+        .block_on(group.shutdown(Duration::ZERO))
+        .unwrap_err();
+    assert_eq!(
+        error.still_running().iter().next().unwrap().name(),
+        Some("stuck")
+    );
+    release.send(()).unwrap();
+    watcher.block_on(group.wait()).unwrap();
+}
+
+// Rule 13.
+
+#[test]
+fn dropping_the_group_cancels_with_its_own_cause_and_aborts_everything() {
+    on_both(|| async {
+        let alive = Alive::default();
+        let group = TaskGroup::new();
+        let (spawner, token) = (group.spawner(), group.token().clone());
+        let handles: Vec<_> = (0..10)
+            .map(|_| group.spawn(hold::<(), _>(alive.guard())))
+            .collect();
+        tokio::task::yield_now().await;
+        drop(group);
+        assert!(token.is_cancelled());
+        assert_eq!(spawner.cause(), Some(Cause::Dropped));
+        for handle in handles {
+            assert_eq!(handle.await, Err(JoinError::Aborted));
+        }
+        assert_eq!(alive.count(), 0);
+    });
+}
+
+#[test]
+fn a_group_dropped_while_it_is_waited_for_aborts_everything() {
+    on_both(|| async {
+        let alive = Alive::default();
+        let mut group = TaskGroup::new();
+        let handle = group.spawn(hold::<(), _>(alive.guard()));
+        let waiting = tokio::spawn(async move { group.wait().await });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert_eq!(handle.await, Err(JoinError::Aborted));
+        assert_eq!(alive.count(), 0);
+    });
+}
+
+#[test]
+fn an_abort_reaches_tasks_that_are_just_being_parked() {
+    on_both(|| async {
+        for _ in 0..300 {
+            let alive = Alive::default();
+            let group = TaskGroup::new();
+            let handles: Vec<_> = (0..8)
+                .map(|_| group.spawn(hold::<(), _>(alive.guard())))
+                .collect();
+            drop(group);
+            for handle in handles {
+                assert_eq!(handle.await, Err(JoinError::Aborted));
+            }
+            assert_eq!(alive.count(), 0);
+        }
+    });
+}

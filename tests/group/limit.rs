@@ -1,0 +1,264 @@
+//! Rule 9: a limit, and the three ways to meet it.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use taskgroup::{JoinError, TaskGroup};
+use tokio::sync::{Notify, oneshot};
+use tokio_test::{assert_pending, assert_ready};
+
+use crate::support::{Alive, hold, on_both};
+
+fn limited(limit: usize) -> TaskGroup {
+    TaskGroup::builder().limit(limit).build().unwrap()
+}
+
+#[test]
+fn no_more_than_the_limit_run_at_once() {
+    on_both(|| async {
+        let mut group = limited(3);
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let task = || {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            }
+        };
+        for _ in 0..100 {
+            group.spawn(task());
+            group.spawn_when_ready(task()).await.unwrap();
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            group.spawn_blocking(move |_| {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            });
+        }
+        group.wait().await.unwrap();
+        assert!(most.load(Ordering::SeqCst) <= 3);
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[tokio::test]
+async fn spawn_queues_without_blocking_and_serves_in_order() {
+    let mut group = limited(1);
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    for index in 0..100 {
+        let order = Arc::clone(&order);
+        group.spawn(async move {
+            tokio::task::yield_now().await;
+            order.lock().unwrap().push(index);
+            Ok(())
+        });
+    }
+    group.wait().await.unwrap();
+    assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn try_spawn_refuses_when_all_slots_are_taken_and_takes_the_next_free_one() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    let first = group.try_spawn(async move { Ok(ended.await?) }).unwrap();
+    let error = group.try_spawn(async { Ok(7) }).unwrap_err();
+    assert!(error.is_full() && !error.is_closed());
+    assert_eq!(error.to_string(), "the group is full");
+    end.send(()).unwrap();
+    first.await.unwrap();
+    assert_eq!(group.try_spawn(error.into_future()).unwrap().await, Ok(7));
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn try_spawn_does_not_overtake_those_who_wait() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    let first = group.spawn(async move { Ok(ended.await?) });
+    let mut second = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
+    assert_pending!(second.poll());
+    end.send(()).unwrap();
+    first.await.unwrap();
+    // The slot is free, and it is the waiting caller's.
+    assert!(second.is_woken());
+    assert!(group.try_spawn(async { Ok(()) }).unwrap_err().is_full());
+    assert_ready!(second.poll()).unwrap();
+    drop(second);
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn spawn_when_ready_holds_the_caller_back_until_a_slot_is_free() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    let first = group.spawn(async move { Ok(ended.await?) });
+    let mut second = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(7) }));
+    assert_pending!(second.poll());
+    tokio::task::yield_now().await;
+    assert_pending!(second.poll());
+
+    end.send(()).unwrap();
+    first.await.unwrap();
+    assert!(second.is_woken());
+    let handle = assert_ready!(second.poll()).unwrap();
+    drop(second);
+    assert_eq!(handle.await, Ok(7));
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_waiting_takes_no_slot() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    let first = group.spawn(async move { Ok(ended.await?) });
+    let mut given_up = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
+    assert_pending!(given_up.poll());
+    end.send(()).unwrap();
+    first.await.unwrap();
+    assert!(given_up.is_woken());
+    drop(given_up);
+    group.try_spawn(async { Ok(()) }).unwrap().await.unwrap();
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn after_the_cancel_nothing_that_was_queued_starts() {
+    on_both(|| async {
+        let mut group = limited(1);
+        let (started, starts) = oneshot::channel();
+        let token = group.token().clone();
+        group.spawn(async move {
+            started.send(()).unwrap();
+            Ok(token.cancelled().await)
+        });
+        starts.await.unwrap();
+        let (ran, alive) = (Arc::new(AtomicUsize::new(0)), Alive::default());
+        let mut handles = Vec::new();
+        for index in 0..20 {
+            let (ran, guard) = (Arc::clone(&ran), alive.guard());
+            handles.push(if index % 2 == 0 {
+                group.spawn(async move {
+                    ran.fetch_add(1, Ordering::SeqCst);
+                    drop(guard);
+                    Ok(())
+                })
+            } else {
+                group.spawn_blocking(move |_| {
+                    ran.fetch_add(1, Ordering::SeqCst);
+                    drop(guard);
+                    Ok(())
+                })
+            });
+        }
+        tokio::task::yield_now().await;
+        group.cancel();
+        group.wait().await.unwrap();
+        assert_eq!(ran.load(Ordering::SeqCst), 0);
+        assert_eq!(alive.count(), 0);
+        for handle in handles {
+            assert_eq!(handle.await, Err(JoinError::Refused));
+        }
+    });
+}
+
+#[tokio::test]
+async fn after_the_cancel_a_caller_that_waits_for_a_slot_wakes() {
+    let mut group = limited(1);
+    let token = group.token().clone();
+    group.spawn(async move { Ok(token.cancelled().await) });
+    let spawner = group.spawner();
+    let mut waiting = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(7) }));
+    assert_pending!(waiting.poll());
+    group.cancel();
+    assert!(waiting.is_woken());
+    let error = assert_ready!(waiting.poll()).unwrap_err();
+    assert!(error.is_cancelled());
+    assert_eq!(
+        error.to_string(),
+        "the group was cancelled before a slot was free"
+    );
+    assert_eq!(error.into_future().await.unwrap(), 7);
+    drop(waiting);
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_dropped_under_a_caller_that_waits_wakes_it() {
+    let group = limited(1);
+    group.spawn(pending::<Result<(), _>>());
+    let spawner = group.spawner();
+    let mut waiting = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(()) }));
+    assert_pending!(waiting.poll());
+    drop(group);
+    assert!(waiting.is_woken());
+    assert!(assert_ready!(waiting.poll()).is_err());
+}
+
+#[tokio::test]
+async fn a_helper_may_start_after_the_cancel_if_a_slot_is_free() {
+    let mut group = limited(2);
+    let token = group.token().clone();
+    group.spawn(async move { Ok(token.cancelled().await) });
+    group.cancel();
+    assert_eq!(group.spawn(async { Ok(7) }).await, Ok(7));
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn a_slot_is_freed_however_the_task_ends() {
+    on_both(|| async {
+        let mut group = limited(1);
+        group.spawn_when_ready(async { Ok(()) }).await.unwrap();
+        group
+            .spawn_when_ready(async { Ok(tokio::task::yield_now().await) })
+            .await
+            .unwrap();
+        group
+            .task("named")
+            .spawn_when_ready(async { Ok(()) })
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+        group.spawn_blocking(|_| Ok(())).await.unwrap();
+        // A panic cancels; the slot of the panicked task is free for a helper all the same.
+        let panicked = group.spawn(async { if true { panic!("x") } else { Ok(()) } });
+        panicked.await.unwrap_err();
+        group.wait().await.unwrap_err();
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_of_a_full_group_ends_the_queue_too() {
+    let mut group = limited(1);
+    let alive = Alive::default();
+    for _ in 0..10 {
+        group.spawn(hold::<(), _>(alive.guard()));
+    }
+    let error = group.shutdown(Duration::from_secs(1)).await.unwrap_err();
+    // The nine in the queue were never stragglers: they ended at the cancel.
+    assert_eq!(error.stragglers().count(), 1);
+    assert_eq!(alive.count(), 0);
+}
+
+#[tokio::test]
+async fn a_child_takes_no_slot_of_its_parent() {
+    let mut group = limited(1);
+    let mut child = group.child("child");
+    let go = Arc::new(Notify::new());
+    for _ in 0..3 {
+        let go = Arc::clone(&go);
+        child.spawn(async move { Ok(go.notified().await) });
+    }
+    group.try_spawn(async { Ok(()) }).unwrap().await.unwrap();
+    tokio::task::yield_now().await;
+    go.notify_waiters();
+    child.wait().await.unwrap();
+    group.wait().await.unwrap();
+}

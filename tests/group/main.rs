@@ -1,0 +1,18 @@
+//! The rules of the group, through its public API.
+//!
+//! The rules are numbered in docs/design.md; the tests of each are named after what it says.
+
+mod support;
+
+mod builder;
+mod cause;
+mod child;
+mod errors;
+mod leaving;
+mod limit;
+mod messages;
+mod running;
+mod runtime;
+mod spawning;
+mod traits;
+mod waiting;

@@ -1,0 +1,181 @@
+//! Each message of the group, word by word.
+
+use std::error::Error;
+use std::future::pending;
+use std::time::Duration;
+
+use taskgroup::{BuildError, Cause, Signal, TaskError, TaskGroup};
+
+fn line(error: &TaskError) -> String {
+    format!("{}:{}", error.place().file(), error.place().line())
+}
+
+#[tokio::test]
+async fn of_a_named_task_that_failed() {
+    let mut group = TaskGroup::new();
+    group
+        .task("http")
+        .spawn(async { Err::<(), _>("address in use".into()) });
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("task `http` ({}) failed: address in use", line(&error))
+    );
+    assert!(line(&error).starts_with("tests/group/messages.rs:"));
+    assert_eq!(error.source().unwrap().to_string(), "address in use");
+}
+
+#[tokio::test]
+async fn of_an_unnamed_task_that_failed() {
+    let mut group = TaskGroup::new();
+    group.spawn(async { Err::<(), _>("address in use".into()) });
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("task ({}) failed: address in use", line(&error))
+    );
+    assert_eq!(error.name(), None);
+}
+
+#[tokio::test]
+async fn of_an_unnamed_task_in_a_named_group() {
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
+    group.spawn(async { Err::<(), _>("address in use".into()) });
+    let error = group.wait().await.unwrap_err();
+    let message = format!("task of `orders` ({}) failed: address in use", line(&error));
+    assert_eq!(error.to_string(), message);
+}
+
+#[tokio::test]
+async fn of_a_task_that_panicked() {
+    let mut group = TaskGroup::new();
+    group
+        .task("parser")
+        .spawn(async { if true { panic!("bad byte") } else { Ok(()) } });
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("task `parser` ({}) panicked: bad byte", line(&error))
+    );
+    assert!(error.source().is_none());
+}
+
+#[tokio::test]
+async fn of_an_essential_task_that_ended_early() {
+    let mut group = TaskGroup::new();
+    group.task("worker").essential().spawn(async { Ok(()) });
+    let error = group.wait().await.unwrap_err();
+    let message = format!(
+        "task `worker` ({}) is essential and ended early",
+        line(&error)
+    );
+    assert_eq!(error.to_string(), message);
+}
+
+#[test]
+fn of_a_task_whose_runtime_went_away() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut group = TaskGroup::new();
+    let entered = runtime.enter();
+    group.task("lost").spawn(pending::<Result<(), _>>());
+    drop(entered);
+    drop(runtime);
+    let other = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let error = other.block_on(group.wait()).unwrap_err();
+    let message = format!("task `lost` ({}) was dropped before it ended", line(&error));
+    assert_eq!(error.to_string(), message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_shutdown_that_had_to_abort() {
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
+    group.task("kafka").spawn(pending::<Result<(), _>>());
+    for _ in 0..2 {
+        group.spawn(pending::<Result<(), _>>());
+    }
+    let error = group.shutdown(Duration::from_secs(5)).await.unwrap_err();
+    let stragglers: Vec<_> = error
+        .stragglers()
+        .iter()
+        .map(|task| format!("{}:{}", task.place().file(), task.place().line()))
+        .collect();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "group `orders` ({}) did not stop within 5s and was aborted with 3 tasks: \
+             `orders/kafka` ({}) for 5.0s, 2 × `orders` ({})",
+            line(&error),
+            stragglers[0],
+            stragglers[1],
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_deadline_that_passed() {
+    let mut group = TaskGroup::builder()
+        .deadline(Duration::from_secs(30))
+        .build()
+        .unwrap();
+    let token = group.token().clone();
+    group
+        .task("import")
+        .spawn(async move { Ok(token.cancelled().await) });
+    let error = group.wait().await.unwrap_err();
+    let import = error.stragglers().iter().next().unwrap().place().line();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "group ({}) passed its deadline of 30s with 1 task: \
+             `import` (tests/group/messages.rs:{import}) for 30.0s",
+            line(&error),
+        )
+    );
+    assert_eq!(
+        group.cause().unwrap().to_string(),
+        "the deadline of 30s passed"
+    );
+}
+
+#[test]
+fn of_causes() {
+    assert_eq!(Cause::Requested(None).to_string(), "cancelled on request");
+    let reason = Cause::Requested(Some("the lease was lost".into()));
+    assert_eq!(
+        reason.to_string(),
+        "cancelled on request: the lease was lost"
+    );
+    assert_eq!(
+        Cause::Signal(Signal::Terminate).to_string(),
+        "received SIGTERM"
+    );
+    assert_eq!(Cause::Dropped.to_string(), "the group was dropped");
+    assert_eq!(Cause::Token.to_string(), "the token was cancelled");
+}
+
+#[test]
+fn of_build_errors() {
+    let build = |builder: taskgroup::Builder| builder.build().unwrap_err().to_string();
+    let named = || TaskGroup::builder().name("resize");
+    assert_eq!(
+        build(named().limit(0)),
+        "group `resize` has a limit of 0: no task could ever start"
+    );
+    assert_eq!(
+        build(TaskGroup::builder().limit(0)),
+        "a group without a name has a limit of 0: no task could ever start"
+    );
+    assert_eq!(
+        build(named().deadline(Duration::ZERO)),
+        "group `resize` has a deadline of 0s: it would be over before it starts"
+    );
+    assert_eq!(
+        build(TaskGroup::builder().name("")),
+        "a group has an empty name"
+    );
+    assert_eq!(named().name("").build().unwrap_err(), BuildError::EmptyName);
+}

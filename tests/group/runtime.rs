@@ -1,0 +1,130 @@
+//! A runtime that goes away under the group, and other threads.
+
+use std::future::pending;
+use std::time::Duration;
+
+use taskgroup::{JoinError, TaskGroup};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::support::{Alive, hold};
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn spawn_on<R>(runtime: &Runtime, spawn: impl FnOnce() -> R) -> R {
+    let _entered = runtime.enter();
+    spawn()
+}
+
+#[test]
+fn tasks_lost_with_their_runtime_are_a_failure() {
+    for runtime in [current_thread(), multi_thread()] {
+        let alive = Alive::default();
+        let mut group = TaskGroup::new();
+        let handle = spawn_on(&runtime, || group.spawn(hold::<(), _>(alive.guard())));
+        drop(runtime);
+        assert_eq!(alive.count(), 0);
+        let error = current_thread().block_on(group.wait()).unwrap_err();
+        assert!(error.is_aborted());
+        assert_eq!(current_thread().block_on(handle), Err(JoinError::Aborted));
+    }
+}
+
+#[test]
+fn tasks_lost_with_their_runtime_after_the_cancel_are_no_failure() {
+    for runtime in [current_thread(), multi_thread()] {
+        let mut group = TaskGroup::new();
+        spawn_on(&runtime, || group.spawn(pending::<Result<(), _>>()));
+        group.cancel();
+        drop(runtime);
+        current_thread().block_on(group.wait()).unwrap();
+    }
+}
+
+#[test]
+fn a_group_outlives_its_runtime_without_a_panic() {
+    for runtime in [current_thread(), multi_thread()] {
+        let alive = Alive::default();
+        let group = TaskGroup::new();
+        let child = group.child("child");
+        runtime.block_on(async {
+            group.spawn(hold::<(), _>(alive.guard()));
+            child.spawn(hold::<(), _>(alive.guard()));
+            tokio::task::yield_now().await;
+        });
+        drop(runtime);
+        drop(child);
+        drop(group);
+        assert_eq!(alive.count(), 0);
+    }
+}
+
+#[test]
+fn a_group_dropped_by_its_runtime_aborts_without_a_panic() {
+    for runtime in [current_thread(), multi_thread()] {
+        let alive = Alive::default();
+        let mut group = TaskGroup::new();
+        let guard = alive.guard();
+        runtime.spawn(async move {
+            group.spawn(hold::<(), _>(guard));
+            group.wait().await
+        });
+        runtime.block_on(tokio::task::yield_now());
+        drop(runtime);
+        assert_eq!(alive.count(), 0);
+    }
+}
+
+#[test]
+fn spawning_on_a_runtime_that_is_shutting_down_is_a_lost_task() {
+    let runtime = current_thread();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let mut group = TaskGroup::new();
+    let entered = handle.enter();
+    let lost = group.spawn(async { Ok(()) });
+    drop(entered);
+    let other = current_thread();
+    assert!(other.block_on(group.wait()).unwrap_err().is_aborted());
+    assert_eq!(other.block_on(lost), Err(JoinError::Aborted));
+}
+
+#[test]
+fn a_group_may_be_cancelled_and_asked_from_a_thread_without_a_runtime() {
+    let runtime = multi_thread();
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    let server = async move { Ok(token.cancelled().await) };
+    spawn_on(&runtime, || group.task("server").spawn(server));
+    let spawner = group.spawner();
+    let thread = std::thread::spawn(move || {
+        assert_eq!(spawner.running().count(), 1);
+        spawner.cancel();
+    });
+    thread.join().unwrap();
+    runtime.block_on(group.wait()).unwrap();
+}
+
+#[test]
+fn one_group_may_have_tasks_on_two_runtimes() {
+    let (first, second) = (multi_thread(), current_thread());
+    let mut group = TaskGroup::new();
+    let alive = Alive::default();
+    spawn_on(&first, || group.spawn(hold::<(), _>(alive.guard())));
+    second.block_on(async {
+        group.spawn(hold::<(), _>(alive.guard()));
+        let error = group.shutdown(Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.stragglers().count(), 2);
+        assert!(error.still_running().is_empty());
+    });
+    assert_eq!(alive.count(), 0);
+}

@@ -1,0 +1,120 @@
+//! What the crate logs, line by line.
+//!
+//! `tracing` caches which events nobody wants, so a subscriber for one thread only may come too late
+//! while other tests run. Here one subscriber serves the whole process, and sorts by thread.
+
+use std::cell::RefCell;
+use std::future::pending;
+use std::io;
+use std::sync::Once;
+use std::time::Duration;
+
+use taskgroup::TaskGroup;
+use tracing::Level;
+
+thread_local! {
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct ThisThread;
+
+impl io::Write for ThisThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn capture() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_max_level(Level::TRACE)
+            .with_writer(|| ThisThread)
+            .init();
+    });
+}
+
+/// Returns this thread's lines of a level, since the last call.
+fn lines(level: Level) -> Vec<String> {
+    let log = LOG.with_borrow_mut(std::mem::take);
+    let log = String::from_utf8(log).unwrap();
+    let of_level = |line: &&str| line.trim_start().starts_with(level.as_str());
+    log.lines()
+        .filter(of_level)
+        .map(|line| line.trim().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_panic_is_logged_once_at_error_when_it_happens() {
+    capture();
+    let mut group = TaskGroup::new();
+    let task = group
+        .task("parser")
+        .spawn(async { if true { panic!("bad byte") } else { Ok(()) } });
+    task.await.unwrap_err();
+    let at_panic_time = lines(Level::ERROR);
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(
+        at_panic_time,
+        [format!("ERROR taskgroup: {error} task=\"parser\"")]
+    );
+    assert_eq!(lines(Level::ERROR), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_error_is_the_callers_to_report_and_logged_at_debug_only() {
+    capture();
+    let mut group = TaskGroup::new();
+    group
+        .task("http")
+        .spawn(async { Err::<(), _>("address in use".into()) });
+    let error = group.wait().await.unwrap_err();
+    let lines = lines(Level::DEBUG);
+    assert_eq!(lines[0], format!("DEBUG taskgroup: {error} task=\"http\""));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[1].starts_with("DEBUG taskgroup: group stopped"),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_logged_of_a_group_that_ends_well_by_itself() {
+    capture();
+    let mut group = TaskGroup::new();
+    group.task("quiet").spawn(async { Ok(()) });
+    group.wait().await.unwrap();
+    drop(group);
+    for level in [
+        Level::TRACE,
+        Level::DEBUG,
+        Level::INFO,
+        Level::WARN,
+        Level::ERROR,
+    ] {
+        assert_eq!(lines(level), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_cancelled_group_is_logged_with_its_cause_and_outcome() {
+    capture();
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
+    group.spawn(pending::<Result<(), _>>());
+    group.cancel_because("the lease was lost");
+    group.shutdown(Duration::ZERO).await.unwrap_err();
+    let last = lines(Level::DEBUG).pop().unwrap();
+    assert_eq!(
+        last,
+        "DEBUG taskgroup: group stopped group=\"orders\" \
+         cause=cancelled on request: the lease was lost outcome=\"failed\""
+    );
+}

@@ -10,6 +10,7 @@
 )]
 
 mod panic;
+mod bounded;
 mod label;
 mod signal;
 mod cause;
@@ -18,9 +19,13 @@ mod error;
 mod group;
 mod on_cancel;
 mod sidecar;
+#[cfg(feature = "signal")]
+mod signals;
+mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
+pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
@@ -29,6 +34,8 @@ pub use crate::panic::Panic;
 pub use crate::running::{Running, RunningTask};
 pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
+#[cfg(feature = "signal")]
+pub use crate::signals::Signals;
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -1,0 +1,127 @@
+//! The ways in which a `main` ends.
+
+use std::future::pending;
+use std::thread;
+use std::time::Duration;
+
+use taskgroup::BoxError;
+use taskgroup::Exit;
+use taskgroup::ExitPolicy;
+use taskgroup::SignalStatus;
+use taskgroup::Signals;
+use taskgroup::TaskError;
+use taskgroup::TaskGroup;
+
+use crate::roles::say;
+
+pub(crate) async fn play(role: &str) -> Exit {
+    match role {
+        "done" => Exit::from(TaskGroup::new().wait().await),
+        "failed" => Exit::from(failed().await),
+        "panicked" => Exit::from(panicked().await),
+        "ended_early" => Exit::from(ended_early().await),
+        "timed_out" => Exit::from(timed_out().await),
+        "boxed" => Exit::from(boxed().await),
+        "own_code" => ExitPolicy::strict()
+            .code_from(own_code)
+            .exit(failed().await),
+        "lenient" => ExitPolicy::lenient().exit(timed_out().await),
+        "now" => stuck().await,
+        "signal_clean" => signalled(ExitPolicy::strict(), Duration::MAX).await,
+        "signal_128" => {
+            signalled(
+                ExitPolicy::strict().signal(SignalStatus::Plus128),
+                Duration::MAX,
+            )
+            .await
+        }
+        "signal_timed_out" => signalled(ExitPolicy::strict(), Duration::ZERO).await,
+        "signal_timed_out_lenient" => signalled(ExitPolicy::lenient(), Duration::ZERO).await,
+        "signal_reraised" => signalled(ExitPolicy::strict().reraise(), Duration::MAX).await,
+        "signal_timed_out_reraised" => {
+            signalled(ExitPolicy::strict().reraise(), Duration::ZERO).await
+        }
+        _ => unreachable!("no role {role}"),
+    }
+}
+
+/// Waits until the parent has closed stdin's pipe or told something: then it has closed the others.
+async fn told() {
+    let listen = || std::io::stdin().read_line(&mut String::new());
+    tokio::task::spawn_blocking(listen).await.unwrap().unwrap();
+}
+
+async fn failed() -> Result<(), TaskError> {
+    say("ready");
+    told().await;
+    let mut group = TaskGroup::new();
+    group
+        .task("worker")
+        .spawn(async { Err::<(), _>("no table".into()) });
+    group.wait().await
+}
+
+async fn panicked() -> Result<(), TaskError> {
+    let mut group = TaskGroup::new();
+    group.task("worker").spawn(async {
+        if true {
+            panic!("no table");
+        }
+        Ok(())
+    });
+    group.wait().await
+}
+
+async fn ended_early() -> Result<(), TaskError> {
+    let mut group = TaskGroup::new();
+    group.task("worker").essential().spawn(async { Ok(()) });
+    group.wait().await
+}
+
+async fn timed_out() -> Result<(), TaskError> {
+    let mut group = TaskGroup::new();
+    group.task("worker").spawn(pending::<Result<(), _>>());
+    group.shutdown(Duration::ZERO).await
+}
+
+async fn boxed() -> Result<(), BoxError> {
+    timed_out().await?;
+    Ok(())
+}
+
+fn own_code(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    (error.to_string() == "no table").then_some(78)
+}
+
+/// A closure that nothing can end would keep the runtime, and so the process, alive.
+async fn stuck() -> Exit {
+    let mut group = TaskGroup::new();
+    let (started, starts) = tokio::sync::oneshot::channel();
+    group.task("stuck").spawn_blocking(|_| {
+        started.send(()).unwrap();
+        thread::sleep(Duration::MAX);
+        Ok(())
+    });
+    starts.await.unwrap();
+    let error = group.shutdown(Duration::ZERO).await.unwrap_err();
+    assert!(!error.still_running().is_empty());
+    Exit::from(Err(error)).now()
+}
+
+/// Waits for a signal; with a grace of zero the drain times out.
+async fn signalled(policy: ExitPolicy, grace: Duration) -> Exit {
+    let mut group = TaskGroup::new();
+    group.cancel_on(Signals::terminate().unwrap());
+    let token = group.token().clone();
+    group.task("worker").spawn(async move {
+        token.cancelled().await;
+        if grace.is_zero() {
+            pending::<()>().await;
+        }
+        Ok(())
+    });
+    say("ready");
+    group.token().clone().cancelled().await;
+    let result = group.shutdown(grace).await;
+    policy.exit_caused_by(result, group.cause())
+}

@@ -53,6 +53,7 @@
 )]
 
 mod panic;
+mod log;
 mod bounded;
 mod label;
 mod signal;

@@ -56,6 +56,7 @@
 )]
 
 mod panic;
+mod log;
 mod bounded;
 mod label;
 mod signal;

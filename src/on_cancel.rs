@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::log;
 use crate::panic::Panic;
 
 /// A callback that runs after a token has fired, in a task of its own.
@@ -321,10 +322,12 @@ impl CallbackTask {
             Err(panic) => {
                 let message = panic.message().to_owned();
                 let (file, line) = (self.shared.place.file(), self.shared.place.line());
-                tracing::error!(
-                    target: "taskgroup",
-                    "callback after cancellation ({file}:{line}) panicked: {message}"
-                );
+                log::guarded(|| {
+                    tracing::error!(
+                        target: "taskgroup",
+                        "callback after cancellation ({file}:{line}) panicked: {message}"
+                    );
+                });
                 self.outcome = CallbackOutcome::Panicked(message);
             }
         }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
+use crate::log;
 use crate::panic::Panic;
 
 /// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
@@ -319,7 +320,9 @@ impl Sidecar {
         A: Future<Output = ()>,
     {
         let Self { name, grace } = self;
-        tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
+        log::guarded(|| {
+            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
+        });
         let asked = Instant::now();
         let mut end = None;
         let mut stopped = None;
@@ -361,10 +364,12 @@ impl Sidecar {
             (Fate::Drained, Stop::NotAsked | Stop::Returned) => return Ok(()),
             (Fate::Drained, Stop::Running) => {
                 let Self { name, grace } = self;
-                tracing::warn!(
-                    target: "taskgroup",
-                    "server `{name}` has drained, but its stop function did not end within {grace:?}"
-                );
+                log::guarded(|| {
+                    tracing::warn!(
+                        target: "taskgroup",
+                        "server `{name}` has drained, but its stop function did not end within {grace:?}"
+                    );
+                });
                 return Ok(());
             }
             (_, Stop::Panicked(panic)) => Some(panic),

@@ -503,7 +503,7 @@ mod tests {
         let inbox = Inbox::new(!ONCE);
         let (called, calls) = mpsc::channel();
         inbox.deliver(Signal::User1);
-        inbox.call_with(move |signal| called.send(signal).unwrap());
+        inbox.call_with(move |signal| assert_eq!(called.send(signal), Ok(())));
         inbox.deliver(Signal::User2);
         assert_eq!(
             calls.try_iter().collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
+use crate::log;
 use crate::panic::Panic;
 use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 
@@ -195,7 +196,9 @@ impl<S: FnOnce(Duration) + Send + 'static> Drop for StopOnDrop<'_, S> {
             .spawn(move || stop(Duration::ZERO));
         if let Err(error) = spawned {
             let name = self.name;
-            tracing::error!(target: "taskgroup", "server `{name}` is not asked to stop: {error}");
+            log::guarded(|| {
+                tracing::error!(target: "taskgroup", "server `{name}` is not asked to stop: {error}");
+            });
         }
     }
 }

@@ -146,6 +146,9 @@ mod sealed {
     pub trait Judge {
         /// Returns the first failure and those that came after it, in their order.
         fn judge(&self) -> Vec<super::Judged<'_>>;
+
+        /// Returns why the group was cancelled, if the error is a group's.
+        fn cause(&self) -> Option<&super::Cause>;
     }
 
     /// The rows of a policy that an error can be in.
@@ -405,16 +408,18 @@ impl ExitPolicy {
         Signals::terminate_with(set, |signal| self.second_signal.of(signal))
     }
 
-    /// Decides how the process ends, without knowing what stopped the group.
+    /// Decides how the process ends.
     ///
-    /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`, so the rows about signals
-    /// are not used.
+    /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`: an error knows the cause
+    /// itself, an `Ok` does not, so the row of a signal and a clean drain is not used.
     pub fn exit<X: ExitError>(&self, result: Result<(), X>) -> Exit {
         self.exit_caused_by(result, None)
     }
 
     /// Decides how the process ends: `result` is what the group returned, `cause` is
     /// [`TaskGroup::cause`](crate::TaskGroup::cause).
+    ///
+    /// Without a cause, that of a [`TaskError`] is used.
     ///
     /// # Examples
     ///
@@ -433,13 +438,12 @@ impl ExitPolicy {
         result: Result<(), X>,
         cause: Option<Cause>,
     ) -> Exit {
-        let signal = cause.and_then(|cause| match cause {
-            Cause::Signal(signal) => Some(signal),
-            _ => None,
-        });
         match result {
-            Ok(()) => self.clean(signal),
-            Err(error) => self.failure(&error.judge(), signal.is_some()),
+            Ok(()) => self.clean(signal_of(cause)),
+            Err(error) => {
+                let signal = signal_of(cause.or_else(|| error.cause().cloned()));
+                self.failure(&error.judge(), signal.is_some())
+            }
         }
     }
 
@@ -493,6 +497,13 @@ impl SignalStatus {
             Self::Fixed(code) => code,
             Self::Plus128 => 128 + signal.number(),
         }
+    }
+}
+
+fn signal_of(cause: Option<Cause>) -> Option<Signal> {
+    match cause {
+        Some(Cause::Signal(signal)) => Some(signal),
+        _ => None,
     }
 }
 
@@ -569,6 +580,10 @@ impl<E: 'static> Judge for TaskError<E> {
             .map(|error| (row_of_task(error), error as _))
             .collect()
     }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.cause()
+    }
 }
 
 impl Judge for BoxError {
@@ -577,6 +592,10 @@ impl Judge for BoxError {
             Some(error) => error.judge(),
             None => vec![(row_of(&**self), &**self)],
         }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.downcast_ref::<TaskError>().and_then(TaskError::cause)
     }
 }
 

@@ -103,6 +103,13 @@ async fn process_that_exits_with_0_after_sigterm_has_stopped() {
 }
 
 #[tokio::test]
+async fn process_that_exits_with_143_after_sigterm_has_stopped() {
+    let script = "trap 'exit 143' TERM; sleep 3600 & echo ready; wait";
+    let (outcome, _) = stopped(script, PLENTY).await;
+    outcome.unwrap();
+}
+
+#[tokio::test]
 async fn process_that_exits_otherwise_after_sigterm_has_failed_while_draining() {
     let script = "trap 'exit 7' TERM; sleep 3600 & echo ready; wait";
     let (outcome, _) = stopped(script, PLENTY).await;

@@ -212,7 +212,11 @@ impl<E> Shared<E> {
     }
 
     pub(super) fn take_failure(&self) -> Option<TaskError<E>> {
-        self.record.lock().take()
+        let mut failure = self.record.lock().take();
+        if let Some(error) = &mut failure {
+            error.set_cause(self.cause());
+        }
+        failure
     }
 
     /// Says what followed the cancellation; loudly only if a signal asked for it.

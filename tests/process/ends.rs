@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use taskgroup::BoxError;
+use taskgroup::Cause;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
 use taskgroup::Sidecar;
@@ -66,6 +67,10 @@ pub(crate) async fn play(role: &str) -> Exit {
         }
         "signal_timed_out" => signalled(ExitPolicy::strict(), Duration::ZERO).await,
         "signal_timed_out_lenient" => signalled(ExitPolicy::lenient(), Duration::ZERO).await,
+        "signal_timed_out_lenient_error_alone" => {
+            let (result, _) = stopped_by_a_signal(Duration::ZERO).await;
+            ExitPolicy::lenient().exit(result)
+        }
         "signal_reraised" => signalled(ExitPolicy::strict().reraise(), Duration::MAX).await,
         "signal_timed_out_reraised" => {
             signalled(ExitPolicy::strict().reraise(), Duration::ZERO).await
@@ -145,8 +150,13 @@ async fn stuck() -> Exit {
     Exit::from(Err(error)).now()
 }
 
-/// Waits for a signal; with a grace of zero the drain times out.
 async fn signalled(policy: ExitPolicy, grace: Duration) -> Exit {
+    let (result, cause) = stopped_by_a_signal(grace).await;
+    policy.exit_caused_by(result, cause)
+}
+
+/// Waits for a signal; with a grace of zero the drain times out.
+async fn stopped_by_a_signal(grace: Duration) -> (Result<(), TaskError>, Option<Cause>) {
     let mut group = TaskGroup::new();
     group.cancel_on(Signals::terminate().unwrap());
     let token = group.token().clone();
@@ -159,6 +169,5 @@ async fn signalled(policy: ExitPolicy, grace: Duration) -> Exit {
     });
     say("ready");
     group.token().clone().cancelled().await;
-    let result = group.shutdown(grace).await;
-    policy.exit_caused_by(result, group.cause())
+    (group.shutdown(grace).await, group.cause())
 }

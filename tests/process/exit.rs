@@ -17,6 +17,7 @@ tests![
     a_policy_can_show_the_signal_in_the_status,
     a_drain_that_timed_out_after_a_signal_is_1,
     lenient_makes_a_timeout_after_a_signal_0_and_reports_it,
+    an_error_brings_the_signal_along,
     lenient_leaves_other_timeouts_at_1,
     a_clean_exit_can_die_of_its_signal,
     a_timeout_does_not_die_of_its_signal,
@@ -115,6 +116,12 @@ fn a_drain_that_timed_out_after_a_signal_is_1() {
 
 fn lenient_makes_a_timeout_after_a_signal_0_and_reports_it() {
     let mut child = Child::start("signal_timed_out_lenient");
+    child.expect("ready").send(Signal::TERM).expect_code(0);
+    assert!(child.rest_of_stderr().contains("`worker`"));
+}
+
+fn an_error_brings_the_signal_along() {
+    let mut child = Child::start("signal_timed_out_lenient_error_alone");
     child.expect("ready").send(Signal::TERM).expect_code(0);
     assert!(child.rest_of_stderr().contains("`worker`"));
 }

@@ -501,8 +501,8 @@ impl SignalStatus {
 }
 
 fn signal_of(cause: Option<Cause>) -> Option<Signal> {
-    match cause {
-        Some(Cause::Signal(signal)) => Some(signal),
+    match cause? {
+        Cause::Signal(signal) => Some(signal),
         _ => None,
     }
 }

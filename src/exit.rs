@@ -54,6 +54,10 @@ use sealed::Row;
 /// }
 /// ```
 ///
+/// For the use of `?` there are two ways: a function that returns `Result<(), BoxError>` and
+/// a `main` that is `run().await.into()`, or a `main() -> Result<Exit, BoxError>`, which leaves it to
+/// the standard library to print the error of a `?`.
+///
 /// The same by hand, for those who want no type for it:
 ///
 /// ```
@@ -325,8 +329,8 @@ impl ExitPolicy {
 
     /// Sets the status when a second signal forces the exit; 128 + n by default.
     ///
-    /// It is part of the signal handlers, so it counts for signals from
-    /// [`terminate_on`](Self::terminate_on) alone.
+    /// It is part of the signal handlers, so it counts only for the signals that the policy itself
+    /// registers, with `terminate_on` (feature `signal`).
     #[must_use]
     pub fn second_signal(mut self, status: impl Into<SignalStatus>) -> Self {
         self.second_signal = status.into();

@@ -1,5 +1,11 @@
 //! [`Signals`]: what the operating system asks of the process, as values to wait for.
 
+mod watched;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -18,11 +24,10 @@ use crate::panic::Panic;
 use crate::signal::Signal;
 
 #[cfg(unix)]
-#[path = "signals/unix.rs"]
-mod engine;
+use self::unix as engine;
+use self::watched::Watched;
 #[cfg(windows)]
-#[path = "signals/windows.rs"]
-mod engine;
+use self::windows as engine;
 
 /// The signals of a set, from the moment of the call that made this value.
 ///
@@ -103,13 +108,6 @@ pub struct Signals {
     set: Vec<Watched>,
     inbox: Arc<Inbox>,
     _listener: engine::Listener,
-}
-
-/// A signal of a set, with the exit status if it comes second; `None`: it never ends the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Watched {
-    signal: Signal,
-    status: Option<u8>,
 }
 
 /// Between the thread and whoever wants the signals.
@@ -311,18 +309,14 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Examples
     ///
     /// ```no_run
-    /// use taskgroup::{Exit, Signals, TaskGroup};
+    /// use taskgroup::{BoxError, Exit, Signals, TaskGroup};
     ///
     /// #[tokio::main]
-    /// async fn main() -> Exit {
-    ///     let signals = match Signals::terminate() {
-    ///         Ok(signals) => signals,
-    ///         Err(error) => return Exit::from(Err(error.into())),
-    ///     };
+    /// async fn main() -> Result<Exit, BoxError> {
     ///     let mut group = TaskGroup::new();
-    ///     group.cancel_on(signals);
+    ///     group.cancel_on(Signals::terminate()?);
     ///     // spawn servers and workers here
-    ///     Exit::from(group.wait().await)
+    ///     Ok(Exit::from(group.wait().await))
     /// }
     /// ```
     pub fn cancel_on(&self, signals: Signals) {
@@ -334,7 +328,9 @@ impl<E: Send + 'static> TaskGroup<E> {
             // thread of its own, so that a log that blocks does not hold the stop.
             let name = name.clone();
             let stopping = group.is_cancelled();
-            bounded::within(LOGGING, move || log_stop(name, signal, stopping, forces));
+            bounded::within(LOGGING, move || {
+                log_stop(name.as_deref(), signal, stopping, forces);
+            });
             group.cancel_for(Cause::Signal(signal));
         });
         self.attach(Box::new(signals));
@@ -375,7 +371,7 @@ impl<E: Send + 'static> TaskGroup<E> {
 }
 
 /// Says what asked the process to stop, and how to insist.
-fn log_stop(group: Option<Arc<str>>, signal: Signal, already: bool, forces: bool) {
+fn log_stop(group: Option<&str>, signal: Signal, already: bool, forces: bool) {
     let stopping = if already {
         "stopping already"
     } else {
@@ -386,7 +382,6 @@ fn log_stop(group: Option<Arc<str>>, signal: Signal, already: bool, forces: bool
         Signal::Interrupt => "; press Ctrl+C again to force the exit",
         _ => "; a second signal forces the exit",
     };
-    let group = group.as_deref();
     tracing::info!(target: "taskgroup", group, %signal, "received {signal}, {stopping}{advice}");
 }
 
@@ -458,10 +453,6 @@ pub(crate) fn die_of(signal: Signal) {
     engine::die_of(signal);
 }
 
-fn named(signal: Signal, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen for {signal}: {error}"))
-}
-
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
@@ -473,5 +464,50 @@ impl fmt::Debug for Signals {
             .field("set", &set)
             .field("terminating", &self.inbox.once)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const ONCE: bool = true;
+
+    #[test]
+    fn a_terminating_set_is_delivered_once() {
+        let inbox = Inbox::new(ONCE);
+        inbox.deliver(Signal::Interrupt);
+        assert_eq!(inbox.take(), Some(Signal::Interrupt));
+        inbox.deliver(Signal::Interrupt);
+        inbox.deliver(Signal::Terminate);
+        assert_eq!(inbox.take(), None);
+    }
+
+    #[test]
+    fn kept_signals_come_in_their_order_and_each_of_them_once() {
+        let inbox = Inbox::new(!ONCE);
+        for signal in [Signal::User2, Signal::User1, Signal::User2] {
+            inbox.deliver(signal);
+        }
+        assert_eq!(inbox.take(), Some(Signal::User2));
+        assert_eq!(inbox.take(), Some(Signal::User1));
+        assert_eq!(inbox.take(), None);
+        inbox.deliver(Signal::User2);
+        assert_eq!(inbox.take(), Some(Signal::User2));
+    }
+
+    #[test]
+    fn a_receiver_is_called_for_what_was_kept_and_for_what_comes() {
+        let inbox = Inbox::new(!ONCE);
+        let (called, calls) = mpsc::channel();
+        inbox.deliver(Signal::User1);
+        inbox.call_with(move |signal| assert_eq!(called.send(signal), Ok(())));
+        inbox.deliver(Signal::User2);
+        assert_eq!(
+            calls.try_iter().collect::<Vec<_>>(),
+            [Signal::User1, Signal::User2]
+        );
     }
 }

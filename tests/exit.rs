@@ -10,6 +10,7 @@ use taskgroup::BoxError;
 use taskgroup::Cause;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
+use taskgroup::Sidecar;
 use taskgroup::Signal;
 use taskgroup::SignalStatus;
 use taskgroup::TaskError;
@@ -86,6 +87,17 @@ async fn timed_out_then_panicked() -> TaskError {
     group.shutdown(Duration::ZERO).await.unwrap_err()
 }
 
+/// A server in a sidecar, and what it did.
+async fn server(does: impl Future<Output = Result<(), BoxError>> + Send + 'static) -> TaskError {
+    let mut group = group();
+    let http = Sidecar::new("http").grace(Duration::ZERO);
+    let token = group.token().clone();
+    group.spawn(http.serve(&token, |_stop| does));
+    tokio::task::yield_now().await;
+    group.cancel();
+    group.wait().await.unwrap_err()
+}
+
 /// A task whose runtime goes away under the group.
 fn aborted() -> TaskError {
     let runtime = || {
@@ -155,6 +167,47 @@ async fn each_failure_has_its_row() {
     assert_eq!(distinct().exit(Err(panicked().await)).code(), 13);
     assert_eq!(distinct().exit(Err(ended_early().await)).code(), 14);
     assert_eq!(distinct().exit(Err(timed_out().await)).code(), 16);
+}
+
+#[tokio::test]
+async fn a_server_has_the_row_of_what_it_did() {
+    let stuck = || server(pending());
+    assert_eq!(distinct().exit(Err(stuck().await)).code(), 16);
+    assert_eq!(
+        distinct()
+            .exit_caused_by(Err(stuck().await), signalled())
+            .code(),
+        17
+    );
+    assert_eq!(
+        ExitPolicy::lenient()
+            .exit_caused_by(Err(stuck().await), signalled())
+            .code(),
+        0
+    );
+
+    let failed = server(async { Err("address in use".into()) });
+    assert_eq!(distinct().exit(Err(failed.await)).code(), 12);
+    let panicked = server(async { if true { panic!("no table") } else { Ok(()) } });
+    assert_eq!(distinct().exit(Err(panicked.await)).code(), 13);
+    let ended = server(async { Ok(()) });
+    assert_eq!(distinct().exit(Err(ended.await)).code(), 14);
+}
+
+#[tokio::test]
+async fn a_server_that_did_not_drain_is_named() {
+    let line = Exit::from(Err(server(pending()).await)).to_string();
+    assert!(
+        line.contains("server `http` did not drain within 0ns"),
+        "{line}"
+    );
+    assert_eq!(line.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_is_in_the_line_is_not_repeated() {
+    let line = Exit::from(Err(server(async { Err("address in use".into()) }).await)).to_string();
+    assert_eq!(line.matches("address in use").count(), 1, "{line}");
 }
 
 #[test]

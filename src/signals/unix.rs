@@ -1,4 +1,4 @@
-//! The Unix engine of [`Signals`](super::Signals): handlers of signal-hook and one thread.
+//! The Unix engine of [`Signals`](crate::Signals): handlers of signal-hook and one thread.
 //!
 //! Invariants:
 //!
@@ -26,8 +26,7 @@ use signal_hook::low_level::unregister;
 
 use crate::signal::Signal;
 
-use super::Watched;
-use super::named;
+use super::watched::Watched;
 
 const CATCHABLE: [Signal; 6] = [
     Signal::Interrupt,
@@ -69,7 +68,7 @@ pub(super) fn listen(
         let number = i32::from(watched.signal.number());
         arrived
             .add_signal(number)
-            .map_err(|error| named(watched.signal, &error))?;
+            .map_err(|error| watched.refused(&error))?;
     }
     let listener = Listener {
         handle: arrived.handle(),
@@ -126,7 +125,7 @@ fn register(set: &[Watched]) -> io::Result<Arc<AtomicUsize>> {
             for id in registered {
                 unregister(id);
             }
-            return Err(named(watched.signal, &error));
+            return Err(watched.refused(&error));
         }
     }
     Ok(came)

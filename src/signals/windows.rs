@@ -1,4 +1,4 @@
-//! The Windows engine of [`Signals`](super::Signals): console events and one thread.
+//! The Windows engine of [`Signals`](crate::Signals): console events and one thread.
 //!
 //! Windows calls a console handler on a thread of its own, so no runtime of the program is needed
 //! to see an event: the thread here has a runtime for itself, without a reactor. The second event
@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::signal::Signal;
 
-use super::Watched;
-use super::named;
+use super::watched::Watched;
 
 /// Owns the thread's life: dropping it ends the thread, without waiting for it.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ impl Event {
             Signal::Shutdown => windows::ctrl_shutdown().map(Kind::Shutdown),
             _ => windows::ctrl_c().map(Kind::C),
         };
-        let kind = kind.map_err(|error| named(watched.signal, &error))?;
+        let kind = kind.map_err(|error| watched.refused(&error))?;
         Ok(Self { watched, kind })
     }
 

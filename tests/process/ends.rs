@@ -7,6 +7,7 @@ use std::time::Duration;
 use taskgroup::BoxError;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
+use taskgroup::Sidecar;
 use taskgroup::SignalStatus;
 use taskgroup::Signals;
 use taskgroup::TaskError;
@@ -27,6 +28,34 @@ pub(crate) async fn play(role: &str) -> Exit {
             .exit(failed().await),
         "lenient" => ExitPolicy::lenient().exit(timed_out().await),
         "now" => stuck().await,
+        "logged_failure" => {
+            log_everything();
+            Exit::from(failed().await)
+        }
+        "logged_panic" => {
+            log_everything();
+            say("ready");
+            told().await;
+            Exit::from(panicked().await)
+        }
+        "logged_signal" => {
+            log_everything();
+            signalled(ExitPolicy::strict(), Duration::MAX).await
+        }
+        "logged_drain" => {
+            log_everything();
+            let http = Sidecar::new("http");
+            let mut group = TaskGroup::new();
+            let token = group.token().clone();
+            group.spawn(http.serve(&token, |stop| async move {
+                stop.await;
+                Ok::<_, BoxError>(())
+            }));
+            say("ready");
+            told().await;
+            group.cancel();
+            Exit::from(group.wait().await)
+        }
         "signal_clean" => signalled(ExitPolicy::strict(), Duration::MAX).await,
         "signal_128" => {
             signalled(
@@ -43,6 +72,14 @@ pub(crate) async fn play(role: &str) -> Exit {
         }
         _ => unreachable!("no role {role}"),
     }
+}
+
+/// As a service has it that logs to stderr. This subscriber panics when stderr is closed.
+fn log_everything() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Waits until the parent has closed stdin's pipe or told something: then it has closed the others.

@@ -21,6 +21,7 @@ tests![
     a_clean_exit_can_die_of_its_signal,
     a_timeout_does_not_die_of_its_signal,
     closed_pipes_do_not_change_the_status,
+    a_log_whose_reader_is_gone_does_not_change_the_status,
     a_full_stderr_does_not_hold_the_exit,
     now_ends_a_process_with_a_stuck_thread,
     the_status_of_the_second_signal_can_be_chosen,
@@ -149,6 +150,18 @@ fn closed_pipes_do_not_change_the_status() {
         .close_stdout_and_stderr()
         .send(Signal::TERM)
         .expect_code(0);
+}
+
+fn a_log_whose_reader_is_gone_does_not_change_the_status() {
+    let start = |role| {
+        let mut child = Child::start(role);
+        child.expect("ready").close_stderr();
+        child
+    };
+    start("logged_failure").tell("go on").expect_code(1);
+    start("logged_panic").tell("go on").expect_code(1);
+    start("logged_drain").tell("go on").expect_code(0);
+    start("logged_signal").send(Signal::TERM).expect_code(0);
 }
 
 fn a_full_stderr_does_not_hold_the_exit() {

@@ -77,6 +77,7 @@ fn success() -> Exit {
 fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .init();
 }
 
@@ -139,11 +140,12 @@ fn drop_signals() -> Exit {
     }
 }
 
+/// The set is the same in whatever order it is written.
 fn drop_then_recv() -> Exit {
-    drop(Signals::terminate().unwrap());
+    drop(Signals::terminate_on([Signal::Interrupt, Signal::Terminate]).unwrap());
     say("dropped");
     listen();
-    let mut signals = Signals::terminate().unwrap();
+    let mut signals = Signals::terminate_on([Signal::Terminate, Signal::Interrupt]).unwrap();
     say(runtime().block_on(signals.recv()));
     success()
 }

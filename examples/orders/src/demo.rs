@@ -53,7 +53,7 @@ pub(crate) async fn run(options: Options, triggers: Triggers) -> Result<(), BoxE
         let _ = serving.send(addresses);
     })
     .await;
-    info!("service: everything has stopped");
+    info!("demo: the service has ended");
 
     load.await??;
     let report = report(&tally, &database).await?;
@@ -114,7 +114,7 @@ async fn shop(number: u64, service: SocketAddr, tally: Arc<Tally>) -> Result<(),
 
 async fn be_patient(service: SocketAddr, tally: Arc<Tally>) -> Result<(), BoxError> {
     while let Some(mut connection) = Connection::open(service, &tally).await {
-        while let Some(answer) = connection.get("/slow?ms=300").await {
+        while let Some(answer) = connection.get("/slow?ms=500").await {
             if answer.goodbye {
                 return Ok(());
             }

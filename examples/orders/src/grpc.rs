@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::proto::orders_server::{Orders, OrdersServer};
 use crate::proto::{CountRequest, NewOrder, Order, OrderCount, OrderId};
@@ -18,10 +18,13 @@ pub(crate) async fn serve(
     store: Store,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .add_service(OrdersServer::new(Back { store }))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await?;
+    info!("grpc: stopped, every call is answered");
+    Ok(())
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,13 +16,15 @@ use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use taskgroup::CancellationToken;
+use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::Channel;
+use tracing::info;
 
 use crate::proto::orders_client::OrdersClient;
 use crate::proto::{self, CountRequest, OrderId};
 
-/// How long the front goes on accepting after the stop began.
+/// How long the front goes on accepting when the stop has begun; less if the grace is short.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 /// Builds the routes. `stop` is a hint to them that the drain has begun: it ends event streams,
@@ -42,12 +45,27 @@ pub(crate) fn routes(back: Channel, stop: CancellationToken) -> Router {
         .layer(from_fn_with_state(stop, say_goodbye))
 }
 
-/// Resolves a moment after `stop`, at most a quarter of the grace. In between each answer tells its
-/// client to go elsewhere. Without that moment hyper would drop requests that have arrived and are
-/// not read yet, on connections that are kept alive.
-pub(crate) async fn after_goodbye(stop: impl Future<Output = ()>, grace: Duration) {
-    stop.await;
-    tokio::time::sleep(GOODBYE.min(grace / 4)).await;
+/// Serves until a moment after `stop` has resolved, then until the requests in flight are answered.
+///
+/// In that moment each answer tells its client to go elsewhere. Without it, hyper would drop requests
+/// that have arrived on a kept connection and are not read yet.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
+) -> io::Result<()> {
+    let goodbye = GOODBYE.min(grace / 4);
+    let drain = async move {
+        stop.await;
+        tokio::time::sleep(goodbye).await;
+        info!("http: no new connections, finishing what is in flight");
+    };
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(drain)
+        .await?;
+    info!("http: stopped, every request is answered");
+    Ok(())
 }
 
 #[derive(Clone)]

@@ -14,13 +14,15 @@ mod service;
 mod store;
 mod worker;
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use taskgroup::{BoxError, Exit, Signal, Signals};
 use tokio::runtime;
-use tracing_subscriber::fmt::time::uptime;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::options::{Command, CommandLine};
 use crate::service::{Addresses, Triggers};
@@ -31,7 +33,7 @@ mod proto {
     tonic::include_proto!("orders.v1");
 }
 
-/// Threads that block must not hold up the exit: what is left of the process's time is theirs.
+/// What is still running then, blocked threads included, does not hold up the exit any longer.
 const LEFTOVERS: Duration = Duration::from_millis(100);
 
 fn main() -> Exit {
@@ -44,7 +46,9 @@ fn main() -> Exit {
 fn triggers() -> Result<Triggers, BoxError> {
     Ok(Triggers {
         stop: Signals::terminate()?,
-        list: Signals::watch([Signal::User1])?,
+        list: cfg!(unix)
+            .then(|| Signals::watch([Signal::User1]))
+            .transpose()?,
     })
 }
 
@@ -77,8 +81,17 @@ fn log_to<W: Write + IsTerminal + 'static>(output: fn() -> W) {
     tracing_subscriber::fmt()
         .with_writer(output)
         .with_ansi(output().is_terminal())
-        .with_timer(uptime())
+        .with_timer(SinceStart(Instant::now()))
         .with_target(false)
         .log_internal_errors(false)
         .init();
+}
+
+/// What a reader of a shutdown wants to know: milliseconds from the start.
+struct SinceStart(Instant);
+
+impl FormatTime for SinceStart {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:8.3}s", self.0.elapsed().as_secs_f64())
+    }
 }

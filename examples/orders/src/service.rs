@@ -4,12 +4,13 @@
 //!   clients ──REST──▶ http ──gRPC──▶ grpc ──▶ database ◀── worker
 //!
 //!   a signal, or a task that fails:
-//!     worker   finishes its batch
-//!     http     answers what is in flight, which needs grpc
-//!     grpc     stops when http is through
-//!     database is closed after all of them
+//!     worker    commits its batch
+//!     http      answers what is in flight, for which it needs grpc
+//!     grpc      stops when http has ended
+//!     database  is closed when all of them have ended
 //! ```
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,13 +26,14 @@ use crate::store::{Database, Store};
 use crate::{faults, grpc, http, worker};
 
 /// Closing takes milliseconds, unless a connection was left in use by a server that was forced.
-const CLOSE_DATABASE: Duration = Duration::from_secs(2);
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// The signals that steer the service.
 #[derive(Debug)]
 pub(crate) struct Triggers {
     pub(crate) stop: Signals,
-    pub(crate) list: Signals,
+    /// Not on Windows, which has no signal for it.
+    pub(crate) list: Option<Signals>,
 }
 
 /// Where the service can be reached; a port that was asked for as 0 has its number.
@@ -41,10 +43,10 @@ pub(crate) struct Addresses {
     pub(crate) grpc: SocketAddr,
 }
 
-/// What has to be there before the first request: acquired in this order, or not at all.
+/// What has to be there before the first request, in the order in which it is acquired.
 struct Resources {
-    http: TcpListener,
-    grpc: TcpListener,
+    front: TcpListener,
+    back: TcpListener,
     store: Store,
 }
 
@@ -56,71 +58,80 @@ pub(crate) async fn run(
 ) -> Result<(), BoxError> {
     let mut group = TaskGroup::new();
     group.cancel_on(triggers.stop);
-    group.list_on(triggers.list);
-
-    let stop = group.token().clone();
-    let Some(resources) = stop.run_until_cancelled(acquire(&options)).await else {
-        return Ok(());
-    };
-    let Resources { http, grpc, store } = resources?;
-    let addresses = Addresses {
-        http: http.local_addr()?,
-        grpc: grpc.local_addr()?,
-    };
-
-    // A resource of the front like the database is one of the back: it outlives every request.
-    let back = Endpoint::from_shared(format!("http://{}", addresses.grpc))?.connect_lazy();
-    let (worker_faults, faults) = mpsc::channel(1);
-    let mut routes = http::routes(back, stop.clone());
-    if options.faults {
-        routes = routes.merge(faults::routes(worker_faults));
+    if let Some(list) = triggers.list {
+        group.list_on(list);
     }
 
-    // The back serves until the front is through, however that came about: requests in flight
-    // need it. Were both to hang on one token, the requests in flight would be answered with 502.
-    let front_done = CancellationToken::new();
-    let front_ends = front_done.clone().drop_guard();
+    let stop = group.token().clone();
+    let Some(acquired) = stop.run_until_cancelled(acquire(&options)).await else {
+        // A signal came first. There is nothing to stop yet.
+        return Ok(group.wait().await?);
+    };
+    let Resources { front, back, store } = acquired?;
+    let addresses = Addresses {
+        http: front.local_addr()?,
+        grpc: back.local_addr()?,
+    };
+
+    // A resource too: the front's way to the back outlives every request that may need it.
+    let channel = Endpoint::from_shared(format!("http://{}", addresses.grpc))?.connect_lazy();
+    let (fault, faults) = mpsc::channel(1);
+    let mut routes = http::routes(channel, stop.clone());
+    if options.faults {
+        routes = routes.merge(faults::routes(fault));
+    }
+
+    // The back does not hang on the group's token: requests in flight would find it gone. It serves
+    // until the front has ended, however that came about.
+    let front_ended = CancellationToken::new();
     let grace = options.grace;
-    group.task("http").spawn({
-        let front = Sidecar::new("http").grace(grace).serve(&stop, move |stop| {
-            axum::serve(http, routes).with_graceful_shutdown(http::after_goodbye(stop, grace))
-        });
-        async move {
-            let _front_ends = front_ends;
-            front.await
-        }
-    });
-    group.task("grpc").spawn({
-        let store = store.clone();
-        Sidecar::new("grpc")
-            .grace(grace)
-            .serve(&front_done, move |stop| grpc::serve(grpc, store, stop))
-    });
-    group
-        .task("worker")
-        .essential()
-        .spawn(worker::run(store.clone(), faults, stop));
+    let http = Sidecar::new("http")
+        .grace(grace)
+        .serve(&stop, move |stop| http::serve(front, routes, stop, grace));
+    let rows = store.clone();
+    let grpc = Sidecar::new("grpc")
+        .grace(grace)
+        .serve(&front_ended, move |stop| grpc::serve(back, rows, stop));
+    let worker = worker::run(store.clone(), faults, stop);
+
+    group.task("http").spawn(then_cancel(front_ended, http));
+    group.task("grpc").spawn(grpc);
+    group.task("worker").essential().spawn(worker);
 
     ready(addresses);
     let result = group.wait().await;
-    if timeout(CLOSE_DATABASE, store.close()).await.is_err() {
-        warn!("the database is still in use after {CLOSE_DATABASE:?}; leaving it to the system");
-    }
+    close(&store).await;
     Ok(result?)
 }
 
+/// Fires `token` when `task` has ended in whatever way, a panic included.
+async fn then_cancel(
+    token: CancellationToken,
+    task: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    let _ended = token.drop_guard();
+    task.await
+}
+
+async fn close(store: &Store) {
+    match timeout(CLOSING, store.close()).await {
+        Ok(()) => info!("database: closed"),
+        Err(_) => warn!("database: still in use after {CLOSING:?}, left to the system"),
+    }
+}
+
 async fn acquire(options: &Options) -> Result<Resources, BoxError> {
-    let http = listen("http", &options.http).await?;
-    let grpc = listen("grpc", &options.grpc).await?;
+    let front = listen("http", &options.http).await?;
+    let back = listen("grpc", &options.grpc).await?;
     let database = match &options.db {
         Some(database) => database.clone(),
         None => Database::fresh_file()?,
     };
-    info!("the database is {database}");
+    info!("database: {database}");
     let store = Store::open(&database)
         .await
         .map_err(|error| format!("cannot open the database {database}: {error}"))?;
-    Ok(Resources { http, grpc, store })
+    Ok(Resources { front, back, store })
 }
 
 async fn listen(server: &str, address: &str) -> Result<TcpListener, BoxError> {

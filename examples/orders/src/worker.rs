@@ -5,6 +5,7 @@ use std::time::Duration;
 use taskgroup::{BoxError, CancellationToken};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tracing::info;
 
 use crate::faults::WorkerFault;
 use crate::store::Store;
@@ -22,9 +23,11 @@ pub(crate) async fn run(
     loop {
         store.fulfil(BATCH).await?;
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => break,
             Some(fault) = faults.recv() => return fault.happen(),
             () = sleep(PAUSE) => {}
         }
     }
+    info!("worker: stopped between two batches");
+    Ok(())
 }

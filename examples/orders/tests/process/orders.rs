@@ -1,5 +1,7 @@
 //! Orders over REST, while nothing goes wrong.
 
+use std::net::TcpStream;
+
 use crate::http::{self, Answer};
 use crate::service::{Service, wait_until};
 
@@ -72,6 +74,7 @@ fn it_is_live_and_ready_when_it_says_so() {
     let service = Service::start(&[]);
     assert_eq!(get(&service, "/livez").status, 200);
     assert_eq!(get(&service, "/readyz").status, 200);
+    TcpStream::connect(service.grpc).expect("the back listens too");
 }
 
 #[test]

@@ -135,16 +135,21 @@ fn a_second_signal_forces_the_exit_with_every_runtime_thread_blocked() {
 #[test]
 fn sigusr1_lists_the_running_tasks_and_stops_nothing() {
     let mut service = Service::start(&[]);
-    for round in 1..=2 {
+    for lists in 1..=2 {
         service.signal(Signal::USR1);
-        for task in ["http", "grpc", "worker"] {
-            wait_until("the list", || {
-                let stderr = service.process.stderr();
-                stderr.lines().filter(|line| line.contains(task)).count() >= round
-            });
-        }
+        wait_until("the list", || {
+            let stderr = service.process.stderr();
+            stderr.lines().filter(|line| names_all_tasks(line)).count() == lists
+        });
         assert_eq!(http::get(service.http, "/livez").unwrap().status, 200);
     }
     service.signal(Signal::TERM);
     service.wait().assert_code(0);
+}
+
+fn names_all_tasks(line: &str) -> bool {
+    line.contains("SIGUSR1")
+        && ["`http`", "`grpc`", "`worker`"]
+            .iter()
+            .all(|it| line.contains(it))
 }

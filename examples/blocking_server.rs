@@ -1,7 +1,6 @@
 //! How does a server that blocks its thread become a member of a group?
 //!
 //! `cargo run --example blocking_server`
-#![allow(clippy::print_stdout, reason = "an example shows what happens")]
 
 use std::io;
 use std::sync::Arc;

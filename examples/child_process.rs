@@ -1,7 +1,6 @@
 //! How does a child process become a member of a group?
 //!
 //! `cargo run --example child_process --features process`
-#![allow(clippy::print_stdout, reason = "an example shows what happens")]
 
 use std::process::Stdio;
 use std::time::Duration;

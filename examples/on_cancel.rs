@@ -5,7 +5,6 @@
 //! callback back.
 //!
 //! `cargo run --example on_cancel`
-#![allow(clippy::print_stdout, reason = "an example shows what happens")]
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;

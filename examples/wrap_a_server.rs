@@ -1,7 +1,6 @@
 //! How does a server become a member of a group?
 //!
 //! `cargo run --example wrap_a_server`
-#![allow(clippy::print_stdout, reason = "an example shows what happens")]
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::BoxError;
+use crate::cause::Cause;
 use crate::label::Label;
 use crate::panic::Panic;
 use crate::running::Running;
@@ -52,6 +53,7 @@ struct Inner<E> {
     failure: Failure<E>,
     view: View<E>,
     suppressed: Vec<TaskError<E>>,
+    cause: Option<Cause>,
 }
 
 /// What happened to the task, or to the group, that failed.
@@ -119,6 +121,7 @@ impl<E> TaskError<E> {
             failure,
             view,
             suppressed: Vec::new(),
+            cause: None,
         }))
     }
 
@@ -128,6 +131,10 @@ impl<E> TaskError<E> {
 
     pub(crate) fn suppress(&mut self, later: Vec<Self>) {
         self.0.suppressed = later;
+    }
+
+    pub(crate) fn set_cause(&mut self, cause: Option<Cause>) {
+        self.0.cause = cause;
     }
 
     /// Notes who was still there after the abort, in the part that tells of the timeout.
@@ -180,20 +187,10 @@ impl<E> TaskError<E> {
     ///
     /// Gives the `TaskError` back if the task did not end with an error of its own.
     pub fn into_error(self) -> Result<E, Self> {
-        let Inner {
-            label,
-            failure,
-            view,
-            suppressed,
-        } = *self.0;
-        match failure {
+        let inner = *self.0;
+        match inner.failure {
             Failure::Failed(error) => Ok(error),
-            failure => Err(Self(Box::new(Inner {
-                label,
-                failure,
-                view,
-                suppressed,
-            }))),
+            failure => Err(Self(Box::new(Inner { failure, ..inner }))),
         }
     }
 
@@ -203,20 +200,10 @@ impl<E> TaskError<E> {
     ///
     /// Gives the `TaskError` back if the task did not panic.
     pub fn into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
-        let Inner {
-            label,
-            failure,
-            view,
-            suppressed,
-        } = *self.0;
-        match failure {
+        let inner = *self.0;
+        match inner.failure {
             Failure::Panicked(panic) => Ok(panic.into_payload()),
-            failure => Err(Self(Box::new(Inner {
-                label,
-                failure,
-                view,
-                suppressed,
-            }))),
+            failure => Err(Self(Box::new(Inner { failure, ..inner }))),
         }
     }
 
@@ -248,6 +235,14 @@ impl<E> TaskError<E> {
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         self.timed_out() || self.0.suppressed.iter().any(Self::timed_out)
+    }
+
+    /// Returns why the group was cancelled, which need not be this failure: the first cause wins.
+    ///
+    /// `None` for [suppressed](Self::suppressed) failures.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Cause> {
+        self.0.cause.as_ref()
     }
 
     /// Returns the failures that came after this one, in their order.

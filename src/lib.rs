@@ -1,15 +1,63 @@
-//! Structured concurrency and graceful shutdown for Tokio.
+//! Structured concurrency and graceful shutdown for [Tokio](https://tokio.rs).
+//!
+//! - A **`TaskGroup`** owns tasks that share one cancellation token. The first failure, an error or a
+//!   panic, cancels them all; `wait()` joins all of them and returns that failure, with the task's name.
+//! - A **`Sidecar`** makes a server a member of the group: when the token fires, the server is asked to
+//!   stop and gets a grace of its own, and a stop that had to be forced is never reported as `Ok`.
+//! - **`Signals`** cancel the group on SIGINT and SIGTERM; a second signal ends the process at once, even
+//!   when every thread of the runtime is blocked. **`Exit`** makes the result an exit code that is true.
+//! - Nothing outlives its owner, the way out takes a bounded time, and it says what it did.
+//!
+//! # Where to begin
+//!
+//! | to | see |
+//! |---|---|
+//! | spawn tasks that belong together | [`TaskGroup`] |
+//! | spawn from elsewhere, from a task too | [`Spawner`] |
+//! | name a task, or make it essential | [`TaskGroup::task`] |
+//! | run no more than so many at once | [`Builder::limit`] |
+//! | stop everything within a time | [`TaskGroup::shutdown`] |
+//! | know why, in the code that cleans up | [`Cause`] |
+//! | know who is still running | [`Running`] |
+//! | run code once a token has fired | [`OnCancel`] |
+//! | make a server a member | [`Sidecar`] |
+//! | stop on a signal | `Signals` (feature `signal`) |
+//! | end with a true exit code | [`Exit`] |
+//!
+//! A whole service on one screen is in the README; one shutdown is drawn on a time line in
+//! `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
+//!
+//! # The shape of it
+//!
+//! Data flows one way: signal → cause → token → tasks → outcome → group → exit code. The token is
+//! [`tokio_util::sync::CancellationToken`], re-exported and never wrapped: it is what every library
+//! takes.
+//!
+//! # Panics and `panic = "abort"`
+//!
+//! A group catches the panics of its tasks. In a program that is built with `panic = "abort"` there is
+//! nothing to catch: the first panic ends the process, no task is told and no destructor runs.
+//!
+//! # Events
+//!
+//! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; a
+//! signal, and what followed it, at INFO; errors are returned, so they are logged at DEBUG only.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
-#![warn(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    clippy::expect_used,
-    clippy::unwrap_used
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used
+    )
 )]
 
 mod panic;
+mod log;
+mod bounded;
 mod label;
 mod signal;
 mod cause;
@@ -18,9 +66,13 @@ mod error;
 mod group;
 mod on_cancel;
 mod sidecar;
+#[cfg(feature = "signal")]
+mod signals;
+mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
+pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
@@ -29,8 +81,15 @@ pub use crate::panic::Panic;
 pub use crate::running::{Running, RunningTask};
 pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
+#[cfg(feature = "signal")]
+pub use crate::signals::Signals;
 
 pub use tokio_util::sync::CancellationToken;
 
 /// The error of a plain group: any error, so that `?` takes all of them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The code in the README compiles.
+#[cfg(all(doctest, feature = "signal"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

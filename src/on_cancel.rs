@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::log;
 use crate::panic::Panic;
 
 /// A callback that runs after a token has fired, in a task of its own.
@@ -320,11 +321,13 @@ impl CallbackTask {
             Ok(()) => self.outcome = CallbackOutcome::Ran,
             Err(panic) => {
                 let message = panic.message().to_owned();
-                tracing::error!(
-                    place = %self.shared.place,
-                    panic = %message,
-                    "callback after cancellation panicked"
-                );
+                let (file, line) = (self.shared.place.file(), self.shared.place.line());
+                log::guarded(|| {
+                    tracing::error!(
+                        target: "taskgroup",
+                        "callback after cancellation ({file}:{line}) panicked: {message}"
+                    );
+                });
                 self.outcome = CallbackOutcome::Panicked(message);
             }
         }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
+use crate::log;
 use crate::panic::Panic;
 
 /// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
@@ -29,7 +30,7 @@ use crate::panic::Panic;
 ///
 /// | the server | the method |
 /// |---|---|
-/// | takes a future that tells it to stop (axum, tonic, hyper, warp) | [`serve`](Self::serve) |
+/// | takes a future that tells it to stop (axum, tonic) | [`serve`](Self::serve) |
 /// | is stopped by a function or a handle (axum-server, actix-web) | [`serve_with_stop`](Self::serve_with_stop) |
 /// | blocks a thread (tiny_http, a C library) | [`serve_blocking`](Self::serve_blocking) |
 /// | is a child process | `serve_process` (feature `process`) |
@@ -223,8 +224,9 @@ impl Sidecar {
     /// is dropped with a warning and the outcome is `Ok`. `stop` is never called when the server ends
     /// by itself or when the returned future is dropped.
     ///
-    /// A server whose stop function is not asynchronous is stopped with
-    /// `|grace| async move { handle.stop(grace) }`, as long as the call does not block.
+    /// A handle whose call is not asynchronous goes in as `|grace| async move { handle.stop(grace) }`,
+    /// as long as the call does not block, and a server that returns no `Result` as
+    /// `async { server.await; Ok::<_, Infallible>(()) }`.
     ///
     /// # Errors
     ///
@@ -288,7 +290,7 @@ impl Sidecar {
         }
     }
 
-    /// Runs the server until it ends or the token fires, then asks it to stop and gives it its grace.
+    /// Runs the server until it ends, or until the token fires and its grace is over.
     async fn drive<S, F, A>(&self, token: &CancellationToken, server: S, ask: F) -> Outcome
     where
         S: Future<Output = Result<(), Fault>>,
@@ -296,19 +298,31 @@ impl Sidecar {
         A: Future<Output = ()>,
     {
         let mut server = pin!(server);
-        if let Some(end) = token.run_until_cancelled(server.as_mut()).await {
-            let phase = if token.is_cancelled() {
-                Phase::Cancelled
-            } else {
-                Phase::Serving
-            };
-            return Outcome {
-                fate: fate(phase, end, self.grace),
-                stop: Stop::NotAsked,
-            };
+        let Some(end) = token.run_until_cancelled(server.as_mut()).await else {
+            return self.drain(server, ask).await;
+        };
+        let phase = if token.is_cancelled() {
+            Phase::Cancelled
+        } else {
+            Phase::Serving
+        };
+        Outcome {
+            fate: fate(phase, end, self.grace),
+            stop: Stop::NotAsked,
         }
+    }
 
-        tracing::debug!(server = %self.name, grace = ?self.grace, "asking the server to stop");
+    /// Asks the server to stop and runs both, the asking and the server, until the grace is over.
+    async fn drain<S, F, A>(&self, mut server: Pin<&mut S>, ask: F) -> Outcome
+    where
+        S: Future<Output = Result<(), Fault>>,
+        F: FnOnce(Duration) -> A,
+        A: Future<Output = ()>,
+    {
+        let Self { name, grace } = self;
+        log::guarded(|| {
+            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
+        });
         let asked = Instant::now();
         let mut end = None;
         let mut stopped = None;
@@ -328,7 +342,7 @@ impl Sidecar {
                 Poll::Pending
             }
         });
-        // Both results are looked at whether or not both are there.
+        // Both results are looked at below, whether or not both are there.
         let _ = timeout(self.grace, both).await;
 
         Outcome {
@@ -349,11 +363,13 @@ impl Sidecar {
         let stop_panic = match (&fate, stop) {
             (Fate::Drained, Stop::NotAsked | Stop::Returned) => return Ok(()),
             (Fate::Drained, Stop::Running) => {
-                tracing::warn!(
-                    server = %self.name,
-                    grace = ?self.grace,
-                    "the server has drained, but its stop function did not end within the grace"
-                );
+                let Self { name, grace } = self;
+                log::guarded(|| {
+                    tracing::warn!(
+                        target: "taskgroup",
+                        "server `{name}` has drained, but its stop function did not end within {grace:?}"
+                    );
+                });
                 return Ok(());
             }
             (_, Stop::Panicked(panic)) => Some(panic),

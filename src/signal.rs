@@ -38,8 +38,34 @@ pub enum Signal {
     Shutdown,
 }
 
+/// The numbers of SIGUSR1 and SIGUSR2, the only ones here that differ between platforms. Checked
+/// against the C library's in signals/unix.rs.
+const USER: [u8; 2] = if cfg!(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+)) {
+    [30, 31]
+} else if cfg!(any(
+    target_os = "solaris",
+    target_os = "illumos",
+    all(
+        target_os = "linux",
+        any(target_arch = "mips", target_arch = "mips64")
+    ),
+)) {
+    [16, 17]
+} else {
+    [10, 12]
+};
+
 impl Signal {
-    /// Returns the signal's number, the `n` of an exit status of 128 + n.
+    /// Returns the signal's number on this platform, the `n` of an exit status of 128 + n.
+    ///
+    /// SIGUSR1 and SIGUSR2 are 10 and 12 on Linux, 30 and 31 on macOS and the BSDs. The others have
+    /// one number everywhere.
     ///
     /// The console events of Windows have no number there; they count as the Unix signal that means
     /// the same: `Break` as SIGINT, `Close` and `Shutdown` as SIGTERM.
@@ -49,8 +75,8 @@ impl Signal {
             Self::Hangup => 1,
             Self::Interrupt | Self::Break => 2,
             Self::Quit => 3,
-            Self::User1 => 10,
-            Self::User2 => 12,
+            Self::User1 => USER[0],
+            Self::User2 => USER[1],
             Self::Terminate | Self::Close | Self::Shutdown => 15,
         }
     }

@@ -4,12 +4,12 @@
 //! while other tests run. Here one subscriber serves the whole process, and sorts by thread.
 
 use std::cell::RefCell;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::sync::Once;
 use std::time::Duration;
 
-use taskgroup::TaskGroup;
+use taskgroup::{CancellationToken, OnCancel, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
 thread_local! {
@@ -116,5 +116,36 @@ async fn the_end_of_a_cancelled_group_is_logged_with_its_cause_and_outcome() {
         last,
         "DEBUG taskgroup: group stopped group=\"orders\" \
          cause=cancelled on request: the lease was lost outcome=\"failed\""
+    );
+}
+
+#[tokio::test]
+async fn a_panic_of_a_callback_is_logged_once_at_error_with_its_place() {
+    capture();
+    let token = CancellationToken::new();
+    let place = line!() + 1;
+    let callback = OnCancel::new(&token, || async { panic!("boom") });
+    token.cancel();
+    callback.finished().await;
+    drop(callback);
+    let file = file!();
+    let expected =
+        format!("ERROR taskgroup: callback after cancellation ({file}:{place}) panicked: boom");
+    assert_eq!(lines(Level::ERROR), [expected]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_function_that_is_cut_off_after_the_server_drained_is_a_warning() {
+    capture();
+    let token = CancellationToken::new();
+    token.cancel();
+    let drained = ready(io::Result::Ok(()));
+    let outcome: Result<(), SidecarError> = Sidecar::new("http")
+        .serve_with_stop(&token, drained, |_grace| pending())
+        .await;
+    outcome.unwrap();
+    assert_eq!(
+        lines(Level::WARN),
+        ["WARN taskgroup: server `http` has drained, but its stop function did not end within 10s"]
     );
 }

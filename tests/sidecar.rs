@@ -1,5 +1,4 @@
 //! Sidecars of servers that are futures: the clock, the outcomes, drop.
-#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::future::{pending, ready};
 use std::io;

@@ -2,12 +2,11 @@
 //!
 //! Real threads do not know of paused time, so the clock is the real one: what succeeds has plenty
 //! of it, and what hangs on purpose is given a short grace.
-#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
@@ -141,21 +140,25 @@ async fn nothing_runs_before_the_first_poll() {
 }
 
 #[tokio::test]
-async fn server_has_ended_when_its_thread_has_been_joined() {
-    let (ended, end) = mpsc::channel();
+async fn server_has_ended_only_when_its_thread_has_been_joined() {
+    let (release, released) = mpsc::channel::<()>();
     let (stop, channel) = mpsc::channel();
+    let run = move || {
+        thread_end::on_end(move || {
+            let _ = released.recv();
+        });
+        until_closed(channel)()
+    };
     let outcome: Outcome = requests()
-        .serve_blocking(
-            &fired(),
-            move || {
-                thread_end::tell(ended);
-                until_closed(channel)()
-            },
-            closes(stop),
-        )
+        .grace(SHORT)
+        .serve_blocking(&fired(), run, closes(stop))
         .await;
-    outcome.unwrap();
-    assert_eq!(end.try_recv(), Err(TryRecvError::Disconnected));
+    let error = outcome.unwrap_err().to_string();
+    assert!(
+        error.ends_with("still running: thread `requests`"),
+        "{error}"
+    );
+    drop(release);
 }
 
 // The outcomes.
@@ -357,14 +360,15 @@ async fn drop_while_draining_does_not_ask_again() {
 #[tokio::test]
 async fn drop_does_not_ask_a_server_that_has_ended() {
     let held = Arc::new(());
-    let (ended, end) = mpsc::channel::<()>();
+    let (ended, end) = mpsc::channel();
+    let (release, released) = mpsc::channel();
     {
         let stop_held = held.clone();
         let mut sidecar = pin!(requests().serve_blocking::<SidecarError, _, _, _>(
             &CancellationToken::new(),
             move || {
-                thread_end::tell(ended);
-                io::Result::Ok(())
+                thread_end::on_end(move || ended.send(()).unwrap());
+                until_closed(released)()
             },
             move |_grace| {
                 let _held = stop_held;
@@ -372,22 +376,29 @@ async fn drop_does_not_ask_a_server_that_has_ended() {
             },
         ));
         poll_once(sidecar.as_mut()).await;
-        // Closed by the destructor of a thread-local, so after all else in that thread.
-        assert!(end.recv().is_err());
+        drop(release);
+        assert_eq!(end.recv(), Ok(()));
     }
     assert_eq!(Arc::strong_count(&held), 1);
 }
 
-/// Drops a value at the very end of a thread.
+/// Calls a function at the very end of a thread, after all else in it.
 mod thread_end {
     use std::cell::RefCell;
-    use std::sync::mpsc::Sender;
 
-    thread_local! {
-        static LAST: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
+    struct Last(Box<dyn Fn()>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            (self.0)();
+        }
     }
 
-    pub(super) fn tell(end: Sender<()>) {
-        LAST.with(|last| *last.borrow_mut() = Some(end));
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn on_end(call: impl Fn() + 'static) {
+        LAST.with(|last| *last.borrow_mut() = Some(Last(Box::new(call))));
     }
 }

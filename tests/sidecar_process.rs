@@ -3,7 +3,6 @@
 //! The output of a child goes into one end of a socket pair, which all of its own children inherit:
 //! the other end reads its end when the last of them is gone.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -37,7 +36,7 @@ impl Output {
     }
 
     /// Reads on until all processes that could write are gone.
-    async fn to_end(mut self) -> String {
+    async fn rest(mut self) -> String {
         let mut rest = String::new();
         self.0.read_to_string(&mut rest).await.unwrap();
         rest
@@ -73,7 +72,7 @@ async fn stopped(script: &str, grace: Duration) -> (Outcome, String) {
     let (sidecar, output) = started(script, grace, &token).await;
     token.cancel();
     let outcome = sidecar.await.unwrap();
-    (outcome, output.to_end().await)
+    (outcome, output.rest().await)
 }
 
 /// Runs a script that ends by itself.
@@ -81,7 +80,7 @@ async fn unasked(script: &str) -> SidecarError {
     let (command, output) = sh(script);
     let token = CancellationToken::new();
     let outcome: Outcome = cache().serve_process(&token, command).await;
-    output.to_end().await;
+    output.rest().await;
     outcome.unwrap_err()
 }
 
@@ -101,6 +100,13 @@ async fn process_that_exits_with_0_after_sigterm_has_stopped() {
     let (outcome, rest) = stopped(script, PLENTY).await;
     outcome.unwrap();
     assert_eq!(rest, "bye\n", "and the `sleep` it has left behind is gone");
+}
+
+#[tokio::test]
+async fn process_that_exits_with_143_after_sigterm_has_stopped() {
+    let script = "trap 'exit 143' TERM; sleep 3600 & echo ready; wait";
+    let (outcome, _) = stopped(script, PLENTY).await;
+    outcome.unwrap();
 }
 
 #[tokio::test]
@@ -156,7 +162,7 @@ async fn process_on_a_fired_token_is_started_and_asked_at_once() {
     let (command, output) = sh("exec sleep 3600");
     let outcome: Outcome = cache().serve_process(&token, command).await;
     outcome.unwrap();
-    output.to_end().await;
+    output.rest().await;
 }
 
 #[tokio::test]
@@ -236,7 +242,7 @@ async fn drop_kills_the_process_and_its_group_at_once() {
         }
         sidecar.abort();
         assert!(sidecar.await.unwrap_err().is_cancelled());
-        assert_eq!(output.to_end().await, "");
+        assert_eq!(output.rest().await, "");
     }
 }
 
@@ -244,7 +250,7 @@ async fn drop_kills_the_process_and_its_group_at_once() {
 async fn nothing_is_started_before_the_first_poll() {
     let (command, output) = sh("echo started");
     drop(cache().serve_process::<SidecarError>(&CancellationToken::new(), command));
-    assert_eq!(output.to_end().await, "");
+    assert_eq!(output.rest().await, "");
 }
 
 #[tokio::test]

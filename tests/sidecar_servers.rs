@@ -1,7 +1,6 @@
 //! Sidecars of real servers, axum and tonic, over real sockets.
 //!
 //! Nothing here depends on time, except that what hangs on purpose is given a short grace.
-#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
 use std::error::Error;
 use std::future::pending;

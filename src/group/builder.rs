@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::shared::Plan;
 use crate::error::View;
 
-/// The options of a [`TaskGroup`]; plain data that can be printed and used more than once.
+/// The options of a [`TaskGroup`](crate::TaskGroup); plain data that can be printed and used more
+/// than once.
 ///
 /// Without options a group has no name, no limit, no deadline and a token of its own.
 ///
@@ -65,7 +66,8 @@ impl Builder {
 
     /// Lets at most `limit` tasks run at once, from 1 upwards; the others wait for a slot.
     ///
-    /// See [`TaskGroup::spawn`] for what waits where. Child groups take no slot of their parent.
+    /// See [`TaskGroup::spawn`](crate::TaskGroup::spawn) for what waits where. Child groups take no
+    /// slot of their parent.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
@@ -74,7 +76,8 @@ impl Builder {
     /// Cancels the group this long after it is built; tasks that are running then are a failure.
     ///
     /// The clock starts when the group is built. Its tasks are told by the token, and the wait goes
-    /// on until they have ended; give [`TaskGroup::shutdown`] a grace to force them.
+    /// on until they have ended; give [`TaskGroup::shutdown`](crate::TaskGroup::shutdown) a grace to
+    /// force them.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -82,7 +85,8 @@ impl Builder {
 
     /// Makes the group's token a child of `parent`.
     ///
-    /// For a group below another group, [`TaskGroup::child`] does more: the parent waits for it.
+    /// For a group below another group, [`TaskGroup::child`](crate::TaskGroup::child) does more: the
+    /// parent waits for it.
     pub fn parent(mut self, parent: &CancellationToken) -> Self {
         self.parent = Some(parent.clone());
         self

@@ -17,6 +17,7 @@ use super::wakers::Wakers;
 use crate::cause::{Cause, FailedTask};
 use crate::error::{Failure, TaskError, View};
 use crate::label::{self, Label};
+use crate::log;
 use crate::panic::Panic;
 use crate::running::{Running, RunningTask};
 
@@ -175,22 +176,25 @@ impl<E> Shared<E> {
         // `Display` is code of the user: it may panic, and it must not run under the lock.
         let message = Panic::catch(|| error.to_string())
             .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
-        let name = label.name();
-        if panicked {
-            tracing::error!(target: "taskgroup", task = name, "{message}");
-        } else {
-            tracing::debug!(target: "taskgroup", task = name, "{message}");
-        }
         self.stop(
             Cause::Failed(FailedTask::new(label, panicked, &message)),
             Some(error),
         );
+        // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
+        let name = label.name();
+        log::guarded(|| {
+            if panicked {
+                tracing::error!(target: "taskgroup", task = name, "{message}");
+            } else {
+                tracing::debug!(target: "taskgroup", task = name, "{message}");
+            }
+        });
     }
 
     /// Records a failure of the group as a whole, with a cause of its own.
     pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) {
         let error = TaskError::new(self.label(), failure, self.view);
-        tracing::debug!(target: "taskgroup", "{error}");
+        log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
         self.stop(cause, Some(error));
     }
 
@@ -208,7 +212,11 @@ impl<E> Shared<E> {
     }
 
     pub(super) fn take_failure(&self) -> Option<TaskError<E>> {
-        self.record.lock().take()
+        let mut failure = self.record.lock().take();
+        if let Some(error) = &mut failure {
+            error.set_cause(self.cause());
+        }
+        failure
     }
 
     /// Says what followed the cancellation; loudly only if a signal asked for it.
@@ -216,11 +224,13 @@ impl<E> Shared<E> {
         let Some(cause) = self.cause() else { return };
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
-        if matches!(cause, Cause::Signal(_)) {
-            tracing::info!(target: "taskgroup", group, %cause, outcome, "group stopped");
-        } else {
-            tracing::debug!(target: "taskgroup", group, %cause, outcome, "group stopped");
-        }
+        log::guarded(|| {
+            if matches!(cause, Cause::Signal(_)) {
+                tracing::info!(target: "taskgroup", group, %cause, outcome, "group stopped");
+            } else {
+                tracing::debug!(target: "taskgroup", group, %cause, outcome, "group stopped");
+            }
+        });
     }
 
     /// Gives a share of the latch back; the last one ends the group for the group above it.

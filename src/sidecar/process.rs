@@ -23,7 +23,7 @@ impl Sidecar {
     /// | the process | before the token fired | after SIGTERM |
     /// |---|---|---|
     /// | exits with status 0 | ended early | `Ok` |
-    /// | is ended by SIGTERM | failed | `Ok` |
+    /// | is ended by SIGTERM, or exits with status 143 | failed | `Ok` |
     /// | ends in any other way | failed | failed while draining |
     /// | is running at the end of the grace | | timed out, and killed |
     ///
@@ -270,8 +270,11 @@ mod os {
     }
 
     /// Returns whether a child that was asked to end has done so well.
+    ///
+    /// A JVM and many shells catch SIGTERM, clean up, and exit with what a shell would show for it.
     pub(super) fn is_stopped(status: &ExitStatus) -> bool {
-        status.success() || status.signal() == Some(Signal::TERM.as_raw())
+        let term = Signal::TERM.as_raw();
+        status.success() || status.signal() == Some(term) || status.code() == Some(128 + term)
     }
 
     fn pid(child: &Child) -> Option<Pid> {

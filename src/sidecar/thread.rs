@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
+use crate::log;
 use crate::panic::Panic;
 use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 
@@ -102,7 +103,6 @@ impl Sidecar {
         };
         let ask = |grace| stop.call(grace);
         let mut outcome = self.drive(token, server.end(&name), ask).await;
-        drop(stop);
 
         if let Fate::TimedOut(_) = outcome.fate {
             outcome.fate = Fate::TimedOut(Remains::Threads(match outcome.stop {
@@ -195,7 +195,10 @@ impl<S: FnOnce(Duration) + Send + 'static> Drop for StopOnDrop<'_, S> {
             .name(name)
             .spawn(move || stop(Duration::ZERO));
         if let Err(error) = spawned {
-            tracing::error!(server = %self.name, %error, "the server could not be asked to stop");
+            let name = self.name;
+            log::guarded(|| {
+                tracing::error!(target: "taskgroup", "server `{name}` is not asked to stop: {error}");
+            });
         }
     }
 }

@@ -98,3 +98,17 @@ fn a_spawner_tells_the_cause_after_the_owner_is_gone() {
     assert_eq!(spawner.cause(), Some(Cause::Dropped));
     assert!(spawner.is_cancelled() && spawner.is_closed());
 }
+
+#[tokio::test]
+async fn an_error_knows_why_its_group_was_cancelled() {
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    group.spawn(async move {
+        token.cancelled().await;
+        Err::<(), _>("the last flush failed".into())
+    });
+    group.cancel_because("the lease was lost");
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(error.cause(), group.cause().as_ref());
+    assert!(matches!(error.cause(), Some(Cause::Requested(Some(_)))));
+}

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod broadcast;
 mod builder;
 mod cause;
 mod child;

@@ -1,0 +1,120 @@
+//! What became of the requests of all clients.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::http::StatusCode;
+
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Mutex<Counts>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Sent, and as yet neither answered nor lost.
+    in_flight: u64,
+    /// Answered with a status below 400.
+    served: u64,
+    /// Answered with any other.
+    refused: u64,
+    /// Sent and never answered.
+    lost: u64,
+    /// What was in flight when the signal was sent.
+    in_flight_at_signal: u64,
+    /// The ids of the orders that were acknowledged.
+    pub(crate) orders: Vec<i64>,
+}
+
+impl Tally {
+    pub(crate) fn begin(&self) {
+        self.lock().in_flight += 1;
+    }
+
+    pub(crate) fn never_sent(&self) {
+        self.lock().in_flight -= 1;
+    }
+
+    pub(crate) fn lost(&self) {
+        let mut counts = self.lock();
+        counts.in_flight -= 1;
+        counts.lost += 1;
+    }
+
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let mut counts = self.lock();
+        counts.in_flight -= 1;
+        if status.as_u16() < 400 {
+            counts.served += 1;
+        } else {
+            counts.refused += 1;
+        }
+    }
+
+    pub(crate) fn ordered(&self, id: i64) {
+        self.lock().orders.push(id);
+    }
+
+    pub(crate) fn signal_is_sent(&self) {
+        let mut counts = self.lock();
+        counts.in_flight_at_signal = counts.in_flight;
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    pub(crate) fn so_far(&self) -> String {
+        format!(
+            "{} requests sent, {} of them in flight",
+            self.sent(),
+            self.in_flight
+        )
+    }
+
+    fn answered(&self) -> u64 {
+        self.served + self.refused
+    }
+
+    fn sent(&self) -> u64 {
+        self.answered() + self.lost + self.in_flight
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "requests  {} sent, {} answered, {} lost",
+            self.sent(),
+            self.answered(),
+            self.lost
+        )?;
+        writeln!(
+            f,
+            "          {} were in flight at SIGTERM",
+            self.in_flight_at_signal
+        )?;
+        if self.refused > 0 {
+            writeln!(f, "          {} were answered with an error", self.refused)?;
+        }
+        if self.in_flight > 0 {
+            writeln!(
+                f,
+                "          {} are still waiting for an answer",
+                self.in_flight
+            )?;
+        }
+        if self.lost > 0 {
+            writeln!(
+                f,
+                "          lost ones had arrived, but the server closed the connection unread"
+            )?;
+        }
+        Ok(())
+    }
+}

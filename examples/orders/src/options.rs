@@ -1,0 +1,135 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::store::Database;
+
+/// An order service: REST in front, gRPC behind it, a worker, a database, an orderly way out.
+///
+/// Serves until Ctrl-C or SIGTERM, then finishes what is in flight. A second signal ends the
+/// process at once; SIGUSR1 lists the running tasks.
+#[derive(Debug, Parser)]
+// The last one of an option that is given twice counts: what wrappers and aliases need.
+#[command(name = "orders", version, args_override_self = true)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serves on free ports under load, sends itself SIGTERM in the middle of it, and reports.
+    Demo,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// Where the REST front listens; port 0 takes a free one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(crate) http: String,
+
+    /// Where the gRPC server listens; port 0 takes a free one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub(crate) grpc: String,
+
+    /// `sqlite:PATH` or `postgres://…`; without it, a fresh SQLite file whose path is printed.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) db: Option<Database>,
+
+    /// How long each server may drain; fractions are allowed.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) grace: Duration,
+
+    /// Adds routes under /faults that make things go wrong.
+    #[arg(long, global = true)]
+    pub(crate) faults: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<CommandLine, String> {
+        let arguments = ["orders"].iter().chain(arguments);
+        CommandLine::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn options(arguments: &[&str]) -> Options {
+        parse(arguments)
+            .expect("arguments that can be parsed")
+            .options
+    }
+
+    #[test]
+    fn without_arguments_it_serves_on_the_documented_ports_with_five_seconds_of_grace() {
+        let line = parse(&[]).unwrap();
+        assert!(line.command.is_none());
+        assert_eq!(line.options.http, "127.0.0.1:8080");
+        assert_eq!(line.options.grpc, "127.0.0.1:50051");
+        assert_eq!(line.options.grace, Duration::from_secs(5));
+        assert!(line.options.db.is_none());
+        assert!(!line.options.faults);
+    }
+
+    #[test]
+    fn the_grace_may_be_a_fraction_of_a_second() {
+        assert_eq!(
+            options(&["--grace", "0.25"]).grace,
+            Duration::from_millis(250)
+        );
+        assert_eq!(options(&["--grace", "0"]).grace, Duration::ZERO);
+    }
+
+    #[test]
+    fn the_demo_takes_the_same_options_before_and_behind_its_name() {
+        for arguments in [["--grace", "2", "demo"], ["demo", "--grace", "2"]] {
+            let line = parse(&arguments).unwrap();
+            assert!(matches!(line.command, Some(Command::Demo)));
+            assert_eq!(line.options.grace, Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_given_twice_has_the_last_value() {
+        assert_eq!(options(&["--http", "a:1", "--http", "b:2"]).http, "b:2");
+    }
+
+    #[test]
+    fn a_bad_grace_is_refused_and_named_with_its_option() {
+        for bad in ["soon", "-1", "NaN", "inf", "1e30"] {
+            let grace = format!("--grace={bad}");
+            let error = parse(&[&grace]).unwrap_err();
+            assert!(error.contains(&format!("'{bad}'")), "{error}");
+            assert!(error.contains("--grace"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_an_unknown_kind_is_refused_and_named() {
+        let error = parse(&["--db", "mysql://localhost/orders"]).unwrap_err();
+        assert!(error.contains("mysql://localhost/orders"), "{error}");
+        assert!(error.contains("sqlite:"), "{error}");
+        assert!(error.contains("postgres://"), "{error}");
+    }
+}

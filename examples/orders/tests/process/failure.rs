@@ -1,0 +1,62 @@
+//! The way out when something fails, and when nobody reads what is said about it.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use crate::http;
+use crate::service::{Process, Service, Signal, orders_on_free_ports, wait_until};
+
+#[test]
+fn a_worker_that_ends_in_any_way_ends_the_service_after_the_requests_in_flight() {
+    for fault in ["worker-error", "worker-panic", "worker-end"] {
+        let mut service = Service::start(&["--faults"]);
+        let slow = http::in_flight(&service, "/slow?ms=700");
+        let asked = http::post(service.http, &format!("/faults/{fault}"), "");
+        assert_eq!(asked.expect("an answer").status, 202);
+        assert_eq!(slow.answer().expect("an answer").status, 200, "{fault}");
+        let end = service.wait();
+        end.assert_code(1);
+        end.assert_says("task `worker`");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_costs_its_connection_and_nothing_else() {
+    let mut service = Service::start(&["--faults"]);
+    let error = http::post(service.http, "/faults/handler-panic", "").expect_err("no answer");
+    assert!(error.to_string().contains("not an answer: \"\""), "{error}");
+    assert_eq!(http::get(service.http, "/livez").unwrap().status, 200);
+    service.signal(Signal::TERM);
+    service.wait().assert_code(0);
+}
+
+#[test]
+fn the_exit_code_is_right_when_nobody_has_ever_read_its_output() {
+    let mut stopped = Process::spawn_unread(orders_on_free_ports(&[]));
+    stopped.readers_leave();
+    wait_until("the handlers", || {
+        stopped.has_in_set("SigCgt", Signal::TERM)
+    });
+    thread::sleep(Duration::from_millis(200));
+    stopped.signal(Signal::TERM);
+    stopped.wait().assert_code(0);
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut failed = Process::spawn_unread(orders_on_free_ports(&["--http", &address]));
+    failed.readers_leave();
+    failed.wait().assert_code(1);
+}
+
+#[test]
+fn the_exit_code_is_right_when_the_readers_go_away_while_it_serves() {
+    for (path, code) in [("/faults/worker-panic", 1), ("/livez", 0)] {
+        let mut service = Service::start_with_readers_that_leave(&["--faults"]);
+        http::get(service.http, path).unwrap();
+        if code == 0 {
+            service.signal(Signal::TERM);
+        }
+        service.wait().assert_code(code);
+    }
+}

@@ -1,0 +1,91 @@
+//! HTTP/1.1 by hand: one request per connection, and all that can be seen on the wire.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::service::{PATIENCE, Service};
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// A request that was sent and not answered yet.
+pub(crate) struct InFlight {
+    stream: TcpStream,
+}
+
+pub(crate) fn get(service: SocketAddr, path: &str) -> io::Result<Answer> {
+    send(service, "GET", path, "")?.answer()
+}
+
+pub(crate) fn post(service: SocketAddr, path: &str, body: &str) -> io::Result<Answer> {
+    send(service, "POST", path, body)?.answer()
+}
+
+pub(crate) fn send(
+    service: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> io::Result<InFlight> {
+    let mut stream = TcpStream::connect_timeout(&service, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {service}\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
+    Ok(InFlight { stream })
+}
+
+/// Sends a request whose answer takes its time, and returns when its handler is at work.
+#[track_caller]
+pub(crate) fn in_flight(service: &Service, path: &str) -> InFlight {
+    let request = send(service.http, "GET", path, "").expect("the service listens");
+    // Connections are accepted in order; what the handler needs from there on is a moment.
+    assert_eq!(get(service.http, "/livez").unwrap().status, 200);
+    thread::sleep(Duration::from_millis(100));
+    request
+}
+
+impl InFlight {
+    /// Reads until the service closes the connection.
+    pub(crate) fn answer(mut self) -> io::Result<Answer> {
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer)?;
+        parse(&answer).ok_or_else(|| io::Error::other(format!("not an answer: {answer:?}")))
+    }
+
+    /// Reads what has come so far, at least a byte, unless the connection is closed.
+    pub(crate) fn some(&mut self) -> io::Result<String> {
+        let mut bytes = [0; 4096];
+        let count = self.stream.read(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+    }
+
+    /// Reads what is left of it until the service closes the connection.
+    pub(crate) fn rest(mut self) -> io::Result<String> {
+        let mut rest = String::new();
+        self.stream.read_to_string(&mut rest)?;
+        Ok(rest)
+    }
+}
+
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head
+        .strip_prefix("HTTP/1.1 ")?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    Some(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}

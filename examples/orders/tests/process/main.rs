@@ -1,0 +1,17 @@
+//! The built binary, as a process: what clients, shells and supervisors see of it.
+#![cfg(unix)]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod database;
+mod demo;
+mod failure;
+mod http;
+mod orders;
+mod postgres;
+mod service;
+mod start;
+mod stop;

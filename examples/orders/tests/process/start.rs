@@ -1,0 +1,126 @@
+//! From `exec` to the ready line, or to the reason why it never comes.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::service::{
+    AT_ONCE, End, Process, STOP_SIGNALS, Service, Signal, orders, orders_on_free_ports, spin_until,
+    wait_until,
+};
+
+#[track_caller]
+fn run(options: &[&str]) -> (End, Duration) {
+    let begin = Instant::now();
+    let end = Process::spawn(orders_on_free_ports(options)).wait();
+    (end, begin.elapsed())
+}
+
+#[test]
+fn a_port_in_use_ends_it_at_once_and_is_named_with_its_server() {
+    for server in ["http", "grpc"] {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let (end, took) = run(&[&format!("--{server}"), &address]);
+        end.assert_code(1);
+        end.assert_says(&format!("server `{server}`: cannot listen on {address}"));
+        assert_eq!(end.stdout, "");
+        assert!(took < AT_ONCE, "{took:?}");
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_opened_is_named() {
+    let (end, _) = run(&["--db", "sqlite:/no/such/directory/orders.sqlite"]);
+    end.assert_code(1);
+    end.assert_says("cannot open the database sqlite:/no/such/directory/orders.sqlite");
+    assert_eq!(end.stdout, "");
+}
+
+#[test]
+fn a_postgresql_server_that_is_not_there_is_named_at_once() {
+    let unused = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (end, took) = run(&["--db", &format!("postgres://shop:secret@{unused}/orders")]);
+    end.assert_code(1);
+    end.assert_says(&format!(
+        "cannot open the database postgres://shop@{unused}/orders"
+    ));
+    assert!(!end.stderr.contains("secret"), "{}", end.stderr);
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
+#[test]
+fn an_option_that_makes_no_sense_is_named() {
+    let (end, _) = run(&["--grace", "soon"]);
+    end.assert_code(2);
+    end.assert_says("'soon' for '--grace <SECONDS>'");
+    assert_eq!(end.stdout, "");
+}
+
+#[test]
+fn without_a_database_it_takes_a_fresh_file_and_prints_its_path() {
+    let mut command = orders();
+    command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
+    let mut service = Service::start_with(command);
+    service.signal(Signal::TERM);
+    let end = service.wait();
+    end.assert_code(0);
+    let path = end
+        .stderr
+        .split_once("sqlite:")
+        .expect("the path is printed")
+        .1;
+    let path = path.lines().next().unwrap();
+    assert!(
+        path.starts_with(std::env::temp_dir().to_str().unwrap()),
+        "{path}"
+    );
+    std::fs::remove_file(path).expect("the file is there");
+}
+
+/// The first instant at which a signal can be handled at all.
+#[test]
+fn a_signal_at_the_first_instant_is_a_clean_exit() {
+    for (signal, _) in STOP_SIGNALS {
+        for _ in 0..10 {
+            let mut process = Process::spawn(orders_on_free_ports(&[]));
+            spin_until("the handler", || process.has_in_set("SigCgt", signal));
+            process.signal(signal);
+            process.wait().assert_code(0);
+        }
+    }
+}
+
+#[test]
+fn a_signal_at_any_time_of_the_start_is_a_clean_exit() {
+    for (signal, _) in STOP_SIGNALS {
+        for delay in 0..15 {
+            let mut process = Process::spawn(orders_on_free_ports(&[]));
+            wait_until("the handlers", || process.has_in_set("SigCgt", signal));
+            thread::sleep(Duration::from_millis(delay));
+            process.signal(signal);
+            process.wait().assert_code(0);
+        }
+    }
+}
+
+#[test]
+fn a_signal_during_a_start_that_hangs_is_a_clean_exit() {
+    // Accepts connections in its queue and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let database = format!("postgres://{}/orders", silent.local_addr().unwrap());
+    let mut process = Process::spawn(orders_on_free_ports(&["--db", &database]));
+    silent.set_nonblocking(true).unwrap();
+    let mut connection = None;
+    wait_until("the connection", || {
+        connection = silent.accept().ok();
+        connection.is_some()
+    });
+    let begin = Instant::now();
+    process.signal(Signal::TERM);
+    process.wait().assert_code(0);
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+}

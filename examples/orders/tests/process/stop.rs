@@ -1,0 +1,155 @@
+//! The way out, asked for by a signal.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::http;
+use crate::service::{AT_ONCE, STOP_SIGNALS, Service, Signal, wait_until};
+
+#[test]
+fn a_signal_when_idle_ends_it_with_0_within_a_second() {
+    for (signal, _) in STOP_SIGNALS {
+        // A busy machine gets three attempts at the second.
+        let took = (0..3).map(|_| {
+            let mut service = Service::start(&["--grace", "30"]);
+            let begin = Instant::now();
+            service.signal(signal);
+            service.wait().assert_code(0);
+            begin.elapsed()
+        });
+        let took: Vec<_> = took.collect();
+        assert!(
+            took.iter().any(|took| *took < Duration::from_secs(1)),
+            "{took:?}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_without_a_request_does_not_hold_it_up() {
+    let mut service = Service::start(&["--grace", "30"]);
+    let _silent = TcpStream::connect(service.http).unwrap();
+    assert_eq!(http::get(service.http, "/livez").unwrap().status, 200);
+    let begin = Instant::now();
+    service.signal(Signal::TERM);
+    service.wait().assert_code(0);
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_request_in_flight_is_answered() {
+    for (signal, _) in STOP_SIGNALS {
+        let mut service = Service::start(&[]);
+        let slow = http::in_flight(&service, "/slow?ms=1500");
+        service.begin_to_stop(signal);
+        assert_eq!(slow.answer().expect("an answer").status, 200);
+        service.wait().assert_code(0);
+    }
+}
+
+#[test]
+fn a_request_that_outlasts_the_grace_is_a_failure_of_its_server() {
+    for (signal, _) in STOP_SIGNALS {
+        let mut service = Service::start(&["--grace", "1"]);
+        let _slow = http::in_flight(&service, "/slow?ms=60000");
+        let begin = Instant::now();
+        service.signal(signal);
+        let end = service.wait();
+        let took = begin.elapsed();
+        end.assert_code(1);
+        end.assert_says("server `http` did not drain within 1s");
+        assert!(!end.stderr.contains("server `grpc`"), "{}", end.stderr);
+        assert!(took >= Duration::from_secs(1), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
+    }
+}
+
+#[test]
+fn an_event_stream_ends_with_the_stop() {
+    let mut service = Service::start(&["--grace", "30"]);
+    let mut events = http::send(service.http, "GET", "/events", "").unwrap();
+    let mut seen = String::new();
+    while !seen.contains("data: 0") {
+        seen += &events.some().expect("the first event");
+    }
+    assert!(seen.starts_with("HTTP/1.1 200 OK"), "{seen}");
+
+    let begin = Instant::now();
+    service.signal(Signal::TERM);
+    // The last chunk of a body that is complete.
+    assert!(
+        events
+            .rest()
+            .expect("the end of the stream")
+            .ends_with("0\r\n\r\n")
+    );
+    service.wait().assert_code(0);
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_second_signal_while_it_drains_forces_the_exit() {
+    for (signal, code) in STOP_SIGNALS {
+        let mut service = Service::start(&["--grace", "60"]);
+        let _slow = http::in_flight(&service, "/slow?ms=60000");
+        service.begin_to_stop(signal);
+        let begin = Instant::now();
+        service.signal(signal);
+        service.wait().assert_code(code);
+        assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_second_signal_of_the_other_kind_forces_the_exit_too() {
+    let mut service = Service::start(&["--grace", "60"]);
+    let _slow = http::in_flight(&service, "/slow?ms=60000");
+    service.begin_to_stop(Signal::TERM);
+    service.signal(Signal::INT);
+    service.wait().assert_code(130);
+}
+
+#[test]
+fn a_second_signal_forces_the_exit_with_every_runtime_thread_blocked() {
+    for (signal, code) in STOP_SIGNALS {
+        let mut service = Service::start(&["--faults", "--grace", "60"]);
+        let block = http::send(service.http, "POST", "/faults/block-runtime?ms=60000", "");
+        service
+            .process
+            .wait_for_stderr("every thread of the runtime sleeps");
+        service.signal(signal);
+        // Signals of one kind are merged into one while the first waits for its delivery.
+        wait_until("the delivery", || {
+            !service.process.has_in_set("ShdPnd", signal)
+        });
+        thread::sleep(Duration::from_millis(100));
+        let begin = Instant::now();
+        service.signal(signal);
+        service.wait().assert_code(code);
+        assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+        drop(block);
+    }
+}
+
+#[test]
+fn sigusr1_lists_the_running_tasks_and_stops_nothing() {
+    let mut service = Service::start(&[]);
+    for lists in 1..=2 {
+        service.signal(Signal::USR1);
+        wait_until("the list", || {
+            let stderr = service.process.stderr();
+            stderr.lines().filter(|line| names_all_tasks(line)).count() == lists
+        });
+        assert_eq!(http::get(service.http, "/livez").unwrap().status, 200);
+    }
+    service.signal(Signal::TERM);
+    service.wait().assert_code(0);
+}
+
+fn names_all_tasks(line: &str) -> bool {
+    line.contains("SIGUSR1")
+        && ["`http`", "`grpc`", "`worker`"]
+            .iter()
+            .all(|it| line.contains(it))
+}

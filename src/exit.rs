@@ -1,0 +1,678 @@
+//! [`Exit`]: the exit status of a process, and what it says on stderr about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::io::Write;
+use std::process;
+use std::process::ExitCode;
+use std::process::Termination;
+use std::time::Duration;
+
+use crate::BoxError;
+use crate::bounded;
+use crate::cause::Cause;
+use crate::error::Failure;
+use crate::error::TaskError;
+use crate::sidecar::SidecarError;
+use crate::signal::Signal;
+#[cfg(feature = "signal")]
+use crate::signals::Signals;
+
+use sealed::Judge;
+use sealed::Row;
+
+/// How a process ends: an exit status and the lines that explain it, to be returned from `main`.
+///
+/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, or any
+/// `Result<(), BoxError>`, and applies [`ExitPolicy::strict`]: 0 when all went well, a signal and a
+/// clean drain included, 1 otherwise. Another mapping is another [`ExitPolicy`].
+///
+/// When `main` returns it, the error is written to stderr: a line for the first failure with its
+/// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
+/// that takes nothing within a second is given up: neither a closed pipe nor a full one
+/// changes the exit status.
+///
+/// Nothing here ends the process except [`now`](Self::now).
+///
+/// # What comes after
+///
+/// When `main` has returned, its runtime has already been shut down, and `#[tokio::main]` waits there
+/// for blocking closures that are still running, for ever if need be. See [`now`](Self::now).
+///
+/// # Examples
+///
+/// ```no_run
+/// use taskgroup::{Exit, TaskGroup};
+///
+/// #[tokio::main]
+/// async fn main() -> Exit {
+///     let mut group = TaskGroup::new();
+///     group.task("port").spawn(async { Ok("http".parse::<u16>()?) });
+///     Exit::from(group.wait().await)
+///     // error: task `port` (src/main.rs:6) failed: invalid digit found in string
+/// }
+/// ```
+///
+/// For the use of `?` there are two ways: a function that returns `Result<(), BoxError>` and
+/// a `main` that is `run().await.into()`, or a `main() -> Result<Exit, BoxError>`, which leaves it to
+/// the standard library to print the error of a `?`.
+///
+/// The same by hand, for those who want no type for it:
+///
+/// ```
+/// use std::process::ExitCode;
+/// # use taskgroup::TaskError;
+/// # fn by_hand(result: Result<(), TaskError>) -> ExitCode {
+/// match result {
+///     Ok(()) => ExitCode::SUCCESS,
+///     Err(error) => { tracing::error!("{error}"); ExitCode::FAILURE }
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the exit status is lost unless `main` returns it"]
+pub struct Exit {
+    status: u8,
+    report: String,
+    /// The signal to die of; only after a clean end.
+    raise: Option<Signal>,
+}
+
+/// Which exit status stands for what happened: a value with a row for each, all of them changeable.
+///
+/// | what happened | [`strict`](Self::strict) | [`lenient`](Self::lenient) | set by |
+/// |---|---|---|---|
+/// | all tasks done | 0 | 0 | [`done`](Self::done) |
+/// | a signal, and a clean drain | 0 | 0 | [`signal`](Self::signal) |
+/// | a task failed, a start failed | 1 | 1 | [`failed`](Self::failed) |
+/// | a task panicked | 1 | 1 | [`panicked`](Self::panicked) |
+/// | an essential task or a server ended early | 1 | 1 | [`ended_early`](Self::ended_early) |
+/// | a task was lost with its runtime | 1 | 1 | [`aborted`](Self::aborted) |
+/// | a drain timed out, a straggler was forced | 1 | 1 | [`timed_out`](Self::timed_out) |
+/// | the same after a signal | 1 | 0 | [`timed_out_after_signal`](Self::timed_out_after_signal) |
+/// | a second signal | 128 + n | 128 + n | [`second_signal`](Self::second_signal) |
+///
+/// The first failure decides, except that a timeout gives way to any other failure that came after
+/// it. An error that carries its own code goes before the rows, see [`code_from`](Self::code_from).
+///
+/// A policy prints as one line, for the log of a service that starts.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{BoxError, ExitPolicy, SignalStatus};
+///
+/// let policy = ExitPolicy::lenient().panicked(70).signal(SignalStatus::Plus128);
+/// let exit = policy.exit(Err::<(), BoxError>("no database".into()));
+/// assert_eq!(exit.code(), 1);
+/// assert_eq!(exit.to_string(), "error: no database");
+/// ```
+#[derive(Clone, Debug)]
+pub struct ExitPolicy {
+    done: u8,
+    signal: SignalStatus,
+    failed: u8,
+    panicked: u8,
+    ended_early: u8,
+    aborted: u8,
+    timed_out: u8,
+    timed_out_after_signal: u8,
+    second_signal: SignalStatus,
+    code_from: Option<CodeFrom>,
+    reraise: bool,
+}
+
+type CodeFrom = fn(&(dyn Error + 'static)) -> Option<u8>;
+
+/// The exit status that stands for a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignalStatus {
+    /// The same for all signals.
+    Fixed(u8),
+    /// 128 + n, as a shell shows it: 130 for SIGINT, 143 for SIGTERM.
+    Plus128,
+}
+
+/// What a policy turns into an [`Exit`]: [`TaskError`] of any group, and [`BoxError`].
+///
+/// It cannot be implemented elsewhere; box other errors.
+pub trait ExitError: Judge {}
+
+/// A failure with the row it is in.
+type Judged<'a> = (Row, &'a (dyn Error + 'static));
+
+mod sealed {
+    pub trait Judge {
+        /// Returns the first failure and those that came after it, in their order.
+        fn judge(&self) -> Vec<super::Judged<'_>>;
+
+        /// Returns why the group was cancelled, if the error is a group's.
+        fn cause(&self) -> Option<&super::Cause>;
+    }
+
+    /// The rows of a policy that an error can be in.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Row {
+        Failed,
+        Panicked,
+        EndedEarly,
+        Aborted,
+        TimedOut,
+    }
+}
+
+/// How long the report may take to get out.
+const PRINTING: Duration = Duration::from_secs(1);
+
+impl Exit {
+    /// Returns the exit status.
+    ///
+    /// For an exit that dies of its signal it is what a shell shows then, 128 + n.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{BoxError, Exit};
+    ///
+    /// assert_eq!(Exit::from(Ok::<(), BoxError>(())).code(), 0);
+    /// assert_eq!(Exit::from(Err::<(), BoxError>("no database".into())).code(), 1);
+    /// ```
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        self.status
+    }
+
+    /// Ends the process at once, with the report and the exit status that returning from `main`
+    /// would have given.
+    ///
+    /// For a `main` that cannot return: under `#[tokio::main]` the runtime waits for blocking
+    /// closures that are still running after the body is over, and a closure that hangs keeps the
+    /// process alive. A group names such closures in
+    /// [`still_running`](TaskError::still_running).
+    ///
+    /// It skips the destructors of everything that is still in scope in any thread, so do what has
+    /// to be done before: drop guards that flush a log, close the database. The C library's `atexit`
+    /// functions run.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use taskgroup::{Exit, TaskGroup};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Exit {
+    ///     let mut group = TaskGroup::new();
+    ///     let result = group.shutdown(std::time::Duration::from_secs(5)).await;
+    ///     match result {
+    ///         Err(error) if !error.still_running().is_empty() => Exit::from(Err(error)).now(),
+    ///         result => Exit::from(result),
+    ///     }
+    /// }
+    /// ```
+    pub fn now(self) -> ! {
+        self.leave();
+        process::exit(i32::from(self.status))
+    }
+
+    /// Writes the report, and dies of the signal if that was asked for.
+    fn leave(&self) {
+        if !self.report.is_empty() {
+            let report = self.report.clone();
+            bounded::within(PRINTING, move || drop(writeln!(io::stderr(), "{report}")));
+        }
+        #[cfg(feature = "signal")]
+        if let Some(signal) = self.raise {
+            crate::signals::die_of(signal);
+        }
+    }
+}
+
+impl ExitPolicy {
+    /// Makes the policy that is the default: whatever was not clean is a failure, 1.
+    #[must_use]
+    pub fn strict() -> Self {
+        Self {
+            done: 0,
+            signal: SignalStatus::Fixed(0),
+            failed: 1,
+            panicked: 1,
+            ended_early: 1,
+            aborted: 1,
+            timed_out: 1,
+            timed_out_after_signal: 1,
+            second_signal: SignalStatus::Plus128,
+            code_from: None,
+            reraise: false,
+        }
+    }
+
+    /// Makes the strict policy with one difference: a drain that timed out after a signal is 0.
+    ///
+    /// For a service whose restarts are not to alarm anyone because a client held its connection.
+    /// The report is printed all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{Cause, ExitPolicy, Signal, TaskError, TaskGroup};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// group.spawn(std::future::pending::<Result<(), _>>());
+    /// let forced = group.shutdown(Duration::ZERO).await;
+    ///
+    /// let caused_by = Some(Cause::Signal(Signal::Terminate)); // group.cause() in a service
+    /// assert_eq!(ExitPolicy::lenient().exit_caused_by(forced, caused_by).code(), 0);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn lenient() -> Self {
+        Self::strict().timed_out_after_signal(0)
+    }
+
+    /// Sets the status when all tasks are done; 0 by default.
+    #[must_use]
+    pub fn done(mut self, code: u8) -> Self {
+        self.done = code;
+        self
+    }
+
+    /// Sets the status after a signal and a clean drain; 0 by default.
+    #[must_use]
+    pub fn signal(mut self, status: impl Into<SignalStatus>) -> Self {
+        self.signal = status.into();
+        self
+    }
+
+    /// Sets the status when a task returned an error; 1 by default.
+    #[must_use]
+    pub fn failed(mut self, code: u8) -> Self {
+        self.failed = code;
+        self
+    }
+
+    /// Sets the status when a task or a server panicked; 1 by default.
+    #[must_use]
+    pub fn panicked(mut self, code: u8) -> Self {
+        self.panicked = code;
+        self
+    }
+
+    /// Sets the status when an essential task or a server ended early; 1 by default.
+    #[must_use]
+    pub fn ended_early(mut self, code: u8) -> Self {
+        self.ended_early = code;
+        self
+    }
+
+    /// Sets the status when a task was lost with its runtime; 1 by default.
+    #[must_use]
+    pub fn aborted(mut self, code: u8) -> Self {
+        self.aborted = code;
+        self
+    }
+
+    /// Sets the status when a drain timed out or a straggler was forced, and no signal was the
+    /// cause; 1 by default.
+    #[must_use]
+    pub fn timed_out(mut self, code: u8) -> Self {
+        self.timed_out = code;
+        self
+    }
+
+    /// Sets the status when a drain timed out or a straggler was forced after a signal; 1 by
+    /// default, 0 in [`lenient`](Self::lenient).
+    #[must_use]
+    pub fn timed_out_after_signal(mut self, code: u8) -> Self {
+        self.timed_out_after_signal = code;
+        self
+    }
+
+    /// Sets the status when a second signal forces the exit; 128 + n by default.
+    ///
+    /// It is part of the signal handlers, so it counts only for the signals that the policy itself
+    /// registers, with `terminate_on` (feature `signal`).
+    #[must_use]
+    pub fn second_signal(mut self, status: impl Into<SignalStatus>) -> Self {
+        self.second_signal = status.into();
+        self
+    }
+
+    /// Asks `code` for the status of an error before the rows are asked.
+    ///
+    /// It is called with the failure that decides, then with each of its
+    /// [sources](Error::source) until it returns one: first the [`TaskError`], then the task's own error,
+    /// and so on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{BoxError, ExitPolicy};
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("the configuration is wrong")]
+    /// struct BadConfig;
+    ///
+    /// let policy = ExitPolicy::strict().code_from(|error| error.is::<BadConfig>().then_some(78));
+    /// let exit = policy.exit(Err::<(), BoxError>(BadConfig.into()));
+    /// assert_eq!(exit.code(), 78);
+    /// ```
+    #[must_use]
+    pub fn code_from(mut self, code: fn(&(dyn Error + 'static)) -> Option<u8>) -> Self {
+        self.code_from = Some(code);
+        self
+    }
+
+    /// Makes the process die of the signal that stopped it, after a clean drain.
+    ///
+    /// The parent then sees a process that was terminated by a signal, as if there had been no
+    /// handler: a shell stops its script after a Ctrl-C. The signal is raised when `main` returns the
+    /// `Exit`, with the system's own reaction to it; SIGQUIT leaves a core file.
+    ///
+    /// It needs to know the cause, see [`exit_caused_by`](Self::exit_caused_by). For PID 1, which no
+    /// signal kills, and on Windows the status is 128 + n.
+    #[cfg(feature = "signal")]
+    #[must_use]
+    pub fn reraise(mut self) -> Self {
+        self.reraise = true;
+        self
+    }
+
+    /// Listens to `set` as [`Signals::terminate_on`], with this policy's status for the second
+    /// signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signals::terminate_on`]; a status of 0 is refused too, as a forced exit is no success.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{ExitPolicy, Signal};
+    ///
+    /// let policy = ExitPolicy::strict().second_signal(3);
+    /// let signals = policy.terminate_on([Signal::Interrupt])?;
+    /// # drop(signals);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "signal")]
+    pub fn terminate_on(&self, set: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
+        if self.second_signal == SignalStatus::Fixed(0) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a second signal cannot force the exit with status 0",
+            ));
+        }
+        Signals::terminate_with(set, |signal| self.second_signal.of(signal))
+    }
+
+    /// Decides how the process ends.
+    ///
+    /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`: an error knows the cause
+    /// itself, an `Ok` does not, so the row of a signal and a clean drain is not used.
+    pub fn exit<X: ExitError>(&self, result: Result<(), X>) -> Exit {
+        self.exit_caused_by(result, None)
+    }
+
+    /// Decides how the process ends: `result` is what the group returned, `cause` is
+    /// [`TaskGroup::cause`](crate::TaskGroup::cause).
+    ///
+    /// Without a cause, that of a [`TaskError`] is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{ExitPolicy, SignalStatus, TaskGroup};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let policy = ExitPolicy::strict().signal(SignalStatus::Plus128);
+    /// let mut group = TaskGroup::new();
+    /// let result = group.wait().await;
+    /// assert_eq!(policy.exit_caused_by(result, group.cause()).code(), 0);
+    /// # });
+    /// ```
+    pub fn exit_caused_by<X: ExitError>(
+        &self,
+        result: Result<(), X>,
+        cause: Option<Cause>,
+    ) -> Exit {
+        match result {
+            Ok(()) => self.clean(signal_of(cause)),
+            Err(error) => {
+                let signal = signal_of(cause.or_else(|| error.cause().cloned()));
+                self.failure(&error.judge(), signal.is_some())
+            }
+        }
+    }
+
+    fn clean(&self, signal: Option<Signal>) -> Exit {
+        let status = match signal {
+            None => self.done,
+            Some(signal) if self.reraise => SignalStatus::Plus128.of(signal),
+            Some(signal) => self.signal.of(signal),
+        };
+        let raise = signal.filter(|_| self.reraise);
+        Exit {
+            status,
+            report: String::new(),
+            raise,
+        }
+    }
+
+    fn failure(&self, failures: &[Judged<'_>], after_signal: bool) -> Exit {
+        let status = match decisive(failures) {
+            Some((row, error)) => self
+                .own_code(error)
+                .unwrap_or_else(|| self.code_of(row, after_signal)),
+            None => self.failed,
+        };
+        Exit {
+            status,
+            report: report(failures),
+            raise: None,
+        }
+    }
+
+    fn own_code(&self, error: &(dyn Error + 'static)) -> Option<u8> {
+        chain(error).find_map(self.code_from?)
+    }
+
+    fn code_of(&self, row: Row, after_signal: bool) -> u8 {
+        match row {
+            Row::Failed => self.failed,
+            Row::Panicked => self.panicked,
+            Row::EndedEarly => self.ended_early,
+            Row::Aborted => self.aborted,
+            Row::TimedOut if after_signal => self.timed_out_after_signal,
+            Row::TimedOut => self.timed_out,
+        }
+    }
+}
+
+impl SignalStatus {
+    fn of(self, signal: Signal) -> u8 {
+        match self {
+            Self::Fixed(code) => code,
+            Self::Plus128 => 128 + signal.number(),
+        }
+    }
+}
+
+fn signal_of(cause: Option<Cause>) -> Option<Signal> {
+    match cause? {
+        Cause::Signal(signal) => Some(signal),
+        _ => None,
+    }
+}
+
+/// The first failure that is no timeout, or else the first one.
+fn decisive<'a>(failures: &[Judged<'a>]) -> Option<Judged<'a>> {
+    let no_timeout = failures.iter().find(|(row, _)| *row != Row::TimedOut);
+    no_timeout.or(failures.first()).copied()
+}
+
+/// The row of an error that is no [`TaskError`] itself: those in its chain decide.
+fn row_of(error: &(dyn Error + 'static)) -> Row {
+    let row = chain(error).find_map(|error| {
+        if let Some(error) = error.downcast_ref::<SidecarError>() {
+            return Some(row_of_server(error));
+        }
+        let group = error.downcast_ref::<TaskError>()?;
+        decisive(&group.judge()).map(|(row, _)| row)
+    });
+    row.unwrap_or(Row::Failed)
+}
+
+fn row_of_server(error: &SidecarError) -> Row {
+    if error.is_timed_out() {
+        Row::TimedOut
+    } else if error.is_panicked() {
+        Row::Panicked
+    } else if error.is_ended_early() {
+        Row::EndedEarly
+    } else {
+        Row::Failed
+    }
+}
+
+fn row_of_task<E: 'static>(error: &TaskError<E>) -> Row {
+    match error.failure() {
+        Failure::Failed(_) => error.source().map_or(Row::Failed, row_of),
+        Failure::Panicked(_) => Row::Panicked,
+        Failure::Aborted => Row::Aborted,
+        Failure::EndedEarly => Row::EndedEarly,
+        Failure::TimedOut(_) => Row::TimedOut,
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+fn report(failures: &[Judged<'_>]) -> String {
+    let line = |(index, (_, error)): (usize, &Judged<'_>)| {
+        let word = if index == 0 { "error" } else { "also" };
+        format!("{word}: {}", line_of(*error))
+    };
+    let lines: Vec<_> = failures.iter().enumerate().map(line).collect();
+    lines.join("\n")
+}
+
+/// The message with its sources, each one that the line does not contain yet.
+fn line_of(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for message in chain(error).map(ToString::to_string) {
+        if line.is_empty() {
+            line = message;
+        } else if !line.contains(&message) {
+            line = format!("{line}: {message}");
+        }
+    }
+    line
+}
+
+impl<E: 'static> Judge for TaskError<E> {
+    fn judge(&self) -> Vec<Judged<'_>> {
+        let errors = std::iter::once(self).chain(self.suppressed());
+        errors
+            .map(|error| (row_of_task(error), error as _))
+            .collect()
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.cause()
+    }
+}
+
+impl Judge for BoxError {
+    fn judge(&self) -> Vec<Judged<'_>> {
+        match self.downcast_ref::<TaskError>() {
+            Some(error) => error.judge(),
+            None => vec![(row_of(&**self), &**self)],
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.downcast_ref::<TaskError>().and_then(TaskError::cause)
+    }
+}
+
+impl<E: 'static> ExitError for TaskError<E> {}
+
+impl ExitError for BoxError {}
+
+impl<E: 'static> From<Result<(), TaskError<E>>> for Exit {
+    fn from(result: Result<(), TaskError<E>>) -> Self {
+        ExitPolicy::strict().exit(result)
+    }
+}
+
+impl From<Result<(), BoxError>> for Exit {
+    fn from(result: Result<(), BoxError>) -> Self {
+        ExitPolicy::strict().exit(result)
+    }
+}
+
+impl From<u8> for SignalStatus {
+    fn from(code: u8) -> Self {
+        Self::Fixed(code)
+    }
+}
+
+impl Default for ExitPolicy {
+    fn default() -> Self {
+        Self::strict()
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        self.leave();
+        ExitCode::from(self.status)
+    }
+}
+
+/// What is written to stderr; empty when all went well.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.report)
+    }
+}
+
+impl fmt::Display for SignalStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(code) => write!(f, "{code}"),
+            Self::Plus128 => f.write_str("128 + n"),
+        }
+    }
+}
+
+impl fmt::Display for ExitPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: [(&str, &dyn fmt::Display); 9] = [
+            ("done", &self.done),
+            ("signal", &self.signal),
+            ("failed", &self.failed),
+            ("panicked", &self.panicked),
+            ("ended early", &self.ended_early),
+            ("aborted", &self.aborted),
+            ("timed out", &self.timed_out),
+            ("timed out after a signal", &self.timed_out_after_signal),
+            ("second signal", &self.second_signal),
+        ];
+        for (index, (row, status)) in rows.into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{row} {status}")?;
+        }
+        if self.code_from.is_some() {
+            f.write_str(", an error's own code first")?;
+        }
+        if self.reraise {
+            f.write_str(", dies of the signal after a clean drain")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! A child process that plays a role, and the parent's conversation with it.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process;
+use std::process::ChildStderr;
+use std::process::ChildStdin;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+
+use rustix::process::Pid;
+use rustix::process::Signal;
+use rustix::process::kill_process;
+
+/// The variable that makes this binary a child.
+pub(crate) const ROLE: &str = "TASKGROUP_TEST_ROLE";
+
+/// A running child. It says what it does in lines on its stdout; a read is the only wait there is.
+pub(crate) struct Child {
+    process: process::Child,
+    stdin: ChildStdin,
+    /// The other end of a stderr that was full from the start.
+    _unread: Option<UnixStream>,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: Option<BufReader<ChildStderr>>,
+}
+
+impl Child {
+    pub(crate) fn start(role: &str) -> Self {
+        Self::start_with(role, Stdio::piped(), None)
+    }
+
+    /// Starts a child whose stderr takes not one byte, because nobody reads what is in it.
+    pub(crate) fn start_with_full_stderr(role: &str) -> Self {
+        let (unread, stderr) = UnixStream::pair().unwrap();
+        stderr.set_nonblocking(true).unwrap();
+        while (&stderr).write(&[b'x'; 4096]).is_ok() {}
+        while (&stderr).write(b"x").is_ok() {}
+        stderr.set_nonblocking(false).unwrap();
+        Self::start_with(role, OwnedFd::from(stderr).into(), Some(unread))
+    }
+
+    fn start_with(role: &str, stderr: Stdio, unread: Option<UnixStream>) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .env(ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        Self {
+            stdin: process.stdin.take().unwrap(),
+            stdout: process.stdout.take().map(BufReader::new),
+            stderr: process.stderr.take().map(BufReader::new),
+            _unread: unread,
+            process,
+        }
+    }
+
+    /// Waits until the child has said `line`.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, line: &str) -> &mut Self {
+        assert_eq!(self.line(), line);
+        self
+    }
+
+    /// Waits for the child's next line.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        next_line(self.stdout.as_mut().unwrap())
+    }
+
+    /// Waits for a line on stderr that contains `part`, and returns it.
+    #[track_caller]
+    pub(crate) fn expect_logged(&mut self, part: &str) -> String {
+        loop {
+            let line = next_line(self.stderr.as_mut().unwrap());
+            assert!(!line.is_empty(), "stderr ended without {part:?}");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, signal: Signal) -> &mut Self {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).unwrap();
+        self
+    }
+
+    /// Writes a line that the child waits for.
+    pub(crate) fn tell(&mut self, line: &str) -> &mut Self {
+        writeln!(self.stdin, "{line}").unwrap();
+        self
+    }
+
+    pub(crate) fn close_stdout_and_stderr(&mut self) -> &mut Self {
+        self.stdout = None;
+        self.close_stderr()
+    }
+
+    pub(crate) fn close_stderr(&mut self) -> &mut Self {
+        self.stderr = None;
+        self
+    }
+
+    /// Waits until the child is gone. Its stdin stays open, so it does not end for want of input.
+    pub(crate) fn status(&mut self) -> ExitStatus {
+        self.process.wait().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_code(&mut self, code: i32) -> &mut Self {
+        let status = self.status();
+        assert_eq!(status.code(), Some(code), "{status}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_killed_by(&mut self, signal: Signal) {
+        let status = self.status();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+    }
+
+    /// Returns all of what is left on stderr.
+    pub(crate) fn rest_of_stderr(&mut self) -> String {
+        std::io::read_to_string(self.stderr.as_mut().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Child {
+    /// A failed test leaves no child behind.
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn next_line(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}

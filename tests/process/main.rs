@@ -1,0 +1,28 @@
+//! Real child processes: signals and exit statuses. Unix only.
+//!
+//! This binary runs itself again with a role in its environment, so `main` is both the runner of
+//! the tests and the `main` of each child. libtest cannot do that, hence `harness = false`.
+
+#[cfg(unix)]
+mod child;
+#[cfg(unix)]
+mod ends;
+#[cfg(unix)]
+mod exit;
+#[cfg(unix)]
+mod roles;
+#[cfg(unix)]
+mod runner;
+#[cfg(unix)]
+mod signals;
+
+#[cfg(unix)]
+fn main() -> taskgroup::Exit {
+    match std::env::var(child::ROLE) {
+        Ok(role) => roles::play(&role),
+        Err(_) => runner::run(&[exit::TESTS, signals::TESTS]),
+    }
+}
+
+#[cfg(not(unix))]
+fn main() {}

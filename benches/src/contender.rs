@@ -31,7 +31,8 @@ words! {
         RawSpawn = "spawn-and-join",
         /// `JoinSet`, tasks on a shared token.
         JoinSet = "JoinSet",
-        /// `JoinSet` with a clone of the token in every task: the errgroup people write by hand.
+        /// `JoinSet` with a clone of the token in every task and the first error kept: the errgroup
+        /// that people write by hand.
         JoinSetToken = "JoinSet+token",
         /// `TaskTracker` with a clone of the token in every task.
         TaskTracker = "TaskTracker+token",
@@ -191,12 +192,15 @@ async fn join_set(work: Work, tasks: usize) {
 
 async fn join_set_token(work: Work, tasks: usize) {
     let parent = CancellationToken::new();
-    let mut set = JoinSet::new();
+    let mut set: JoinSet<Result<(), BoxError>> = JoinSet::new();
     match work {
         Work::Ready => {
             for _ in 0..tasks {
                 let token = parent.clone();
-                set.spawn(async move { drop(token) });
+                set.spawn(async move {
+                    drop(token);
+                    Ok(())
+                });
             }
         }
         Work::Yield => {
@@ -205,21 +209,33 @@ async fn join_set_token(work: Work, tasks: usize) {
                 set.spawn(async move {
                     yield_now().await;
                     drop(token);
+                    Ok(())
                 });
             }
         }
         Work::Parked => {
             for _ in 0..tasks {
                 let token = parent.clone();
-                set.spawn(async move { token.cancelled().await });
+                set.spawn(async move {
+                    token.cancelled().await;
+                    Ok(())
+                });
             }
             all_polled().await;
             parent.cancel();
         }
     }
+    let mut first = None;
     while let Some(joined) = set.join_next().await {
-        assert!(joined.is_ok());
+        let error: BoxError = match joined {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error,
+            Err(error) => error.into(),
+        };
+        parent.cancel();
+        first.get_or_insert(error);
     }
+    assert!(first.is_none());
 }
 
 async fn task_tracker(work: Work, tasks: usize) {

@@ -43,6 +43,7 @@ impl Origin<'_> {
 }
 
 impl<E> Hub<E> {
+    #[inline]
     pub(super) fn new(shared: Shared<E>) -> Self {
         let shared = Arc::new(shared);
         Self {

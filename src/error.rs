@@ -125,10 +125,6 @@ impl<E> TaskError<E> {
         }))
     }
 
-    pub(crate) fn label(&self) -> &Label {
-        &self.0.label
-    }
-
     pub(crate) fn suppress(&mut self, later: Vec<Self>) {
         self.0.suppressed = later;
     }

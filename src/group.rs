@@ -38,6 +38,7 @@ pub use self::spawner::Spawner;
 pub use self::task::Task;
 
 use self::hub::{Hub, Origin};
+use self::record::first_of;
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
@@ -526,15 +527,19 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Ends the group after its owner was found alone.
     fn finish(&mut self) -> Result<(), TaskError<E>> {
         self.over = true;
-        let outcome = self.take_outcome();
-        self.hub.shared.over();
-        outcome
+        self.take_outcome()
     }
 
     fn take_outcome(&self) -> Result<(), TaskError<E>> {
         let attached = std::mem::take(&mut *self.attached.lock());
         drop(attached);
-        let outcome = self.hub.shared.take_failure().map_or(Ok(()), Err);
+        let outcome = match first_of(self.hub.take_failures()) {
+            Some(mut error) => {
+                error.set_cause(self.cause());
+                Err(error)
+            }
+            None => Ok(()),
+        };
         self.hub.shared.log_end(outcome.is_ok());
         outcome
     }
@@ -618,17 +623,20 @@ impl<E> TaskGroup<E> {
 
     /// Makes a group below this one.
     ///
-    /// - Its token is a child of this group's: cancelling flows down, and its
-    ///   [`cause`](Self::cause) reads through.
-    /// - Completion flows up: this group's `wait` waits for the child's tasks, and until the child
-    ///   itself has been waited for or dropped.
-    /// - Failures flow up as the one who waits for the child passes them on, with `?`. A failure
-    ///   that nobody took is this group's failure when the child is dropped.
+    /// - Cancelling flows down: the child's token is a child of this group's, and its
+    ///   [`cause`](Self::cause) reads through. Cancelling the child leaves this group alone.
+    /// - Completion flows up: a task of the child is a member of this group too, so `wait` waits for
+    ///   it. When that has returned, the child is closed as well.
+    /// - Failures flow up: a failure in the child cancels this group at once. The error itself goes
+    ///   to whoever waits first, for the child or for this group.
     /// - Aborting flows down: a shutdown of this group that runs out of time, or its drop, aborts
-    ///   the child's tasks too.
+    ///   the child's tasks too. A shutdown of the child alone that runs out of time is told to its
+    ///   caller alone.
     /// - Names become paths: `orders/http/accept`.
     ///
-    /// In a closed group the child is born closed and cancelled.
+    /// In a closed group the child is born closed and cancelled. For a part whose failures are to stay
+    /// its own, run a group in a task of this one, with this group's token as its
+    /// [parent](Builder::parent).
     ///
     /// # Examples
     ///
@@ -637,12 +645,8 @@ impl<E> TaskGroup<E> {
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let mut group = TaskGroup::builder().name("orders").build()?;
-    /// let mut http = group.child("http");
-    /// group.spawn(async move {
-    ///     http.task("accept").spawn(async { Err::<(), _>("no descriptors".into()) });
-    ///     http.wait().await?;
-    ///     Ok(())
-    /// });
+    /// let http = group.child("http");
+    /// http.task("accept").spawn(async { Err::<(), _>("no descriptors".into()) });
     /// let error = group.wait().await.unwrap_err();
     /// assert!(error.to_string().contains("task `orders/http/accept`"));
     /// # Ok::<_, taskgroup::BoxError>(())
@@ -738,7 +742,8 @@ impl<E> Drop for TaskGroup<E> {
         if shared.latch.shares() > 1 {
             self.hub.abort();
         }
-        shared.leave();
+        shared.latch.leave();
+        shared.orphan();
     }
 }
 

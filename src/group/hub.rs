@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
 use super::member::{BlockingMember, Member, Queued};
+use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat};
 use super::shared::Shared;
 use super::slots::Slot;
@@ -21,7 +22,9 @@ use crate::running::{Running, RunningTask};
 pub(super) struct Hub<E> {
     pub(super) shared: Arc<Shared<E>>,
     classes: Classes<E>,
-    children: Lock<Vec<Weak<Hub<E>>>>,
+    /// The groups below. They are held until they are over, with or without an owner: a thread of a
+    /// dropped child can still be running, and must be named.
+    children: Lock<Vec<Arc<Hub<E>>>>,
 }
 
 /// Who is being spawned: the place, and the name if there is one.
@@ -61,25 +64,46 @@ impl<E> Hub<E> {
     }
 
     fn adopt(&self, child: &Arc<Self>) {
-        {
+        let gone = {
             let mut children = self.children.lock();
-            if children.len() == children.capacity() {
-                children.retain(|child| child.strong_count() > 0);
-            }
-            children.push(Arc::downgrade(child));
-        }
+            let gone = if children.len() == children.capacity() {
+                let (gone, present) = children.drain(..).partition(|child| child.is_over());
+                *children = present;
+                gone
+            } else {
+                Vec::new()
+            };
+            children.push(Arc::clone(child));
+            gone
+        };
+        drop(gone);
         // An abort that ran before the push did not see the child.
         if self.shared.wakers.is_aborted() {
             child.abort();
         }
     }
 
+    /// Whether the owner and all members are gone.
+    fn is_over(&self) -> bool {
+        self.shared.latch.shares() == 0
+    }
+
     fn children(&self) -> Vec<Arc<Self>> {
-        self.children
-            .lock()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect()
+        self.children.lock().clone()
+    }
+
+    /// Takes the failures of this group, and those of the groups below that nobody has taken.
+    pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
+        let mut failures = Vec::new();
+        // A failure below has cancelled this group too.
+        if self.shared.is_cancelled() {
+            for child in self.children() {
+                failures.append(&mut child.take_failures());
+            }
+        }
+        // Last, as a child that is being dropped hands its failures up.
+        failures.append(&mut self.shared.take_failures());
+        failures
     }
 
     /// Aborts every task of the group and of the groups below it, without waiting.
@@ -93,7 +117,7 @@ impl<E> Hub<E> {
     pub(super) fn running(&self) -> Running {
         let mut running = Running::default();
         // The last member leaves the group a moment before it leaves its class.
-        if self.shared.latch.shares() == 0 {
+        if self.is_over() {
             return running;
         }
         running.append(self.shared.running_named());

@@ -174,7 +174,7 @@ impl<E> Seat<E> {
     /// Takes a place in the group, or returns `None` if it is closed.
     #[inline]
     pub(super) fn take(class: &Arc<Class<E>>) -> Option<Self> {
-        if !class.shared.latch.enter() {
+        if !class.shared.enter() {
             class.shared.leave();
             return None;
         }
@@ -190,7 +190,7 @@ impl<E> Seat<E> {
         kind: Kind,
         essential: bool,
     ) -> Option<Self> {
-        if !shared.latch.enter() {
+        if !shared.enter() {
             shared.leave();
             return None;
         }

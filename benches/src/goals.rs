@@ -76,14 +76,24 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
             "× floor",
             ratio(Work::Ready, floor),
         ),
-        Goal::new("", 0.70, "× JoinSet", ratio(Work::Ready, join_set)),
+        Goal::new(
+            "ready task, instructions",
+            0.70,
+            "× JoinSet",
+            ratio(Work::Ready, join_set),
+        ),
         Goal::new(
             "task that yields, instructions",
             1.16,
             "× floor",
             ratio(Work::Yield, floor),
         ),
-        Goal::new("", 0.82, "× JoinSet", ratio(Work::Yield, join_set)),
+        Goal::new(
+            "task that yields, instructions",
+            0.82,
+            "× JoinSet",
+            ratio(Work::Yield, join_set),
+        ),
         Goal::new(
             "parked, then cancelled, instructions",
             1.13,
@@ -121,8 +131,18 @@ pub fn timed(timed: &Timed) -> Vec<Goal> {
     for (runtime, tasks, _, rounds) in &timed.rounds {
         let figure = format!("wall, ready, {tasks} tasks, {runtime}");
         let ratio = |to| rounds.ratio(Contender::Group, to);
-        goals.push(Goal::new(figure, 1.15, "× floor", ratio(Contender::Floor)));
-        goals.push(Goal::new("", 0.60, "× JoinSet", ratio(Contender::JoinSet)));
+        goals.push(Goal::new(
+            figure.clone(),
+            1.15,
+            "× floor",
+            ratio(Contender::Floor),
+        ));
+        goals.push(Goal::new(
+            figure,
+            0.60,
+            "× JoinSet",
+            ratio(Contender::JoinSet),
+        ));
     }
     goals
 }

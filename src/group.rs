@@ -88,7 +88,6 @@ use crate::error::View;
 /// # });
 /// ```
 pub struct TaskGroup<E = BoxError> {
-    spawner: Spawner<E>,
     hub: Arc<Hub<E>>,
     /// Whether the owner's share of the latch has been given back.
     over: bool,
@@ -530,18 +529,21 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.take_outcome()
     }
 
-    fn take_outcome(&self) -> Result<(), TaskError<E>> {
-        let attached = std::mem::take(&mut *self.attached.lock());
-        drop(attached);
-        let outcome = match first_of(self.hub.take_failures()) {
+    fn take_outcome(&mut self) -> Result<(), TaskError<E>> {
+        self.attached.get_mut().clear();
+        // No failure without a cancel.
+        let Some(cause) = self.cause() else {
+            return Ok(());
+        };
+        let failure = first_of(self.hub.take_failures());
+        self.hub.shared.log_end(&cause, failure.is_none());
+        match failure {
             Some(mut error) => {
-                error.set_cause(self.cause());
+                error.set_cause(cause);
                 Err(error)
             }
             None => Ok(()),
-        };
-        self.hub.shared.log_end(outcome.is_ok());
-        outcome
+        }
     }
 
     /// Cancels the group, and makes it a failure if tasks are running, after `deadline` from now.
@@ -568,9 +570,7 @@ impl<E> TaskGroup<E> {
     }
 
     fn from_hub(hub: Arc<Hub<E>>) -> Self {
-        let spawner = Spawner::new(Arc::clone(&hub));
         Self {
-            spawner,
             hub,
             over: false,
             attached: Lock::default(),
@@ -606,7 +606,7 @@ impl<E> TaskGroup<E> {
     /// Returns a handle for spawning into the group from elsewhere.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
-        self.spawner.clone()
+        Spawner::new(Arc::clone(&self.hub))
     }
 
     /// Names a task that is about to be spawned.
@@ -663,7 +663,7 @@ impl<E> TaskGroup<E> {
     /// That is no failure: `wait` returns `Ok` if the tasks end well. A second call does nothing, as
     /// the first cause wins.
     pub fn cancel(&self) {
-        self.spawner.cancel();
+        self.hub.shared.cancel(Cause::Requested(None));
     }
 
     /// Cancels the group as [`cancel`](Self::cancel) does, and says why.
@@ -672,13 +672,14 @@ impl<E> TaskGroup<E> {
     ///
     /// See [`Cause`].
     pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
-        self.spawner.cancel_because(reason);
+        let cause = Cause::Requested(Some(reason.into()));
+        self.hub.shared.cancel(cause);
     }
 
     /// Returns whether the group was cancelled, for whatever cause.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.spawner.is_cancelled()
+        self.hub.shared.is_cancelled()
     }
 
     /// Returns why the group was cancelled; `None` if it was not.
@@ -686,7 +687,7 @@ impl<E> TaskGroup<E> {
     /// The first cause wins. A group cancelled through its parent shows the parent's cause.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.spawner.cause()
+        self.hub.shared.cause()
     }
 
     /// Closes the group: from now on spawning is refused. Tasks that run are not touched.
@@ -699,7 +700,7 @@ impl<E> TaskGroup<E> {
     /// Returns whether the group takes no more tasks.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.spawner.is_closed()
+        self.hub.shared.latch.is_closed()
     }
 
     /// Returns who is alive in this group and in the groups below it.

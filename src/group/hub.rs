@@ -95,11 +95,8 @@ impl<E> Hub<E> {
     /// Takes the failures of this group, and those of the groups below that nobody has taken.
     pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
         let mut failures = Vec::new();
-        // A failure below has cancelled this group too.
-        if self.shared.is_cancelled() {
-            for child in self.children() {
-                failures.append(&mut child.take_failures());
-            }
+        for child in self.children() {
+            failures.append(&mut child.take_failures());
         }
         // Last, as a child that is being dropped hands its failures up.
         failures.append(&mut self.shared.take_failures());

@@ -232,11 +232,7 @@ impl<E> Shared<E> {
     }
 
     /// Says what followed the cancellation; loudly only if a signal asked for it.
-    pub(super) fn log_end(&self, ok: bool) {
-        if !self.is_cancelled() {
-            return;
-        }
-        let Some(cause) = self.cause() else { return };
+    pub(super) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         log::guarded(|| {

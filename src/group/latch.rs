@@ -51,7 +51,7 @@ impl Latch {
     pub(super) fn leave(&self) {
         let before = self.state.fetch_sub(ONE, Ordering::Release);
         // Two shares, and somebody waits.
-        if before & !CLOSED == 2 * ONE | WAITED {
+        if before & !CLOSED == (2 * ONE) | WAITED {
             self.alone.notify_one();
         }
     }

@@ -10,7 +10,10 @@
 //!    entry lifts it again, for a moment.
 //! 3. `CLOSED` is never taken back.
 
-use super::sync::{AtomicUsize, Notify, Ordering};
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use super::sync::{AtomicUsize, Lock, Ordering};
 
 const CLOSED: usize = 1;
 /// Somebody waits to be alone; only then is it worth telling.
@@ -20,7 +23,8 @@ const ONE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Latch {
     state: AtomicUsize,
-    alone: Notify,
+    /// There is one owner, so there is one who waits; a `Notify` keeps a list and costs more.
+    waiter: Lock<Option<Waker>>,
 }
 
 impl Latch {
@@ -28,7 +32,7 @@ impl Latch {
     pub(super) fn new() -> Self {
         Self {
             state: AtomicUsize::new(ONE),
-            alone: Notify::new(),
+            waiter: Lock::default(),
         }
     }
 
@@ -52,7 +56,15 @@ impl Latch {
         let before = self.state.fetch_sub(ONE, Ordering::Release);
         // Two shares, and somebody waits.
         if before & !CLOSED == (2 * ONE) | WAITED {
-            self.alone.notify_one();
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        let waiter = self.waiter.lock().take();
+        if let Some(waiter) = waiter {
+            waiter.wake();
         }
     }
 
@@ -74,13 +86,25 @@ impl Latch {
     /// Called only while the owner has its share. Dropping the future changes nothing.
     ///
     /// No wake-up is lost: `WAITED` is set before the count is looked at, in the same word. A member
-    /// that left before is seen in the count; one that leaves after sees the flag and leaves a
-    /// permit in the `Notify`, which keeps it until it is asked for.
+    /// that left before is seen in the count. One that leaves after sees the flag and takes the lock:
+    /// after the waker is there, and wakes it; or before, and then it is seen in the count when
+    /// that is looked at again.
     pub(super) async fn alone(&self) {
         let _waiting = Waiting::new(self);
-        while !self.close_if_alone() {
-            self.alone.notified().await;
+        poll_fn(|cx| self.poll_alone(cx)).await;
+    }
+
+    fn poll_alone(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.close_if_alone() {
+            return Poll::Ready(());
         }
+        let before = self.waiter.lock().replace(cx.waker().clone());
+        // A waker is code of the user: it is dropped outside the lock.
+        drop(before);
+        if self.close_if_alone() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 
     fn close_if_alone(&self) -> bool {
@@ -104,5 +128,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.state.fetch_and(!WAITED, Ordering::AcqRel);
+        let waiter = self.0.waiter.lock().take();
+        drop(waiter);
     }
 }

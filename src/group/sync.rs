@@ -3,7 +3,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-pub(super) use tokio::sync::Notify;
 
 /// A mutex whose poison is ignored.
 ///

@@ -1,35 +1,45 @@
-//! A `Notify` that keeps no permit for a waiter who is not there yet.
+//! A flag that is not there to be seen: who waits is not known to wait.
 
 mod sync {
-    pub(super) use crate::sync::AtomicUsize;
     pub(super) use crate::sync::Lock;
     pub(super) use crate::sync::Ordering;
 
     #[derive(Debug)]
-    pub(super) struct Notify(Lock<Option<std::task::Waker>>);
+    pub(super) struct AtomicUsize(loom::sync::atomic::AtomicUsize);
 
-    impl Notify {
-        pub(super) fn new() -> Self {
-            Self(Lock::default())
+    impl AtomicUsize {
+        pub(super) fn new(value: usize) -> Self {
+            Self(loom::sync::atomic::AtomicUsize::new(value))
         }
 
-        pub(super) fn notify_one(&self) {
-            let waiter = self.0.lock().take();
-            if let Some(waiter) = waiter {
-                waiter.wake();
-            }
+        pub(super) fn load(&self, order: Ordering) -> usize {
+            self.0.load(order)
         }
 
-        pub(super) async fn notified(&self) {
-            let mut waited = false;
-            std::future::poll_fn(|cx| {
-                if std::mem::replace(&mut waited, true) {
-                    return std::task::Poll::Ready(());
-                }
-                *self.0.lock() = Some(cx.waker().clone());
-                std::task::Poll::Pending
-            })
-            .await;
+        pub(super) fn fetch_add(&self, value: usize, order: Ordering) -> usize {
+            self.0.fetch_add(value, order)
+        }
+
+        pub(super) fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
+            self.0.fetch_sub(value, order)
+        }
+
+        /// Forgets what it was told.
+        pub(super) fn fetch_or(&self, _: usize, order: Ordering) -> usize {
+            self.0.fetch_or(0, order)
+        }
+
+        pub(super) fn fetch_and(&self, value: usize, order: Ordering) -> usize {
+            self.0.fetch_and(value, order)
+        }
+
+        pub(super) fn fetch_update(
+            &self,
+            set: Ordering,
+            fetch: Ordering,
+            update: impl FnMut(usize) -> Option<usize>,
+        ) -> Result<usize, usize> {
+            self.0.fetch_update(set, fetch, update)
         }
     }
 }
@@ -40,7 +50,7 @@ mod latch;
 
 #[test]
 #[should_panic(expected = "the wake-up is lost")]
-fn without_the_permit_a_wake_up_is_lost() {
+fn without_the_flag_a_wake_up_is_lost() {
     crate::harness::model(|| {
         let latch = loom::sync::Arc::new(latch::Latch::new());
         assert!(latch.enter());

@@ -3,7 +3,7 @@
 use loom::sync::atomic::Ordering;
 
 mod sync {
-    pub(super) use crate::sync::Notify;
+    pub(super) use crate::sync::Lock;
     pub(super) use crate::sync::Ordering;
 
     #[derive(Debug)]

@@ -65,12 +65,20 @@ mod running;
 mod error;
 mod group;
 mod on_cancel;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod stop;
+// The gate makes the reports; without it nobody does.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg_attr(not(test), allow(dead_code))]
+mod drain;
 mod sidecar;
 #[cfg(feature = "signal")]
 mod signals;
 mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
 pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
@@ -83,6 +91,8 @@ pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
 pub use crate::signals::Signals;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::stop::{DeadlinePassed, Stop};
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -21,6 +21,7 @@
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
 //! | make a server a member | [`Sidecar`] |
+//! | tell the load balancer | [`Readiness`] |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
 //!
@@ -65,6 +66,7 @@ mod running;
 mod error;
 mod group;
 mod on_cancel;
+mod readiness;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
 // The gate makes the reports; without it nobody does.
@@ -86,6 +88,7 @@ pub use crate::group::{
 };
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
+pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;

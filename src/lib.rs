@@ -71,9 +71,13 @@ mod readiness;
 mod stop;
 // The gate makes the reports; without it nobody does.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(not(test), allow(dead_code))]
+#[cfg_attr(not(any(test, feature = "axum")), allow(dead_code))]
 mod drain;
 mod sidecar;
+#[cfg(feature = "axum")]
+mod gate;
+#[cfg(feature = "axum")]
+pub mod axum;
 #[cfg(feature = "signal")]
 mod signals;
 mod exit;

@@ -125,16 +125,12 @@ impl<E> TaskError<E> {
         }))
     }
 
-    pub(crate) fn label(&self) -> &Label {
-        &self.0.label
-    }
-
     pub(crate) fn suppress(&mut self, later: Vec<Self>) {
         self.0.suppressed = later;
     }
 
-    pub(crate) fn set_cause(&mut self, cause: Option<Cause>) {
-        self.0.cause = cause;
+    pub(crate) fn set_cause(&mut self, cause: Cause) {
+        self.0.cause = Some(cause);
     }
 
     /// Notes who was still there after the abort, in the part that tells of the timeout.

@@ -38,6 +38,7 @@ pub use self::spawner::Spawner;
 pub use self::task::Task;
 
 use self::hub::{Hub, Origin};
+use self::record::first_of;
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
@@ -87,7 +88,6 @@ use crate::error::View;
 /// # });
 /// ```
 pub struct TaskGroup<E = BoxError> {
-    spawner: Spawner<E>,
     hub: Arc<Hub<E>>,
     /// Whether the owner's share of the latch has been given back.
     over: bool,
@@ -526,17 +526,24 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Ends the group after its owner was found alone.
     fn finish(&mut self) -> Result<(), TaskError<E>> {
         self.over = true;
-        let outcome = self.take_outcome();
-        self.hub.shared.over();
-        outcome
+        self.take_outcome()
     }
 
-    fn take_outcome(&self) -> Result<(), TaskError<E>> {
-        let attached = std::mem::take(&mut *self.attached.lock());
-        drop(attached);
-        let outcome = self.hub.shared.take_failure().map_or(Ok(()), Err);
-        self.hub.shared.log_end(outcome.is_ok());
-        outcome
+    fn take_outcome(&mut self) -> Result<(), TaskError<E>> {
+        self.attached.get_mut().clear();
+        // No failure without a cancel.
+        let Some(cause) = self.cause() else {
+            return Ok(());
+        };
+        let failure = first_of(self.hub.take_failures());
+        self.hub.shared.log_end(&cause, failure.is_none());
+        match failure {
+            Some(mut error) => {
+                error.set_cause(cause);
+                Err(error)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Cancels the group, and makes it a failure if tasks are running, after `deadline` from now.
@@ -563,9 +570,7 @@ impl<E> TaskGroup<E> {
     }
 
     fn from_hub(hub: Arc<Hub<E>>) -> Self {
-        let spawner = Spawner::new(Arc::clone(&hub));
         Self {
-            spawner,
             hub,
             over: false,
             attached: Lock::default(),
@@ -601,7 +606,7 @@ impl<E> TaskGroup<E> {
     /// Returns a handle for spawning into the group from elsewhere.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
-        self.spawner.clone()
+        Spawner::new(Arc::clone(&self.hub))
     }
 
     /// Names a task that is about to be spawned.
@@ -618,17 +623,20 @@ impl<E> TaskGroup<E> {
 
     /// Makes a group below this one.
     ///
-    /// - Its token is a child of this group's: cancelling flows down, and its
-    ///   [`cause`](Self::cause) reads through.
-    /// - Completion flows up: this group's `wait` waits for the child's tasks, and until the child
-    ///   itself has been waited for or dropped.
-    /// - Failures flow up as the one who waits for the child passes them on, with `?`. A failure
-    ///   that nobody took is this group's failure when the child is dropped.
+    /// - Cancelling flows down: the child's token is a child of this group's, and its
+    ///   [`cause`](Self::cause) reads through. Cancelling the child leaves this group alone.
+    /// - Completion flows up: a task of the child is a member of this group too, so `wait` waits for
+    ///   it. When that has returned, the child is closed as well.
+    /// - Failures flow up: a failure in the child cancels this group at once. The error itself goes
+    ///   to whoever waits first, for the child or for this group.
     /// - Aborting flows down: a shutdown of this group that runs out of time, or its drop, aborts
-    ///   the child's tasks too.
+    ///   the child's tasks too. A shutdown of the child alone that runs out of time is told to its
+    ///   caller alone.
     /// - Names become paths: `orders/http/accept`.
     ///
-    /// In a closed group the child is born closed and cancelled.
+    /// In a closed group the child is born closed and cancelled. For a part whose failures are to stay
+    /// its own, run a group in a task of this one, with this group's token as its
+    /// [parent](Builder::parent).
     ///
     /// # Examples
     ///
@@ -637,12 +645,8 @@ impl<E> TaskGroup<E> {
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let mut group = TaskGroup::builder().name("orders").build()?;
-    /// let mut http = group.child("http");
-    /// group.spawn(async move {
-    ///     http.task("accept").spawn(async { Err::<(), _>("no descriptors".into()) });
-    ///     http.wait().await?;
-    ///     Ok(())
-    /// });
+    /// let http = group.child("http");
+    /// http.task("accept").spawn(async { Err::<(), _>("no descriptors".into()) });
     /// let error = group.wait().await.unwrap_err();
     /// assert!(error.to_string().contains("task `orders/http/accept`"));
     /// # Ok::<_, taskgroup::BoxError>(())
@@ -659,7 +663,7 @@ impl<E> TaskGroup<E> {
     /// That is no failure: `wait` returns `Ok` if the tasks end well. A second call does nothing, as
     /// the first cause wins.
     pub fn cancel(&self) {
-        self.spawner.cancel();
+        self.hub.shared.cancel(Cause::Requested(None));
     }
 
     /// Cancels the group as [`cancel`](Self::cancel) does, and says why.
@@ -668,13 +672,14 @@ impl<E> TaskGroup<E> {
     ///
     /// See [`Cause`].
     pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
-        self.spawner.cancel_because(reason);
+        let cause = Cause::Requested(Some(reason.into()));
+        self.hub.shared.cancel(cause);
     }
 
     /// Returns whether the group was cancelled, for whatever cause.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.spawner.is_cancelled()
+        self.hub.shared.is_cancelled()
     }
 
     /// Returns why the group was cancelled; `None` if it was not.
@@ -682,7 +687,7 @@ impl<E> TaskGroup<E> {
     /// The first cause wins. A group cancelled through its parent shows the parent's cause.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.spawner.cause()
+        self.hub.shared.cause()
     }
 
     /// Closes the group: from now on spawning is refused. Tasks that run are not touched.
@@ -695,7 +700,7 @@ impl<E> TaskGroup<E> {
     /// Returns whether the group takes no more tasks.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.spawner.is_closed()
+        self.hub.shared.latch.is_closed()
     }
 
     /// Returns who is alive in this group and in the groups below it.
@@ -738,7 +743,8 @@ impl<E> Drop for TaskGroup<E> {
         if shared.latch.shares() > 1 {
             self.hub.abort();
         }
-        shared.leave();
+        shared.latch.leave();
+        shared.orphan();
     }
 }
 

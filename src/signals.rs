@@ -62,6 +62,9 @@ use self::windows as engine;
 ///
 /// Signals that come at the same instant may count as one, as with any signal.
 ///
+/// Whoever sends a signal twice forces, also by mistake: GNU `timeout` signals its child and then the
+/// child's whole group, unless it is called with `--foreground`.
+///
 /// A watched signal is not handed back to the system when the value is dropped: from then on it is
 /// ignored.
 ///

@@ -3,7 +3,6 @@
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
-use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
@@ -16,7 +15,7 @@ use crate::latch::Latch;
 fn member(latch: &Arc<Latch>) -> thread::JoinHandle<()> {
     assert!(latch.enter());
     let latch = Arc::clone(latch);
-    thread::spawn(move || assert!(!latch.leave(), "the owner is still there"))
+    thread::spawn(move || latch.leave())
 }
 
 #[test]
@@ -73,7 +72,7 @@ fn what_a_member_did_is_seen_after_the_wait() {
             let (latch, done) = (Arc::clone(&latch), Arc::clone(&done));
             move || {
                 done.store(true, Relaxed);
-                assert!(!latch.leave());
+                latch.leave();
             }
         });
         block_on(latch.alone());
@@ -108,7 +107,7 @@ fn a_spawn_that_races_with_the_end_of_the_wait_is_waited_for_or_refused() {
         // Whoever was let in before the wait returned has left by then, and nobody gets in after.
         let done_at_return = done.load(SeqCst);
         assert!(!latch.enter(), "closing is one-way");
-        let _ = latch.leave();
+        latch.leave();
         member.join().unwrap();
         spawner.join().unwrap();
         assert_eq!(accepted.load(SeqCst), done_at_return);
@@ -124,123 +123,96 @@ fn a_spawn_that_races_with_close_is_waited_for_or_refused() {
             let latch = Arc::clone(&latch);
             move || {
                 let _ = latch.enter();
-                let _ = latch.leave();
+                latch.leave();
             }
         });
         latch.close();
         block_on(latch.alone());
 
         assert!(!latch.enter(), "closing is one-way");
-        let _ = latch.leave();
+        latch.leave();
         spawner.join().unwrap();
         assert_eq!(latch.shares(), 0);
     });
 }
 
-/// How a group holds a share of its parent's latch: as in the crate's `group/shared.rs`, without
-/// what has no part in the race.
+/// A group below another: as in the crate's `group/shared.rs`, without what has no part in the race.
 struct Group {
     latch: Latch,
-    parent: Arc<Latch>,
-    seated: AtomicBool,
-    given_up: AtomicUsize,
+    parent: Latch,
 }
 
 impl Group {
-    fn below(parent: &Arc<Latch>) -> Arc<Self> {
-        assert!(parent.enter());
+    fn new() -> Arc<Self> {
         Arc::new(Self {
             latch: Latch::new(),
-            parent: Arc::clone(parent),
-            seated: AtomicBool::new(true),
-            given_up: AtomicUsize::new(0),
+            parent: Latch::new(),
         })
     }
 
+    fn enter(&self) -> bool {
+        let entered = self.latch.enter();
+        self.parent.enter() && entered
+    }
+
     fn leave(&self) {
-        if self.latch.leave() {
-            self.over();
-        }
-    }
-
-    fn over(&self) {
-        if self.seated.swap(false, SeqCst) {
-            self.given_up.fetch_add(1, SeqCst);
-            let _ = self.parent.leave();
-        }
+        self.latch.leave();
+        self.parent.leave();
     }
 }
 
 #[test]
-fn a_nested_group_gives_up_its_parents_share_once_when_owner_and_members_are_gone() {
+fn a_member_of_a_nested_group_is_waited_for_by_both() {
     model(|| {
-        let parent = Arc::new(Latch::new());
-        let child = Group::below(&parent);
-        assert!(child.latch.enter());
+        let group = Group::new();
+        assert!(group.enter());
         let member = thread::spawn({
-            let child = Arc::clone(&child);
-            move || child.leave()
+            let group = Arc::clone(&group);
+            move || group.leave()
         });
-        let owner = thread::spawn({
-            let child = Arc::clone(&child);
+        let above = thread::spawn({
+            let group = Arc::clone(&group);
             move || {
-                child.latch.close();
-                child.leave();
+                block_on(group.parent.alone());
+                assert!(group.latch.shares() <= 1, "the member has left below");
             }
         });
-        block_on(parent.alone());
+        block_on(group.latch.alone());
 
-        assert_eq!(child.latch.shares(), 0);
-        assert_eq!(child.given_up.load(SeqCst), 1);
         member.join().unwrap();
-        owner.join().unwrap();
+        above.join().unwrap();
+        assert_eq!(group.latch.shares(), 0);
+        assert_eq!(group.parent.shares(), 0);
     });
 }
 
 #[test]
-fn a_nested_group_that_is_waited_for_gives_up_its_parents_share() {
+fn a_spawn_below_that_races_with_the_end_of_the_wait_above_is_waited_for_or_refused() {
     model(|| {
-        let parent = Arc::new(Latch::new());
-        let child = Group::below(&parent);
-        assert!(child.latch.enter());
-        let member = thread::spawn({
-            let child = Arc::clone(&child);
-            move || child.leave()
-        });
-        let owner = thread::spawn({
-            let child = Arc::clone(&child);
-            move || {
-                block_on(child.latch.alone());
-                child.over();
-            }
-        });
-        block_on(parent.alone());
-
-        assert_eq!(child.given_up.load(SeqCst), 1);
-        member.join().unwrap();
-        owner.join().unwrap();
-    });
-}
-
-#[test]
-fn a_spawn_refused_by_a_nested_group_gives_up_nothing_twice() {
-    model(|| {
-        let parent = Arc::new(Latch::new());
-        let child = Group::below(&parent);
+        let group = Group::new();
+        let (accepted, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let spawner = thread::spawn({
-            let child = Arc::clone(&child);
+            let (group, accepted, done) =
+                (Arc::clone(&group), Arc::clone(&accepted), Arc::clone(&done));
             move || {
-                let _ = child.latch.enter();
-                child.leave();
+                if group.enter() {
+                    accepted.store(true, SeqCst);
+                    done.store(true, SeqCst);
+                }
+                group.leave();
             }
         });
-        child.latch.close();
-        child.leave();
-        block_on(parent.alone());
+        block_on(group.parent.alone());
 
+        let done_at_return = done.load(SeqCst);
+        assert!(!group.enter(), "the group above is closed");
+        group.leave();
         spawner.join().unwrap();
-        assert_eq!(child.latch.shares(), 0);
-        assert_eq!(child.given_up.load(SeqCst), 1);
-        assert_eq!(parent.shares(), 0);
+        assert_eq!(accepted.load(SeqCst), done_at_return);
+        assert_eq!(group.latch.shares(), 1, "the owner below is still there");
+        assert_eq!(group.parent.shares(), 0);
     });
 }

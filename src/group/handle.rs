@@ -52,6 +52,8 @@ enum Inner<T> {
 /// An error or a panic itself is not in here: it is the group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
+// A word, as it is moved on every return of a task: moving a byte of a word takes more.
+#[repr(usize)]
 pub enum JoinError {
     /// The task returned an error.
     #[error("the task failed")]

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
 use super::member::{BlockingMember, Member, Queued};
+use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat};
 use super::shared::Shared;
 use super::slots::Slot;
@@ -21,7 +22,9 @@ use crate::running::{Running, RunningTask};
 pub(super) struct Hub<E> {
     pub(super) shared: Arc<Shared<E>>,
     classes: Classes<E>,
-    children: Lock<Vec<Weak<Hub<E>>>>,
+    /// The groups below. They are held until they are over, with or without an owner: a thread of a
+    /// dropped child can still be running, and must be named.
+    children: Lock<Vec<Arc<Hub<E>>>>,
 }
 
 /// Who is being spawned: the place, and the name if there is one.
@@ -43,6 +46,7 @@ impl Origin<'_> {
 }
 
 impl<E> Hub<E> {
+    #[inline]
     pub(super) fn new(shared: Shared<E>) -> Self {
         let shared = Arc::new(shared);
         Self {
@@ -60,25 +64,43 @@ impl<E> Hub<E> {
     }
 
     fn adopt(&self, child: &Arc<Self>) {
-        {
+        let gone = {
             let mut children = self.children.lock();
-            if children.len() == children.capacity() {
-                children.retain(|child| child.strong_count() > 0);
-            }
-            children.push(Arc::downgrade(child));
-        }
+            let gone = if children.len() == children.capacity() {
+                let (gone, present) = children.drain(..).partition(|child| child.is_over());
+                *children = present;
+                gone
+            } else {
+                Vec::new()
+            };
+            children.push(Arc::clone(child));
+            gone
+        };
+        drop(gone);
         // An abort that ran before the push did not see the child.
         if self.shared.wakers.is_aborted() {
             child.abort();
         }
     }
 
+    /// Whether the owner and all members are gone.
+    fn is_over(&self) -> bool {
+        self.shared.latch.shares() == 0
+    }
+
     fn children(&self) -> Vec<Arc<Self>> {
-        self.children
-            .lock()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect()
+        self.children.lock().clone()
+    }
+
+    /// Takes the failures of this group, and those of the groups below that nobody has taken.
+    pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
+        let mut failures = Vec::new();
+        for child in self.children() {
+            failures.append(&mut child.take_failures());
+        }
+        // Last, as a child that is being dropped hands its failures up.
+        failures.append(&mut self.shared.take_failures());
+        failures
     }
 
     /// Aborts every task of the group and of the groups below it, without waiting.
@@ -92,7 +114,7 @@ impl<E> Hub<E> {
     pub(super) fn running(&self) -> Running {
         let mut running = Running::default();
         // The last member leaves the group a moment before it leaves its class.
-        if self.shared.latch.shares() == 0 {
+        if self.is_over() {
             return running;
         }
         running.append(self.shared.running_named());
@@ -108,6 +130,8 @@ impl<E> Hub<E> {
         running
     }
 
+    // Always, so that an unnamed spawn does not carry an origin and a seat around in memory.
+    #[inline(always)]
     fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
         match origin.name {
             None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),
@@ -130,8 +154,17 @@ impl<E: Send + 'static> Hub<E> {
         TaskHandle::new(if self.try_take_slot(&mut seat) {
             tokio::spawn(Member::new(future, seat))
         } else {
-            tokio::spawn(self.queued(Member::new(future, seat)))
+            self.spawn_queued(future, seat)
         })
+    }
+
+    #[inline(never)]
+    fn spawn_queued<F, T>(&self, future: F, seat: Seat<E>) -> JoinHandle<Result<T, JoinError>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        tokio::spawn(self.queued(Member::new(future, seat)))
     }
 
     pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
@@ -162,7 +195,8 @@ impl<E: Send + 'static> Hub<E> {
             return Err(SpawnError::closed(future));
         };
         if !self.try_take_slot(&mut seat) {
-            seat.set_ended();
+            seat.marks.set_ended();
+            seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
@@ -187,7 +221,7 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return Err(SpawnError::closed(future));
         };
-        seat.hold(slot);
+        seat.marks.hold(slot);
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
     }
 
@@ -208,10 +242,10 @@ impl<E: Send + 'static> Hub<E> {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
                 let Some(slot) = shared.slots.take(shared.token()).await else {
-                    member.seat().set_ended();
+                    member.marks().set_ended();
                     return Err(JoinError::Refused);
                 };
-                member.seat().hold(slot);
+                member.marks().hold(slot);
                 start_blocking(member)
                     .await
                     .unwrap_or(Err(JoinError::Aborted))
@@ -221,7 +255,7 @@ impl<E: Send + 'static> Hub<E> {
 
     fn try_take_slot(&self, seat: &mut Seat<E>) -> bool {
         let slot = self.shared.slots.try_take();
-        slot.map(|slot| seat.hold(slot)).is_some()
+        slot.map(|slot| seat.marks.hold(slot)).is_some()
     }
 
     fn queued<F>(&self, member: Member<F, E>) -> Queued<F, E> {

@@ -6,8 +6,8 @@
 //!    with one answer. A spawn that races with the end of a wait is counted before the door closes,
 //!    or it finds the door closed; there is no third way.
 //! 2. The owner holds one share of the count from the start until its wait has returned or it is
-//!    dropped. So the count reaches zero once in earnest: when the owner is gone and so are all
-//!    members. What must happen then may happen again, harmlessly, after a refused entry.
+//!    dropped. So the count is zero when the owner is gone and all members are, and only a refused
+//!    entry lifts it again, for a moment.
 //! 3. `CLOSED` is never taken back.
 
 use super::sync::{AtomicUsize, Notify, Ordering};
@@ -37,23 +37,22 @@ impl Latch {
     /// Relaxed is enough: entering publishes nothing, and closing against entering is decided by
     /// the order of changes to this one word (invariant 1). `tokio_util`'s `TaskTracker` does the
     /// same. One addition, undone on refusal, is cheaper than a loop of compare-and-swap.
+    #[inline]
     #[must_use = "a refused entry must leave"]
     pub(super) fn enter(&self) -> bool {
         self.state.fetch_add(ONE, Ordering::Relaxed) & CLOSED == 0
     }
 
-    /// Gives a share back and returns whether it was the last.
+    /// Gives a share back.
     ///
-    /// Release, so that all a member did is seen by the one who finds the count down (its partner
-    /// is the acquire in `close_if_alone`); acquire, so that the last one sees it too.
-    #[must_use = "the last one must tell the group above"]
-    pub(super) fn leave(&self) -> bool {
-        let before = self.state.fetch_sub(ONE, Ordering::AcqRel);
-        let left = before / ONE - 1;
-        if left == 1 && before & WAITED != 0 {
+    /// Release, so that all a member did is seen by the one who finds the count down; its partner is
+    /// the acquire in `close_if_alone`.
+    #[inline]
+    pub(super) fn leave(&self) {
+        let before = self.state.fetch_sub(ONE, Ordering::Release);
+        if before / ONE == 2 && before & WAITED != 0 {
             self.alone.notify_one();
         }
-        left == 0
     }
 
     pub(super) fn close(&self) {

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::JoinError;
-use super::seat::Seat;
+use super::seat::{Class, Marks, Seat};
 use crate::error::Failure;
 use crate::panic::Panic;
 
@@ -16,27 +17,52 @@ pin_project! {
     /// A task: the user's future, then its seat.
     ///
     /// An `async` block in its place would store the future twice. The future is dropped before the
-    /// seat, here and in no other place, so that a task is over when nothing of it is left.
+    /// seat is left, here and in no other place, so that a task is over when nothing of it is left.
     pub(super) struct Member<F, E> {
         #[pin]
-        future: Option<F>,
-        seat: Seat<E>,
+        body: Body<F>,
+        class: Arc<Class<E>>,
     }
 
     impl<F, E> PinnedDrop for Member<F, E> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let future = &mut this.future;
-            this.seat.release(|| future.set(None));
+            if let BodyParts::Alive { marks, .. } = this.body.as_mut().project() {
+                let mut marks = *marks;
+                let body = &mut this.body;
+                this.class.release(&mut marks, || body.set(Body::Over));
+                this.class.leave(marks);
+            }
         }
     }
 }
 
+pin_project! {
+    /// The seat's marks lie here, so that the tag can hide in one of them: an `Option` of the future
+    /// would need 8 bytes of its own, and Tokio rounds the memory of a task up to 128.
+    #[project = BodyParts]
+    enum Body<F> {
+        Alive {
+            #[pin]
+            future: F,
+            marks: Marks,
+        },
+        Over,
+    }
+}
+
 impl<F, E> Member<F, E> {
-    pub(super) fn new(future: F, seat: Seat<E>) -> Self {
+    pub(super) fn new(future: F, Seat { class, marks }: Seat<E>) -> Self {
         Self {
-            future: Some(future),
-            seat,
+            body: Body::Alive { future, marks },
+            class,
+        }
+    }
+
+    fn marks(self: Pin<&mut Self>) -> Option<&mut Marks> {
+        match self.project().body.project() {
+            BodyParts::Alive { marks, .. } => Some(marks),
+            BodyParts::Over => None,
         }
     }
 }
@@ -49,32 +75,37 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let seat = this.seat;
-        let Some(future) = this.future.as_pin_mut() else {
+        let class = this.class;
+        let BodyParts::Alive { future, marks } = this.body.project() else {
             return Poll::Ready(Err(JoinError::Aborted));
         };
-        if seat.is_aborted() {
-            seat.set_ended();
+        if class.is_aborted() {
+            marks.set_ended();
             return Poll::Ready(Err(JoinError::Aborted));
         }
         // Whatever the result, tokio drops this future next, and with it the user's.
-        match Panic::catch(|| future.poll(cx)) {
-            Ok(Poll::Pending) if seat.park(cx.waker()) => {
-                seat.set_ended();
-                Poll::Ready(Err(JoinError::Aborted))
+        let poll = match Panic::catch(|| future.poll(cx)) {
+            Ok(poll) => poll,
+            Err(panic) => {
+                class.fail(marks, Failure::Panicked(panic));
+                return Poll::Ready(Err(JoinError::Panicked));
             }
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => {
-                seat.returned();
+        };
+        match poll {
+            Poll::Pending => {
+                if class.park(marks, cx.waker()) {
+                    marks.set_ended();
+                    return Poll::Ready(Err(JoinError::Aborted));
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok(value)) => {
+                class.returned(marks);
                 Poll::Ready(Ok(value))
             }
-            Ok(Poll::Ready(Err(error))) => {
-                seat.fail(Failure::Failed(error));
+            Poll::Ready(Err(error)) => {
+                class.fail(marks, Failure::Failed(error));
                 Poll::Ready(Err(JoinError::Failed))
-            }
-            Err(panic) => {
-                seat.fail(Failure::Panicked(panic));
-                Poll::Ready(Err(JoinError::Panicked))
             }
         }
     }
@@ -113,12 +144,14 @@ where
         if let Some(admission) = this.admission {
             let admitted = std::task::ready!(admission.as_mut().poll(cx));
             *this.admission = None;
-            let seat = this.member.as_mut().project().seat;
+            let Some(marks) = this.member.as_mut().marks() else {
+                return Poll::Ready(Err(JoinError::Refused));
+            };
             if !admitted {
-                seat.set_ended();
+                marks.set_ended();
                 return Poll::Ready(Err(JoinError::Refused));
             }
-            seat.hold_kept_slot();
+            marks.hold_kept_slot();
         }
         this.member.poll(cx)
     }
@@ -138,30 +171,31 @@ impl<F, E> BlockingMember<F, E> {
         }
     }
 
-    pub(super) fn seat(&mut self) -> &mut Seat<E> {
-        &mut self.seat
+    pub(super) fn marks(&mut self) -> &mut Marks {
+        &mut self.seat.marks
     }
 
     pub(super) fn run<T>(mut self) -> Result<T, JoinError>
     where
         F: FnOnce(&CancellationToken) -> Result<T, E>,
     {
-        let Some(closure) = self.closure.take_if(|_| !self.seat.is_aborted()) else {
-            self.seat.set_ended();
+        let Seat { class, marks } = &mut self.seat;
+        let Some(closure) = self.closure.take_if(|_| !class.is_aborted()) else {
+            marks.set_ended();
             return Err(JoinError::Aborted);
         };
-        let token = self.seat.shared().token().clone();
+        let token = class.shared().token().clone();
         match Panic::catch(|| closure(&token)) {
             Ok(Ok(value)) => {
-                self.seat.returned();
+                class.returned(marks);
                 Ok(value)
             }
             Ok(Err(error)) => {
-                self.seat.fail(Failure::Failed(error));
+                class.fail(marks, Failure::Failed(error));
                 Err(JoinError::Failed)
             }
             Err(panic) => {
-                self.seat.fail(Failure::Panicked(panic));
+                class.fail(marks, Failure::Panicked(panic));
                 Err(JoinError::Panicked)
             }
         }
@@ -171,7 +205,9 @@ impl<F, E> BlockingMember<F, E> {
 /// The closure of a thread pool that shuts down is dropped without having run.
 impl<F, E> Drop for BlockingMember<F, E> {
     fn drop(&mut self) {
+        let Seat { class, marks } = &mut self.seat;
         let closure = self.closure.take();
-        self.seat.release(|| drop(closure));
+        class.release(marks, || drop(closure));
+        class.leave(*marks);
     }
 }

@@ -89,7 +89,22 @@ impl<E> Classes<E> {
         }
     }
 
+    #[inline]
     pub(super) fn get(
+        &self,
+        shared: &Arc<Shared<E>>,
+        place: &'static Location<'static>,
+        kind: Kind,
+    ) -> &Arc<Class<E>> {
+        match self.buckets[bucket(place)].get() {
+            Some(class) if class.is(place, kind) => class,
+            _ => self.find_or_add(shared, place, kind),
+        }
+    }
+
+    /// Out of line: most chains have one class.
+    #[inline(never)]
+    fn find_or_add(
         &self,
         shared: &Arc<Shared<E>>,
         place: &'static Location<'static>,
@@ -125,34 +140,49 @@ fn bucket(place: &'static Location<'static>) -> usize {
     (ptr::from_ref(place).addr() >> 3) % BUCKETS
 }
 
-/// A member's share of its group. Dropping it is how a member ends, whatever ended it.
+/// A member's share of its group: it must [`leave`](Class::leave) when the member has ended,
+/// whatever ended it, and after everything the member owns has been dropped.
 ///
-/// It must be dropped after everything the member owns. It is kept at 16 bytes: Tokio rounds the
-/// memory of a task up to 128 bytes, and a larger seat would cost more tasks another 128.
+/// It is kept at 16 bytes: Tokio rounds the memory of a task up to 128 bytes, and a larger seat
+/// would cost more tasks another 128.
+#[must_use = "the group waits until the seat has been left"]
 pub(super) struct Seat<E> {
-    class: Arc<Class<E>>,
+    pub(super) class: Arc<Class<E>>,
+    pub(super) marks: Marks,
+}
+
+/// What a member has taken besides its seat, and whether it has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
     waker: Key,
     has_slot: bool,
     has_ended: bool,
 }
 
 impl<E> Seat<E> {
+    fn new(class: Arc<Class<E>>) -> Self {
+        Self {
+            class,
+            marks: Marks {
+                waker: Key::NONE,
+                has_slot: false,
+                has_ended: false,
+            },
+        }
+    }
+
     /// Takes a place in the group, or returns `None` if it is closed.
+    #[inline]
     pub(super) fn take(class: &Arc<Class<E>>) -> Option<Self> {
-        if !class.shared.latch.enter() {
+        if !class.shared.enter() {
             class.shared.leave();
             return None;
         }
-        let class = Arc::clone(class);
-        Some(Self {
-            class,
-            waker: Key::NONE,
-            has_slot: false,
-            has_ended: false,
-        })
+        Some(Self::new(Arc::clone(class)))
     }
 
     /// Takes a place for a member with a name of its own.
+    #[inline(never)]
     pub(super) fn take_named(
         shared: &Arc<Shared<E>>,
         name: &str,
@@ -160,7 +190,7 @@ impl<E> Seat<E> {
         kind: Kind,
         essential: bool,
     ) -> Option<Self> {
-        if !shared.latch.enter() {
+        if !shared.enter() {
             shared.leave();
             return None;
         }
@@ -172,95 +202,101 @@ impl<E> Seat<E> {
             essential,
         });
         let shared = Arc::clone(shared);
-        let class = Arc::new(Class {
+        Some(Self::new(Arc::new(Class {
             shared,
             place,
             kind,
             named,
             next: OnceLock::new(),
-        });
-        Some(Self {
-            class,
-            waker: Key::NONE,
-            has_slot: false,
-            has_ended: false,
-        })
+        })))
     }
+}
 
-    pub(super) fn shared(&self) -> &Arc<Shared<E>> {
-        &self.class.shared
-    }
-
+impl Marks {
     /// Holds a slot of a limited group, which is freed when the member ends.
+    #[inline]
     pub(super) fn hold(&mut self, slot: Slot<'_>) {
-        slot.keep();
-        self.hold_kept_slot();
+        self.has_slot = slot.keep();
     }
 
+    #[inline]
     pub(super) fn hold_kept_slot(&mut self) {
         self.has_slot = true;
     }
 
+    /// Notes that the member has ended as it should, without a failure.
+    #[inline]
+    pub(super) fn set_ended(&mut self) {
+        self.has_ended = true;
+    }
+}
+
+/// What happens to a member of this class, whose marks are given.
+impl<E> Class<E> {
+    pub(super) fn shared(&self) -> &Arc<Shared<E>> {
+        &self.shared
+    }
+
     pub(super) fn is_aborted(&self) -> bool {
-        self.class.shared.wakers.is_aborted()
+        self.shared.wakers.is_aborted()
     }
 
     /// Makes an abort wake this task, and returns whether there has been an abort already.
     ///
     /// A task's waker is the same for all its life, so once is enough. That holds because we spawn
     /// the task: nobody can move its future elsewhere.
-    pub(super) fn park(&mut self, waker: &Waker) -> bool {
-        if self.waker == Key::NONE {
-            self.waker = self.class.shared.wakers.insert(waker.clone());
+    pub(super) fn park(&self, marks: &mut Marks, waker: &Waker) -> bool {
+        if marks.waker == Key::NONE {
+            marks.waker = self.shared.wakers.insert(waker.clone());
             return self.is_aborted();
         }
         false
     }
 
-    /// Notes that the member has ended as it should, without a failure.
-    pub(super) fn set_ended(&mut self) {
-        self.has_ended = true;
-    }
-
     /// Notes that the member returned `Ok`; an essential one must not before the cancel.
-    pub(super) fn returned(&mut self) {
-        self.has_ended = true;
-        if self.class.is_essential() && !self.class.shared.is_cancelled() {
-            self.fail(Failure::EndedEarly);
+    pub(super) fn returned(&self, marks: &mut Marks) {
+        marks.has_ended = true;
+        if self.is_essential() && !self.shared.is_cancelled() {
+            self.fail(marks, Failure::EndedEarly);
         }
     }
 
     #[cold]
-    pub(super) fn fail(&mut self, failure: Failure<E>) {
-        self.has_ended = true;
-        self.class.shared.fail(&self.class.label(), failure);
+    pub(super) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
+        marks.has_ended = true;
+        self.shared.fail(&self.label(), failure);
     }
 
     /// Drops what the member owns; a destructor that panics is a failure like any panic.
-    pub(super) fn release(&mut self, owned: impl FnOnce()) {
+    pub(super) fn release(&self, marks: &mut Marks, owned: impl FnOnce()) {
         if let Err(panic) = Panic::catch(owned) {
-            self.fail(Failure::Panicked(panic));
+            self.fail(marks, Failure::Panicked(panic));
         }
     }
-}
 
-/// Afterwards the group counts one member less; nothing of the member is left.
-impl<E> Drop for Seat<E> {
-    fn drop(&mut self) {
-        let shared = &self.class.shared;
-        if !self.has_ended && !shared.is_cancelled() {
-            shared.fail(&self.class.label(), Failure::Aborted);
+    /// Gives the seat up. Afterwards the group counts one member less; nothing of it is left.
+    pub(super) fn leave(&self, marks: Marks) {
+        if !marks.has_ended {
+            self.abandon();
         }
-        if self.waker != Key::NONE {
-            shared.wakers.remove(self.waker);
+        if marks.waker != Key::NONE {
+            self.shared.wakers.remove(marks.waker);
         }
-        if self.has_slot {
-            shared.slots.free();
+        if marks.has_slot {
+            self.shared.slots.free();
         }
-        if let Some(named) = &self.class.named {
-            shared.unregister(named.id);
+        if let Some(named) = &self.named {
+            self.shared.unregister(named.id);
         }
-        shared.leave();
+        self.shared.leave();
+    }
+
+    /// Records that a member was dropped with its work undone, unless it had to be.
+    #[cold]
+    fn abandon(&self) {
+        if !self.shared.is_cancelled() {
+            self.shared.fail(&self.label(), Failure::Aborted);
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::latch::Latch;
-use super::record::Record;
+use super::record::{Record, Recorded};
 use super::slots::Slots;
 use super::sync::Lock;
 use super::wakers::Wakers;
@@ -27,6 +27,7 @@ use crate::running::{Running, RunningTask};
 ///    token can read them.
 /// 2. No code of a user runs under the locks: no destructor, no waker, no `Display`.
 /// 3. Under the record's lock only the token is looked at. `named` is locked alone.
+/// 4. A member of a group is a member of every group above it: each has a share for it in its latch.
 pub(super) struct Shared<E> {
     pub(super) latch: Latch,
     pub(super) wakers: Wakers,
@@ -37,8 +38,6 @@ pub(super) struct Shared<E> {
     named: Lock<BTreeMap<u64, Named>>,
     next_id: AtomicU64,
     parent: Option<Arc<Shared<E>>>,
-    /// Whether this group has a share of its parent's latch: while it has an owner or members.
-    seated: AtomicBool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
@@ -74,6 +73,8 @@ impl<E> Plan<E> {
 }
 
 impl<E> Shared<E> {
+    // Inlined, like the others that make a group, so that it is built where it stays.
+    #[inline]
     pub(super) fn new(plan: Plan<E>) -> Self {
         Self::below(None, plan)
     }
@@ -90,16 +91,14 @@ impl<E> Shared<E> {
                 place,
             },
         );
-        if self.latch.enter() {
-            child.seated.store(true, Ordering::Relaxed);
-        } else {
-            self.leave();
+        if self.latch.is_closed() {
             child.latch.close();
             child.token().cancel();
         }
         child
     }
 
+    #[inline]
     fn below(parent: Option<Arc<Shared<E>>>, plan: Plan<E>) -> Self {
         Self {
             latch: Latch::new(),
@@ -110,7 +109,6 @@ impl<E> Shared<E> {
             named: Lock::default(),
             next_id: AtomicU64::new(1),
             parent,
-            seated: AtomicBool::new(false),
             path: plan.path,
             place: plan.place,
             view: plan.view,
@@ -162,7 +160,15 @@ impl<E> Shared<E> {
 
     /// Cancels for this cause, and returns whether it was the first.
     pub(super) fn cancel(&self, cause: Cause) -> bool {
-        self.stop(cause, None)
+        let first = {
+            let mut record = self.record.lock();
+            // Whoever fired the token without us came first: its cause is read through.
+            !self.token_fired() && record.set_cause(cause)
+        };
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
+        first
     }
 
     /// Records how a member failed, then cancels.
@@ -176,10 +182,8 @@ impl<E> Shared<E> {
         // `Display` is code of the user: it may panic, and it must not run under the lock.
         let message = Panic::catch(|| error.to_string())
             .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
-        self.stop(
-            Cause::Failed(FailedTask::new(label, panicked, &message)),
-            Some(error),
-        );
+        let cause = Cause::Failed(FailedTask::new(label, panicked, &message));
+        self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
         let name = label.name();
         log::guarded(|| {
@@ -192,36 +196,43 @@ impl<E> Shared<E> {
     }
 
     /// Records a failure of the group as a whole, with a cause of its own.
+    ///
+    /// The groups above are not cancelled: it is told to the one who shuts this group down, who may
+    /// want the rest to go on.
     pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) {
         let error = TaskError::new(self.label(), failure, self.view);
         log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
-        self.stop(cause, Some(error));
+        self.record.lock().keep(vec![Recorded::now(error)]);
+        self.cancel(cause);
     }
 
-    fn stop(&self, cause: Cause, failure: Option<TaskError<E>>) -> bool {
-        let first = {
-            let mut record = self.record.lock();
-            record.extend(failure);
-            // Whoever fired the token without us came first: its cause is read through.
-            !self.token_fired() && record.set_cause(cause)
-        };
-        if let Some(token) = self.token.get() {
-            token.cancel();
+    /// Keeps the failures here, or in the first group above that has an owner, and cancels this group
+    /// and all those above it.
+    fn stop_for(&self, cause: &Cause, mut failures: Vec<Recorded<E>>) {
+        let mut next = Some(self);
+        while let Some(group) = next {
+            failures = group.record.lock().keep(failures);
+            group.cancel(cause.clone());
+            next = group.parent.as_deref();
         }
-        first
     }
 
-    pub(super) fn take_failure(&self) -> Option<TaskError<E>> {
-        let mut failure = self.record.lock().take();
-        if let Some(error) = &mut failure {
-            error.set_cause(self.cause());
+    pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
+        self.record.lock().take()
+    }
+
+    /// Hands failures that nobody has taken to the group above, now and from now on.
+    pub(super) fn orphan(&self) {
+        let mut failures = self.record.lock().orphan();
+        let mut next = self.parent.as_deref();
+        while let (Some(group), false) = (next, failures.is_empty()) {
+            failures = group.record.lock().keep(failures);
+            next = group.parent.as_deref();
         }
-        failure
     }
 
     /// Says what followed the cancellation; loudly only if a signal asked for it.
-    pub(super) fn log_end(&self, ok: bool) {
-        let Some(cause) = self.cause() else { return };
+    pub(super) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         log::guarded(|| {
@@ -233,32 +244,23 @@ impl<E> Shared<E> {
         });
     }
 
-    /// Gives a share of the latch back; the last one ends the group for the group above it.
-    pub(super) fn leave(&self) {
-        if self.latch.leave() {
-            self.over();
-        }
+    /// Takes a share of the latch, here and in every group above. The caller must
+    /// [`leave`](Self::leave) in either case.
+    #[inline]
+    #[must_use = "a refused entry must leave"]
+    pub(super) fn enter(&self) -> bool {
+        let entered = self.latch.enter();
+        // All shares are taken, whatever the answers, so that all can be given back.
+        self.parent.as_ref().is_none_or(|parent| parent.enter()) && entered
     }
 
-    /// Called when owner and members are gone, perhaps more than once.
-    ///
-    /// A failure that nobody has taken goes up to the parent; then the place there is given up.
-    pub(super) fn over(&self) {
-        let Some(parent) = &self.parent else { return };
-        if self.seated.swap(false, Ordering::AcqRel) {
-            if let Some(error) = self.take_failure() {
-                parent.adopt(error);
-            }
+    /// Gives the shares back, here first: whoever waits above waits longer.
+    #[inline]
+    pub(super) fn leave(&self) {
+        self.latch.leave();
+        if let Some(parent) = &self.parent {
             parent.leave();
         }
-    }
-
-    fn adopt(&self, error: TaskError<E>) {
-        let panicked = error.is_panicked();
-        let message = Panic::catch(|| error.to_string())
-            .unwrap_or_else(|_| "an error whose message panicked".to_owned());
-        let cause = FailedTask::new(error.label(), panicked, &message);
-        self.stop(Cause::Failed(cause), Some(error));
     }
 
     pub(super) fn register(&self, label: Label, blocking: bool) -> u64 {
@@ -272,6 +274,7 @@ impl<E> Shared<E> {
         id
     }
 
+    #[inline(never)]
     pub(super) fn unregister(&self, id: u64) {
         let named = self.named.lock().remove(&id);
         drop(named);

@@ -18,6 +18,7 @@ impl Slots {
     }
 
     /// Takes a slot if one is free and nobody waits for it.
+    #[inline]
     pub(super) fn try_take(&self) -> Option<Slot<'_>> {
         match &self.0 {
             None => Some(Slot(None)),
@@ -36,6 +37,7 @@ impl Slots {
     }
 
     /// Gives back a slot that was kept.
+    #[inline]
     pub(super) fn free(&self) {
         if let Some(slots) = &self.0 {
             slots.add_permits(1);
@@ -44,10 +46,9 @@ impl Slots {
 }
 
 impl Slot<'_> {
-    /// Takes the slot for good; [`Slots::free`] gives it back.
-    pub(super) fn keep(self) {
-        if let Some(permit) = self.0 {
-            permit.forget();
-        }
+    /// Takes the slot for good and returns whether [`Slots::free`] must give it back.
+    #[inline]
+    pub(super) fn keep(self) -> bool {
+        self.0.map(SemaphorePermit::forget).is_some()
     }
 }

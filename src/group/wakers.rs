@@ -36,12 +36,28 @@ pub(super) struct Wakers {
 #[repr(align(64))]
 struct Shard(Lock<Places>);
 
-/// A slab of 16 bytes a task: the free places are kept apart, so that a place needs no tag.
-#[derive(Debug, Default)]
+/// A slab of 16 bytes a task.
+#[derive(Debug)]
 struct Places {
-    wakers: Vec<Option<Waker>>,
-    free: Vec<u32>,
+    places: Vec<Place>,
+    /// The first of the free places.
+    free: u32,
+    taken: usize,
 }
+
+/// As large as a waker: the tag is a null where the waker's table of functions is never null.
+#[derive(Debug)]
+enum Place {
+    Taken(Waker),
+    /// Names the next free place, or is [`WOKEN`].
+    Empty(u32),
+}
+
+/// The end of the list of free places.
+const NOWHERE: u32 = u32::MAX;
+
+/// What is left of a waker that was woken; the place is still its task's.
+const WOKEN: u32 = u32::MAX - 1;
 
 /// The place of one waker: its shard in the lowest bits, its index above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +77,12 @@ impl Wakers {
     }
 
     pub(super) fn remove(&self, Key(key): Key) {
-        let waker = self.shard(key % SHARDS).lock().remove(key / SHARDS);
-        drop(waker);
+        let place = self.shard(key % SHARDS).lock().remove(key / SHARDS);
+        drop(place);
     }
 
     /// Relaxed is enough: a task that reads too early has not registered yet, or is woken.
+    #[inline]
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Relaxed)
     }
@@ -95,28 +112,56 @@ impl Places {
         reason = "memory ends long before 2^30 tasks"
     )]
     fn insert(&mut self, waker: Waker) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.wakers[index as usize] = Some(waker);
-            return index;
+        self.taken += 1;
+        let taken = Place::Taken(waker);
+        let index = self.free;
+        let Some(place) = self.places.get_mut(index as usize) else {
+            self.places.push(taken);
+            return (self.places.len() - 1) as u32;
+        };
+        if let Place::Empty(next) = std::mem::replace(place, taken) {
+            self.free = next;
         }
-        self.wakers.push(Some(waker));
-        (self.wakers.len() - 1) as u32
+        index
     }
 
-    fn remove(&mut self, index: u32) -> Option<Waker> {
-        let waker = self.wakers[index as usize].take();
-        self.free.push(index);
-        if self.free.len() == self.wakers.len() {
-            self.free.clear();
-            self.wakers.clear();
-            self.free.shrink_to(KEPT);
-            self.wakers.shrink_to(KEPT);
+    fn remove(&mut self, index: u32) -> Place {
+        let empty = Place::Empty(self.free);
+        let place = std::mem::replace(&mut self.places[index as usize], empty);
+        self.free = index;
+        self.taken -= 1;
+        if self.taken == 0 {
+            self.clear();
         }
-        waker
+        place
+    }
+
+    /// Forgets the free places, in the order of which the next ones would come.
+    fn clear(&mut self) {
+        self.places.clear();
+        self.places.shrink_to(KEPT);
+        self.free = NOWHERE;
     }
 
     fn take_all(&mut self) -> Vec<Waker> {
-        self.wakers.iter_mut().filter_map(Option::take).collect()
+        let wakers = self.places.iter_mut().filter_map(|place| match place {
+            Place::Taken(_) => match std::mem::replace(place, Place::Empty(WOKEN)) {
+                Place::Taken(waker) => Some(waker),
+                Place::Empty(_) => None,
+            },
+            Place::Empty(_) => None,
+        });
+        wakers.collect()
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            places: Vec::new(),
+            free: NOWHERE,
+            taken: 0,
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Invariants:
 //!
-//! 1. Of a terminating set, each signal's actions run in the order: exit if armed, note which one it
-//!    is, arm, wake the thread. Exiting comes before arming, so the first signal never exits; the
-//!    thread is woken last, so that nothing it does can arm the signal that woke it.
+//! 1. Of a terminating set, each signal's actions run in the order: note which one it is, exit if
+//!    armed, arm, wake the thread. Noting is registered first: from the first registration on, the
+//!    system does not end the process any more, and a signal that comes before the others would be
+//!    lost. Exiting comes before arming, so the first signal never exits; the thread is woken last,
+//!    so that nothing it does can arm the signal that woke it.
 //! 2. The first three are never taken back: the second signal works after the listener is gone.
 //! 3. They are registered once for each set, so that listeners made in a loop leave nothing behind.
 
@@ -142,15 +144,15 @@ fn register_one(
         return Ok(());
     };
     let number = watched.signal.number();
-    registered.push(flag::register_conditional_shutdown(
-        i32::from(number),
-        i32::from(status),
-        Arc::clone(armed),
-    )?);
     registered.push(flag::register_usize(
         i32::from(number),
         Arc::clone(came),
         usize::from(number),
+    )?);
+    registered.push(flag::register_conditional_shutdown(
+        i32::from(number),
+        i32::from(status),
+        Arc::clone(armed),
     )?);
     registered.push(flag::register(i32::from(number), Arc::clone(armed))?);
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use taskgroup::{JoinError, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{Alive, hold, on_both};
+use crate::support::{Alive, Bomb, hold, on_both};
 
 #[test]
 fn names_become_paths() {
@@ -45,14 +45,13 @@ async fn a_parent_waits_for_the_tasks_of_its_children() {
 }
 
 #[tokio::test]
-async fn a_parent_waits_until_an_idle_child_is_dropped() {
+async fn an_idle_child_does_not_hold_its_parent_and_is_closed_with_it() {
     let mut group = TaskGroup::new();
-    let child = group.child("child");
-    let mut waiting = tokio_test::task::spawn(group.wait());
-    assert_pending!(waiting.poll());
-    drop(child);
-    assert!(waiting.is_woken());
-    assert_ready!(waiting.poll()).unwrap();
+    let mut child = group.child("child");
+    child.spawn(async { Ok(()) }).await.unwrap();
+    group.wait().await.unwrap();
+    assert_eq!(child.spawn(async { Ok(()) }).await, Err(JoinError::Refused));
+    child.wait().await.unwrap();
 }
 
 #[tokio::test]
@@ -78,42 +77,141 @@ async fn a_spawner_of_a_child_does_not_hold_the_parent() {
 }
 
 #[test]
-fn a_failure_that_was_waited_for_is_passed_on_by_the_one_who_waited() {
+fn a_failure_below_cancels_the_groups_above_at_once() {
     on_both(|| async {
         let mut group = TaskGroup::builder().name("orders").build().unwrap();
-        let mut http = group.child("http");
-        group.task("supervisor").spawn(async move {
-            http.task("accept")
-                .spawn(async { Err::<(), _>("no descriptors".into()) });
-            assert!(http.wait().await.is_err());
-            // Handled here: the parent is not told.
-            Ok(())
-        });
-        group.wait().await.unwrap();
+        let http = group.child("http");
+        let below = http.child("v2");
+        let token = group.token().clone();
+        group.spawn(async move { Ok(token.cancelled().await) });
+        below
+            .task("accept")
+            .spawn(async { Err::<(), _>("no descriptors".into()) });
+        // The children are alive and nobody waits for them: the failure is not lost with them.
+        let error = group.wait().await.unwrap_err();
+        assert_eq!(error.name(), Some("orders/http/v2/accept"));
+        for cancelled in [&group, &http, &below] {
+            let cause = cancelled.cause().unwrap().to_string();
+            assert!(cause.ends_with("failed: no descriptors"), "{cause}");
+        }
     });
 }
 
 #[test]
-fn a_failure_that_nobody_took_is_the_parents() {
+fn a_failure_goes_to_whoever_waits_first() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        let mut child = group.child("child");
+        child.spawn(async { Err::<(), _>("once".into()) });
+        assert!(child.wait().await.is_err());
+        group.wait().await.unwrap();
+        assert!(group.is_cancelled());
+
+        let mut group = TaskGroup::new();
+        let mut child = group.child("child");
+        child.spawn(async { Err::<(), _>("once".into()) });
+        assert!(group.wait().await.is_err());
+        child.wait().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn failures_of_several_groups_are_in_the_order_in_which_they_happened() {
+    let mut group = TaskGroup::new();
+    let (left, right) = (group.child("left"), group.child("right"));
+    for (group, name) in [(&right, "1"), (&group, "2"), (&left, "3"), (&right, "4")] {
+        let failed = group.task(name).spawn(async { Err::<(), _>("x".into()) });
+        failed.await.unwrap_err();
+    }
+    let error = group.wait().await.unwrap_err();
+    let later: Vec<_> = error
+        .suppressed()
+        .iter()
+        .map(|error| error.name().unwrap())
+        .collect();
+    assert_eq!(error.name(), Some("right/1"));
+    assert_eq!(later, ["2", "left/3", "right/4"]);
+}
+
+#[test]
+fn a_failure_of_a_dropped_child_is_its_parents() {
     on_both(|| async {
         let mut group = TaskGroup::builder().name("orders").build().unwrap();
         let child = group.child("http");
-        let failed = child
+        let below = child.child("v2");
+        let failed = below
             .task("accept")
             .spawn(async { Err::<(), _>("no descriptors".into()) });
         failed.await.unwrap_err();
-        assert!(!group.is_cancelled());
+        drop(below);
         drop(child);
         let error = group.wait().await.unwrap_err();
-        assert_eq!(error.name(), Some("orders/http/accept"));
-        assert!(
-            group
-                .cause()
-                .unwrap()
-                .to_string()
-                .contains("no descriptors")
-        );
+        assert_eq!(error.name(), Some("orders/http/v2/accept"));
     });
+}
+
+#[tokio::test]
+async fn a_destructor_that_panics_in_a_dropped_child_is_its_parents_failure() {
+    let mut group = TaskGroup::new();
+    let child = group.child("child");
+    let bomb = Bomb("after the owner has gone");
+    child.spawn(async move {
+        let _bomb = bomb;
+        pending::<Result<(), _>>().await
+    });
+    tokio::task::yield_now().await;
+    drop(child);
+    let error = group.wait().await.unwrap_err();
+    assert!(error.is_panicked(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_of_a_child_that_was_forced_is_told_to_its_caller_alone() {
+    let mut group = TaskGroup::new();
+    let mut child = group.child("child");
+    child.spawn(pending::<Result<(), _>>());
+    let error = child.shutdown(Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.is_timed_out());
+    assert!(!group.is_cancelled());
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn a_thread_of_a_dropped_child_is_waited_for_and_named() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        let child = group.child("child");
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (started, starts) = tokio::sync::oneshot::channel();
+        child.spawn_blocking(move |_| {
+            started.send(()).unwrap();
+            let _ = released.recv();
+            Ok(())
+        });
+        starts.await.unwrap();
+        drop(child);
+        let running = group.running();
+        assert_eq!(running.iter().next().unwrap().group(), Some("child"));
+        let mut wait = tokio_test::task::spawn(group.wait());
+        assert_pending!(wait.poll());
+        drop(wait);
+        release.send(()).unwrap();
+        group.wait().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_group_under_the_token_alone_keeps_its_failures_to_itself() {
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    group.task("supervisor").spawn(async move {
+        let mut part = TaskGroup::builder().parent(&token).build()?;
+        part.spawn(async { Err::<(), _>("handled".into()) });
+        assert!(part.wait().await.is_err());
+        assert!(!token.is_cancelled());
+        Ok(())
+    });
+    group.wait().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

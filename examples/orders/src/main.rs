@@ -44,12 +44,13 @@ fn main() -> Exit {
 }
 
 fn triggers() -> Result<Triggers, BoxError> {
-    Ok(Triggers {
-        stop: Signals::terminate()?,
-        list: cfg!(unix)
-            .then(|| Signals::watch([Signal::User1]))
-            .transpose()?,
-    })
+    let stop = Signals::terminate()?;
+    let list = if cfg!(unix) {
+        Some(Signals::watch([Signal::User1])?)
+    } else {
+        None
+    };
+    Ok(Triggers { stop, list })
 }
 
 fn run(line: CommandLine, triggers: Triggers) -> Result<(), BoxError> {

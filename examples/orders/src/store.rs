@@ -16,6 +16,8 @@ const CONNECTIONS: u32 = 4;
 pub(crate) struct Database {
     options: AnyConnectOptions,
     kind: Kind,
+    /// The URL without its password and parameters, fit for a log.
+    shown: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +62,25 @@ impl FromStr for Database {
             _ => return Err("a database is given as `sqlite:PATH` or `postgres://…`".to_owned()),
         };
         let options = AnyConnectOptions::from_str(&url).map_err(|error| error.to_string())?;
-        Ok(Self { options, kind })
+        let shown = shown(&options, kind, &url);
+        Ok(Self {
+            options,
+            kind,
+            shown,
+        })
     }
+}
+
+fn shown(options: &AnyConnectOptions, kind: Kind, url: &str) -> String {
+    if kind == Kind::Sqlite {
+        // As it was written: a path can be copied from there.
+        return url.split('?').next().unwrap_or_default().to_owned();
+    }
+    let mut url = options.database_url.clone();
+    url.set_query(None);
+    // Refused where a URL has no host, and so no password.
+    let _ = url.set_password(None);
+    url.into()
 }
 
 /// Without this, SQLite opens existing files only.
@@ -73,14 +92,9 @@ fn create_if_missing(url: &str) -> String {
     }
 }
 
-/// The URL without its password and parameters, fit for a log.
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.options.database_url.clone();
-        url.set_query(None);
-        // Refused where a URL has no host, and so no password.
-        let _ = url.set_password(None);
-        f.write_str(url.as_str())
+        f.write_str(&self.shown)
     }
 }
 
@@ -195,15 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn the_printed_url_of_a_file_is_its_path() {
-        assert_eq!(
-            database("sqlite:/data/orders.sqlite").to_string(),
-            "sqlite:/data/orders.sqlite"
-        );
-        assert_eq!(
-            database("sqlite:///data/o.sqlite").to_string(),
-            "sqlite:///data/o.sqlite"
-        );
+    fn the_printed_url_of_a_file_is_its_path_as_it_was_written() {
+        let printed = database("sqlite:/data/my orders.sqlite").to_string();
+        assert_eq!(printed, "sqlite:/data/my orders.sqlite");
+        let printed = database("sqlite:///data/o.sqlite?cache=shared").to_string();
+        assert_eq!(printed, "sqlite:///data/o.sqlite");
     }
 
     #[test]

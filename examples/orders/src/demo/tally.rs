@@ -83,38 +83,65 @@ impl Counts {
     fn sent(&self) -> u64 {
         self.answered() + self.lost + self.in_flight
     }
+
+    /// What went wrong; empty when nothing did.
+    fn complaints(&self) -> impl Iterator<Item = String> {
+        [
+            (self.refused, "were answered with an error"),
+            (
+                self.lost,
+                "were sent, and their connection was closed without an answer",
+            ),
+            (self.in_flight, "are still waiting for an answer"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+    }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "requests  {} sent, {} answered, {} lost",
-            self.sent(),
-            self.answered(),
-            self.lost
-        )?;
+        let (sent, answered, lost) = (self.sent(), self.answered(), self.lost);
+        writeln!(f, "requests  {sent} sent, {answered} answered, {lost} lost")?;
         writeln!(
             f,
             "          {} were in flight at SIGTERM",
             self.in_flight_at_signal
         )?;
-        if self.refused > 0 {
-            writeln!(f, "          {} were answered with an error", self.refused)?;
-        }
-        if self.in_flight > 0 {
-            writeln!(
-                f,
-                "          {} are still waiting for an answer",
-                self.in_flight
-            )?;
-        }
-        if self.lost > 0 {
-            writeln!(
-                f,
-                "          lost ones had arrived, but the server closed the connection unread"
-            )?;
+        for complaint in self.complaints() {
+            writeln!(f, "          {complaint}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_answered_lost_or_in_flight() {
+        let tally = Tally::default();
+        for _ in 0..5 {
+            tally.begin();
+        }
+        assert_eq!(
+            tally.counts().so_far(),
+            "5 requests sent, 5 of them in flight"
+        );
+        tally.signal_is_sent();
+        tally.answered(StatusCode::CREATED);
+        tally.answered(StatusCode::BAD_GATEWAY);
+        tally.lost();
+        tally.never_sent();
+        let report = "\
+requests  4 sent, 2 answered, 1 lost
+          5 were in flight at SIGTERM
+          1 were answered with an error
+          1 were sent, and their connection was closed without an answer
+          1 are still waiting for an answer
+";
+        assert_eq!(tally.counts().to_string(), report);
     }
 }

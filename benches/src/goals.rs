@@ -1,0 +1,103 @@
+//! The goals of the project, and whether the figures meet them.
+
+use crate::contender::Contender;
+use crate::contender::Work;
+use crate::figures::Counted;
+use crate::figures::Timed;
+
+/// An upper bound for one figure.
+#[derive(Debug)]
+pub struct Goal {
+    pub figure: String,
+    pub bound: f64,
+    /// What the bound and the measured value count.
+    pub unit: &'static str,
+    pub measured: f64,
+}
+
+impl Goal {
+    fn new(figure: impl Into<String>, bound: f64, unit: &'static str, measured: f64) -> Self {
+        Self {
+            figure: figure.into(),
+            bound,
+            unit,
+            measured,
+        }
+    }
+
+    pub fn is_met(&self) -> bool {
+        // As printed: two decimals.
+        (self.measured * 100.0).round() <= (self.bound * 100.0).round()
+    }
+
+    /// Whether the goal is missed by more than what another compiler or libc may change.
+    pub fn is_far_off(&self) -> bool {
+        self.measured > self.bound * 1.02
+    }
+}
+
+/// The goals that are counted.
+pub fn counted(counted: &Counted) -> Vec<Goal> {
+    let ratio = |work, to| {
+        let instructions = |contender| counted.executed[&(contender, work)].instructions;
+        instructions(Contender::Group) / instructions(to)
+    };
+    let one_task = |contender| counted.one_task[&contender].instructions;
+    let blocks = counted.allocated[&(Contender::Group, Work::Parked)].blocks;
+    let (floor, join_set) = (Contender::Floor, Contender::JoinSet);
+    vec![
+        Goal::new(
+            "ready task, instructions",
+            1.07,
+            "× floor",
+            ratio(Work::Ready, floor),
+        ),
+        Goal::new("", 0.70, "× JoinSet", ratio(Work::Ready, join_set)),
+        Goal::new(
+            "task that yields, instructions",
+            1.16,
+            "× floor",
+            ratio(Work::Yield, floor),
+        ),
+        Goal::new("", 0.82, "× JoinSet", ratio(Work::Yield, join_set)),
+        Goal::new(
+            "parked, then cancelled, instructions",
+            1.13,
+            "× floor",
+            ratio(Work::Parked, floor),
+        ),
+        Goal::new("allocations per task", 1.0, "", blocks),
+        Goal::new("wrapper around a future", 16.0, "B", counted.wrapper_bytes),
+        Goal::new(
+            "registry per parked task",
+            24.0,
+            "B",
+            counted.registry_bytes,
+        ),
+        Goal::new(
+            "a group of one task, instructions",
+            0.90,
+            "× JoinSet+token",
+            one_task(Contender::Group) / one_task(Contender::JoinSetToken),
+        ),
+        Goal::new(
+            "growth from 1k to 100k tasks",
+            1.03,
+            "×",
+            counted.growth[&Contender::Group],
+        ),
+        Goal::new("peak per task, limit 64", 1.0, "B", counted.limited_peak),
+    ]
+}
+
+/// The goals that are timed.
+pub fn timed(timed: &Timed) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for (runtime, tasks, _, rounds) in &timed.rounds {
+        let figure = format!("wall, ready, {tasks} tasks, {runtime}");
+        let ratio = |to| rounds.ratio(Contender::Group, to);
+        goals.push(Goal::new(figure, 1.15, "× floor", ratio(Contender::Floor)));
+        goals.push(Goal::new("", 0.60, "× JoinSet", ratio(Contender::JoinSet)));
+    }
+    goals
+}

@@ -1,0 +1,78 @@
+//! Measures `taskgroup` against Tokio itself and against its neighbours, and prints the tables.
+//!
+//! `--quick` counts only what is the same in every run, and fails if a goal is far off.
+
+mod words;
+
+mod contender;
+mod figures;
+mod goals;
+mod job;
+mod ladder;
+mod table;
+mod valgrind;
+mod wall;
+
+use std::env;
+use std::error::Error;
+use std::io;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::contender::Contender;
+use crate::figures::Counted;
+use crate::figures::EVERYBODY;
+use crate::figures::Timed;
+use crate::goals::Goal;
+use crate::job::Job;
+use crate::table::Goals;
+use crate::valgrind::Valgrind;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match Job::from_args(&args) {
+        Ok(Some(job)) => job.perform().map(|()| ExitCode::SUCCESS),
+        Ok(None) => measure(&args),
+        Err(error) => Err(error),
+    };
+    outcome.unwrap_or_else(|error| {
+        writeln!(io::stderr(), "error: {error}").ok();
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(args: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
+    match args {
+        [] => all(),
+        ["--quick"] => quick(),
+        _ => Err("the only option is --quick".into()),
+    }
+}
+
+fn all() -> Result<ExitCode, Box<dyn Error>> {
+    let counted = Counted::count(&mut Valgrind::find()?, &EVERYBODY, 1_000_000)?;
+    let timed = Timed::time()?;
+    let mut goals = goals::counted(&counted);
+    goals.extend(goals::timed(&timed));
+    write!(io::stdout(), "{}{counted}{timed}", Goals(&goals))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn quick() -> Result<ExitCode, Box<dyn Error>> {
+    let contenders = [
+        Contender::Floor,
+        Contender::JoinSet,
+        Contender::JoinSetToken,
+        Contender::Group,
+    ];
+    let counted = Counted::count(&mut Valgrind::find()?, &contenders, 100_000)?;
+    let goals = goals::counted(&counted);
+    write!(io::stdout(), "{}{counted}", Goals(&goals))?;
+    let is_bad = goals.iter().any(Goal::is_far_off);
+    Ok(if is_bad {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}

@@ -1,0 +1,133 @@
+//! The tables, in Markdown.
+
+use std::fmt;
+use std::fmt::Formatter;
+
+use crate::contender::Contender;
+use crate::contender::Work;
+use crate::figures::Counted;
+use crate::figures::Timed;
+use crate::figures::WORKS;
+use crate::figures::YARDSTICKS;
+use crate::goals::Goal;
+
+/// The goals, row by row.
+pub struct Goals<'a>(pub &'a [Goal]);
+
+impl fmt::Display for Goals<'_> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "| figure | goal | measured | |\n|---|---|---|---|")?;
+        for goal in self.0 {
+            let Goal {
+                figure,
+                bound,
+                unit,
+                measured,
+            } = goal;
+            let verdict = if goal.is_met() { "met" } else { "**missed**" };
+            writeln!(
+                out,
+                "| {figure} | ≤ {bound:.2} {unit} | {measured:.2} {unit} | {verdict} |"
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        for work in WORKS {
+            self.fmt_work(work, out)?;
+        }
+        writeln!(out, "### A whole group of one task\n")?;
+        writeln!(out, "| | instructions | × JoinSet+token |\n|---|---|---|")?;
+        let hand_written = self.one_task[&Contender::JoinSetToken].instructions;
+        for (contender, one) in &self.one_task {
+            let instructions = one.instructions;
+            writeln!(
+                out,
+                "| {contender} | {instructions:.0} | {:.2} |",
+                instructions / hand_written
+            )?;
+        }
+        writeln!(
+            out,
+            "\n### Growth\n\n| | slope 50k→100k over 1k→2k |\n|---|---|"
+        )?;
+        for (contender, growth) in &self.growth {
+            writeln!(out, "| {contender} | {growth:.3} |")?;
+        }
+        writeln!(out)
+    }
+}
+
+impl Counted {
+    fn fmt_work(&self, work: Work, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(out, "### Per task, {work}\n")?;
+        writeln!(
+            out,
+            "| | instructions | × floor | × JoinSet | outside malloc | locked | allocations | \
+             bytes | peak bytes |\n|---|---|---|---|---|---|---|---|---|"
+        )?;
+        let floor = self.executed[&(Contender::Floor, work)].instructions;
+        let join_set = self.executed[&(Contender::JoinSet, work)].instructions;
+        for (key, executed) in self.executed.iter().filter(|((_, of), _)| *of == work) {
+            let allocated = self.allocated[key];
+            writeln!(
+                out,
+                "| {} | {:.0} | {:.3} | {:.3} | {:.0} | {:.1} | {:.2} | {:.0} | {:.0} |",
+                key.0,
+                executed.instructions,
+                executed.instructions / floor,
+                executed.instructions / join_set,
+                executed.outside_malloc,
+                executed.locked,
+                allocated.blocks,
+                allocated.bytes,
+                allocated.peak,
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for Timed {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Wall time, ready tasks\n\n| runtime | tasks | | ns | × floor | × JoinSet |"
+        )?;
+        writeln!(out, "|---|---|---|---|---|---|")?;
+        for (runtime, tasks, contenders, rounds) in &self.rounds {
+            for &contender in contenders {
+                writeln!(
+                    out,
+                    "| {runtime} | {tasks} | {contender} | {:.0} | {:.2} | {:.2} |",
+                    rounds.nanoseconds(contender),
+                    rounds.ratio(contender, Contender::Floor),
+                    rounds.ratio(contender, Contender::JoinSet),
+                )?;
+            }
+        }
+        writeln!(
+            out,
+            "\n### From a thousand tasks to a million, current_thread\n"
+        )?;
+        writeln!(
+            out,
+            "| tasks | | ns, ready | × floor | resident bytes, parked |\n|---|---|---|---|---|"
+        )?;
+        for (tasks, rounds, resident) in &self.sizes {
+            for contender in YARDSTICKS {
+                writeln!(
+                    out,
+                    "| {tasks} | {contender} | {:.0} | {:.2} | {:.0} |",
+                    rounds.nanoseconds(contender),
+                    rounds.ratio(contender, Contender::Floor),
+                    resident[&contender],
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+}

@@ -1,0 +1,245 @@
+//! `axum::serve` with a graceful shutdown.
+
+use std::io::{self, Read, Write};
+use std::net::{self, SocketAddr};
+
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::response::Response;
+use axum::response::sse::{Event, Sse};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use taskgroup::CancellationToken;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::{Canary, PLENTY, listen, settle, soon};
+
+struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+async fn serve(app: Router) -> Server {
+    let (listener, address) = listen().await;
+    let stop = CancellationToken::new();
+    let app = app.route("/", get(async || "hello"));
+    let listener = listener.tap_io(|io| io.set_nodelay(true).unwrap());
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let task = tokio::spawn(server.into_future());
+    Server {
+        address,
+        stop,
+        task,
+    }
+}
+
+impl Server {
+    async fn request(&self, headers: &str) -> TcpStream {
+        let mut client = TcpStream::connect(self.address).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        client.write_all(headers.as_bytes()).await.unwrap();
+        client
+    }
+
+    /// A connection that has had its answer and waits for the next request.
+    async fn idle(&self) -> TcpStream {
+        let mut client = self.request("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        assert!(read_past(&mut client, "hello").await);
+        client
+    }
+
+    /// Tells the server to stop, and waits until its connections know.
+    async fn stop(&self, mut idle: TcpStream) {
+        self.stop.cancel();
+        assert_eq!(soon(idle.read(&mut [0])).await.unwrap(), 0);
+    }
+}
+
+/// Whether `words` come before the end of the connection.
+async fn read_past(client: &mut TcpStream, words: &str) -> bool {
+    let mut read = Vec::new();
+    while !read.ends_with(words.as_bytes()) {
+        match soon(client.read_u8()).await {
+            Ok(byte) => read.push(byte),
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// An application whose `/events` is an event stream of what is sent.
+fn events() -> (broadcast::Sender<Event>, Router) {
+    let (events, _) = broadcast::channel(1);
+    let stream = {
+        let events = events.clone();
+        async move || Sse::new(BroadcastStream::new(events.subscribe()))
+    };
+    (events, Router::new().route("/events", get(stream)))
+}
+
+/// A client of the event stream that has seen its first event.
+async fn listener(server: &Server, events: &broadcast::Sender<Event>) -> TcpStream {
+    let mut client = server.request(GET_EVENTS).await;
+    assert!(read_past(&mut client, "\r\n\r\n").await);
+    assert!(is_delivered(events, &mut client).await);
+    client
+}
+
+async fn is_delivered(events: &broadcast::Sender<Event>, client: &mut TcpStream) -> bool {
+    let sent = events.send(Event::default().data("news"));
+    sent.is_ok() && read_past(client, "news").await
+}
+
+const GET_EVENTS: &str = "GET /events HTTP/1.1\r\nhost: test\r\n\r\n";
+
+#[tokio::test]
+async fn half_a_header_hangs_the_drain() {
+    let canary = Canary {
+        today: "a client that has sent half a header and then nothing holds the drain for ever",
+        upstream: "tokio-rs/axum#2741 and #3326",
+        then: "docs/servers.md may drop that row, and the gate its header timeout for this axum",
+    };
+    let server = serve(Router::new()).await;
+    let half = server.request("GET / HTTP/1.1\r\nhost: te").await;
+    let idle = server.idle().await;
+
+    server.stop(idle).await;
+    canary.still_hangs(&server.task).await;
+    drop(half);
+    soon(server.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_event_stream_hangs_the_drain() {
+    let canary = Canary {
+        today: "an event stream that goes on holds the drain for ever",
+        upstream: "tokio-rs/axum#2673 and #1070",
+        then: "docs/servers.md may drop that row; look whether the gate has to cut streams itself",
+    };
+    let (events, app) = events();
+    let server = serve(app).await;
+    let mut client = listener(&server, &events).await;
+    let idle = server.idle().await;
+
+    server.stop(idle).await;
+    canary.still_hangs(&server.task).await;
+    canary.still(is_delivered(&events, &mut client).await);
+    drop(client);
+    soon(server.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_websocket_is_not_waited_for() {
+    let canary = Canary {
+        today: "the server is done at once while a websocket of HTTP/1 goes on being served",
+        upstream: "tokio-rs/axum#3003 and the pull request #3831",
+        then: "docs/servers.md may drop that row, and the gate may leave counting websockets to axum",
+    };
+    let server = serve(Router::new().route("/ws", get(echo))).await;
+    let mut client = server
+        .request(
+            "GET /ws HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        .await;
+    assert!(read_past(&mut client, "\r\n\r\n").await);
+    assert!(is_echoed(&mut client).await);
+    let idle = server.idle().await;
+
+    server.stop(idle).await;
+    settle().await;
+    canary.still(server.task.is_finished());
+    soon(server.task).await.unwrap().unwrap();
+    canary.still(is_echoed(&mut client).await);
+}
+
+async fn echo(websocket: WebSocketUpgrade) -> Response {
+    websocket.on_upgrade(async |mut socket| {
+        while let Some(Ok(message)) = socket.recv().await {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Sends the text `hi` as a client does, with a mask (of zeros), and whether it came back.
+async fn is_echoed(client: &mut TcpStream) -> bool {
+    let sent = client.write_all(b"\x81\x82\0\0\0\0hi").await;
+    sent.is_ok() && read_past(client, "hi").await
+}
+
+#[tokio::test]
+async fn connections_go_on_when_the_server_is_dropped_in_its_drain() {
+    let canary = Canary {
+        today: "dropping the future of the server leaves its connections alive",
+        upstream: "tokio-rs/axum#1070 and #3326",
+        then: "docs/servers.md and the message of `SidecarError` may stop saying that connections may remain",
+    };
+    let (events, app) = events();
+    let server = serve(app).await;
+    let mut client = listener(&server, &events).await;
+    let idle = server.idle().await;
+    server.stop(idle).await;
+
+    server.task.abort();
+    assert!(soon(server.task).await.unwrap_err().is_cancelled());
+    settle().await;
+    canary.still(is_delivered(&events, &mut client).await);
+}
+
+#[tokio::test]
+async fn connections_go_on_when_the_server_is_dropped_while_serving() {
+    let canary = Canary {
+        today: "a server that is dropped without a stop goes on answering on its connections",
+        upstream: "tokio-rs/axum#1070 and #3326",
+        then: "docs/servers.md may stop saying so; a sidecar's drop need no longer fire the stop",
+    };
+    let server = serve(Router::new()).await;
+    let mut idle = server.idle().await;
+
+    server.task.abort();
+    assert!(soon(server.task).await.unwrap_err().is_cancelled());
+    settle().await;
+    let request = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    let sent = idle.write_all(request).await;
+    canary.still(sent.is_ok() && read_past(&mut idle, "hello").await);
+}
+
+#[tokio::test]
+async fn requests_in_the_accept_queue_are_not_answered() {
+    let canary = Canary {
+        today: "requests that were sent before the stop and not yet accepted are reset",
+        upstream: "hyperium/hyper#3792 and the pull request #3808",
+        then: "docs/servers.md may drop that row, and the gate its sweep of the accept queue",
+    };
+    let server = serve(Router::new()).await;
+    drop(server.idle().await);
+    settle().await;
+
+    // Blocking sockets: the server does not run before all of them are in the queue.
+    let mut clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = net::TcpStream::connect(server.address).unwrap();
+            client.set_read_timeout(Some(PLENTY)).unwrap();
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+                .unwrap();
+            client
+        })
+        .collect();
+    server.stop.cancel();
+    soon(server.task).await.unwrap().unwrap();
+
+    let answered = clients.iter_mut().filter_map(|client| {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).ok()?;
+        answer.ends_with("hello").then_some(())
+    });
+    canary.still(answered.count() < 20);
+}

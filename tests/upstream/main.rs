@@ -1,0 +1,96 @@
+//! What the servers that a sidecar wraps do badly today.
+//!
+//! Each test asserts the bad behaviour of the unmodified server, so it fails on the day upstream has
+//! repaired it, and its message says what may then go here. `docs/servers.md` tells users the same.
+//!
+//! Nothing here depends on time: "for ever" is many turns of the runtime and hours of its clock
+//! after everybody has seen the stop, and then an end as soon as the client ends.
+
+mod axum_serve;
+mod tonic_server;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time;
+
+/// More than any machine needs. It only keeps a test that fails from hanging.
+const PLENTY: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Turns of the runtime in which a server that can stop has stopped.
+const TURNS: u8 = 200;
+
+/// What a server does badly today, where that is discussed, and what follows here from a change.
+struct Canary {
+    today: &'static str,
+    upstream: &'static str,
+    then: &'static str,
+}
+
+impl Canary {
+    #[track_caller]
+    fn still(&self, as_bad_as_ever: bool) {
+        let Self {
+            today,
+            upstream,
+            then,
+        } = self;
+        assert!(
+            as_bad_as_ever,
+            "upstream has changed, see {upstream}. It was so until now: {today}. {then}"
+        );
+    }
+
+    async fn still_hangs<T>(&self, server: &JoinHandle<T>) {
+        settle().await;
+        self.still(!server.is_finished());
+        // More than one jump, as one timer may set the next.
+        for _ in 0..5 {
+            pass(HOUR).await;
+            self.still(!server.is_finished());
+        }
+    }
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Gives every task that can go on its turns, and the sockets theirs.
+///
+/// What was written before this is read in it, as it is on the loopback and all servers in here have
+/// `TCP_NODELAY`: without it the kernel holds small writes back, for longer than this takes.
+async fn settle() {
+    let (listener, address) = listen().await;
+    let mut near = TcpStream::connect(address).await.unwrap();
+    let (mut far, _) = listener.accept().await.unwrap();
+    for turn in 0..TURNS {
+        near.write_u8(turn).await.unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), turn);
+        yield_now().await;
+    }
+}
+
+/// Lets `duration` pass on the runtime's clock, for whoever has set a timer.
+///
+/// The clock is paused for the jump alone. A paused clock runs ahead whenever all tasks wait for
+/// their sockets, and what is in flight would be out of time.
+async fn pass(duration: Duration) {
+    time::pause();
+    time::advance(duration).await;
+    for _ in 0..TURNS {
+        yield_now().await;
+    }
+    time::resume();
+    settle().await;
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    let outcome = time::timeout(PLENTY, future).await;
+    outcome.expect("what this test waits for has to come")
+}

@@ -5,6 +5,7 @@
 //! runs the whole through its stop.
 
 mod label;
+mod sync;
 mod switch;
 mod sequence;
 mod conn;
@@ -198,5 +199,135 @@ impl<'a> Stopping<'a> {
             Some(empty_at) if empty_at - self.stop <= in_time => took.min(self.plan.grace),
             _ => took,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::{pending, ready};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    use super::switch::{Seat, Switch};
+
+    const PLAN: Plan = Plan {
+        grace: Duration::from_secs(5),
+        linger: Duration::from_millis(200),
+        idle_grace: Duration::from_secs(1),
+        flush: Duration::from_millis(100),
+        kill_grace: Duration::from_secs(1),
+    };
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn get(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn counted() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count::default());
+        (Arc::clone(&count), Waker::from(count))
+    }
+
+    #[test]
+    fn firing_wakes_each_that_is_pending_once() {
+        let switch = Switch::new();
+        let (count, waker) = counted();
+        let cx = Context::from_waker(&waker);
+        let mut seats = [Seat::default(), Seat::default()];
+        for seat in &mut seats {
+            assert!(!switch.watch(seat, &cx, || ()));
+            assert!(!switch.watch(seat, &cx, || ()));
+        }
+
+        switch.fire();
+        switch.fire();
+
+        assert_eq!(count.get(), 2);
+        assert!(switch.watch(&mut seats[0], &cx, || ()));
+    }
+
+    #[test]
+    fn who_comes_after_the_firing_sees_it() {
+        let switch = Switch::new();
+        switch.fire();
+
+        let cx = Context::from_waker(Waker::noop());
+        assert!(switch.watch(&mut Seat::default(), &cx, || ()));
+    }
+
+    #[test]
+    fn a_task_that_moved_is_woken_by_its_last_waker_only() {
+        let switch = Switch::new();
+        let (first, first_waker) = counted();
+        let (last, last_waker) = counted();
+        let mut seat = Seat::default();
+        switch.watch(&mut seat, &Context::from_waker(&first_waker), || ());
+        switch.watch(&mut seat, &Context::from_waker(&last_waker), || ());
+
+        switch.fire();
+
+        assert_eq!(first.get(), 0);
+        assert_eq!(last.get(), 1);
+    }
+
+    #[test]
+    fn who_has_left_is_not_woken_and_its_place_is_taken_again() {
+        let switch = Switch::new();
+        let (count, waker) = counted();
+        let cx = Context::from_waker(&waker);
+        let mut seat = Seat::default();
+        switch.watch(&mut seat, &cx, || "first");
+        switch.leave(&mut seat);
+        assert!(switch.pending(|what| *what).is_empty());
+        switch.watch(&mut seat, &cx, || "second");
+
+        assert_eq!(switch.pending(|what| *what), ["second"]);
+        switch.leave(&mut seat);
+        switch.fire();
+        assert_eq!(count.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r19_a_server_that_returns_before_the_stop_is_early_and_its_gate_is_shut() {
+        let gate = Gate::new(Limits::default());
+        let signal = CancellationToken::new();
+        let conn = gate.register(None);
+        let token = CancellationToken::new();
+
+        let outcome = supervise(gate.clone(), &PLAN, &token, signal.clone(), ready("end")).await;
+
+        assert!(matches!(outcome, Outcome::Early("end")));
+        assert!(signal.is_cancelled());
+        assert!(conn.stream.is_fired() && conn.work.is_fired());
+        assert!(gate.register(None).stream.is_fired());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_end_is_dropped_after_all_its_graces() {
+        let gate = Gate::new(Limits::default());
+        let token = CancellationToken::new();
+        token.cancel();
+        let signal = CancellationToken::new();
+        let begin = Instant::now();
+
+        let outcome = supervise(gate, &PLAN, &token, signal, pending::<()>()).await;
+
+        assert_eq!(begin.elapsed(), Duration::from_secs(6));
+        let Outcome::Stopped(counts, None) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(counts.took, PLAN.grace);
     }
 }

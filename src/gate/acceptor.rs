@@ -28,8 +28,8 @@ pub(crate) struct Acceptor {
 #[derive(Debug)]
 enum Socket {
     Listening(TcpListener),
-    /// It is closed; these were waiting then and are not handed over yet.
-    Swept(VecDeque<Accepted>),
+    /// It is closed. So many were waiting then, and these are not handed over yet.
+    Swept(usize, VecDeque<Accepted>),
 }
 
 /// A queue that is filled faster than this is emptied is not waited for. Linux makes none longer
@@ -59,14 +59,19 @@ impl Acceptor {
     pub(crate) async fn accept(&mut self) -> Accepted {
         loop {
             match &mut self.socket {
-                Socket::Swept(waiting) => match waiting.pop_front() {
+                Socket::Swept(count, waiting) => match waiting.pop_front() {
                     Some(accepted) => return accepted,
-                    None => pending().await,
+                    None => {
+                        self.gate.set_swept(*count);
+                        pending::<()>().await;
+                    }
                 },
-                Socket::Listening(listener) => match before_stop(&self.gate, listener).await {
-                    Some(accepted) => return accepted,
-                    None => self.sweep(),
-                },
+                Socket::Listening(listener) => {
+                    match before_stop(&self.gate, || listener.accept()).await {
+                        Some(accepted) => return accepted,
+                        None => self.sweep(),
+                    }
+                }
             }
         }
     }
@@ -77,7 +82,7 @@ impl Acceptor {
     /// in even if the limit of connections is exceeded. The socket itself is asked, not Tokio, which
     /// knows only what its driver has had the time to see.
     fn sweep(&mut self) {
-        let empty = Socket::Swept(VecDeque::new());
+        let empty = Socket::Swept(0, VecDeque::new());
         let Socket::Listening(listener) = std::mem::replace(&mut self.socket, empty) else {
             return;
         };
@@ -95,15 +100,18 @@ impl Acceptor {
                 }
             }
         }
-        self.gate.set_swept(waiting.len());
-        self.socket = Socket::Swept(waiting);
+        self.socket = Socket::Swept(waiting.len(), waiting);
     }
 }
 
 /// Accepts one connection, or returns nothing when the stop begins.
-async fn before_stop(gate: &Arc<Gate>, listener: &TcpListener) -> Option<Accepted> {
+async fn before_stop<F, A>(gate: &Arc<Gate>, accept: F) -> Option<Accepted>
+where
+    F: FnMut() -> A,
+    A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
     let mut stopping = pin!(gate.stop().stopping());
-    let mut next = pin!(next(gate, listener));
+    let mut next = pin!(next(gate, accept));
     poll_fn(|cx| match stopping.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => next.as_mut().poll(cx).map(Some),
@@ -111,12 +119,16 @@ async fn before_stop(gate: &Arc<Gate>, listener: &TcpListener) -> Option<Accepte
     .await
 }
 
-async fn next(gate: &Arc<Gate>, listener: &TcpListener) -> Accepted {
+async fn next<F, A>(gate: &Arc<Gate>, mut accept: F) -> Accepted
+where
+    F: FnMut() -> A,
+    A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
     // Before the accept: who has no place yet waits in the queue of the system.
     let slot = gate.slot().await;
     let mut pause = Pause::default();
     loop {
-        match listener.accept().await {
+        match accept().await {
             Ok((stream, peer)) => {
                 set_options(gate, &stream);
                 return (Io::new(stream, gate.register(slot)), peer);
@@ -181,21 +193,58 @@ impl Default for Pause {
 mod tests {
     use super::*;
 
-    #[test]
-    fn r17_the_pause_grows_from_5_ms_to_a_second() {
-        let mut pause = Pause::default();
-        let pauses: Vec<_> = (0..10).map(|_| pause.next().as_millis()).collect();
+    use std::future::ready;
 
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    use tokio::time::Instant;
+
+    use super::super::conn::Limits;
+
+    /// As when the process has no file descriptor left.
+    fn out_of_files() -> io::Error {
+        io::Error::from_raw_os_error(24)
     }
 
-    #[test]
-    fn r17_what_failed_for_one_peer_only_is_tried_again_at_once() {
-        let is_of_peer = |kind: io::ErrorKind| is_of_peer(&kind.into());
+    #[tokio::test(start_paused = true)]
+    async fn r17_a_system_without_resources_is_asked_again_ever_more_rarely() {
+        let gate = Gate::new(Limits::default());
+        let begin = Instant::now();
+        let mut asked = Vec::new();
+        let accept = || {
+            asked.push(begin.elapsed().as_millis());
+            if asked.len() == 11 {
+                gate.begin_stop(Duration::ZERO);
+            }
+            ready(Err(out_of_files()))
+        };
 
-        assert!(is_of_peer(io::ErrorKind::ConnectionAborted));
-        assert!(is_of_peer(io::ErrorKind::ConnectionReset));
-        assert!(!is_of_peer(io::ErrorKind::OutOfMemory));
-        assert!(!is_of_peer(io::ErrorKind::Other));
+        // The stop comes within a pause, and is not kept waiting for its end.
+        assert!(before_stop(&gate, accept).await.is_none());
+
+        let expected = [0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275, 3275];
+        assert_eq!(asked, expected);
+        assert_eq!(begin.elapsed().as_millis(), 3275);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r17_what_failed_for_one_peer_only_is_tried_again_at_once() {
+        let gate = Gate::new(Limits::default());
+        let begin = Instant::now();
+        let mut errors = [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::Interrupted,
+        ]
+        .into_iter();
+        let accept = || {
+            let error = errors.next();
+            if error.is_none() {
+                gate.begin_stop(Duration::ZERO);
+            }
+            ready(Err(error.map_or_else(out_of_files, io::Error::from)))
+        };
+
+        assert!(before_stop(&gate, accept).await.is_none());
+        assert_eq!(begin.elapsed(), Duration::ZERO);
     }
 }

@@ -8,7 +8,7 @@
 //! 3. The lock of the register is not held while a `Conn` is dropped, as that takes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::label::Label;
 use super::switch::Switch;
+use super::sync::Lock;
 use crate::stop::{Stop, StopSource};
 
 /// What a server grants to its peers.
@@ -34,7 +35,7 @@ pub(crate) struct Gate {
     /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
     stopping: AtomicBool,
     stop: StopSource,
-    register: Mutex<Register>,
+    register: Lock<Register>,
     /// The socket is closed; so many were waiting then.
     swept: OnceLock<usize>,
     /// Requests answered since the stop began.
@@ -67,7 +68,7 @@ pub(crate) struct Conn {
     upgrades: AtomicUsize,
     /// Whether the peer does not take what is there for it.
     unread: AtomicBool,
-    idle: Mutex<Option<Idle>>,
+    idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
     pub(super) work: Switch<Label>,
     /// Cuts the stream.
@@ -101,7 +102,7 @@ impl Gate {
             limits,
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
-            register: Mutex::default(),
+            register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
             changed: Notify::new(),
@@ -128,7 +129,7 @@ impl Gate {
     }
 
     pub(super) fn register(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Arc<Conn> {
-        let mut register = self.lock();
+        let mut register = self.register.lock();
         let key = register.free.pop().unwrap_or_else(|| {
             register.conns.push(None);
             register.conns.len() - 1
@@ -139,7 +140,7 @@ impl Gate {
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
-            idle: Mutex::new(None),
+            idle: Lock::new(None),
             work: Switch::new(),
             stream: Switch::new(),
             _slot: slot,
@@ -155,7 +156,7 @@ impl Gate {
     }
 
     fn remove(&self, key: usize) {
-        let mut register = self.lock();
+        let mut register = self.register.lock();
         register.conns[key] = None;
         register.free.push(key);
         register.open -= 1;
@@ -167,7 +168,7 @@ impl Gate {
     }
 
     pub(super) fn conns(&self) -> Vec<Arc<Conn>> {
-        let register = self.lock();
+        let register = self.register.lock();
         register
             .conns
             .iter()
@@ -177,7 +178,7 @@ impl Gate {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.lock().open
+        self.register.lock().open
     }
 
     pub(super) fn requests(&self) -> usize {
@@ -249,7 +250,7 @@ impl Gate {
     pub(super) fn shut(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.stop.begin(Duration::ZERO);
-        self.lock().shut = true;
+        self.register.lock().shut = true;
         for conn in self.conns() {
             conn.cut();
         }
@@ -259,11 +260,6 @@ impl Gate {
     pub(super) fn stuck(&self) -> usize {
         let conns = self.conns();
         conns.iter().map(|conn| conn.requests().max(1)).sum()
-    }
-
-    /// Nothing that can panic runs under the lock.
-    fn lock(&self) -> MutexGuard<'_, Register> {
-        self.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -319,7 +315,7 @@ impl Conn {
 
     /// A request that came and went since the last look makes it idle from now on.
     fn idle_since(&self, now: Instant) -> Option<Instant> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if self.requests() > 0 || self.upgrades() > 0 || self.is_unread() {
             *idle = None;
             return None;

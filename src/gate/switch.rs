@@ -10,15 +10,15 @@
 //!    or has been woken after the flag was set, and then the next poll sees the flag.
 //! 3. A waker is cloned, woken and dropped outside the lock; it may run anything.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+
+use super::sync::{AtomicBool, Lock, Ordering};
 
 /// Each waker is left with a `T` that says what it is.
 #[derive(Debug)]
 pub(super) struct Switch<T> {
     fired: AtomicBool,
-    places: Mutex<Places<T>>,
+    places: Lock<Places<T>>,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl<T> Switch<T> {
     pub(super) fn new() -> Self {
         Self {
             fired: AtomicBool::new(false),
-            places: Mutex::new(Places {
+            places: Lock::new(Places {
                 places: Vec::new(),
                 free: Vec::new(),
             }),
@@ -59,7 +59,7 @@ impl<T> Switch<T> {
 
     pub(super) fn fire(&self) {
         self.fired.store(true, Ordering::Relaxed);
-        let wakers = self.lock().take_wakers();
+        let wakers = self.places.lock().take_wakers();
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -79,9 +79,9 @@ impl<T> Switch<T> {
         {
             let (left, kept) = (waker.clone(), waker.clone());
             let before = match seat.index {
-                Some(index) => self.lock().replace(index, left),
+                Some(index) => self.places.lock().replace(index, left),
                 None => {
-                    seat.index = Some(self.lock().insert(left, what()));
+                    seat.index = Some(self.places.lock().insert(left, what()));
                     None
                 }
             };
@@ -93,7 +93,7 @@ impl<T> Switch<T> {
 
     pub(super) fn leave(&self, seat: &mut Seat) {
         if let Some(index) = seat.index.take() {
-            let place = self.lock().remove(index);
+            let place = self.places.lock().remove(index);
             drop(place);
         }
         seat.waker = None;
@@ -101,14 +101,9 @@ impl<T> Switch<T> {
 
     /// Returns what was told of each that is pending.
     pub(super) fn pending<R>(&self, read: impl FnMut(&T) -> R) -> Vec<R> {
-        let places = self.lock();
+        let places = self.places.lock();
         let taken = places.places.iter().flatten();
         taken.map(|place| &place.what).map(read).collect()
-    }
-
-    /// Nothing that can panic runs under the lock.
-    fn lock(&self) -> MutexGuard<'_, Places<T>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,88 +134,5 @@ impl<T> Places<T> {
     fn take_wakers(&mut self) -> Vec<Waker> {
         let taken = self.places.iter_mut().flatten();
         taken.filter_map(|place| place.waker.take()).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn counted() -> (Arc<Count>, Waker) {
-        let count = Arc::new(Count::default());
-        (Arc::clone(&count), Waker::from(count))
-    }
-
-    #[test]
-    fn firing_wakes_each_that_is_pending_once() {
-        let switch = Switch::new();
-        let (count, waker) = counted();
-        let cx = Context::from_waker(&waker);
-        let mut seats = [Seat::default(), Seat::default()];
-        for seat in &mut seats {
-            assert!(!switch.watch(seat, &cx, || ()));
-            assert!(!switch.watch(seat, &cx, || ()));
-        }
-
-        switch.fire();
-        switch.fire();
-
-        assert_eq!(count.0.load(Ordering::Relaxed), 2);
-        assert!(switch.watch(&mut seats[0], &cx, || ()));
-    }
-
-    #[test]
-    fn who_comes_after_the_firing_sees_it() {
-        let switch = Switch::new();
-        switch.fire();
-
-        let cx = Context::from_waker(Waker::noop());
-        assert!(switch.watch(&mut Seat::default(), &cx, || ()));
-    }
-
-    #[test]
-    fn a_task_that_moved_is_woken_by_its_last_waker_only() {
-        let switch = Switch::new();
-        let (first, first_waker) = counted();
-        let (last, last_waker) = counted();
-        let mut seat = Seat::default();
-        switch.watch(&mut seat, &Context::from_waker(&first_waker), || ());
-        switch.watch(&mut seat, &Context::from_waker(&last_waker), || ());
-
-        switch.fire();
-
-        assert_eq!(first.0.load(Ordering::Relaxed), 0);
-        assert_eq!(last.0.load(Ordering::Relaxed), 1);
-    }
-
-    #[test]
-    fn who_has_left_is_not_woken_and_its_place_is_taken_again() {
-        let switch = Switch::new();
-        let (count, waker) = counted();
-        let cx = Context::from_waker(&waker);
-        let mut seat = Seat::default();
-        switch.watch(&mut seat, &cx, || "first");
-        switch.leave(&mut seat);
-        assert!(switch.pending(|what| *what).is_empty());
-        switch.watch(&mut seat, &cx, || "second");
-
-        assert_eq!(switch.pending(|what| *what), ["second"]);
-        assert_eq!(seat.index, Some(0));
-        switch.leave(&mut seat);
-        switch.fire();
-        assert_eq!(count.0.load(Ordering::Relaxed), 0);
     }
 }

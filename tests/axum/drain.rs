@@ -260,3 +260,31 @@ async fn r28_connect_info_is_that_of_the_client() {
     group.cancel();
     soon(group.wait()).await.unwrap();
 }
+
+#[tokio::test]
+async fn r13_the_service_is_not_ready_and_alive_from_the_first_moment_of_the_stop() {
+    let token = taskgroup::CancellationToken::new();
+    let readiness = taskgroup::Readiness::drain_on(&token);
+    readiness.set_ready();
+    let app = hello().merge(readiness.routes());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = taskgroup::axum::serve("http", listener, app).linger(PLENTY / 2);
+    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = request(address, "GET /readyz HTTP/1.1").await;
+        read_until(&mut client, "ready").await;
+        clients.push(client);
+    }
+
+    token.cancel();
+    let paths = [("/readyz", "HTTP/1.1 503"), ("/livez", "HTTP/1.1 200")];
+    for (mut client, (path, status)) in clients.into_iter().zip(paths) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_to_end(client).await;
+        assert!(answer.starts_with(status), "{answer}");
+    }
+    soon(server).await.unwrap().unwrap();
+}

@@ -60,7 +60,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{Extensions, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::Response;
 use axum::serve::{IncomingStream, ListenerExt, TapIo};
 use pin_project_lite::pin_project;
@@ -232,8 +232,8 @@ impl<M, S> Serve<M, S> {
 
     /// Sets how long a client may say nothing after it has connected.
     ///
-    /// A client that takes longer is cut; with [`Duration::MAX`] none is. The default is
-    /// [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT).
+    /// A client that takes longer is cut, a quarter of the time later at most; with
+    /// [`Duration::MAX`] none is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT).
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.limits.first_byte_timeout = limited(timeout);
         self
@@ -242,7 +242,8 @@ impl<M, S> Serve<M, S> {
     /// Sets how long a client may take from the first byte of a request to the end of its head.
     ///
     /// This is also the time to begin with HTTP/2; a connection that speaks it is free afterwards.
-    /// A client that takes longer is cut; with [`Duration::MAX`] none is. The default is
+    /// A client that takes longer is cut, later by a quarter of this and a quarter of the first byte's
+    /// timeout at most; with [`Duration::MAX`] none is. The default is
     /// [30 seconds](DEFAULT_HEADER_TIMEOUT).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.limits.header_timeout = limited(timeout);
@@ -540,6 +541,7 @@ where
         let Ok(service) = ready!(this.service.poll(cx));
         Poll::Ready(Ok(Gated {
             service,
+            extensions: Arc::new(roomy(this.conn.gate().stop())),
             conn: Arc::clone(this.conn),
         }))
     }
@@ -549,7 +551,33 @@ where
 #[derive(Clone, Debug)]
 struct Gated<S> {
     service: S,
+    /// What each request begins with.
+    extensions: Arc<Extensions>,
     conn: Arc<Conn>,
+}
+
+impl<S> Gated<S> {
+    fn add_stop(&self, extensions: &mut Extensions) {
+        if extensions.is_empty() {
+            extensions.clone_from(&self.extensions);
+        } else {
+            extensions.insert(self.conn.gate().stop().clone());
+        }
+    }
+}
+
+/// Makes extensions with a [`Stop`] and with room for what axum adds.
+///
+/// A copy has the same room. One that has to grow, as each new one does, costs as much again.
+fn roomy(stop: &Stop) -> Extensions {
+    let mut extensions = Extensions::new();
+    extensions.insert([(); 1]);
+    extensions.insert([(); 2]);
+    extensions.insert([(); 3]);
+    extensions.insert([(); 4]);
+    extensions.clear();
+    extensions.insert(stop.clone());
+    extensions
 }
 
 impl<S> Service<Request> for Gated<S>
@@ -569,8 +597,7 @@ where
         let in_flight = gate::Request::begin(Arc::clone(&self.conn), method, path);
         let is_connect = request.method() == Method::CONNECT;
         let is_http1 = request.version() < Version::HTTP_2;
-        let stop = self.conn.gate().stop().clone();
-        request.extensions_mut().insert(stop);
+        self.add_stop(request.extensions_mut());
         Answer {
             handler: Some(self.service.call(request)),
             request: Some(in_flight),

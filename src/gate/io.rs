@@ -139,15 +139,22 @@ fn was_cut() -> io::Error {
 
 /// How long a connection may keep its server waiting for a request.
 ///
-/// Its timer is made when there is something to wait for: a request that arrives in one piece, as
-/// nearly all do, costs none.
+/// The timer is made when there is something to wait for, and is not taken back when that comes: a
+/// request that arrives in one piece, as nearly all do, would cost one otherwise. It goes off
+/// after a quarter of the limit and is made anew only if the wait is still on. A wait during which it
+/// has gone off five times has taken the limit, and no more than a quarter longer. No clock is read.
 #[derive(Debug)]
 struct Patience {
     stage: Stage,
     /// How many bytes have been read, as long as they are those with which HTTP/2 begins.
     preface: Option<usize>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// How often the timer has gone off in this stage.
+    rings: u32,
 }
+
+/// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
+const PARTS: u32 = 4;
 
 #[derive(Debug)]
 enum Stage {
@@ -172,6 +179,7 @@ impl Default for Patience {
             stage: Stage::Silent,
             preface: Some(0),
             timer: None,
+            rings: 0,
         }
     }
 }
@@ -209,8 +217,31 @@ impl Patience {
         let Some(limit) = limit else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
-        timer.as_mut().poll(cx).map(|()| Err(too_slow(limit)))
+        while self.rang(limit, cx) {
+            self.rings += 1;
+            if self.rings > PARTS {
+                return Poll::Ready(Err(too_slow(limit)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns whether the timer has gone off, which is removed then.
+    ///
+    /// It is polled when it is made. Until an upgrade, a connection lives in one task, which that poll
+    /// has told it to wake.
+    fn rang(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+        let rang = match &mut self.timer {
+            Some(timer) => timer.is_elapsed(),
+            none => {
+                let timer = none.insert(Box::pin(sleep(limit / PARTS)));
+                timer.as_mut().poll(cx).is_ready()
+            }
+        };
+        if rang {
+            self.timer = None;
+        }
+        rang
     }
 
     /// Returns whether the header that has begun is not complete.
@@ -221,7 +252,7 @@ impl Patience {
 
     fn enter(&mut self, stage: Stage) {
         self.stage = stage;
-        self.timer = None;
+        self.rings = 0;
     }
 }
 

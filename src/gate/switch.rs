@@ -65,30 +65,32 @@ impl<T> Switch<T> {
 
     /// Leaves the waker of the current task, if it is not there yet, and returns whether the switch
     /// has been fired.
+    #[inline]
     pub(super) fn watch(
         &self,
         seat: &mut Seat,
         cx: &Context<'_>,
         what: impl FnOnce() -> T,
     ) -> bool {
-        let waker = cx.waker();
-        if !seat
-            .waker
-            .as_ref()
-            .is_some_and(|left| left.will_wake(waker))
-        {
-            let (left, kept) = (waker.clone(), waker.clone());
-            let before = match seat.index {
-                Some(index) => self.places.lock().replace(index, left),
-                None => {
-                    seat.index = Some(self.places.lock().insert(left, what()));
-                    None
-                }
-            };
-            drop(before);
-            seat.waker = Some(kept);
+        let left = seat.waker.as_ref();
+        if !left.is_some_and(|left| left.will_wake(cx.waker())) {
+            self.sit_down(seat, cx.waker(), what);
         }
         self.is_fired()
+    }
+
+    #[cold]
+    fn sit_down(&self, seat: &mut Seat, waker: &Waker, what: impl FnOnce() -> T) {
+        let (left, kept) = (waker.clone(), waker.clone());
+        let before = match seat.index {
+            Some(index) => self.places.lock().replace(index, left),
+            None => {
+                seat.index = Some(self.places.lock().insert(left, what()));
+                None
+            }
+        };
+        drop(before);
+        seat.waker = Some(kept);
     }
 
     pub(super) fn leave(&self, seat: &mut Seat) {

@@ -21,6 +21,8 @@
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
 //! | make a server a member | [`Sidecar`] |
+//! | make an axum server really stop | `axum::serve` (feature `axum`) |
+//! | tell the load balancer | [`Readiness`] |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
 //!
@@ -65,12 +67,25 @@ mod running;
 mod error;
 mod group;
 mod on_cancel;
+mod readiness;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod stop;
+// The gate makes the reports; without it nobody does.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg_attr(not(any(test, feature = "axum")), allow(dead_code))]
+mod drain;
 mod sidecar;
+#[cfg(feature = "axum")]
+mod gate;
+#[cfg(feature = "axum")]
+pub mod axum;
 #[cfg(feature = "signal")]
 mod signals;
 mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
 pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
@@ -78,11 +93,14 @@ pub use crate::group::{
 };
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
+pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
 pub use crate::signals::Signals;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::stop::{DeadlinePassed, Stop};
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
+#[cfg(feature = "axum")]
+use crate::drain::DrainReport;
 use crate::log;
 use crate::panic::Panic;
 
@@ -557,7 +559,12 @@ impl SidecarError {
     /// See [`SidecarError`].
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
-        matches!(self.0.fate, Fate::TimedOut(_) | Fate::Late(_))
+        match self.0.fate {
+            Fate::TimedOut(_) | Fate::Late(_) => true,
+            #[cfg(feature = "axum")]
+            Fate::Cut(_) => true,
+            _ => false,
+        }
     }
 
     /// Returns whether the function that was to stop the server panicked.
@@ -590,6 +597,67 @@ impl SidecarError {
     }
 }
 
+#[cfg(feature = "axum")]
+impl SidecarError {
+    /// Returns the report of a drain that was not clean.
+    ///
+    /// There is one when the server was forced, which is a [timeout](Self::is_timed_out), and only
+    /// servers that can count have it: those of `taskgroup::axum`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::SidecarError;
+    ///
+    /// fn requests_lost(error: &SidecarError) -> usize {
+    ///     error.drain_report().map_or(0, |report| report.requests_cut())
+    /// }
+    /// # let _ = requests_lost;
+    /// ```
+    #[must_use]
+    pub fn drain_report(&self) -> Option<&DrainReport> {
+        match &self.0.fate {
+            Fate::Cut(report) => Some(report),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn cut(server: Cow<'static, str>, grace: Duration, report: DrainReport) -> Self {
+        Self::with_fate(server, grace, Fate::Cut(Box::new(report)))
+    }
+
+    /// For a server that returned before it was asked to stop.
+    pub(crate) fn early(
+        server: Cow<'static, str>,
+        grace: Duration,
+        end: Result<(), BoxError>,
+    ) -> Self {
+        let end = end.map_err(Fault::Error);
+        Self::with_fate(server, grace, fate(Phase::Serving, end, grace))
+    }
+
+    pub(crate) fn failed_draining(
+        server: Cow<'static, str>,
+        grace: Duration,
+        error: BoxError,
+    ) -> Self {
+        Self::with_fate(
+            server,
+            grace,
+            Fate::Failed(When::Draining, Fault::Error(error)),
+        )
+    }
+
+    fn with_fate(server: Cow<'static, str>, grace: Duration, fate: Fate) -> Self {
+        Self(Box::new(Inner {
+            server,
+            grace,
+            fate,
+            stop_panic: None,
+        }))
+    }
+}
+
 impl Error for SidecarError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.fate {
@@ -607,12 +675,18 @@ impl fmt::Display for SidecarError {
             fate,
             stop_panic,
         } = &*self.0;
+        #[cfg(feature = "axum")]
+        if let Fate::Cut(report) = fate {
+            return report.fmt(f);
+        }
         write!(f, "server `{server}` ")?;
         match fate {
             Fate::Drained => f.write_str("drained")?,
             Fate::EndedEarly => f.write_str("ended before it was asked to stop")?,
             Fate::Failed(When::Serving, fault) => write!(f, "{fault}")?,
             Fate::Failed(When::Draining, fault) => write!(f, "{fault:#}")?,
+            #[cfg(feature = "axum")]
+            Fate::Cut(_) => {}
             Fate::TimedOut(remains) => write!(f, "did not drain within {grace:?}: {remains}")?,
             Fate::Late(took) => {
                 write!(
@@ -680,6 +754,9 @@ enum Fate {
     TimedOut(Remains),
     /// It drained, but it took longer than its grace: the runtime was blocked at that end.
     Late(Duration),
+    /// The gate around it had to cut, or had to wait for too long.
+    #[cfg(feature = "axum")]
+    Cut(Box<DrainReport>),
 }
 
 #[derive(Debug)]

@@ -23,7 +23,12 @@ mod latch;
 #[path = "../../src/group/wakers.rs"]
 mod wakers;
 
+#[allow(dead_code)]
+#[path = "../../src/gate/switch.rs"]
+mod switch;
+
 mod weak;
 
 mod latch_models;
+mod switch_models;
 mod wakers_models;

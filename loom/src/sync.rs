@@ -1,4 +1,5 @@
-//! Loom's primitives under the names that the crate's `group/sync.rs` gives.
+//! Loom's primitives under the names that the crate's `group/sync.rs` and
+//! `gate/sync.rs` give.
 
 pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::atomic::AtomicUsize;
@@ -9,6 +10,10 @@ pub(crate) use loom::sync::atomic::Ordering;
 pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
 
 impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
     pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
         self.0
             .lock()

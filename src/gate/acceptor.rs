@@ -1,0 +1,250 @@
+//! [`Acceptor`]: accepts connections, and at the stop all that are waiting.
+
+use std::collections::VecDeque;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use super::conn::Gate;
+use super::io::Io;
+use crate::log;
+
+type Accepted = (Io<TcpStream>, SocketAddr);
+
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    gate: Arc<Gate>,
+    address: io::Result<SocketAddr>,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Listening(TcpListener),
+    /// It is closed. So many were waiting then, and these are not handed over yet.
+    Swept(usize, VecDeque<Accepted>),
+}
+
+/// A queue that is filled faster than this is emptied is not waited for. Linux makes none longer
+/// unless it is told to.
+const MOST_SWEPT: usize = 4096;
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener, gate: Arc<Gate>) -> Self {
+        Self {
+            gate,
+            address: listener.local_addr(),
+            socket: Socket::Listening(listener),
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.address {
+            Ok(address) => Ok(*address),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+
+    /// Accepts one connection.
+    ///
+    /// After the stop it hands over what was waiting, and then it waits for ever: a server that is
+    /// not to know of the stop yet must not see an end either.
+    pub(crate) async fn accept(&mut self) -> Accepted {
+        loop {
+            match &mut self.socket {
+                Socket::Swept(count, waiting) => match waiting.pop_front() {
+                    Some(accepted) => return accepted,
+                    None => {
+                        self.gate.set_swept(*count);
+                        pending::<()>().await;
+                    }
+                },
+                Socket::Listening(listener) => {
+                    match before_stop(&self.gate, || listener.accept()).await {
+                        Some(accepted) => return accepted,
+                        None => self.sweep(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts all that is there and closes the socket.
+    ///
+    /// What waits has been connected to by somebody whose request may be here already; it is taken
+    /// in even if the limit of connections is exceeded. The socket itself is asked, not Tokio, which
+    /// knows only what its driver has had the time to see.
+    fn sweep(&mut self) {
+        let empty = Socket::Swept(0, VecDeque::new());
+        let Socket::Listening(listener) = std::mem::replace(&mut self.socket, empty) else {
+            return;
+        };
+        let mut waiting = VecDeque::new();
+        if let Ok(listener) = listener.into_std() {
+            for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
+                match accepted.and_then(|(stream, peer)| Ok((registered(stream)?, peer))) {
+                    Ok((stream, peer)) => {
+                        let conn = self.gate.register(None);
+                        set_options(&self.gate, &stream);
+                        waiting.push_back((Io::new(stream, conn), peer));
+                    }
+                    Err(error) if is_of_peer(&error) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        self.socket = Socket::Swept(waiting.len(), waiting);
+    }
+}
+
+/// Accepts one connection, or returns nothing when the stop begins.
+async fn before_stop<F, A>(gate: &Arc<Gate>, accept: F) -> Option<Accepted>
+where
+    F: FnMut() -> A,
+    A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
+    let mut stopping = pin!(gate.stop().stopping());
+    let mut next = pin!(next(gate, accept));
+    poll_fn(|cx| match stopping.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => next.as_mut().poll(cx).map(Some),
+    })
+    .await
+}
+
+async fn next<F, A>(gate: &Arc<Gate>, mut accept: F) -> Accepted
+where
+    F: FnMut() -> A,
+    A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
+    // Before the accept: who has no place yet waits in the queue of the system.
+    let slot = gate.slot().await;
+    let mut pause = Pause::default();
+    loop {
+        match accept().await {
+            Ok((stream, peer)) => {
+                set_options(gate, &stream);
+                return (Io::new(stream, gate.register(slot)), peer);
+            }
+            Err(error) if is_of_peer(&error) => {}
+            Err(error) => {
+                let pause = pause.next();
+                log::guarded(|| {
+                    tracing::warn!(target: "taskgroup", "accept failed, next try in {pause:?}: {error}");
+                });
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
+/// Without them it works as well, so a peer that is gone already is not looked at.
+fn set_options(gate: &Gate, stream: &TcpStream) {
+    if gate.limits().nodelay {
+        let _ = stream.set_nodelay(true);
+    }
+}
+
+/// Returns whether it was that one connection which failed, and not the accepting.
+fn is_of_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// The time between two tries while the system has no file descriptor or no memory for us.
+#[derive(Debug)]
+struct Pause(Duration);
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(Self::FIRST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::ready;
+
+    use tokio::time::Instant;
+
+    use super::super::conn::Limits;
+
+    /// As when the process has no file descriptor left.
+    fn out_of_files() -> io::Error {
+        io::Error::from_raw_os_error(24)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r17_a_system_without_resources_is_asked_again_ever_more_rarely() {
+        let gate = Gate::new(Limits::default());
+        let begin = Instant::now();
+        let mut asked = Vec::new();
+        let accept = || {
+            asked.push(begin.elapsed().as_millis());
+            if asked.len() == 11 {
+                gate.begin_stop(Duration::ZERO);
+            }
+            ready(Err(out_of_files()))
+        };
+
+        // The stop comes within a pause, and is not kept waiting for its end.
+        assert!(before_stop(&gate, accept).await.is_none());
+
+        let expected = [0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275, 3275];
+        assert_eq!(asked, expected);
+        assert_eq!(begin.elapsed().as_millis(), 3275);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r17_what_failed_for_one_peer_only_is_tried_again_at_once() {
+        let gate = Gate::new(Limits::default());
+        let begin = Instant::now();
+        let mut errors = [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::Interrupted,
+        ]
+        .into_iter();
+        let accept = || {
+            let error = errors.next();
+            if error.is_none() {
+                gate.begin_stop(Duration::ZERO);
+            }
+            ready(Err(error.map_or_else(out_of_files, io::Error::from)))
+        };
+
+        assert!(before_stop(&gate, accept).await.is_none());
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+}

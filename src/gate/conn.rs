@@ -1,0 +1,357 @@
+//! [`Gate`]: what is shared by all parts of one server, and [`Conn`]: by all parts of one connection.
+//!
+//! Invariants:
+//!
+//! 1. Each part of a connection (its stream, its service, its requests) holds its `Conn`, and drops
+//!    it last. So a connection is gone, and out of the register, when nothing of it is left.
+//! 2. A connection that is registered after the gate was shut is born cut.
+//! 3. The lock of the register is not held while a `Conn` is dropped, as that takes it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::label::Label;
+use super::switch::Switch;
+use super::sync::Lock;
+use crate::stop::{Stop, StopSource};
+
+/// What a server grants to its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) first_byte_timeout: Option<Duration>,
+    pub(crate) header_timeout: Option<Duration>,
+    pub(crate) nodelay: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    limits: Limits,
+    slots: Option<Arc<Semaphore>>,
+    /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
+    stopping: AtomicBool,
+    stop: StopSource,
+    register: Lock<Register>,
+    /// The socket is closed; so many were waiting then.
+    swept: OnceLock<usize>,
+    /// Requests answered since the stop began.
+    answered: AtomicUsize,
+    /// For the one who runs the sequence. A permit is kept for it, so no change is lost.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    conns: Vec<Option<Weak<Conn>>>,
+    free: Vec<usize>,
+    open: usize,
+    shut: bool,
+}
+
+/// One request more, both in flight and ever begun.
+const REQUEST: u64 = (1 << 32) | 1;
+const IN_FLIGHT: u64 = (1 << 32) - 1;
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    gate: Arc<Gate>,
+    key: usize,
+    /// The number ever begun in the upper half, that of those in flight in the lower. One word, so
+    /// that a request costs one atomic operation at each of its ends.
+    requests: AtomicU64,
+    /// Streams of this connection that have become something else than HTTP. An HTTP/1 connection
+    /// is one such stream as a whole.
+    upgrades: AtomicUsize,
+    /// Whether the peer does not take what is there for it.
+    unread: AtomicBool,
+    idle: Lock<Option<Idle>>,
+    /// Cuts handlers and bodies.
+    pub(super) work: Switch<Label>,
+    /// Cuts the stream.
+    pub(super) stream: Switch<()>,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// Since when no request has been seen on a connection.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    since: Instant,
+    begun: u32,
+}
+
+/// What was there when it was cut.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    pub(super) requests: usize,
+    pub(super) connections: usize,
+    pub(super) upgrades: usize,
+    pub(super) idle: usize,
+    pub(super) paths: Vec<String>,
+}
+
+impl Gate {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        let slots = limits.max_connections;
+        Arc::new(Self {
+            slots: slots
+                .map(|slots| Arc::new(Semaphore::new(slots.clamp(1, Semaphore::MAX_PERMITS)))),
+            limits,
+            stopping: AtomicBool::new(false),
+            stop: StopSource::new(),
+            register: Lock::default(),
+            swept: OnceLock::new(),
+            answered: AtomicUsize::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn stop(&self) -> &Stop {
+        self.stop.stop()
+    }
+
+    /// Relaxed: a request that misses the stop by a hair is one that came before it.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the right to accept a connection.
+    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(self.slots.as_ref()?).acquire_owned().await.ok()
+    }
+
+    pub(super) fn register(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Arc<Conn> {
+        let mut register = self.register.lock();
+        let key = register.free.pop().unwrap_or_else(|| {
+            register.conns.push(None);
+            register.conns.len() - 1
+        });
+        let conn = Arc::new(Conn {
+            gate: Arc::clone(self),
+            key,
+            requests: AtomicU64::new(0),
+            upgrades: AtomicUsize::new(0),
+            unread: AtomicBool::new(false),
+            idle: Lock::new(None),
+            work: Switch::new(),
+            stream: Switch::new(),
+            _slot: slot,
+        });
+        register.conns[key] = Some(Arc::downgrade(&conn));
+        register.open += 1;
+        let shut = register.shut;
+        drop(register);
+        if shut {
+            conn.cut();
+        }
+        conn
+    }
+
+    fn remove(&self, key: usize) {
+        let mut register = self.register.lock();
+        register.conns[key] = None;
+        register.free.push(key);
+        register.open -= 1;
+        let last = register.open == 0;
+        drop(register);
+        if last {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn conns(&self) -> Vec<Arc<Conn>> {
+        let register = self.register.lock();
+        register
+            .conns
+            .iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.register.lock().open
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.conns().iter().map(|conn| conn.requests()).sum()
+    }
+
+    pub(super) fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there may be something new to see. For one task at a time.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(super) fn begin_stop(&self, grace: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.begin(grace);
+    }
+
+    pub(super) fn set_swept(&self, waiting: usize) {
+        // There is one acceptor, and it sweeps once.
+        let _ = self.swept.set(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Returns how many connections were waiting to be accepted, once that is known.
+    pub(super) fn swept(&self) -> Option<usize> {
+        self.swept.get().copied()
+    }
+
+    /// Cuts the connections that have been idle for `grace`, and says how many there were and when
+    /// to look again.
+    pub(super) fn cut_idle(&self, now: Instant, grace: Duration) -> (usize, Option<Instant>) {
+        let (mut cut, mut again) = (0, None);
+        for conn in self.conns() {
+            let Some(since) = conn.idle_since(now) else {
+                continue;
+            };
+            let until = since.checked_add(grace);
+            if until.is_some_and(|until| until <= now) {
+                if !conn.stream.is_fired() {
+                    conn.cut();
+                    cut += 1;
+                }
+            } else {
+                again = [again, until].into_iter().flatten().min();
+            }
+        }
+        (cut, again)
+    }
+
+    /// Counts what is in flight and **then** cuts all handlers and bodies: what is cut is gone before
+    /// it could be counted.
+    pub(super) fn cut_work(&self) -> Cut {
+        let mut cut = Cut::default();
+        let conns = self.conns();
+        // Those whose stream is cut already have been counted as idle.
+        for conn in conns.iter().filter(|conn| !conn.stream.is_fired()) {
+            cut.add(conn);
+        }
+        for conn in conns {
+            conn.work.fire();
+        }
+        cut
+    }
+
+    /// Cuts everything there is and everything that comes.
+    pub(super) fn shut(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.begin(Duration::ZERO);
+        self.register.lock().shut = true;
+        for conn in self.conns() {
+            conn.cut();
+        }
+    }
+
+    /// Returns how many handlers and connections there are that should not be.
+    pub(super) fn stuck(&self) -> usize {
+        let conns = self.conns();
+        conns.iter().map(|conn| conn.requests().max(1)).sum()
+    }
+}
+
+impl Conn {
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Relaxed: the number is looked at by the task that runs the connection, and by the one that
+    /// counts, which is too early or too late by its nature.
+    pub(super) fn begin_request(&self) {
+        self.requests.fetch_add(REQUEST, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_request(&self, answered: bool) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+        if answered && self.gate.is_stopping() && !self.work.is_fired() {
+            self.gate.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        let in_flight = self.requests.load(Ordering::Relaxed) & IN_FLIGHT;
+        // It fits: they have all been allocated.
+        usize::try_from(in_flight).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how many requests have ever begun; it wraps.
+    pub(super) fn begun(&self) -> u32 {
+        (self.requests.load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    pub(crate) fn add_upgrade(&self) {
+        self.upgrades.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn upgrades(&self) -> usize {
+        self.upgrades.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_unread(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn cut(&self) {
+        self.work.fire();
+        self.stream.fire();
+    }
+
+    /// A request that came and went since the last look makes it idle from now on.
+    fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle.lock();
+        if self.requests() > 0 || self.upgrades() > 0 || self.is_unread() {
+            *idle = None;
+            return None;
+        }
+        let begun = self.begun();
+        let since = match *idle {
+            Some(idle) if idle.begun == begun => idle.since,
+            _ => now,
+        };
+        *idle = Some(Idle { since, begun });
+        Some(since)
+    }
+}
+
+impl Drop for Conn {
+    /// The slot is free after this, when the fields are dropped.
+    fn drop(&mut self) {
+        self.gate.remove(self.key);
+    }
+}
+
+impl Cut {
+    /// Idle connections do not count: nothing was lost with them.
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests + self.connections + self.upgrades == 0
+    }
+
+    fn add(&mut self, conn: &Conn) {
+        let (requests, upgrades) = (conn.requests(), conn.upgrades());
+        self.requests += requests;
+        self.upgrades += upgrades;
+        if requests > 0 || (upgrades == 0 && conn.is_unread()) {
+            self.connections += 1;
+        } else if upgrades == 0 {
+            self.idle += 1;
+        }
+        self.paths.extend(conn.work.pending(Label::to_string));
+    }
+}

@@ -1,0 +1,280 @@
+//! [`Io`]: the stream of one connection, which can be cut and does not wait for ever.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::conn::Conn;
+use super::switch::Seat;
+
+/// A stream around another one.
+///
+/// Reading and writing have a seat each: the halves of an upgraded connection may be in two tasks.
+#[derive(Debug)]
+pub(crate) struct Io<T> {
+    // Before `conn`, which says when it is dropped that nothing is left.
+    stream: T,
+    reading: Seat,
+    writing: Seat,
+    patience: Patience,
+    /// Whether the last write had to wait.
+    blocked: bool,
+    conn: Arc<Conn>,
+}
+
+impl<T> Io<T> {
+    pub(super) fn new(stream: T, conn: Arc<Conn>) -> Self {
+        Self {
+            stream,
+            reading: Seat::default(),
+            writing: Seat::default(),
+            patience: Patience::default(),
+            blocked: false,
+            conn,
+        }
+    }
+
+    pub(crate) fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    pub(crate) fn stream(&self) -> &T {
+        &self.stream
+    }
+
+    /// What is cut is told so before it touches the stream again.
+    fn check_writing(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if self.conn.stream.watch(&mut self.writing, cx, || ()) {
+            return Err(was_cut());
+        }
+        Ok(())
+    }
+
+    /// Notes whether the peer takes what is there for it. A store, and only when it changes.
+    fn wrote<R>(&mut self, poll: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if self.blocked != poll.is_pending() {
+            self.blocked = poll.is_pending();
+            self.conn.set_unread(self.blocked);
+        }
+        poll
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self {
+            stream,
+            reading,
+            patience,
+            conn,
+            ..
+        } = &mut *self;
+        if conn.stream.watch(reading, cx, || ()) {
+            return Poll::Ready(Err(was_cut()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                patience.heard(&buf.filled()[before..], conn);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => patience.wait(conn, cx),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Io<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_writing(cx)?;
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_writing(cx)?;
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_writing(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_writing(cx)?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn was_cut() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the server has cut this connection",
+    )
+}
+
+/// How long a connection may keep its server waiting for a request.
+///
+/// The timer is made when there is something to wait for, and is not taken back when that comes: a
+/// request that arrives in one piece, as nearly all do, would cost one otherwise. It goes off
+/// after a quarter of the limit and is made anew only if the wait is still on. A wait during which it
+/// has gone off five times has taken the limit, and no more than a quarter longer. No clock is read.
+#[derive(Debug)]
+struct Patience {
+    stage: Stage,
+    /// How many bytes have been read, as long as they are those with which HTTP/2 begins.
+    preface: Option<usize>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How often the timer has gone off in this stage.
+    rings: u32,
+}
+
+/// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
+const PARTS: u32 = 4;
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing has been read.
+    Silent,
+    /// Bytes of a request have been read, when so many had begun.
+    Header { begun: u32 },
+    /// The last request has begun, or has ended, and nothing has been read since then.
+    Quiet,
+    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded.
+    Exempt,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// With the head of the settings that come next, HTTP/2 has really begun.
+const HTTP2_BEGUN: usize = PREFACE.len() + 9;
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Silent,
+            preface: Some(0),
+            timer: None,
+            rings: 0,
+        }
+    }
+}
+
+impl Patience {
+    fn heard(&mut self, bytes: &[u8], conn: &Conn) {
+        if bytes.is_empty() || matches!(self.stage, Stage::Exempt) {
+            return;
+        }
+        self.preface = self.preface.and_then(|seen| preface(seen, bytes));
+        if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
+            self.enter(Stage::Exempt);
+        } else if conn.requests() > 0 || self.is_end_of_head(bytes) {
+            // A body or requests behind the one in flight, which hyper asks for itself; or the end of
+            // a head, before hyper has called the service. That saves most connections the timer.
+            self.enter(Stage::Quiet);
+        } else if !self.is_waiting(conn) {
+            self.enter(Stage::Header {
+                begun: conn.begun(),
+            });
+        }
+    }
+
+    fn is_end_of_head(&self, bytes: &[u8]) -> bool {
+        self.preface.is_none() && bytes.ends_with(b"\r\n\r\n")
+    }
+
+    /// The stream has nothing to read.
+    fn wait(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let limits = conn.gate().limits();
+        let limit = match self.stage {
+            Stage::Silent => limits.first_byte_timeout,
+            Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
+            Stage::Header { .. } => {
+                self.enter(Stage::Quiet);
+                None
+            }
+            Stage::Quiet | Stage::Exempt => None,
+        };
+        let Some(limit) = limit else {
+            return Poll::Pending;
+        };
+        while self.rang(limit, cx) {
+            self.rings += 1;
+            if self.rings > PARTS {
+                return Poll::Ready(Err(too_slow(limit)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns whether the timer has gone off, which is removed then.
+    ///
+    /// It is polled when it is made. Until an upgrade, a connection lives in one task, which that poll
+    /// has told it to wake.
+    fn rang(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+        let rang = match &mut self.timer {
+            Some(timer) => timer.is_elapsed(),
+            none => {
+                let timer = none.insert(Box::pin(sleep(limit / PARTS)));
+                timer.as_mut().poll(cx).is_ready()
+            }
+        };
+        if rang {
+            self.timer = None;
+        }
+        rang
+    }
+
+    /// Returns whether the header that has begun is not complete.
+    fn is_waiting(&self, conn: &Conn) -> bool {
+        matches!(self.stage, Stage::Header { begun } if begun == conn.begun())
+            && conn.upgrades() == 0
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        if matches!(self.stage, Stage::Silent) {
+            // The one for the first byte: most connections need none from here on.
+            self.timer = None;
+        }
+        self.stage = stage;
+        self.rings = 0;
+    }
+}
+
+/// Returns how many bytes there are now, if they are still those of the preface.
+fn preface(seen: usize, bytes: &[u8]) -> Option<usize> {
+    let expected = &PREFACE[seen.min(PREFACE.len())..];
+    let compared = expected.len().min(bytes.len());
+    (bytes[..compared] == expected[..compared]).then_some(seen + bytes.len())
+}
+
+fn too_slow(limit: Duration) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("the peer did not send a request within {limit:?}"),
+    )
+}

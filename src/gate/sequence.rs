@@ -1,0 +1,274 @@
+//! The stop of a server as a sequence of phases: what comes next, decided from what is seen.
+//!
+//! All times are measured from the stop, by a clock that is read when the decision is made. A runtime
+//! that was blocked is late in asking, and then gets the answer that is right by that time.
+
+use std::time::Duration;
+
+/// What has begun and is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The listening socket is closed, the server does not know of the stop. Requests that were on
+    /// their way are read and answered. Nothing is cut.
+    Lingering,
+    /// The server knows. Connections without a request in flight are cut after their grace; no
+    /// request is.
+    Draining,
+    /// The time is up. Handlers and bodies have been cut, the connections live so that this can be
+    /// told to the clients.
+    Flushing,
+    /// The connections have been cut. Nothing new can begin.
+    Killing,
+}
+
+/// How long each phase may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// From the stop to the cut: lingering and draining together.
+    pub(crate) grace: Duration,
+    pub(crate) linger: Duration,
+    pub(crate) idle_grace: Duration,
+    pub(crate) flush: Duration,
+    pub(crate) kill_grace: Duration,
+}
+
+/// What is to be seen of the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Since the stop.
+    pub(super) elapsed: Duration,
+    /// Since the phase began.
+    pub(super) in_phase: Duration,
+    /// Whether the accept queue has been emptied and the listening socket is closed.
+    pub(super) swept: bool,
+    /// Connections of which anything is left: the stream, a handler, a body.
+    pub(super) open: usize,
+    /// Whether the server's future has ended.
+    pub(super) ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing, unless something changes, for this long.
+    Wait(Duration),
+    Enter(Phase),
+    Done,
+}
+
+impl Plan {
+    /// Returns how long the whole may take.
+    pub(crate) fn bound(&self) -> Duration {
+        let after = self.flush.saturating_add(self.kill_grace);
+        self.grace.saturating_add(after)
+    }
+
+    pub(super) fn next(&self, phase: Phase, seen: Seen) -> Next {
+        match phase {
+            Phase::Lingering => self.after_linger(seen),
+            _ if seen.open == 0 && seen.ended => Next::Done,
+            Phase::Draining => enter_after(self.grace, seen.elapsed, Phase::Flushing),
+            Phase::Flushing if seen.open == 0 => Next::Enter(Phase::Killing),
+            Phase::Flushing => enter_after(self.flush, seen.in_phase, Phase::Killing),
+            Phase::Killing => match left(self.kill_grace, seen.in_phase) {
+                Some(left) => Next::Wait(left),
+                None => Next::Done,
+            },
+        }
+    }
+
+    /// Until the socket has been swept nobody can say that there is nothing to linger for, and a
+    /// server that has been told takes no more.
+    fn after_linger(&self, seen: Seen) -> Next {
+        if seen.ended || (seen.swept && seen.open == 0) {
+            return Next::Enter(Phase::Draining);
+        }
+        let until = if seen.swept {
+            self.linger.min(self.grace)
+        } else {
+            self.grace
+        };
+        enter_after(until, seen.elapsed, Phase::Draining)
+    }
+
+    /// What an idle connection gets once the server knows of the stop: never so much that it would
+    /// be there at the end of the grace.
+    pub(super) fn idle_grace(&self) -> Duration {
+        let drain = self.grace.saturating_sub(self.linger);
+        self.idle_grace.min(drain / 2)
+    }
+}
+
+fn enter_after(limit: Duration, elapsed: Duration, phase: Phase) -> Next {
+    match left(limit, elapsed) {
+        Some(left) => Next::Wait(left),
+        None => Next::Enter(phase),
+    }
+}
+
+fn left(limit: Duration, elapsed: Duration) -> Option<Duration> {
+    limit.checked_sub(elapsed).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan = Plan {
+        grace: ms(5_000),
+        linger: ms(200),
+        idle_grace: ms(1_000),
+        flush: ms(100),
+        kill_grace: ms(1_000),
+    };
+
+    const BUSY: Seen = Seen {
+        elapsed: ms(0),
+        in_phase: ms(0),
+        swept: true,
+        open: 1,
+        ended: false,
+    };
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn at(elapsed: u64) -> Seen {
+        Seen {
+            elapsed: ms(elapsed),
+            ..BUSY
+        }
+    }
+
+    fn within(in_phase: u64) -> Seen {
+        Seen {
+            elapsed: ms(5_000 + in_phase),
+            in_phase: ms(in_phase),
+            ..BUSY
+        }
+    }
+
+    #[test]
+    fn it_lingers_before_the_server_is_told() {
+        let next = |seen| PLAN.next(Phase::Lingering, seen);
+
+        assert_eq!(next(at(0)), Next::Wait(ms(200)));
+        assert_eq!(next(at(150)), Next::Wait(ms(50)));
+        assert_eq!(next(at(200)), Next::Enter(Phase::Draining));
+    }
+
+    #[test]
+    fn without_a_connection_there_is_nothing_to_linger_for() {
+        let nobody = Seen { open: 0, ..BUSY };
+
+        let next = PLAN.next(Phase::Lingering, nobody);
+        assert_eq!(next, Next::Enter(Phase::Draining));
+    }
+
+    #[test]
+    fn a_socket_that_is_not_swept_is_waited_for_until_the_grace_is_over() {
+        let unswept = |elapsed, open| Seen {
+            swept: false,
+            open,
+            ..at(elapsed)
+        };
+        let next = |seen| PLAN.next(Phase::Lingering, seen);
+
+        assert_eq!(next(unswept(300, 0)), Next::Wait(ms(4_700)));
+        assert_eq!(next(unswept(300, 1)), Next::Wait(ms(4_700)));
+        assert_eq!(next(unswept(5_000, 1)), Next::Enter(Phase::Draining));
+    }
+
+    #[test]
+    fn the_linger_is_a_part_of_the_grace() {
+        let plan = Plan {
+            grace: ms(100),
+            ..PLAN
+        };
+
+        assert_eq!(
+            plan.next(Phase::Lingering, at(100)),
+            Next::Enter(Phase::Draining)
+        );
+        assert_eq!(
+            plan.next(Phase::Draining, at(100)),
+            Next::Enter(Phase::Flushing)
+        );
+    }
+
+    #[test]
+    fn the_drain_ends_with_the_last_connection_and_the_server() {
+        let left = |open, ended| Seen {
+            open,
+            ended,
+            ..at(300)
+        };
+        let next = |seen| PLAN.next(Phase::Draining, seen);
+
+        assert_eq!(next(left(0, true)), Next::Done);
+        // Upgraded connections, which the server does not know of.
+        assert_eq!(next(left(1, true)), Next::Wait(ms(4_700)));
+        assert_eq!(next(left(0, false)), Next::Wait(ms(4_700)));
+    }
+
+    #[test]
+    fn the_cut_comes_with_the_end_of_the_grace() {
+        let next = |seen| PLAN.next(Phase::Draining, seen);
+
+        assert_eq!(next(at(4_999)), Next::Wait(ms(1)));
+        assert_eq!(next(at(5_000)), Next::Enter(Phase::Flushing));
+        // A runtime that was blocked.
+        assert_eq!(next(at(9_000)), Next::Enter(Phase::Flushing));
+    }
+
+    #[test]
+    fn what_was_cut_has_its_time_to_be_told() {
+        let next = |seen| PLAN.next(Phase::Flushing, seen);
+        let nobody = Seen {
+            open: 0,
+            ..within(10)
+        };
+
+        assert_eq!(next(within(0)), Next::Wait(ms(100)));
+        assert_eq!(next(within(100)), Next::Enter(Phase::Killing));
+        assert_eq!(next(nobody), Next::Enter(Phase::Killing));
+    }
+
+    #[test]
+    fn what_is_stuck_is_given_up() {
+        let next = |seen| PLAN.next(Phase::Killing, seen);
+        let gone = Seen {
+            open: 0,
+            ended: true,
+            ..within(10)
+        };
+
+        assert_eq!(next(within(0)), Next::Wait(ms(1_000)));
+        assert_eq!(next(gone), Next::Done);
+        assert_eq!(next(within(1_000)), Next::Done);
+    }
+
+    #[test]
+    fn an_endless_grace_never_cuts() {
+        let plan = Plan {
+            grace: Duration::MAX,
+            ..PLAN
+        };
+
+        assert!(matches!(
+            plan.next(Phase::Draining, at(1 << 40)),
+            Next::Wait(_)
+        ));
+        assert_eq!(plan.idle_grace(), PLAN.idle_grace);
+    }
+
+    #[test]
+    fn idle_connections_are_gone_before_the_grace_is_over() {
+        let plan = Plan {
+            grace: ms(1_000),
+            ..PLAN
+        };
+
+        assert_eq!(plan.idle_grace(), ms(400));
+    }
+}

@@ -1,0 +1,140 @@
+//! [`Switch`]: is fired once, and reaches all that is pending on it.
+//!
+//! A connection has two. Its handlers and bodies are raced with the one, its stream with the other.
+//!
+//! Invariants:
+//!
+//! 1. Firing sets the flag, then takes the lock. Who is pending takes the lock to leave a waker, then
+//!    looks at the flag. So who came too late to be woken sees the flag: no firing is lost.
+//! 2. A seat that holds the waker it left does not take the lock again. That waker is in its place,
+//!    or has been woken after the flag was set, and then the next poll sees the flag.
+//! 3. A waker is cloned, woken and dropped outside the lock; it may run anything.
+
+use std::task::{Context, Waker};
+
+use super::sync::{AtomicBool, Lock, Ordering};
+
+/// Each waker is left with a `T` that says what it is.
+#[derive(Debug)]
+pub(super) struct Switch<T> {
+    fired: AtomicBool,
+    places: Lock<Places<T>>,
+}
+
+#[derive(Debug)]
+struct Places<T> {
+    places: Vec<Option<Place<T>>>,
+    free: Vec<usize>,
+}
+
+/// It outlives its waker, which is taken when the switch is fired.
+#[derive(Debug)]
+struct Place<T> {
+    waker: Option<Waker>,
+    what: T,
+}
+
+/// Where one future has left its waker.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    index: Option<usize>,
+    waker: Option<Waker>,
+}
+
+impl<T> Switch<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            fired: AtomicBool::new(false),
+            places: Lock::new(Places {
+                places: Vec::new(),
+                free: Vec::new(),
+            }),
+        }
+    }
+
+    /// Relaxed is enough, by invariants 1 and 2.
+    pub(super) fn is_fired(&self) -> bool {
+        self.fired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fire(&self) {
+        self.fired.store(true, Ordering::Relaxed);
+        let wakers = self.places.lock().take_wakers();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Leaves the waker of the current task, if it is not there yet, and returns whether the switch
+    /// has been fired.
+    #[inline]
+    pub(super) fn watch(
+        &self,
+        seat: &mut Seat,
+        cx: &Context<'_>,
+        what: impl FnOnce() -> T,
+    ) -> bool {
+        let left = seat.waker.as_ref();
+        if !left.is_some_and(|left| left.will_wake(cx.waker())) {
+            self.sit_down(seat, cx.waker(), what);
+        }
+        self.is_fired()
+    }
+
+    #[cold]
+    fn sit_down(&self, seat: &mut Seat, waker: &Waker, what: impl FnOnce() -> T) {
+        let (left, kept) = (waker.clone(), waker.clone());
+        let before = match seat.index {
+            Some(index) => self.places.lock().replace(index, left),
+            None => {
+                seat.index = Some(self.places.lock().insert(left, what()));
+                None
+            }
+        };
+        drop(before);
+        seat.waker = Some(kept);
+    }
+
+    pub(super) fn leave(&self, seat: &mut Seat) {
+        if let Some(index) = seat.index.take() {
+            let place = self.places.lock().remove(index);
+            drop(place);
+        }
+        seat.waker = None;
+    }
+
+    /// Returns what was told of each that is pending.
+    pub(super) fn pending<R>(&self, read: impl FnMut(&T) -> R) -> Vec<R> {
+        let places = self.places.lock();
+        let taken = places.places.iter().flatten();
+        taken.map(|place| &place.what).map(read).collect()
+    }
+}
+
+impl<T> Places<T> {
+    fn insert(&mut self, waker: Waker, what: T) -> usize {
+        let place = Place {
+            waker: Some(waker),
+            what,
+        };
+        if let Some(index) = self.free.pop() {
+            self.places[index] = Some(place);
+            return index;
+        }
+        self.places.push(Some(place));
+        self.places.len() - 1
+    }
+
+    fn replace(&mut self, index: usize, waker: Waker) -> Option<Waker> {
+        let place = self.places[index].as_mut()?;
+        place.waker.replace(waker)
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Place<T>> {
+        self.free.push(index);
+        self.places[index].take()
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        let taken = self.places.iter_mut().flatten();
+        taken.filter_map(|place| place.waker.take()).collect()
+    }
+}

@@ -1,0 +1,331 @@
+//! Stops in which something has to be cut.
+
+use std::future::poll_fn;
+
+use axum::Router;
+use axum::http::{Method, Request, StatusCode};
+use axum::routing::get;
+use h2::client::SendRequest;
+use h2::ext::Protocol;
+use hyper::body::Bytes;
+use taskgroup::{ExitPolicy, Stop};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::support::{
+    Alive, NO_TIME, SHORT, Server, endless, read_to_end, read_until, request, send, soon, tasks,
+    tasks_reach, websocket,
+};
+
+/// A connection over HTTP/2 whose peer does all it should.
+async fn http2(server: &Server) -> SendRequest<Bytes> {
+    let client = TcpStream::connect(server.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(connection);
+    soon(sender.ready()).await.unwrap()
+}
+
+fn get_over_http2(path: &str) -> Request<()> {
+    Request::get(format!("http://test{path}")).body(()).unwrap()
+}
+
+#[tokio::test]
+async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {
+    let alive = Alive::default();
+    let tasks = tasks();
+    let server = Server::start(endless(&alive), |serve| {
+        serve.grace(2 * SHORT).idle_grace(NO_TIME)
+    })
+    .await;
+    let address = server.address;
+
+    // These end by themselves when the server is told to stop, or before.
+    let mut idle = request(address, "GET / HTTP/1.1").await;
+    read_until(&mut idle, "hello").await;
+    let silent = TcpStream::connect(address).await.unwrap();
+    let undecided = send(address, "PRI ").await;
+
+    // These have no request in flight.
+    let half_head = send(address, "GET / HTTP/1.1\r\nhost: te").await;
+    let no_pong = send(
+        address,
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    )
+    .await;
+
+    // These do.
+    let half_body = request(address, "POST /upload HTTP/1.1\r\ncontent-length: 9").await;
+    let poll = request(address, "GET /poll HTTP/1.1").await;
+    let pipelined = send(
+        address,
+        "GET /poll HTTP/1.1\r\nhost: test\r\n\r\nGET /poll HTTP/1.1\r\nhost: test\r\n\r\n",
+    )
+    .await;
+    let mut events = request(address, "GET /events HTTP/1.1").await;
+    read_until(&mut events, "tick\r\n").await;
+    let flood = request(address, "GET /flood HTTP/1.1").await;
+    let mut sender = http2(&server).await;
+    let (poll_over_http2, _) = sender.send_request(get_over_http2("/poll"), true).unwrap();
+    let mut ready = soon(sender.ready()).await.unwrap();
+    let (events_over_http2, _) = ready.send_request(get_over_http2("/events"), true).unwrap();
+    let mut events_over_http2 = soon(events_over_http2).await.unwrap().into_body();
+
+    // This one the server does not know any more.
+    let echo = websocket(address).await;
+
+    server.settle().await;
+    alive.reaches(7).await;
+    let (outcome, report) = server.stop().await;
+
+    // Nothing is left, and that is so at once.
+    assert_eq!(alive.count(), 0);
+    let error = outcome.unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!(error.drain_report(), Some(&report));
+    assert_eq!(report.connections_at_stop(), 12);
+    assert_eq!(report.requests_at_stop(), 7);
+    assert_eq!(report.answered(), 0);
+    assert_eq!(report.idle_cut(), 2);
+    assert_eq!(report.requests_cut(), 7);
+    assert_eq!(report.connections_cut(), 6);
+    assert_eq!(report.upgrades_cut(), 1);
+    assert_eq!(report.stuck(), 0);
+    let mut paths = report.paths().to_vec();
+    paths.sort();
+    let expected = ["GET /events", "GET /flood", "GET /poll", "POST /upload"];
+    assert_eq!(paths, expected);
+    assert!(
+        error.to_string().starts_with(
+            "server `http` was given 600ms to drain: 7 requests on 6 connections were cut ("
+        ),
+        "{error}"
+    );
+
+    for stuck in [half_body, poll, pipelined] {
+        let answer = read_to_end(stuck).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert!(
+            answer.ends_with("the server is shutting down\n"),
+            "{answer}"
+        );
+    }
+    let answer = soon(poll_over_http2).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        soon(events_over_http2.data()).await.unwrap().unwrap(),
+        "tick"
+    );
+    assert!(soon(events_over_http2.data()).await.unwrap().is_err());
+    // No last chunk: nobody can take it for a whole answer.
+    assert_eq!(read_to_end(events).await, "");
+    for silent in [idle, silent, undecided, half_head, echo] {
+        assert_eq!(read_to_end(silent).await, "");
+    }
+    drop((flood, no_pong, ready));
+    tasks_reach(tasks).await;
+}
+
+#[tokio::test]
+async fn r9_a_websocket_over_http2_is_not_idle_and_is_cut_at_the_deadline() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| {
+        serve.grace(SHORT).idle_grace(NO_TIME)
+    })
+    .await;
+    let mut sender = http2(&server).await;
+    while !sender.is_extended_connect_protocol_enabled() {
+        tokio::task::yield_now().await;
+    }
+    let mut connect = Request::new(());
+    *connect.method_mut() = Method::CONNECT;
+    *connect.uri_mut() = "http://test/ws".parse().unwrap();
+    connect
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
+    let (answer, mut output) = sender.send_request(connect, false).unwrap();
+    let mut input = soon(answer).await.unwrap().into_body();
+    output
+        .send_data(Bytes::from_static(b"ping"), false)
+        .unwrap();
+    assert_eq!(soon(input.data()).await.unwrap().unwrap(), "ping");
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.requests_at_stop(), 0);
+    assert_eq!(report.upgrades_cut(), 1);
+    assert_eq!(report.idle_cut(), 0);
+    alive.reaches(0).await;
+    assert!(
+        soon(poll_fn(|cx| input.poll_data(cx)))
+            .await
+            .is_none_or(|end| end.is_err())
+    );
+}
+
+#[tokio::test]
+async fn r9_an_answer_that_is_not_taken_is_not_idle() {
+    // Hyper takes all of it at once, and is rid of the body before the client has read a byte.
+    let large = "x".repeat(16 << 20);
+    let app = Router::new()
+        .route("/", get(async || "hello"))
+        .route("/large", get(async move || large));
+    let server = Server::start(app, |serve| serve.grace(SHORT).idle_grace(NO_TIME)).await;
+    let mut client = request(server.address, "GET /large HTTP/1.1").await;
+    soon(client.read_u8()).await.unwrap();
+    server.settle().await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.connections_cut(), 1);
+    assert_eq!(report.idle_cut(), 0);
+    assert_eq!(report.stuck(), 0);
+}
+
+#[tokio::test]
+async fn r4_only_requests_that_are_in_flight_are_named() {
+    let alive = Alive::default();
+    let app = endless(&alive).route(
+        "/yields",
+        get(async || {
+            tokio::task::yield_now().await;
+            "yielded"
+        }),
+    );
+    let server = Server::start(app, |serve| serve.grace(SHORT)).await;
+    let mut client = request(server.address, "GET /yields HTTP/1.1").await;
+    read_until(&mut client, "yielded").await;
+    let poll = b"POST /yields/not HTTP/1.1\r\nhost: test\r\n\r\nGET /poll?key=x HTTP/1.1\r\nhost: test\r\n\r\n";
+    client.write_all(poll).await.unwrap();
+    alive.reaches(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.paths(), ["GET /poll"]);
+}
+
+#[tokio::test]
+async fn a_lenient_server_logs_what_it_has_cut_and_succeeds() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| serve.grace(SHORT).lenient()).await;
+    let client = request(server.address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    outcome.unwrap();
+    assert_eq!(report.requests_cut(), 1);
+    assert!(read_to_end(client).await.starts_with("HTTP/1.1 503"));
+}
+
+#[tokio::test]
+async fn r4_a_cut_is_a_timeout_to_an_exit_policy() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| serve.grace(NO_TIME)).await;
+    let _client = request(server.address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+
+    let (outcome, _) = server.stop().await;
+
+    let result: Result<(), taskgroup::BoxError> = outcome.map_err(Into::into);
+    let exit = ExitPolicy::strict().failed(1).timed_out(2).exit(result);
+    assert_eq!(exit.code(), 2);
+}
+
+#[tokio::test]
+async fn a_grace_of_zero_cuts_at_once() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| {
+        serve.grace(std::time::Duration::ZERO)
+    })
+    .await;
+    let _client = request(server.address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.requests_cut(), 1);
+    assert_eq!(alive.count(), 0);
+}
+
+#[tokio::test]
+async fn r20_a_handler_that_panics_is_not_in_flight_any_more() {
+    let app = Router::new().route("/", get(async || "hello")).route(
+        "/panic",
+        get(async || -> &str { std::panic::resume_unwind(Box::new("no hook")) }),
+    );
+    let server = Server::start(app, |serve| serve).await;
+    let client = request(server.address, "GET /panic HTTP/1.1").await;
+    assert_eq!(read_to_end(client).await, "");
+    server.settle().await;
+
+    let (outcome, report) = server.stop().await;
+
+    outcome.unwrap();
+    assert_eq!(report.connections_at_stop(), 0);
+    assert_eq!(report.requests_at_stop(), 0);
+}
+
+#[tokio::test]
+async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
+    let (entered, mut is_entered) = mpsc::unbounded_channel();
+    let app = Router::new().route(
+        "/block",
+        get(async move |stop: Stop| {
+            entered.send(()).unwrap();
+            stop.stopping().await;
+            std::thread::sleep(2 * SHORT);
+            "done"
+        }),
+    );
+    let server = Server::start(app, |serve| serve.grace(SHORT)).await;
+    let client = request(server.address, "GET /block HTTP/1.1").await;
+    soon(is_entered.recv()).await.unwrap();
+
+    let (outcome, report) = server.stop().await;
+
+    // Nobody was there to cut it, so it was answered.
+    assert!(read_to_end(client).await.ends_with("done"));
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert!(!report.is_clean());
+    assert_eq!(report.requests_cut() + report.answered(), 1);
+    assert!(report.took() > SHORT);
+}
+
+#[test]
+fn r21_a_handler_that_blocks_one_of_many_threads_is_stuck() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (entered, mut is_entered) = mpsc::unbounded_channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let released = std::sync::Arc::new(released);
+    let app = Router::new().route(
+        "/block",
+        get(async move || {
+            entered.send(()).unwrap();
+            let _ = released.lock().unwrap().recv();
+            "done"
+        }),
+    );
+    runtime.block_on(async {
+        let server = Server::start(app, |serve| serve.grace(SHORT).kill_grace(NO_TIME)).await;
+        let _client = request(server.address, "GET /block HTTP/1.1").await;
+        soon(is_entered.recv()).await.unwrap();
+
+        let (outcome, report) = server.stop().await;
+
+        assert!(outcome.unwrap_err().is_timed_out());
+        assert_eq!(report.requests_cut(), 1);
+        assert_eq!(report.stuck(), 1);
+    });
+    drop(release);
+}

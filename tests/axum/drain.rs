@@ -1,0 +1,305 @@
+//! Stops in which nothing has to be cut.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::routing::get;
+use taskgroup::{SidecarError, Stop, TaskGroup};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use crate::support::{
+    Alive, NO_TIME, PLENTY, Server, Ticks, endless, read_to_end, read_until, request, soon,
+    websocket,
+};
+
+fn hello() -> Router {
+    Router::new().route("/", get(async || "hello"))
+}
+
+/// A handler that says when it is entered and answers when it is told to.
+fn slow() -> (Router, Arc<Notify>, Arc<Notify>) {
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let app = hello().route("/slow", {
+        let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
+        get(async move |stop: Stop| {
+            entered.notify_one();
+            stop.stopping().await;
+            release.notified().await;
+            format!("{} left", stop.remaining().unwrap() > PLENTY / 2)
+        })
+    });
+    (app, entered, release)
+}
+
+#[tokio::test]
+async fn r1_a_request_in_flight_is_answered_within_a_grace_that_begins_with_the_stop() {
+    let (app, entered, release) = slow();
+    let server = Server::start(app, |serve| serve).await;
+    let client = request(server.address, "GET /slow HTTP/1.1").await;
+    soon(entered.notified()).await;
+
+    server.begin_stop().await;
+    release.notify_one();
+
+    let answer = read_to_end(client).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(answer.ends_with("true left"), "{answer}");
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert!(report.is_clean());
+    assert_eq!(report.requests_at_stop(), 1);
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
+async fn a_server_on_a_fired_token_takes_what_is_waiting_and_stops() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut group = TaskGroup::<SidecarError>::typed();
+    group.cancel();
+    let client = request(address, "GET / HTTP/1.1").await;
+    group.spawn(taskgroup::axum::serve("http", listener, hello()).run(group.token()));
+
+    assert!(read_to_end(client).await.ends_with("hello"));
+    soon(group.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn r7_twenty_clients_in_the_accept_queue_are_answered() {
+    let server = Server::start(hello(), |serve| serve.max_connections(1).linger(PLENTY)).await;
+    server.settle().await;
+    // Nothing is awaited from here to the stop, so the server, in the same thread, does not run.
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = std::net::TcpStream::connect(server.address).unwrap();
+            let request = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+            client.write_all(request).unwrap();
+            client
+        })
+        .collect();
+    server.token.cancel();
+
+    for client in clients {
+        client.set_nonblocking(true).unwrap();
+        let answer = read_to_end(TcpStream::from_std(client).unwrap()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.connections_at_stop(), 20);
+    assert_eq!(report.requests_at_stop(), 0);
+    assert_eq!(report.answered(), 20);
+}
+
+#[tokio::test]
+async fn r7_a_request_on_an_old_connection_within_the_linger_is_answered_and_told_to_close() {
+    let server = Server::start(hello(), |serve| serve.linger(PLENTY)).await;
+    let mut client = request(server.address, "GET / HTTP/1.1").await;
+    let answer = read_until(&mut client, "hello").await;
+    assert!(!answer.contains("connection: close"), "{answer}");
+
+    server.begin_stop().await;
+    let again = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    client.write_all(again).await.unwrap();
+
+    let answer = read_to_end(client).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    // There is nobody left to linger for.
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
+async fn r4_an_answer_whose_body_is_not_sent_counts_as_well() {
+    let server = Server::start(hello(), |serve| serve.linger(PLENTY)).await;
+    let mut client = request(server.address, "GET / HTTP/1.1").await;
+    read_until(&mut client, "hello").await;
+    server.begin_stop().await;
+    let head = b"HEAD / HTTP/1.1\r\nhost: test\r\n\r\n";
+    client.write_all(head).await.unwrap();
+
+    assert!(read_to_end(client).await.ends_with("\r\n\r\n"));
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_the_linger() {
+    let server = Server::start(hello(), |serve| serve).await;
+    let mut client = request(server.address, "GET / HTTP/1.1").await;
+    read_until(&mut client, "hello").await;
+
+    let (outcome, report) = server.stop().await;
+
+    outcome.unwrap();
+    assert_eq!(read_to_end(client).await, "");
+    assert_eq!(report.connections_at_stop(), 1);
+    assert_eq!(report.idle_cut(), 0);
+}
+
+#[tokio::test]
+async fn r8_a_connection_without_a_whole_request_is_cut_after_its_own_grace() {
+    let server = Server::start(hello(), |serve| serve.idle_grace(NO_TIME)).await;
+    let halves = [
+        "GET / HT",
+        "GET / HTTP/1.1\r\nhost: te",
+        // HTTP/2, by a peer that will not answer.
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ];
+    let mut clients = Vec::new();
+    for half in halves {
+        clients.push(crate::support::send(server.address, half).await);
+    }
+    server.settle().await;
+
+    let (outcome, report) = server.stop().await;
+
+    outcome.unwrap();
+    assert!(report.is_clean());
+    assert_eq!(report.connections_at_stop(), 3);
+    assert_eq!(report.idle_cut(), 3);
+}
+
+#[tokio::test]
+async fn r9_a_request_is_in_flight_until_its_body_has_ended() {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let app = hello().route(
+        "/events",
+        get(async move || {
+            let receiver = receiver.lock().await.take().unwrap();
+            Body::new(Ticks {
+                receiver,
+                _guard: None,
+            })
+        }),
+    );
+    let server = Server::start(app, |serve| serve.idle_grace(NO_TIME)).await;
+    let mut client = request(server.address, "GET /events HTTP/1.1").await;
+    sender.send(()).unwrap();
+    read_until(&mut client, "tick\r\n").await;
+
+    server.begin_stop().await;
+    // More than the idle grace, which does not count for it.
+    tokio::time::sleep(5 * NO_TIME).await;
+    sender.send(()).unwrap();
+    read_until(&mut client, "tick\r\n").await;
+    drop(sender);
+
+    assert_eq!(read_to_end(client).await, "0\r\n\r\n");
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.requests_at_stop(), 1);
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
+async fn r9_an_upgraded_connection_is_open_until_its_stream_is_dropped() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| serve.idle_grace(NO_TIME)).await;
+    let mut client = websocket(server.address).await;
+
+    server.begin_stop().await;
+    tokio::time::sleep(5 * NO_TIME).await;
+    client.write_all(b"pong").await.unwrap();
+    read_until(&mut client, "pong").await;
+    assert!(!server.task.is_finished());
+    drop(client);
+
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert!(report.is_clean());
+    assert_eq!(report.connections_at_stop(), 1);
+    assert_eq!(report.requests_at_stop(), 0);
+    alive.reaches(0).await;
+}
+
+#[tokio::test]
+async fn r10_an_event_stream_that_looks_at_the_stop_ends_by_itself() {
+    let app = hello().route(
+        "/events",
+        get(async |stop: Stop| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            sender.send(()).unwrap();
+            tokio::spawn(async move {
+                stop.stopping().await;
+                drop(sender);
+            });
+            Body::new(Ticks {
+                receiver,
+                _guard: None,
+            })
+        }),
+    );
+    let server = Server::start(app, |serve| serve).await;
+    let mut client = request(server.address, "GET /events HTTP/1.1").await;
+    read_until(&mut client, "tick\r\n").await;
+
+    let (outcome, report) = server.stop().await;
+
+    outcome.unwrap();
+    assert_eq!(read_to_end(client).await, "0\r\n\r\n");
+    assert_eq!(report.answered(), 1);
+    assert_eq!(report.requests_cut(), 0);
+}
+
+#[tokio::test]
+async fn r28_connect_info_is_that_of_the_client() {
+    let app = Router::new().route(
+        "/",
+        get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string()),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut group = TaskGroup::<SidecarError>::typed();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    group.spawn(taskgroup::axum::serve("http", listener, app).run(group.token()));
+
+    let mut client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
+    let me = client.local_addr().unwrap();
+    let mut answer = String::new();
+    soon(client.read_to_string(&mut answer)).await.unwrap();
+
+    assert!(answer.ends_with(&format!("\r\n\r\n{me}")), "{answer}");
+    group.cancel();
+    soon(group.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn r13_the_service_is_not_ready_and_alive_from_the_first_moment_of_the_stop() {
+    let token = taskgroup::CancellationToken::new();
+    let readiness = taskgroup::Readiness::drain_on(&token);
+    readiness.set_ready();
+    let app = hello().merge(readiness.routes());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = taskgroup::axum::serve("http", listener, app).linger(PLENTY / 2);
+    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = request(address, "GET /readyz HTTP/1.1").await;
+        read_until(&mut client, "ready").await;
+        clients.push(client);
+    }
+
+    token.cancel();
+    let paths = [("/readyz", "HTTP/1.1 503"), ("/livez", "HTTP/1.1 200")];
+    for (mut client, (path, status)) in clients.into_iter().zip(paths) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_to_end(client).await;
+        assert!(answer.starts_with(status), "{answer}");
+    }
+    soon(server).await.unwrap().unwrap();
+}

@@ -1,0 +1,11 @@
+//! Servers of `taskgroup::axum` and their peers, over real sockets. The names begin with the number
+//! of the requirement that they show.
+//!
+//! Time is real, and nothing depends on it, except that what hangs on purpose is given a short grace.
+//! Time that is paused runs ahead of sockets; it is used only where what is waited for is a timeout.
+
+mod drain;
+mod cut;
+mod ends;
+mod limits;
+mod support;

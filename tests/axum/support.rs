@@ -1,0 +1,298 @@
+//! What the tests share: a server, clients that write bytes, bodies and handlers that hang.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use http_body::Frame;
+use hyper_util::rt::TokioIo;
+use taskgroup::axum::Serve;
+use taskgroup::{CancellationToken, DrainReport, SidecarError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::timeout;
+
+/// More than any machine needs.
+pub(crate) const PLENTY: Duration = Duration::from_secs(60);
+/// For what is to be cut.
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
+pub(crate) const NO_TIME: Duration = Duration::from_millis(20);
+
+pub(crate) type Outcome = Result<(), SidecarError>;
+
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: CancellationToken,
+    pub(crate) task: JoinHandle<Outcome>,
+    report: oneshot::Receiver<DrainReport>,
+}
+
+impl Server {
+    /// With much time for everything, unless `options` says something else.
+    pub(crate) async fn start(
+        app: Router,
+        options: impl FnOnce(Serve<Router, Router>) -> Serve<Router, Router>,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let token = CancellationToken::new();
+        let (sender, report) = oneshot::channel();
+        let serve = taskgroup::axum::serve("http", listener, app)
+            .grace(PLENTY)
+            .idle_grace(PLENTY)
+            .linger(NO_TIME)
+            .on_report(move |report| sender.send(report.clone()).unwrap());
+        let task = tokio::spawn(options(serve).run(&token));
+        Self {
+            address,
+            token,
+            task,
+            report,
+        }
+    }
+
+    /// Waits for the end of a stop that has begun.
+    pub(crate) async fn stopped(self) -> (Outcome, DrainReport) {
+        let outcome = soon(self.task).await.unwrap();
+        (outcome, self.report.await.unwrap())
+    }
+
+    pub(crate) async fn stop(self) -> (Outcome, DrainReport) {
+        self.token.cancel();
+        self.stopped().await
+    }
+
+    /// Begins the stop and waits until the socket is closed.
+    ///
+    /// The server runs in the same thread, so it does all that it can do at once while this yields.
+    pub(crate) async fn begin_stop(&self) {
+        self.token.cancel();
+        turns().await;
+        assert!(TcpStream::connect(self.address).await.is_err());
+        assert!(!self.task.is_finished());
+    }
+
+    /// Waits until the server has read all that was written before: it runs in the same thread, so
+    /// it has seen that before it sees these.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..3 {
+            let client = request(self.address, "GET / HTTP/1.1\r\nconnection: close").await;
+            assert!(read_to_end(client).await.ends_with("hello"));
+        }
+    }
+}
+
+/// Fails the test instead of hanging it.
+#[track_caller]
+pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let place = std::panic::Location::caller();
+    async move {
+        match timeout(PLENTY, future).await {
+            Ok(output) => output,
+            Err(_) => panic!("it hangs: {place}"),
+        }
+    }
+}
+
+/// Lets all tasks of this thread do what they can do now.
+pub(crate) async fn turns() {
+    for _ in 0..500 {
+        yield_now().await;
+    }
+}
+
+/// Connects and sends `head`, to which only the host and the empty line are missing.
+pub(crate) async fn request(address: SocketAddr, head: &str) -> TcpStream {
+    send(address, &format!("{head}\r\nhost: test\r\n\r\n")).await
+}
+
+pub(crate) async fn send(address: SocketAddr, bytes: &str) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(bytes.as_bytes()).await.unwrap();
+    client
+}
+
+/// All that comes until the connection ends, in whatever way.
+pub(crate) async fn read_to_end(mut client: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = soon(client.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// All that comes up to and with `end`.
+pub(crate) async fn read_until(client: &mut TcpStream, end: &str) -> String {
+    soon(async {
+        let mut answer = String::new();
+        while !answer.ends_with(end) {
+            answer.push(char::from(client.read_u8().await.unwrap()));
+        }
+        answer
+    })
+    .await
+}
+
+/// Counts how many of its guards are alive.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Alive(Arc<AtomicUsize>);
+
+#[derive(Debug)]
+pub(crate) struct Guard(Arc<AtomicUsize>);
+
+impl Alive {
+    pub(crate) fn guard(&self) -> Guard {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Guard(Arc::clone(&self.0))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    #[track_caller]
+    pub(crate) fn reaches(&self, count: usize) -> impl Future<Output = ()> {
+        soon(async move {
+            while self.count() != count {
+                yield_now().await;
+            }
+        })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How many tasks this runtime has, which is one test's own.
+pub(crate) fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+/// Waits until no more than `count` tasks are left.
+#[track_caller]
+pub(crate) fn tasks_reach(count: usize) -> impl Future<Output = ()> {
+    soon(async move {
+        while tasks() != count {
+            yield_now().await;
+        }
+    })
+}
+
+/// A body that says `tick` each time it is sent something, and ends when the sender is dropped.
+pub(crate) struct Ticks {
+    pub(crate) receiver: mpsc::UnboundedReceiver<()>,
+    pub(crate) _guard: Option<Guard>,
+}
+
+impl http_body::Body for Ticks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let tick = self.receiver.poll_recv(cx);
+        tick.map(|tick| tick.map(|()| Ok(Frame::data(Bytes::from_static(b"tick")))))
+    }
+}
+
+/// A body that has no end and is always ready.
+struct Flood(Guard);
+
+impl http_body::Body for Flood {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let _ = &self.0;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 16_384])))))
+    }
+}
+
+/// Handlers that never end by themselves, each counted while it is alive, its body included.
+pub(crate) fn endless(alive: &Alive) -> Router {
+    let route = |app: Router, path: &str, method: fn(Alive) -> axum::routing::MethodRouter| {
+        app.route(path, method(alive.clone()))
+    };
+    let app = Router::new().route("/", get(async || "hello"));
+    let app = route(app, "/poll", |alive| {
+        get(async move || {
+            let _guard = alive.guard();
+            pending::<&str>().await
+        })
+    });
+    let app = route(app, "/events", |alive| {
+        get(async move || {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            sender.send(()).unwrap();
+            let guard = alive.guard();
+            // It lives as long as the body, and keeps that from ending.
+            tokio::spawn(async move { sender.closed().await });
+            Body::new(Ticks {
+                receiver,
+                _guard: Some(guard),
+            })
+        })
+    });
+    let app = route(app, "/flood", |alive| {
+        get(async move || Body::new(Flood(alive.guard())))
+    });
+    let app = route(app, "/upload", |alive| {
+        post(async move |body: Bytes| {
+            drop(alive);
+            body.len().to_string()
+        })
+    });
+    route(app, "/ws", |alive| {
+        any(async move |request: Request| echo(request, alive.guard()))
+    })
+}
+
+/// Upgrades the connection, or the stream over HTTP/2, and then echoes.
+pub(crate) fn echo(request: Request, guard: Guard) -> Response {
+    let is_http2 = request.version() == axum::http::Version::HTTP_2;
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
+        let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        drop(guard);
+    });
+    if is_http2 {
+        return StatusCode::OK.into_response();
+    }
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// An upgraded connection that has echoed once.
+pub(crate) async fn websocket(address: SocketAddr) -> TcpStream {
+    let head = "GET /ws HTTP/1.1\r\nconnection: upgrade\r\nupgrade: echo";
+    let mut client = request(address, head).await;
+    read_until(&mut client, "\r\n\r\n").await;
+    client.write_all(b"ping").await.unwrap();
+    read_until(&mut client, "ping").await;
+    client
+}

@@ -12,6 +12,7 @@ mod conn;
 mod io;
 mod request;
 mod acceptor;
+mod end;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::drain::Counts;
 
 pub(crate) use self::acceptor::Acceptor;
 pub(crate) use self::conn::{Conn, Gate, Limits};
+pub(crate) use self::end::{Cuts, OnReport, conclude, limited};
 pub(crate) use self::io::Io;
 pub(crate) use self::request::{Request, Tracked};
 pub(crate) use self::sequence::Plan;

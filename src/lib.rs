@@ -69,15 +69,17 @@ mod on_cancel;
 mod readiness;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
-// The gate makes the reports; without it nobody does.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(not(any(test, feature = "axum")), allow(dead_code))]
 mod drain;
 mod sidecar;
-#[cfg(feature = "axum")]
+// Each server needs something that the other does not.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg_attr(not(all(feature = "axum", feature = "tonic")), allow(dead_code))]
 mod gate;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 #[cfg(feature = "signal")]
 mod signals;
 mod exit;

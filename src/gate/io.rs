@@ -164,9 +164,13 @@ enum Stage {
     Header { begun: u32 },
     /// The last request has begun, or has ended, and nothing has been read since then.
     Quiet,
-    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded.
+    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded; or it
+    /// speaks TLS, and what is said in there is not to be seen from here.
     Exempt,
 }
+
+/// The first byte of TLS, with which no request begins.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -188,6 +192,9 @@ impl Patience {
     fn heard(&mut self, bytes: &[u8], conn: &Conn) {
         if bytes.is_empty() || matches!(self.stage, Stage::Exempt) {
             return;
+        }
+        if matches!(self.stage, Stage::Silent) && bytes[0] == TLS_HANDSHAKE {
+            return self.enter(Stage::Exempt);
         }
         self.preface = self.preface.and_then(|seen| preface(seen, bytes));
         if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {

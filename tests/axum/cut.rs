@@ -9,7 +9,7 @@ use h2::client::SendRequest;
 use h2::ext::Protocol;
 use hyper::body::Bytes;
 use taskgroup::Stop;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -180,6 +180,29 @@ async fn r9_an_answer_that_is_not_taken_is_not_idle() {
     assert_eq!(report.connections_cut(), 1);
     assert_eq!(report.idle_cut(), 0);
     assert_eq!(report.stuck(), 0);
+}
+
+#[tokio::test]
+async fn r4_only_requests_that_are_in_flight_are_named() {
+    let alive = Alive::default();
+    let app = endless(&alive).route(
+        "/yields",
+        get(async || {
+            tokio::task::yield_now().await;
+            "yielded"
+        }),
+    );
+    let server = Server::start(app, |serve| serve.grace(SHORT)).await;
+    let mut client = request(server.address, "GET /yields HTTP/1.1").await;
+    read_until(&mut client, "yielded").await;
+    let poll = b"POST /yields/not HTTP/1.1\r\nhost: test\r\n\r\nGET /poll?key=x HTTP/1.1\r\nhost: test\r\n\r\n";
+    client.write_all(poll).await.unwrap();
+    alive.reaches(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.paths(), ["GET /poll"]);
 }
 
 #[tokio::test]

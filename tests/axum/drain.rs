@@ -120,6 +120,21 @@ async fn r7_a_request_on_an_old_connection_within_the_linger_is_answered_and_tol
 }
 
 #[tokio::test]
+async fn r4_an_answer_whose_body_is_not_sent_counts_as_well() {
+    let server = Server::start(hello(), |serve| serve.linger(PLENTY)).await;
+    let mut client = request(server.address, "GET / HTTP/1.1").await;
+    read_until(&mut client, "hello").await;
+    server.begin_stop().await;
+    let head = b"HEAD / HTTP/1.1\r\nhost: test\r\n\r\n";
+    client.write_all(head).await.unwrap();
+
+    assert!(read_to_end(client).await.ends_with("\r\n\r\n"));
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_after_the_linger() {
     let server = Server::start(hello(), |serve| serve).await;
     let mut client = request(server.address, "GET / HTTP/1.1").await;

@@ -110,7 +110,7 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
 
 /// Lets all tasks of this thread do what they can do now.
 pub(crate) async fn turns() {
-    for _ in 0..1000 {
+    for _ in 0..500 {
         yield_now().await;
     }
 }

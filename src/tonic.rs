@@ -42,6 +42,13 @@
 //! # let _ = next_event::<()>;
 //! ```
 //!
+//! # tonic's own settings
+//!
+//! `max_connection_age_grace` cuts connections without a GOAWAY (tonic 0.14.9), and
+//! `max_connection_age` panics in the task of the connection (0.14.5): leave both alone. A call that
+//! a client makes in the moment of the GOAWAY fails there with `CANCELLED` and not with
+//! `UNAVAILABLE`; where it can be repeated, that is to be retried too.
+//!
 //! # Examples
 //!
 //! ```
@@ -155,6 +162,19 @@ pub fn serve(name: impl Into<Cow<'static, str>>, listener: TcpListener, routes: 
 ///         .add_service(health)
 /// });
 /// # drop(grpc);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A router of another server has no gate in it, and does not compile:
+///
+/// ```compile_fail,E0277
+/// use tonic::service::Routes;
+///
+/// # async fn f() -> std::io::Result<()> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let router = tonic::transport::Server::builder().add_routes(Routes::default());
+/// let grpc = taskgroup::tonic::serve_with("grpc", listener, |_| router);
 /// # Ok(())
 /// # }
 /// ```

@@ -276,3 +276,39 @@ fn too_slow(limit: Duration) -> io::Error {
         format!("the peer did not send a request within {limit:?}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
+
+    use super::super::conn::{Gate, Limits};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// What comes of a connection on which nothing is said after `bytes`; nothing for a long time,
+    /// or an error.
+    async fn after(bytes: &[u8]) -> Option<io::ErrorKind> {
+        let gate = Gate::new(Limits {
+            first_byte_timeout: Some(LIMIT),
+            header_timeout: Some(LIMIT),
+            ..Limits::default()
+        });
+        let (mut client, server) = duplex(64);
+        let mut server = Io::new(server, gate.register(None));
+        client.write_all(bytes).await.unwrap();
+        let mut read = vec![0; bytes.len()];
+        server.read_exact(&mut read).await.unwrap();
+        let more = timeout(100 * LIMIT, server.read_u8()).await.ok()?;
+        Some(more.unwrap_err().kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_over_tls_is_not_timed_by_what_cannot_be_seen() {
+        assert_eq!(after(b"GET / HTTP").await, Some(io::ErrorKind::TimedOut));
+        assert_eq!(after(b"").await, Some(io::ErrorKind::TimedOut));
+        assert_eq!(after(b"\x16\x03\x01\x02\0\x01").await, None);
+    }
+}

@@ -1,9 +1,11 @@
 //! Stops in which nothing has to be cut.
 
 use hyper::body::Bytes;
+use taskgroup::tonic::DEFAULT_KEEPALIVE_INTERVAL;
 use taskgroup::{SidecarError, TaskGroup};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tonic::Code;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -270,4 +272,18 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r29_a_client_that_does_not_answer_a_ping_is_noticed_before_any_stop() {
+    let server = Server::start(&Calls::default(), |serve| serve).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    client.write_all(hello).await.unwrap();
+    let begin = Instant::now();
+
+    read_to_end(client).await;
+
+    let took = begin.elapsed();
+    assert!(took >= DEFAULT_KEEPALIVE_INTERVAL, "{took:?}");
 }

@@ -152,3 +152,27 @@ async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
 }
+
+#[test]
+fn r21_a_handler_that_blocks_one_of_many_threads_is_stuck() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let calls = Calls::default();
+    let release = calls.block();
+    runtime.block_on(async {
+        let server = Server::start(&calls, |serve| serve.grace(SHORT).kill_grace(NO_TIME)).await;
+        let mut client = server.client().await;
+        tokio::spawn(async move { client.check(call("blocks")).await });
+        calls.reach(1).await;
+
+        let (outcome, report) = server.stop().await;
+
+        assert!(outcome.unwrap_err().is_timed_out());
+        assert_eq!(report.requests_cut(), 1);
+        assert_eq!(report.stuck(), 1);
+    });
+    drop(release);
+}

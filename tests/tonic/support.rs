@@ -3,8 +3,8 @@
 use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -140,6 +140,7 @@ pub(crate) async fn read_to_end(mut client: TcpStream) -> Vec<u8> {
 pub(crate) struct Calls {
     alive: Arc<AtomicUsize>,
     pub(crate) release: Arc<Notify>,
+    released: Arc<Mutex<Option<mpsc::Receiver<()>>>>,
 }
 
 /// One call that is alive.
@@ -150,6 +151,13 @@ impl Calls {
     fn guard(&self) -> Guard {
         self.alive.fetch_add(1, Ordering::SeqCst);
         Guard(Arc::clone(&self.alive))
+    }
+
+    /// Call `blocks` blocks its thread until what is returned is dropped.
+    pub(crate) fn block(&self) -> mpsc::Sender<()> {
+        let (sender, released) = mpsc::channel();
+        *self.released.lock().unwrap() = Some(released);
+        sender
     }
 
     pub(crate) fn alive(&self) -> usize {
@@ -195,6 +203,11 @@ impl Health for Calls {
                 assert!(stop.remaining().unwrap() > PLENTY / 2);
             }
             "hangs" => pending().await,
+            "blocks" => {
+                let released = self.released.lock().unwrap().take().unwrap();
+                // Until the other end is dropped.
+                let _ = released.recv();
+            }
             "panics" => std::panic::resume_unwind(Box::new("no hook")),
             "peer" => {
                 let peer = request.remote_addr().unwrap();

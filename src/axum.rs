@@ -163,6 +163,38 @@ const FLUSH: Duration = Duration::from_millis(100);
 pub type Incoming<'a> = IncomingStream<'a, TapIo<Listener, fn(&mut Io)>>;
 
 /// An axum server that is about to run; see [`serve`].
+///
+/// # Examples
+///
+/// All there is to set:
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::Router;
+/// use taskgroup::{CancellationToken, SidecarError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let token = CancellationToken::new();
+/// let http = taskgroup::axum::serve("http", listener, Router::new())
+///     .grace(Duration::from_secs(20))
+///     .linger(Duration::from_millis(500))
+///     .idle_grace(Duration::from_secs(2))
+///     .kill_grace(Duration::from_secs(1))
+///     .max_connections(10_000)
+///     .first_byte_timeout(Duration::from_secs(10))
+///     .header_timeout(Duration::from_secs(10))
+///     .nodelay()
+///     .lenient()
+///     .on_report(|report| assert!(report.is_clean()))
+///     .run::<SidecarError>(&token);
+///
+/// token.cancel();
+/// assert!(http.await.is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a server does nothing until it is run"]
 pub struct Serve<M, S> {
     name: Cow<'static, str>,
@@ -181,6 +213,10 @@ impl<M, S> Serve<M, S> {
     /// It is counted from the moment the token fires. Any duration will do; with
     /// [`Duration::MAX`] nothing with a request in flight is ever cut. The default is
     /// [10 seconds](Sidecar::DEFAULT_GRACE).
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn grace(mut self, grace: Duration) -> Self {
         self.plan.grace = grace;
         self
@@ -191,6 +227,10 @@ impl<M, S> Serve<M, S> {
     /// It is for clients that cannot be told that it is over: those that have sent half a request, say
     /// nothing at all, or do not answer the PING of HTTP/2. No more than half of what the grace leaves
     /// after the linger is used. The default is [1 second](DEFAULT_IDLE_GRACE).
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.plan.idle_grace = idle_grace;
         self
@@ -201,6 +241,10 @@ impl<M, S> Serve<M, S> {
     /// Axum throws away what it has not read when it is told. A request that is on its way at the stop,
     /// on a new connection or on an old one, is answered if it arrives within the linger. The default is
     /// [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger.
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn linger(mut self, linger: Duration) -> Self {
         self.plan.linger = linger;
         self
@@ -210,6 +254,10 @@ impl<M, S> Serve<M, S> {
     ///
     /// This comes after the grace. Only what blocks its thread needs any time here. The default is
     /// [1 second](DEFAULT_KILL_GRACE).
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
         self.plan.kill_grace = kill_grace;
         self
@@ -219,6 +267,10 @@ impl<M, S> Serve<M, S> {
     ///
     /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
     /// there at the stop are let in all the same. Zero is taken as one.
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.limits.max_connections = Some(limit);
         self
@@ -228,6 +280,10 @@ impl<M, S> Serve<M, S> {
     ///
     /// A client that takes longer is cut, a quarter of the time later at most; with
     /// [`Duration::MAX`] none is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT).
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.limits.first_byte_timeout = limited(timeout);
         self
@@ -239,12 +295,20 @@ impl<M, S> Serve<M, S> {
     /// A client that takes longer is cut, later by a quarter of this and a quarter of the first byte's
     /// timeout at most; with [`Duration::MAX`] none is. The default is
     /// [30 seconds](DEFAULT_HEADER_TIMEOUT).
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.limits.header_timeout = limited(timeout);
         self
     }
 
     /// Sets `TCP_NODELAY` on every connection: answers in several pieces arrive sooner.
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn nodelay(mut self) -> Self {
         self.limits.nodelay = true;
         self
@@ -254,6 +318,10 @@ impl<M, S> Serve<M, S> {
     ///
     /// What is [stuck](DrainReport::stuck), or [took](DrainReport::took) too long, is an error all the
     /// same: nobody can say that it is over.
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
     pub fn lenient(mut self) -> Self {
         self.cuts = Cuts::AreLogged;
         self

@@ -21,6 +21,7 @@
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
 //! | make a server a member | [`Sidecar`] |
+//! | make an axum server really stop | `axum::serve` (feature `axum`) |
 //! | tell the load balancer | [`Readiness`] |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |

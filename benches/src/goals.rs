@@ -1,5 +1,8 @@
 //! The goals of the project, and whether the figures meet them.
 
+use std::fmt;
+use std::fmt::Formatter;
+
 use crate::contender::Contender;
 use crate::contender::Work;
 use crate::figures::Counted;
@@ -13,6 +16,8 @@ pub struct Goal {
     /// What the bound and the measured value count.
     pub unit: &'static str,
     pub measured: f64,
+    /// What may not be exceeded any more: the bound, or what has been reached of it so far.
+    pub reached: f64,
 }
 
 impl Goal {
@@ -22,7 +27,13 @@ impl Goal {
             bound,
             unit,
             measured,
+            reached: bound,
         }
+    }
+
+    /// A goal that is missed, and by how much at most.
+    fn but_reached(self, reached: f64) -> Self {
+        Self { reached, ..self }
     }
 
     pub fn is_met(&self) -> bool {
@@ -30,9 +41,22 @@ impl Goal {
         (self.measured * 100.0).round() <= (self.bound * 100.0).round()
     }
 
-    /// Whether the goal is missed by more than what another compiler or libc may change.
-    pub fn is_far_off(&self) -> bool {
-        self.measured > self.bound * 1.02
+    /// Whether the figure has got worse by more than what another compiler or libc may change.
+    pub fn is_lost(&self) -> bool {
+        self.measured > self.reached * 1.02
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            figure,
+            measured,
+            reached,
+            unit,
+            ..
+        } = self;
+        write!(out, "{figure}: {measured:.2} {unit}, after {reached:.2}")
     }
 }
 
@@ -52,14 +76,24 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
             "× floor",
             ratio(Work::Ready, floor),
         ),
-        Goal::new("", 0.70, "× JoinSet", ratio(Work::Ready, join_set)),
+        Goal::new(
+            "ready task, instructions",
+            0.70,
+            "× JoinSet",
+            ratio(Work::Ready, join_set),
+        ),
         Goal::new(
             "task that yields, instructions",
             1.16,
             "× floor",
             ratio(Work::Yield, floor),
         ),
-        Goal::new("", 0.82, "× JoinSet", ratio(Work::Yield, join_set)),
+        Goal::new(
+            "task that yields, instructions",
+            0.82,
+            "× JoinSet",
+            ratio(Work::Yield, join_set),
+        ),
         Goal::new(
             "parked, then cancelled, instructions",
             1.13,
@@ -79,7 +113,8 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
             0.90,
             "× JoinSet+token",
             one_task(Contender::Group) / one_task(Contender::JoinSetToken),
-        ),
+        )
+        .but_reached(1.10),
         Goal::new(
             "growth from 1k to 100k tasks",
             1.03,
@@ -96,8 +131,18 @@ pub fn timed(timed: &Timed) -> Vec<Goal> {
     for (runtime, tasks, _, rounds) in &timed.rounds {
         let figure = format!("wall, ready, {tasks} tasks, {runtime}");
         let ratio = |to| rounds.ratio(Contender::Group, to);
-        goals.push(Goal::new(figure, 1.15, "× floor", ratio(Contender::Floor)));
-        goals.push(Goal::new("", 0.60, "× JoinSet", ratio(Contender::JoinSet)));
+        goals.push(Goal::new(
+            figure.clone(),
+            1.15,
+            "× floor",
+            ratio(Contender::Floor),
+        ));
+        goals.push(Goal::new(
+            figure,
+            0.60,
+            "× JoinSet",
+            ratio(Contender::JoinSet),
+        ));
     }
     goals
 }

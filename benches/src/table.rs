@@ -23,6 +23,7 @@ impl fmt::Display for Goals<'_> {
                 bound,
                 unit,
                 measured,
+                ..
             } = goal;
             let verdict = if goal.is_met() { "met" } else { "**missed**" };
             writeln!(

@@ -19,13 +19,13 @@ impl Rounds {
         // Long enough for the clock and for a few time slices of the neighbours.
         let repeats = (10_000 / tasks).max(1);
         let mut times: BTreeMap<Contender, Vec<f64>> = BTreeMap::new();
+        let steps = steps(contenders.len());
         for round in 0..=rounds {
+            let step = steps[round % steps.len()];
             for turn in 0..contenders.len() {
-                let contender = contenders[(round + turn) % contenders.len()];
+                let contender = contenders[(round + turn * step) % contenders.len()];
                 let begin = Instant::now();
-                for _ in 0..repeats {
-                    runtime.block_on(contender::run(contender, Work::Ready, tasks));
-                }
+                run_in_a_task(runtime, contender, tasks, repeats);
                 let nanoseconds = begin.elapsed().as_nanos() as f64 / (repeats * tasks) as f64;
                 // The first round only warms the caches and the allocator.
                 if round > 0 {
@@ -46,6 +46,24 @@ impl Rounds {
         let pairs = self.0[&contender].iter().zip(&self.0[&to]);
         median(pairs.map(|(time, other)| time / other).collect())
     }
+}
+
+/// Spawns the tasks from a task, as a server does: from outside of the runtime every spawn would
+/// go through the queue that the workers share, and that is what would be timed.
+fn run_in_a_task(runtime: &Runtime, contender: Contender, tasks: usize, repeats: usize) {
+    let task = runtime.spawn(async move {
+        for _ in 0..repeats {
+            contender::run(contender, Work::Ready, tasks).await;
+        }
+    });
+    assert!(runtime.block_on(task).is_ok());
+}
+
+/// The steps that visit each of `count` places once, so that nobody always follows the same other
+/// and inherits its caches and its heap.
+fn steps(count: usize) -> Vec<usize> {
+    let visits_all = |&step: &usize| (2..=step).all(|factor| step % factor + count % factor > 0);
+    (1..count.max(2)).filter(visits_all).collect()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -3,12 +3,20 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::Outcome;
 use super::sequence::Plan;
 use crate::BoxError;
-use crate::drain::DrainReport;
+use crate::drain::{Counts, DrainReport};
 use crate::log;
 use crate::sidecar::SidecarError;
+
+/// How a server came to its end.
+#[derive(Debug)]
+pub(crate) enum Outcome<R> {
+    /// It returned before it was asked to stop.
+    Early(R),
+    /// It was stopped; `Some` if it returned, and did not have to be dropped.
+    Stopped(Counts, Option<R>),
+}
 
 pub(crate) type OnReport = Box<dyn FnOnce(&DrainReport) + Send>;
 

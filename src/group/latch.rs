@@ -50,7 +50,8 @@ impl Latch {
     #[inline]
     pub(super) fn leave(&self) {
         let before = self.state.fetch_sub(ONE, Ordering::Release);
-        if before / ONE == 2 && before & WAITED != 0 {
+        // Two shares, and somebody waits.
+        if before & !CLOSED == (2 * ONE) | WAITED {
             self.alone.notify_one();
         }
     }

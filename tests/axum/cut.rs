@@ -8,13 +8,14 @@ use axum::routing::get;
 use h2::client::SendRequest;
 use h2::ext::Protocol;
 use hyper::body::Bytes;
-use taskgroup::Stop;
+use taskgroup::{ExitPolicy, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Alive, NO_TIME, SHORT, Server, endless, read_to_end, read_until, request, send, soon, websocket,
+    Alive, NO_TIME, SHORT, Server, endless, read_to_end, read_until, request, send, soon, tasks,
+    tasks_reach, websocket,
 };
 
 /// A connection over HTTP/2 whose peer does all it should.
@@ -32,6 +33,7 @@ fn get_over_http2(path: &str) -> Request<()> {
 #[tokio::test]
 async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {
     let alive = Alive::default();
+    let tasks = tasks();
     let server = Server::start(endless(&alive), |serve| {
         serve.grace(2 * SHORT).idle_grace(NO_TIME)
     })
@@ -121,7 +123,8 @@ async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {
     for silent in [idle, silent, undecided, half_head, echo] {
         assert_eq!(read_to_end(silent).await, "");
     }
-    drop((flood, no_pong));
+    drop((flood, no_pong, ready));
+    tasks_reach(tasks).await;
 }
 
 #[tokio::test]
@@ -217,6 +220,20 @@ async fn a_lenient_server_logs_what_it_has_cut_and_succeeds() {
     outcome.unwrap();
     assert_eq!(report.requests_cut(), 1);
     assert!(read_to_end(client).await.starts_with("HTTP/1.1 503"));
+}
+
+#[tokio::test]
+async fn r4_a_cut_is_a_timeout_to_an_exit_policy() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| serve.grace(NO_TIME)).await;
+    let _client = request(server.address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+
+    let (outcome, _) = server.stop().await;
+
+    let result: Result<(), taskgroup::BoxError> = outcome.map_err(Into::into);
+    let exit = ExitPolicy::strict().failed(1).timed_out(2).exit(result);
+    assert_eq!(exit.code(), 2);
 }
 
 #[tokio::test]

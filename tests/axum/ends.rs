@@ -10,11 +10,14 @@ use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
-use crate::support::{Alive, Server, endless, read_to_end, read_until, request, soon, websocket};
+use crate::support::{
+    Alive, Server, endless, read_to_end, read_until, request, soon, tasks, tasks_reach, websocket,
+};
 
 #[tokio::test]
 async fn r3_dropping_the_future_leaves_nothing() {
     let alive = Alive::default();
+    let tasks = tasks();
     let server = Server::start(endless(&alive), |serve| serve).await;
     let mut idle = request(server.address, "GET / HTTP/1.1").await;
     read_until(&mut idle, "hello").await;
@@ -30,6 +33,7 @@ async fn r3_dropping_the_future_leaves_nothing() {
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
     alive.reaches(0).await;
+    tasks_reach(tasks).await;
     for client in [idle, events, echo] {
         assert_eq!(read_to_end(client).await, "");
     }
@@ -40,6 +44,7 @@ async fn r3_dropping_the_future_leaves_nothing() {
 #[tokio::test]
 async fn r3_dropping_the_future_in_the_drain_leaves_nothing() {
     let alive = Alive::default();
+    let tasks = tasks();
     let server = Server::start(endless(&alive), |serve| serve).await;
     let _poll = request(server.address, "GET /poll HTTP/1.1").await;
     let echo = websocket(server.address).await;
@@ -50,6 +55,7 @@ async fn r3_dropping_the_future_in_the_drain_leaves_nothing() {
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
     alive.reaches(0).await;
+    tasks_reach(tasks).await;
     assert_eq!(read_to_end(echo).await, "");
 }
 

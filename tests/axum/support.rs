@@ -178,6 +178,23 @@ impl Drop for Guard {
     }
 }
 
+/// How many tasks this runtime has, which is one test's own.
+pub(crate) fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+/// Waits until no more than `count` tasks are left.
+#[track_caller]
+pub(crate) fn tasks_reach(count: usize) -> impl Future<Output = ()> {
+    soon(async move {
+        while tasks() != count {
+            yield_now().await;
+        }
+    })
+}
+
 /// A body that says `tick` each time it is sent something, and ends when the sender is dropped.
 pub(crate) struct Ticks {
     pub(crate) receiver: mpsc::UnboundedReceiver<()>,

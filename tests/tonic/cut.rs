@@ -85,41 +85,6 @@ async fn a_cut_is_a_success_for_who_wants_it_so() {
 }
 
 #[tokio::test]
-async fn a_call_that_comes_after_the_stop_is_refused_and_one_in_flight_goes_on() {
-    let calls = Calls::default();
-    let server = Server::start(&calls, |serve| serve).await;
-    let mut client = server.client().await;
-    let watch = soon(client.watch(call("polite"))).await;
-    let watch = watch.unwrap().into_inner();
-    let mut slow = server.client().await;
-    let slow = tokio::spawn(async move { slow.check(call("slow")).await });
-    calls.reach(2).await;
-
-    server.begin_stop().await;
-    // Its stream has ended with the stop, so this one is closed when the server is told.
-    drop(watch);
-    let status = soon(async {
-        loop {
-            match client.check(call("")).await {
-                Ok(_) => tokio::task::yield_now().await,
-                Err(status) => break status,
-            }
-        }
-    })
-    .await;
-    // tonic calls it the one or the other, by when exactly it comes.
-    assert!(matches!(
-        status.code(),
-        Code::Unavailable | Code::Cancelled | Code::Unknown
-    ));
-    assert!(!slow.is_finished());
-    calls.release.notify_one();
-
-    soon(slow).await.unwrap().unwrap();
-    server.stopped().await.0.unwrap();
-}
-
-#[tokio::test]
 async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
     let (entered, entering) = tokio::sync::oneshot::channel();
     let entered = std::sync::Mutex::new(Some(entered));

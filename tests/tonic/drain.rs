@@ -61,6 +61,41 @@ async fn a_server_on_a_fired_token_stops_as_a_member_of_a_group() {
 }
 
 #[tokio::test]
+async fn a_call_that_comes_after_the_stop_is_refused_and_one_in_flight_goes_on() {
+    let calls = Calls::default();
+    let server = Server::start(&calls, |serve| serve).await;
+    let mut client = server.client().await;
+    let watch = soon(client.watch(call("polite"))).await;
+    let watch = watch.unwrap().into_inner();
+    let mut slow = server.client().await;
+    let slow = tokio::spawn(async move { slow.check(call("slow")).await });
+    calls.reach(2).await;
+
+    server.begin_stop().await;
+    // Its stream has ended with the stop, so this one is closed when the server is told.
+    drop(watch);
+    let status = soon(async {
+        loop {
+            match client.check(call("")).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(status) => break status,
+            }
+        }
+    })
+    .await;
+    // tonic calls it the one or the other, by when exactly it comes.
+    assert!(matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::Unknown
+    ));
+    assert!(!slow.is_finished());
+    calls.release.notify_one();
+
+    soon(slow).await.unwrap().unwrap();
+    server.stopped().await.0.unwrap();
+}
+
+#[tokio::test]
 async fn r7_a_call_on_an_old_channel_within_the_linger_is_answered() {
     let calls = Calls::default();
     let server = Server::start(&calls, |serve| serve.linger(PLENTY)).await;

@@ -413,7 +413,11 @@ impl<M, S> Serve<M, S> {
             let gate = Gate::new(limits);
             let signal = CancellationToken::new();
             let listener = Listener(Acceptor::new(listener, Arc::clone(&gate)));
-            let server = axum::serve(listener.tap_io(untouched as fn(&mut Io)), MakeGated(app))
+            let app = MakeGated {
+                app,
+                extensions: Arc::new(roomy(gate.stop())),
+            };
+            let server = axum::serve(listener.tap_io(untouched as fn(&mut Io)), app)
                 .with_graceful_shutdown(signal.clone().cancelled_owned())
                 .into_future();
             let outcome = gate::supervise(gate, &plan, &token, signal, server).await;
@@ -524,7 +528,10 @@ impl<S: Sync> FromRequestParts<S> for Stop {
 
 /// Makes the service of each connection, under the gate.
 #[derive(Clone, Debug)]
-struct MakeGated<M>(M);
+struct MakeGated<M> {
+    app: M,
+    extensions: Arc<Extensions>,
+}
 
 impl<'a, M> Service<Incoming<'a>> for MakeGated<M>
 where
@@ -535,13 +542,14 @@ where
     type Future = Making<M::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.app.poll_ready(cx)
     }
 
     fn call(&mut self, incoming: Incoming<'a>) -> Self::Future {
         let conn = Arc::clone(incoming.io().0.conn());
         Making {
-            service: self.0.call(incoming),
+            service: self.app.call(incoming),
+            extensions: Arc::clone(&self.extensions),
             conn,
         }
     }
@@ -551,6 +559,7 @@ pin_project! {
     struct Making<F> {
         #[pin]
         service: F,
+        extensions: Arc<Extensions>,
         conn: Arc<Conn>,
     }
 }
@@ -566,7 +575,7 @@ where
         let Ok(service) = ready!(this.service.poll(cx));
         Poll::Ready(Ok(Gated {
             service,
-            extensions: Arc::new(roomy(this.conn.gate().stop())),
+            extensions: Arc::clone(this.extensions),
             conn: Arc::clone(this.conn),
         }))
     }

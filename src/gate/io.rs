@@ -199,14 +199,19 @@ impl Patience {
         self.preface = self.preface.and_then(|seen| preface(seen, bytes));
         if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
             self.enter(Stage::Exempt);
-        } else if conn.requests() > 0 {
-            // A body, or requests behind the one in flight: hyper will ask for more itself.
+        } else if conn.requests() > 0 || self.is_end_of_head(bytes) {
+            // A body or requests behind the one in flight, which hyper asks for itself; or the end of
+            // a head, before hyper has called the service. That saves most connections the timer.
             self.enter(Stage::Quiet);
         } else if !self.is_waiting(conn) {
             self.enter(Stage::Header {
                 begun: conn.begun(),
             });
         }
+    }
+
+    fn is_end_of_head(&self, bytes: &[u8]) -> bool {
+        self.preface.is_none() && bytes.ends_with(b"\r\n\r\n")
     }
 
     /// The stream has nothing to read.
@@ -258,6 +263,10 @@ impl Patience {
     }
 
     fn enter(&mut self, stage: Stage) {
+        if matches!(self.stage, Stage::Silent) {
+            // The one for the first byte: most connections need none from here on.
+            self.timer = None;
+        }
         self.stage = stage;
         self.rings = 0;
     }

@@ -22,6 +22,7 @@
 //! | run code once a token has fired | [`OnCancel`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
+//! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
 //! | tell the load balancer | [`Readiness`] |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |

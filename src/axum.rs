@@ -73,12 +73,14 @@ use crate::drain::DrainReport;
 use crate::gate;
 use crate::gate::Acceptor;
 use crate::gate::Conn;
+use crate::gate::Cuts;
 use crate::gate::Gate;
 use crate::gate::Limits;
-use crate::gate::Outcome;
+use crate::gate::OnReport;
 use crate::gate::Plan;
 use crate::gate::Tracked;
-use crate::log;
+use crate::gate::conclude;
+use crate::gate::limited;
 use crate::sidecar::Sidecar;
 use crate::sidecar::SidecarError;
 use crate::stop::Stop;
@@ -203,14 +205,6 @@ pub struct Serve<M, S> {
     cuts: Cuts,
     on_report: Option<OnReport>,
     service: PhantomData<fn() -> S>,
-}
-
-type OnReport = Box<dyn FnOnce(&DrainReport) + Send>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cuts {
-    AreErrors,
-    AreLogged,
 }
 
 impl<M, S> Serve<M, S> {
@@ -445,43 +439,6 @@ impl<M, S> fmt::Debug for Serve<M, S> {
 
 /// For the one thing `TapIo` is needed for: with it, axum knows the connect info of any listener.
 fn untouched(_io: &mut Io) {}
-
-fn limited(timeout: Duration) -> Option<Duration> {
-    (timeout < Duration::MAX).then_some(timeout)
-}
-
-fn conclude(
-    name: Cow<'static, str>,
-    plan: &Plan,
-    cuts: Cuts,
-    on_report: Option<OnReport>,
-    outcome: Outcome<io::Result<()>>,
-) -> Result<(), SidecarError> {
-    let grace = plan.grace;
-    let (counts, end) = match outcome {
-        Outcome::Early(end) => {
-            return Err(SidecarError::early(name, grace, end.map_err(Into::into)));
-        }
-        Outcome::Stopped(counts, end) => (counts, end),
-    };
-    let report = DrainReport::new(name.clone(), counts);
-    if let Some(on_report) = on_report {
-        on_report(&report);
-    }
-    if let Some(Err(error)) = end {
-        return Err(SidecarError::failed_draining(name, grace, error.into()));
-    }
-    let is_over = report.stuck() == 0 && report.took() <= plan.bound();
-    if report.is_clean() {
-        log::guarded(|| tracing::info!(target: "taskgroup", "{report}"));
-        Ok(())
-    } else if cuts == Cuts::AreLogged && is_over {
-        log::guarded(|| tracing::warn!(target: "taskgroup", "{report}"));
-        Ok(())
-    } else {
-        Err(SidecarError::cut(name, grace, report))
-    }
-}
 
 /// The listener that [`serve`] gives to axum; it appears in the type of [`Incoming`].
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod conn;
 mod io;
 mod request;
 mod acceptor;
+mod end;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,18 +27,10 @@ use crate::drain::Counts;
 
 pub(crate) use self::acceptor::Acceptor;
 pub(crate) use self::conn::{Conn, Gate, Limits};
+pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
 pub(crate) use self::io::Io;
 pub(crate) use self::request::{Request, Tracked};
 pub(crate) use self::sequence::Plan;
-
-/// How a server came to its end.
-#[derive(Debug)]
-pub(crate) enum Outcome<R> {
-    /// It returned before it was asked to stop.
-    Early(R),
-    /// It was stopped; `Some` if it returned, and did not have to be dropped.
-    Stopped(Counts, Option<R>),
-}
 
 /// Connections are looked at this often for one that has become idle.
 const LOOK: Duration = Duration::from_millis(100);

@@ -22,6 +22,7 @@
 //! | run code once a token has fired | [`OnCancel`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
+//! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
 //! | tell the load balancer | [`Readiness`] |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
@@ -70,15 +71,17 @@ mod on_cancel;
 mod readiness;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
-// The gate makes the reports; without it nobody does.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(not(any(test, feature = "axum")), allow(dead_code))]
 mod drain;
 mod sidecar;
-#[cfg(feature = "axum")]
+// Each server needs something that the other does not.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg_attr(not(all(feature = "axum", feature = "tonic")), allow(dead_code))]
 mod gate;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 #[cfg(feature = "signal")]
 mod signals;
 mod exit;

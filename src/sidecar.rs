@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "tonic"))]
 use crate::drain::DrainReport;
 use crate::log;
 use crate::panic::Panic;
@@ -561,7 +561,7 @@ impl SidecarError {
     pub fn is_timed_out(&self) -> bool {
         match self.0.fate {
             Fate::TimedOut(_) | Fate::Late(_) => true,
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "tonic"))]
             Fate::Cut(_) => true,
             _ => false,
         }
@@ -597,7 +597,7 @@ impl SidecarError {
     }
 }
 
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "tonic"))]
 impl SidecarError {
     /// Returns the report of a drain that was not clean.
     ///
@@ -675,7 +675,7 @@ impl fmt::Display for SidecarError {
             fate,
             stop_panic,
         } = &*self.0;
-        #[cfg(feature = "axum")]
+        #[cfg(any(feature = "axum", feature = "tonic"))]
         if let Fate::Cut(report) = fate {
             return report.fmt(f);
         }
@@ -685,7 +685,7 @@ impl fmt::Display for SidecarError {
             Fate::EndedEarly => f.write_str("ended before it was asked to stop")?,
             Fate::Failed(When::Serving, fault) => write!(f, "{fault}")?,
             Fate::Failed(When::Draining, fault) => write!(f, "{fault:#}")?,
-            #[cfg(feature = "axum")]
+            #[cfg(any(feature = "axum", feature = "tonic"))]
             Fate::Cut(_) => {}
             Fate::TimedOut(remains) => write!(f, "did not drain within {grace:?}: {remains}")?,
             Fate::Late(took) => {
@@ -755,7 +755,7 @@ enum Fate {
     /// It drained, but it took longer than its grace: the runtime was blocked at that end.
     Late(Duration),
     /// The gate around it had to cut, or had to wait for too long.
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "tonic"))]
     Cut(Box<DrainReport>),
 }
 

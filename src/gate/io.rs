@@ -164,9 +164,13 @@ enum Stage {
     Header { begun: u32 },
     /// The last request has begun, or has ended, and nothing has been read since then.
     Quiet,
-    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded.
+    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded; or it
+    /// speaks TLS, and what is said in there is not to be seen from here.
     Exempt,
 }
+
+/// The first byte of TLS, with which no request begins.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -188,6 +192,9 @@ impl Patience {
     fn heard(&mut self, bytes: &[u8], conn: &Conn) {
         if bytes.is_empty() || matches!(self.stage, Stage::Exempt) {
             return;
+        }
+        if matches!(self.stage, Stage::Silent) && bytes[0] == TLS_HANDSHAKE {
+            return self.enter(Stage::Exempt);
         }
         self.preface = self.preface.and_then(|seen| preface(seen, bytes));
         if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
@@ -277,4 +284,40 @@ fn too_slow(limit: Duration) -> io::Error {
         io::ErrorKind::TimedOut,
         format!("the peer did not send a request within {limit:?}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
+
+    use super::super::conn::{Gate, Limits};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// What comes of a connection on which nothing is said after `bytes`; nothing for a long time,
+    /// or an error.
+    async fn after(bytes: &[u8]) -> Option<io::ErrorKind> {
+        let gate = Gate::new(Limits {
+            first_byte_timeout: Some(LIMIT),
+            header_timeout: Some(LIMIT),
+            ..Limits::default()
+        });
+        let (mut client, server) = duplex(64);
+        let mut server = Io::new(server, gate.register(None));
+        client.write_all(bytes).await.unwrap();
+        let mut read = vec![0; bytes.len()];
+        server.read_exact(&mut read).await.unwrap();
+        let more = timeout(100 * LIMIT, server.read_u8()).await.ok()?;
+        Some(more.unwrap_err().kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_over_tls_is_not_timed_by_what_cannot_be_seen() {
+        assert_eq!(after(b"GET / HTTP").await, Some(io::ErrorKind::TimedOut));
+        assert_eq!(after(b"").await, Some(io::ErrorKind::TimedOut));
+        assert_eq!(after(b"\x16\x03\x01\x02\0\x01").await, None);
+    }
 }

@@ -92,6 +92,11 @@ impl<B: Body> Tracked<B> {
             is_farewell: true,
         }
     }
+
+    /// Returns whether it fails because it was cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.is_farewell && self.request.is_cut()
+    }
 }
 
 impl<B> Body for Tracked<B>

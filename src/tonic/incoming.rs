@@ -1,0 +1,119 @@
+//! The connections as tonic takes them.
+
+use std::convert::Infallible;
+use std::io;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tonic::codegen::tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::layer::Conns;
+use crate::gate;
+use crate::gate::Acceptor;
+
+/// The stream of accepted connections. It never ends and never fails.
+pub(super) struct Incoming {
+    next: Accepting,
+    conns: Conns,
+}
+
+/// The acceptor comes back with what it has accepted.
+type Accepting = Pin<Box<dyn Future<Output = (Acceptor, gate::Io<TcpStream>, SocketAddr)> + Send>>;
+
+impl Incoming {
+    pub(super) fn new(acceptor: Acceptor, conns: Conns) -> Self {
+        Self {
+            next: accept(acceptor),
+            conns,
+        }
+    }
+}
+
+fn accept(mut acceptor: Acceptor) -> Accepting {
+    Box::pin(async move {
+        let (io, peer) = acceptor.accept().await;
+        (acceptor, io, peer)
+    })
+}
+
+impl Stream for Incoming {
+    type Item = Result<Io, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (acceptor, io, peer) = ready!(self.next.as_mut().poll(cx));
+        self.next = accept(acceptor);
+        let conns = self.conns.clone();
+        conns.insert(peer, io.conn());
+        Poll::Ready(Some(Ok(Io { io, peer, conns })))
+    }
+}
+
+/// The stream of one connection, which can be found and cut.
+pub(super) struct Io {
+    io: gate::Io<TcpStream>,
+    peer: SocketAddr,
+    conns: Conns,
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.conns.remove(self.peer, self.io.conn());
+    }
+}
+
+/// The same as for a plain `TcpStream`: tonic looks for this type to answer `remote_addr()`.
+impl Connected for Io {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo {
+            local_addr: self.io.stream().local_addr().ok(),
+            remote_addr: Some(self.peer),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

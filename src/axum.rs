@@ -266,7 +266,7 @@ impl<M, S> Serve<M, S> {
     /// Sets how many connections may be open at once; there is no limit by default.
     ///
     /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
-    /// there at the stop are let in all the same. Zero is taken as one.
+    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run).
     ///
     /// # Examples
     ///
@@ -410,6 +410,13 @@ impl<M, S> Serve<M, S> {
             service: _,
         } = self;
         async move {
+            if let Err(error) = limits.check() {
+                Err(SidecarError::early(
+                    name.clone(),
+                    plan.grace,
+                    Err(error.into()),
+                ))?;
+            }
             let gate = Gate::new(limits);
             let signal = CancellationToken::new();
             let listener = Listener(Acceptor::new(listener, Arc::clone(&gate)));

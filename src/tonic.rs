@@ -327,7 +327,7 @@ impl Serve {
     /// Sets how many connections may be open at once; there is no limit by default.
     ///
     /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
-    /// there at the stop are let in all the same. Zero is taken as one.
+    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run).
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.limits.max_connections = Some(limit);
         self
@@ -439,6 +439,13 @@ impl Serve {
             on_report,
         } = self;
         async move {
+            if let Err(error) = limits.check() {
+                Err(SidecarError::early(
+                    name.clone(),
+                    plan.grace,
+                    Err(error.into()),
+                ))?;
+            }
             let gate = Gate::new(limits);
             let signal = CancellationToken::new();
             let acceptor = Acceptor::new(listener, Arc::clone(&gate));

@@ -28,6 +28,22 @@ pub(crate) struct Limits {
     pub(crate) nodelay: bool,
 }
 
+impl Limits {
+    /// Refuses limits under which nobody could ever be served, by name.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.max_connections == Some(0) {
+            return Err("a limit of 0 connections lets nobody in");
+        }
+        if self.first_byte_timeout == Some(Duration::ZERO) {
+            return Err("a first byte timeout of 0s cuts everybody");
+        }
+        if self.header_timeout == Some(Duration::ZERO) {
+            return Err("a header timeout of 0s cuts everybody");
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Gate {
     limits: Limits,
@@ -97,8 +113,7 @@ impl Gate {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         let slots = limits.max_connections;
         Arc::new(Self {
-            slots: slots
-                .map(|slots| Arc::new(Semaphore::new(slots.clamp(1, Semaphore::MAX_PERMITS)))),
+            slots: slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)))),
             limits,
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),

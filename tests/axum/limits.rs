@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
+use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
 
 use crate::support::{
     Alive, Server, endless, read_to_end, read_until, request, send, turns, websocket,
 };
+
+type Serving = taskgroup::axum::Serve<Router, Router>;
 
 const FIRST_BYTE: Duration = Duration::from_secs(20);
 const HEADER: Duration = Duration::from_secs(10);
@@ -142,4 +145,26 @@ async fn r18_no_more_connections_are_accepted_than_the_limit() {
 
     drop(first);
     assert!(read_to_end(third).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn limits_under_which_nobody_is_served_are_refused_by_name() {
+    let refused = async |configure: fn(Serving) -> Serving| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serve = configure(taskgroup::axum::serve("http", listener, Router::new()));
+        let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+        refused.unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(|serve| serve.max_connections(0)).await,
+        "server `http` failed: a limit of 0 connections lets nobody in"
+    );
+    assert_eq!(
+        refused(|serve| serve.first_byte_timeout(Duration::ZERO)).await,
+        "server `http` failed: a first byte timeout of 0s cuts everybody"
+    );
+    assert_eq!(
+        refused(|serve| serve.header_timeout(Duration::ZERO)).await,
+        "server `http` failed: a header timeout of 0s cuts everybody"
+    );
 }

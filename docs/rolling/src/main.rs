@@ -72,6 +72,9 @@ async fn until_a_signal(
     let mut group = TaskGroup::new();
     group.cancel_on(Signals::terminate()?);
     let stop = group.token().clone();
-    group.spawn(async move { stop.run_until_cancelled(work).await.unwrap_or(Ok(())) });
+    group.task("restart").spawn(async move {
+        let done = stop.run_until_cancelled(work).await;
+        done.ok_or("stopped before the end")?
+    });
     Ok(group.wait().await?)
 }

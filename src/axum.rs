@@ -10,7 +10,7 @@
 //!
 //! | when | what |
 //! |---|---|
-//! | the token fires | the accept queue is emptied and the socket closed; [`Stop`] tells the handlers; answers over HTTP/1 say `Connection: close` |
+//! | the token fires | the accept queue is emptied and the socket closed; [`Stop`](crate::Stop) tells the handlers; answers over HTTP/1 say `Connection: close` |
 //! | `linger` later (200 ms) | axum is told: idle connections are closed, those over HTTP/2 get a GOAWAY |
 //! | `idle_grace` later (1 s) | connections without a request in flight are cut: half a request, a client that says nothing |
 //! | `grace` after the token fired (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun ends as broken, never as whole |
@@ -46,44 +46,39 @@
 //! # }
 //! ```
 
+mod listener;
+mod layer;
+
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{FromRequestParts, Request};
-use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderValue, Method, StatusCode, Version, header};
+use axum::extract::Request;
 use axum::response::Response;
-use axum::serve::{IncomingStream, ListenerExt, TapIo};
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use self::layer::MakeGated;
+use self::listener::untouched;
 use crate::drain::DrainReport;
 use crate::gate;
 use crate::gate::Acceptor;
-use crate::gate::Conn;
 use crate::gate::Cuts;
 use crate::gate::Gate;
 use crate::gate::Limits;
 use crate::gate::OnReport;
 use crate::gate::Plan;
-use crate::gate::Tracked;
 use crate::gate::conclude;
 use crate::gate::limited;
 use crate::sidecar::Sidecar;
 use crate::sidecar::SidecarError;
-use crate::stop::Stop;
+
+pub use self::listener::{Incoming, Io, Listener};
 
 /// Makes a server of a bound listener and of what `axum::serve` takes: a router, a method router, a
 /// handler's make-service, with or without connect info.
@@ -158,9 +153,6 @@ pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the clients of what was cut have to take their 503.
 const FLUSH: Duration = Duration::from_millis(100);
-
-/// A connection as [`serve`] shows it to a make-service; of interest to those who write their own.
-pub type Incoming<'a> = IncomingStream<'a, TapIo<Listener, fn(&mut Io)>>;
 
 /// An axum server that is about to run; see [`serve`].
 ///
@@ -420,10 +412,7 @@ impl<M, S> Serve<M, S> {
             let gate = Gate::new(limits);
             let signal = CancellationToken::new();
             let listener = Listener(Acceptor::new(listener, Arc::clone(&gate)));
-            let app = MakeGated {
-                app,
-                extensions: Arc::new(roomy(gate.stop())),
-            };
+            let app = MakeGated::new(app, gate.stop());
             let server = axum::serve(listener.tap_io(untouched as fn(&mut Io)), app)
                 .with_graceful_shutdown(signal.clone().cancelled_owned())
                 .into_future();
@@ -442,276 +431,4 @@ impl<M, S> fmt::Debug for Serve<M, S> {
             .field("plan", &self.plan)
             .finish_non_exhaustive()
     }
-}
-
-/// For the one thing `TapIo` is needed for: with it, axum knows the connect info of any listener.
-fn untouched(_io: &mut Io) {}
-
-/// The listener that [`serve`] gives to axum; it appears in the type of [`Incoming`].
-#[derive(Debug)]
-pub struct Listener(Acceptor);
-
-impl axum::serve::Listener for Listener {
-    type Io = Io;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Io, SocketAddr) {
-        let (io, peer) = self.0.accept().await;
-        (Io(io), peer)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-/// The stream of one connection, which can be cut.
-#[derive(Debug)]
-pub struct Io(gate::Io<TcpStream>);
-
-impl Io {
-    /// Returns the stream itself, to ask for its addresses or to set options.
-    #[must_use]
-    pub fn get_ref(&self) -> &TcpStream {
-        self.0.stream()
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-/// Takes the [`Stop`] of the server out of a request.
-///
-/// Outside of a server of [`serve`], in a test of a router say, it is one that
-/// [never](Stop::never) comes.
-impl<S: Sync> FromRequestParts<S> for Stop {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .unwrap_or_else(Self::never))
-    }
-}
-
-/// Makes the service of each connection, under the gate.
-#[derive(Clone, Debug)]
-struct MakeGated<M> {
-    app: M,
-    extensions: Arc<Extensions>,
-}
-
-impl<'a, M> Service<Incoming<'a>> for MakeGated<M>
-where
-    M: Service<Incoming<'a>, Error = Infallible>,
-{
-    type Response = Gated<M::Response>;
-    type Error = Infallible;
-    type Future = Making<M::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.app.poll_ready(cx)
-    }
-
-    fn call(&mut self, incoming: Incoming<'a>) -> Self::Future {
-        let conn = Arc::clone(incoming.io().0.conn());
-        Making {
-            service: self.app.call(incoming),
-            extensions: Arc::clone(&self.extensions),
-            conn,
-        }
-    }
-}
-
-pin_project! {
-    struct Making<F> {
-        #[pin]
-        service: F,
-        extensions: Arc<Extensions>,
-        conn: Arc<Conn>,
-    }
-}
-
-impl<F, S> Future for Making<F>
-where
-    F: Future<Output = Result<S, Infallible>>,
-{
-    type Output = Result<Gated<S>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(service) = ready!(this.service.poll(cx));
-        Poll::Ready(Ok(Gated {
-            service,
-            extensions: Arc::clone(this.extensions),
-            conn: Arc::clone(this.conn),
-        }))
-    }
-}
-
-/// The service of one connection.
-#[derive(Clone, Debug)]
-struct Gated<S> {
-    service: S,
-    /// What each request begins with.
-    extensions: Arc<Extensions>,
-    conn: Arc<Conn>,
-}
-
-impl<S> Gated<S> {
-    fn add_stop(&self, extensions: &mut Extensions) {
-        if extensions.is_empty() {
-            extensions.clone_from(&self.extensions);
-        } else {
-            extensions.insert(self.conn.gate().stop().clone());
-        }
-    }
-}
-
-/// Makes extensions with a [`Stop`] and with room for what axum adds.
-///
-/// A copy has the same room. One that has to grow, as each new one does, costs as much again.
-fn roomy(stop: &Stop) -> Extensions {
-    let mut extensions = Extensions::new();
-    extensions.insert([(); 1]);
-    extensions.insert([(); 2]);
-    extensions.insert([(); 3]);
-    extensions.insert([(); 4]);
-    extensions.clear();
-    extensions.insert(stop.clone());
-    extensions
-}
-
-impl<S> Service<Request> for Gated<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answer<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let (method, path) = (request.method().as_str(), request.uri().path());
-        let in_flight = gate::Request::begin(Arc::clone(&self.conn), method, path);
-        let is_connect = request.method() == Method::CONNECT;
-        let is_http1 = request.version() < Version::HTTP_2;
-        self.add_stop(request.extensions_mut());
-        Answer {
-            handler: Some(self.service.call(request)),
-            request: Some(in_flight),
-            is_connect,
-            is_http1,
-        }
-    }
-}
-
-pin_project! {
-    /// A handler that is raced with the cut.
-    struct Answer<F> {
-        // Before the request, which says when it is dropped that nothing is left.
-        #[pin]
-        handler: Option<F>,
-        // Nothing once the response has it.
-        request: Option<gate::Request>,
-        is_connect: bool,
-        is_http1: bool,
-    }
-}
-
-impl<F> Future for Answer<F>
-where
-    F: Future<Output = Result<Response, Infallible>>,
-{
-    type Output = Result<Response, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some(request) = this.request.as_mut() else {
-            return Poll::Pending;
-        };
-        let answer = match this.handler.as_mut().as_pin_mut() {
-            Some(handler) if !request.is_cut() => handler.poll(cx),
-            _ => Poll::Pending,
-        };
-        let is_late = answer.is_pending() && request.watch(cx);
-        if answer.is_pending() && !is_late {
-            return Poll::Pending;
-        }
-        // Gone before its request is, whatever it holds.
-        this.handler.set(None);
-        let Some(request) = this.request.take() else {
-            return Poll::Pending;
-        };
-        let Poll::Ready(Ok(mut response)) = answer else {
-            return Poll::Ready(Ok(farewell(request)));
-        };
-        if is_upgrade(response.status(), *this.is_connect) {
-            request.conn().add_upgrade();
-        } else if *this.is_http1 && request.conn().gate().is_stopping() {
-            say_close(&mut response);
-        }
-        let response = response.map(|body| Body::new(Tracked::new(body, request, cx)));
-        Poll::Ready(Ok(response))
-    }
-}
-
-fn is_upgrade(status: StatusCode, is_connect: bool) -> bool {
-    status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success())
-}
-
-fn say_close(response: &mut Response) {
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-}
-
-/// What a client gets whose handler was cut. HTTP/2 has no `Connection` header; hyper takes it away.
-fn farewell(request: gate::Request) -> Response {
-    let body = Tracked::farewell(Body::from("the server is shutting down\n"), request);
-    let mut response = Response::new(Body::new(body));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    say_close(&mut response);
-    response
 }

@@ -201,7 +201,7 @@ where
         };
         if is_upgrade(response.status(), *this.is_connect) {
             request.conn().add_upgrade();
-        } else if *this.is_http1 && request.conn().gate().is_stopping() {
+        } else if *this.is_http1 && request.conn().gate().is_leaving() {
             say_close(&mut response);
         }
         let response = response.map(|body| Body::new(Tracked::new(body, request, cx)));

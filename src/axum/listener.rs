@@ -44,7 +44,7 @@ impl Io {
     /// Returns the stream itself, to ask for its addresses or to set options.
     #[must_use]
     pub fn get_ref(&self) -> &TcpStream {
-        self.0.stream()
+        self.0.get_ref()
     }
 }
 

@@ -122,6 +122,7 @@ where
             first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
             header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
             nodelay: false,
+            catch_panics: false,
         },
         plan: Plan {
             grace: Sidecar::DEFAULT_GRACE,

@@ -76,7 +76,10 @@ mod drain;
 mod sidecar;
 // Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(not(all(feature = "axum", feature = "tonic")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "axum", feature = "tonic")),
+    allow(dead_code, unreachable_pub)
+)]
 mod gate;
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -210,6 +210,7 @@ where
             header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
             // Without it a GOAWAY waits for the acknowledgement of what was sent before.
             nodelay: true,
+            catch_panics: false,
         },
         plan: Plan {
             grace: Sidecar::DEFAULT_GRACE,

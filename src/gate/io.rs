@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
+use super::service::ConnLayer;
 use super::switch::Seat;
 
 /// A stream around another one.
@@ -42,6 +43,12 @@ impl<T> Io<T> {
 
     pub(crate) fn conn(&self) -> &Arc<Conn> {
         &self.conn
+    }
+
+    /// Makes the layer for the service that serves this stream.
+    #[allow(dead_code, reason = "no server shows it yet")]
+    pub(crate) fn layer(&self) -> ConnLayer {
+        ConnLayer::new(&self.conn)
     }
 
     pub(crate) fn stream(&self) -> &T {

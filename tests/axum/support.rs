@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use http_body::Frame;
@@ -271,7 +271,7 @@ pub(crate) fn endless(alive: &Alive) -> Router {
 
 /// Upgrades the connection, or the stream over HTTP/2, and then echoes.
 pub(crate) fn echo(request: Request, guard: Guard) -> Response {
-    let is_http2 = request.version() == axum::http::Version::HTTP_2;
+    let is_http2 = request.version() == Version::HTTP_2;
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             return;

@@ -179,6 +179,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 ///     .first_byte_timeout(Duration::from_secs(10))
 ///     .header_timeout(Duration::from_secs(10))
 ///     .nodelay()
+///     .catch_panics()
 ///     .lenient()
 ///     .on_report(|report| assert!(report.is_clean()))
 ///     .run::<SidecarError>(&token);
@@ -307,6 +308,22 @@ impl<M, S> Serve<M, S> {
         self
     }
 
+    /// Ends a panic of a handler, or of a response body, with its request.
+    ///
+    /// Without this the panic goes through: the connection is closed without an answer, over HTTP/2 the
+    /// stream is reset. With this the client gets a 500 (a call of gRPC the status `INTERNAL`), the
+    /// connection lives on, and the panic is logged at ERROR with method and path. A body that has
+    /// begun ends as broken either way. [`DrainReport::panicked`] counts all of them, with this and
+    /// without. In a program that is built with `panic = "abort"` there is nothing to catch.
+    ///
+    /// # Examples
+    ///
+    /// See [`Serve`].
+    pub fn catch_panics(mut self) -> Self {
+        self.limits.catch_panics = true;
+        self
+    }
+
     /// Takes a drain in which something was cut for a success that is logged at WARN.
     ///
     /// What is [stuck](DrainReport::stuck), or [took](DrainReport::took) too long, is an error all the
@@ -369,7 +386,7 @@ impl<M, S> Serve<M, S> {
     /// # Panics
     ///
     /// A panic of the make-service goes through the returned future. One of a handler does not: it
-    /// ends its connection, or its stream over HTTP/2.
+    /// ends its connection, or its stream over HTTP/2; see [`catch_panics`](Self::catch_panics).
     ///
     /// # Cancel safety
     ///

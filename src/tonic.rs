@@ -354,6 +354,17 @@ impl Serve {
         self
     }
 
+    /// Ends a panic of a handler, or of the stream it has answered with, in a status for its client.
+    ///
+    /// Without this the panic goes through: the stream is reset, and a client of tonic sees
+    /// `CANCELLED`. With this it gets `INTERNAL` (over plain HTTP a 500), and the panic is logged at
+    /// ERROR with the path. [`DrainReport::panicked`] counts all of them, with this and without. In a
+    /// program that is built with `panic = "abort"` there is nothing to catch.
+    pub fn catch_panics(mut self) -> Self {
+        self.limits.catch_panics = true;
+        self
+    }
+
     /// Takes a drain in which something was cut for a success that is logged at WARN.
     ///
     /// What is [stuck](DrainReport::stuck), or [took](DrainReport::took) too long, is an error all the
@@ -411,7 +422,7 @@ impl Serve {
     ///
     /// # Panics
     ///
-    /// A panic of a handler ends its call, and nothing else.
+    /// A panic of a handler ends its call, and nothing else; see [`catch_panics`](Self::catch_panics).
     ///
     /// # Cancel safety
     ///

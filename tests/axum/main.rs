@@ -8,4 +8,5 @@ mod drain;
 mod cut;
 mod ends;
 mod limits;
+mod panics;
 mod support;

@@ -82,7 +82,10 @@ mod sidecar;
 mod lame_duck;
 // Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(not(all(feature = "axum", feature = "tonic")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "axum", feature = "tonic")),
+    allow(dead_code, unreachable_pub)
+)]
 mod gate;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub mod serve;

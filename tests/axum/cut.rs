@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use axum::Router;
 use axum::http::{Method, Request, StatusCode};
 use axum::routing::get;
-use h2::client::SendRequest;
 use h2::ext::Protocol;
 use hyper::body::Bytes;
 use taskgroup::{ExitPolicy, Stop};
@@ -14,21 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Alive, NO_TIME, SHORT, Server, endless, read_to_end, read_until, request, send, soon, tasks,
-    tasks_reach, websocket,
+    Alive, NO_TIME, SHORT, Server, endless, get_over_http2, http2, read_to_end, read_until,
+    request, send, soon, tasks, tasks_reach, websocket,
 };
-
-/// A connection over HTTP/2 whose peer does all it should.
-async fn http2(server: &Server) -> SendRequest<Bytes> {
-    let client = TcpStream::connect(server.address).await.unwrap();
-    let (sender, connection) = h2::client::handshake(client).await.unwrap();
-    tokio::spawn(connection);
-    soon(sender.ready()).await.unwrap()
-}
-
-fn get_over_http2(path: &str) -> Request<()> {
-    Request::get(format!("http://test{path}")).body(()).unwrap()
-}
 
 #[tokio::test]
 async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {
@@ -251,24 +238,6 @@ async fn a_grace_of_zero_cuts_at_once() {
     assert!(outcome.unwrap_err().is_timed_out());
     assert_eq!(report.requests_cut(), 1);
     assert_eq!(alive.count(), 0);
-}
-
-#[tokio::test]
-async fn r20_a_handler_that_panics_is_not_in_flight_any_more() {
-    let app = Router::new().route("/", get(async || "hello")).route(
-        "/panic",
-        get(async || -> &str { std::panic::resume_unwind(Box::new("no hook")) }),
-    );
-    let server = Server::start(app, |serve| serve).await;
-    let client = request(server.address, "GET /panic HTTP/1.1").await;
-    assert_eq!(read_to_end(client).await, "");
-    server.settle().await;
-
-    let (outcome, report) = server.stop().await;
-
-    outcome.unwrap();
-    assert_eq!(report.connections_at_stop(), 0);
-    assert_eq!(report.requests_at_stop(), 0);
 }
 
 #[tokio::test]

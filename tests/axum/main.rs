@@ -9,7 +9,9 @@ mod drain;
 mod cut;
 mod ends;
 mod limits;
+mod own_loop;
 mod tls;
+mod panics;
 mod support;
 #[path = "../pki/mod.rs"]
 mod pki;

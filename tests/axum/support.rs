@@ -13,9 +13,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{self, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use h2::client::SendRequest;
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
 use taskgroup::axum::App;
@@ -125,6 +126,20 @@ pub(crate) async fn send(address: SocketAddr, bytes: &str) -> TcpStream {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(bytes.as_bytes()).await.unwrap();
     client
+}
+
+/// A connection over HTTP/2 whose peer does all it should.
+pub(crate) async fn http2(server: &Server) -> SendRequest<Bytes> {
+    let client = TcpStream::connect(server.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(connection);
+    soon(sender.ready()).await.unwrap()
+}
+
+pub(crate) fn get_over_http2(path: &str) -> http::Request<()> {
+    http::Request::get(format!("http://test{path}"))
+        .body(())
+        .unwrap()
 }
 
 /// All that comes until the connection ends, in whatever way.
@@ -272,7 +287,7 @@ pub(crate) fn endless(alive: &Alive) -> Router {
 
 /// Upgrades the connection, or the stream over HTTP/2, and then echoes.
 pub(crate) fn echo(request: Request, guard: Guard) -> Response {
-    let is_http2 = request.version() == axum::http::Version::HTTP_2;
+    let is_http2 = request.version() == Version::HTTP_2;
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             return;

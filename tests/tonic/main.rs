@@ -7,6 +7,7 @@ mod drain;
 mod cut;
 mod ends;
 mod tls;
+mod panics;
 mod support;
 #[path = "../pki/mod.rs"]
 mod pki;

@@ -357,6 +357,7 @@ impl<S> Serve<S> {
         self
     }
 
+    #[cfg(feature = "axum")]
     pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Serve<T> {
         let Self {
             name,

@@ -16,7 +16,8 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::BroadcastStream;
 
-use crate::{Canary, PLENTY, listen, settle, soon};
+use crate::canary::Canary;
+use crate::{PLENTY, listen, settle, soon};
 
 struct Server {
     address: SocketAddr,

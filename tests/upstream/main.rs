@@ -7,6 +7,7 @@
 //! after everybody has seen the stop, and then an end as soon as the client ends.
 
 mod axum_serve;
+mod canary;
 mod tonic_server;
 
 use std::net::SocketAddr;
@@ -17,33 +18,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time;
 
+use crate::canary::Canary;
+
 /// More than any machine needs. It only keeps a test that fails from hanging.
 const PLENTY: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Turns of the runtime in which a server that can stop has stopped.
 const TURNS: u8 = 200;
 
-/// What a server does badly today, where that is discussed, and what follows here from a change.
-struct Canary {
-    today: &'static str,
-    upstream: &'static str,
-    then: &'static str,
-}
-
 impl Canary {
-    #[track_caller]
-    fn still(&self, as_bad_as_ever: bool) {
-        let Self {
-            today,
-            upstream,
-            then,
-        } = self;
-        assert!(
-            as_bad_as_ever,
-            "upstream has changed, see {upstream}. It was so until now: {today}. {then}"
-        );
-    }
-
     async fn still_hangs<T>(&self, server: &JoinHandle<T>) {
         settle().await;
         self.still(!server.is_finished());

@@ -15,7 +15,8 @@ use tonic::transport::{Channel, Server};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::{Canary, listen, pass, settle, soon};
+use crate::canary::Canary;
+use crate::{listen, pass, settle, soon};
 
 /// The preface of HTTP/2 and an empty SETTINGS frame.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

@@ -23,6 +23,9 @@ use crate::canary::Canary;
 /// More than any machine needs. It only keeps a test that fails from hanging.
 const PLENTY: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame, which has to come next.
+const HTTP2_SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 /// Turns of the runtime in which a server that can stop has stopped.
 const TURNS: u8 = 200;
 

@@ -6,4 +6,5 @@
 mod drain;
 mod cut;
 mod ends;
+mod limits;
 mod support;

@@ -8,8 +8,9 @@
 #[path = "upstream/canary.rs"]
 mod canary;
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::canary::Canary;
 
@@ -31,9 +33,30 @@ const REST: u32 = 20;
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Runs `test` in one thread, and no other test at the same time.
+thread_local! {
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct ThisThread;
+
+impl Write for ThisThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs `test` and its log in one thread, and no other test at the same time.
 fn alone(test: impl Future<Output = ()>) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(|| ThisThread);
+    let _log = log.set_default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -77,6 +100,14 @@ fn processor_time() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap()
 }
 
+/// How often the log says that the system has refused a connection.
+fn refusals() -> usize {
+    let log = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    let refused =
+        |line: &&str| line.contains("WARN") && line.contains("accept failed, next try in");
+    log.lines().filter(refused).count()
+}
+
 /// A client that is connected and has sent `hello` before the server, in the same thread, runs again.
 fn client(address: SocketAddr, hello: &[u8]) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
@@ -116,6 +147,8 @@ async fn rests_serves_again_and_stops_at_once(
     let used = processor_time() - begin;
     assert!(!is_answered(&mut first), "there was a descriptor left");
     assert!(used < SECOND / REST, "{used:?} in {SECOND:?}");
+    // The pauses double, so there are eight in a second, and few more in a long one.
+    assert!((1..=12).contains(&refusals()), "{}", refusals());
 
     drop(exhausted);
     soon(async {

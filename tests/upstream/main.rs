@@ -5,6 +5,8 @@
 //!
 //! Nothing here depends on time: "for ever" is many turns of the runtime and hours of its clock
 //! after everybody has seen the stop, and then an end as soon as the client ends.
+//!
+//! One more is in `tests/descriptors.rs`, as it takes all file descriptors of its process.
 
 mod axum_serve;
 mod canary;

@@ -8,6 +8,7 @@ mod cut;
 mod ends;
 mod tls;
 mod panics;
+mod limits;
 mod support;
 #[path = "../pki/mod.rs"]
 mod pki;

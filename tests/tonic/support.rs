@@ -212,6 +212,10 @@ impl Health for Calls {
                 // Until the other end is dropped.
                 let _ = released.recv();
             }
+            "stalls" => {
+                stop.stopping().await;
+                std::thread::sleep(2 * SHORT);
+            }
             "panics" => std::panic::resume_unwind(Box::new("no hook")),
             "peer" => {
                 let peer = request.remote_addr().unwrap();

@@ -10,6 +10,8 @@ mod cut;
 mod ends;
 mod limits;
 mod tls;
+#[cfg(feature = "ws")]
+mod ws;
 mod support;
 #[path = "../pki/mod.rs"]
 mod pki;

@@ -45,9 +45,8 @@ async fn upgrade(upgrade: WebSocketUpgrade, stop: Stop) -> Response {
 /// Says nothing of the stop: receiving ends with it.
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if socket.send(message).await.is_err() {
-            break;
-        }
+        // What makes this fail ends the loop too.
+        let _ = socket.send(message).await;
     }
     println!("server: the handler has ended");
 }

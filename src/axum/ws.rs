@@ -13,7 +13,9 @@
 //! | the peer's Close, or the end of its stream | is received; then there is nothing more: `None` |
 //! | a little before the drain deadline | a peer that has not answered is given up: `None` |
 //!
-//! So a loop over what is received ends by itself, in time, and with it the handler.
+//! So a loop over what is received ends by itself, in time, and with it the handler. The drain is
+//! clean then, except for a peer over HTTP/2 that does not read: what was handed over for it cannot be
+//! taken back, and its connection is cut at the end of the grace.
 //!
 //! # Examples
 //!
@@ -31,9 +33,8 @@
 //!
 //! async fn echo(mut socket: WebSocket) {
 //!     while let Some(Ok(message)) = socket.recv().await {
-//!         if socket.send(message).await.is_err() {
-//!             break;
-//!         }
+//!         // What makes this fail ends the loop too, when all that was sent before is received.
+//!         let _ = socket.send(message).await;
 //!     }
 //! }
 //!
@@ -71,9 +72,9 @@ const REASON: Utf8Bytes = Utf8Bytes::from_static("the server is shutting down");
 ///
 /// # Drop
 ///
-/// Dropping it closes the stream without a Close, as dropping axum's does. A peer of which not all was
-/// received may then not see a Close that was sent just before; receive until `None` where that
-/// matters.
+/// Dropping it closes the stream without a Close, as dropping axum's does. Over HTTP/1 the connection
+/// is reset if the peer has sent what was not received, and the peer may then miss the last messages,
+/// the Close among them: leave when [`recv`](Self::recv) gives `None`.
 ///
 /// # Comparison to axum's `WebSocket`
 ///
@@ -181,9 +182,9 @@ impl WebSocket {
     /// # Errors
     ///
     /// As axum's. Once the stop has begun, the Close is sent instead of the message, and that is an
-    /// error; what the peer has sent may still be [received](Self::recv). [`DeadlinePassed`] is in the
-    /// error if the peer did not take the message, or the Close, until the time for outgoing work was
-    /// over.
+    /// error. It is no reason to leave: what the peer has sent can still be [received](Self::recv).
+    /// [`DeadlinePassed`] is in the error if the peer did not take the message, or the Close, until the
+    /// time for outgoing work was over.
     ///
     /// # Panics
     ///
@@ -191,8 +192,7 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it was ready leaves open whether the message is sent, but it is sent
-    /// as a whole or not at all.
+    /// Dropping the future leaves open whether the message is sent. The websocket can still be used.
     ///
     /// # Examples
     ///
@@ -264,9 +264,10 @@ impl Stream for WebSocket {
         }
         // Before the Close, as this is what has this task woken when the Close can be written. A peer
         // that never pauses is not asked beyond the deadline.
-        let received = match is_late {
-            false => Pin::new(&mut self.socket).poll_next(cx),
-            true => Poll::Ready(None),
+        let received = if is_late {
+            Poll::Ready(None)
+        } else {
+            Pin::new(&mut self.socket).poll_next(cx)
         };
         // The socket keeps one waker for sending, which has to stay that of a message that waits.
         let sender = self.sender.clone();

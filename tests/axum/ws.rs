@@ -64,9 +64,7 @@ async fn listen(mut socket: WebSocket, _stop: Stop, log: Log) {
 
 async fn echo(mut socket: WebSocket, _stop: Stop, _log: Log) {
     while let Some(Ok(message)) = socket.recv().await {
-        if socket.send(message).await.is_err() {
-            break;
-        }
+        let _ = socket.send(message).await;
     }
 }
 

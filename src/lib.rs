@@ -28,6 +28,7 @@
 //! | the same for a loop around hyper | `serve` (feature `axum` or `tonic`) |
 //! | tell the load balancer, and wait for it | [`Readiness`], `LameDuck` |
 //! | let handlers know | `Stop` |
+//! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
 //!

@@ -12,6 +12,8 @@ mod limits;
 mod own_loop;
 mod tls;
 mod panics;
+#[cfg(feature = "ws")]
+mod ws;
 mod support;
 #[path = "../pki/mod.rs"]
 mod pki;

@@ -26,6 +26,8 @@ pub(crate) struct Limits {
     pub(crate) first_byte_timeout: Option<Duration>,
     pub(crate) header_timeout: Option<Duration>,
     pub(crate) nodelay: bool,
+    /// Whether a panic of a handler or a body ends with its request.
+    pub(crate) catch_panics: bool,
 }
 
 impl Limits {
@@ -48,6 +50,8 @@ impl Limits {
 pub(crate) struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
+    /// Set when clients are to go elsewhere, with the stop at the latest.
+    leaving: AtomicBool,
     /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
     stopping: AtomicBool,
     stop: StopSource,
@@ -56,6 +60,8 @@ pub(crate) struct Gate {
     swept: OnceLock<usize>,
     /// Requests answered since the stop began.
     answered: AtomicUsize,
+    /// Handlers and bodies that have panicked since the server began.
+    panicked: AtomicUsize,
     /// For the one who runs the sequence. A permit is kept for it, so no change is lost.
     changed: Notify,
 }
@@ -73,7 +79,7 @@ const REQUEST: u64 = (1 << 32) | 1;
 const IN_FLIGHT: u64 = (1 << 32) - 1;
 
 #[derive(Debug)]
-pub(crate) struct Conn {
+pub struct Conn {
     gate: Arc<Gate>,
     key: usize,
     /// The number ever begun in the upper half, that of those in flight in the lower. One word, so
@@ -115,11 +121,13 @@ impl Gate {
         Arc::new(Self {
             slots: slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)))),
             limits,
+            leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
             register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
+            panicked: AtomicUsize::new(0),
             changed: Notify::new(),
         })
     }
@@ -132,9 +140,15 @@ impl Gate {
         self.stop.stop()
     }
 
-    /// Relaxed: a request that misses the stop by a hair is one that came before it.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+    /// Returns whether answers tell their clients to go elsewhere.
+    ///
+    /// Relaxed: a request that misses it by a hair is one that came before it.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Waits for the right to accept a connection.
@@ -204,12 +218,21 @@ impl Gate {
         self.answered.load(Ordering::Relaxed)
     }
 
+    pub(super) fn add_panic(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn panicked(&self) -> usize {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
     /// Waits until there may be something new to see. For one task at a time.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     pub(super) fn begin_stop(&self, grace: Duration) {
+        self.leave();
         self.stopping.store(true, Ordering::Relaxed);
         self.stop.begin(grace);
     }
@@ -263,8 +286,7 @@ impl Gate {
 
     /// Cuts everything there is and everything that comes.
     pub(super) fn shut(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.stop.begin(Duration::ZERO);
+        self.begin_stop(Duration::ZERO);
         self.register.lock().shut = true;
         for conn in self.conns() {
             conn.cut();
@@ -291,7 +313,7 @@ impl Conn {
 
     pub(super) fn end_request(&self, answered: bool) {
         self.requests.fetch_sub(1, Ordering::Relaxed);
-        if answered && self.gate.is_stopping() && !self.work.is_fired() {
+        if answered && self.gate.stopping.load(Ordering::Relaxed) && !self.work.is_fired() {
             self.gate.answered.fetch_add(1, Ordering::Relaxed);
         }
     }

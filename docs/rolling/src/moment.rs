@@ -73,7 +73,10 @@ pub(crate) fn measure(stops: u32) -> Result<(), BoxError> {
             let name = format!("{}, {}", server.name(), kind.name);
             let tally = clients.block_on(row(server, kind, stops, &servers));
             let tally = tally.map_err(|error| format!("{name}: {error}"))?;
-            eprintln!("{name}: {tally:?}");
+            eprintln!(
+                "{name}: {} sent, {} not answered",
+                tally.sent, tally.unanswered
+            );
             if server == Server::Gate && tally.unanswered > kind.may_be_lost(stops) {
                 failures.push(format!("{name}: {} not answered", tally.unanswered));
             }

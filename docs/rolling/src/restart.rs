@@ -165,3 +165,33 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_the_losses_run_by_run_and_the_sums_by_kind() {
+        let good = Tally {
+            requests: 1500,
+            ..Tally::default()
+        };
+        let bad = Tally {
+            requests: 2500,
+            refused: 1,
+            broken: 2,
+            status: 3,
+        };
+        let cells = row(Server::Plain, Mode::Tcp, &[good, bad]);
+        let expected = [
+            "`axum::serve`, graceful",
+            "tcp",
+            "4 000",
+            "0 6",
+            "1",
+            "2",
+            "3",
+        ];
+        assert_eq!(cells, expected);
+    }
+}

@@ -48,11 +48,11 @@ impl fmt::Display for Mode {
     }
 }
 
-/// The first line of what HAProxy says about itself.
+/// The beginning of what HAProxy says about itself.
 pub(crate) async fn version() -> Result<String, BoxError> {
     let output = Command::new(program().await?).arg("-v").output().await?;
     let text = String::from_utf8(output.stdout)?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    Ok(text.split(' ').take(3).collect::<Vec<_>>().join(" "))
 }
 
 async fn program() -> Result<&'static str, BoxError> {

@@ -13,6 +13,11 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+/// The part of a request that a client has sent so far.
+pub(crate) struct Half {
+    stream: TcpStream,
+}
+
 /// A request that was sent and not answered yet.
 pub(crate) struct InFlight {
     stream: TcpStream,
@@ -43,14 +48,44 @@ pub(crate) fn send(
     Ok(InFlight { stream })
 }
 
+/// Sends all of a request but its last line, and returns when the service has read that.
+#[track_caller]
+pub(crate) fn half(service: &Service, path: &str) -> Half {
+    let mut stream = TcpStream::connect_timeout(&service.http, PATIENCE).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+        service.http
+    )
+    .unwrap();
+    is_accepted(service);
+    Half { stream }
+}
+
+impl Half {
+    pub(crate) fn finish(mut self) -> io::Result<Answer> {
+        self.stream.write_all(b"\r\n")?;
+        InFlight {
+            stream: self.stream,
+        }
+        .answer()
+    }
+}
+
 /// Sends a request whose answer takes its time, and returns when its handler is at work.
 #[track_caller]
 pub(crate) fn in_flight(service: &Service, path: &str) -> InFlight {
     let request = send(service.http, "GET", path, "").expect("the service listens");
-    // Connections are accepted in order; what the handler needs from there on is a moment.
+    is_accepted(service);
+    request
+}
+
+/// Connections are accepted in order; what the handler needs from there on is a moment.
+#[track_caller]
+fn is_accepted(service: &Service) {
     assert_eq!(get(service.http, "/livez").unwrap().status, 200);
     thread::sleep(Duration::from_millis(100));
-    request
 }
 
 impl InFlight {

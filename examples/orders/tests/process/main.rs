@@ -9,6 +9,7 @@
 mod database;
 mod demo;
 mod failure;
+mod health;
 mod http;
 mod orders;
 mod postgres;

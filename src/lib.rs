@@ -74,10 +74,14 @@ mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
 mod sidecar;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod lame_duck;
 // Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
 #[cfg_attr(not(all(feature = "axum", feature = "tonic")), allow(dead_code))]
 mod gate;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub mod serve;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "tonic")]
@@ -94,10 +98,14 @@ pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::lame_duck::LameDuck;
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
 pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::serve::serve;
 pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
 #[cfg(feature = "signal")]

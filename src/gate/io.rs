@@ -8,18 +8,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
 use super::switch::Seat;
 
-/// A stream around another one.
+/// The stream of one connection, which can be cut.
 ///
-/// Reading and writing have a seat each: the halves of an upgraded connection may be in two tasks.
+/// A connection lasts as long as this, or a request on it. Reading and writing fail once it was cut, and
+/// when the peer has let a [timeout](crate::serve::Serve::header_timeout) pass.
 #[derive(Debug)]
-pub(crate) struct Io<T> {
+pub struct Io<T = TcpStream> {
     // Before `conn`, which says when it is dropped that nothing is left.
     stream: T,
+    // One each: the halves of an upgraded connection may be in two tasks.
     reading: Seat,
     writing: Seat,
     patience: Patience,
@@ -44,7 +47,9 @@ impl<T> Io<T> {
         &self.conn
     }
 
-    pub(crate) fn stream(&self) -> &T {
+    /// Returns the stream itself, to ask for its addresses or to set options.
+    #[must_use]
+    pub fn get_ref(&self) -> &T {
         &self.stream
     }
 

@@ -173,7 +173,7 @@ where
             return Poll::Ready(Ok(farewell(*this.call)));
         };
         let mut response = answer?;
-        if this.call.is_http1 && request.conn().gate().is_stopping() {
+        if this.call.is_http1 && request.conn().gate().is_leaving() {
             say_close(response.headers_mut());
         }
         let is_grpc = this.call.is_grpc && !this.call.is_http1;

@@ -18,7 +18,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
-use taskgroup::axum::Serve;
+use taskgroup::axum::App;
+use taskgroup::serve::Serve;
 use taskgroup::{CancellationToken, DrainReport, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,7 +46,7 @@ impl Server {
     /// With much time for everything, unless `options` says something else.
     pub(crate) async fn start(
         app: Router,
-        options: impl FnOnce(Serve<Router, Router>) -> Serve<Router, Router>,
+        options: impl FnOnce(Serve<App<Router, Router>>) -> Serve<App<Router, Router>>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

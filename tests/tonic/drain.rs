@@ -279,13 +279,14 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
         None => Err(tonic::Status::permission_denied("no")),
     });
     let server = Server::run(|listener| {
-        patient(taskgroup::tonic::serve_with("grpc", listener, |server| {
-            server
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server
                 .timeout(PLENTY)
                 .concurrency_limit_per_connection(9)
                 .layer(layer)
-                .add_service(service)
-        }))
+                .add_service(service))
+        });
+        patient(serve.unwrap())
     })
     .await;
     let mut client = server.client().await;

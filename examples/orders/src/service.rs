@@ -6,7 +6,8 @@
 //!   a signal, or a task that fails, fires the token of the group. Who watches what:
 //!     readiness  the token: `/readyz` and the health service say no from that moment on
 //!     worker     the token: commits its batch and ends
-//!     http       the token: answers what is in flight, for which it needs grpc
+//!     http       the token: serves on as a lame duck, if it is to be one, and then answers what is
+//!                in flight; it needs grpc for that
 //!     handlers   the stop of their server: event streams end when it begins,
 //!                calls to grpc are given up just before its deadline
 //!     grpc       the end of http
@@ -92,6 +93,7 @@ pub(crate) async fn run(
     // until the front has ended, however that came about.
     let front_ended = CancellationToken::new();
     let http = taskgroup::axum::serve("http", front, routes)
+        .lame_duck(options.lame_duck)
         .grace(options.grace)
         .idle_grace(options.idle_grace)
         .on_report(on_report.clone())

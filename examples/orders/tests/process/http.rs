@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand: one request per connection, and all that can be seen on the wire.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -46,6 +46,41 @@ pub(crate) fn send(
     );
     stream.write_all(request.as_bytes())?;
     Ok(InFlight { stream })
+}
+
+/// A connection that its client does not want to close.
+pub(crate) struct KeptAlive {
+    stream: BufReader<TcpStream>,
+    host: SocketAddr,
+}
+
+impl KeptAlive {
+    #[track_caller]
+    pub(crate) fn connect(service: &Service) -> Self {
+        let stream = TcpStream::connect_timeout(&service.http, PATIENCE).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+            host: service.http,
+        }
+    }
+
+    /// Returns the head of the answer.
+    #[track_caller]
+    pub(crate) fn get(&mut self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.stream.read_line(&mut head).unwrap(), 0, "{head:?}");
+        }
+        let length = head.split_once("content-length: ").expect("a length").1;
+        let length = length.lines().next().unwrap().parse().expect("a number");
+        self.stream
+            .read_exact(&mut vec![0; length])
+            .expect("the body");
+        head
+    }
 }
 
 /// Sends all of a request but its last line, and returns when the service has read that.

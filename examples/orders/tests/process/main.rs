@@ -11,6 +11,7 @@ mod demo;
 mod failure;
 mod health;
 mod http;
+mod lame_duck;
 mod orders;
 mod postgres;
 mod service;

@@ -19,9 +19,10 @@ use tonic::transport::Channel;
 
 use crate::proto::orders_client::OrdersClient;
 use crate::proto::{self, CountRequest, OrderCount, OrderId};
+use crate::ws;
 
-/// Builds the routes. `/events`, which has no end of its own, ends when the stop begins; the others
-/// may use up the drain.
+/// Builds the routes. Those without an end of their own, `/events` and `/ws`, end when the stop
+/// begins; the others may use up the drain.
 pub(crate) fn routes(back: Channel) -> Router {
     let front = Front {
         orders: OrdersClient::new(back),
@@ -31,6 +32,7 @@ pub(crate) fn routes(back: Channel) -> Router {
         .route("/orders/{id}", get(read))
         .route("/slow", get(slow))
         .route("/events", get(events))
+        .route("/ws", get(ws::echo))
         .with_state(front)
 }
 

@@ -13,6 +13,7 @@ mod options;
 mod service;
 mod store;
 mod worker;
+mod ws;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};

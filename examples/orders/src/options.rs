@@ -59,7 +59,7 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) idle_grace: Duration,
 
-    /// How long the front serves on before it drains, already called not ready.
+    /// How long the front serves on after the signal, not ready any more, before it drains.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) lame_duck: Duration,
 

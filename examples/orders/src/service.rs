@@ -5,11 +5,11 @@
 //!
 //!   a signal, or a task that fails, fires the token of the group. Who watches what:
 //!     readiness  the token: `/readyz` and the health service say no from that moment on
-//!     worker     the token: commits its batch and ends
+//!     worker     the token: commits its batch and ends; what is ordered later waits for the next start
 //!     http       the token: serves on as a lame duck, if it is to be one, and then answers what is
 //!                in flight; it needs grpc for that
-//!     handlers   the stop of their server: event streams end when it begins,
-//!                calls to grpc are given up just before its deadline
+//!     handlers   the stop of their server: event streams and websockets end when it begins, calls
+//!                to grpc are given up just before its deadline
 //!     grpc       the end of http
 //!     database   nobody: it is closed when all of them have ended
 //! ```

@@ -17,3 +17,4 @@ mod postgres;
 mod service;
 mod start;
 mod stop;
+mod ws;

@@ -48,6 +48,7 @@
 //! # }
 //! ```
 
+mod transport;
 mod listener;
 mod layer;
 
@@ -60,17 +61,20 @@ use std::marker::PhantomData;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::ListenerExt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use self::layer::MakeGated;
-use self::listener::untouched;
+use self::listener::{Handshake, untouched};
 use crate::serve::Acceptor;
+use crate::serve::Io;
 use crate::serve::Serve;
 use crate::serve::Server;
 
-pub use self::listener::{Incoming, Io, Listener};
+pub use self::listener::{Incoming, Listener};
+pub use self::transport::{Tls, Transport};
 
 /// Makes a server of a bound listener and of what `axum::serve` takes: a router, a method router, a
 /// handler's make-service, with or without connect info.
@@ -111,14 +115,62 @@ where
 {
     let app = App {
         app,
+        tls: None,
         service: PhantomData,
     };
     Serve::new(name, listener, app)
 }
 
+impl<M, S> Serve<App<M, S>> {
+    /// Speaks TLS: `handshake` is what every connection begins with.
+    ///
+    /// Any number of them are under way at once. One takes the [header
+    /// timeout](Serve::header_timeout) at most, and at the stop the [linger](Serve::linger), with which
+    /// it is closed. One that fails is logged at DEBUG, and nothing else comes of it.
+    /// HTTP/2 is spoken with clients that begin with it; for browsers the configuration has to offer it
+    /// (ALPN `h2` and `http/1.1`). A second call replaces the first.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `handshake` goes through the future of [`run`](Serve::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use axum::Router;
+    /// use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+    ///
+    /// # async fn f(config: ServerConfig) -> std::io::Result<()> {
+    /// let tls = TlsAcceptor::from(Arc::new(config));
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let https = taskgroup::axum::serve("https", listener, Router::new())
+    ///     .tls(move |io| tls.accept(io));
+    /// # drop(https);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tls<F, R, T>(self, handshake: F) -> Self
+    where
+        F: Fn(Io) -> R + Send + 'static,
+        R: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let handshake: Handshake = Box::new(move |io| {
+            let handshake = handshake(io);
+            Box::pin(async move { Ok(Transport::Tls(Tls::new(handshake.await?))) })
+        });
+        self.map(|app| App {
+            tls: Some(handshake),
+            ..app
+        })
+    }
+}
+
 /// What [`serve`] serves: what axum makes a service of for each connection.
 pub struct App<M, S> {
     app: M,
+    tls: Option<Handshake>,
     service: PhantomData<fn() -> S>,
 }
 
@@ -137,7 +189,8 @@ where
         stop: CancellationToken,
     ) -> impl Future<Output = io::Result<()>> + Send {
         let app = MakeGated::new(self.app, acceptor.gate().stop());
-        axum::serve(Listener(acceptor).tap_io(untouched as fn(&mut Io)), app)
+        let listener = Listener::new(acceptor, self.tls);
+        axum::serve(listener.tap_io(untouched as fn(&mut Io<Transport>)), app)
             .with_graceful_shutdown(stop.cancelled_owned())
             .into_future()
     }

@@ -313,6 +313,29 @@ impl<S> Serve<S> {
         self.on_report = Some(Box::new(f));
         self
     }
+
+    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Serve<T> {
+        let Self {
+            name,
+            listeners,
+            server,
+            limits,
+            lame_duck,
+            plan,
+            cuts,
+            on_report,
+        } = self;
+        Serve {
+            name,
+            listeners,
+            server: f(server),
+            limits,
+            lame_duck,
+            plan,
+            cuts,
+            on_report,
+        }
+    }
 }
 
 impl<S: Server> Serve<S> {

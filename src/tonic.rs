@@ -136,8 +136,12 @@ pub fn serve(
 /// That is tonic's builder, with the gate as its first layer: layers that are added are inside of
 /// the gate. Its HTTP/2 keepalive is [30 seconds](DEFAULT_KEEPALIVE_INTERVAL), so that clients that
 /// have vanished are noticed, and can be set to something else. tonic's settings of the socket
-/// have no effect here: `TCP_NODELAY` is set on every connection. With a TLS configuration only its
-/// own timeout bounds the handshake, and the idle grace at the stop.
+/// have no effect here: `TCP_NODELAY` is set on every connection. The handshake of TLS is bounded by the
+/// [header timeout](Serve::header_timeout) and by the timeout of tonic's own configuration.
+///
+/// # Errors
+///
+/// What `router` returns: `tls_config` refuses a certificate that is none.
 ///
 /// For [`serve`], which is the same without the settings, see there.
 ///

@@ -64,7 +64,7 @@ where
     }
 
     fn call(&mut self, incoming: Incoming<'a>) -> Self::Future {
-        let conn = Arc::clone(incoming.io().0.conn());
+        let conn = Arc::clone(incoming.io().conn());
         Making {
             service: self.app.call(incoming),
             extensions: Arc::clone(&self.extensions),

@@ -9,4 +9,7 @@ mod drain;
 mod cut;
 mod ends;
 mod limits;
+mod tls;
 mod support;
+#[path = "../pki/mod.rs"]
+mod pki;

@@ -6,4 +6,7 @@
 mod drain;
 mod cut;
 mod ends;
+mod tls;
 mod support;
+#[path = "../pki/mod.rs"]
+mod pki;

@@ -51,6 +51,8 @@
 mod transport;
 mod listener;
 mod layer;
+#[cfg(feature = "ws")]
+pub mod ws;
 
 use std::borrow::Cow;
 use std::convert::Infallible;

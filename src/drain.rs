@@ -55,6 +55,8 @@ pub(crate) struct Counts {
     pub(crate) upgrades_cut: usize,
     /// Handlers and connections that did not end although they were cut.
     pub(crate) stuck: usize,
+    /// Handlers and bodies that have panicked since the server began.
+    pub(crate) panicked: usize,
     /// Method and path of the cut requests: `GET /slow`. Without the query, which may hold secrets.
     pub(crate) paths: Vec<String>,
     /// From the stop until the last connection was gone, or until nobody waited for it any more.
@@ -155,6 +157,15 @@ impl DrainReport {
         self.counts.stuck
     }
 
+    /// Returns the number of handlers and response bodies that have panicked since the server began, not
+    /// only during the drain.
+    ///
+    /// A drain is clean all the same: their clients have been told, or have seen it.
+    #[must_use]
+    pub fn panicked(&self) -> usize {
+        self.counts.panicked
+    }
+
     /// Returns method and path of the cut requests, such as `GET /slow`, without their queries.
     ///
     /// Each is there once. No more than 8 are kept, of at most 100 characters each.
@@ -214,9 +225,9 @@ impl DrainReport {
             list.item(format_args!("{idle} closed"))?;
         }
         if list.is_empty {
-            f.write_str("nothing was in flight")?;
+            list.item(format_args!("nothing was in flight"))?;
         }
-        Ok(())
+        self.fmt_panicked(&mut list)
     }
 
     fn fmt_unclean(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,7 +248,14 @@ impl DrainReport {
         if self.shows_time() {
             list.item(format_args!("it took {}", Millis(self.took())))?;
         }
-        Ok(())
+        self.fmt_panicked(&mut list)
+    }
+
+    fn fmt_panicked(&self, list: &mut List<'_, '_>) -> fmt::Result {
+        match self.panicked() {
+            0 => Ok(()),
+            panicked => list.item(format_args!("{} since its start", Count(panicked, "panic"))),
+        }
     }
 }
 
@@ -492,6 +510,26 @@ mod tests {
     }
 
     #[test]
+    fn panics_are_told_and_are_no_loss() {
+        clean(
+            Counts {
+                panicked: 1,
+                ..given_5s()
+            },
+            "server `http` drained in 312ms: nothing was in flight, 1 panic since its start",
+        );
+        not_clean(
+            Counts {
+                stuck: 1,
+                panicked: 2,
+                ..given_5s()
+            },
+            "server `http` was given 5s to drain: 1 handler blocked a thread and did not end; \
+             2 panics since its start",
+        );
+    }
+
+    #[test]
     fn a_drain_that_answered_everything_too_late() {
         not_clean(
             Counts {
@@ -574,6 +612,7 @@ mod tests {
                 connections_cut: 6,
                 upgrades_cut: 7,
                 stuck: 8,
+                panicked: 9,
                 ..given_5s()
             },
         );
@@ -587,6 +626,7 @@ mod tests {
         assert_eq!(report.connections_cut(), 6);
         assert_eq!(report.upgrades_cut(), 7);
         assert_eq!(report.stuck(), 8);
+        assert_eq!(report.panicked(), 9);
         assert_eq!(report.took(), Duration::from_micros(312_456));
         assert_eq!(report.drain(), Duration::from_secs(5));
     }

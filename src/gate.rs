@@ -9,8 +9,11 @@ mod sync;
 mod switch;
 mod sequence;
 mod conn;
-mod io;
 mod request;
+mod farewell;
+mod body;
+mod service;
+mod io;
 mod acceptor;
 mod end;
 
@@ -28,11 +31,13 @@ use crate::lame_duck::LameDuck;
 use crate::log;
 
 pub use self::acceptor::Acceptor;
+pub use self::body::GatedBody;
 pub(crate) use self::conn::{Conn, Gate, Limits};
 pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
 pub use self::io::Io;
-pub(crate) use self::request::{Request, Tracked};
 pub(crate) use self::sequence::Plan;
+pub(crate) use self::service::Front;
+pub use self::service::{Answer, ConnLayer, Gated, OneConn};
 
 /// Connections are looked at this often for one that has become idle.
 const LOOK: Duration = Duration::from_millis(100);
@@ -206,6 +211,7 @@ impl<'a> Stopping<'a> {
             connections_cut: self.cut.connections,
             upgrades_cut: self.cut.upgrades,
             stuck: self.gate.stuck(),
+            panicked: self.gate.panicked(),
             took: self.took(),
             paths: self.cut.paths,
             drain: self.plan.grace,

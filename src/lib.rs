@@ -28,6 +28,7 @@
 //! | the same for a loop around hyper | `serve` (feature `axum` or `tonic`) |
 //! | tell the load balancer, and wait for it | [`Readiness`], `LameDuck` |
 //! | let handlers know | `Stop` |
+//! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
 //!
@@ -82,7 +83,10 @@ mod sidecar;
 mod lame_duck;
 // Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(not(all(feature = "axum", feature = "tonic")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "axum", feature = "tonic")),
+    allow(dead_code, unreachable_pub)
+)]
 mod gate;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub mod serve;

@@ -26,7 +26,7 @@ use crate::lame_duck::LameDuck;
 use crate::sidecar::Sidecar;
 use crate::sidecar::SidecarError;
 
-pub use crate::gate::{Acceptor, Io};
+pub use crate::gate::{Acceptor, Answer, ConnLayer, Gated, GatedBody, Io, OneConn};
 
 /// How long clients may take to notice the stop: 200 milliseconds.
 pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
@@ -75,6 +75,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 ///     .first_byte_timeout(Duration::from_secs(10))
 ///     .header_timeout(Duration::from_secs(10))
 ///     .nodelay(true)
+///     .catch_panics()
 ///     .lenient()
 ///     .on_report(|report| assert!(report.is_clean()))
 ///     .run::<SidecarError>(&token);
@@ -135,14 +136,43 @@ where
 ///
 /// `name` is what the report and the errors call it. The loop is given an [`Acceptor`] and the token it
 /// is to be told to stop by, which fires after the linger. It may spawn its connections however it
-/// likes; they are cut when their time is up.
+/// likes; they are cut when their time is up. For their requests to be counted, and to be cut in words,
+/// the service of each connection goes into [its layer](Io::layer). TLS goes around the stream.
 ///
 /// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound:
 /// clients that connect until then wait.
 ///
 /// # Examples
 ///
-/// See [`Serve::on_report`].
+/// One connection after the other, and of each no more than a line; `examples/hyper_loop.rs` is one around
+/// hyper.
+///
+/// ```
+/// use taskgroup::serve::Acceptor;
+/// use taskgroup::{BoxError, CancellationToken};
+/// use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+///
+/// async fn echo(mut acceptor: Acceptor, stop: CancellationToken) -> Result<(), BoxError> {
+///     while let Some((io, _peer)) = stop.run_until_cancelled(acceptor.accept()).await {
+///         let (mut io, mut line) = (BufStream::new(io), String::new());
+///         if io.read_line(&mut line).await.is_ok() {
+///             let _ = io.write_all(line.as_bytes()).await;
+///             let _ = io.flush().await;
+///         }
+///     }
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let mut group = taskgroup::TaskGroup::new();
+/// group.spawn(taskgroup::serve("echo", listener, echo).run(group.token()));
+/// # group.cancel();
+/// # group.wait().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn serve<F, R>(name: impl Into<Cow<'static, str>>, listener: TcpListener, server: F) -> Serve<F>
 where
     F: FnOnce(Acceptor, CancellationToken) -> R + Send + 'static,
@@ -166,6 +196,7 @@ impl<S> Serve<S> {
                 first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
                 header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
                 nodelay: false,
+                catch_panics: false,
             },
             lame_duck: LameDuck::new(Duration::ZERO),
             plan: Plan {
@@ -276,6 +307,18 @@ impl<S> Serve<S> {
         self
     }
 
+    /// Ends a panic of a handler, or of the body it has answered with, with its request.
+    ///
+    /// Without this the panic goes through: the connection is closed without an answer, over HTTP/2 the
+    /// stream is reset. With this the client gets a 500, or the status `INTERNAL` of gRPC, the
+    /// connection lives on, and the panic is logged at ERROR with method and path. A body of HTTP that
+    /// has begun ends as broken either way. [`DrainReport::panicked`] counts all of them, with this and
+    /// without. In a program that is built with `panic = "abort"` there is nothing to catch.
+    pub fn catch_panics(mut self) -> Self {
+        self.limits.catch_panics = true;
+        self
+    }
+
     /// Takes a drain in which something was cut for a success that is logged at WARN.
     ///
     /// What is [stuck](DrainReport::stuck), or [took](DrainReport::took) too long, is an error all the
@@ -314,6 +357,7 @@ impl<S> Serve<S> {
         self
     }
 
+    #[cfg(feature = "axum")]
     pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Serve<T> {
         let Self {
             name,
@@ -360,7 +404,8 @@ impl<S: Server> Serve<S> {
     /// # Panics
     ///
     /// A panic of the server itself, of a make-service say, goes through the returned future. One of a
-    /// handler does not: it ends its connection, or its stream over HTTP/2.
+    /// handler does not: it ends its connection, or its stream over HTTP/2; see
+    /// [`catch_panics`](Self::catch_panics).
     ///
     /// # Cancel safety
     ///

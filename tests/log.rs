@@ -149,3 +149,35 @@ async fn a_stop_function_that_is_cut_off_after_the_server_drained_is_a_warning()
         ["WARN taskgroup: server `http` has drained, but its stop function did not end within 10s"]
     );
 }
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    capture();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let request = b"GET /orders?key=7 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let panics = get(async || if true { panic!("bad byte") } else { "hello" });
+    let app = axum::Router::new().route("/orders", panics);
+    let token = CancellationToken::new();
+    let server = taskgroup::axum::serve("http", listener, app)
+        .catch_panics()
+        .run::<SidecarError>(&token);
+    let server = tokio::spawn(server);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    token.cancel();
+    server.await.unwrap().unwrap();
+
+    assert_eq!(
+        lines(Level::ERROR),
+        ["ERROR taskgroup: handler of GET /orders panicked: bad byte"]
+    );
+}

@@ -26,6 +26,8 @@ pub(crate) struct Limits {
     pub(crate) first_byte_timeout: Option<Duration>,
     pub(crate) header_timeout: Option<Duration>,
     pub(crate) nodelay: bool,
+    /// Whether a panic of a handler or a body ends with its request.
+    pub(crate) catch_panics: bool,
 }
 
 impl Limits {
@@ -58,6 +60,8 @@ pub(crate) struct Gate {
     swept: OnceLock<usize>,
     /// Requests answered since the stop began.
     answered: AtomicUsize,
+    /// Handlers and bodies that have panicked since the server began.
+    panicked: AtomicUsize,
     /// For the one who runs the sequence. A permit is kept for it, so no change is lost.
     changed: Notify,
 }
@@ -75,7 +79,7 @@ const REQUEST: u64 = (1 << 32) | 1;
 const IN_FLIGHT: u64 = (1 << 32) - 1;
 
 #[derive(Debug)]
-pub(crate) struct Conn {
+pub struct Conn {
     gate: Arc<Gate>,
     key: usize,
     /// The number ever begun in the upper half, that of those in flight in the lower. One word, so
@@ -123,6 +127,7 @@ impl Gate {
             register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
+            panicked: AtomicUsize::new(0),
             changed: Notify::new(),
         })
     }
@@ -211,6 +216,14 @@ impl Gate {
 
     pub(super) fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_panic(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn panicked(&self) -> usize {
+        self.panicked.load(Ordering::Relaxed)
     }
 
     /// Waits until there may be something new to see. For one task at a time.

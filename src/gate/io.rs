@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
+use super::service::ConnLayer;
 use super::switch::Seat;
 
 /// The stream of one connection, which can be cut.
@@ -46,6 +47,15 @@ impl<T> Io<T> {
 
     pub(crate) fn conn(&self) -> &Arc<Conn> {
         &self.conn
+    }
+
+    /// Makes the layer for the service of this connection.
+    ///
+    /// With it requests are counted, named in the report, and cut in words; a connection without it is
+    /// taken to be idle, and cut as such. The layer may be made before TLS is spoken over the stream.
+    #[must_use]
+    pub fn layer(&self) -> ConnLayer {
+        ConnLayer::new(&self.conn)
     }
 
     /// Returns the stream itself, to ask for its addresses or to set options.

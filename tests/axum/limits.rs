@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use axum::routing::{get, post};
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncWriteExt;
@@ -117,7 +118,7 @@ async fn r18_an_http2_connection_and_an_upgraded_one_may_be_silent() {
 
     pass_much_time().await;
 
-    let hello = axum::http::Request::get("http://test/").body(()).unwrap();
+    let hello = Request::get("http://test/").body(()).unwrap();
     let (answer, _) = sender.send_request(hello, true).unwrap();
     assert!(answer.await.unwrap().status().is_success());
     // Its task sees that a timer has gone off when it is woken by something else.

@@ -9,7 +9,11 @@ mod drain;
 mod cut;
 mod ends;
 mod limits;
+mod own_loop;
 mod tls;
+mod panics;
+#[cfg(feature = "ws")]
+mod ws;
 mod support;
 #[path = "../pki/mod.rs"]
 mod pki;

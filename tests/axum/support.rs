@@ -13,9 +13,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{self, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use h2::client::SendRequest;
+use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
 use taskgroup::axum::App;
@@ -272,7 +275,7 @@ pub(crate) fn endless(alive: &Alive) -> Router {
 
 /// Upgrades the connection, or the stream over HTTP/2, and then echoes.
 pub(crate) fn echo(request: Request, guard: Guard) -> Response {
-    let is_http2 = request.version() == axum::http::Version::HTTP_2;
+    let is_http2 = request.version() == http::Version::HTTP_2;
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             return;
@@ -296,4 +299,37 @@ pub(crate) async fn websocket(address: SocketAddr) -> TcpStream {
     client.write_all(b"ping").await.unwrap();
     read_until(&mut client, "ping").await;
     client
+}
+
+/// A connection over HTTP/2 whose peer does all it should.
+pub(crate) async fn http2(address: SocketAddr) -> SendRequest<Bytes> {
+    let client = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(connection);
+    soon(sender.ready()).await.unwrap()
+}
+
+pub(crate) fn get_over_http2(path: &str) -> http::Request<()> {
+    let request = http::Request::get(format!("http://test{path}"));
+    request.body(()).unwrap()
+}
+
+/// A stream of HTTP/2 that was upgraded and has echoed once.
+pub(crate) async fn websocket_over_http2(address: SocketAddr) -> (SendStream<Bytes>, RecvStream) {
+    let mut sender = http2(address).await;
+    while !sender.is_extended_connect_protocol_enabled() {
+        yield_now().await;
+    }
+    let mut connect = get_over_http2("/ws");
+    *connect.method_mut() = Method::CONNECT;
+    connect
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
+    let (answer, mut output) = sender.send_request(connect, false).unwrap();
+    let mut input = soon(answer).await.unwrap().into_body();
+    output
+        .send_data(Bytes::from_static(b"ping"), false)
+        .unwrap();
+    assert_eq!(soon(input.data()).await.unwrap().unwrap(), "ping");
+    (output, input)
 }

@@ -118,6 +118,24 @@ async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
     assert!(answer.contains("connection: close"), "{answer}");
 }
 
+#[tokio::test]
+async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
+    let calls = Calls::default();
+    let server = Server::start(&calls, |serve| serve.grace(SHORT)).await;
+    let mut client = server.client().await;
+    let stalls = tokio::spawn(async move { client.check(call("stalls")).await });
+    calls.reach(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    // Answered late or cut late: nobody was there to do it in time.
+    let _ = soon(stalls).await.unwrap();
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert!(!report.is_clean());
+    assert_eq!(report.requests_cut() + report.answered(), 1);
+    assert!(report.took() > SHORT);
+}
+
 #[test]
 fn r21_a_handler_that_blocks_one_of_many_threads_is_stuck() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -248,26 +248,6 @@ async fn r28_a_handler_gets_the_address_of_its_client() {
 }
 
 #[tokio::test]
-async fn r20_a_handler_that_panics_ends_its_call_only() {
-    let calls = Calls::default();
-    let server = Server::start(&calls, |serve| serve).await;
-    let mut client = server.client().await;
-    let watch = soon(client.watch(call("polite"))).await;
-    let mut watch = watch.unwrap().into_inner();
-    soon(watch.message()).await.unwrap().unwrap();
-
-    soon(client.check(call("panics"))).await.unwrap_err();
-    soon(client.check(call(""))).await.unwrap();
-
-    let (outcome, report) = server.stop().await;
-    outcome.unwrap();
-    assert_eq!(soon(watch.message()).await.unwrap(), None);
-    assert_eq!(report.requests_at_stop(), 1);
-    assert_eq!(report.answered(), 1);
-    assert_eq!(calls.alive(), 0);
-}
-
-#[tokio::test]
 async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
     let calls = Calls::default();
     let service = HealthServer::new(calls.clone());

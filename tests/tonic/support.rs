@@ -212,6 +212,10 @@ impl Health for Calls {
                 // Until the other end is dropped.
                 let _ = released.recv();
             }
+            "stalls" => {
+                stop.stopping().await;
+                std::thread::sleep(2 * SHORT);
+            }
             "panics" => std::panic::resume_unwind(Box::new("no hook")),
             "peer" => {
                 let peer = request.remote_addr().unwrap();
@@ -230,6 +234,7 @@ impl Health for Calls {
         let rest: Rest = match &*request.get_ref().service {
             "polite" => Rest::Until(Box::pin(async move { stop.stopping().await })),
             "flood" => Rest::Flood,
+            "panics" => Rest::Panics,
             _ => Rest::Until(Box::pin(pending())),
         };
         Ok(Response::new(Events {
@@ -252,6 +257,7 @@ enum Rest {
     Until(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// No end, and always ready.
     Flood,
+    Panics,
 }
 
 impl Stream for Events {
@@ -264,6 +270,7 @@ impl Stream for Events {
         match &mut self.rest {
             Rest::Until(end) => end.as_mut().poll(cx).map(|()| None),
             Rest::Flood => Poll::Ready(Some(Ok(serving()))),
+            Rest::Panics => std::panic::resume_unwind(Box::new("no hook")),
         }
     }
 }

@@ -1,0 +1,81 @@
+//! [`Farewell`]: what a client is told when its request comes to nothing.
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+
+/// What the answer to a request depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) is_grpc: bool,
+    pub(super) is_http1: bool,
+    is_connect: bool,
+}
+
+impl Asked {
+    #[inline]
+    pub(super) fn of<A>(request: &Request<A>) -> Self {
+        Self {
+            // Nothing else is looked for in the headers of most requests.
+            is_grpc: request.method() == Method::POST && is_grpc(request.headers()),
+            is_http1: request.version() < Version::HTTP_2,
+            is_connect: request.method() == Method::CONNECT,
+        }
+    }
+
+    pub(super) fn is_upgraded_by(self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success())
+    }
+
+    /// Over HTTP/1 trailers have to be asked for.
+    pub(super) fn takes_trailers(self) -> bool {
+        self.is_grpc && !self.is_http1
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    ShuttingDown,
+    Panicked,
+}
+
+impl Farewell {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The body of an answer over plain HTTP.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "the server is shutting down\n",
+            Self::Panicked => "internal server error\n",
+        }
+    }
+
+    /// The status of gRPC, which are the headers of an answer that consists of nothing else.
+    pub(super) fn trailers(self) -> HeaderMap {
+        let (code, message) = match self {
+            Self::ShuttingDown => ("14", "the server is shutting down"),
+            Self::Panicked => ("13", "internal server error"),
+        };
+        let mut trailers = HeaderMap::with_capacity(3);
+        trailers.insert("grpc-status", HeaderValue::from_static(code));
+        trailers.insert("grpc-message", HeaderValue::from_static(message));
+        trailers
+    }
+
+    /// Why the body of a response that had begun fails.
+    pub(super) fn error(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "the server has cut this response: it is shutting down",
+            Self::Panicked => "the body of this response panicked",
+        }
+    }
+}

@@ -124,7 +124,7 @@ fn a_request_that_outlasts_the_grace_is_a_failure_of_its_server() {
 #[test]
 fn a_call_that_would_outlast_the_drain_is_given_up_in_time_for_an_answer() {
     let path = format!("sqlite:{}", fresh_path("sqlite").display());
-    let mut service = Service::start(&["--db", &path, "--grace", "1"]);
+    let mut service = Service::start(&["--db", &path, "--grace", "2.5"]);
     let lock = Lock::of(&path);
     let order = http::send(
         service.http,

@@ -103,12 +103,10 @@ fn a_websocket_is_told_that_the_service_goes_away() {
 }
 
 #[test]
-fn a_websocket_whose_client_does_not_answer_does_not_hold_it_up() {
-    let mut service = Service::start(&["--grace", "30"]);
+fn a_websocket_whose_client_does_not_answer_is_given_up_before_it_is_cut() {
+    let mut service = Service::start(&["--grace", "2.5"]);
     let client = Client::connect(&service);
-    let begin = Instant::now();
     service.signal(Signal::TERM);
     service.wait().assert_code(0);
-    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
     drop(client);
 }

@@ -10,10 +10,11 @@
 //!
 //! | when | what |
 //! |---|---|
-//! | the token fires | the accept queue is emptied and the socket closed; [`Stop`](crate::Stop) tells the handlers; answers over HTTP/1 say `Connection: close` |
+//! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
+//! | the stop | the accept queue is emptied and the socket closed; [`Stop`](crate::Stop) tells the handlers; answers over HTTP/1 say `Connection: close` |
 //! | `linger` later (200 ms) | axum is told: idle connections are closed, those over HTTP/2 get a GOAWAY |
 //! | `idle_grace` later (1 s) | connections without a request in flight are cut: half a request, a client that says nothing |
-//! | `grace` after the token fired (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun ends as broken, never as whole |
+//! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun ends as broken, never as whole |
 //! | 100 ms later | all connections are cut, upgraded ones too |
 //! | `kill_grace` later (1 s) | what blocks its thread is given up and reported as stuck |
 //!
@@ -22,7 +23,7 @@
 //! until its stream is dropped. One that carried a websocket over HTTP/2 is taken to carry it until
 //! it is closed; that a single stream ended is not to be seen.
 //!
-//! All there is to set is at [`Serve`].
+//! All there is to set is at [`Serve`]; a websocket that says goodbye is in `ws` (feature `ws`).
 //!
 //! # Examples
 //!

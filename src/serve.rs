@@ -1,8 +1,7 @@
 //! A server that really stops (features `axum` and `tonic`).
 //!
-//! [`Serve`] is a server behind the gate, with all there is to set. [`axum::serve`](crate::axum) and
-//! [`tonic::serve`](crate::tonic) make one of an app and a listener; [`serve`] makes one of a loop of
-//! one's own, around hyper say.
+//! [`Serve`] is a server behind the gate, with all there is to set. `axum::serve` and `tonic::serve` make
+//! one of an app and a listener; [`serve`] makes one of a loop of one's own, around hyper say.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,8 +47,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 
 /// A server that is about to run.
 ///
-/// It is made by [`axum::serve`](crate::axum), [`tonic::serve`](crate::tonic) or [`serve`]; `S` is what
-/// is served.
+/// It is made by `axum::serve`, `tonic::serve` or [`serve`]; `S` is what is served.
 ///
 /// # Examples
 ///

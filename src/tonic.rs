@@ -10,10 +10,11 @@
 //!
 //! | when | what |
 //! |---|---|
-//! | the token fires | the accept queue is emptied and the socket closed; [`Stop`](crate::Stop) tells the handlers |
+//! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
+//! | the stop | the accept queue is emptied and the socket closed; [`Stop`](crate::Stop) tells the handlers |
 //! | `linger` later (200 ms) | tonic is told: clients get a GOAWAY, idle connections are closed |
 //! | `idle_grace` later (1 s) | connections without a call in flight are cut: a client that says nothing, or does not answer |
-//! | `grace` after the token fired (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped, a stream ends where it is; clients get the status `UNAVAILABLE`, "the server is shutting down" |
+//! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped, a stream ends where it is; clients get the status `UNAVAILABLE`, "the server is shutting down" |
 //! | 100 ms later | all connections are cut |
 //! | `kill_grace` later (1 s) | what blocks its thread is given up and reported as stuck |
 //!

@@ -202,7 +202,7 @@ fn r17_a_tonic_server_without_descriptors_rests_serves_again_and_stops_at_once()
 }
 
 #[test]
-fn stock_tonic_without_descriptors_spins() {
+fn r30_stock_tonic_without_descriptors_spins() {
     let canary = Canary {
         today: "while the process has no file descriptor left, the server tries to accept without a pause",
         upstream: "`handle_tcp_accept_error` in tonic's io_stream.rs (grpc/grpc-rust), for which the \

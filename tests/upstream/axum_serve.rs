@@ -103,7 +103,7 @@ async fn is_delivered(events: &broadcast::Sender<Event>, client: &mut TcpStream)
 const GET_EVENTS: &str = "GET /events HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[tokio::test]
-async fn half_a_header_hangs_the_drain() {
+async fn r30_half_a_header_hangs_the_drain() {
     let canary = Canary {
         today: "a client that has sent half a header and then nothing holds the drain for ever",
         upstream: "tokio-rs/axum#2741 and #3326",
@@ -120,7 +120,7 @@ async fn half_a_header_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn half_a_body_that_is_read_hangs_the_drain() {
+async fn r30_half_a_body_that_is_read_hangs_the_drain() {
     let canary = Canary {
         today: "a client that has sent half a body, of which the handler wants the whole, holds the \
                 drain for ever",
@@ -141,7 +141,7 @@ async fn half_a_body_that_is_read_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_hangs_the_drain() {
+async fn r30_an_answer_that_is_not_read_hangs_the_drain() {
     let canary = Canary {
         today: "a client that does not read an answer larger than the buffers holds the drain for ever",
         upstream: "tokio-rs/axum#1070 and #3326",
@@ -162,7 +162,7 @@ async fn an_answer_that_is_not_read_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn a_preface_without_settings_hangs_the_drain() {
+async fn r30_a_preface_without_settings_hangs_the_drain() {
     let canary = Canary {
         today: "a client that has sent the preface of HTTP/2 and then nothing holds the drain for ever",
         upstream: "hyperium/hyper#4170, with #4171, #4172 and #3729",
@@ -179,7 +179,7 @@ async fn a_preface_without_settings_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn a_missing_pong_hangs_the_drain() {
+async fn r30_a_missing_pong_hangs_the_drain() {
     let canary = Canary {
         today: "a client over HTTP/2 that does not answer the PING of the drain holds it for ever",
         upstream: "hyperium/hyper#4170, its second case",
@@ -198,7 +198,7 @@ async fn a_missing_pong_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn an_event_stream_hangs_the_drain() {
+async fn r30_an_event_stream_hangs_the_drain() {
     let canary = Canary {
         today: "an event stream that goes on holds the drain for ever",
         upstream: "tokio-rs/axum#2673 and #1070",
@@ -217,7 +217,7 @@ async fn an_event_stream_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_not_waited_for() {
+async fn r30_a_websocket_is_not_waited_for() {
     let canary = Canary {
         today: "the server is done at once while a websocket of HTTP/1 goes on being served",
         upstream: "tokio-rs/axum#3003 and the pull request #3831",
@@ -258,7 +258,7 @@ async fn is_echoed(client: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn a_websocket_over_http2_hangs_the_drain() {
+async fn r30_a_websocket_over_http2_hangs_the_drain() {
     let canary = Canary {
         today: "a websocket over HTTP/2 that goes on holds the drain for ever",
         upstream: "tokio-rs/axum#3003 and the pull request #3831, which are about those of HTTP/1",
@@ -326,7 +326,7 @@ impl WebSocket {
 const HI: &[u8] = b"\x81\x82\0\0\0\0hi";
 
 #[tokio::test]
-async fn connections_go_on_when_the_server_is_dropped_in_its_drain() {
+async fn r30_connections_go_on_when_the_server_is_dropped_in_its_drain() {
     let canary = Canary {
         today: "dropping the future of the server leaves its connections alive",
         upstream: "tokio-rs/axum#1070 and #3326",
@@ -345,7 +345,7 @@ async fn connections_go_on_when_the_server_is_dropped_in_its_drain() {
 }
 
 #[tokio::test]
-async fn connections_go_on_when_the_server_is_dropped_while_serving() {
+async fn r30_connections_go_on_when_the_server_is_dropped_while_serving() {
     let canary = Canary {
         today: "a server that is dropped without a stop goes on answering on its connections",
         upstream: "tokio-rs/axum#1070 and #3326",
@@ -363,7 +363,7 @@ async fn connections_go_on_when_the_server_is_dropped_while_serving() {
 }
 
 #[tokio::test]
-async fn requests_in_the_accept_queue_are_not_answered() {
+async fn r30_requests_in_the_accept_queue_are_not_answered() {
     let canary = Canary {
         today: "requests that were sent before the stop and not yet accepted are reset",
         upstream: "hyperium/hyper#3792 and the pull request #3808",
@@ -396,7 +396,7 @@ async fn requests_in_the_accept_queue_are_not_answered() {
 }
 
 #[tokio::test]
-async fn a_request_on_the_way_on_an_old_connection_is_not_answered() {
+async fn r30_a_request_on_the_way_on_an_old_connection_is_not_answered() {
     let canary = Canary {
         today: "a request on an idle connection, sent before the stop and not yet read, is thrown away",
         upstream: "hyperium/hyper#3792 and the pull request #3808",

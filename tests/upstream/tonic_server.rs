@@ -101,7 +101,7 @@ async fn frame(client: &mut TcpStream) -> Option<Frame> {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_byte_hangs_the_drain() {
+async fn r30_a_connection_without_a_byte_hangs_the_drain() {
     let canary = Canary {
         today: "one TCP connection on which nothing was ever sent holds the drain for ever",
         upstream: "hyperium/hyper#4170, with #4171, #4172 and #3729",
@@ -119,7 +119,7 @@ async fn a_connection_without_a_byte_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_not_finished_hangs_the_drain() {
+async fn r30_a_handshake_that_is_not_finished_hangs_the_drain() {
     let canary = Canary {
         today: "a client that has sent half of the preface, or nothing after it, holds the drain for ever",
         upstream: "hyperium/hyper#4170, with #4171, #4172 and #3729",
@@ -138,7 +138,7 @@ async fn a_handshake_that_is_not_finished_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn a_missing_pong_hangs_the_drain() {
+async fn r30_a_missing_pong_hangs_the_drain() {
     let canary = Canary {
         today: "a client that does not answer the PING of the drain holds it for ever",
         upstream: "hyperium/hyper#4170, its second case",
@@ -155,7 +155,7 @@ async fn a_missing_pong_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn streams_go_on_when_the_server_is_dropped_in_its_drain() {
+async fn r30_streams_go_on_when_the_server_is_dropped_in_its_drain() {
     let canary = Canary {
         today: "dropping the future of the server leaves its connections alive",
         upstream: "grpc/grpc-rust#1820 and #850 (once hyperium/tonic)",
@@ -179,7 +179,7 @@ async fn streams_go_on_when_the_server_is_dropped_in_its_drain() {
 }
 
 #[tokio::test]
-async fn a_server_stream_hangs_the_drain() {
+async fn r30_a_server_stream_hangs_the_drain() {
     let canary = Canary {
         today: "a server stream that goes on holds the drain for ever",
         upstream: "grpc/grpc-rust#1820 (once hyperium/tonic)",
@@ -199,7 +199,7 @@ async fn a_server_stream_hangs_the_drain() {
 }
 
 #[tokio::test]
-async fn a_call_on_a_channel_that_was_told_to_go_away_is_cancelled() {
+async fn r29_r30_a_call_on_a_channel_that_was_told_to_go_away_is_cancelled() {
     let canary = Canary {
         today: "a new call on the channel of a draining server is `Cancelled`, which nobody retries, \
                 and not `Unavailable`",
@@ -223,7 +223,7 @@ async fn a_call_on_a_channel_that_was_told_to_go_away_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_connection_past_its_age_and_grace_is_cut_without_a_goaway() {
+async fn r29_r30_a_connection_past_its_age_and_grace_is_cut_without_a_goaway() {
     let canary = Canary {
         today: "with `max_connection_age_grace` a connection gets no GOAWAY at its age and is cut at \
                 the end of the grace",
@@ -254,7 +254,7 @@ async fn a_connection_past_its_age_and_grace_is_cut_without_a_goaway() {
 }
 
 #[tokio::test]
-async fn new_connections_are_taken_during_the_drain_and_not_served() {
+async fn r30_new_connections_are_taken_during_the_drain_and_not_served() {
     let canary = Canary {
         today: "the socket stays open during the drain: new clients connect and are not answered",
         upstream: "grpc/grpc-rust#2824; tonic 0.14.9 (which needs Rust 1.88) does not do it",
@@ -280,7 +280,7 @@ async fn new_connections_are_taken_during_the_drain_and_not_served() {
 }
 
 #[tokio::test]
-async fn a_connection_past_its_age_panics_and_cuts_its_calls() {
+async fn r30_a_connection_past_its_age_panics_and_cuts_its_calls() {
     let canary = Canary {
         today: "with `max_connection_age` alone the task of a connection panics at that age, and the \
                 calls on it are cut",

@@ -128,6 +128,9 @@ async fn once(server: Server, kind: Kind, servers: &Runtime) -> Result<Tally, Bo
         .collect();
 
     sleep(BEFORE).await;
+    if clients.try_join_next().is_some() {
+        return Err("a client left before the stop".into());
+    }
     stop.cancel();
     let mut sum = Tally::default();
     while let Some(tally) = clients.join_next().await {

@@ -15,10 +15,14 @@ use tokio::process::{Child, Command};
 
 /// A port that stays ours while nobody listens on it.
 ///
-/// It is bound and never listened on: a server that reuses addresses, which all do, can have it, and
-/// the system does not give it to a connection in the meantime. Connecting to it is refused.
+/// It is bound and never listened on: a server that reuses addresses, as Tokio's and HAProxy do, can
+/// have it, and the system does not give it to a connection in the meantime. Connecting to it is
+/// refused.
 #[derive(Debug)]
-pub(crate) struct Port(SocketAddr, #[expect(dead_code, reason = "held")] TcpSocket);
+pub(crate) struct Port {
+    address: SocketAddr,
+    _socket: TcpSocket,
+}
 
 /// Killed when dropped.
 #[derive(Debug)]
@@ -33,11 +37,14 @@ impl Port {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        Ok(Self(socket.local_addr()?, socket))
+        Ok(Self {
+            address: socket.local_addr()?,
+            _socket: socket,
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.0
+        self.address
     }
 }
 

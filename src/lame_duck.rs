@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 /// Everything is served, on new connections too. In the second half answers over HTTP/1 say
 /// `Connection: close`, so that clients which do not probe go elsewhere as well. Then the stop begins,
 /// with its full grace. Handlers do not hear of the lame duck; their [`Stop`](crate::Stop) begins
-/// with the stop.
+/// with the stop. Only servers are lame ducks: what else hangs on the same token stops when it fires, so
+/// what their handlers need hangs on another one (see
+/// [`then_cancel`](crate::serve::Serve::then_cancel)).
 ///
 /// A plain [`Duration`] is enough for [`Serve::lame_duck`](crate::serve::Serve::lame_duck). A value of
 /// this type can be shared by servers, which are then lame ducks together, and

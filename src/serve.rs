@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 use crate::BoxError;
 use crate::drain::DrainReport;
@@ -95,6 +96,7 @@ pub struct Serve<S> {
     plan: Plan,
     cuts: Cuts,
     on_report: Option<OnReport>,
+    then: Option<DropGuard>,
 }
 
 /// What can be served: an app of axum, routes of tonic, a loop of one's own.
@@ -206,6 +208,7 @@ impl<S> Serve<S> {
             },
             cuts: Cuts::AreErrors,
             on_report: None,
+            then: None,
         }
     }
 
@@ -355,6 +358,38 @@ impl<S> Serve<S> {
         self
     }
 
+    /// Fires `token` when this server has ended: for what it needs up to its last request.
+    ///
+    /// A back that its handlers call stops by that token, and so after it, whichever way it ends: also by a
+    /// failure, a panic, or when it is dropped, before it was run even. A second call replaces the first,
+    /// whose token fires then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, TaskGroup};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// # let front = async |_, stop: CancellationToken| Ok(stop.cancelled().await);
+    /// # let back = front;
+    /// # let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    /// let mut group = TaskGroup::new();
+    /// let front_is_down = CancellationToken::new();
+    /// let front = taskgroup::serve("front", listen().await?, front).then_cancel(&front_is_down);
+    /// group.spawn(front.run(group.token()));
+    /// group.spawn(taskgroup::serve("back", listen().await?, back).run(&front_is_down));
+    ///
+    /// group.cancel();
+    /// group.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn then_cancel(mut self, token: &CancellationToken) -> Self {
+        self.then = Some(token.clone().drop_guard());
+        self
+    }
+
     #[cfg(feature = "axum")]
     pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Serve<T> {
         let Self {
@@ -366,6 +401,7 @@ impl<S> Serve<S> {
             plan,
             cuts,
             on_report,
+            then,
         } = self;
         Serve {
             name,
@@ -376,6 +412,7 @@ impl<S> Serve<S> {
             plan,
             cuts,
             on_report,
+            then,
         }
     }
 }
@@ -435,7 +472,10 @@ impl<S: Server> Serve<S> {
             plan,
             cuts,
             on_report,
+            then,
         } = self;
+        // Whatever happens, a panic included, it fires when all else is over.
+        let _then = then;
         if let Err(error) = limits.check() {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }

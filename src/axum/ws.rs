@@ -11,7 +11,7 @@
 //! | the stop begins | the peer is sent a Close with the code 1001, "going away"; nothing can be sent any more |
 //! | until the peer answers | what it had sent before it saw the Close is received |
 //! | the peer's Close, or the end of its stream | is received; then there is nothing more: `None` |
-//! | a little before the drain deadline | a peer that has not answered is given up: `None` |
+//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up: `None` |
 //!
 //! So a loop over what is received ends by itself, in time, and with it the handler. The drain is
 //! clean then, except for a peer over HTTP/2 that does not read: what was handed over for it cannot be
@@ -48,6 +48,7 @@ use std::fmt;
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use axum::Error;
 use axum::extract::ws;
@@ -56,8 +57,13 @@ use axum::http::HeaderValue;
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
+use tokio::time::{Sleep, sleep};
+
 use crate::stop::DeadlinePassed;
 use crate::stop::Stop;
+
+/// How long a peer may say nothing after it was sent the Close: 1 second.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the peer is told with the Close.
 const REASON: Utf8Bytes = Utf8Bytes::from_static("the server is shutting down");
@@ -92,6 +98,8 @@ pub struct WebSocket {
     /// Who receives and who sends have one each: they may be in two tasks.
     receiving: Deadline,
     sending: Deadline,
+    /// While the peer says nothing after the stop.
+    silence: Option<Pin<Box<Sleep>>>,
     /// Who sends, and waits for the peer.
     sender: Option<Waker>,
 }
@@ -146,6 +154,7 @@ impl WebSocket {
             receiving: deadline(stop.clone()),
             sending: deadline(stop.clone()),
             stop,
+            silence: None,
             sender: None,
         }
     }
@@ -153,8 +162,9 @@ impl WebSocket {
     /// Receives the next message, a Close included; `None` when there will be none.
     ///
     /// When the stop begins this sends the Close and goes on. It gives `None` after the Close of the
-    /// peer or the end of its stream, and otherwise when the time for outgoing work is over: before
-    /// the drain deadline by a tenth of the drain, at most 250 ms. It gives `None` from then on.
+    /// peer or the end of its stream, and otherwise when the peer has said nothing for
+    /// [1 second](CLOSE_GRACE), or when the time for outgoing work is over: before the drain deadline by a
+    /// tenth of the drain, at most 250 ms. It gives `None` from then on.
     ///
     /// # Errors
     ///
@@ -232,6 +242,21 @@ impl WebSocket {
         socket.poll_flush(cx).map(|_| ())
     }
 
+    /// Gives up a peer that has been told and has said nothing for too long.
+    fn unless_silent<T>(
+        &mut self,
+        received: Poll<Option<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<T>> {
+        if received.is_ready() {
+            self.silence = None;
+            return received;
+        }
+        let begin = || Box::pin(sleep(CLOSE_GRACE));
+        let silence = self.silence.get_or_insert_with(begin);
+        silence.as_mut().poll(cx).map(|()| None)
+    }
+
     /// Notes who waits for the peer to take something, and bounds that wait.
     fn in_time(
         &mut self,
@@ -272,7 +297,11 @@ impl Stream for WebSocket {
         // The socket keeps one waker for sending, which has to stay that of a message that waits.
         let sender = self.sender.clone();
         let sender = sender.unwrap_or_else(|| cx.waker().clone());
-        let _ = self.poll_away(&mut Context::from_waker(&sender));
+        let told = self.poll_away(&mut Context::from_waker(&sender));
+        let received = match told {
+            Poll::Ready(()) => self.unless_silent(received, cx),
+            Poll::Pending => received,
+        };
         if let Poll::Ready(None | Some(Err(_))) = received {
             self.phase = Phase::Over;
             // The peer takes nothing any more; whoever waits for that is told.

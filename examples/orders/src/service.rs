@@ -14,7 +14,6 @@
 //!     database   nobody: it is closed when all of them have ended
 //! ```
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -97,6 +96,7 @@ pub(crate) async fn run(
         .grace(options.grace)
         .idle_grace(options.idle_grace)
         .on_report(on_report.clone())
+        .then_cancel(&front_ended)
         .run(&stop);
     let services = grpc::routes(store.clone(), &readiness);
     let grpc = taskgroup::tonic::serve("grpc", back, services)
@@ -106,7 +106,7 @@ pub(crate) async fn run(
         .run(&front_ended);
     let worker = worker::run(store.clone(), faults, stop);
 
-    group.task("http").spawn(then_cancel(front_ended, http));
+    group.task("http").spawn(http);
     group.task("grpc").spawn(grpc);
     group.task("worker").essential().spawn(worker);
 
@@ -115,15 +115,6 @@ pub(crate) async fn run(
     let result = group.wait().await;
     close(&store).await;
     Ok(result?)
-}
-
-/// Fires `token` when `task` has ended in whatever way, a panic included.
-async fn then_cancel(
-    token: CancellationToken,
-    task: impl Future<Output = Result<(), BoxError>>,
-) -> Result<(), BoxError> {
-    let _ended = token.drop_guard();
-    task.await
 }
 
 async fn close(store: &Store) {

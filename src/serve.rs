@@ -452,12 +452,16 @@ impl<S: Server> Serve<S> {
     ///
     /// See [`Serve`].
     pub fn run<E>(
-        self,
+        mut self,
         token: &CancellationToken,
     ) -> impl Future<Output = Result<(), E>> + Send + use<E, S>
     where
         E: From<SidecarError>,
     {
+        // Asked now, and not when the future is polled: by then the service may have been called ready.
+        if token.is_cancelled() {
+            self.lame_duck = LameDuck::new(Duration::ZERO);
+        }
         let token = token.clone();
         async move { Ok(self.supervised(&token).await?) }
     }

@@ -47,17 +47,12 @@ const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 
 /// Waits for the moment in which a server has to stop: its token has fired, and it has been a lame
 /// duck.
-///
-/// One that begins when the token has fired already has never been ready, and so is no lame duck.
 pub(crate) async fn serving(
     name: &str,
     gate: &Gate,
     token: &CancellationToken,
     lame_duck: &LameDuck,
 ) {
-    if token.is_cancelled() {
-        return;
-    }
     token.cancelled().await;
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {

@@ -171,6 +171,25 @@ async fn r12_a_server_that_was_never_ready_is_no_lame_duck() {
 }
 
 #[tokio::test]
+async fn r12_a_server_whose_token_fires_before_its_first_poll_is_a_lame_duck() {
+    let token = taskgroup::CancellationToken::new();
+    let lame_duck = LameDuck::new(Duration::MAX);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = taskgroup::axum::serve("http", listener, hello())
+        .lame_duck(lame_duck.clone())
+        .run::<taskgroup::SidecarError>(&token);
+    token.cancel();
+    let server = tokio::spawn(server);
+
+    let client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
+
+    assert!(read_to_end(client).await.ends_with("hello"));
+    lame_duck.skip();
+    soon(server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn r12_r3_a_lame_duck_that_is_dropped_leaves_nothing() {
     let alive = Alive::default();
     let tasks = tasks();

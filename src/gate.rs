@@ -14,6 +14,7 @@ mod farewell;
 mod body;
 mod service;
 mod io;
+mod last_call;
 mod acceptor;
 mod end;
 

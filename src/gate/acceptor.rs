@@ -11,10 +11,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::conn::Gate;
 use super::io::Io;
+use super::last_call;
 use crate::log;
 
 type Accepted = (Io<TcpStream>, SocketAddr);
@@ -37,6 +38,8 @@ pub struct Acceptor {
 #[derive(Debug)]
 enum Sockets {
     Listening(Listeners),
+    /// Who is connecting comes through, until then; nobody else does.
+    LastCall(Listeners, Option<Instant>),
     /// They are closed. So many were waiting then, and these are not handed over yet.
     Swept(usize, VecDeque<Accepted>),
 }
@@ -93,27 +96,17 @@ impl Acceptor {
                 Sockets::Listening(listeners) => {
                     match before_stop(&self.gate, |cx| listeners.poll_accept(cx)).await {
                         Some(accepted) => return accepted,
-                        None => self.sweep(),
+                        None => self.sockets = std::mem::take(listeners).last_call(),
                     }
+                }
+                Sockets::LastCall(listeners, until) => {
+                    if let Some(until) = *until {
+                        sleep_until(until).await;
+                    }
+                    self.sockets = std::mem::take(listeners).sweep(&self.gate);
                 }
             }
         }
-    }
-
-    /// Accepts all that is there and closes the sockets.
-    ///
-    /// What waits has been connected to by somebody whose request may be here already; it is taken
-    /// in even if the limit of connections is exceeded.
-    fn sweep(&mut self) {
-        let empty = Sockets::Swept(0, VecDeque::new());
-        let Sockets::Listening(listeners) = std::mem::replace(&mut self.sockets, empty) else {
-            return;
-        };
-        let mut waiting = VecDeque::new();
-        for listener in listeners.listeners {
-            waiting.extend(swept(&self.gate, listener));
-        }
-        self.sockets = Sockets::Swept(waiting.len(), waiting);
     }
 }
 
@@ -125,8 +118,8 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// At least one.
-#[derive(Debug)]
+/// At least one, until they are closed.
+#[derive(Debug, Default)]
 struct Listeners {
     listeners: Vec<TcpListener>,
     /// Who is asked first: the one behind the last that had something.
@@ -143,6 +136,24 @@ impl Listeners {
             }
         }
         Poll::Pending
+    }
+
+    fn last_call(self) -> Sockets {
+        let is_heard = self.listeners.iter().all(last_call::last_call);
+        let until = is_heard.then(|| Instant::now() + last_call::LENGTH);
+        Sockets::LastCall(self, until)
+    }
+
+    /// Accepts all that is there and closes the sockets.
+    ///
+    /// What waits has been connected to by somebody whose request may be here already; it is taken
+    /// in even if the limit of connections is exceeded.
+    fn sweep(self, gate: &Arc<Gate>) -> Sockets {
+        let listeners = self.listeners.into_iter();
+        let waiting: VecDeque<_> = listeners
+            .flat_map(|listener| swept(gate, listener))
+            .collect();
+        Sockets::Swept(waiting.len(), waiting)
     }
 }
 
@@ -251,8 +262,6 @@ impl Default for Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use tokio::time::Instant;
 
     use super::super::conn::Limits;
 

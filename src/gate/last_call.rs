@@ -1,0 +1,39 @@
+//! The moment before a listening socket is closed, in which it takes no new connection any more and
+//! those that are being made come through.
+//!
+//! Between the last accept and the close a connection can be completed, and the system resets it: its
+//! client takes it for open and has sent a request by then. So from the last call on the socket
+//! ignores whoever asks for a connection. Who has asked before is through after one round trip, and is
+//! accepted; who comes later asks again, a second later, and is refused by then. Known from the
+//! restarts of load balancers, where a packet filter of the system does it.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+/// More than a round trip inside of a data centre.
+pub(super) const LENGTH: Duration = Duration::from_millis(5);
+
+/// Has `listener` ignore whoever asks for a new connection; returns whether the system can do that.
+#[cfg(target_os = "linux")]
+pub(super) fn last_call(listener: &TcpListener) -> bool {
+    use socket2::{SockFilter, SockRef};
+
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const SYN_OR_ACK: u32 = 0x12;
+    // Classic BPF over the header of TCP: load the flags, leave SYN and ACK, drop a SYN alone.
+    let filter = [
+        SockFilter::new(0x30, 0, 0, FLAGS),
+        SockFilter::new(0x54, 0, 0, SYN_OR_ACK),
+        SockFilter::new(0x15, 0, 1, SYN),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(listener).attach_filter(&filter).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn last_call(_listener: &TcpListener) -> bool {
+    false
+}

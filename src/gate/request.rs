@@ -1,5 +1,6 @@
 //! [`Request`]: a request in flight.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
@@ -55,25 +56,35 @@ impl Request {
         self.answered = answered;
     }
 
-    /// Runs the `what` of this request, code of the user. Its panic is counted, and it is caught if
-    /// that is wanted.
     #[inline]
-    pub(super) fn run<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
-        let gate = self.conn.gate();
-        if gate.limits().catch_panics {
-            return self.catch(what, f);
-        }
-        let counting = Counting(Some(gate));
-        let output = f();
-        counting.end();
-        Ok(output)
+    pub(super) fn catches_panics(&self) -> bool {
+        self.conn.gate().limits().catch_panics
     }
 
-    fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
+    /// Counts a panic that goes through while this is alive.
+    #[inline]
+    pub(super) fn counting(&self) -> Counting<'_> {
+        Counting(Some(self.conn.gate()))
+    }
+
+    /// Runs the `what` of this request, and counts, logs and catches its panic.
+    #[cold]
+    pub(super) fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
         Panic::catch(f).map_err(|panic| self.panicked(what, &panic))
     }
 
-    #[cold]
+    /// Drops what is left of a handler or a body.
+    #[inline]
+    pub(super) fn drop_in<T>(&self, mut what: Pin<&mut Option<T>>) {
+        if self.catches_panics() {
+            let _ = self.catch("destructor", || what.set(None));
+        } else {
+            let counting = self.counting();
+            what.set(None);
+            counting.end();
+        }
+    }
+
     fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
         self.conn.gate().add_panic();
         log::guarded(|| {
@@ -91,12 +102,13 @@ impl Drop for Request {
     }
 }
 
-/// Counts a panic that goes through. It costs nothing while there is none.
-struct Counting<'a>(Option<&'a Gate>);
+/// Counts a panic that goes through. It costs nothing while there is none: nothing is moved into
+/// a closure and out again.
+pub(super) struct Counting<'a>(Option<&'a Gate>);
 
 impl Counting<'_> {
     #[inline]
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         self.0 = None;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use tonic::codegen::http::Extensions;
+use tonic::codegen::http::{Extensions, Response};
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 
@@ -50,8 +50,11 @@ impl<B> Front<B> for Conns {
         self.get(extensions.get::<TcpConnectInfo>()?.remote_addr()?)
     }
 
-    fn body(body: GatedBody<B>) -> GatedBody<B> {
-        body
+    fn gated(
+        response: Response<B>,
+        gate: impl FnOnce(B) -> GatedBody<B>,
+    ) -> Response<GatedBody<B>> {
+        response.map(gate)
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {

@@ -10,6 +10,9 @@ use crate::figures::Timed;
 use crate::figures::WORKS;
 use crate::figures::YARDSTICKS;
 use crate::goals::Goal;
+use crate::served::CountedServers;
+use crate::served::PAIRS;
+use crate::served::TimedServers;
 
 /// The goals, row by row.
 pub struct Goals<'a>(pub &'a [Goal]);
@@ -126,6 +129,53 @@ impl fmt::Display for Timed {
                     rounds.nanoseconds(contender),
                     rounds.ratio(contender, Contender::Floor),
                     resident[&contender],
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for CountedServers {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Per request, counted\n\n| | instructions | × stock | outside malloc | locked | \
+             allocations | bytes |\n|---|---|---|---|---|---|---|"
+        )?;
+        for (stock, gated) in PAIRS {
+            for server in [stock, gated] {
+                let (executed, allocated) = (self.executed[&server], self.allocated[&server]);
+                writeln!(
+                    out,
+                    "| {server} | {:.0} | {:.3} | {:.0} | {:.1} | {:.2} | {:.0} |",
+                    executed.instructions,
+                    self.ratio(stock, server),
+                    executed.outside_malloc,
+                    executed.locked,
+                    allocated.blocks,
+                    allocated.bytes,
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for TimedServers {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Throughput\n\n| | answers per second | × stock | lowest | highest |\n|---|---|---|---|---|"
+        )?;
+        for (stock, gated) in PAIRS {
+            for server in [stock, gated] {
+                let (lowest, highest) = self.spread(stock, server);
+                writeln!(
+                    out,
+                    "| {server} | {:.0} | {:.3} | {lowest:.2} | {highest:.2} |",
+                    self.rate(server),
+                    self.ratio(stock, server),
                 )?;
             }
         }

@@ -208,7 +208,11 @@ where
             answer
         };
         match answer {
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(this.hand_over(response, cx))),
+            Poll::Ready(Ok(mut response)) => {
+                let (asked, request) = (*this.asked, this.hand_over(&mut response));
+                let gate = |body| GatedBody::new(body, request, asked, cx);
+                Poll::Ready(Ok(W::gated(response, gate)))
+            }
             Poll::Ready(Err(error)) => {
                 this.end();
                 Poll::Ready(Err(error))
@@ -232,11 +236,7 @@ impl<F, W> Projected<'_, F, W> {
     }
 
     #[inline]
-    fn hand_over<B>(mut self, mut response: Response<B>, cx: &Context<'_>) -> Response<W::Body>
-    where
-        W: Front<B>,
-        B: Body,
-    {
+    fn hand_over<B>(&mut self, response: &mut Response<B>) -> Option<request::Request> {
         let asked = *self.asked;
         if let Some(request) = self.request {
             if asked.is_upgraded_by(response.status()) {
@@ -245,8 +245,7 @@ impl<F, W> Projected<'_, F, W> {
                 say_close(response.headers_mut(), request, asked);
             }
         }
-        let request = self.end();
-        W::gated(response, |body| GatedBody::new(body, request, asked, cx))
+        self.end()
     }
 
     #[cold]

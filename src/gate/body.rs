@@ -111,9 +111,9 @@ where
                 Err(Panicked) => return self.break_off(Farewell::Panicked),
             }
         } else {
-            let counting = request.counting();
+            request.set_running(true);
             let frame = body.as_mut().poll_frame(cx);
-            counting.end();
+            request.set_running(false);
             frame
         };
         match frame {

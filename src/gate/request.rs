@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
-use super::conn::{Conn, Gate};
+use super::conn::Conn;
 use super::label::Label;
 use super::switch::Seat;
 use crate::log;
@@ -17,6 +17,7 @@ pub(crate) struct Request {
     label: Label,
     seat: Seat,
     answered: bool,
+    running: bool,
 }
 
 /// A panic that was caught. It has been counted and logged.
@@ -32,6 +33,7 @@ impl Request {
             label: Label::new(method, path),
             seat: Seat::default(),
             answered: false,
+            running: false,
         }
     }
 
@@ -61,10 +63,11 @@ impl Request {
         self.conn.gate().limits().catch_panics
     }
 
-    /// Counts a panic that goes through while this is alive.
+    /// Is to be called before and after what runs code of the user: a request that is dropped in
+    /// between has panicked.
     #[inline]
-    pub(super) fn counting(&self) -> Counting<'_> {
-        Counting(Some(self.conn.gate()))
+    pub(super) fn set_running(&mut self, running: bool) {
+        self.running = running;
     }
 
     /// Runs the `what` of this request, and counts, logs and catches its panic.
@@ -75,13 +78,13 @@ impl Request {
 
     /// Drops what is left of a handler or a body.
     #[inline]
-    pub(super) fn drop_in<T>(&self, mut what: Pin<&mut Option<T>>) {
+    pub(super) fn drop_in<T>(&mut self, mut what: Pin<&mut Option<T>>) {
         if self.catches_panics() {
             let _ = self.catch("destructor", || what.set(None));
         } else {
-            let counting = self.counting();
+            self.set_running(true);
             what.set(None);
-            counting.end();
+            self.set_running(false);
         }
     }
 
@@ -97,27 +100,10 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        if self.running {
+            self.conn.gate().add_panic();
+        }
         self.conn.work.leave(&mut self.seat);
         self.conn.end_request(self.answered);
-    }
-}
-
-/// Counts a panic that goes through. It costs nothing while there is none: nothing is moved into
-/// a closure and out again.
-pub(super) struct Counting<'a>(Option<&'a Gate>);
-
-impl Counting<'_> {
-    #[inline]
-    pub(super) fn end(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Counting<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(gate) = self.0 {
-            gate.add_panic();
-        }
     }
 }

@@ -121,7 +121,7 @@ where
             return Answer::without_handler(asked, Farewell::ShuttingDown);
         };
         let (method, path) = (request.method().as_str(), request.uri().path());
-        let in_flight = request::Request::begin(conn, method, path);
+        let mut in_flight = request::Request::begin(conn, method, path);
         let stop = in_flight.conn().gate().stop();
         self.front.add_stop(stop, request.extensions_mut());
         if in_flight.catches_panics() {
@@ -130,9 +130,9 @@ where
                 Err(Panicked) => Answer::without_handler(asked, Farewell::Panicked),
             };
         }
-        let counting = in_flight.counting();
+        in_flight.set_running(true);
         let handler = self.service.call(request);
-        counting.end();
+        in_flight.set_running(false);
         Answer::of(handler, in_flight, asked)
     }
 }
@@ -202,9 +202,9 @@ where
                 Err(Panicked) => return Poll::Ready(Ok(this.give_up(Farewell::Panicked))),
             }
         } else {
-            let counting = request.counting();
+            request.set_running(true);
             let answer = handler.poll(cx);
-            counting.end();
+            request.set_running(false);
             answer
         };
         match answer {

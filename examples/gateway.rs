@@ -2,17 +2,18 @@
 //!
 //! The front first. Its requests in flight still need the back, so the back hangs on a token of its
 //! own, which fires when the front is through. Give both the group's token, and these 20 requests get
-//! a 502. Run it with `cargo run --example gateway`.
+//! a 502. Run it with `cargo run --features axum,tonic --example gateway`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, http::StatusCode, routing::get};
-use taskgroup::{BoxError, CancellationToken, Sidecar, TaskGroup};
+use taskgroup::{BoxError, CancellationToken, Readiness, Stop, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::{task::JoinSet, time::sleep};
-use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+use tonic::service::Routes;
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 #[tokio::main]
@@ -22,25 +23,17 @@ async fn main() -> Result<(), BoxError> {
     let address = http.local_addr()?;
     // A resource, not a task: the front's way to the back outlives every request that may need it.
     let channel = Endpoint::from_shared(format!("http://{}", grpc.local_addr()?))?.connect_lazy();
-    let app = Router::new().route("/", get(async move || work_then_call(channel).await));
-    let (_, health) = tonic_health::server::health_reporter();
+    let app = Router::new().route(
+        "/",
+        get(async move |stop| work_then_call(stop, channel).await),
+    );
 
     let mut group = TaskGroup::new();
     let front_is_down = CancellationToken::new();
-    let then_the_back = front_is_down.clone().drop_guard(); // fires however the front ends
-    let front = Sidecar::new("http").serve(group.token(), |stop| {
-        axum::serve(http, app).with_graceful_shutdown(stop)
-    });
-    group.task("http").spawn(async move {
-        let _then = then_the_back;
-        front.await
-    });
-    let grpc = TcpIncoming::from(grpc);
-    let back = Sidecar::new("grpc").serve(&front_is_down, |stop| {
-        Server::builder()
-            .add_service(health)
-            .serve_with_incoming_shutdown(grpc, stop)
-    });
+    let health = Readiness::drain_on(&front_is_down).health_service(&[]);
+    let front = taskgroup::axum::serve("http", http, app).then_cancel(&front_is_down);
+    group.task("http").spawn(front.run(group.token()));
+    let back = taskgroup::tonic::serve("grpc", grpc, Routes::new(health)).run(&front_is_down);
     group.task("grpc").spawn(back);
 
     let clients: JoinSet<_> = (0..20).map(|_| request(address)).collect();
@@ -56,12 +49,16 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn work_then_call(channel: Channel) -> StatusCode {
+async fn work_then_call(stop: Stop, channel: Channel) -> StatusCode {
     sleep(Duration::from_millis(300)).await;
-    let call = HealthClient::new(channel)
-        .check(HealthCheckRequest::default())
-        .await;
-    call.map_or(StatusCode::BAD_GATEWAY, |_| StatusCode::OK)
+    let mut back = HealthClient::new(channel);
+    let call = back.check(HealthCheckRequest::default());
+    // The stop leaves the call alone; the end of the drain does not, while there is time to say so.
+    match stop.until_deadline(call).await {
+        Ok(Ok(_)) => StatusCode::OK,
+        Ok(Err(_)) => StatusCode::BAD_GATEWAY,
+        Err(_) => StatusCode::GATEWAY_TIMEOUT,
+    }
 }
 
 async fn request(address: SocketAddr) -> std::io::Result<String> {

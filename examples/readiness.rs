@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::{BoxError, CancellationToken, Readiness, Sidecar, TaskGroup};
+use taskgroup::{BoxError, Readiness, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
 
 /// Longer than the load balancer needs to notice.
 const LAME_DUCK: Duration = Duration::from_millis(300);
@@ -27,18 +26,9 @@ async fn main() -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
 
-    // The server stops later than the group: until then it serves whoever has not noticed yet.
-    let stop = CancellationToken::new();
-    let server = Sidecar::new("http").serve(&stop, |stop| {
-        axum::serve(listener, app).with_graceful_shutdown(stop)
-    });
-    group.task("http").spawn(server);
-    let token = group.token().clone();
-    group.task("lame-duck").spawn(async move {
-        token.cancelled().await;
-        sleep(LAME_DUCK).await;
-        Ok(stop.cancel())
-    });
+    // Until it is over, whoever has not noticed yet is served.
+    let server = taskgroup::axum::serve("http", listener, app).lame_duck(LAME_DUCK);
+    group.task("http").spawn(server.run(group.token()));
 
     assert_eq!(ask(address, "/readyz").await?, "503 starting");
     readiness.set_ready();

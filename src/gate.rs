@@ -27,14 +27,17 @@ use tokio_util::sync::CancellationToken;
 use self::conn::Cut;
 use self::sequence::{Next, Phase, Seen};
 use crate::drain::Counts;
+use crate::lame_duck::LameDuck;
+use crate::log;
 
-pub(crate) use self::acceptor::Acceptor;
-pub(crate) use self::body::GatedBody;
+pub use self::acceptor::Acceptor;
+pub use self::body::GatedBody;
 pub(crate) use self::conn::{Conn, Gate, Limits};
 pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
-pub(crate) use self::io::Io;
+pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
-pub(crate) use self::service::{Front, Gated};
+pub(crate) use self::service::Front;
+pub use self::service::{Answer, ConnLayer, Gated, OneConn};
 
 /// Connections are looked at this often for one that has become idle.
 const LOOK: Duration = Duration::from_millis(100);
@@ -42,7 +45,27 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How late a timer may be before that is called a runtime that was blocked.
 const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 
-/// Runs `server` until `token` fires, and then through its stop.
+/// Waits for the moment in which a server has to stop: its token has fired, and it has been a lame
+/// duck.
+pub(crate) async fn serving(
+    name: &str,
+    gate: &Gate,
+    token: &CancellationToken,
+    lame_duck: &LameDuck,
+) {
+    token.cancelled().await;
+    let length = lame_duck.length();
+    if !length.is_zero() && !lame_duck.is_skipped() {
+        log::guarded(
+            || tracing::info!(target: "taskgroup", "server `{name}` goes on serving for {length:?}, as a lame duck"),
+        );
+    }
+    lame_duck.half().await;
+    gate.leave();
+    lame_duck.over().await;
+}
+
+/// Runs `server` until `serving` is over, and then through its stop.
 ///
 /// `signal` is what the server itself is told to stop by. Whatever happens, and also when this future
 /// is dropped, nothing of the server is left but what the counts call stuck: the server's future
@@ -50,15 +73,16 @@ const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 pub(crate) async fn supervise<S: Future>(
     gate: Arc<Gate>,
     plan: &Plan,
-    token: &CancellationToken,
+    serving: impl Future<Output = ()>,
     signal: CancellationToken,
     server: S,
 ) -> Outcome<S::Output> {
     let force = Force { gate, signal };
     let mut server = pin!(server);
-    match token.run_until_cancelled(server.as_mut()).await {
-        Some(end) => Outcome::Early(end),
-        None => force.stop(plan, server).await,
+    tokio::select! {
+        biased;
+        () = serving => force.stop(plan, server).await,
+        end = &mut server => Outcome::Early(end),
     }
 }
 
@@ -302,9 +326,8 @@ mod tests {
         let gate = Gate::new(Limits::default());
         let signal = CancellationToken::new();
         let conn = gate.register(None);
-        let token = CancellationToken::new();
 
-        let outcome = supervise(gate.clone(), &PLAN, &token, signal.clone(), ready("end")).await;
+        let outcome = supervise(gate.clone(), &PLAN, pending(), signal.clone(), ready("end")).await;
 
         assert!(matches!(outcome, Outcome::Early("end")));
         assert!(signal.is_cancelled());
@@ -315,12 +338,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_does_not_end_is_dropped_after_all_its_graces() {
         let gate = Gate::new(Limits::default());
-        let token = CancellationToken::new();
-        token.cancel();
         let signal = CancellationToken::new();
         let begin = Instant::now();
 
-        let outcome = supervise(gate, &PLAN, &token, signal, pending::<()>()).await;
+        let outcome = supervise(gate, &PLAN, ready(()), signal, pending::<()>()).await;
 
         assert_eq!(begin.elapsed(), Duration::from_secs(6));
         let Outcome::Stopped(counts, None) = outcome else {

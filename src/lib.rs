@@ -4,6 +4,8 @@
 //!   panic, cancels them all; `wait()` joins all of them and returns that failure, with the task's name.
 //! - A **`Sidecar`** makes a server a member of the group: when the token fires, the server is asked to
 //!   stop and gets a grace of its own, and a stop that had to be forced is never reported as `Ok`.
+//! - **`axum::serve`** and **`tonic::serve`** put a gate around the unmodified servers: no request is lost
+//!   at the stop, no client can hold it up, nothing is left behind, and what had to be cut is counted.
 //! - **`Signals`** cancel the group on SIGINT and SIGTERM; a second signal ends the process at once, even
 //!   when every thread of the runtime is blocked. **`Exit`** makes the result an exit code that is true.
 //! - Nothing outlives its owner, the way out takes a bounded time, and it says what it did.
@@ -23,7 +25,10 @@
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
-//! | tell the load balancer | [`Readiness`] |
+//! | the same for a loop around hyper | `serve` (feature `axum` or `tonic`) |
+//! | tell the load balancer, and wait for it | [`Readiness`], `LameDuck` |
+//! | let handlers know | `Stop` |
+//! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
 //!
@@ -74,6 +79,8 @@ mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
 mod sidecar;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod lame_duck;
 // Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
 #[cfg_attr(
@@ -81,6 +88,8 @@ mod sidecar;
     allow(dead_code, unreachable_pub)
 )]
 mod gate;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub mod serve;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "tonic")]
@@ -97,10 +106,14 @@ pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::lame_duck::LameDuck;
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
 pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::serve::serve;
 pub use crate::sidecar::{Sidecar, SidecarError};
 pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
@@ -114,6 +127,6 @@ pub use tokio_util::sync::CancellationToken;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// The code in the README compiles.
-#[cfg(all(doctest, feature = "signal"))]
+#[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -51,7 +51,7 @@ fn closes(channel: Sender<()>) -> impl FnOnce(Duration) + Send {
 // tiny_http.
 
 #[tokio::test]
-async fn tiny_http_answers_what_it_has_begun_and_its_socket_is_closed() {
+async fn r27_tiny_http_answers_what_it_has_begun_and_its_socket_is_closed() {
     let server = Arc::new(Server::http("127.0.0.1:0").unwrap());
     let address = server.server_addr().to_ip().unwrap();
     let (entered, seen) = oneshot::channel();
@@ -223,7 +223,7 @@ async fn server_that_fails_or_panics_while_draining_says_so() {
 }
 
 #[tokio::test]
-async fn thread_that_does_not_join_is_named_and_does_not_hold_the_caller() {
+async fn r27_thread_that_does_not_join_is_named_and_does_not_hold_the_caller() {
     let (release, channel) = mpsc::channel();
     let outcome: Outcome = requests()
         .grace(SHORT)

@@ -66,7 +66,7 @@ where
 
     fn call(&mut self, incoming: Incoming<'a>) -> Self::Future {
         let front = Front(Arc::new(Shared {
-            conn: Arc::clone(incoming.io().0.conn()),
+            conn: Arc::clone(incoming.io().conn()),
             extensions: Arc::clone(&self.extensions),
         }));
         Making {

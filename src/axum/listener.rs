@@ -2,88 +2,123 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use axum::serve::{IncomingStream, TapIo};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-use crate::gate;
-use crate::gate::Acceptor;
+use super::transport::Transport;
+use crate::gate::Io;
+use crate::log;
+use crate::serve::Acceptor;
 
-/// A connection as [`serve`](super::serve) shows it to a make-service; of interest to those who write their own.
-pub type Incoming<'a> = IncomingStream<'a, TapIo<Listener, fn(&mut Io)>>;
+/// A connection as [`serve`](super::serve) shows it to a make-service; of interest to those who write
+/// their own.
+pub type Incoming<'a> = IncomingStream<'a, TapIo<Listener, fn(&mut Io<Transport>)>>;
 
 /// For the one thing `TapIo` is needed for: with it, axum knows the connect info of any listener.
-pub(super) fn untouched(_io: &mut Io) {}
+pub(super) fn untouched(_io: &mut Io<Transport>) {}
 
 /// The listener that [`serve`](super::serve) gives to axum; it appears in the type of [`Incoming`].
 #[derive(Debug)]
-pub struct Listener(pub(super) Acceptor);
+pub struct Listener {
+    acceptor: Acceptor,
+    tls: Option<Handshakes>,
+}
+
+impl Listener {
+    pub(super) fn new(acceptor: Acceptor, tls: Option<Handshake>) -> Self {
+        Self {
+            acceptor,
+            tls: tls.map(Handshakes::new),
+        }
+    }
+}
 
 impl axum::serve::Listener for Listener {
-    type Io = Io;
+    type Io = Io<Transport>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Io, SocketAddr) {
-        let (io, peer) = self.0.accept().await;
-        (Io(io), peer)
+    async fn accept(&mut self) -> Accepted {
+        let Some(tls) = &mut self.tls else {
+            let (io, peer) = self.acceptor.accept().await;
+            return (io.map(Transport::Tcp), peer);
+        };
+        loop {
+            tokio::select! {
+                (io, peer) = self.acceptor.accept() => tls.begin(io, peer),
+                accepted = tls.next() => return accepted,
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.acceptor.local_addr()
     }
 }
 
-/// The stream of one connection, which can be cut.
-#[derive(Debug)]
-pub struct Io(pub(super) gate::Io<TcpStream>);
+type Accepted = (Io<Transport>, SocketAddr);
 
-impl Io {
-    /// Returns the stream itself, to ask for its addresses or to set options.
-    #[must_use]
-    pub fn get_ref(&self) -> &TcpStream {
-        self.0.stream()
+/// What makes the inside of a connection of its outside.
+pub(super) type Handshake = Box<
+    dyn Fn(Io<TcpStream>) -> Pin<Box<dyn Future<Output = io::Result<Transport>> + Send>> + Send,
+>;
+
+/// The handshakes that are under way, each in a task of its own. They are bounded by the header timeout,
+/// as every connection is, and end with the listener when axum is told of the stop.
+struct Handshakes {
+    handshake: Handshake,
+    under_way: JoinSet<Option<Accepted>>,
+}
+
+impl Handshakes {
+    fn new(handshake: Handshake) -> Self {
+        Self {
+            handshake,
+            under_way: JoinSet::new(),
+        }
+    }
+
+    fn begin(&mut self, io: Io<TcpStream>, peer: SocketAddr) {
+        let conn = Arc::clone(io.conn());
+        let handshake = (self.handshake)(io);
+        self.under_way.spawn(async move {
+            match handshake.await {
+                Ok(inside) => Some((Io::new(inside, conn), peer)),
+                Err(error) => {
+                    log::guarded(
+                        || tracing::debug!(target: "taskgroup", "TLS handshake with {peer} failed: {error}"),
+                    );
+                    None
+                }
+            }
+        });
+    }
+
+    /// Waits for the next connection that is ready; for ever if there is none.
+    async fn next(&mut self) -> Accepted {
+        while let Some(ended) = self.under_way.join_next().await {
+            match ended {
+                Ok(Some(accepted)) => return accepted,
+                Ok(None) => {}
+                Err(error) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        resume_unwind(panic);
+                    }
+                }
+            }
+        }
+        std::future::pending().await
     }
 }
 
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+impl std::fmt::Debug for Handshakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handshakes")
+            .field("under_way", &self.under_way.len())
+            .finish_non_exhaustive()
     }
 }

@@ -1,12 +1,13 @@
 //! [`Acceptor`]: accepts connections, and at the stop all that are waiting.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -18,17 +19,25 @@ use crate::log;
 
 type Accepted = (Io<TcpStream>, SocketAddr);
 
-#[derive(Debug)]
-pub(crate) struct Acceptor {
+/// Accepts the connections of a server, and at its stop all that are waiting.
+///
+/// It is what a server of [`serve`](crate::serve()) is given. It takes care of the limit of connections,
+/// and of a system that has no file descriptor left: then it asks again after 5 milliseconds, and ever
+/// more rarely up to once a second.
+///
+/// # Drop
+///
+/// Closes the sockets, if they are open.
+pub struct Acceptor {
     gate: Arc<Gate>,
-    address: io::Result<SocketAddr>,
-    socket: Socket,
+    addresses: Vec<io::Result<SocketAddr>>,
+    sockets: Sockets,
 }
 
 #[derive(Debug)]
-enum Socket {
-    Listening(TcpListener),
-    /// It is closed. So many were waiting then, and these are not handed over yet.
+enum Sockets {
+    Listening(Listeners),
+    /// They are closed. So many were waiting then, and these are not handed over yet.
     Swept(usize, VecDeque<Accepted>),
 }
 
@@ -37,37 +46,52 @@ enum Socket {
 const MOST_SWEPT: usize = 4096;
 
 impl Acceptor {
-    pub(crate) fn new(listener: TcpListener, gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(listeners: Vec<TcpListener>, gate: Arc<Gate>) -> Self {
         Self {
             gate,
-            address: listener.local_addr(),
-            socket: Socket::Listening(listener),
+            addresses: listeners.iter().map(TcpListener::local_addr).collect(),
+            sockets: Sockets::Listening(Listeners { listeners, turn: 0 }),
         }
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.address {
-            Ok(address) => Ok(*address),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Returns the address of the first listener, also when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// What the system said when the server was started.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self.addresses.first() {
+            Some(Ok(address)) => Ok(*address),
+            Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+            None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     /// Accepts one connection.
     ///
     /// After the stop it hands over what was waiting, and then it waits for ever: a server that is
-    /// not to know of the stop yet must not see an end either.
-    pub(crate) async fn accept(&mut self) -> Accepted {
+    /// not to know of the stop yet must not see an end either. Errors are not shown; the acceptor
+    /// tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses no connection.
+    pub async fn accept(&mut self) -> (Io<TcpStream>, SocketAddr) {
         loop {
-            match &mut self.socket {
-                Socket::Swept(count, waiting) => match waiting.pop_front() {
+            match &mut self.sockets {
+                Sockets::Swept(count, waiting) => match waiting.pop_front() {
                     Some(accepted) => return accepted,
                     None => {
                         self.gate.set_swept(*count);
                         pending::<()>().await;
                     }
                 },
-                Socket::Listening(listener) => {
-                    match before_stop(&self.gate, || listener.accept()).await {
+                Sockets::Listening(listeners) => {
+                    match before_stop(&self.gate, |cx| listeners.poll_accept(cx)).await {
                         Some(accepted) => return accepted,
                         None => self.sweep(),
                     }
@@ -76,42 +100,78 @@ impl Acceptor {
         }
     }
 
-    /// Accepts all that is there and closes the socket.
+    /// Accepts all that is there and closes the sockets.
     ///
     /// What waits has been connected to by somebody whose request may be here already; it is taken
-    /// in even if the limit of connections is exceeded. The socket itself is asked, not Tokio, which
-    /// knows only what its driver has had the time to see.
+    /// in even if the limit of connections is exceeded.
     fn sweep(&mut self) {
-        let empty = Socket::Swept(0, VecDeque::new());
-        let Socket::Listening(listener) = std::mem::replace(&mut self.socket, empty) else {
+        let empty = Sockets::Swept(0, VecDeque::new());
+        let Sockets::Listening(listeners) = std::mem::replace(&mut self.sockets, empty) else {
             return;
         };
         let mut waiting = VecDeque::new();
-        if let Ok(listener) = listener.into_std() {
-            for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
-                match accepted.and_then(|(stream, peer)| Ok((registered(stream)?, peer))) {
-                    Ok((stream, peer)) => {
-                        let conn = self.gate.register(None);
-                        set_options(&self.gate, &stream);
-                        waiting.push_back((Io::new(stream, conn), peer));
-                    }
-                    Err(error) if is_of_peer(&error) => {}
-                    Err(_) => break,
-                }
-            }
+        for listener in listeners.listeners {
+            waiting.extend(swept(&self.gate, listener));
         }
-        self.socket = Socket::Swept(waiting.len(), waiting);
+        self.sockets = Sockets::Swept(waiting.len(), waiting);
     }
 }
 
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor")
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// At least one.
+#[derive(Debug)]
+struct Listeners {
+    listeners: Vec<TcpListener>,
+    /// Who is asked first: the one behind the last that had something.
+    turn: usize,
+}
+
+impl Listeners {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let count = self.listeners.len();
+        for index in (self.turn..self.turn + count).map(|index| index % count) {
+            if let Poll::Ready(accepted) = self.listeners[index].poll_accept(cx) {
+                self.turn = index + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// The socket itself is asked, not Tokio, which knows only what its driver has had the time to see.
+fn swept(gate: &Arc<Gate>, listener: TcpListener) -> Vec<Accepted> {
+    let mut waiting = Vec::new();
+    let Ok(listener) = listener.into_std() else {
+        return waiting;
+    };
+    for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
+        match accepted.and_then(|(stream, peer)| Ok((registered(stream)?, peer))) {
+            Ok((stream, peer)) => {
+                set_options(gate, &stream);
+                waiting.push((Io::new(stream, gate.register(None)), peer));
+            }
+            Err(error) if is_of_peer(&error) => {}
+            Err(_) => break,
+        }
+    }
+    waiting
+}
+
 /// Accepts one connection, or returns nothing when the stop begins.
-async fn before_stop<F, A>(gate: &Arc<Gate>, accept: F) -> Option<Accepted>
+async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
 where
-    F: FnMut() -> A,
-    A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
     let mut stopping = pin!(gate.stop().stopping());
-    let mut next = pin!(next(gate, accept));
+    let mut next = pin!(next(gate, poll_accept));
     poll_fn(|cx| match stopping.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => next.as_mut().poll(cx).map(Some),
@@ -119,16 +179,15 @@ where
     .await
 }
 
-async fn next<F, A>(gate: &Arc<Gate>, mut accept: F) -> Accepted
+async fn next<F>(gate: &Arc<Gate>, mut poll_accept: F) -> Accepted
 where
-    F: FnMut() -> A,
-    A: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
     // Before the accept: who has no place yet waits in the queue of the system.
     let slot = gate.slot().await;
     let mut pause = Pause::default();
     loop {
-        match accept().await {
+        match poll_fn(&mut poll_accept).await {
             Ok((stream, peer)) => {
                 set_options(gate, &stream);
                 return (Io::new(stream, gate.register(slot)), peer);
@@ -193,8 +252,6 @@ impl Default for Pause {
 mod tests {
     use super::*;
 
-    use std::future::ready;
-
     use tokio::time::Instant;
 
     use super::super::conn::Limits;
@@ -209,12 +266,12 @@ mod tests {
         let gate = Gate::new(Limits::default());
         let begin = Instant::now();
         let mut asked = Vec::new();
-        let accept = || {
+        let accept = |_: &mut Context<'_>| {
             asked.push(begin.elapsed().as_millis());
             if asked.len() == 11 {
                 gate.begin_stop(Duration::ZERO);
             }
-            ready(Err(out_of_files()))
+            Poll::Ready(Err(out_of_files()))
         };
 
         // The stop comes within a pause, and is not kept waiting for its end.
@@ -236,12 +293,12 @@ mod tests {
             io::ErrorKind::Interrupted,
         ]
         .into_iter();
-        let accept = || {
+        let accept = |_: &mut Context<'_>| {
             let error = errors.next();
             if error.is_none() {
                 gate.begin_stop(Duration::ZERO);
             }
-            ready(Err(error.map_or_else(out_of_files, io::Error::from)))
+            Poll::Ready(Err(error.map_or_else(out_of_files, io::Error::from)))
         };
 
         assert!(before_stop(&gate, accept).await.is_none());

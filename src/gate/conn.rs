@@ -50,6 +50,8 @@ impl Limits {
 pub(crate) struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
+    /// Set when clients are to go elsewhere, with the stop at the latest.
+    leaving: AtomicBool,
     /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
     stopping: AtomicBool,
     stop: StopSource,
@@ -119,6 +121,7 @@ impl Gate {
         Arc::new(Self {
             slots: slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)))),
             limits,
+            leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
             register: Lock::default(),
@@ -137,9 +140,15 @@ impl Gate {
         self.stop.stop()
     }
 
-    /// Relaxed: a request that misses the stop by a hair is one that came before it.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+    /// Returns whether answers tell their clients to go elsewhere.
+    ///
+    /// Relaxed: a request that misses it by a hair is one that came before it.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Waits for the right to accept a connection.
@@ -223,6 +232,7 @@ impl Gate {
     }
 
     pub(super) fn begin_stop(&self, grace: Duration) {
+        self.leave();
         self.stopping.store(true, Ordering::Relaxed);
         self.stop.begin(grace);
     }
@@ -276,8 +286,7 @@ impl Gate {
 
     /// Cuts everything there is and everything that comes.
     pub(super) fn shut(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.stop.begin(Duration::ZERO);
+        self.begin_stop(Duration::ZERO);
         self.register.lock().shut = true;
         for conn in self.conns() {
             conn.cut();
@@ -304,7 +313,7 @@ impl Conn {
 
     pub(super) fn end_request(&self, answered: bool) {
         self.requests.fetch_sub(1, Ordering::Relaxed);
-        if answered && self.gate.is_stopping() && !self.work.is_fired() {
+        if answered && self.gate.stopping.load(Ordering::Relaxed) && !self.work.is_fired() {
             self.gate.answered.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -8,19 +8,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
 use super::service::ConnLayer;
 use super::switch::Seat;
 
-/// A stream around another one.
+/// The stream of one connection, which can be cut.
 ///
-/// Reading and writing have a seat each: the halves of an upgraded connection may be in two tasks.
+/// A connection lasts as long as this, or a request on it. Reading and writing fail once it was cut, and
+/// when the peer has let a [timeout](crate::serve::Serve::header_timeout) pass.
 #[derive(Debug)]
-pub(crate) struct Io<T> {
+pub struct Io<T = TcpStream> {
     // Before `conn`, which says when it is dropped that nothing is left.
     stream: T,
+    // One each: the halves of an upgraded connection may be in two tasks.
     reading: Seat,
     writing: Seat,
     patience: Patience,
@@ -30,7 +33,8 @@ pub(crate) struct Io<T> {
 }
 
 impl<T> Io<T> {
-    pub(super) fn new(stream: T, conn: Arc<Conn>) -> Self {
+    /// Also for what is spoken inside of a connection: TLS has an outside and an inside.
+    pub(crate) fn new(stream: T, conn: Arc<Conn>) -> Self {
         Self {
             stream,
             reading: Seat::default(),
@@ -45,14 +49,39 @@ impl<T> Io<T> {
         &self.conn
     }
 
-    /// Makes the layer for the service that serves this stream.
-    #[allow(dead_code, reason = "no server shows it yet")]
-    pub(crate) fn layer(&self) -> ConnLayer {
+    /// Makes the layer for the service of this connection.
+    ///
+    /// With it requests are counted, named in the report, and cut in words; a connection without it is
+    /// taken to be idle, and cut as such. The layer may be made before TLS is spoken over the stream.
+    #[must_use]
+    pub fn layer(&self) -> ConnLayer {
         ConnLayer::new(&self.conn)
     }
 
-    pub(crate) fn stream(&self) -> &T {
+    /// Returns the stream itself, to ask for its addresses or to set options.
+    #[must_use]
+    pub fn get_ref(&self) -> &T {
         &self.stream
+    }
+
+    /// Puts the same connection around what `f` makes of its stream.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Io<U> {
+        let Self {
+            stream,
+            reading,
+            writing,
+            patience,
+            blocked,
+            conn,
+        } = self;
+        Io {
+            stream: f(stream),
+            reading,
+            writing,
+            patience,
+            blocked,
+            conn,
+        }
     }
 
     /// What is cut is told so before it touches the stream again.
@@ -167,6 +196,8 @@ const PARTS: u32 = 4;
 enum Stage {
     /// Nothing has been read.
     Silent,
+    /// It has begun with TLS.
+    Handshake(Records),
     /// Bytes of a request have been read, when so many had begun.
     Header { begun: u32 },
     /// The last request has begun, or has ended, and nothing has been read since then.
@@ -176,8 +207,44 @@ enum Stage {
     Exempt,
 }
 
-/// The first byte of TLS, with which no request begins.
-const TLS_HANDSHAKE: u8 = 0x16;
+/// The records of TLS, as far as they tell how far the handshake is.
+#[derive(Debug, Default)]
+struct Records {
+    head: [u8; 5],
+    /// How much of the head has been read.
+    filled: usize,
+    /// What is left of the record.
+    left: usize,
+}
+
+impl Records {
+    /// The type of the first record, with which no request begins.
+    const HANDSHAKE: u8 = 0x16;
+    const CHANGE_CIPHER_SPEC: u8 = 0x14;
+    const APPLICATION_DATA: u8 = 0x17;
+
+    /// Returns whether the peer has answered to what the server says: it has changed to its keys.
+    fn are_answered(&mut self, mut bytes: &[u8]) -> bool {
+        loop {
+            let skipped = self.left.min(bytes.len());
+            self.left -= skipped;
+            let Some((first, rest)) = bytes[skipped..].split_first() else {
+                return false;
+            };
+            bytes = rest;
+            self.head[self.filled] = *first;
+            self.filled += 1;
+            let [kind, _, _, length @ ..] = self.head;
+            if matches!(kind, Self::CHANGE_CIPHER_SPEC | Self::APPLICATION_DATA) {
+                return true;
+            }
+            if self.filled == self.head.len() {
+                self.filled = 0;
+                self.left = usize::from(u16::from_be_bytes(length));
+            }
+        }
+    }
+}
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -210,8 +277,14 @@ impl Patience {
         if bytes.is_empty() {
             return;
         }
-        if matches!(self.stage, Stage::Silent) && bytes[0] == TLS_HANDSHAKE {
-            return self.enter(Stage::Exempt);
+        if matches!(self.stage, Stage::Silent) && bytes[0] == Records::HANDSHAKE {
+            self.enter(Stage::Handshake(Records::default()));
+        }
+        if let Stage::Handshake(records) = &mut self.stage {
+            if records.are_answered(bytes) {
+                self.enter(Stage::Exempt);
+            }
+            return;
         }
         self.preface = self.preface.and_then(|seen| preface(seen, bytes));
         if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
@@ -237,7 +310,7 @@ impl Patience {
     fn wait(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.stage {
             Stage::Quiet | Stage::Exempt => Poll::Pending,
-            Stage::Silent | Stage::Header { .. } => self.wait_for_more(conn, cx),
+            _ => self.wait_for_more(conn, cx),
         }
     }
 
@@ -245,6 +318,7 @@ impl Patience {
         let limits = conn.gate().limits();
         let limit = match self.stage {
             Stage::Silent => limits.first_byte_timeout,
+            Stage::Handshake(_) => limits.header_timeout,
             Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
             Stage::Header { .. } => {
                 self.enter(Stage::Quiet);
@@ -344,6 +418,21 @@ mod tests {
     async fn a_connection_over_tls_is_not_timed_by_what_cannot_be_seen() {
         assert_eq!(after(b"GET / HTTP").await, Some(io::ErrorKind::TimedOut));
         assert_eq!(after(b"").await, Some(io::ErrorKind::TimedOut));
-        assert_eq!(after(b"\x16\x03\x01\x02\0\x01").await, None);
+        let hello = b"\x16\x03\x01\0\x01A";
+        assert_eq!(after(hello).await, Some(io::ErrorKind::TimedOut));
+        let finished = b"\x16\x03\x03\0\x02AB\x14\x03\x03\0\x01A";
+        assert_eq!(after(&[&hello[..], finished].concat()).await, None);
+        let encrypted = b"\x17\x03\x03\0\x01A";
+        assert_eq!(after(&[&hello[..], encrypted].concat()).await, None);
+    }
+
+    #[test]
+    fn records_of_tls_are_told_apart_however_they_arrive() {
+        let flights = b"\x16\x03\x01\0\x03\x14\x17\x14\x16\x03\x01\0\0\x14";
+        for split in 0..flights.len() {
+            let mut records = Records::default();
+            assert!(!records.are_answered(&flights[..split]), "{split}");
+            assert!(records.are_answered(&flights[split..]), "{split}");
+        }
     }
 }

@@ -43,12 +43,10 @@ pub trait Front<B> {
 /// Puts the requests of one connection under the gate, in a server that is nobody's but the user's.
 ///
 /// It goes around the service of the connection whose stream it is of, once for each.
-#[allow(dead_code, unreachable_pub, reason = "no server shows it yet")]
 #[derive(Clone, Debug)]
 pub struct ConnLayer(Arc<Conn>);
 
 impl ConnLayer {
-    #[allow(dead_code, reason = "no server shows it yet")]
     pub(super) fn new(conn: &Arc<Conn>) -> Self {
         Self(Arc::clone(conn))
     }
@@ -63,7 +61,6 @@ impl<S> Layer<S> for ConnLayer {
 }
 
 /// The connection is known, and the body is taken as it is.
-#[allow(unreachable_pub, reason = "no server shows it yet")]
 #[derive(Clone, Debug)]
 pub struct OneConn(Arc<Conn>);
 
@@ -279,7 +276,7 @@ fn farewell<W: Front<B>, B>(farewell: Farewell, asked: Asked) -> Response<W::Bod
 /// Tells the client of a server that stops not to use the connection again. HTTP/2 has a GOAWAY.
 #[inline]
 fn say_close(headers: &mut HeaderMap, request: &request::Request, asked: Asked) {
-    if asked.is_http1 && request.conn().gate().is_stopping() {
+    if asked.is_http1 && request.conn().gate().is_leaving() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -20,8 +20,8 @@ impl Readiness {
     ///
     /// It is `SERVING` while the service is ready, and `NOT_SERVING` before, and again from the first
     /// moment of draining. It answers for the server as a whole, which is what Kubernetes asks for,
-    /// and for the names in `services`, such as `OrdersServer::<Orders>::NAME`; all have the same
-    /// state. Any other name is `NOT_FOUND`.
+    /// and for the names in `services`, such as the `SERVICE_NAME` that is generated for each; all
+    /// have the same state. Any other name is `NOT_FOUND`.
     ///
     /// A stream of `Watch` ends with the `NOT_SERVING` that draining brings: nothing comes after
     /// it, and an open stream would hold the drain. No task runs for the service.

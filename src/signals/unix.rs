@@ -20,6 +20,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use nix::sys::signal;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::SigmaskHow;
 use signal_hook::SigId;
 use signal_hook::flag;
 use signal_hook::iterator;
@@ -55,6 +58,31 @@ struct Forcing {
     came: Arc<AtomicUsize>,
 }
 
+/// Holds the signals of a set back from this thread while they are registered.
+///
+/// signal-hook sets its handler before it knows what to call from it: a signal in between would be
+/// swallowed. Held back it comes when this is dropped. In a process with one thread, as at the
+/// beginning of `main`, no other can take it.
+struct Held {
+    mask: SigSet,
+}
+
+impl Held {
+    fn back(set: &[Watched]) -> io::Result<Self> {
+        let numbers = set.iter().map(|watched| watched.signal.number());
+        let signals = numbers.filter_map(|number| signal::Signal::try_from(i32::from(number)).ok());
+        let mask = SigSet::from_iter(signals).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { mask })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It has been this thread's mask before, so it is a good one.
+        let _ = self.mask.thread_set_mask();
+    }
+}
+
 pub(super) fn can_be_caught(signal: Signal) -> bool {
     CATCHABLE.contains(&signal)
 }
@@ -64,6 +92,7 @@ pub(super) fn listen(
     set: &[Watched],
     deliver: impl Fn(Signal) + Send + 'static,
 ) -> io::Result<Listener> {
+    let held = Held::back(set)?;
     let came = force_on_the_second(set)?;
     let mut arrived = iterator::Signals::new(None::<i32>)?;
     for watched in set {
@@ -72,6 +101,8 @@ pub(super) fn listen(
             .add_signal(number)
             .map_err(|error| watched.refused(&error))?;
     }
+    // Before the thread is made, which would inherit it.
+    drop(held);
     let listener = Listener {
         handle: arrived.handle(),
     };

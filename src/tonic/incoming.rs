@@ -72,7 +72,7 @@ impl Connected for Io {
 
     fn connect_info(&self) -> TcpConnectInfo {
         TcpConnectInfo {
-            local_addr: self.io.stream().local_addr().ok(),
+            local_addr: self.io.get_ref().local_addr().ok(),
             remote_addr: Some(self.peer),
         }
     }

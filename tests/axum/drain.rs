@@ -303,3 +303,35 @@ async fn r13_the_service_is_not_ready_and_alive_from_the_first_moment_of_the_sto
     }
     soon(server).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_server_on_several_listeners_takes_what_is_waiting_on_each_of_them() {
+    let more = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = more.local_addr().unwrap();
+    let server = Server::start(hello(), |serve| serve.also_on(more).linger(PLENTY)).await;
+    for address in [server.address, other, other, server.address] {
+        let client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
+        assert!(read_to_end(client).await.ends_with("hello"));
+    }
+    let mut clients = Vec::new();
+    for address in [server.address, other] {
+        // The server, in the same thread, does not run until the stop.
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+            .unwrap();
+        clients.push(client);
+    }
+    server.token.cancel();
+
+    for client in clients {
+        client.set_nonblocking(true).unwrap();
+        let client = TcpStream::from_std(client).unwrap();
+        assert!(read_to_end(client).await.ends_with("hello"));
+    }
+    assert!(TcpStream::connect(other).await.is_err());
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.connections_at_stop(), 2);
+    assert_eq!(report.answered(), 2);
+}

@@ -98,3 +98,59 @@ async fn r19_a_panic_where_connections_are_accepted_comes_through_and_leaves_not
     alive.reaches(0).await;
     assert_eq!(read_to_end(events).await, "");
 }
+
+#[tokio::test]
+async fn r14_what_stops_after_a_server_is_told_when_it_has_ended() {
+    let (entered, mut entering) = tokio::sync::mpsc::unbounded_channel();
+    let release = CancellationToken::new();
+    let app = Router::new().route("/", {
+        let release = release.clone();
+        axum::routing::get(async move || {
+            entered.send(()).unwrap();
+            release.cancelled().await;
+            "hello"
+        })
+    });
+    let then = CancellationToken::new();
+    let server = Server::start(app, |serve| serve.then_cancel(&then)).await;
+    let client = request(server.address, "GET / HTTP/1.1").await;
+    soon(entering.recv()).await.unwrap();
+
+    server.begin_stop().await;
+    assert!(!then.is_cancelled());
+    release.cancel();
+
+    soon(then.cancelled()).await;
+    assert!(read_to_end(client).await.ends_with("hello"));
+    server.stopped().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn r14_what_stops_after_a_server_is_told_however_that_has_ended() {
+    let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token = CancellationToken::new();
+    let serve = async |then: &CancellationToken| {
+        let server = taskgroup::axum::serve("http", listen().await, Router::new());
+        server.then_cancel(then)
+    };
+
+    let then = CancellationToken::new();
+    drop(serve(&then).await);
+    assert!(then.is_cancelled(), "it is never run");
+
+    let then = CancellationToken::new();
+    drop(serve(&then).await.run::<SidecarError>(&token));
+    assert!(then.is_cancelled(), "its future is never polled");
+
+    let then = CancellationToken::new();
+    let server = tokio::spawn(serve(&then).await.run::<SidecarError>(&token));
+    tokio::task::yield_now().await;
+    assert!(!then.is_cancelled());
+    server.abort();
+    soon(then.cancelled()).await;
+
+    let then = CancellationToken::new();
+    let refused = serve(&then).await.max_connections(0);
+    refused.run::<SidecarError>(&token).await.unwrap_err();
+    assert!(then.is_cancelled(), "it is refused");
+}

@@ -14,7 +14,7 @@ use crate::support::{
     Alive, Server, endless, read_to_end, read_until, request, send, turns, websocket,
 };
 
-type Serving = taskgroup::axum::Serve<Router, Router>;
+type Serving = taskgroup::serve::Serve<taskgroup::axum::App<Router, Router>>;
 
 const FIRST_BYTE: Duration = Duration::from_secs(20);
 const HEADER: Duration = Duration::from_secs(10);

@@ -4,9 +4,16 @@
 //! Time is real, and nothing depends on it, except that what hangs on purpose is given a short grace.
 //! Time that is paused runs ahead of sockets; it is used only where what is waited for is a timeout.
 
+mod lame_duck;
 mod drain;
 mod cut;
 mod ends;
 mod limits;
+mod own_loop;
+mod tls;
 mod panics;
+#[cfg(feature = "ws")]
+mod ws;
 mod support;
+#[path = "../pki/mod.rs"]
+mod pki;

@@ -73,7 +73,7 @@ async fn r20_panics_of_handlers_and_bodies_leave_the_counts_of_a_clean_drain_exa
     let client = request(server.address, "GET /bomb HTTP/1.1").await;
     assert!(read_to_end(client).await.ends_with("tick\r\n"));
     // A stream that panics is reset, and its siblings are not.
-    let mut sender = http2(&server).await;
+    let mut sender = http2(server.address).await;
     let (slow, _) = sender.send_request(get_over_http2("/slow"), true).unwrap();
     soon(is_entered.recv()).await.unwrap();
     let (panics, _) = sender.send_request(get_over_http2("/panic"), true).unwrap();
@@ -109,7 +109,7 @@ async fn r20_a_panic_that_is_caught_is_a_500_and_its_connection_lives() {
     let slow = b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n";
     client.write_all(slow).await.unwrap();
     soon(is_entered.recv()).await.unwrap();
-    let mut sender = http2(&server).await;
+    let mut sender = http2(server.address).await;
     let (panics, _) = sender.send_request(get_over_http2("/panic"), true).unwrap();
     let status = soon(panics).await.unwrap().status();
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);

@@ -13,13 +13,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{self, StatusCode, Version, header};
+use axum::http::{self, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use h2::client::SendRequest;
+use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
-use taskgroup::axum::Serve;
+use taskgroup::axum::App;
+use taskgroup::serve::Serve;
 use taskgroup::{CancellationToken, DrainReport, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +49,7 @@ impl Server {
     /// With much time for everything, unless `options` says something else.
     pub(crate) async fn start(
         app: Router,
-        options: impl FnOnce(Serve<Router, Router>) -> Serve<Router, Router>,
+        options: impl FnOnce(Serve<App<Router, Router>>) -> Serve<App<Router, Router>>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -125,20 +128,6 @@ pub(crate) async fn send(address: SocketAddr, bytes: &str) -> TcpStream {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(bytes.as_bytes()).await.unwrap();
     client
-}
-
-/// A connection over HTTP/2 whose peer does all it should.
-pub(crate) async fn http2(server: &Server) -> SendRequest<Bytes> {
-    let client = TcpStream::connect(server.address).await.unwrap();
-    let (sender, connection) = h2::client::handshake(client).await.unwrap();
-    tokio::spawn(connection);
-    soon(sender.ready()).await.unwrap()
-}
-
-pub(crate) fn get_over_http2(path: &str) -> http::Request<()> {
-    http::Request::get(format!("http://test{path}"))
-        .body(())
-        .unwrap()
 }
 
 /// All that comes until the connection ends, in whatever way.
@@ -286,7 +275,7 @@ pub(crate) fn endless(alive: &Alive) -> Router {
 
 /// Upgrades the connection, or the stream over HTTP/2, and then echoes.
 pub(crate) fn echo(request: Request, guard: Guard) -> Response {
-    let is_http2 = request.version() == Version::HTTP_2;
+    let is_http2 = request.version() == http::Version::HTTP_2;
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             return;
@@ -310,4 +299,37 @@ pub(crate) async fn websocket(address: SocketAddr) -> TcpStream {
     client.write_all(b"ping").await.unwrap();
     read_until(&mut client, "ping").await;
     client
+}
+
+/// A connection over HTTP/2 whose peer does all it should.
+pub(crate) async fn http2(address: SocketAddr) -> SendRequest<Bytes> {
+    let client = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(client).await.unwrap();
+    tokio::spawn(connection);
+    soon(sender.ready()).await.unwrap()
+}
+
+pub(crate) fn get_over_http2(path: &str) -> http::Request<()> {
+    let request = http::Request::get(format!("http://test{path}"));
+    request.body(()).unwrap()
+}
+
+/// A stream of HTTP/2 that was upgraded and has echoed once.
+pub(crate) async fn websocket_over_http2(address: SocketAddr) -> (SendStream<Bytes>, RecvStream) {
+    let mut sender = http2(address).await;
+    while !sender.is_extended_connect_protocol_enabled() {
+        yield_now().await;
+    }
+    let mut connect = get_over_http2("/ws");
+    *connect.method_mut() = Method::CONNECT;
+    connect
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
+    let (answer, mut output) = sender.send_request(connect, false).unwrap();
+    let mut input = soon(answer).await.unwrap().into_body();
+    output
+        .send_data(Bytes::from_static(b"ping"), false)
+        .unwrap();
+    assert_eq!(soon(input.data()).await.unwrap().unwrap(), "ping");
+    (output, input)
 }

@@ -98,10 +98,10 @@ async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
         }),
     );
     let server = Server::run(|listener| {
-        patient(taskgroup::tonic::serve_with("web", listener, |server| {
-            server.accept_http1(true).add_routes(Routes::from(app))
-        }))
-        .grace(SHORT)
+        let serve = taskgroup::tonic::serve_with("web", listener, |server| {
+            Ok(server.accept_http1(true).add_routes(Routes::from(app)))
+        });
+        patient(serve.unwrap()).grace(SHORT)
     })
     .await;
     let mut client = TcpStream::connect(server.address).await.unwrap();
@@ -116,6 +116,24 @@ async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
     let answer = String::from_utf8(read_to_end(client).await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
+async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
+    let calls = Calls::default();
+    let server = Server::start(&calls, |serve| serve.grace(SHORT)).await;
+    let mut client = server.client().await;
+    let stalls = tokio::spawn(async move { client.check(call("stalls")).await });
+    calls.reach(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    // Answered late or cut late: nobody was there to do it in time.
+    let _ = soon(stalls).await.unwrap();
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert!(!report.is_clean());
+    assert_eq!(report.requests_cut() + report.answered(), 1);
+    assert!(report.took() > SHORT);
 }
 
 #[test]

@@ -259,13 +259,14 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
         None => Err(tonic::Status::permission_denied("no")),
     });
     let server = Server::run(|listener| {
-        patient(taskgroup::tonic::serve_with("grpc", listener, |server| {
-            server
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server
                 .timeout(PLENTY)
                 .concurrency_limit_per_connection(9)
                 .layer(layer)
-                .add_service(service)
-        }))
+                .add_service(service))
+        });
+        patient(serve.unwrap())
     })
     .await;
     let mut client = server.client().await;
@@ -301,4 +302,21 @@ async fn r29_a_client_that_does_not_answer_a_ping_is_noticed_before_any_stop() {
 
     let took = begin.elapsed();
     assert!(took >= DEFAULT_KEEPALIVE_INTERVAL, "{took:?}");
+}
+
+#[tokio::test]
+async fn r12_a_lame_duck_serves_on_old_and_on_new_channels() {
+    let lame_duck = taskgroup::LameDuck::new(std::time::Duration::MAX);
+    let calls = Calls::default();
+    let server = Server::start(&calls, |serve| serve.lame_duck(lame_duck.clone())).await;
+    let mut old = server.client().await;
+    soon(old.check(call(""))).await.unwrap();
+
+    server.token.cancel();
+    turns().await;
+    soon(old.check(call(""))).await.unwrap();
+    soon(server.client().await.check(call(""))).await.unwrap();
+
+    lame_duck.skip();
+    server.stopped().await.0.unwrap();
 }

@@ -6,5 +6,9 @@
 mod drain;
 mod cut;
 mod ends;
+mod tls;
 mod panics;
+mod limits;
 mod support;
+#[path = "../pki/mod.rs"]
+mod pki;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use taskgroup::tonic::Serve;
+use taskgroup::serve::Serve;
+use taskgroup::tonic::App;
 use taskgroup::{CancellationToken, DrainReport, SidecarError, Stop};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -41,13 +42,16 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves `calls`, with much time for everything, unless `options` says something else.
-    pub(crate) async fn start(calls: &Calls, options: impl FnOnce(Serve) -> Serve) -> Self {
+    pub(crate) async fn start(
+        calls: &Calls,
+        options: impl FnOnce(Serve<App>) -> Serve<App>,
+    ) -> Self {
         let routes = Routes::new(HealthServer::new(calls.clone()));
         Self::run(|listener| options(patient(taskgroup::tonic::serve("grpc", listener, routes))))
             .await
     }
 
-    pub(crate) async fn run(serve: impl FnOnce(TcpListener) -> Serve) -> Self {
+    pub(crate) async fn run(serve: impl FnOnce(TcpListener) -> Serve<App>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let token = CancellationToken::new();
@@ -99,7 +103,7 @@ impl Server {
     }
 }
 
-pub(crate) fn patient(serve: Serve) -> Serve {
+pub(crate) fn patient(serve: Serve<App>) -> Serve<App> {
     serve.grace(PLENTY).idle_grace(PLENTY).linger(NO_TIME)
 }
 
@@ -207,6 +211,10 @@ impl Health for Calls {
                 let released = self.released.lock().unwrap().take().unwrap();
                 // Until the other end is dropped.
                 let _ = released.recv();
+            }
+            "stalls" => {
+                stop.stopping().await;
+                std::thread::sleep(2 * SHORT);
             }
             "panics" => std::panic::resume_unwind(Box::new("no hook")),
             "peer" => {

@@ -1,12 +1,15 @@
 //! What the servers that a sidecar wraps do badly today.
 //!
 //! Each test asserts the bad behaviour of the unmodified server, so it fails on the day upstream has
-//! repaired it, and its message says what may then go here. `docs/servers.md` tells users the same.
+//! repaired it, and its message says what may then go here. `docs/upstream.md` tells users the same.
 //!
 //! Nothing here depends on time: "for ever" is many turns of the runtime and hours of its clock
 //! after everybody has seen the stop, and then an end as soon as the client ends.
+//!
+//! One more is in `tests/descriptors.rs`, as it takes all file descriptors of its process.
 
 mod axum_serve;
+mod canary;
 mod tonic_server;
 
 use std::net::SocketAddr;
@@ -17,33 +20,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time;
 
+use crate::canary::Canary;
+
 /// More than any machine needs. It only keeps a test that fails from hanging.
 const PLENTY: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame, which has to come next.
+const HTTP2_SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 /// Turns of the runtime in which a server that can stop has stopped.
 const TURNS: u8 = 200;
 
-/// What a server does badly today, where that is discussed, and what follows here from a change.
-struct Canary {
-    today: &'static str,
-    upstream: &'static str,
-    then: &'static str,
-}
-
 impl Canary {
-    #[track_caller]
-    fn still(&self, as_bad_as_ever: bool) {
-        let Self {
-            today,
-            upstream,
-            then,
-        } = self;
-        assert!(
-            as_bad_as_ever,
-            "upstream has changed, see {upstream}. It was so until now: {today}. {then}"
-        );
-    }
-
     async fn still_hangs<T>(&self, server: &JoinHandle<T>) {
         settle().await;
         self.still(!server.is_finished());

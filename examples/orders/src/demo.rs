@@ -7,14 +7,16 @@
 mod client;
 mod tally;
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
-use taskgroup::{BoxError, TaskGroup};
+use taskgroup::{BoxError, DrainReport, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -48,17 +50,21 @@ pub(crate) async fn run(options: Options, triggers: Triggers) -> Result<(), BoxE
     let tally = Arc::new(Tally::default());
     let (serving, is_serving) = oneshot::channel();
     let load = tokio::spawn(load(is_serving, Arc::clone(&tally)));
-    let ended = service::run(options, triggers, |addresses| {
+    let (drained, drains) = mpsc::channel();
+    let on_ready = |addresses| {
         // Refused only if the load has panicked, which is told below.
         let _ = serving.send(addresses);
-    })
-    .await;
+    };
+    let on_report = move |report: &DrainReport| {
+        let _ = drained.send(report.to_string());
+    };
+    let ended = service::run(options, triggers, on_ready, on_report).await;
     info!("demo: the service has ended");
 
     // How the service ended is what counts, whatever becomes of the report.
     let report = async {
         load.await??;
-        report(&tally, &database).await
+        report(&tally, &database, drains).await
     };
     match report.await {
         Ok(report) => drop(io::stdout().write_all(report.as_bytes())),
@@ -128,8 +134,12 @@ async fn be_patient(service: SocketAddr, tally: Arc<Tally>) -> Result<(), BoxErr
     Ok(())
 }
 
-/// Compares what the clients were told with what is in the database.
-async fn report(tally: &Tally, database: &Database) -> Result<String, BoxError> {
+/// Compares what the clients were told with what is in the database, and says how the servers see it.
+async fn report(
+    tally: &Tally,
+    database: &Database,
+    drains: Receiver<String>,
+) -> Result<String, BoxError> {
     let counts = tally.counts();
     let store = Store::open(database).await?;
     let mut rows = 0;
@@ -137,10 +147,15 @@ async fn report(tally: &Tally, database: &Database) -> Result<String, BoxError> 
         rows += usize::from(store.get(*id).await?.is_some());
     }
     store.close().await;
-    Ok(format!(
+    let mut report = format!(
         "\n{counts}orders    {} answered with 201, {rows} of them in the database\n",
         counts.orders.len()
-    ))
+    );
+    for (number, drain) in drains.try_iter().enumerate() {
+        let margin = if number == 0 { "drains" } else { "" };
+        writeln!(report, "{margin:10}{drain}")?;
+    }
+    Ok(report)
 }
 
 #[cfg(unix)]

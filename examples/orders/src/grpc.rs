@@ -1,30 +1,18 @@
 //! The back: a gRPC server, the only one that writes to the database on behalf of clients.
 
-use std::future::Future;
-
-use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use taskgroup::Readiness;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
-use tracing::{error, info};
+use tracing::error;
 
-use crate::proto::orders_server::{Orders, OrdersServer};
+use crate::proto::orders_server::{Orders, OrdersServer, SERVICE_NAME};
 use crate::proto::{CountRequest, NewOrder, Order, OrderCount, OrderId};
 use crate::store::{self, Store};
 
-/// Serves until `stop` resolves, then until the calls in flight are answered.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    store: Store,
-    stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
-        .add_service(OrdersServer::new(Back { store }))
-        .serve_with_incoming_shutdown(incoming, stop)
-        .await?;
-    info!("grpc: stopped, every call is answered");
-    Ok(())
+/// Builds the services: the orders, and beside them what says whether they want traffic.
+pub(crate) fn routes(store: Store, readiness: &Readiness) -> Routes {
+    let health = readiness.health_service(&[SERVICE_NAME]);
+    Routes::new(OrdersServer::new(Back { store })).add_service(health)
 }
 
 #[derive(Debug)]

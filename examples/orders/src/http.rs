@@ -2,76 +2,43 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use taskgroup::CancellationToken;
-use tokio::net::TcpListener;
+use taskgroup::{DeadlinePassed, Stop};
 use tonic::Code;
 use tonic::transport::Channel;
-use tracing::info;
 
 use crate::proto::orders_client::OrdersClient;
-use crate::proto::{self, CountRequest, OrderId};
+use crate::proto::{self, CountRequest, OrderCount, OrderId};
+use crate::ws;
 
-/// How long the front goes on accepting when the stop has begun; less if the grace is short.
-const GOODBYE: Duration = Duration::from_millis(100);
-
-/// Builds the routes. `stop` is a hint to them that the drain has begun: it ends event streams,
-/// readiness and connections that are kept alive, and never touches a request in flight.
-pub(crate) fn routes(back: Channel, stop: CancellationToken) -> Router {
+/// Builds the routes. Those without an end of their own, `/events` and `/ws`, end when the stop
+/// begins; the others may use up the drain.
+pub(crate) fn routes(back: Channel) -> Router {
     let front = Front {
         orders: OrdersClient::new(back),
-        stop: stop.clone(),
     };
     Router::new()
         .route("/orders", post(create))
         .route("/orders/{id}", get(read))
         .route("/slow", get(slow))
         .route("/events", get(events))
-        .route("/livez", get(|| async { "live\n" }))
-        .route("/readyz", get(ready))
+        .route("/ws", get(ws::echo))
         .with_state(front)
-        .layer(from_fn_with_state(stop, say_goodbye))
-}
-
-/// Serves until a moment after `stop` has resolved, then until the requests in flight are answered.
-///
-/// In that moment each answer tells its client to go elsewhere. Without it, hyper would drop requests
-/// that have arrived on a kept connection and are not read yet.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    routes: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-    grace: Duration,
-) -> io::Result<()> {
-    let goodbye = GOODBYE.min(grace / 4);
-    let drain = async move {
-        stop.await;
-        tokio::time::sleep(goodbye).await;
-        info!("http: no new connections, finishing what is in flight");
-    };
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(drain)
-        .await?;
-    info!("http: stopped, every request is answered");
-    Ok(())
 }
 
 #[derive(Clone)]
 struct Front {
     orders: OrdersClient<Channel>,
-    stop: CancellationToken,
 }
 
 #[derive(Deserialize)]
@@ -105,21 +72,26 @@ struct Slow {
     ms: u64,
 }
 
-async fn create(State(mut front): State<Front>, body: Bytes) -> Result<Response, Refusal> {
+async fn create(
+    State(mut front): State<Front>,
+    stop: Stop,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     // From the bytes: `Json` as an extractor refuses a request without a content type, which
     // is what people send by hand.
     let Json(NewOrder { item, quantity }) = Json::from_bytes(&body)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let order = front
-        .orders
-        .create(proto::NewOrder { item, quantity })
-        .await?
-        .into_inner();
-    Ok((StatusCode::CREATED, Json(Created { id: order.id })).into_response())
+    let order = proto::NewOrder { item, quantity };
+    let created = answer(&stop, front.orders.create(order)).await?;
+    Ok((StatusCode::CREATED, Json(Created { id: created.id })).into_response())
 }
 
-async fn read(State(mut front): State<Front>, Path(id): Path<i64>) -> Result<Json<Order>, Refusal> {
-    let order = front.orders.get(OrderId { id }).await?.into_inner();
+async fn read(
+    State(mut front): State<Front>,
+    stop: Stop,
+    Path(id): Path<i64>,
+) -> Result<Json<Order>, Refusal> {
+    let order = answer(&stop, front.orders.get(OrderId { id })).await?;
     let proto::Order {
         id,
         item,
@@ -136,47 +108,34 @@ async fn read(State(mut front): State<Front>, Path(id): Path<i64>) -> Result<Jso
 
 /// Waits first and calls the back afterwards: the request that breaks where front and back are
 /// stopped together.
-async fn slow(State(mut front): State<Front>, slow: Query<Slow>) -> Result<Json<Count>, Refusal> {
-    tokio::time::sleep(Duration::from_millis(slow.ms)).await;
-    let orders = front
-        .orders
-        .count(CountRequest {})
-        .await?
-        .into_inner()
-        .orders;
+async fn slow(
+    State(mut front): State<Front>,
+    stop: Stop,
+    Query(Slow { ms }): Query<Slow>,
+) -> Result<Json<Count>, Refusal> {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    let OrderCount { orders } = answer(&stop, front.orders.count(CountRequest {})).await?;
     Ok(Json(Count { orders }))
 }
 
+/// Waits for the answer of the back. The call may use up the drain of the front, but not to its very
+/// end: there has to be time left to tell the client.
+async fn answer<T>(
+    stop: &Stop,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Refusal> {
+    Ok(stop.until_deadline(call).await??.into_inner())
+}
+
 /// Endless for the client, but not for a drain, which it would hold up until the end of the grace.
-async fn events(State(front): State<Front>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+async fn events(stop: Stop) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let every = tokio::time::interval(Duration::from_secs(1));
     let ticks = stream::unfold((every, 0_u64), |(mut every, tick)| async move {
         every.tick().await;
         let event = Event::default().event("tick").data(tick.to_string());
         Some((Ok(event), (every, tick + 1)))
     });
-    Sse::new(ticks.take_until(front.stop.cancelled_owned()))
-}
-
-async fn ready(State(front): State<Front>) -> (StatusCode, &'static str) {
-    if front.stop.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    }
-    (StatusCode::OK, "ready\n")
-}
-
-async fn say_goodbye(
-    State(stop): State<CancellationToken>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let mut response = next.run(request).await;
-    if stop.is_cancelled() {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    Sse::new(ticks.take_until(stop.token().clone().cancelled_owned()))
 }
 
 /// Why a request was not served: `{"error": …}`.
@@ -204,6 +163,12 @@ impl From<tonic::Status> for Refusal {
             _ => StatusCode::BAD_GATEWAY,
         };
         Self::new(code, status.message())
+    }
+}
+
+impl From<DeadlinePassed> for Refusal {
+    fn from(passed: DeadlinePassed) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, passed.to_string())
     }
 }
 

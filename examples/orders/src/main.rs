@@ -13,10 +13,11 @@ mod options;
 mod service;
 mod store;
 mod worker;
+mod ws;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 use taskgroup::{BoxError, Exit, Signal, Signals};
@@ -32,9 +33,6 @@ mod proto {
     #![allow(warnings, reason = "generated code")]
     tonic::include_proto!("orders.v1");
 }
-
-/// What is still running then, blocked threads included, does not hold up the exit any longer.
-const LEFTOVERS: Duration = Duration::from_millis(100);
 
 fn main() -> Exit {
     // Before anything else: from here on a signal means "stop in an orderly way".
@@ -58,15 +56,15 @@ fn run(line: CommandLine, triggers: Triggers) -> Result<(), BoxError> {
     let result = match line.command {
         None => {
             log_to(io::stderr);
-            runtime.block_on(service::run(line.options, triggers, print_ready))
+            runtime.block_on(service::run(line.options, triggers, print_ready, |_| {}))
         }
         Some(Command::Demo) => {
             log_to(io::stdout);
             runtime.block_on(demo::run(line.options, triggers))
         }
     };
-    // axum and tonic leave the connections they could not drain behind, as detached tasks.
-    runtime.shutdown_timeout(LEFTOVERS);
+    // What blocks its thread, a handler that was given up as stuck for one, does not hold up the exit.
+    runtime.shutdown_background();
     result
 }
 

@@ -55,6 +55,14 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) grace: Duration,
 
+    /// How long a connection without a request may stay open while its server drains.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) idle_grace: Duration,
+
+    /// How long the front serves on after the signal, not ready any more, before it drains.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) lame_duck: Duration,
+
     /// Adds routes under /faults that make things go wrong.
     #[arg(long, global = true)]
     pub(crate) faults: bool,
@@ -88,16 +96,18 @@ mod tests {
         assert_eq!(line.options.http, "127.0.0.1:8080");
         assert_eq!(line.options.grpc, "127.0.0.1:50051");
         assert_eq!(line.options.grace, Duration::from_secs(5));
+        assert_eq!(line.options.idle_grace, Duration::from_secs(1));
+        assert_eq!(line.options.lame_duck, Duration::ZERO);
         assert!(line.options.db.is_none());
         assert!(!line.options.faults);
     }
 
     #[test]
-    fn the_grace_may_be_a_fraction_of_a_second() {
-        assert_eq!(
-            options(&["--grace", "0.25"]).grace,
-            Duration::from_millis(250)
-        );
+    fn a_time_may_be_a_fraction_of_a_second() {
+        let quarter = Duration::from_millis(250);
+        assert_eq!(options(&["--grace", "0.25"]).grace, quarter);
+        assert_eq!(options(&["--idle-grace", "0.25"]).idle_grace, quarter);
+        assert_eq!(options(&["--lame-duck", "0.25"]).lame_duck, quarter);
         assert_eq!(options(&["--grace", "0"]).grace, Duration::ZERO);
     }
 
@@ -116,12 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_grace_is_refused_and_named_with_its_option() {
-        for bad in ["soon", "-1", "NaN", "inf", "1e30"] {
-            let grace = format!("--grace={bad}");
-            let error = parse(&[&grace]).unwrap_err();
-            assert!(error.contains(&format!("'{bad}'")), "{error}");
-            assert!(error.contains("--grace"), "{error}");
+    fn a_bad_time_is_refused_and_named_with_its_option() {
+        for option in ["--grace", "--idle-grace", "--lame-duck"] {
+            for bad in ["soon", "-1", "NaN", "inf", "1e30"] {
+                let error = parse(&[&format!("{option}={bad}")]).unwrap_err();
+                let named = format!("'{bad}' for '{option} <SECONDS>'");
+                assert!(error.contains(&named), "{error}");
+            }
         }
     }
 

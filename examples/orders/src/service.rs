@@ -3,18 +3,21 @@
 //! ```text
 //!   clients ──REST──▶ http ──gRPC──▶ grpc ──▶ database ◀── worker
 //!
-//!   a signal, or a task that fails:
-//!     worker    commits its batch
-//!     http      answers what is in flight, for which it needs grpc
-//!     grpc      stops when http has ended
-//!     database  is closed when all of them have ended
+//!   a signal, or a task that fails, fires the token of the group. Who watches what:
+//!     readiness  the token: `/readyz` and the health service say no from that moment on
+//!     worker     the token: commits its batch and ends; what is ordered later waits for the next start
+//!     http       the token: serves on as a lame duck, if it is to be one, and then answers what is
+//!                in flight; it needs grpc for that
+//!     handlers   the stop of their server: event streams and websockets end when it begins, calls
+//!                to grpc are given up just before its deadline
+//!     grpc       the end of http
+//!     database   nobody: it is closed when all of them have ended
 //! ```
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use taskgroup::{BoxError, CancellationToken, Sidecar, Signals, TaskGroup};
+use taskgroup::{BoxError, CancellationToken, DrainReport, Readiness, Signals, TaskGroup};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -51,13 +54,17 @@ struct Resources {
 }
 
 /// Serves until a signal comes or a task fails, and returns when everything has stopped.
+///
+/// `on_report` hears how the drain of each server went.
 pub(crate) async fn run(
     options: Options,
     triggers: Triggers,
-    ready: impl FnOnce(Addresses),
+    on_ready: impl FnOnce(Addresses),
+    on_report: impl Fn(&DrainReport) + Clone + Send + 'static,
 ) -> Result<(), BoxError> {
     let mut group = TaskGroup::new();
     group.cancel_on(triggers.stop);
+    let readiness = Readiness::drain_on(group.token());
     if let Some(list) = triggers.list {
         group.list_on(list);
     }
@@ -76,7 +83,7 @@ pub(crate) async fn run(
     // A resource too: the front's way to the back outlives every request that may need it.
     let channel = Endpoint::from_shared(format!("http://{}", addresses.grpc))?.connect_lazy();
     let (fault, faults) = mpsc::channel(1);
-    let mut routes = http::routes(channel, stop.clone());
+    let mut routes = http::routes(channel).merge(readiness.routes());
     if options.faults {
         routes = routes.merge(faults::routes(fault));
     }
@@ -84,33 +91,30 @@ pub(crate) async fn run(
     // The back does not hang on the group's token: requests in flight would find it gone. It serves
     // until the front has ended, however that came about.
     let front_ended = CancellationToken::new();
-    let grace = options.grace;
-    let http = Sidecar::new("http")
-        .grace(grace)
-        .serve(&stop, move |stop| http::serve(front, routes, stop, grace));
-    let rows = store.clone();
-    let grpc = Sidecar::new("grpc")
-        .grace(grace)
-        .serve(&front_ended, move |stop| grpc::serve(back, rows, stop));
+    let http = taskgroup::axum::serve("http", front, routes)
+        .lame_duck(options.lame_duck)
+        .grace(options.grace)
+        .idle_grace(options.idle_grace)
+        .on_report(on_report.clone())
+        .then_cancel(&front_ended)
+        .run(&stop);
+    let services = grpc::routes(store.clone(), &readiness);
+    let grpc = taskgroup::tonic::serve("grpc", back, services)
+        .grace(options.grace)
+        .idle_grace(options.idle_grace)
+        .on_report(on_report)
+        .run(&front_ended);
     let worker = worker::run(store.clone(), faults, stop);
 
-    group.task("http").spawn(then_cancel(front_ended, http));
+    group.task("http").spawn(http);
     group.task("grpc").spawn(grpc);
     group.task("worker").essential().spawn(worker);
 
-    ready(addresses);
+    readiness.set_ready();
+    on_ready(addresses);
     let result = group.wait().await;
     close(&store).await;
     Ok(result?)
-}
-
-/// Fires `token` when `task` has ended in whatever way, a panic included.
-async fn then_cancel(
-    token: CancellationToken,
-    task: impl Future<Output = Result<(), BoxError>>,
-) -> Result<(), BoxError> {
-    let _ended = token.drop_guard();
-    task.await
 }
 
 async fn close(store: &Store) {

@@ -20,6 +20,7 @@ pub(crate) struct Counts {
     lost: u64,
     /// What was in flight when the signal was sent.
     in_flight_at_signal: u64,
+    sent_at_signal: u64,
     /// The ids of the orders that were acknowledged.
     pub(crate) orders: Vec<i64>,
 }
@@ -56,6 +57,7 @@ impl Tally {
     pub(crate) fn signal_is_sent(&self) {
         let mut counts = self.lock();
         counts.in_flight_at_signal = counts.in_flight;
+        counts.sent_at_signal = counts.sent();
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -106,8 +108,9 @@ impl fmt::Display for Counts {
         writeln!(f, "requests  {sent} sent, {answered} answered, {lost} lost")?;
         writeln!(
             f,
-            "          {} were in flight at SIGTERM",
-            self.in_flight_at_signal
+            "          {} were in flight at SIGTERM, {} came after it",
+            self.in_flight_at_signal,
+            self.sent().saturating_sub(self.sent_at_signal)
         )?;
         for complaint in self.complaints() {
             writeln!(f, "          {complaint}")?;
@@ -131,16 +134,18 @@ mod tests {
             "5 requests sent, 5 of them in flight"
         );
         tally.signal_is_sent();
+        tally.begin();
+        tally.begin();
         tally.answered(StatusCode::CREATED);
         tally.answered(StatusCode::BAD_GATEWAY);
         tally.lost();
         tally.never_sent();
         let report = "\
-requests  4 sent, 2 answered, 1 lost
-          5 were in flight at SIGTERM
+requests  6 sent, 2 answered, 1 lost
+          5 were in flight at SIGTERM, 1 came after it
           1 were answered with an error
           1 were sent, and their connection was closed without an answer
-          1 are still waiting for an answer
+          3 are still waiting for an answer
 ";
         assert_eq!(tally.counts().to_string(), report);
     }

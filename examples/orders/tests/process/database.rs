@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::any::install_default_drivers;
 use sqlx::{AnyConnection, Connection};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::http;
 use crate::service::{Service, Signal, fresh_path};
@@ -26,17 +27,50 @@ fn order_until_it_is_gone(service: SocketAddr) -> Vec<i64> {
     promised
 }
 
+/// The right to write, which nobody else has as long as this is not released.
+pub(crate) struct Lock {
+    runtime: Runtime,
+    connection: AnyConnection,
+}
+
+impl Lock {
+    #[track_caller]
+    pub(crate) fn of(database: &str) -> Self {
+        let runtime = current_thread();
+        let connection = runtime.block_on(async {
+            let mut connection = connect(database).await;
+            let begin = sqlx::query("BEGIN IMMEDIATE");
+            begin.execute(&mut connection).await.expect("the lock");
+            connection
+        });
+        Self {
+            runtime,
+            connection,
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn release(self) {
+        let closed = self.runtime.block_on(self.connection.close());
+        closed.expect("the connection can be closed");
+    }
+}
+
+pub(crate) fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn connect(database: &str) -> AnyConnection {
+    install_default_drivers();
+    AnyConnection::connect(database)
+        .await
+        .expect("the database opens")
+}
+
 #[track_caller]
 fn ids_in(database: &str) -> Vec<i64> {
-    install_default_drivers();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut connection = AnyConnection::connect(database)
-            .await
-            .expect("the database opens");
+    current_thread().block_on(async {
+        let mut connection = connect(database).await;
         sqlx::query_scalar("SELECT id FROM orders ORDER BY id")
             .fetch_all(&mut connection)
             .await

@@ -30,8 +30,8 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
     let mut rest = timeline;
     for event in [
         "SIGTERM",
-        "http: stopped",
-        "grpc: stopped",
+        "server `http` drained",
+        "server `grpc` drained",
         "database: closed",
     ] {
         rest = rest
@@ -51,6 +51,13 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
         "nothing was in flight: {report}"
     );
     assert!(!report.contains("with an error"), "{report}");
+    let (report, drains) = report.split_once("drains").expect("the drains");
+    for server in ["http", "grpc"] {
+        assert!(
+            drains.contains(&format!("server `{server}` drained in ")),
+            "{drains}"
+        );
+    }
     let orders = report.split_once("orders").expect("a line about orders").1;
     assert!(number(orders, "answered") > 0, "{report}");
     assert_eq!(number(orders, "answered"), number(orders, "of"), "{report}");

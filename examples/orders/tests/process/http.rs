@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand: one request per connection, and all that can be seen on the wire.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -11,6 +11,11 @@ use crate::service::{PATIENCE, Service};
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
+}
+
+/// The part of a request that a client has sent so far.
+pub(crate) struct Half {
+    stream: TcpStream,
 }
 
 /// A request that was sent and not answered yet.
@@ -43,14 +48,79 @@ pub(crate) fn send(
     Ok(InFlight { stream })
 }
 
+/// A connection that its client does not want to close.
+pub(crate) struct KeptAlive {
+    stream: BufReader<TcpStream>,
+    host: SocketAddr,
+}
+
+impl KeptAlive {
+    #[track_caller]
+    pub(crate) fn connect(service: &Service) -> Self {
+        let stream = TcpStream::connect_timeout(&service.http, PATIENCE).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+            host: service.http,
+        }
+    }
+
+    /// Returns the head of the answer.
+    #[track_caller]
+    pub(crate) fn get(&mut self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.stream.read_line(&mut head).unwrap(), 0, "{head:?}");
+        }
+        let length = head.split_once("content-length: ").expect("a length").1;
+        let length = length.lines().next().unwrap().parse().expect("a number");
+        self.stream
+            .read_exact(&mut vec![0; length])
+            .expect("the body");
+        head
+    }
+}
+
+/// Sends all of a request but its last line, and returns when the service has read that.
+#[track_caller]
+pub(crate) fn half(service: &Service, path: &str) -> Half {
+    let mut stream = TcpStream::connect_timeout(&service.http, PATIENCE).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+        service.http
+    )
+    .unwrap();
+    is_accepted(service);
+    Half { stream }
+}
+
+impl Half {
+    pub(crate) fn finish(mut self) -> io::Result<Answer> {
+        self.stream.write_all(b"\r\n")?;
+        InFlight {
+            stream: self.stream,
+        }
+        .answer()
+    }
+}
+
 /// Sends a request whose answer takes its time, and returns when its handler is at work.
 #[track_caller]
 pub(crate) fn in_flight(service: &Service, path: &str) -> InFlight {
     let request = send(service.http, "GET", path, "").expect("the service listens");
-    // Connections are accepted in order; what the handler needs from there on is a moment.
+    is_accepted(service);
+    request
+}
+
+/// Connections are accepted in order; what the handler needs from there on is a moment.
+#[track_caller]
+fn is_accepted(service: &Service) {
     assert_eq!(get(service.http, "/livez").unwrap().status, 200);
     thread::sleep(Duration::from_millis(100));
-    request
 }
 
 impl InFlight {

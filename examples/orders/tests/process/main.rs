@@ -9,9 +9,12 @@
 mod database;
 mod demo;
 mod failure;
+mod health;
 mod http;
+mod lame_duck;
 mod orders;
 mod postgres;
 mod service;
 mod start;
 mod stop;
+mod ws;

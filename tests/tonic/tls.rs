@@ -1,0 +1,152 @@
+//! Servers over TLS, as tonic speaks it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{advance, pause, resume};
+use tonic::service::Routes;
+use tonic::transport::{
+    Certificate, Channel, ClientTlsConfig, Identity as TlsIdentity, ServerTlsConfig,
+};
+use tonic::{Request, Status};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::pki::Identity;
+use crate::support::{
+    Calls, NO_TIME, PLENTY, SHORT, Server, call, patient, read_to_end, soon, turns,
+};
+
+/// Both sides have to prove who they are.
+struct Pair {
+    server: Identity,
+    client: Identity,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self {
+            server: Identity::new("localhost"),
+            client: Identity::new("client"),
+        }
+    }
+
+    fn server(&self) -> ServerTlsConfig {
+        let identity = TlsIdentity::from_pem(self.server.certificate(), self.server.key());
+        ServerTlsConfig::new()
+            .identity(identity)
+            .client_ca_root(Certificate::from_pem(self.client.certificate()))
+    }
+
+    async fn connect(&self, server: &Server) -> HealthClient<Channel> {
+        let identity = TlsIdentity::from_pem(self.client.certificate(), self.client.key());
+        let tls = ClientTlsConfig::new()
+            .domain_name("localhost")
+            .ca_certificate(Certificate::from_pem(self.server.certificate()))
+            .identity(identity);
+        let endpoint = Channel::from_shared(format!("https://{}", server.address)).unwrap();
+        let endpoint = endpoint.tls_config(tls).unwrap();
+        HealthClient::new(soon(endpoint.connect()).await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn r28_the_address_and_the_certificates_of_the_peer_are_known_over_tls() {
+    let pair = Pair::new();
+    let seen = Arc::new(Mutex::new(None));
+    let calls = HealthServer::with_interceptor(Calls::default(), {
+        let seen = Arc::clone(&seen);
+        move |request: Request<()>| -> Result<Request<()>, Status> {
+            let certificates = request.peer_certs().map(|certificates| certificates.len());
+            *seen.lock().unwrap() = Some((request.remote_addr(), certificates));
+            Ok(request)
+        }
+    });
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server.tls_config(pair.server())?.add_service(calls))
+        });
+        patient(serve.unwrap())
+    })
+    .await;
+    let mut client = pair.connect(&server).await;
+
+    soon(client.check(call(""))).await.unwrap();
+
+    let (peer, certificates) = seen.lock().unwrap().take().unwrap();
+    assert!(peer.unwrap().ip().is_loopback());
+    assert_eq!(certificates, Some(1));
+    server.stop().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn r8_r11_half_a_handshake_is_no_loss_and_a_call_over_tls_is_cut_in_words() {
+    let pair = Pair::new();
+    let calls = Calls::default();
+    let routes = Routes::new(HealthServer::new(calls.clone()));
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server.tls_config(pair.server())?.add_routes(routes))
+        });
+        patient(serve.unwrap()).grace(SHORT).idle_grace(NO_TIME)
+    })
+    .await;
+    let mut client = pair.connect(&server).await;
+    let stuck = tokio::spawn(async move { client.check(call("hangs")).await });
+    calls.reach(1).await;
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"\x16\x03\x01\x02\0\x01").await.unwrap();
+    turns().await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.connections_at_stop(), 2);
+    assert_eq!(report.requests_cut(), 1);
+    assert_eq!(report.connections_cut(), 1);
+    assert_eq!(report.stuck(), 0);
+    let status = soon(stuck).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert_eq!(status.message(), "the server is shutting down");
+    assert!(read_to_end(half).await.is_empty());
+}
+
+#[tokio::test]
+async fn r18_half_a_handshake_is_cut() {
+    let pair = Pair::new();
+    let limit = PLENTY / 2;
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            let tls = pair.server().timeout(Duration::MAX);
+            Ok(server.tls_config(tls)?.add_routes(Routes::default()))
+        });
+        patient(serve.unwrap()).header_timeout(limit)
+    })
+    .await;
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"\x16\x03\x01\x02\0\x01").await.unwrap();
+    turns().await;
+
+    pause();
+    for _ in 0..8 {
+        advance(limit / 4).await;
+        turns().await;
+    }
+    resume();
+
+    assert!(read_to_end(half).await.is_empty());
+    server.stop().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_wrong_is_an_error_before_anything_runs() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let tls = ServerTlsConfig::new().identity(TlsIdentity::from_pem("no", "pem"));
+        Ok(server.tls_config(tls)?.add_routes(Routes::default()))
+    });
+
+    assert!(serve.is_err());
+}

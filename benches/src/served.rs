@@ -72,15 +72,22 @@ fn requested(
     running.end()
 }
 
-/// Answers per second of each server, round by round.
+/// What the servers did under load, round by round.
 #[derive(Debug)]
-pub struct TimedServers(BTreeMap<Server, Vec<f64>>);
+pub struct TimedServers(BTreeMap<Server, Vec<Round>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    answers_per_second: f64,
+    /// The server's own time for an answer. What the neighbours take of the machine is not in it.
+    nanoseconds: f64,
+}
 
 impl TimedServers {
     /// Loads a server and the same behind the gate in turn, so that a noisy neighbour disturbs them
     /// alike.
     pub fn time(rounds: usize) -> Result<Self, Box<dyn Error>> {
-        let mut rates: BTreeMap<Server, Vec<f64>> = BTreeMap::new();
+        let mut timed: BTreeMap<Server, Vec<Round>> = BTreeMap::new();
         for (stock, gated) in PAIRS {
             progress(&format!("loading {stock} and {gated}"));
             let program = env::current_exe()?;
@@ -91,35 +98,54 @@ impl TimedServers {
             let mut servers = [(stock, start(stock)?), (gated, start(gated)?)];
             for round in 0..=rounds {
                 for (server, running) in &servers {
-                    let rate = client::load(*server, running.address)?;
+                    let timed_round = Round::of(*server, running)?;
                     // The first round only warms up.
                     if round > 0 {
-                        rates.entry(*server).or_default().push(rate);
+                        timed.entry(*server).or_default().push(timed_round);
                     }
                 }
                 servers.reverse();
             }
         }
-        Ok(Self(rates))
+        Ok(Self(timed))
     }
 
     /// The median, in answers per second.
     pub fn rate(&self, server: Server) -> f64 {
-        median(self.0[&server].clone())
+        median(self.rates(server).collect())
     }
 
-    /// The median of the ratios of the rounds.
-    pub fn ratio(&self, stock: Server, gated: Server) -> f64 {
-        let pairs = self.0[&gated].iter().zip(&self.0[&stock]);
+    /// The median of the server's own time for an answer.
+    pub fn nanoseconds(&self, server: Server) -> f64 {
+        let rounds = self.0[&server].iter();
+        median(rounds.map(|round| round.nanoseconds).collect())
+    }
+
+    /// The median of the ratios of the rounds, of answers per second.
+    pub fn rate_ratio(&self, stock: Server, gated: Server) -> f64 {
+        let pairs = self.rates(gated).zip(self.rates(stock));
         median(pairs.map(|(rate, other)| rate / other).collect())
     }
 
-    /// The lowest and the highest of the ratios of the rounds.
-    pub fn spread(&self, stock: Server, gated: Server) -> (f64, f64) {
+    /// The median of the ratios of the rounds, of the server's own time.
+    pub fn time_ratio(&self, stock: Server, gated: Server) -> f64 {
         let pairs = self.0[&gated].iter().zip(&self.0[&stock]);
-        let ratios = pairs.map(|(rate, other)| rate / other);
-        ratios.fold((f64::MAX, 0.0), |(low, high), ratio| {
-            (low.min(ratio), high.max(ratio))
+        let ratios = pairs.map(|(round, other)| round.nanoseconds / other.nanoseconds);
+        median(ratios.collect())
+    }
+
+    fn rates(&self, server: Server) -> impl Iterator<Item = f64> {
+        self.0[&server].iter().map(|round| round.answers_per_second)
+    }
+}
+
+impl Round {
+    fn of(server: Server, running: &Running) -> Result<Self, Box<dyn Error>> {
+        let before = running.on_cpu()?;
+        let load = client::load(server, running.address)?;
+        Ok(Self {
+            answers_per_second: load.answers / load.seconds,
+            nanoseconds: (running.on_cpu()? - before) / load.answers,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The servers that are measured: the stock ones, and the same behind the gate.
 
 use std::error::Error;
+use std::fs;
 use std::future::pending;
 use std::io;
 use std::io::BufRead;
@@ -116,6 +117,14 @@ impl Running {
         BufReader::new(stdout).read_line(&mut address)?;
         let address = address.trim().parse()?;
         Ok(Self { process, address })
+    }
+
+    /// The time it has had on a processor so far, in nanoseconds. It has one thread that works.
+    pub fn on_cpu(&self) -> Result<f64, Box<dyn Error>> {
+        let path = format!("/proc/{}/schedstat", self.process.id());
+        let times = fs::read_to_string(path)?;
+        let time = times.split_ascii_whitespace().next();
+        Ok(time.ok_or("the kernel keeps no times")?.parse()?)
     }
 
     /// Lets it end; returns what it wrote to the standard error.

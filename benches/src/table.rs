@@ -166,16 +166,18 @@ impl fmt::Display for TimedServers {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "### Throughput\n\n| | answers per second | × stock | lowest | highest |\n|---|---|---|---|---|"
+            "### Under load\n\n| | answers per second | × stock | processor ns per answer | × stock |\n\
+             |---|---|---|---|---|"
         )?;
         for (stock, gated) in PAIRS {
             for server in [stock, gated] {
-                let (lowest, highest) = self.spread(stock, server);
                 writeln!(
                     out,
-                    "| {server} | {:.0} | {:.3} | {lowest:.2} | {highest:.2} |",
+                    "| {server} | {:.0} | {:.3} | {:.0} | {:.3} |",
                     self.rate(server),
-                    self.ratio(stock, server),
+                    self.rate_ratio(stock, server),
+                    self.nanoseconds(server),
+                    self.time_ratio(stock, server),
                 )?;
             }
         }

@@ -91,12 +91,41 @@ pub struct Serve<S> {
     name: Cow<'static, str>,
     listeners: Vec<TcpListener>,
     server: S,
+    options: Options,
+}
+
+struct Options {
     limits: Limits,
     lame_duck: LameDuck,
     plan: Plan,
     cuts: Cuts,
     on_report: Option<OnReport>,
     then: Option<DropGuard>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits {
+                max_connections: None,
+                first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
+                header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
+                nodelay: false,
+                catch_panics: false,
+            },
+            lame_duck: LameDuck::new(Duration::ZERO),
+            plan: Plan {
+                grace: Sidecar::DEFAULT_GRACE,
+                linger: DEFAULT_LINGER,
+                idle_grace: DEFAULT_IDLE_GRACE,
+                flush: FLUSH,
+                kill_grace: DEFAULT_KILL_GRACE,
+            },
+            cuts: Cuts::AreErrors,
+            on_report: None,
+            then: None,
+        }
+    }
 }
 
 /// What can be served: an app of axum, routes of tonic, a loop of one's own.
@@ -191,24 +220,7 @@ impl<S> Serve<S> {
             name: name.into(),
             listeners: vec![listener],
             server,
-            limits: Limits {
-                max_connections: None,
-                first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
-                header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
-                nodelay: false,
-                catch_panics: false,
-            },
-            lame_duck: LameDuck::new(Duration::ZERO),
-            plan: Plan {
-                grace: Sidecar::DEFAULT_GRACE,
-                linger: DEFAULT_LINGER,
-                idle_grace: DEFAULT_IDLE_GRACE,
-                flush: FLUSH,
-                kill_grace: DEFAULT_KILL_GRACE,
-            },
-            cuts: Cuts::AreErrors,
-            on_report: None,
-            then: None,
+            options: Options::default(),
         }
     }
 
@@ -227,7 +239,7 @@ impl<S> Serve<S> {
     /// what happens in it, and how to skip it. A server that is run when its token has fired
     /// already is none.
     pub fn lame_duck(mut self, lame_duck: impl Into<LameDuck>) -> Self {
-        self.lame_duck = lame_duck.into();
+        self.options.lame_duck = lame_duck.into();
         self
     }
 
@@ -237,7 +249,7 @@ impl<S> Serve<S> {
     /// with [`Duration::MAX`] nothing with a request in flight is ever cut. The default is
     /// [10 seconds](Sidecar::DEFAULT_GRACE).
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.plan.grace = grace;
+        self.options.plan.grace = grace;
         self
     }
 
@@ -247,7 +259,7 @@ impl<S> Serve<S> {
     /// stop, on a new connection or on an old one, is answered if it arrives within the linger. The
     /// default is [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger.
     pub fn linger(mut self, linger: Duration) -> Self {
-        self.plan.linger = linger;
+        self.options.plan.linger = linger;
         self
     }
 
@@ -257,7 +269,7 @@ impl<S> Serve<S> {
     /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. No more than half of what
     /// the grace leaves after the linger is used. The default is [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
-        self.plan.idle_grace = idle_grace;
+        self.options.plan.idle_grace = idle_grace;
         self
     }
 
@@ -266,7 +278,7 @@ impl<S> Serve<S> {
     /// This comes after the grace. Only what blocks its thread needs any time here. The default is
     /// [1 second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.plan.kill_grace = kill_grace;
+        self.options.plan.kill_grace = kill_grace;
         self
     }
 
@@ -275,7 +287,7 @@ impl<S> Serve<S> {
     /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
     /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run).
     pub fn max_connections(mut self, limit: usize) -> Self {
-        self.limits.max_connections = Some(limit);
+        self.options.limits.max_connections = Some(limit);
         self
     }
 
@@ -285,7 +297,7 @@ impl<S> Serve<S> {
     /// [`Duration::MAX`] none is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT). Zero is an
     /// error of [`run`](Self::run).
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.first_byte_timeout = limited(timeout);
+        self.options.limits.first_byte_timeout = limited(timeout);
         self
     }
 
@@ -296,7 +308,7 @@ impl<S> Serve<S> {
     /// this and a quarter of the first byte's timeout at most; with [`Duration::MAX`] none is. The default
     /// is [30 seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.header_timeout = limited(timeout);
+        self.options.limits.header_timeout = limited(timeout);
         self
     }
 
@@ -304,7 +316,7 @@ impl<S> Serve<S> {
     ///
     /// As with the servers themselves it is off for axum and on for tonic by default.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.limits.nodelay = nodelay;
+        self.options.limits.nodelay = nodelay;
         self
     }
 
@@ -316,7 +328,7 @@ impl<S> Serve<S> {
     /// has begun ends as broken either way. [`DrainReport::panicked`] counts all of them, with this and
     /// without. In a program that is built with `panic = "abort"` there is nothing to catch.
     pub fn catch_panics(mut self) -> Self {
-        self.limits.catch_panics = true;
+        self.options.limits.catch_panics = true;
         self
     }
 
@@ -325,7 +337,7 @@ impl<S> Serve<S> {
     /// What is [stuck](DrainReport::stuck), or [took](DrainReport::took) too long, is an error all the
     /// same: nobody can say that it is over.
     pub fn lenient(mut self) -> Self {
-        self.cuts = Cuts::AreLogged;
+        self.options.cuts = Cuts::AreLogged;
         self
     }
 
@@ -354,7 +366,7 @@ impl<S> Serve<S> {
     /// # }
     /// ```
     pub fn on_report(mut self, f: impl FnOnce(&DrainReport) + Send + 'static) -> Self {
-        self.on_report = Some(Box::new(f));
+        self.options.on_report = Some(Box::new(f));
         self
     }
 
@@ -386,7 +398,7 @@ impl<S> Serve<S> {
     /// # }
     /// ```
     pub fn then_cancel(mut self, token: &CancellationToken) -> Self {
-        self.then = Some(token.clone().drop_guard());
+        self.options.then = Some(token.clone().drop_guard());
         self
     }
 
@@ -396,23 +408,13 @@ impl<S> Serve<S> {
             name,
             listeners,
             server,
-            limits,
-            lame_duck,
-            plan,
-            cuts,
-            on_report,
-            then,
+            options,
         } = self;
         Serve {
             name,
             listeners,
             server: f(server),
-            limits,
-            lame_duck,
-            plan,
-            cuts,
-            on_report,
-            then,
+            options,
         }
     }
 }
@@ -460,7 +462,7 @@ impl<S: Server> Serve<S> {
     {
         // Asked now, and not when the future is polled: by then the service may have been called ready.
         if token.is_cancelled() {
-            self.lame_duck = LameDuck::new(Duration::ZERO);
+            self.options.lame_duck = LameDuck::new(Duration::ZERO);
         }
         let token = token.clone();
         async move { Ok(self.supervised(&token).await?) }
@@ -471,24 +473,20 @@ impl<S: Server> Serve<S> {
             name,
             listeners,
             server,
-            limits,
-            lame_duck,
-            plan,
-            cuts,
-            on_report,
-            then,
+            options,
         } = self;
         // Whatever happens, a panic included, it fires when all else is over.
-        let _then = then;
-        if let Err(error) = limits.check() {
+        let _then = options.then;
+        let plan = options.plan;
+        if let Err(error) = options.limits.check() {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }
-        let gate = Gate::new(limits);
+        let gate = Gate::new(options.limits);
         let stop = CancellationToken::new();
         let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());
-        let serving = gate::serving(&name, &gate, token, &lame_duck);
+        let serving = gate::serving(&name, &gate, token, &options.lame_duck);
         let outcome = gate::supervise(Arc::clone(&gate), &plan, serving, stop, server).await;
-        conclude(name, &plan, cuts, on_report, outcome)
+        conclude(name, &plan, options.cuts, options.on_report, outcome)
     }
 }
 
@@ -497,9 +495,9 @@ impl<S> fmt::Debug for Serve<S> {
         f.debug_struct("Serve")
             .field("name", &self.name)
             .field("listeners", &self.listeners)
-            .field("limits", &self.limits)
-            .field("lame_duck", &self.lame_duck)
-            .field("plan", &self.plan)
+            .field("limits", &self.options.limits)
+            .field("lame_duck", &self.options.lame_duck)
+            .field("plan", &self.options.plan)
             .finish_non_exhaustive()
     }
 }

@@ -200,6 +200,6 @@ impl Timed {
 }
 
 /// Nobody reads the progress when the terminal is gone.
-fn progress(step: &str) {
+pub fn progress(step: &str) {
     writeln!(io::stderr(), "{step} …").ok();
 }

@@ -7,6 +7,10 @@ use crate::contender::Contender;
 use crate::contender::Work;
 use crate::figures::Counted;
 use crate::figures::Timed;
+use crate::served::CountedServers;
+use crate::served::PAIRS;
+use crate::served::TimedServers;
+use crate::server::Server;
 
 /// An upper bound for one figure.
 #[derive(Debug)]
@@ -123,6 +127,41 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
         ),
         Goal::new("peak per task, limit 64", 1.0, "B", counted.limited_peak),
     ]
+}
+
+/// The goals of the servers that are counted.
+pub fn counted_servers(counted: &CountedServers) -> Vec<Goal> {
+    let goal = |(stock, gated)| {
+        let figure = format!("{gated}, instructions per request");
+        let goal = Goal::new(figure, 1.06, unit(stock), counted.ratio(stock, gated));
+        match gated {
+            Server::GatedAxum => goal.but_reached(1.11),
+            _ => goal,
+        }
+    };
+    PAIRS.map(goal).into()
+}
+
+/// The goals of the servers that are timed. A throughput is turned round, so that less is better.
+pub fn timed_servers(timed: &TimedServers) -> Vec<Goal> {
+    let goals = |(stock, gated)| {
+        let ratios = [
+            ("wall time", 1.0 / timed.rate_ratio(stock, gated)),
+            ("processor time", timed.time_ratio(stock, gated)),
+        ];
+        ratios.map(|(time, ratio)| {
+            let figure = format!("{gated}, {time} per request under load");
+            Goal::new(figure, 1.0 / 0.95, unit(stock), ratio)
+        })
+    };
+    PAIRS.into_iter().flat_map(goals).collect()
+}
+
+fn unit(stock: Server) -> &'static str {
+    match stock {
+        Server::Tonic | Server::GatedTonic => "× tonic",
+        Server::Axum | Server::GatedAxum => "× axum",
+    }
 }
 
 /// The goals that are timed.

@@ -14,6 +14,8 @@ use crate::contender;
 use crate::contender::Contender;
 use crate::contender::Work;
 use crate::ladder;
+use crate::server;
+use crate::server::Server;
 
 /// What a process does instead of measuring, when it is the one that is measured.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,8 @@ pub enum Job {
     },
     /// Spawns a future of each size of the ladder, that many times.
     Ladder { contender: Contender, rounds: usize },
+    /// Serves until the standard input ends.
+    Serve { server: Server },
 }
 
 impl Job {
@@ -62,6 +66,7 @@ impl Job {
                     rounds.to_string(),
                 ]
             }
+            Self::Serve { server } => vec!["serve".to_owned(), server.to_string()],
         }
     }
 
@@ -77,6 +82,9 @@ impl Job {
             ["ladder", contender, rounds] => Self::Ladder {
                 contender: contender.parse()?,
                 rounds: rounds.parse()?,
+            },
+            ["serve", server] => Self::Serve {
+                server: server.parse()?,
             },
             _ => return Ok(None),
         };
@@ -100,6 +108,7 @@ impl Job {
             Self::Ladder { contender, rounds } => {
                 runtime.block_on(ladder::climb(contender, rounds));
             }
+            Self::Serve { server } => return server::serve(server),
         }
         writeln!(io::stdout(), "{}", most_resident()?)?;
         Ok(())

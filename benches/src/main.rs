@@ -1,15 +1,18 @@
 //! Measures `taskgroup` against Tokio itself and against its neighbours, and prints the tables.
 //!
-//! `--quick` counts only what is the same in every run, and fails if a goal that was
-//! reached is lost.
+//! `servers` measures what the gate adds to a request of axum and of tonic. `--quick` counts only what
+//! is the same in every run, of tasks and of servers, and fails if a goal that was reached is lost.
 
 mod words;
 
+mod client;
 mod contender;
 mod figures;
 mod goals;
 mod job;
 mod ladder;
+mod served;
+mod server;
 mod table;
 mod valgrind;
 mod wall;
@@ -26,6 +29,8 @@ use crate::figures::EVERYBODY;
 use crate::figures::Timed;
 use crate::goals::Goal;
 use crate::job::Job;
+use crate::served::CountedServers;
+use crate::served::TimedServers;
 use crate::table::Goals;
 use crate::valgrind::Valgrind;
 
@@ -46,8 +51,9 @@ fn main() -> ExitCode {
 fn measure(args: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     match args {
         [] => all(),
+        ["servers"] => servers(),
         ["--quick"] => quick(),
-        _ => Err("the only option is --quick".into()),
+        _ => Err("it takes `servers`, or `--quick`, or nothing".into()),
     }
 }
 
@@ -60,6 +66,15 @@ fn all() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn servers() -> Result<ExitCode, Box<dyn Error>> {
+    let timed = TimedServers::time(15)?;
+    let counted = CountedServers::count(&mut Valgrind::find()?)?;
+    let mut goals = goals::counted_servers(&counted);
+    goals.extend(goals::timed_servers(&timed));
+    write!(io::stdout(), "{}{counted}{timed}", Goals(&goals))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn quick() -> Result<ExitCode, Box<dyn Error>> {
     let contenders = [
         Contender::Floor,
@@ -67,9 +82,12 @@ fn quick() -> Result<ExitCode, Box<dyn Error>> {
         Contender::JoinSetToken,
         Contender::Group,
     ];
-    let counted = Counted::count(&mut Valgrind::find()?, &contenders, 100_000)?;
-    let goals = goals::counted(&counted);
-    write!(io::stdout(), "{}{counted}", Goals(&goals))?;
+    let mut valgrind = Valgrind::find()?;
+    let servers = CountedServers::count(&mut valgrind)?;
+    let counted = Counted::count(&mut valgrind, &contenders, 100_000)?;
+    let mut goals = goals::counted(&counted);
+    goals.extend(goals::counted_servers(&servers));
+    write!(io::stdout(), "{}{counted}{servers}", Goals(&goals))?;
     let lost: Vec<&Goal> = goals.iter().filter(|goal| goal.is_lost()).collect();
     for goal in &lost {
         writeln!(io::stderr(), "lost: {goal}")?;

@@ -10,6 +10,9 @@ use crate::figures::Timed;
 use crate::figures::WORKS;
 use crate::figures::YARDSTICKS;
 use crate::goals::Goal;
+use crate::served::CountedServers;
+use crate::served::PAIRS;
+use crate::served::TimedServers;
 
 /// The goals, row by row.
 pub struct Goals<'a>(pub &'a [Goal]);
@@ -126,6 +129,55 @@ impl fmt::Display for Timed {
                     rounds.nanoseconds(contender),
                     rounds.ratio(contender, Contender::Floor),
                     resident[&contender],
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for CountedServers {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Per request, counted\n\n| | instructions | × stock | outside malloc | locked | \
+             allocations | bytes |\n|---|---|---|---|---|---|---|"
+        )?;
+        for (stock, gated) in PAIRS {
+            for server in [stock, gated] {
+                let (executed, allocated) = (self.executed[&server], self.allocated[&server]);
+                writeln!(
+                    out,
+                    "| {server} | {:.0} | {:.3} | {:.0} | {:.1} | {:.2} | {:.0} |",
+                    executed.instructions,
+                    self.ratio(stock, server),
+                    executed.outside_malloc,
+                    executed.locked,
+                    allocated.blocks,
+                    allocated.bytes,
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for TimedServers {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Under load\n\n| | answers per second | × stock | processor ns per answer | × stock |\n\
+             |---|---|---|---|---|"
+        )?;
+        for (stock, gated) in PAIRS {
+            for server in [stock, gated] {
+                writeln!(
+                    out,
+                    "| {server} | {:.0} | {:.3} | {:.0} | {:.3} |",
+                    self.rate(server),
+                    self.rate_ratio(stock, server),
+                    self.nanoseconds(server),
+                    self.time_ratio(stock, server),
                 )?;
             }
         }

@@ -95,6 +95,15 @@ impl Valgrind {
 
     /// Runs the job under callgrind.
     pub fn executed(&mut self, job: Job) -> Result<Executed, Box<dyn Error>> {
+        self.executed_by(job, output)
+    }
+
+    /// Has `run` run the job under callgrind.
+    pub fn executed_by(
+        &mut self,
+        job: Job,
+        run: impl FnOnce(&mut Command) -> Result<String, Box<dyn Error>>,
+    ) -> Result<Executed, Box<dyn Error>> {
         let mut callgrind = Command::new("valgrind");
         callgrind
             .args([
@@ -106,7 +115,7 @@ impl Valgrind {
             .arg(format!("--callgrind-out-file={}", self.profile.display()))
             .arg(&self.program)
             .args(job.to_args());
-        output(&mut callgrind)?;
+        run(&mut callgrind)?;
         let profile = fs::read_to_string(&self.profile);
         fs::remove_file(&self.profile)?;
         self.sum(&profile?)
@@ -114,10 +123,19 @@ impl Valgrind {
 
     /// Runs the job under DHAT.
     pub fn allocated(&self, job: Job) -> Result<Allocated, Box<dyn Error>> {
+        self.allocated_by(job, output)
+    }
+
+    /// Has `run` run the job under DHAT; it returns what was printed.
+    pub fn allocated_by(
+        &self,
+        job: Job,
+        run: impl FnOnce(&mut Command) -> Result<String, Box<dyn Error>>,
+    ) -> Result<Allocated, Box<dyn Error>> {
         let mut dhat = Command::new("valgrind");
         dhat.args(["--tool=dhat", "--dhat-out-file=/dev/null"]);
         dhat.arg(&self.program).args(job.to_args());
-        let summary = output(&mut dhat)?;
+        let summary = run(&mut dhat)?;
         let (bytes, blocks) = bytes_in_blocks(&summary, "Total:")?;
         let (peak, _) = bytes_in_blocks(&summary, "At t-gmax:")?;
         Ok(Allocated {
@@ -231,11 +249,15 @@ fn bytes_in_blocks(summary: &str, title: &str) -> Result<(f64, f64), Box<dyn Err
 }
 
 /// Runs a command to its end and returns what it printed.
-fn output(command: &mut Command) -> Result<String, Box<dyn Error>> {
+pub fn output(command: &mut Command) -> Result<String, Box<dyn Error>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
-            format!("`{program}` is not installed, and nothing is counted without it")
+            let package = match program.as_str() {
+                "objdump" => "binutils",
+                name => name,
+            };
+            format!("`{program}` is not installed; on Debian it is in the package `{package}`")
         }
         _ => format!("`{program}` did not start: {error}"),
     })?;

@@ -66,7 +66,7 @@ fn steps(count: usize) -> Vec<usize> {
     (1..count.max(2)).filter(visits_all).collect()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
+use axum::response::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -64,10 +65,10 @@ where
     }
 
     fn call(&mut self, incoming: Incoming<'a>) -> Self::Future {
-        let front = Front {
+        let front = Front(Arc::new(Shared {
             conn: Arc::clone(incoming.io().conn()),
             extensions: Arc::clone(&self.extensions),
-        };
+        }));
         Making {
             service: self.app.call(incoming),
             front,
@@ -96,9 +97,12 @@ where
     }
 }
 
-/// What a connection of axum is to the gate.
+/// What a connection of axum is to the gate. It is cloned for each request.
 #[derive(Clone, Debug)]
-pub(super) struct Front {
+pub(super) struct Front(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     conn: Arc<Conn>,
     /// What each request begins with.
     extensions: Arc<Extensions>,
@@ -107,20 +111,26 @@ pub(super) struct Front {
 impl gate::Front<Body> for Front {
     type Body = Body;
 
+    #[inline]
     fn conn(&self, _extensions: &Extensions) -> Option<Arc<Conn>> {
-        Some(Arc::clone(&self.conn))
+        Some(Arc::clone(&self.0.conn))
     }
 
+    #[inline]
     fn add_stop(&self, stop: &Stop, extensions: &mut Extensions) {
         if extensions.is_empty() {
-            extensions.clone_from(&self.extensions);
+            *extensions = Extensions::clone(&self.0.extensions);
         } else {
             extensions.insert(stop.clone());
         }
     }
 
-    fn body(body: GatedBody<Body>) -> Body {
-        Body::new(body)
+    /// A response is large. Its body is changed in its place.
+    #[inline]
+    fn gated(mut response: Response, gate: impl FnOnce(Body) -> GatedBody<Body>) -> Response {
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = Body::new(gate(body));
+        response
     }
 
     fn farewell(text: &'static str) -> Body {

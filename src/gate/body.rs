@@ -7,7 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::farewell::{Asked, Farewell};
-use super::request::Request;
+use super::request::{Panicked, Request};
 use crate::BoxError;
 
 pin_project! {
@@ -21,7 +21,7 @@ pin_project! {
         // was cut.
         #[pin]
         body: Option<B>,
-        // Nothing once the end has been told.
+        // Nothing once the end has been told, and for a body that nobody follows.
         request: Option<Request>,
         takes_trailers: bool,
     }
@@ -41,15 +41,22 @@ impl<B: Body> GatedBody<B> {
     /// For a response that was made in time. A body that nobody asks for anything, such as that of
     /// an answer to `HEAD`, is answered.
     #[inline]
-    pub(super) fn new(body: B, mut request: Request, asked: Asked, cx: &Context<'_>) -> Self {
-        request.set_answered(true);
-        if body.size_hint().exact().is_none() {
-            // It may always be ready and never be asked, so it would never be seen waiting.
-            request.watch(cx);
+    pub(super) fn new(
+        body: B,
+        mut request: Option<Request>,
+        asked: Asked,
+        cx: &Context<'_>,
+    ) -> Self {
+        if let Some(request) = &mut request {
+            request.set_answered(true);
+            if body.size_hint().exact().is_none() {
+                // It may always be ready and never be asked, so it would never be seen waiting.
+                request.watch(cx);
+            }
         }
         Self {
             body: Some(body),
-            request: Some(request),
+            request,
             takes_trailers: asked.takes_trailers(),
         }
     }
@@ -59,9 +66,9 @@ impl<B: Body> GatedBody<B> {
         self: Pin<&mut Self>,
         why: Farewell,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let mut this = self.project();
+        let this = self.project();
         if let Some(request) = this.request.as_mut() {
-            let _ = request.run("body", || this.body.set(None));
+            request.drop_in(this.body);
         }
         if *this.takes_trailers {
             *this.request = None;
@@ -85,28 +92,42 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.as_mut().project();
-        let Some(request) = this.request.as_mut() else {
-            return Poll::Ready(None);
-        };
         let Some(mut body) = this.body.as_mut().as_pin_mut() else {
-            return self.break_off(Farewell::ShuttingDown);
+            return match this.request {
+                Some(_) => self.break_off(Farewell::ShuttingDown),
+                None => Poll::Ready(None),
+            };
+        };
+        let Some(request) = this.request.as_mut() else {
+            return body.poll_frame(cx).map_err(Into::into);
         };
         if request.is_cut() {
             return self.break_off(Farewell::ShuttingDown);
         }
         request.set_answered(false);
-        match request.run("body", || body.as_mut().poll_frame(cx)) {
-            Ok(Poll::Ready(frame)) => {
-                request.set_answered(match &frame {
-                    None => true,
-                    Some(Ok(_)) => body.is_end_stream(),
-                    Some(Err(_)) => false,
-                });
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        let frame = if request.catches_panics() {
+            match request.catch("body", || body.as_mut().poll_frame(cx)) {
+                Ok(frame) => frame,
+                Err(Panicked) => return self.break_off(Farewell::Panicked),
             }
-            Ok(Poll::Pending) if !request.watch(cx) => Poll::Pending,
-            Ok(Poll::Pending) => self.break_off(Farewell::ShuttingDown),
-            Err(_) => self.break_off(Farewell::Panicked),
+        } else {
+            request.set_running(true);
+            let frame = body.as_mut().poll_frame(cx);
+            request.set_running(false);
+            frame
+        };
+        match frame {
+            Poll::Ready(None) => {
+                request.set_answered(true);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                request.set_answered(body.is_end_stream());
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Pending if !request.watch(cx) => Poll::Pending,
+            Poll::Pending => self.break_off(Farewell::ShuttingDown),
         }
     }
 

@@ -263,8 +263,18 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// Most requests come whole, and most others on connections that are exempt.
+    #[inline]
     fn heard(&mut self, bytes: &[u8], conn: &Conn) {
-        if bytes.is_empty() || matches!(self.stage, Stage::Exempt) {
+        match self.stage {
+            Stage::Exempt => {}
+            Stage::Quiet if self.is_end_of_head(bytes) => {}
+            _ => self.heard_a_part(bytes, conn),
+        }
+    }
+
+    fn heard_a_part(&mut self, bytes: &[u8], conn: &Conn) {
+        if bytes.is_empty() {
             return;
         }
         if matches!(self.stage, Stage::Silent) && bytes[0] == Records::HANDSHAKE {
@@ -290,12 +300,21 @@ impl Patience {
         }
     }
 
+    #[inline]
     fn is_end_of_head(&self, bytes: &[u8]) -> bool {
         self.preface.is_none() && bytes.ends_with(b"\r\n\r\n")
     }
 
     /// The stream has nothing to read.
+    #[inline]
     fn wait(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.stage {
+            Stage::Quiet | Stage::Exempt => Poll::Pending,
+            _ => self.wait_for_more(conn, cx),
+        }
+    }
+
+    fn wait_for_more(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let limits = conn.gate().limits();
         let limit = match self.stage {
             Stage::Silent => limits.first_byte_timeout,

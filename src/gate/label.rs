@@ -15,6 +15,7 @@ pub(crate) struct Label {
 impl Label {
     const SIZE: usize = 63;
 
+    #[inline]
     pub(crate) fn new(method: &str, path: &str) -> Self {
         let mut label = Self {
             length: 0,
@@ -26,6 +27,7 @@ impl Label {
         label
     }
 
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "it is bounded by `SIZE`")]
     fn push(&mut self, text: &str) {
         let room = &mut self.bytes[usize::from(self.length)..];

@@ -1,9 +1,10 @@
 //! [`Request`]: a request in flight.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
-use super::conn::{Conn, Gate};
+use super::conn::Conn;
 use super::label::Label;
 use super::switch::Seat;
 use crate::log;
@@ -16,6 +17,7 @@ pub(crate) struct Request {
     label: Label,
     seat: Seat,
     answered: bool,
+    running: bool,
 }
 
 /// A panic that was caught. It has been counted and logged.
@@ -31,6 +33,7 @@ impl Request {
             label: Label::new(method, path),
             seat: Seat::default(),
             answered: false,
+            running: false,
         }
     }
 
@@ -55,25 +58,36 @@ impl Request {
         self.answered = answered;
     }
 
-    /// Runs the `what` of this request, code of the user. Its panic is counted, and it is caught if
-    /// that is wanted.
     #[inline]
-    pub(super) fn run<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
-        let gate = self.conn.gate();
-        if gate.limits().catch_panics {
-            return self.catch(what, f);
-        }
-        let counting = Counting(Some(gate));
-        let output = f();
-        counting.end();
-        Ok(output)
+    pub(super) fn catches_panics(&self) -> bool {
+        self.conn.gate().limits().catch_panics
     }
 
-    fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
+    /// Is to be called before and after what runs code of the user: a request that is dropped in
+    /// between has panicked.
+    #[inline]
+    pub(super) fn set_running(&mut self, running: bool) {
+        self.running = running;
+    }
+
+    /// Runs the `what` of this request, and counts, logs and catches its panic.
+    #[cold]
+    pub(super) fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
         Panic::catch(f).map_err(|panic| self.panicked(what, &panic))
     }
 
-    #[cold]
+    /// Drops what is left of a handler or a body.
+    #[inline]
+    pub(super) fn drop_in<T>(&mut self, mut what: Pin<&mut Option<T>>) {
+        if self.catches_panics() {
+            let _ = self.catch("destructor", || what.set(None));
+        } else {
+            self.set_running(true);
+            what.set(None);
+            self.set_running(false);
+        }
+    }
+
     fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
         self.conn.gate().add_panic();
         log::guarded(|| {
@@ -86,26 +100,10 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        if self.running {
+            self.conn.gate().add_panic();
+        }
         self.conn.work.leave(&mut self.seat);
         self.conn.end_request(self.answered);
-    }
-}
-
-/// Counts a panic that goes through. It costs nothing while there is none.
-struct Counting<'a>(Option<&'a Gate>);
-
-impl Counting<'_> {
-    #[inline]
-    fn end(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Counting<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(gate) = self.0 {
-            gate.add_panic();
-        }
     }
 }

@@ -18,6 +18,7 @@ use super::body::GatedBody;
 use super::conn::Conn;
 use super::farewell::{Asked, Farewell};
 use super::request;
+use super::request::Panicked;
 use crate::stop::Stop;
 
 /// What a server puts between the gate and its service.
@@ -33,7 +34,7 @@ pub trait Front<B> {
         extensions.insert(stop.clone());
     }
 
-    fn body(body: GatedBody<B>) -> Self::Body;
+    fn gated(response: Response<B>, gate: impl FnOnce(B) -> GatedBody<B>) -> Response<Self::Body>;
 
     /// Makes the body of a response without a handler: `text`, if the server has a way to say it.
     fn farewell(text: &'static str) -> Self::Body;
@@ -70,8 +71,11 @@ impl<B> Front<B> for OneConn {
         Some(Arc::clone(&self.0))
     }
 
-    fn body(body: GatedBody<B>) -> GatedBody<B> {
-        body
+    fn gated(
+        response: Response<B>,
+        gate: impl FnOnce(B) -> GatedBody<B>,
+    ) -> Response<GatedBody<B>> {
+        response.map(gate)
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {
@@ -114,25 +118,26 @@ where
             return Answer::without_handler(asked, Farewell::ShuttingDown);
         };
         let (method, path) = (request.method().as_str(), request.uri().path());
-        let in_flight = request::Request::begin(conn, method, path);
+        let mut in_flight = request::Request::begin(conn, method, path);
         let stop = in_flight.conn().gate().stop();
         self.front.add_stop(stop, request.extensions_mut());
-        match in_flight.run("handler", || self.service.call(request)) {
-            Ok(handler) => Answer {
-                handler: Some(handler),
-                request: Some(in_flight),
-                asked,
-                farewell: Farewell::ShuttingDown,
-                front: PhantomData,
-            },
-            Err(_) => Answer::without_handler(asked, Farewell::Panicked),
+        if in_flight.catches_panics() {
+            return match in_flight.catch("handler", || self.service.call(request)) {
+                Ok(handler) => Answer::of(handler, in_flight, asked),
+                Err(Panicked) => Answer::without_handler(asked, Farewell::Panicked),
+            };
         }
+        in_flight.set_running(true);
+        let handler = self.service.call(request);
+        in_flight.set_running(false);
+        Answer::of(handler, in_flight, asked)
     }
 }
 
 pin_project! {
     /// A handler that is raced with the cut.
     #[derive(Debug)]
+    #[project = Projected]
     pub struct Answer<F, W> {
         // Before the request, which says when it is dropped that nothing is left.
         #[pin]
@@ -147,6 +152,17 @@ pin_project! {
 }
 
 impl<F, W> Answer<F, W> {
+    #[inline]
+    fn of(handler: F, request: request::Request, asked: Asked) -> Self {
+        Self {
+            handler: Some(handler),
+            request: Some(request),
+            asked,
+            farewell: Farewell::ShuttingDown,
+            front: PhantomData,
+        }
+    }
+
     fn without_handler(asked: Asked, farewell: Farewell) -> Self {
         Self {
             handler: None,
@@ -169,58 +185,77 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(request) = this.request.as_mut() else {
+        let (Some(request), Some(handler)) =
+            (this.request.as_mut(), this.handler.as_mut().as_pin_mut())
+        else {
             return Poll::Ready(Ok(farewell::<W, B>(*this.farewell, *this.asked)));
         };
-        let mut polled = Ok(Poll::Pending);
-        if !request.is_cut() {
-            polled = request.run("handler", || {
-                let handler = this.handler.as_mut().as_pin_mut();
-                let answer = handler.map_or(Poll::Pending, |handler| handler.poll(cx));
-                if answer.is_ready() {
-                    // Gone before its request is, whatever it holds.
-                    this.handler.set(None);
-                }
-                answer
-            });
+        if request.is_cut() {
+            return Poll::Ready(Ok(this.give_up(Farewell::ShuttingDown)));
         }
-        match polled {
-            Ok(Poll::Ready(answer)) => {
-                let Some(request) = this.request.take() else {
-                    return Poll::Pending;
-                };
-                let response = answer?;
-                return Poll::Ready(Ok(gated::<W, B>(response, request, *this.asked, cx)));
+        let answer = if request.catches_panics() {
+            match request.catch("handler", || handler.poll(cx)) {
+                Ok(answer) => answer,
+                Err(Panicked) => return Poll::Ready(Ok(this.give_up(Farewell::Panicked))),
             }
-            Ok(Poll::Pending) if !request.watch(cx) => return Poll::Pending,
-            Ok(Poll::Pending) => {}
-            Err(_) => *this.farewell = Farewell::Panicked,
+        } else {
+            request.set_running(true);
+            let answer = handler.poll(cx);
+            request.set_running(false);
+            answer
+        };
+        match answer {
+            Poll::Ready(Ok(mut response)) => {
+                let (asked, request) = (*this.asked, this.hand_over(&mut response));
+                let gate = |body| GatedBody::new(body, request, asked, cx);
+                Poll::Ready(Ok(W::gated(response, gate)))
+            }
+            Poll::Ready(Err(error)) => {
+                this.end();
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending if request.watch(cx) => {
+                Poll::Ready(Ok(this.give_up(Farewell::ShuttingDown)))
+            }
+            Poll::Pending => Poll::Pending,
         }
-        let _ = request.run("handler", || this.handler.set(None));
-        let mut response = farewell::<W, B>(*this.farewell, *this.asked);
-        say_close(response.headers_mut(), request, *this.asked);
-        *this.request = None;
-        Poll::Ready(Ok(response))
     }
 }
 
-#[inline]
-fn gated<W, B>(
-    mut response: Response<B>,
-    request: request::Request,
-    asked: Asked,
-    cx: &Context<'_>,
-) -> Response<W::Body>
-where
-    W: Front<B>,
-    B: Body,
-{
-    if asked.is_upgraded_by(response.status()) {
-        request.conn().add_upgrade();
-    } else {
-        say_close(response.headers_mut(), &request, asked);
+impl<F, W> Projected<'_, F, W> {
+    /// The handler is gone before its request is, whatever it holds.
+    #[inline]
+    fn end(&mut self) -> Option<request::Request> {
+        if let Some(request) = self.request {
+            request.drop_in(self.handler.as_mut());
+        }
+        self.request.take()
     }
-    response.map(|body| W::body(GatedBody::new(body, request, asked, cx)))
+
+    #[inline]
+    fn hand_over<B>(&mut self, response: &mut Response<B>) -> Option<request::Request> {
+        let asked = *self.asked;
+        if let Some(request) = self.request {
+            if asked.is_upgraded_by(response.status()) {
+                request.conn().add_upgrade();
+            } else {
+                say_close(response.headers_mut(), request, asked);
+            }
+        }
+        self.end()
+    }
+
+    #[cold]
+    fn give_up<B>(mut self, why: Farewell) -> Response<W::Body>
+    where
+        W: Front<B>,
+    {
+        let mut response = farewell::<W, B>(why, *self.asked);
+        if let Some(request) = self.end() {
+            say_close(response.headers_mut(), &request, *self.asked);
+        }
+        response
+    }
 }
 
 /// The whole response where no handler has made one.

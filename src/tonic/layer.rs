@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
-use tonic::codegen::http::Extensions;
+use tonic::codegen::http::{Extensions, Response};
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 
@@ -18,7 +18,7 @@ use crate::gate::GatedBody;
 /// That address is all that tonic tells of where a call came from. It is unique: a socket has one
 /// peer at each address.
 #[derive(Clone, Debug, Default)]
-pub struct Conns(Arc<RwLock<HashMap<SocketAddr, Weak<Conn>>>>);
+pub(super) struct Conns(Arc<RwLock<HashMap<SocketAddr, Weak<Conn>>>>);
 
 impl Conns {
     pub(super) fn insert(&self, peer: SocketAddr, conn: &Arc<Conn>) {
@@ -43,15 +43,58 @@ impl Conns {
     }
 }
 
-impl<B> Front<B> for Conns {
+/// The connections as a service of tonic knows them.
+///
+/// The service that tonic is given is cloned for each connection, and that clone for each of its calls.
+/// So what a clone of a clone has found belongs to its connection. It is kept with the peer's address
+/// all the same, and is not taken for another's.
+#[derive(Debug)]
+pub struct Peers {
+    conns: Conns,
+    found: Option<Found>,
+}
+
+type Found = Arc<OnceLock<(SocketAddr, Weak<Conn>)>>;
+
+impl Clone for Peers {
+    fn clone(&self) -> Self {
+        Self {
+            conns: self.conns.clone(),
+            found: Some(self.found.clone().unwrap_or_default()),
+        }
+    }
+}
+
+impl Peers {
+    fn get(&self, peer: SocketAddr) -> Option<Arc<Conn>> {
+        let Some(found) = &self.found else {
+            return self.conns.get(peer);
+        };
+        match found.get() {
+            Some((of, conn)) if *of == peer => conn.upgrade(),
+            Some(_) => self.conns.get(peer),
+            None => {
+                let conn = self.conns.get(peer)?;
+                // Another call may have been quicker.
+                let _ = found.set((peer, Arc::downgrade(&conn)));
+                Some(conn)
+            }
+        }
+    }
+}
+
+impl<B> Front<B> for Peers {
     type Body = GatedBody<B>;
 
     fn conn(&self, extensions: &Extensions) -> Option<Arc<Conn>> {
         self.get(extensions.get::<TcpConnectInfo>()?.remote_addr()?)
     }
 
-    fn body(body: GatedBody<B>) -> GatedBody<B> {
-        body
+    fn gated(
+        response: Response<B>,
+        gate: impl FnOnce(B) -> GatedBody<B>,
+    ) -> Response<GatedBody<B>> {
+        response.map(gate)
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {
@@ -65,9 +108,13 @@ impl<B> Front<B> for Conns {
 pub struct GateLayer(pub(super) Conns);
 
 impl<S> Layer<S> for GateLayer {
-    type Service = Gated<S, Conns>;
+    type Service = Gated<S, Peers>;
 
     fn layer(&self, service: S) -> Self::Service {
-        Gated::new(service, self.0.clone())
+        let peers = Peers {
+            conns: self.0.clone(),
+            found: None,
+        };
+        Gated::new(service, peers)
     }
 }

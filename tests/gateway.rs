@@ -92,7 +92,7 @@ async fn r15_back_that_stops_with_the_front_still_answers_calls_within_its_linge
     let front = gateway.serve_calls(channel).await;
 
     front.stop().await;
-    refused(front.back_address).await;
+    closed(front.back_address).await;
     front.work.done.cancel();
 
     let end = front.end().await;
@@ -460,7 +460,7 @@ impl Front {
     /// Cancels the group, and waits until the front has closed its socket.
     async fn stop(&self) {
         self.group.cancel();
-        refused(self.address).await;
+        closed(self.address).await;
     }
 
     /// Lets time pass in steps, so that timers fire in their order. Then it stands still until the
@@ -526,10 +526,10 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Waits until nobody listens there any more.
-async fn refused(address: SocketAddr) {
+/// Waits until nobody listens there any more: then somebody else can.
+async fn closed(address: SocketAddr) {
     soon(async {
-        while TcpStream::connect(address).await.is_ok() {
+        while std::net::TcpListener::bind(address).is_err() {
             yield_now().await;
         }
     })

@@ -37,3 +37,28 @@ pub(super) fn last_call(listener: &TcpListener) -> bool {
 pub(super) fn last_call(_listener: &TcpListener) -> bool {
     false
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    use std::io;
+    use std::net::TcpStream;
+
+    #[tokio::test]
+    async fn r7_who_was_connected_is_accepted_and_nobody_else_is_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let before = TcpStream::connect(address).unwrap();
+
+        assert!(last_call(&listener));
+
+        let after = TcpStream::connect_timeout(&address, 20 * LENGTH);
+        assert_eq!(after.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, before.local_addr().unwrap());
+        drop(listener);
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::{advance, pause, resume};
 
 use crate::support::{
-    Alive, PLENTY, Server, endless, read_to_end, read_until, request, soon, tasks, tasks_reach,
-    turns,
+    Alive, PLENTY, Server, endless, is_closed, read_to_end, read_until, request, soon, tasks,
+    tasks_reach, turns,
 };
 
 fn hello() -> Router {
@@ -59,7 +59,7 @@ async fn r12_everything_is_served_and_the_second_half_sends_clients_away() {
     }
 
     pass(PLENTY).await;
-    assert!(TcpStream::connect(server.address).await.is_err());
+    soon(is_closed(server.address)).await;
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 0);

@@ -351,7 +351,8 @@ async fn r10_a_peer_that_never_pauses_is_given_up_before_it_is_cut() {
             yield_now().await;
         }
     });
-    server.begin_stop().await;
+    server.token.cancel();
+    turns().await;
     while logged.try_recv().is_ok() {}
     assert_eq!(next(&mut logged).await, "more");
 

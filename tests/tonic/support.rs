@@ -88,8 +88,8 @@ impl Server {
     /// The server runs in the same thread, so it does all that it can do at once while this yields.
     pub(crate) async fn begin_stop(&self) {
         self.token.cancel();
+        soon(is_closed(self.address)).await;
         turns().await;
-        assert!(TcpStream::connect(self.address).await.is_err());
         assert!(!self.task.is_finished());
     }
 
@@ -122,6 +122,15 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
             Ok(output) => output,
             Err(_) => panic!("it hangs: {place}"),
         }
+    }
+}
+
+/// Waits until nobody listens there any more: then somebody else can.
+///
+/// Who connects in the last moment before is not refused at once, so this does not ask that way.
+pub(crate) async fn is_closed(address: SocketAddr) {
+    while std::net::TcpListener::bind(address).is_err() {
+        yield_now().await;
     }
 }
 

@@ -31,6 +31,7 @@
 //! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
+//! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
 //! A whole service on one screen is in the README; one shutdown is drawn on a time line in
 //! `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
@@ -96,6 +97,8 @@ pub mod axum;
 pub mod tonic;
 #[cfg(feature = "signal")]
 mod signals;
+#[cfg(feature = "signal")]
+mod watchdog;
 mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
@@ -120,6 +123,8 @@ pub use crate::signal::Signal;
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::stop::{DeadlinePassed, Stop};
+#[cfg(feature = "signal")]
+pub use crate::watchdog::{ArmedWatchdog, Watchdog};
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -45,7 +45,9 @@
 //! # Panics and `panic = "abort"`
 //!
 //! A group catches the panics of its tasks. In a program that is built with `panic = "abort"` there is
-//! nothing to catch: the first panic ends the process, no task is told and no destructor runs.
+//! nothing to catch: the first panic ends the process, no task is told and no destructor runs. The
+//! process dies of SIGABRT then, which a shell shows as 134, whatever an [`ExitPolicy`] says. A program
+//! that must not be built so can ask `cfg!(panic = "abort")`.
 //!
 //! # Events
 //!

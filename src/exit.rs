@@ -38,7 +38,8 @@ use sealed::Row;
 /// # What comes after
 ///
 /// When `main` has returned, its runtime has already been shut down, and `#[tokio::main]` waits there
-/// for blocking closures that are still running, for ever if need be. See [`now`](Self::now).
+/// for blocking closures that are still running, for ever if need be. See [`now`](Self::now); a
+/// `Watchdog` (feature `signal`) sets a bound to it.
 ///
 /// # Examples
 ///

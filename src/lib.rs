@@ -31,6 +31,7 @@
 //! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
+//! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
 //! A whole service on one screen is in the README; one shutdown is drawn on a time line in
 //! `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
@@ -44,7 +45,9 @@
 //! # Panics and `panic = "abort"`
 //!
 //! A group catches the panics of its tasks. In a program that is built with `panic = "abort"` there is
-//! nothing to catch: the first panic ends the process, no task is told and no destructor runs.
+//! nothing to catch: the first panic ends the process, no task is told and no destructor runs. The
+//! process dies of SIGABRT then, which a shell shows as 134, whatever an [`ExitPolicy`] says. A program
+//! that must not be built so can ask `cfg!(panic = "abort")`.
 //!
 //! # Events
 //!
@@ -96,6 +99,8 @@ pub mod axum;
 pub mod tonic;
 #[cfg(feature = "signal")]
 mod signals;
+#[cfg(feature = "signal")]
+mod watchdog;
 mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
@@ -120,6 +125,8 @@ pub use crate::signal::Signal;
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::stop::{DeadlinePassed, Stop};
+#[cfg(feature = "signal")]
+pub use crate::watchdog::{ArmedWatchdog, Watchdog};
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -10,17 +10,21 @@ mod ends;
 #[cfg(unix)]
 mod exit;
 #[cfg(unix)]
+mod hangs;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod watchdog;
 
 #[cfg(unix)]
 fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
-        Err(_) => runner::run(&[exit::TESTS, signals::TESTS]),
+        Err(_) => runner::run(&[exit::TESTS, signals::TESTS, watchdog::TESTS]),
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::pending;
 use std::future::poll_fn;
 use std::io::Write;
 use std::pin::pin;
+use std::sync::mpsc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -19,13 +20,18 @@ use taskgroup::TaskGroup;
 use tokio::runtime::Runtime;
 
 use crate::ends;
+use crate::hangs;
 
 pub(crate) fn play(role: &str) -> Exit {
     // No child outlives its test: one that hangs dies of SIGABRT, which no test expects.
-    thread::spawn(|| {
+    let (sender, started) = mpsc::channel();
+    thread::spawn(move || {
+        sender.send(()).unwrap();
         thread::sleep(Duration::from_secs(30));
         std::process::abort();
     });
+    // Whoever limits or counts what the process has finds it as it will stay.
+    started.recv().unwrap();
     match role {
         "recv" => recv(),
         "recv_later" => recv_later(),
@@ -47,6 +53,7 @@ pub(crate) fn play(role: &str) -> Exit {
         "no_listener" => no_listener(),
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
+        role if role.starts_with("watched_") => hangs::play(role),
         role => runtime().block_on(ends::play(role)),
     }
 }
@@ -62,7 +69,7 @@ fn listen() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -70,7 +77,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-fn success() -> Exit {
+pub(crate) fn success() -> Exit {
     Exit::from(Ok::<(), BoxError>(()))
 }
 
@@ -82,7 +89,7 @@ fn log_to_stderr() {
 }
 
 /// A group that is cancelled by signals, and what cancels it.
-fn stopped_by_signals() -> TaskGroup {
+pub(crate) fn stopped_by_signals() -> TaskGroup {
     let group = TaskGroup::builder().name("orders").build().unwrap();
     group.cancel_on(Signals::terminate().unwrap());
     group

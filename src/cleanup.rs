@@ -34,8 +34,8 @@ use self::registry::Registry;
 ///
 /// It is for the passive resources of a service, the database, the cache, the log: they are closed
 /// **after** the active phase, when nobody uses them any more. Push a step when a resource is open,
-/// from [anywhere](Self::handle) while the service runs; [`run`](Self::run) them when the group has been
-/// waited for.
+/// from [anywhere](Self::handle) while the service runs; [`run`](Self::run) them when the group has
+/// been waited for.
 ///
 /// Whatever happens:
 ///
@@ -45,12 +45,17 @@ use self::registry::Registry;
 /// - Each is told the [`Outcome`] of the active phase.
 /// - A step that fails, panics or overruns keeps no other from running, unless it is
 ///   [`fatal`](Step::fatal).
-/// - A step that overruns is dropped, its destructors run, and the next one begins. A step that **blocks its
-///   thread** cannot be cut by anything: the run waits for it, and what is left of the budget is
-///   less by that.
+/// - A step that overruns is dropped, and the next one begins when its destructors have run.
 /// - The run takes its budget and the [guaranteed](Self::guaranteed) times of the steps that
 ///   [always](Step::always) run, at most. When the budget is spent, the others are skipped.
 /// - When it has returned, nothing of a step is alive.
+///
+/// # What it cannot do
+///
+/// - A step that **blocks its thread**, in a destructor too, cannot be cut by anything. The run waits
+///   for it, it counts as done when it comes back, with a warning, and the others have less time.
+/// - What a step has spawned, a task or a closure on a thread, is not ended with it.
+/// - Nothing runs when the process is killed.
 ///
 /// The idea is Go's `defer` and Python's `AsyncExitStack`; that the end of each one is bounded, and
 /// that an overrun is cut, is how an Erlang supervisor ends its children.
@@ -105,8 +110,8 @@ pub struct Cleanup {
 
 /// Pushes steps onto a [`Cleanup`] from anywhere; cheap to clone.
 ///
-/// It never keeps the cleanup alive or open. When the run has begun, or the cleanup is gone, a push is
-/// refused and gives the step back.
+/// It never keeps the cleanup alive or open. When the run has begun, or the cleanup is gone, a push
+/// is refused and gives the step back.
 ///
 /// # Examples
 ///

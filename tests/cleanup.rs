@@ -596,6 +596,25 @@ async fn steps_are_pushed_from_tasks_while_the_service_runs() {
     assert_eq!(log.take(), ["connection"; 10], "names may repeat");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_push_that_races_with_the_begin_of_the_run_is_run_or_refused() {
+    let mut cleanup = Cleanup::new();
+    let log = Log::default();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (handle, log) = (cleanup.handle(), log.clone());
+            let push = move || handle.push(log.step("connection")).is_err();
+            std::thread::spawn(move || (0..500).filter(|_| push()).count())
+        })
+        .collect();
+    let report = cleanup.run(Outcome::Clean, MINUTE).await;
+    let refused = threads.into_iter().map(|thread| thread.join().unwrap());
+    let refused: usize = refused.sum();
+
+    assert_eq!(log.take().len(), report.steps.len());
+    assert_eq!(report.steps.len() + refused, 4 * 500);
+}
+
 #[test]
 fn a_step_that_makes_no_sense_is_refused_by_name() {
     let cleanup = Cleanup::new();

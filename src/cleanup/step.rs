@@ -173,12 +173,20 @@ impl Step {
     ///
     /// The default is [5 seconds](Self::DEFAULT_DEADLINE). With [`Duration::MAX`] the step gets
     /// whatever is left. Zero is refused by the push.
+    ///
+    /// # Examples
+    ///
+    /// See [`Step`].
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.rules.deadline = deadline;
         self
     }
 
     /// Sets when the step's turn comes; [`Priority::Normal`] is the default.
+    ///
+    /// # Examples
+    ///
+    /// See [`Step`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.rules.priority = priority;
         self
@@ -188,6 +196,10 @@ impl Step {
     ///
     /// A panic is logged at ERROR as ever. It cannot be [fatal](Self::fatal) too; the push refuses
     /// that.
+    ///
+    /// # Examples
+    ///
+    /// See [`Step`].
     pub fn best_effort(mut self) -> Self {
         self.rules.best_effort = true;
         self
@@ -198,6 +210,25 @@ impl Step {
     ///
     /// For what the others stand on: when the journal cannot be flushed, truncating it would lose
     /// data. A fatal step that was skipped counts as failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{Cleanup, Outcome, SkipReason, Step, StepResult};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut cleanup = Cleanup::new();
+    /// cleanup.push(Step::new("truncate", |_| async { unreachable!() }))?;
+    /// cleanup.push(Step::new("flush", |_| async { Err("disk full".into()) }).fatal())?;
+    ///
+    /// let report = cleanup.run(Outcome::Clean, Duration::from_secs(8)).await;
+    /// let reason = SkipReason::AfterFatal("flush".into());
+    /// assert_eq!(report.steps[1].result, StepResult::Skipped(reason));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fatal(mut self) -> Self {
         self.rules.fatal = true;
         self
@@ -212,6 +243,24 @@ impl Step {
     /// refused by the push. Its turn is that of any other step of its priority.
     ///
     /// It cannot run when nobody runs the cleanup, or when the process is killed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{Cleanup, Outcome, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut cleanup = Cleanup::new();
+    /// let erase = Step::new("key", |_| async { Ok(()) });
+    /// cleanup.push(erase.always(Duration::from_millis(100)))?;
+    ///
+    /// let report = cleanup.run(Outcome::Clean, Duration::ZERO).await;
+    /// assert!(report.is_clean(), "it has run, without a budget");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn always(mut self, guaranteed: Duration) -> Self {
         self.rules.always = Some(guaranteed);
         self
@@ -221,6 +270,25 @@ impl Step {
     ///
     /// When two steps in a row have failed on a target, with all their retries, the other steps that
     /// name it are skipped: it is down, and they would cost a deadline each.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{Cleanup, Outcome, Step};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut cleanup = Cleanup::new();
+    /// for service in ["orders", "billing", "search"] {
+    ///     let deregister = Step::new(service, |_| std::future::pending());
+    ///     cleanup.push(deregister.deadline(Duration::from_secs(1)).target("consul"))?;
+    /// }
+    /// let report = cleanup.run(Outcome::Clean, Duration::from_secs(8)).await;
+    /// assert_eq!(report.took, Duration::from_secs(2), "the third one was skipped");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn target(mut self, target: impl Into<Cow<'static, str>>) -> Self {
         self.rules.target = Some(target.into());
         self

@@ -22,6 +22,7 @@
 //! | know why, in the code that cleans up | [`Cause`] |
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
+//! | close what was opened, in reverse | [`Cleanup`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
@@ -82,6 +83,7 @@ mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
 mod sidecar;
+mod cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod lame_duck;
 // Each server needs something that the other does not.
@@ -104,6 +106,10 @@ mod watchdog;
 mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
+pub use crate::cleanup::{
+    Cleanup, CleanupError, CleanupHandle, CleanupReport, Outcome, Priority, PushError, SkipReason,
+    Step, StepHandle, StepReport, StepResult,
+};
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};

@@ -4,12 +4,16 @@
 //! while other tests run. Here one subscriber serves the whole process, and sorts by thread.
 
 use std::cell::RefCell;
-use std::future::{pending, ready};
+use std::future::{pending, poll_fn, ready};
 use std::io;
+use std::pin::pin;
 use std::sync::Once;
+use std::task::Poll;
 use std::time::Duration;
 
-use taskgroup::{CancellationToken, OnCancel, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{
+    CancellationToken, Cleanup, OnCancel, Outcome, Sidecar, SidecarError, Step, TaskGroup,
+};
 use tracing::Level;
 
 thread_local! {
@@ -147,6 +151,109 @@ async fn a_stop_function_that_is_cut_off_after_the_server_drained_is_a_warning()
     assert_eq!(
         lines(Level::WARN),
         ["WARN taskgroup: server `http` has drained, but its stop function did not end within 10s"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_that_is_dropped_before_its_end_warns_of_every_step_that_is_forgotten() {
+    capture();
+    let fill = |cleanup: &Cleanup| {
+        for name in ["database", "cache"] {
+            let hangs = Step::new(name, |_| pending()).always(Duration::from_secs(1));
+            cleanup.push(hangs).unwrap();
+        }
+    };
+    let cleanup = Cleanup::new();
+    fill(&cleanup);
+    drop(cleanup);
+    let forgotten =
+        "WARN taskgroup: cleanup was dropped with 2 of its steps not run: `cache`, `database`";
+    assert_eq!(lines(Level::WARN), [forgotten]);
+
+    let mut cleanup = Cleanup::new();
+    fill(&cleanup);
+    let run = cleanup.run(Outcome::Clean, Duration::from_secs(8));
+    let second = Duration::from_secs(1);
+    tokio::time::timeout(second, run).await.unwrap_err();
+    drop(cleanup);
+    assert_eq!(lines(Level::WARN), [forgotten], "in the middle of a step");
+}
+
+#[tokio::test]
+async fn a_cleanup_without_steps_or_after_its_run_is_dropped_silently() {
+    capture();
+    drop(Cleanup::new());
+    let mut cleanup = Cleanup::new();
+    cleanup
+        .push(Step::new("cache", |_| async { Ok(()) }))
+        .unwrap();
+    cleanup.run(Outcome::Clean, Duration::from_secs(8)).await;
+    drop(cleanup);
+    assert_eq!(lines(Level::WARN), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_step_is_logged_by_how_it_ended_and_whether_that_matters() {
+    capture();
+    let mut cleanup = Cleanup::new();
+    let failing = |name| Step::new(name, |_| async { Err("no".into()) });
+    cleanup.push(failing("database")).unwrap();
+    cleanup.push(failing("registry").best_effort()).unwrap();
+    let panics = Step::new("cache", |_| async {
+        if true { panic!("boom") } else { Ok(()) }
+    });
+    cleanup.push(panics.best_effort()).unwrap();
+    cleanup.run(Outcome::Clean, Duration::from_secs(8)).await;
+
+    let log = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    let log: Vec<_> = log.lines().map(str::trim).collect();
+    assert_eq!(
+        log,
+        [
+            "ERROR taskgroup: cleanup step `cache` panicked: boom",
+            "WARN taskgroup: cleanup step `registry` failed: no",
+            "DEBUG taskgroup: cleanup step `database` failed: no",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_done_after_its_time_is_a_warning() {
+    capture();
+    let mut cleanup = Cleanup::new();
+    let blocks = Step::new("cache", |_| {
+        poll_fn(|cx| {
+            let _yields = pin!(tokio::time::advance(Duration::from_secs(7))).poll(cx);
+            Poll::Ready(Ok(()))
+        })
+    });
+    cleanup.push(blocks).unwrap();
+    let report = cleanup.run(Outcome::Clean, Duration::from_secs(8)).await;
+    assert!(report.is_clean());
+    assert_eq!(
+        lines(Level::WARN),
+        ["WARN taskgroup: cleanup step `cache` was done after 7s, its time was 5s"]
+    );
+}
+
+#[tokio::test]
+async fn a_panic_in_the_destructor_of_a_forgotten_step_is_logged() {
+    struct PanicsInDrop;
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            panic!("boom");
+        }
+    }
+
+    capture();
+    let cleanup = Cleanup::new();
+    let guard = PanicsInDrop;
+    let step = Step::new("cache", move |_| async move { Ok(drop(guard)) });
+    cleanup.push(step).unwrap();
+    drop(cleanup);
+    assert_eq!(
+        lines(Level::ERROR),
+        ["ERROR taskgroup: cleanup step `cache` panicked while being dropped: boom"]
     );
 }
 

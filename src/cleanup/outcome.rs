@@ -1,0 +1,102 @@
+//! [`Outcome`]: how the active phase of a service ended.
+
+use std::error::Error;
+use std::fmt;
+use std::iter;
+use std::sync::Arc;
+
+use crate::error::TaskError;
+use crate::sidecar::SidecarError;
+
+/// How the active phase of a service ended, as each step of a [`Cleanup`](crate::Cleanup) is told.
+///
+/// A step branches on it: commit or roll back, keep the file or throw it away. It is made of what
+/// [`TaskGroup::wait`](crate::TaskGroup::wait) or [`shutdown`](crate::TaskGroup::shutdown) returned,
+/// and is `Forced` if anything had to be cut, here or after another failure. The whole error stays
+/// with whoever has waited.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{Outcome, TaskGroup};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// group.task("disk").spawn(async { Err::<(), _>("disk full".into()) });
+/// let outcome = Outcome::from(&group.wait().await);
+/// assert!(matches!(&outcome, Outcome::Failed(message) if message.ends_with("failed: disk full")));
+/// assert!(!outcome.is_clean());
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Everything ended well: by itself, on request, or by a signal and a clean drain.
+    Clean,
+    /// Something failed or panicked, with this message; what was running has ended by itself.
+    Failed(Arc<str>),
+    /// Something had to be cut or is still running, so its work may be half done.
+    Forced(Arc<str>),
+}
+
+impl Outcome {
+    /// Returns whether everything ended well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::Outcome;
+    ///
+    /// assert!(Outcome::Clean.is_clean());
+    /// assert!(!Outcome::Failed("disk full".into()).is_clean());
+    /// ```
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Self::Clean)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clean => f.write_str("clean"),
+            Self::Failed(message) => write!(f, "failed: {message}"),
+            Self::Forced(message) => write!(f, "forced: {message}"),
+        }
+    }
+}
+
+impl<E: 'static> From<&Result<(), TaskError<E>>> for Outcome {
+    fn from(result: &Result<(), TaskError<E>>) -> Self {
+        match result {
+            Ok(()) => Self::Clean,
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl<E: 'static> From<&TaskError<E>> for Outcome {
+    fn from(error: &TaskError<E>) -> Self {
+        let message = error.to_string().into();
+        if was_forced(error) {
+            Self::Forced(message)
+        } else {
+            Self::Failed(message)
+        }
+    }
+}
+
+fn was_forced<E: 'static>(error: &TaskError<E>) -> bool {
+    let mut failures = iter::once(error).chain(error.suppressed());
+    error.is_timed_out() || failures.any(|failure| failure.source().is_some_and(was_cut))
+}
+
+/// Whether an error of a task tells of a server, or of a group of its own, that was forced.
+fn was_cut(error: &(dyn Error + 'static)) -> bool {
+    let mut chain = iter::successors(Some(error), |error| (*error).source());
+    chain.any(|error| {
+        let server = error.downcast_ref::<SidecarError>();
+        let group = error.downcast_ref::<TaskError>();
+        server.is_some_and(SidecarError::is_timed_out) || group.is_some_and(was_forced)
+    })
+}

@@ -10,7 +10,8 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use taskgroup::{BoxError, Cleanup, Exit, Priority, Step, TaskGroup};
+use taskgroup::cleanup::{Priority, Step};
+use taskgroup::{BoxError, Cleanup, Exit, TaskGroup};
 use tokio::time::sleep;
 
 #[tokio::main]

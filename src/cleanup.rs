@@ -76,7 +76,8 @@ use self::registry::Registry;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Cleanup, Step, TaskGroup};
+/// use taskgroup::cleanup::Step;
+/// use taskgroup::{Cleanup, TaskGroup};
 ///
 /// # struct Db;
 /// # impl Db {
@@ -116,7 +117,8 @@ pub struct Cleanup {
 /// # Examples
 ///
 /// ```
-/// use taskgroup::{Cleanup, Step};
+/// use taskgroup::cleanup::Step;
+/// use taskgroup::Cleanup;
 ///
 /// let cleanup = Cleanup::new();
 /// let handle = cleanup.handle();
@@ -192,7 +194,8 @@ impl Cleanup {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Cleanup, Priority, Step};
+    /// use taskgroup::cleanup::{Priority, Step};
+    /// use taskgroup::Cleanup;
     ///
     /// let cleanup = Cleanup::new();
     /// let step = |name| Step::new(name, |_| async { Ok(()) });
@@ -213,7 +216,8 @@ impl Cleanup {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Step};
+    /// use taskgroup::cleanup::Step;
+    /// use taskgroup::Cleanup;
     ///
     /// let cleanup = Cleanup::new();
     /// let erase = Step::new("key", |_| async { Ok(()) }).always(Duration::from_millis(100));
@@ -253,7 +257,8 @@ impl Cleanup {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Outcome, Step};
+    /// use taskgroup::Cleanup;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

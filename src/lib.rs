@@ -83,7 +83,7 @@ mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
 mod sidecar;
-mod cleanup;
+pub mod cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod lame_duck;
 // Each server needs something that the other does not.
@@ -106,10 +106,7 @@ mod watchdog;
 mod exit;
 
 pub use crate::cause::{Cause, FailedTask};
-pub use crate::cleanup::{
-    Cleanup, CleanupError, CleanupHandle, CleanupReport, Outcome, Priority, PushError, SkipReason,
-    Step, StepHandle, StepReport, StepResult,
-};
+pub use crate::cleanup::Cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use taskgroup::{
-    BoxError, Cause, Cleanup, CleanupHandle, CleanupReport, Outcome, Priority, PushError, Sidecar,
-    SidecarError, SkipReason, Step, StepHandle, StepReport, StepResult, TaskGroup,
+use taskgroup::cleanup::{
+    CleanupHandle, CleanupReport, Outcome, Priority, PushError, SkipReason, Step, StepHandle,
+    StepReport, StepResult,
 };
+use taskgroup::{BoxError, Cause, Cleanup, Sidecar, SidecarError, TaskGroup};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,9 +11,8 @@ use std::sync::Once;
 use std::task::Poll;
 use std::time::Duration;
 
-use taskgroup::{
-    CancellationToken, Cleanup, OnCancel, Outcome, Sidecar, SidecarError, Step, TaskGroup,
-};
+use taskgroup::cleanup::{Outcome, Step};
+use taskgroup::{CancellationToken, Cleanup, OnCancel, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
 thread_local! {

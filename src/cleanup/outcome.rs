@@ -18,7 +18,8 @@ use crate::sidecar::SidecarError;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::{Outcome, TaskGroup};
+/// use taskgroup::cleanup::Outcome;
+/// use taskgroup::TaskGroup;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let mut group = TaskGroup::new();
@@ -45,7 +46,7 @@ impl Outcome {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::Outcome;
+    /// use taskgroup::cleanup::Outcome;
     ///
     /// assert!(Outcome::Clean.is_clean());
     /// assert!(!Outcome::Failed("disk full".into()).is_clean());

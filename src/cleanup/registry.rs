@@ -16,7 +16,8 @@ use super::step_report::Priority;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::{Cleanup, Step};
+/// use taskgroup::cleanup::Step;
+/// use taskgroup::Cleanup;
 ///
 /// let cleanup = Cleanup::new();
 /// let close = cleanup.push(Step::new("connection", |_| async { Ok(()) })).unwrap();
@@ -37,7 +38,8 @@ pub struct StepHandle {
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Cleanup, Outcome, Step};
+/// use taskgroup::cleanup::{Outcome, Step};
+/// use taskgroup::Cleanup;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -16,7 +16,8 @@ use super::step_report::StepReport;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Cleanup, Outcome, Step, StepResult};
+/// use taskgroup::cleanup::{Outcome, Step, StepResult};
+/// use taskgroup::Cleanup;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -96,7 +97,8 @@ impl CleanupReport {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Outcome, Step};
+    /// use taskgroup::Cleanup;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -30,7 +30,7 @@ use crate::panic::Panic;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Priority, Step};
+/// use taskgroup::cleanup::{Priority, Step};
 ///
 /// # async fn deregister() -> std::io::Result<()> { Ok(()) }
 /// # struct Db;
@@ -80,7 +80,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::Step;
+    /// use taskgroup::cleanup::Step;
     ///
     /// assert_eq!(Step::DEFAULT_DEADLINE, Duration::from_secs(5));
     /// ```
@@ -91,7 +91,7 @@ impl Step {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::Step;
+    /// use taskgroup::cleanup::Step;
     ///
     /// let file = tokio::fs::File::open("journal");
     /// let step = Step::new("journal", |_| async { Ok(file.await?.sync_all().await?) });
@@ -118,7 +118,8 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Outcome, Step};
+    /// use taskgroup::Cleanup;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -215,7 +216,8 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Outcome, SkipReason, Step, StepResult};
+    /// use taskgroup::cleanup::{Outcome, SkipReason, Step, StepResult};
+    /// use taskgroup::Cleanup;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -248,7 +250,8 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Outcome, Step};
+    /// use taskgroup::Cleanup;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -275,7 +278,8 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Outcome, Step};
+    /// use taskgroup::Cleanup;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::Priority;
+/// use taskgroup::cleanup::Priority;
 ///
 /// assert!(Priority::Critical < Priority::Normal, "what is less goes first");
 /// assert_eq!(Priority::default(), Priority::Normal);
@@ -28,7 +28,7 @@ pub enum Priority {
 ///
 /// # Examples
 ///
-/// See [`CleanupReport`](crate::CleanupReport).
+/// See [`CleanupReport`](crate::cleanup::CleanupReport).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepReport {

@@ -22,6 +22,7 @@
 //! | know why, in the code that cleans up | [`Cause`] |
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
+//! | start a task again when it fails | [`Supervisor`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
@@ -49,7 +50,8 @@
 //! # Events
 //!
 //! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; a
-//! signal, and what followed it, at INFO; errors are returned, so they are logged at DEBUG only.
+//! signal, and what followed it, at INFO; errors are returned, so they are logged at DEBUG only. What
+//! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
@@ -73,6 +75,8 @@ mod running;
 mod error;
 mod group;
 mod on_cancel;
+mod backoff;
+mod supervise;
 mod readiness;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
@@ -98,6 +102,7 @@ pub mod tonic;
 mod signals;
 mod exit;
 
+pub use crate::backoff::{Backoff, Jitter};
 pub use crate::cause::{Cause, FailedTask};
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
@@ -120,6 +125,7 @@ pub use crate::signal::Signal;
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::supervise::{Strategy, Supervisor, SupervisorBuildError, SupervisorError};
 
 pub use tokio_util::sync::CancellationToken;
 

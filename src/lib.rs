@@ -23,6 +23,7 @@
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
 //! | start a task again when it fails | [`Supervisor`] |
+//! | run something again and again | [`Periodic`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
@@ -77,6 +78,7 @@ mod group;
 mod on_cancel;
 mod backoff;
 mod supervise;
+mod periodic;
 mod readiness;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
@@ -115,6 +117,7 @@ pub use crate::group::{
 pub use crate::lame_duck::LameDuck;
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
+pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
 pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 #[cfg(any(feature = "axum", feature = "tonic"))]

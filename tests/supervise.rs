@@ -607,6 +607,30 @@ async fn what_a_child_returns_at_the_end_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_in_the_moment_of_the_cancel_asks_for_no_restart() {
+    let mut group = TaskGroup::new();
+    let spawner = group.spawner();
+    Supervisor::new("kafka")
+        .intensity(0, SECOND)
+        .child("consumer", move |_token| {
+            let spawner = spawner.clone();
+            async move {
+                sleep(SECOND).await;
+                spawner.cancel();
+                failing("disk full")
+            }
+        })
+        .spawn(&group)
+        .unwrap();
+    let error = supervisor_error(group.wait().await.unwrap_err());
+    assert!(!error.is_escalated());
+    assert_eq!(
+        error.to_string(),
+        "supervisor `kafka`: child `consumer` failed while stopping: disk full"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn running_names_the_supervisor_and_its_children_with_their_places() {
     let diary = Diary::new();
     let group = TaskGroup::builder().name("orders").build().unwrap();

@@ -254,8 +254,8 @@ impl State {
         None
     }
 
-    /// Starts the first child that is due. Unless children stand alone, none is started before those
-    /// in front of it.
+    /// Starts the first child that is due. One that fell with a sibling is never due before it, so the
+    /// order of start is kept.
     fn start_the_first(&mut self, now: Duration) -> Action {
         let mut wait = Duration::MAX;
         for (child, Child { phase, .. }) in self.children.iter_mut().enumerate() {
@@ -267,9 +267,6 @@ impl State {
                 return Action::Start(child);
             }
             wait = wait.min(due - now);
-            if self.limits.strategy != Strategy::OneForOne {
-                break;
-            }
         }
         Action::Wait(wait)
     }
@@ -305,7 +302,7 @@ mod tests {
     fn a_child_that_outlives_its_abort_ends_the_supervisor_after_the_others_were_stopped() {
         let mut state = state(limits(Strategy::OneForAll), 3);
         for child in 0..3 {
-            assert_eq!(state.next(SECOND * 0), Action::Start(child));
+            assert_eq!(state.next(Duration::ZERO), Action::Start(child));
         }
         assert_eq!(state.on(Event::Failed(0), SECOND), Answer::Restart(SECOND));
 
@@ -354,6 +351,8 @@ mod tests {
         /// Whether an abort ends a child.
         can_be_forced: bool,
         restarts: Vec<Duration>,
+        /// When the backoff of each is over.
+        due: [Duration; 4],
         end: Option<Option<Ending>>,
     }
 
@@ -379,6 +378,7 @@ mod tests {
         fn start(&mut self, child: usize) {
             assert!(!self.state.is_ending(), "started after the cancel");
             assert!(!self.alive[child], "two runs of one child");
+            assert!(self.now >= self.due[child], "started in its backoff");
             if self.state.limits.strategy != Strategy::OneForOne {
                 assert_eq!(
                     self.alive[child..],
@@ -421,6 +421,7 @@ mod tests {
                     assert!(recent < intensity, "more restarts than the intensity");
                     assert!((SECOND..=4 * SECOND).contains(&delay), "{delay:?}");
                     self.restarts.push(self.now);
+                    self.due[child] = self.now + delay;
                 }
                 Answer::Escalate => assert_eq!(recent, intensity, "gave up too early"),
                 Answer::Expected => {}
@@ -461,6 +462,7 @@ mod tests {
                 lost: [false; 4],
                 can_be_forced,
                 restarts: Vec::new(),
+                due: [Duration::ZERO; 4],
                 end: None,
             };
             for step in steps {

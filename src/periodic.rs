@@ -341,12 +341,12 @@ impl Periodic {
                 return Ok(());
             }
             match streak.failed() {
-                Next::Tick => self.log(format_args!("failed: {error}")),
-                Next::Retry(delay) => {
+                Next::Retry(delay) if !token.is_cancelled() => {
                     self.log(format_args!("failed: {error}; again in {delay:?}"));
                     token.run_until_cancelled(sleep(delay)).await;
                     ticks.reset_immediately();
                 }
+                Next::Tick | Next::Retry(_) => self.log(format_args!("failed: {error}")),
                 Next::Fail(errors) => return Err(Kind::Failed { errors, error }),
             }
         }

@@ -226,7 +226,7 @@ async fn what_a_supervisor_mends_and_whom_it_aborts_is_a_warning_and_a_panic_an_
 async fn an_error_of_one_run_of_many_is_a_warning() {
     capture();
     let token = CancellationToken::new();
-    let run = Periodic::new("refresh", Duration::from_secs(1));
+    let run = Periodic::new("refresh", Duration::from_secs(1)).backoff(Backoff::default());
     let run = run.run(&token, |_tick| {
         token.cancel();
         ready(Err("no route to host".into()))

@@ -320,7 +320,9 @@ async fn options_that_make_no_periodic_task_are_refused_by_name() {
 }
 
 #[test]
-fn its_future_can_be_sent() {
+fn everything_can_be_sent_and_shared() {
+    fn is<T: Send + Sync>() {}
+    is::<(Periodic, Tick, PeriodicError, PeriodicBuildError)>();
     fn send(_: impl Send) {}
     let token = CancellationToken::new();
     let run = Periodic::new("flush", PERIOD);

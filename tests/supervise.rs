@@ -787,6 +787,13 @@ async fn options_that_make_no_supervisor_are_refused_by_name() {
     assert!(group.running().is_empty());
 }
 
+#[test]
+fn everything_can_be_sent_and_shared() {
+    fn is<T: Send + Sync>() {}
+    is::<(Supervisor, Strategy, Backoff, Jitter)>();
+    is::<(SupervisorError, SupervisorBuildError)>();
+}
+
 /// One run of a child: how long it takes, how it ends, and what it does when it is told to stop.
 #[derive(Clone, Debug)]
 struct Script {

@@ -173,7 +173,10 @@ impl State {
             self.end(Ending::Escalated);
             return Answer::Escalate;
         }
-        self.restarts.push_back(now);
+        // Without a bound there is nothing to count, and the list would grow for ever.
+        if self.limits.intensity < usize::MAX {
+            self.restarts.push_back(now);
+        }
         let delays = &mut self.children[child].delays;
         if ran >= self.limits.reset_after {
             delays.reset();

@@ -437,7 +437,6 @@ struct Run<E> {
     alive: Vec<Option<Alive>>,
     fault: Option<Fault>,
     forced: Vec<Cow<'static, str>>,
-    lost: Vec<Cow<'static, str>>,
     group: TaskGroup<E>,
 }
 
@@ -469,7 +468,6 @@ impl<E: Send + 'static> Run<E> {
             children,
             fault: None,
             forced: Vec::new(),
-            lost: Vec::new(),
             group,
         }
     }
@@ -598,18 +596,18 @@ impl<E: Send + 'static> Run<E> {
     }
 
     fn conclude(mut self, ending: Option<Ending>) -> Result<(), SupervisorError> {
+        // What is alive at the end is what could not be aborted.
+        let alive = self.children.iter().zip(&self.alive);
+        let lost = alive.filter(|(_, alive)| alive.is_some());
+        let lost: Vec<_> = lost.map(|(child, _)| child.name.clone()).collect();
         if let Some(Ending::Lost(child)) = ending {
-            let alive = self.children.iter().zip(&self.alive);
-            let lost = alive.filter(|(_, alive)| alive.is_some());
-            self.lost = lost.map(|(child, _)| child.name.clone()).collect();
-            // It was aborted for a sibling, or is gone by now; the supervisor ends because of it.
+            // It was aborted for a sibling, and may be gone by now; still it is why this ends.
             let name = &self.children[child].name;
             if !self.forced.contains(name) {
                 self.forced.push(name.clone());
             }
         }
-        let well = self.fault.is_none() && self.forced.is_empty() && self.lost.is_empty();
-        if well {
+        if self.fault.is_none() && self.forced.is_empty() && lost.is_empty() {
             return Ok(());
         }
         Err(SupervisorError(Box::new(Report {
@@ -617,7 +615,7 @@ impl<E: Send + 'static> Run<E> {
             grace: self.limits.grace,
             fault: self.fault,
             forced: self.forced,
-            lost: self.lost,
+            lost,
         })))
     }
 }

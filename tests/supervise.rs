@@ -14,6 +14,7 @@ use taskgroup::{
     Backoff, BoxError, CancellationToken, Cancelled, Cause, Failure, Jitter, Strategy, Supervisor,
     SupervisorBuildError, SupervisorError, TaskError, TaskGroup,
 };
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -627,6 +628,68 @@ async fn a_failure_in_the_moment_of_the_cancel_asks_for_no_restart() {
     assert_eq!(
         error.to_string(),
         "supervisor `kafka`: child `consumer` failed while stopping: disk full"
+    );
+}
+
+/// What the group says of a child that blocks its thread, after a cancel or for its sibling.
+async fn blocked(sibling_fails: bool) -> SupervisorError {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+    let released = Mutex::new(released);
+    let fail = Arc::new(Notify::new());
+    let failure = Arc::clone(&fail);
+    let mut group = TaskGroup::new();
+    let supervisor = Supervisor::new("kafka")
+        .strategy(Strategy::OneForAll)
+        .grace(Duration::ZERO)
+        .child("sibling", move |token| {
+            let failure = Arc::clone(&failure);
+            async move {
+                match token.run_until_cancelled(failure.notified()).await {
+                    Some(()) => failing("disk full"),
+                    None => Ok(()),
+                }
+            }
+        })
+        .child("blocked", move |_token| {
+            started.send(()).unwrap();
+            let _ = released.lock().unwrap().recv();
+            async { Ok(()) }
+        })
+        .spawn(&group)
+        .unwrap();
+    starts.recv().await.unwrap();
+    if sibling_fails {
+        fail.notify_one();
+    } else {
+        group.cancel();
+    }
+    supervisor.await.unwrap_err();
+    let running = group.running();
+    let names: Vec<_> = running.iter().map(|task| task.name()).collect();
+    assert_eq!(names, [Some("kafka/blocked")]);
+
+    release.send(()).unwrap();
+    let error = supervisor_error(group.wait().await.unwrap_err());
+    assert_eq!(error.still_running().collect::<Vec<_>>(), ["blocked"]);
+    assert_eq!(error.child(), "blocked");
+    error
+}
+
+/// The one test here that takes a second: a thread that is blocked cannot wait for a paused clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_started_beside_a_child_that_blocks_its_thread_and_it_is_named() {
+    let (failed, cancelled) = tokio::join!(blocked(true), blocked(false));
+    assert_eq!(
+        failed.to_string(),
+        "supervisor `kafka`: child `blocked` did not stop within 0ns \
+         and is still running 1s after its abort"
+    );
+    // A grace of zero is for nobody.
+    assert_eq!(
+        cancelled.to_string(),
+        "supervisor `kafka`: child `sibling` did not stop within 0ns and was aborted; \
+         child `blocked` did not stop within 0ns and is still running 1s after its abort"
     );
 }
 

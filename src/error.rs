@@ -284,12 +284,16 @@ impl<E> TaskError<E> {
 impl<E> Failure<E> {
     /// Returns whether this is an error that says no more than that the task was cancelled.
     pub(crate) fn is_cancellation(&self, view: View<E>) -> bool {
-        let Self::Failed(error) = self else {
-            return false;
-        };
-        let mut next = Some(view(error));
+        matches!(self, Self::Failed(error) if Cancelled::is_behind(view(error)))
+    }
+}
+
+impl Cancelled {
+    /// Returns whether this stands anywhere in the chain of an error.
+    pub(crate) fn is_behind(error: &(dyn Error + 'static)) -> bool {
+        let mut next = Some(error);
         while let Some(error) = next {
-            if error.is::<Cancelled>() {
+            if error.is::<Self>() {
                 return true;
             }
             next = error.source();

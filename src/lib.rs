@@ -23,6 +23,8 @@
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
 //! | close what was opened, in reverse | [`Cleanup`] |
+//! | start a task again when it fails | [`Supervisor`] |
+//! | run something again and again | [`Periodic`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
@@ -53,7 +55,8 @@
 //! # Events
 //!
 //! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; a
-//! signal, and what followed it, at INFO; errors are returned, so they are logged at DEBUG only.
+//! signal, and what followed it, at INFO; errors are returned, so they are logged at DEBUG only. What
+//! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
@@ -77,6 +80,9 @@ mod running;
 mod error;
 mod group;
 mod on_cancel;
+mod backoff;
+mod supervise;
+mod periodic;
 mod readiness;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
@@ -105,6 +111,7 @@ mod signals;
 mod watchdog;
 mod exit;
 
+pub use crate::backoff::{Backoff, Jitter};
 pub use crate::cause::{Cause, FailedTask};
 pub use crate::cleanup::Cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -118,6 +125,7 @@ pub use crate::group::{
 pub use crate::lame_duck::LameDuck;
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
+pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
 pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -128,6 +136,7 @@ pub use crate::signal::Signal;
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::supervise::{Strategy, Supervisor, SupervisorBuildError, SupervisorError};
 #[cfg(feature = "signal")]
 pub use crate::watchdog::{ArmedWatchdog, Watchdog};
 

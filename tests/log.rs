@@ -12,7 +12,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use taskgroup::cleanup::{Outcome, Step};
-use taskgroup::{CancellationToken, Cleanup, OnCancel, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{
+    Backoff, CancellationToken, Cleanup, Jitter, OnCancel, Periodic, PeriodicError, Sidecar,
+    SidecarError, Strategy, Supervisor, TaskGroup,
+};
 use tracing::Level;
 
 thread_local! {
@@ -285,5 +288,59 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
     assert_eq!(
         lines(Level::ERROR),
         ["ERROR taskgroup: handler of GET /orders panicked: bad byte"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_supervisor_mends_and_whom_it_aborts_is_a_warning_and_a_panic_an_error() {
+    capture();
+    let second = Duration::from_secs(1);
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
+    Supervisor::new("kafka")
+        .strategy(Strategy::OneForAll)
+        .intensity(2, 60 * second)
+        .backoff(Backoff::new(second, second).jitter(Jitter::None))
+        .child("consumer", |_token| ready(Err("the broker is gone".into())))
+        .child("deaf", |_token| pending())
+        .permanent("parser", |token| async move {
+            token.cancelled().await;
+            std::panic::resume_unwind(Box::new("bad byte"))
+        })
+        .spawn(&group)
+        .unwrap();
+    tokio::time::sleep(second / 2).await;
+    let log = LOG.with_borrow_mut(std::mem::take);
+    let log = String::from_utf8(log).unwrap();
+    let log: Vec<_> = log.lines().map(str::trim).collect();
+    assert_eq!(
+        log,
+        [
+            "WARN taskgroup: child `orders/kafka/consumer` failed: the broker is gone; restart in 1s",
+            "ERROR taskgroup: child `orders/kafka/parser` panicked: bad byte; it was to stop",
+        ]
+    );
+    group.wait().await.unwrap_err();
+    let warnings = lines(Level::WARN);
+    let deaf = "WARN taskgroup: child `orders/kafka/deaf` did not stop within 5s and is aborted";
+    let last = "WARN taskgroup: child `orders/kafka/consumer` failed: the broker is gone; \
+                too many restarts";
+    assert_eq!(warnings.iter().filter(|line| *line == deaf).count(), 3);
+    assert_eq!(warnings.iter().filter(|line| *line == last).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_one_run_of_many_is_a_warning() {
+    capture();
+    let token = CancellationToken::new();
+    let run = Periodic::new("refresh", Duration::from_secs(1)).backoff(Backoff::default());
+    let run = run.run(&token, |_tick| {
+        token.cancel();
+        ready(Err("no route to host".into()))
+    });
+    let ended: Result<(), PeriodicError> = run.unwrap().await;
+    ended.unwrap();
+    assert_eq!(
+        lines(Level::WARN),
+        ["WARN taskgroup: periodic task `refresh` failed: no route to host"]
     );
 }

@@ -82,6 +82,19 @@ impl<E: Send + 'static> Task<'_, E> {
         self.hub.spawn(self.origin(Location::caller()), future)
     }
 
+    /// Spawns the task as one of `place`: a supervisor starts what was given to it elsewhere.
+    pub(crate) fn spawn_from<F, T>(
+        self,
+        place: &'static Location<'static>,
+        future: F,
+    ) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub.spawn(self.origin(place), future)
+    }
+
     /// Spawns the task unless it would have to wait; see
     /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
     ///

@@ -1,0 +1,803 @@
+//! [`Supervisor`]: starts tasks again when they fail, and gives up when they fail too often.
+//!
+//! What happens next is decided in [`state`], without a clock; the rest of this file does it.
+
+mod state;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::BoxError;
+use crate::backoff::Backoff;
+use crate::error::{Cancelled, Failure};
+use crate::group::{TaskGroup, TaskHandle};
+use crate::log;
+use crate::panic::Panic;
+
+pub use self::state::Strategy;
+
+use self::state::{Action, Answer, CONFIRMATION, Ending, Event, Limits, State};
+
+/// Runs children, starts those again that fail, and gives up when that happens too often.
+///
+/// A group takes the first failure as the end: right for most tasks, and wrong for a consumer that
+/// loses its broker twice a day. A supervisor stands between the two. It is a member of the group, its
+/// children are members below it, and only what it cannot mend becomes a failure of the group.
+///
+/// The words and the rules are those of [Erlang/OTP's supervisors][otp]; the backoff between restarts,
+/// which OTP does not have, follows the [AWS Architecture Blog][aws].
+///
+/// # The rules
+///
+/// 1. Children are started in the order in which they were added; to start is to spawn, and nothing
+///    waits for one to be ready. A [`child`](Self::child) that returns `Ok` is done: it is not started
+///    again, for a sibling neither. One that returns an error or panics is restarted. A
+///    [`permanent`](Self::permanent) child is restarted whatever it returns.
+/// 2. The [`strategy`](Self::strategy) says which siblings are stopped and restarted with it. They are
+///    stopped one by one, in reverse order of start: told by their own token, given the
+///    [`grace`](Self::grace), then aborted, and always joined. Nothing is started before all of them
+///    are gone and the backoff is over; then they are started in their order.
+/// 3. The [`backoff`](Self::backoff) counts from the failure. It grows with each failure of the child
+///    in a row, and begins anew when the child has run for [`reset_after`](Self::reset_after).
+/// 4. The [`intensity`](Self::intensity) bounds the restarts within a window of time, those of all
+///    children together; siblings that are restarted along do not count. The failure that would need
+///    one more is *escalated*: the other children are stopped, in reverse order, and the supervisor
+///    ends with an error, which cancels its group.
+/// 5. When the group's token fires, nothing is started any more, also in the middle of a backoff. The
+///    children are stopped in reverse order, each with the grace. What they return then, other than
+///    [`Cancelled`](crate::Cancelled), is an error of the supervisor.
+/// 6. When all children are done, the supervisor returns `Ok`.
+///
+/// So the stop takes at most the grace and a second for each child. A child that had to be aborted is
+/// never silent: for a sibling it is a warning in the log, at the end it is an error. One that cannot
+/// be aborted, because it blocks its thread, ends the supervisor with an error: nothing is started
+/// beside it.
+///
+/// # The intensity and the backoff
+///
+/// Each knows nothing of the other: if the waits of a child that fails for ever do not fit into the
+/// window, the intensity is never exceeded and the child is restarted for ever. That may be what you
+/// want. With the defaults, a child that always fails at once is given up within about three seconds.
+///
+/// # Comparison to `TaskGroup` and `Sidecar`
+///
+/// A task that must not end early, and whose failure is the failure of the service, is
+/// [`essential`](crate::Task::essential). A server is a [`Sidecar`](crate::Sidecar). A supervisor is
+/// for work that loses nothing when it begins anew, a consumer, a watcher or a connection.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use taskgroup::{Supervisor, TaskGroup};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// static RUNS: AtomicU32 = AtomicU32::new(0);
+///
+/// let mut group = TaskGroup::new();
+/// Supervisor::new("kafka")
+///     .child("consumer", |_token| async {
+///         match RUNS.fetch_add(1, Ordering::SeqCst) {
+///             0 => Err("the broker is gone".into()),
+///             1 => panic!("not a number"),
+///             _ => Ok(()),
+///         }
+///     })
+///     .spawn(&group)?;
+///
+/// group.wait().await?;
+/// assert_eq!(RUNS.load(Ordering::SeqCst), 3);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [otp]: https://www.erlang.org/doc/system/sup_princ.html
+/// [aws]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+#[derive(Debug)]
+#[must_use = "a supervisor does nothing until it is spawned"]
+pub struct Supervisor {
+    name: Cow<'static, str>,
+    backoff: Backoff,
+    limits: Limits,
+    children: Vec<Child>,
+}
+
+/// Options that make no supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisorBuildError {
+    /// The name of the supervisor is empty.
+    #[error("a supervisor has an empty name")]
+    EmptyName,
+    /// There is nothing to supervise.
+    #[error("supervisor `{supervisor}` has no children")]
+    NoChildren {
+        /// The supervisor's name.
+        supervisor: String,
+    },
+    /// The name of a child is empty.
+    #[error("supervisor `{supervisor}` has a child with an empty name")]
+    EmptyChild {
+        /// The supervisor's name.
+        supervisor: String,
+    },
+    /// Two children have one name.
+    #[error("supervisor `{supervisor}` has two children named `{child}`")]
+    DuplicateChild {
+        /// The supervisor's name.
+        supervisor: String,
+        /// The name that is there twice.
+        child: String,
+    },
+    /// The window of the intensity is 0.
+    #[error(
+        "supervisor `{supervisor}` has an intensity within 0s: no restart could ever be counted"
+    )]
+    ZeroWindow {
+        /// The supervisor's name.
+        supervisor: String,
+    },
+}
+
+/// How a supervisor failed.
+///
+/// The message names the child, and the limit that was passed:
+/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s: the broker is gone``.
+/// [`source`](Error::source) is the child's last error, if it was an error.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{Supervisor, SupervisorError, TaskGroup};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// Supervisor::new("kafka")
+///     .intensity(2, Duration::from_secs(10))
+///     .child("consumer", |_token| async { Err("the broker is gone".into()) })
+///     .spawn(&group)?;
+///
+/// let error = group.wait().await.unwrap_err().into_error().unwrap();
+/// let error = error.downcast_ref::<SupervisorError>().unwrap();
+/// assert!(error.is_escalated());
+/// assert_eq!(error.child(), "consumer");
+/// assert_eq!(
+///     error.to_string(),
+///     "supervisor `kafka`: child `consumer` failed after 2 restarts within 10s: the broker is gone"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+pub struct SupervisorError(Box<Report>);
+
+struct Report {
+    supervisor: Cow<'static, str>,
+    grace: Duration,
+    fault: Option<Fault>,
+    /// The children that were aborted at the end.
+    forced: Vec<Cow<'static, str>>,
+    /// Those of them that were not gone afterwards.
+    lost: Vec<Cow<'static, str>>,
+}
+
+/// A failure that was not mended.
+struct Fault {
+    child: Cow<'static, str>,
+    failure: Failure,
+    /// The intensity, if it was exceeded; without it the child failed when it was to stop.
+    exceeded: Option<(usize, Duration)>,
+}
+
+/// A child as it was added.
+struct Child {
+    name: Cow<'static, str>,
+    start: Start,
+    permanent: bool,
+    place: &'static Location<'static>,
+}
+
+type Start = Arc<dyn Fn(CancellationToken) -> Work + Send + Sync>;
+
+type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+impl Supervisor {
+    /// Makes a supervisor without children.
+    ///
+    /// Its strategy is [one-for-one](Strategy::OneForOne), its intensity 5 restarts within 60 s, its
+    /// backoff 100 ms doubling up to 30 s, which begins anew after 60 s, and its grace 5 s.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            backoff: Backoff::default(),
+            limits: Limits {
+                strategy: Strategy::default(),
+                intensity: 5,
+                window: Duration::from_secs(60),
+                reset_after: Duration::from_secs(60),
+                grace: Duration::from_secs(5),
+            },
+            children: Vec::new(),
+        }
+    }
+
+    /// Sets which children are restarted when one has failed; [`Strategy::OneForOne`] by default.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.limits.strategy = strategy;
+        self
+    }
+
+    /// Lets at most `restarts` restarts happen within `window`; 5 within 60 s by default.
+    ///
+    /// A restart counts from the failure that asked for it. With 0 the first failure is escalated;
+    /// with [`usize::MAX`] none ever is. A window of zero is refused; one of [`Duration::MAX`] counts
+    /// all restarts.
+    pub fn intensity(mut self, restarts: usize, window: Duration) -> Self {
+        self.limits.intensity = restarts;
+        self.limits.window = window;
+        self
+    }
+
+    /// Sets how long a restart waits; the [default](Backoff::default) is 100 ms doubling up to 30 s.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Sets how long a child must have run for its backoff to begin anew; 60 s by default.
+    ///
+    /// With zero the backoff never grows, with [`Duration::MAX`] it never begins anew.
+    pub fn reset_after(mut self, reset_after: Duration) -> Self {
+        self.limits.reset_after = reset_after;
+        self
+    }
+
+    /// Sets the time that each child gets to stop, before it is aborted; 5 s by default.
+    ///
+    /// With zero a child is told and aborted at once; with [`Duration::MAX`] it is never aborted.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.limits.grace = grace;
+        self
+    }
+
+    /// Adds a child that is restarted when it fails, and done when it returns `Ok` (OTP: transient).
+    ///
+    /// `start` is called for each run, in the child's task, with a token of that run, which fires when
+    /// the child is to stop, be it for a sibling. It fires at the end of the run too, so that what the
+    /// child has spawned elsewhere can follow it.
+    #[track_caller]
+    pub fn child<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
+    where
+        F: Fn(CancellationToken) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.add(name.into(), false, boxed(start), Location::caller())
+    }
+
+    /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
+    ///
+    /// A return counts as a failure, [`Failure::EndedEarly`], until the child was told to stop.
+    #[track_caller]
+    pub fn permanent<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
+    where
+        F: Fn(CancellationToken) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.add(name.into(), true, boxed(start), Location::caller())
+    }
+
+    fn add(
+        mut self,
+        name: Cow<'static, str>,
+        permanent: bool,
+        start: Start,
+        place: &'static Location<'static>,
+    ) -> Self {
+        self.children.push(Child {
+            name,
+            start,
+            permanent,
+            place,
+        });
+        self
+    }
+
+    /// Spawns the supervisor into a group, as a task of its name; its children are named below it.
+    ///
+    /// [`running`](TaskGroup::running) lists `kafka`, `kafka/consumer` and so on. Equivalent to
+    /// `group.task(name).spawn(self.run(group)?)`.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no supervisor. How it fails later is a failure of the group, a
+    /// [`SupervisorError`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<E>(self, group: &TaskGroup<E>) -> Result<TaskHandle<()>, SupervisorBuildError>
+    where
+        E: From<SupervisorError> + Send + 'static,
+    {
+        let place = Location::caller();
+        let task = group.task(self.name.clone());
+        Ok(task.spawn_from(place, self.run(group)?))
+    }
+
+    /// Makes the supervisor a future, to be spawned into `group` or run inside a task of it.
+    ///
+    /// Its children are members of a [child group](TaskGroup::child) of the supervisor's name, and
+    /// none is started before the future is polled. A supervisor below another one is run on a group
+    /// of its own in a child of that one, with the child's token as
+    /// [parent](crate::Builder::parent).
+    ///
+    /// # Errors
+    ///
+    /// Options that make no supervisor: no children, an empty name or one that is there twice, a
+    /// window of zero. The future resolves to an error when too many restarts were escalated, and
+    /// when a child failed or had to be aborted at the end.
+    ///
+    /// # Panics
+    ///
+    /// The future panics outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future aborts the children, without waiting for them; the group still does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Supervisor, TaskGroup};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// let kafka = Supervisor::new("kafka")
+    ///     .child("consumer", |token| async move { Ok(token.cancelled().await) })
+    ///     .run(&group)?;
+    /// group.task("kafka").essential().spawn(kafka);
+    ///
+    /// group.cancel();
+    /// group.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn run<E>(
+        self,
+        group: &TaskGroup<E>,
+    ) -> Result<impl Future<Output = Result<(), E>> + Send + use<E>, SupervisorBuildError>
+    where
+        E: From<SupervisorError> + Send + 'static,
+    {
+        self.check()?;
+        let group = group.child(&self.name);
+        Ok(async move { Ok(Run::new(self, group).drive().await?) })
+    }
+
+    fn check(&self) -> Result<(), SupervisorBuildError> {
+        use SupervisorBuildError as Error;
+
+        let supervisor = self.name.to_string();
+        if supervisor.is_empty() {
+            return Err(Error::EmptyName);
+        }
+        if self.children.is_empty() {
+            return Err(Error::NoChildren { supervisor });
+        }
+        if self.limits.window.is_zero() {
+            return Err(Error::ZeroWindow { supervisor });
+        }
+        for (index, Child { name, .. }) in self.children.iter().enumerate() {
+            if name.is_empty() {
+                return Err(Error::EmptyChild { supervisor });
+            }
+            if self.children[..index]
+                .iter()
+                .any(|other| other.name == *name)
+            {
+                let child = name.to_string();
+                return Err(Error::DuplicateChild { supervisor, child });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn boxed<F, W>(start: F) -> Start
+where
+    F: Fn(CancellationToken) -> W + Send + Sync + 'static,
+    W: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
+    Arc::new(move |token| Box::pin(start(token)))
+}
+
+/// A supervisor at work. What is left of it when it is dropped is aborted with its group.
+struct Run<E> {
+    name: Cow<'static, str>,
+    children: Vec<Child>,
+    limits: Limits,
+    state: State,
+    began: Instant,
+    /// The runs that have not ended, by child. Dropped, and so told, before their group is.
+    alive: Vec<Option<Alive>>,
+    fault: Option<Fault>,
+    forced: Vec<Cow<'static, str>>,
+    group: TaskGroup<E>,
+}
+
+/// One run of a child.
+struct Alive {
+    handle: TaskHandle<End>,
+    token: CancellationToken,
+    force: CancellationToken,
+}
+
+/// How a run ended. One that was forced is [`Failure::Aborted`].
+type End = Result<(), Failure>;
+
+impl<E: Send + 'static> Run<E> {
+    fn new(supervisor: Supervisor, group: TaskGroup<E>) -> Self {
+        let Supervisor {
+            name,
+            backoff,
+            limits,
+            children,
+        } = supervisor;
+        let delays = children.iter().map(|_| backoff.delays());
+        Self {
+            name,
+            state: State::new(limits.clone(), delays),
+            limits,
+            began: Instant::now(),
+            alive: children.iter().map(|_| None).collect(),
+            children,
+            fault: None,
+            forced: Vec::new(),
+            group,
+        }
+    }
+
+    async fn drive(mut self) -> Result<(), SupervisorError> {
+        loop {
+            self.notice_the_cancel();
+            match self.state.next(self.began.elapsed()) {
+                Action::Start(child) => self.start(child),
+                Action::Tell(child) => self.tell(child),
+                Action::Force(child) => self.force(child),
+                Action::Wait(limit) => self.wait(limit).await,
+                Action::End(ending) => return self.conclude(ending),
+            }
+        }
+    }
+
+    fn notice_the_cancel(&mut self) {
+        if !self.state.is_ending() && self.group.token().is_cancelled() {
+            self.state.on(Event::Cancelled, self.began.elapsed());
+        }
+    }
+
+    fn start(&mut self, child: usize) {
+        let Child {
+            name, start, place, ..
+        } = &self.children[child];
+        let (token, force) = (CancellationToken::new(), CancellationToken::new());
+        let run = run(Arc::clone(start), token.clone(), force.clone());
+        let task = self.group.task(name.clone());
+        self.alive[child] = Some(Alive {
+            handle: task.spawn_from(place, async { Ok(run.await) }),
+            token,
+            force,
+        });
+    }
+
+    fn tell(&self, child: usize) {
+        if let Some(alive) = &self.alive[child] {
+            alive.token.cancel();
+        }
+    }
+
+    fn force(&mut self, child: usize) {
+        if let Some(alive) = &self.alive[child] {
+            alive.force.cancel();
+        }
+        let grace = self.limits.grace;
+        let path = self.path(child);
+        log::guarded(|| {
+            tracing::warn!(
+                target: "taskgroup",
+                "child `{path}` did not stop within {grace:?} and is aborted"
+            );
+        });
+        if self.state.is_ending() {
+            self.forced.push(self.children[child].name.clone());
+        }
+    }
+
+    /// Waits until a child has ended or the group is cancelled, at most for `limit`.
+    async fn wait(&mut self, limit: Duration) {
+        let alive = &mut self.alive;
+        let ended = timeout(limit, poll_fn(|cx| poll_end(alive, cx)));
+        let ended = if self.state.is_ending() {
+            ended.await.ok()
+        } else {
+            let token = self.group.token();
+            token.run_until_cancelled(ended).await.and_then(Result::ok)
+        };
+        // First, so that a failure after the cancel asks for no restart.
+        self.notice_the_cancel();
+        if let Some((child, end)) = ended {
+            self.ended(child, end);
+        }
+    }
+
+    fn ended(&mut self, child: usize, end: End) {
+        let now = self.began.elapsed();
+        let end = match end {
+            Ok(()) if self.children[child].permanent => Err(Failure::EndedEarly),
+            end => end,
+        };
+        let Err(failure) = end else {
+            self.state.on(Event::Done(child), now);
+            return;
+        };
+        let answer = self.state.on(Event::Failed(child), now);
+        if answer == Answer::Expected && is_part_of_a_stop(&failure) {
+            return;
+        }
+        self.log_failure(child, &failure, answer);
+        let exceeded = match answer {
+            Answer::Escalate => Some((self.limits.intensity, self.limits.window)),
+            Answer::Expected if self.state.is_ending() => None,
+            Answer::Expected | Answer::Restart(_) => return,
+        };
+        self.fault.get_or_insert(Fault {
+            child: self.children[child].name.clone(),
+            failure,
+            exceeded,
+        });
+    }
+
+    /// A failure that is mended is told nowhere else.
+    fn log_failure(&self, child: usize, failure: &Failure, answer: Answer) {
+        let path = self.path(child);
+        log::guarded(|| {
+            let what = Described(failure, "");
+            let what = match answer {
+                Answer::Restart(delay) => format!("{what}; restart in {delay:?}"),
+                Answer::Escalate => format!("{what}; too many restarts"),
+                Answer::Expected => format!("{what}; it was to stop"),
+            };
+            if matches!(failure, Failure::Panicked(_)) {
+                tracing::error!(target: "taskgroup", "child `{path}` {what}");
+            } else {
+                tracing::warn!(target: "taskgroup", "child `{path}` {what}");
+            }
+        });
+    }
+
+    fn path(&self, child: usize) -> String {
+        let supervisor = self.group.name().unwrap_or(&self.name);
+        format!("{supervisor}/{}", self.children[child].name)
+    }
+
+    fn conclude(mut self, ending: Option<Ending>) -> Result<(), SupervisorError> {
+        // What is alive at the end is what could not be aborted.
+        let alive = self.children.iter().zip(&self.alive);
+        let lost = alive.filter(|(_, alive)| alive.is_some());
+        let lost: Vec<_> = lost.map(|(child, _)| child.name.clone()).collect();
+        if let Some(Ending::Lost(child)) = ending {
+            // It was aborted for a sibling, and may be gone by now; still it is why this ends.
+            let name = &self.children[child].name;
+            if !self.forced.contains(name) {
+                self.forced.push(name.clone());
+            }
+        }
+        if self.fault.is_none() && self.forced.is_empty() && lost.is_empty() {
+            return Ok(());
+        }
+        Err(SupervisorError(Box::new(Report {
+            supervisor: self.name,
+            grace: self.limits.grace,
+            fault: self.fault,
+            forced: self.forced,
+            lost,
+        })))
+    }
+}
+
+/// One run of a child, until it has ended or is forced; its future is gone afterwards.
+async fn run(start: Start, token: CancellationToken, force: CancellationToken) -> End {
+    let mut work = Box::pin(async move { start(token).await });
+    let ended = poll_fn(|cx| match Panic::catch(|| work.as_mut().poll(cx)) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    });
+    let ended = force.run_until_cancelled(ended).await;
+    let dropped = Panic::catch(|| drop(work));
+    match (ended, dropped) {
+        (Some(Err(panic)), _) | (_, Err(panic)) => Err(Failure::Panicked(panic)),
+        (Some(Ok(result)), Ok(())) => result.map_err(Failure::Failed),
+        (None, Ok(())) => Err(Failure::Aborted),
+    }
+}
+
+fn poll_end(alive: &mut [Option<Alive>], cx: &mut Context<'_>) -> Poll<(usize, End)> {
+    for (child, slot) in alive.iter_mut().enumerate() {
+        let Some(run) = slot else { continue };
+        if let Poll::Ready(end) = Pin::new(&mut run.handle).poll(cx) {
+            *slot = None;
+            // A run that was refused by a closed group, or dropped with its runtime.
+            return Poll::Ready((child, end.unwrap_or(Err(Failure::Aborted))));
+        }
+    }
+    Poll::Pending
+}
+
+/// Whether a child that was to stop may end like this.
+fn is_part_of_a_stop(failure: &Failure) -> bool {
+    match failure {
+        Failure::Failed(error) => Cancelled::is_behind(&**error),
+        Failure::EndedEarly | Failure::Aborted => true,
+        _ => false,
+    }
+}
+
+/// The end of a run is told to whatever the run has spawned elsewhere.
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+impl SupervisorError {
+    /// Returns the name of the supervisor.
+    #[must_use]
+    pub fn supervisor(&self) -> &str {
+        &self.0.supervisor
+    }
+
+    /// Returns the name of the child that failed, or of the first that had to be aborted.
+    #[must_use]
+    pub fn child(&self) -> &str {
+        let fault = self.0.fault.as_ref().map(|fault| &*fault.child);
+        let mut others = self.forced().chain(self.still_running());
+        fault.or_else(|| others.next()).unwrap_or_default()
+    }
+
+    /// Returns whether a child failed more often than the intensity allows.
+    #[must_use]
+    pub fn is_escalated(&self) -> bool {
+        let fault = self.0.fault.as_ref();
+        fault.is_some_and(|fault| fault.exceeded.is_some())
+    }
+
+    /// Returns the last failure of the child; `None` if children had to be aborted and none failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.0.fault.as_ref().map(|fault| &fault.failure)
+    }
+
+    /// Returns the last failure of the child by value.
+    #[must_use]
+    pub fn into_failure(self) -> Option<Failure> {
+        self.0.fault.map(|fault| fault.failure)
+    }
+
+    /// Returns the names of the children that had to be aborted at the end.
+    pub fn forced(&self) -> impl Iterator<Item = &str> {
+        self.0.forced.iter().map(|name| &**name)
+    }
+
+    /// Returns the names of the children that could not be aborted: they block their threads.
+    pub fn still_running(&self) -> impl Iterator<Item = &str> {
+        self.0.lost.iter().map(|name| &**name)
+    }
+}
+
+impl fmt::Display for SupervisorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            supervisor,
+            grace,
+            fault,
+            forced,
+            lost,
+        } = &*self.0;
+        write!(f, "supervisor `{supervisor}`")?;
+        let mut separator = ": ";
+        if let Some(fault) = fault {
+            write!(f, "{separator}{fault}")?;
+            separator = "; ";
+        }
+        for child in forced.iter().filter(|child| !lost.contains(child)) {
+            write!(
+                f,
+                "{separator}child `{child}` did not stop within {grace:?} and was aborted"
+            )?;
+            separator = "; ";
+        }
+        for child in lost {
+            write!(
+                f,
+                "{separator}child `{child}` did not stop within {grace:?}"
+            )?;
+            write!(f, " and is still running {CONFIRMATION:?} after its abort")?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            child,
+            failure,
+            exceeded,
+        } = self;
+        let when = match exceeded {
+            Some((1, window)) => format!(" after 1 restart within {window:?}"),
+            Some((restarts, window)) => format!(" after {restarts} restarts within {window:?}"),
+            None => " while stopping".to_owned(),
+        };
+        write!(f, "child `{child}` {}", Described(failure, &when))
+    }
+}
+
+/// What a child did, and when: `failed after 3 restarts within 60s: disk full`.
+struct Described<'a>(&'a Failure, &'a str);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(failure, when) = self;
+        match failure {
+            Failure::Failed(error) => write!(f, "failed{when}: {error}"),
+            Failure::Panicked(panic) => write!(f, "panicked{when}: {}", panic.message()),
+            Failure::EndedEarly => write!(f, "is permanent and returned{when}"),
+            Failure::Aborted | Failure::TimedOut(_) => {
+                write!(f, "was dropped before it ended{when}")
+            }
+        }
+    }
+}
+
+impl Error for SupervisorError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self.failure() {
+            Some(Failure::Failed(error)) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for SupervisorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SupervisorError")
+            .field("message", &format_args!("{self}"))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child")
+            .field("name", &self.name)
+            .field("permanent", &self.permanent)
+            .finish_non_exhaustive()
+    }
+}

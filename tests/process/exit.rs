@@ -21,9 +21,9 @@ tests![
     lenient_leaves_other_timeouts_at_1,
     a_clean_exit_can_die_of_its_signal,
     a_timeout_does_not_die_of_its_signal,
-    closed_pipes_do_not_change_the_status,
-    a_log_whose_reader_is_gone_does_not_change_the_status,
-    a_full_stderr_does_not_hold_the_exit,
+    r25_closed_pipes_do_not_change_the_status,
+    r25_a_log_whose_reader_is_gone_does_not_change_the_status,
+    r25_a_full_stderr_does_not_hold_the_exit,
     now_ends_a_process_with_a_stuck_thread,
     the_status_of_the_second_signal_can_be_chosen,
 ];
@@ -144,7 +144,7 @@ fn a_timeout_does_not_die_of_its_signal() {
         .expect_code(1);
 }
 
-fn closed_pipes_do_not_change_the_status() {
+fn r25_closed_pipes_do_not_change_the_status() {
     let mut child = Child::start("failed");
     child
         .expect("ready")
@@ -159,7 +159,7 @@ fn closed_pipes_do_not_change_the_status() {
         .expect_code(0);
 }
 
-fn a_log_whose_reader_is_gone_does_not_change_the_status() {
+fn r25_a_log_whose_reader_is_gone_does_not_change_the_status() {
     let start = |role| {
         let mut child = Child::start(role);
         child.expect("ready").close_stderr();
@@ -171,7 +171,7 @@ fn a_log_whose_reader_is_gone_does_not_change_the_status() {
     start("logged_signal").send(Signal::TERM).expect_code(0);
 }
 
-fn a_full_stderr_does_not_hold_the_exit() {
+fn r25_a_full_stderr_does_not_hold_the_exit() {
     Child::start_with_full_stderr("failed")
         .expect("ready")
         .tell("go on")

@@ -10,20 +10,20 @@ use crate::hangs::BUDGET;
 use crate::tests;
 
 tests![
-    one_blocked_worker_of_two_is_ended_in_time_and_named,
-    all_workers_blocked_are_ended_in_time_and_named,
-    a_blocked_current_thread_runtime_is_ended_in_time_and_named,
-    a_closure_that_outlives_the_body_of_main_is_ended_in_time_and_named,
-    a_full_stderr_does_not_hold_the_watchdog,
-    a_closed_stderr_does_not_hold_the_watchdog,
-    a_locked_stdout_does_not_hold_the_watchdog,
-    a_locked_stderr_holds_neither_the_watchdog_nor_its_report,
-    without_descriptors_the_watchdog_reports_all_the_same,
-    an_exit_that_hangs_is_ended_in_time,
-    a_clean_stop_is_not_disturbed_by_the_watchdog,
-    a_dropped_watchdog_does_not_end_the_process,
-    a_watchdog_that_gets_no_thread_is_refused,
-    a_watchdog_uses_no_processor_while_it_waits,
+    r22_one_blocked_worker_of_two_is_ended_in_time_and_named,
+    r22_all_workers_blocked_are_ended_in_time_and_named,
+    r22_a_blocked_current_thread_runtime_is_ended_in_time_and_named,
+    r22_a_closure_that_outlives_the_body_of_main_is_ended_in_time_and_named,
+    r22_a_full_stderr_does_not_hold_the_watchdog,
+    r22_a_closed_stderr_does_not_hold_the_watchdog,
+    r22_a_locked_stdout_does_not_hold_the_watchdog,
+    r22_a_locked_stderr_holds_neither_the_watchdog_nor_its_report,
+    r22_without_descriptors_the_watchdog_reports_all_the_same,
+    r22_an_exit_that_hangs_is_ended_in_time,
+    r22_a_clean_stop_is_not_disturbed_by_the_watchdog,
+    r22_a_dropped_watchdog_does_not_end_the_process,
+    r22_a_watchdog_that_gets_no_thread_is_refused,
+    r22_a_watchdog_uses_no_processor_while_it_waits,
 ];
 
 /// What the report and the end may take when the machine is busy with other tests.
@@ -64,22 +64,22 @@ fn expect_stuck(role: &str) {
     expect_report(&mut child, "received SIGTERM", running);
 }
 
-fn one_blocked_worker_of_two_is_ended_in_time_and_named() {
+fn r22_one_blocked_worker_of_two_is_ended_in_time_and_named() {
     expect_stuck("watched_one_of_two_workers");
 }
 
-fn all_workers_blocked_are_ended_in_time_and_named() {
+fn r22_all_workers_blocked_are_ended_in_time_and_named() {
     let mut child = Child::start("watched_all_workers");
     expect_end_after_signal(&mut child, 2);
     let running = "still running: 2 tasks: `orders/stuck` (tests/process/hangs.rs:";
     expect_report(&mut child, "received SIGTERM", running);
 }
 
-fn a_blocked_current_thread_runtime_is_ended_in_time_and_named() {
+fn r22_a_blocked_current_thread_runtime_is_ended_in_time_and_named() {
     expect_stuck("watched_current_thread");
 }
 
-fn a_closure_that_outlives_the_body_of_main_is_ended_in_time_and_named() {
+fn r22_a_closure_that_outlives_the_body_of_main_is_ended_in_time_and_named() {
     let mut child = Child::start("watched_tokio_main");
     let lines = [child.line(), child.line()];
     let stopped = Instant::now();
@@ -90,29 +90,29 @@ fn a_closure_that_outlives_the_body_of_main_is_ended_in_time_and_named() {
     expect_report(&mut child, "the group was dropped", running);
 }
 
-fn a_full_stderr_does_not_hold_the_watchdog() {
+fn r22_a_full_stderr_does_not_hold_the_watchdog() {
     let mut child = Child::start_with_full_stderr("watched_all_workers");
     expect_end_after_signal(&mut child, 2);
 }
 
-fn a_closed_stderr_does_not_hold_the_watchdog() {
+fn r22_a_closed_stderr_does_not_hold_the_watchdog() {
     let mut child = Child::start("watched_all_workers");
     expect_end_after_signal(child.close_stderr(), 2);
 }
 
-fn a_locked_stdout_does_not_hold_the_watchdog() {
+fn r22_a_locked_stdout_does_not_hold_the_watchdog() {
     expect_stuck("watched_stdout_is_locked");
 }
 
-fn a_locked_stderr_holds_neither_the_watchdog_nor_its_report() {
+fn r22_a_locked_stderr_holds_neither_the_watchdog_nor_its_report() {
     expect_stuck("watched_stderr_is_locked");
 }
 
-fn without_descriptors_the_watchdog_reports_all_the_same() {
+fn r22_without_descriptors_the_watchdog_reports_all_the_same() {
     expect_stuck("watched_without_descriptors");
 }
 
-fn an_exit_that_hangs_is_ended_in_time() {
+fn r22_an_exit_that_hangs_is_ended_in_time() {
     let mut child = Child::start("watched_exit");
     child.expect("hanging");
     let stopped = Instant::now();
@@ -120,20 +120,20 @@ fn an_exit_that_hangs_is_ended_in_time() {
     assert!(stopped.elapsed() < BUDGET + IN_TIME);
 }
 
-fn a_clean_stop_is_not_disturbed_by_the_watchdog() {
+fn r22_a_clean_stop_is_not_disturbed_by_the_watchdog() {
     let mut child = Child::start("watched_clean");
     child.expect("ready").send(Signal::TERM).expect_code(0);
     assert_eq!(child.rest_of_stderr(), "");
 }
 
-fn a_dropped_watchdog_does_not_end_the_process() {
+fn r22_a_dropped_watchdog_does_not_end_the_process() {
     let mut child = Child::start("watched_disarmed");
     child.expect_code(0);
     assert_eq!(child.rest_of_stderr(), "");
 }
 
 /// Reads in `/proc` how much memory it has, which other systems do not have.
-fn a_watchdog_that_gets_no_thread_is_refused() {
+fn r22_a_watchdog_that_gets_no_thread_is_refused() {
     if cfg!(target_os = "linux") {
         Child::start("watched_no_thread")
             .expect("true")
@@ -141,6 +141,6 @@ fn a_watchdog_that_gets_no_thread_is_refused() {
     }
 }
 
-fn a_watchdog_uses_no_processor_while_it_waits() {
+fn r22_a_watchdog_uses_no_processor_while_it_waits() {
     Child::start("watched_idle").expect("true").expect_code(0);
 }

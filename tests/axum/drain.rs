@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,6 +13,7 @@ use taskgroup::{SidecarError, Stop, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::support::{
     Alive, NO_TIME, PLENTY, Server, Ticks, endless, is_closed, read_to_end, read_until, request,
@@ -334,4 +336,43 @@ async fn a_server_on_several_listeners_takes_what_is_waiting_on_each_of_them() {
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 2);
     assert_eq!(report.answered(), 2);
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_else_holds_too_can_be_connected_to_after_the_stop() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    // As systemd does, and whoever hands a socket on to the next process.
+    let kept = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let token = taskgroup::CancellationToken::new();
+    token.cancel();
+
+    let http = taskgroup::axum::serve("http", listener, hello());
+    soon(http.run::<SidecarError>(&token)).await.unwrap();
+
+    let client = soon(TcpStream::connect(address)).await.unwrap();
+    let (_, peer) = soon(kept.accept()).await.unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_in_its_last_call_leaves_the_socket_as_it_was() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let kept = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let token = taskgroup::CancellationToken::new();
+    token.cancel();
+
+    let http = taskgroup::axum::serve("http", listener, hello());
+    let mut http = Box::pin(http.run::<SidecarError>(&token));
+    assert!(timeout(Duration::ZERO, http.as_mut()).await.is_err());
+    drop(http);
+
+    let client = soon(TcpStream::connect(address)).await.unwrap();
+    let (_, peer) = soon(kept.accept()).await.unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
 }

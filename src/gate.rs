@@ -107,7 +107,9 @@ impl Force {
         let mut end = None;
         loop {
             match stop.next(end.is_some()) {
-                Next::Done => return Outcome::Stopped(stop.counts(), end),
+                Next::Done => {
+                    return Outcome::Stopped(stop.counts(end.is_some()), end);
+                }
                 Next::Enter(phase) => stop.enter(phase, &self.signal),
                 Next::Wait(wait) => tokio::select! {
                     biased;
@@ -197,7 +199,7 @@ impl<'a> Stopping<'a> {
         again.map_or(LOOK, |again| LOOK.min(again - now))
     }
 
-    fn counts(self) -> Counts {
+    fn counts(self, ended: bool) -> Counts {
         Counts {
             connections_at_stop: self.connections_at_stop + self.gate.swept().unwrap_or(0),
             requests_at_stop: self.requests_at_stop,
@@ -208,18 +210,19 @@ impl<'a> Stopping<'a> {
             upgrades_cut: self.cut.upgrades,
             stuck: self.gate.stuck(),
             panicked: self.gate.panicked(),
-            took: self.took(),
+            took: self.took(ended),
             paths: self.cut.paths,
             drain: self.plan.grace,
         }
     }
 
-    /// A drain at whose deadline nothing was in flight was over by then, if somebody looked in time.
-    fn took(&self) -> Duration {
+    /// A drain at whose deadline nothing was in flight was over by then, if somebody looked in time, and
+    /// if the server did not have to be dropped.
+    fn took(&self, ended: bool) -> Duration {
         let took = self.stop.elapsed();
         let in_time = self.plan.grace.saturating_add(TIMER_IS_LATE);
         match self.empty_at {
-            Some(empty_at) if empty_at - self.stop <= in_time => took.min(self.plan.grace),
+            Some(empty_at) if ended && empty_at - self.stop <= in_time => took.min(self.plan.grace),
             _ => took,
         }
     }
@@ -348,6 +351,6 @@ mod tests {
         let Outcome::Stopped(counts, None) = outcome else {
             panic!("{outcome:?}");
         };
-        assert_eq!(counts.took, PLAN.grace);
+        assert_eq!(counts.took, Duration::from_secs(6));
     }
 }

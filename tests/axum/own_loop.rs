@@ -124,3 +124,20 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
         assert_eq!(read_to_end(client).await, "");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_does_not_end_when_it_is_told_is_no_success() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token = CancellationToken::new();
+    token.cancel();
+
+    let outcome = taskgroup::serve("deaf", listener, async |mut acceptor, _stop| {
+        loop {
+            acceptor.accept().await;
+        }
+    })
+    .run::<SidecarError>(&token)
+    .await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+}

@@ -91,7 +91,7 @@ impl Handshakes {
         let handshake = (self.handshake)(io);
         self.under_way.spawn(async move {
             match in_time(limit, handshake).await {
-                Ok(inside) => Some((Io::new(inside, conn), peer)),
+                Ok(inside) => Some((Io::inside(inside, conn), peer)),
                 Err(error) => {
                     log::guarded(
                         || tracing::debug!(target: "taskgroup", "TLS handshake with {peer} failed: {error}"),

@@ -29,11 +29,12 @@ pub struct Io<T = TcpStream> {
     patience: Patience,
     /// Whether the last write had to wait.
     blocked: bool,
+    /// Whether another one is around it, which knows what the peer takes: this writes into a buffer.
+    inside: bool,
     conn: Arc<Conn>,
 }
 
 impl<T> Io<T> {
-    /// Also for what is spoken inside of a connection: TLS has an outside and an inside.
     pub(crate) fn new(stream: T, conn: Arc<Conn>) -> Self {
         Self {
             stream,
@@ -41,7 +42,17 @@ impl<T> Io<T> {
             writing: Seat::default(),
             patience: Patience::default(),
             blocked: false,
+            inside: false,
             conn,
+        }
+    }
+
+    /// For what is spoken inside of a connection: TLS has an outside and an inside.
+    #[cfg(any(feature = "axum", test))]
+    pub(crate) fn inside(stream: T, conn: Arc<Conn>) -> Self {
+        Self {
+            inside: true,
+            ..Self::new(stream, conn)
         }
     }
 
@@ -72,6 +83,7 @@ impl<T> Io<T> {
             writing,
             patience,
             blocked,
+            inside,
             conn,
         } = self;
         Io {
@@ -80,6 +92,7 @@ impl<T> Io<T> {
             writing,
             patience,
             blocked,
+            inside,
             conn,
         }
     }
@@ -94,7 +107,7 @@ impl<T> Io<T> {
 
     /// Notes whether the peer takes what is there for it. A store, and only when it changes.
     fn wrote<R>(&mut self, poll: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if self.blocked != poll.is_pending() {
+        if !self.inside && self.blocked != poll.is_pending() {
             self.blocked = poll.is_pending();
             self.conn.set_unread(self.blocked);
         }
@@ -468,6 +481,26 @@ mod tests {
 
         let read = timeout(100 * LIMIT, server.read_u8()).await.unwrap();
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn r9_what_is_taken_inside_is_not_taken_by_the_peer() {
+        let gate = Gate::new(Limits::default());
+        let conn = gate.register(None);
+        let ((_client, socket), (mut tls, session)) = (duplex(1), duplex(1));
+        let mut outside = Io::new(socket, Arc::clone(&conn));
+        let mut inside = Io::inside(session, conn);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for io in [&mut inside, &mut outside] {
+            assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_ready());
+            assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_pending());
+        }
+
+        tls.read_u8().await.unwrap();
+        assert!(Pin::new(&mut inside).poll_write(&mut cx, b"x").is_ready());
+
+        let now = tokio::time::Instant::now();
+        assert_eq!(gate.cut_idle(now, Duration::ZERO), (0, None));
     }
 
     #[test]

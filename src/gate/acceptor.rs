@@ -194,7 +194,7 @@ async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
 where
     F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
-    let mut stopping = pin!(gate.stop().stopping());
+    let mut stopping = pin!(gate.closing());
     let mut next = pin!(next(gate, poll_accept));
     poll_fn(|cx| match stopping.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::label::Label;
 use super::switch::Switch;
@@ -55,6 +56,8 @@ pub(crate) struct Gate {
     /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
     stopping: AtomicBool,
     stop: StopSource,
+    /// For the acceptor. That of `stop` may be cancelled by a handler, which must not close the sockets.
+    closing: CancellationToken,
     register: Lock<Register>,
     /// The socket is closed; so many were waiting then.
     swept: OnceLock<usize>,
@@ -124,6 +127,7 @@ impl Gate {
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
+            closing: CancellationToken::new(),
             register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
@@ -235,6 +239,12 @@ impl Gate {
         self.leave();
         self.stopping.store(true, Ordering::Relaxed);
         self.stop.begin(grace);
+        self.closing.cancel();
+    }
+
+    /// Waits until the stop begins.
+    pub(super) async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     pub(super) fn set_swept(&self, waiting: usize) {

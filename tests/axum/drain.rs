@@ -376,3 +376,20 @@ async fn a_server_that_is_dropped_in_its_last_call_leaves_the_socket_as_it_was()
     let (_, peer) = soon(kept.accept()).await.unwrap();
     assert_eq!(peer, client.local_addr().unwrap());
 }
+
+#[tokio::test]
+async fn a_handler_that_cancels_the_token_of_its_stop_does_not_stop_the_server() {
+    let app = hello().route("/cancel", get(async |stop: Stop| stop.token().cancel()));
+    let server = Server::start(app, |serve| serve).await;
+    let client = request(server.address, "GET /cancel HTTP/1.1\r\nconnection: close").await;
+    assert!(read_to_end(client).await.starts_with("HTTP/1.1 200"));
+    // More than the last call of a socket.
+    tokio::time::sleep(NO_TIME).await;
+
+    let client = request(server.address, "GET / HTTP/1.1\r\nconnection: close").await;
+
+    assert!(read_to_end(client).await.ends_with("hello"));
+    let (outcome, report) = server.stop().await;
+    outcome.unwrap();
+    assert!(report.is_clean());
+}

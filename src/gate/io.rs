@@ -106,8 +106,14 @@ impl<T> Io<T> {
     }
 
     /// Notes whether the peer takes what is there for it. A store, and only when it changes.
-    fn wrote<R>(&mut self, poll: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if !self.inside && self.blocked != poll.is_pending() {
+    fn wrote(&mut self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.inside {
+            return poll;
+        }
+        if let Poll::Ready(Ok(bytes)) = poll {
+            self.conn.add_taken(bytes);
+        }
+        if self.blocked != poll.is_pending() {
             self.blocked = poll.is_pending();
             self.conn.set_unread(self.blocked);
         }

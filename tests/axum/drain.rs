@@ -16,8 +16,8 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::support::{
-    Alive, NO_TIME, PLENTY, Server, Ticks, endless, is_closed, read_to_end, read_until, request,
-    soon, websocket,
+    Alive, NO_TIME, PLENTY, SHORT, Server, Ticks, endless, get_over_http2, http2, is_closed,
+    read_to_end, read_until, request, soon, websocket,
 };
 
 fn hello() -> Router {
@@ -392,4 +392,31 @@ async fn a_handler_that_cancels_the_token_of_its_stop_does_not_stop_the_server()
     let (outcome, report) = server.stop().await;
     outcome.unwrap();
     assert!(report.is_clean());
+}
+
+#[tokio::test]
+async fn r9_an_answer_over_http2_that_is_taken_slowly_is_not_idle() {
+    const LENGTH: usize = 1 << 20;
+    let app = hello().route("/large", get(async || vec![b'x'; LENGTH]));
+    let server = Server::start(app, |serve| serve.idle_grace(SHORT)).await;
+    let mut sender = http2(server.address).await;
+    // Hyper hands all of it to h2 at once, and is rid of the body.
+    let (answer, _) = sender.send_request(get_over_http2("/large"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    server.begin_stop().await;
+
+    let mut length = 0;
+    while let Some(data) = soon(body.data()).await {
+        let data = data.unwrap();
+        length += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        // As a whole more than the linger and the idle grace together.
+        tokio::time::sleep(NO_TIME).await;
+    }
+
+    assert_eq!(length, LENGTH);
+    drop(sender);
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.idle_cut(), 0);
 }

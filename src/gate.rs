@@ -22,7 +22,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::conn::Cut;
@@ -83,7 +83,10 @@ pub(crate) async fn supervise<S: Future>(
     tokio::select! {
         biased;
         () = serving => force.stop(plan, server).await,
-        end = &mut server => Outcome::Early(end),
+        end = &mut server => {
+            force.now(plan).await;
+            Outcome::Early(end)
+        }
     }
 }
 
@@ -102,6 +105,19 @@ impl Drop for Force {
 }
 
 impl Force {
+    /// Waits for what is cut to end, for the kill grace at most.
+    async fn now(&self, plan: &Plan) {
+        self.signal.cancel();
+        self.gate.shut();
+        let gone = async {
+            while self.gate.open() > 0 {
+                self.gate.changed().await;
+            }
+        };
+        // What is left then is stuck, and there is no report to say so.
+        let _ = timeout(plan.kill_grace, gone).await;
+    }
+
     async fn stop<S: Future>(&self, plan: &Plan, mut server: Pin<&mut S>) -> Outcome<S::Output> {
         let mut stop = Stopping::begin(&self.gate, plan);
         let mut end = None;

@@ -274,3 +274,35 @@ async fn r6_a_request_that_waits_for_its_turn_is_cut_in_words() {
         assert!(read_to_end(cut).await.starts_with("HTTP/1.1 503"));
     }
 }
+
+#[tokio::test]
+async fn r3_nothing_is_left_of_a_server_that_has_ended_by_itself() {
+    let alive = Alive::default();
+    let app = endless(&alive);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let broken = Arc::new(Notify::new());
+    let breaks = Arc::clone(&broken);
+    let server = taskgroup::serve("own", listener, async move |acceptor, stop| {
+        tokio::select! {
+            end = hyper_loop(acceptor, stop, app) => end,
+            () = breaks.notified() => Err("it broke".into()),
+        }
+    });
+    let server = tokio::spawn({
+        let (token, alive) = (CancellationToken::new(), alive.clone());
+        async move {
+            let outcome = server.run::<SidecarError>(&token).await;
+            (outcome, alive.count())
+        }
+    });
+    let client = request(address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+
+    broken.notify_one();
+
+    let (outcome, left) = soon(server).await.unwrap();
+    outcome.unwrap_err();
+    assert_eq!(left, 0);
+    drop(client);
+}

@@ -127,8 +127,8 @@ where
 impl<M, S> Serve<App<M, S>> {
     /// Speaks TLS: `handshake` is what every connection begins with.
     ///
-    /// Any number of them are under way at once. One takes the [header
-    /// timeout](Serve::header_timeout) at most, and at the stop the [linger](Serve::linger), with which
+    /// Any number of them are under way at once. One takes the timeouts of the [first
+    /// byte](Serve::first_byte_timeout) and of the [header](Serve::header_timeout) at most, and at the stop the [linger](Serve::linger), with which
     /// it is closed. One that fails is logged at DEBUG, and nothing else comes of it.
     /// HTTP/2 is spoken with clients that begin with it; for browsers the configuration has to offer it
     /// (ALPN `h2` and `http/1.1`). A second call replaces the first.

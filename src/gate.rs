@@ -22,7 +22,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::conn::Cut;
@@ -83,7 +83,10 @@ pub(crate) async fn supervise<S: Future>(
     tokio::select! {
         biased;
         () = serving => force.stop(plan, server).await,
-        end = &mut server => Outcome::Early(end),
+        end = &mut server => {
+            force.now(plan).await;
+            Outcome::Early(end)
+        }
     }
 }
 
@@ -102,12 +105,27 @@ impl Drop for Force {
 }
 
 impl Force {
+    /// Waits for what is cut to end, for the kill grace at most.
+    async fn now(&self, plan: &Plan) {
+        self.signal.cancel();
+        self.gate.shut();
+        let gone = async {
+            while self.gate.open() > 0 {
+                self.gate.changed().await;
+            }
+        };
+        // What is left then is stuck, and there is no report to say so.
+        let _ = timeout(plan.kill_grace, gone).await;
+    }
+
     async fn stop<S: Future>(&self, plan: &Plan, mut server: Pin<&mut S>) -> Outcome<S::Output> {
         let mut stop = Stopping::begin(&self.gate, plan);
         let mut end = None;
         loop {
             match stop.next(end.is_some()) {
-                Next::Done => return Outcome::Stopped(stop.counts(), end),
+                Next::Done => {
+                    return Outcome::Stopped(stop.counts(end.is_some()), end);
+                }
                 Next::Enter(phase) => stop.enter(phase, &self.signal),
                 Next::Wait(wait) => tokio::select! {
                     biased;
@@ -197,7 +215,7 @@ impl<'a> Stopping<'a> {
         again.map_or(LOOK, |again| LOOK.min(again - now))
     }
 
-    fn counts(self) -> Counts {
+    fn counts(self, ended: bool) -> Counts {
         Counts {
             connections_at_stop: self.connections_at_stop + self.gate.swept().unwrap_or(0),
             requests_at_stop: self.requests_at_stop,
@@ -208,18 +226,19 @@ impl<'a> Stopping<'a> {
             upgrades_cut: self.cut.upgrades,
             stuck: self.gate.stuck(),
             panicked: self.gate.panicked(),
-            took: self.took(),
+            took: self.took(ended),
             paths: self.cut.paths,
             drain: self.plan.grace,
         }
     }
 
-    /// A drain at whose deadline nothing was in flight was over by then, if somebody looked in time.
-    fn took(&self) -> Duration {
+    /// A drain at whose deadline nothing was in flight was over by then, if somebody looked in time, and
+    /// if the server did not have to be dropped.
+    fn took(&self, ended: bool) -> Duration {
         let took = self.stop.elapsed();
         let in_time = self.plan.grace.saturating_add(TIMER_IS_LATE);
         match self.empty_at {
-            Some(empty_at) if empty_at - self.stop <= in_time => took.min(self.plan.grace),
+            Some(empty_at) if ended && empty_at - self.stop <= in_time => took.min(self.plan.grace),
             _ => took,
         }
     }
@@ -348,6 +367,6 @@ mod tests {
         let Outcome::Stopped(counts, None) = outcome else {
             panic!("{outcome:?}");
         };
-        assert_eq!(counts.took, PLAN.grace);
+        assert_eq!(counts.took, Duration::from_secs(6));
     }
 }

@@ -266,7 +266,9 @@ impl<S> Serve<S> {
     /// Sets how long a connection without a request in flight may stay when the server was told.
     ///
     /// It is for clients that cannot be told that it is over: those that have sent half a request, have
-    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. No more than half of what
+    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. A large answer over HTTP/2
+    /// may wait for the window of its client when the request is not in flight any more: the connection
+    /// stays as long as the client takes some of it within this time. No more than half of what
     /// the grace leaves after the linger is used. The default is [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
@@ -275,8 +277,9 @@ impl<S> Serve<S> {
 
     /// Sets how long what was cut has to end before it is reported as stuck.
     ///
-    /// This comes after the grace. Only what blocks its thread needs any time here. The default is
-    /// [1 second](DEFAULT_KILL_GRACE).
+    /// This comes after the grace. Only what blocks its thread needs more than a moment here; with zero,
+    /// whatever is still open when connections are cut is called stuck. A server that ends by itself gives
+    /// what it leaves behind as long. The default is [1 second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
         self.options.plan.kill_grace = kill_grace;
         self
@@ -433,7 +436,7 @@ impl<S: Server> Serve<S> {
     /// # Errors
     ///
     /// A [`SidecarError`], converted into the caller's error type, when something had to be cut, was
-    /// stuck, or the stop took longer than the grace
+    /// stuck, or the stop took longer than the grace, as with a server that does not end when it is told
     /// ([`is_timed_out`](SidecarError::is_timed_out), with its
     /// [report](SidecarError::drain_report)); when the server ended by itself, which axum and tonic
     /// do not; or when a limit is zero.

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::{IncomingStream, TapIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::transport::Transport;
 use crate::gate::Io;
@@ -67,8 +69,8 @@ pub(super) type Handshake = Box<
     dyn Fn(Io<TcpStream>) -> Pin<Box<dyn Future<Output = io::Result<Transport>> + Send>> + Send,
 >;
 
-/// The handshakes that are under way, each in a task of its own. They are bounded by the header timeout,
-/// as every connection is, and end with the listener when axum is told of the stop.
+/// The handshakes that are under way, each in a task of its own. They are bounded by the timeouts of the
+/// first byte and of the header together, and end with the listener when axum is told of the stop.
 struct Handshakes {
     handshake: Handshake,
     under_way: JoinSet<Option<Accepted>>,
@@ -84,10 +86,12 @@ impl Handshakes {
 
     fn begin(&mut self, io: Io<TcpStream>, peer: SocketAddr) {
         let conn = Arc::clone(io.conn());
+        let limits = conn.gate().limits();
+        let limit = limits.first_byte_timeout.zip(limits.header_timeout);
         let handshake = (self.handshake)(io);
         self.under_way.spawn(async move {
-            match handshake.await {
-                Ok(inside) => Some((Io::new(inside, conn), peer)),
+            match in_time(limit, handshake).await {
+                Ok(inside) => Some((Io::inside(inside, conn), peer)),
                 Err(error) => {
                     log::guarded(
                         || tracing::debug!(target: "taskgroup", "TLS handshake with {peer} failed: {error}"),
@@ -112,6 +116,17 @@ impl Handshakes {
             }
         }
         std::future::pending().await
+    }
+}
+
+/// The stream sees the records of TLS, and not whether they lead anywhere: so this is timed as well.
+async fn in_time<T>(
+    limit: Option<(Duration, Duration)>,
+    handshake: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match limit {
+        Some((first_byte, header)) => timeout(first_byte.saturating_add(header), handshake).await?,
+        None => handshake.await,
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Acceptor {
 enum Sockets {
     Listening(Listeners),
     /// Who is connecting comes through, until then; nobody else does.
-    LastCall(Listeners, Option<Instant>),
+    LastCall(Called, Option<Instant>),
     /// They are closed. So many were waiting then, and these are not handed over yet.
     Swept(usize, VecDeque<Accepted>),
 }
@@ -141,16 +141,28 @@ impl Listeners {
     fn last_call(self) -> Sockets {
         let is_heard = self.listeners.iter().all(last_call::last_call);
         let until = is_heard.then(|| Instant::now() + last_call::LENGTH);
-        Sockets::LastCall(self, until)
+        Sockets::LastCall(Called(self.listeners), until)
     }
+}
 
+/// The listeners in their last call, which is taken back whatever becomes of them.
+#[derive(Debug, Default)]
+struct Called(Vec<TcpListener>);
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        self.0.iter().for_each(last_call::take_back);
+    }
+}
+
+impl Called {
     /// Accepts all that is there and closes the sockets.
     ///
     /// What waits has been connected to by somebody whose request may be here already; it is taken
     /// in even if the limit of connections is exceeded.
-    fn sweep(self, gate: &Arc<Gate>) -> Sockets {
-        let listeners = self.listeners.into_iter();
-        let waiting: VecDeque<_> = listeners
+    fn sweep(mut self, gate: &Arc<Gate>) -> Sockets {
+        let waiting: VecDeque<_> = std::mem::take(&mut self.0)
+            .into_iter()
             .flat_map(|listener| swept(gate, listener))
             .collect();
         Sockets::Swept(waiting.len(), waiting)
@@ -173,6 +185,7 @@ fn swept(gate: &Arc<Gate>, listener: TcpListener) -> Vec<Accepted> {
             Err(_) => break,
         }
     }
+    last_call::take_back(&listener);
     waiting
 }
 
@@ -181,7 +194,7 @@ async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
 where
     F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
-    let mut stopping = pin!(gate.stop().stopping());
+    let mut stopping = pin!(gate.closing());
     let mut next = pin!(next(gate, poll_accept));
     poll_fn(|cx| match stopping.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),

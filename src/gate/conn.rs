@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::label::Label;
 use super::switch::Switch;
@@ -55,6 +56,8 @@ pub(crate) struct Gate {
     /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
     stopping: AtomicBool,
     stop: StopSource,
+    /// For the acceptor. That of `stop` may be cancelled by a handler, which must not close the sockets.
+    closing: CancellationToken,
     register: Lock<Register>,
     /// The socket is closed; so many were waiting then.
     swept: OnceLock<usize>,
@@ -78,6 +81,10 @@ struct Register {
 const REQUEST: u64 = (1 << 32) | 1;
 const IN_FLIGHT: u64 = (1 << 32) - 1;
 
+/// What is written in so few bytes may be the answer to a PING, with which a peer that has nothing to wait
+/// for could stay.
+const CONTROL: usize = 64;
+
 #[derive(Debug)]
 pub struct Conn {
     gate: Arc<Gate>,
@@ -90,6 +97,9 @@ pub struct Conn {
     upgrades: AtomicUsize,
     /// Whether the peer does not take what is there for it.
     unread: AtomicBool,
+    /// Whether the peer has taken something since the last look, once the stop has begun. Over HTTP/2 an
+    /// answer may wait for its window, long after it was handed over, with nothing left unread.
+    taken: AtomicBool,
     idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
     pub(super) work: Switch<Label>,
@@ -124,6 +134,7 @@ impl Gate {
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
+            closing: CancellationToken::new(),
             register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
@@ -169,6 +180,7 @@ impl Gate {
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
             idle: Lock::new(None),
             work: Switch::new(),
             stream: Switch::new(),
@@ -235,6 +247,12 @@ impl Gate {
         self.leave();
         self.stopping.store(true, Ordering::Relaxed);
         self.stop.begin(grace);
+        self.closing.cancel();
+    }
+
+    /// Waits until the stop begins.
+    pub(super) async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     pub(super) fn set_swept(&self, waiting: usize) {
@@ -341,6 +359,13 @@ impl Conn {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
+    #[inline]
+    pub(super) fn add_taken(&self, bytes: usize) {
+        if bytes > CONTROL && self.gate.stopping.load(Ordering::Relaxed) {
+            self.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
@@ -350,7 +375,8 @@ impl Conn {
         self.stream.fire();
     }
 
-    /// A request that came and went since the last look makes it idle from now on.
+    /// A request that came and went since the last look makes it idle from now on, and so does what the
+    /// peer has taken of an answer.
     fn idle_since(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle.lock();
         if self.requests() > 0 || self.upgrades() > 0 || self.is_unread() {
@@ -358,8 +384,9 @@ impl Conn {
             return None;
         }
         let begun = self.begun();
+        let taken = self.taken.swap(false, Ordering::Relaxed);
         let since = match *idle {
-            Some(idle) if idle.begun == begun => idle.since,
+            Some(idle) if idle.begun == begun && !taken => idle.since,
             _ => now,
         };
         *idle = Some(Idle { since, begun });

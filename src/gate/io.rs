@@ -29,11 +29,12 @@ pub struct Io<T = TcpStream> {
     patience: Patience,
     /// Whether the last write had to wait.
     blocked: bool,
+    /// Whether another one is around it, which knows what the peer takes: this writes into a buffer.
+    inside: bool,
     conn: Arc<Conn>,
 }
 
 impl<T> Io<T> {
-    /// Also for what is spoken inside of a connection: TLS has an outside and an inside.
     pub(crate) fn new(stream: T, conn: Arc<Conn>) -> Self {
         Self {
             stream,
@@ -41,7 +42,17 @@ impl<T> Io<T> {
             writing: Seat::default(),
             patience: Patience::default(),
             blocked: false,
+            inside: false,
             conn,
+        }
+    }
+
+    /// For what is spoken inside of a connection: TLS has an outside and an inside.
+    #[cfg(any(feature = "axum", test))]
+    pub(crate) fn inside(stream: T, conn: Arc<Conn>) -> Self {
+        Self {
+            inside: true,
+            ..Self::new(stream, conn)
         }
     }
 
@@ -72,6 +83,7 @@ impl<T> Io<T> {
             writing,
             patience,
             blocked,
+            inside,
             conn,
         } = self;
         Io {
@@ -80,6 +92,7 @@ impl<T> Io<T> {
             writing,
             patience,
             blocked,
+            inside,
             conn,
         }
     }
@@ -93,7 +106,13 @@ impl<T> Io<T> {
     }
 
     /// Notes whether the peer takes what is there for it. A store, and only when it changes.
-    fn wrote<R>(&mut self, poll: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    fn wrote(&mut self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.inside {
+            return poll;
+        }
+        if let Poll::Ready(Ok(bytes)) = poll {
+            self.conn.add_taken(bytes);
+        }
         if self.blocked != poll.is_pending() {
             self.blocked = poll.is_pending();
             self.conn.set_unread(self.blocked);
@@ -340,16 +359,12 @@ impl Patience {
 
     /// Returns whether the timer has gone off, which is removed then.
     ///
-    /// It is polled when it is made. Until an upgrade, a connection lives in one task, which that poll
-    /// has told it to wake.
+    /// It is polled each time: a connection may have been handed to another task since, and a task
+    /// whose budget is used up polls a timer in vain.
     fn rang(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
-        let rang = match &mut self.timer {
-            Some(timer) => timer.is_elapsed(),
-            none => {
-                let timer = none.insert(Box::pin(sleep(limit / PARTS)));
-                timer.as_mut().poll(cx).is_ready()
-            }
-        };
+        let begin = || Box::pin(sleep(limit / PARTS));
+        let timer = self.timer.get_or_insert_with(begin);
+        let rang = timer.as_mut().poll(cx).is_ready();
         if rang {
             self.timer = None;
         }
@@ -390,7 +405,10 @@ fn too_slow(limit: Duration) -> io::Error {
 mod tests {
     use super::*;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::timeout;
 
     use super::super::conn::{Gate, Limits};
@@ -424,6 +442,71 @@ mod tests {
         assert_eq!(after(&[&hello[..], finished].concat()).await, None);
         let encrypted = b"\x17\x03\x03\0\x01A";
         assert_eq!(after(&[&hello[..], encrypted].concat()).await, None);
+    }
+
+    /// A connection on which nothing is said, with its client.
+    fn silent() -> (DuplexStream, Io<DuplexStream>) {
+        let gate = Gate::new(Limits {
+            first_byte_timeout: Some(LIMIT),
+            ..Limits::default()
+        });
+        let (client, server) = duplex(64);
+        (client, Io::new(server, gate.register(None)))
+    }
+
+    fn poll_read_once(io: &mut Io<DuplexStream>, cx: &mut Context<'_>) {
+        let mut bytes = [0; 8];
+        let mut buf = ReadBuf::new(&mut bytes);
+        assert!(Pin::new(io).poll_read(cx, &mut buf).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r18_a_task_whose_budget_was_used_up_is_woken_by_the_timer_all_the_same() {
+        let (_client, mut server) = silent();
+
+        poll_fn(|cx| {
+            while pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
+            poll_read_once(&mut server, cx);
+            Poll::Ready(())
+        })
+        .await;
+
+        let read = timeout(100 * LIMIT, server.read_u8()).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r18_a_connection_that_is_handed_to_another_task_is_timed_there() {
+        let (_client, mut server) = silent();
+
+        let first = tokio::spawn(async move {
+            poll_fn(|cx| Poll::Ready(poll_read_once(&mut server, cx))).await;
+            server
+        });
+        let mut server = first.await.unwrap();
+
+        let read = timeout(100 * LIMIT, server.read_u8()).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn r9_what_is_taken_inside_is_not_taken_by_the_peer() {
+        let gate = Gate::new(Limits::default());
+        let conn = gate.register(None);
+        let ((_client, socket), (mut tls, session)) = (duplex(1), duplex(1));
+        let mut outside = Io::new(socket, Arc::clone(&conn));
+        let mut inside = Io::inside(session, conn);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for io in [&mut inside, &mut outside] {
+            assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_ready());
+            assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_pending());
+        }
+
+        tls.read_u8().await.unwrap();
+        assert!(Pin::new(&mut inside).poll_write(&mut cx, b"x").is_ready());
+
+        let now = tokio::time::Instant::now();
+        assert_eq!(gate.cut_idle(now, Duration::ZERO), (0, None));
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! ignores whoever asks for a connection. Who has asked before is through after one round trip, and is
 //! accepted; who comes later asks again, a second later, and is refused by then. Known from the
 //! restarts of load balancers, where a packet filter of the system does it.
+//!
+//! The filter belongs to the socket and not to the descriptor. Somebody else may hold that too, such as
+//! systemd or the next process, and would have a socket that is deaf for ever: so it is taken away again.
 
 use std::time::Duration;
 
@@ -32,6 +35,16 @@ pub(super) fn last_call(listener: &TcpListener) -> bool {
     ];
     SockRef::from(listener).attach_filter(&filter).is_ok()
 }
+
+/// Has `listener` listen to everybody again.
+#[cfg(target_os = "linux")]
+pub(super) fn take_back(listener: &impl std::os::fd::AsFd) {
+    // Without a filter this fails, and nothing is wrong.
+    let _ = socket2::SockRef::from(listener).detach_filter();
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn take_back<T>(_listener: &T) {}
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn last_call(_listener: &TcpListener) -> bool {

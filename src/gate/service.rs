@@ -84,15 +84,43 @@ impl<B> Front<B> for OneConn {
 }
 
 /// A service under the gate.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Gated<S, W> {
     service: S,
     front: W,
+    /// The request for which the service is not ready yet. It is in flight already, or its connection
+    /// would be an idle one.
+    waiting: Option<Box<request::Request>>,
 }
 
 impl<S, W> Gated<S, W> {
     pub(crate) fn new(service: S, front: W) -> Self {
-        Self { service, front }
+        Self {
+            service,
+            front,
+            waiting: None,
+        }
+    }
+
+    /// Is to be called when the service is not ready; returns whether that has been cut.
+    #[cold]
+    fn is_cut_waiting<B>(&mut self, cx: &Context<'_>) -> bool
+    where
+        W: Front<B>,
+    {
+        if self.waiting.is_none() {
+            let conn = self.front.conn(&Extensions::new());
+            self.waiting =
+                conn.map(|conn| Box::new(request::Request::begin(conn, "(not", "begun)")));
+        }
+        let waiting = self.waiting.as_mut();
+        waiting.is_some_and(|waiting| waiting.watch(cx))
+    }
+}
+
+impl<S: Clone, W: Clone> Clone for Gated<S, W> {
+    fn clone(&self) -> Self {
+        Self::new(self.service.clone(), self.front.clone())
     }
 }
 
@@ -108,12 +136,21 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(cx)
+        match self.service.poll_ready(cx) {
+            // Ready for `call`, which does not ask the service then.
+            Poll::Pending if self.is_cut_waiting(cx) => Poll::Ready(Ok(())),
+            ready => ready,
+        }
     }
 
     #[inline]
     fn call(&mut self, mut request: Request<A>) -> Answer<S::Future, W> {
         let asked = Asked::of(&request);
+        // Until the request itself is in flight.
+        let waiting = self.waiting.take();
+        if waiting.as_ref().is_some_and(|waiting| waiting.is_cut()) {
+            return Answer::without_handler(asked, Farewell::ShuttingDown);
+        }
         let Some(conn) = self.front.conn(request.extensions()) else {
             return Answer::without_handler(asked, Farewell::ShuttingDown);
         };

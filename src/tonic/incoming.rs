@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::layer::Conns;
+use super::layer::{Conns, Ends};
 use crate::gate;
 use crate::gate::Acceptor;
 
@@ -48,21 +48,23 @@ impl Stream for Incoming {
         let (acceptor, io, peer) = ready!(self.next.as_mut().poll(cx));
         self.next = accept(acceptor);
         let conns = self.conns.clone();
-        conns.insert(peer, io.conn());
-        Poll::Ready(Some(Ok(Io { io, peer, conns })))
+        let local = io.get_ref().local_addr().ok();
+        let ends = Ends { local, peer };
+        conns.insert(ends, io.conn());
+        Poll::Ready(Some(Ok(Io { io, ends, conns })))
     }
 }
 
 /// The stream of one connection, which can be found and cut.
 pub(super) struct Io {
     io: gate::Io<TcpStream>,
-    peer: SocketAddr,
+    ends: Ends,
     conns: Conns,
 }
 
 impl Drop for Io {
     fn drop(&mut self) {
-        self.conns.remove(self.peer, self.io.conn());
+        self.conns.remove(self.ends, self.io.conn());
     }
 }
 
@@ -72,8 +74,8 @@ impl Connected for Io {
 
     fn connect_info(&self) -> TcpConnectInfo {
         TcpConnectInfo {
-            local_addr: self.io.get_ref().local_addr().ok(),
-            remote_addr: Some(self.peer),
+            local_addr: self.ends.local,
+            remote_addr: Some(self.ends.peer),
         }
     }
 }

@@ -13,40 +13,57 @@ use crate::gate::Front;
 use crate::gate::Gated;
 use crate::gate::GatedBody;
 
-/// The connections that are open, by the address of the peer.
+/// The connections that are open, by their addresses.
 ///
-/// That address is all that tonic tells of where a call came from. It is unique: a socket has one
-/// peer at each address.
+/// These are all that tonic tells of where a call came from. Both are needed: a peer may connect from
+/// one address of its own to two of ours.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Conns(Arc<RwLock<HashMap<SocketAddr, Weak<Conn>>>>);
+pub(super) struct Conns(Arc<RwLock<HashMap<Ends, Weak<Conn>>>>);
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ends {
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: SocketAddr,
+}
+
+impl Ends {
+    fn of(extensions: &Extensions) -> Option<Self> {
+        let info = extensions.get::<TcpConnectInfo>()?;
+        Some(Self {
+            local: info.local_addr(),
+            peer: info.remote_addr()?,
+        })
+    }
+}
 
 impl Conns {
-    pub(super) fn insert(&self, peer: SocketAddr, conn: &Arc<Conn>) {
+    pub(super) fn insert(&self, ends: Ends, conn: &Arc<Conn>) {
         let mut conns = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        conns.insert(peer, Arc::downgrade(conn));
+        conns.insert(ends, Arc::downgrade(conn));
     }
 
     /// A peer that has gone may have come again before it was noticed; the new one stays.
-    pub(super) fn remove(&self, peer: SocketAddr, conn: &Arc<Conn>) {
+    pub(super) fn remove(&self, ends: Ends, conn: &Arc<Conn>) {
         let mut conns = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if conns
-            .get(&peer)
+            .get(&ends)
             .is_some_and(|found| std::ptr::eq(found.as_ptr(), Arc::as_ptr(conn)))
         {
-            conns.remove(&peer);
+            conns.remove(&ends);
         }
     }
 
-    fn get(&self, peer: SocketAddr) -> Option<Arc<Conn>> {
+    fn get(&self, ends: Ends) -> Option<Arc<Conn>> {
         let conns = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        conns.get(&peer)?.upgrade()
+        conns.get(&ends)?.upgrade()
     }
 }
 
 /// The connections as a service of tonic knows them.
 ///
 /// The service that tonic is given is cloned for each connection, and that clone for each of its calls.
-/// So what a clone of a clone has found belongs to its connection. It is kept with the peer's address
+/// So what a clone of a clone has found belongs to its connection. It is kept with the addresses
 /// all the same, and is not taken for another's.
 #[derive(Debug)]
 pub struct Peers {
@@ -54,7 +71,7 @@ pub struct Peers {
     found: Option<Found>,
 }
 
-type Found = Arc<OnceLock<(SocketAddr, Weak<Conn>)>>;
+type Found = Arc<OnceLock<(Ends, Weak<Conn>)>>;
 
 impl Clone for Peers {
     fn clone(&self) -> Self {
@@ -66,17 +83,17 @@ impl Clone for Peers {
 }
 
 impl Peers {
-    fn get(&self, peer: SocketAddr) -> Option<Arc<Conn>> {
+    fn get(&self, ends: Ends) -> Option<Arc<Conn>> {
         let Some(found) = &self.found else {
-            return self.conns.get(peer);
+            return self.conns.get(ends);
         };
         match found.get() {
-            Some((of, conn)) if *of == peer => conn.upgrade(),
-            Some(_) => self.conns.get(peer),
+            Some((of, conn)) if *of == ends => conn.upgrade(),
+            Some(_) => self.conns.get(ends),
             None => {
-                let conn = self.conns.get(peer)?;
+                let conn = self.conns.get(ends)?;
                 // Another call may have been quicker.
-                let _ = found.set((peer, Arc::downgrade(&conn)));
+                let _ = found.set((ends, Arc::downgrade(&conn)));
                 Some(conn)
             }
         }
@@ -87,7 +104,7 @@ impl<B> Front<B> for Peers {
     type Body = GatedBody<B>;
 
     fn conn(&self, extensions: &Extensions) -> Option<Arc<Conn>> {
-        self.get(extensions.get::<TcpConnectInfo>()?.remote_addr()?)
+        self.get(Ends::of(extensions)?)
     }
 
     fn gated(

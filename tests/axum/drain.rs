@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,10 +13,11 @@ use taskgroup::{SidecarError, Stop, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::support::{
-    Alive, NO_TIME, PLENTY, Server, Ticks, endless, is_closed, read_to_end, read_until, request,
-    soon, websocket,
+    Alive, NO_TIME, PLENTY, SHORT, Server, Ticks, endless, get_over_http2, http2, is_closed,
+    read_to_end, read_until, request, soon, websocket,
 };
 
 fn hello() -> Router {
@@ -334,4 +336,87 @@ async fn a_server_on_several_listeners_takes_what_is_waiting_on_each_of_them() {
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 2);
     assert_eq!(report.answered(), 2);
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_else_holds_too_can_be_connected_to_after_the_stop() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    // As systemd does, and whoever hands a socket on to the next process.
+    let kept = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let token = taskgroup::CancellationToken::new();
+    token.cancel();
+
+    let http = taskgroup::axum::serve("http", listener, hello());
+    soon(http.run::<SidecarError>(&token)).await.unwrap();
+
+    let client = soon(TcpStream::connect(address)).await.unwrap();
+    let (_, peer) = soon(kept.accept()).await.unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_in_its_last_call_leaves_the_socket_as_it_was() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let kept = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let token = taskgroup::CancellationToken::new();
+    token.cancel();
+
+    let http = taskgroup::axum::serve("http", listener, hello());
+    let mut http = Box::pin(http.run::<SidecarError>(&token));
+    assert!(timeout(Duration::ZERO, http.as_mut()).await.is_err());
+    drop(http);
+
+    let client = soon(TcpStream::connect(address)).await.unwrap();
+    let (_, peer) = soon(kept.accept()).await.unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_handler_that_cancels_the_token_of_its_stop_does_not_stop_the_server() {
+    let app = hello().route("/cancel", get(async |stop: Stop| stop.token().cancel()));
+    let server = Server::start(app, |serve| serve).await;
+    let client = request(server.address, "GET /cancel HTTP/1.1\r\nconnection: close").await;
+    assert!(read_to_end(client).await.starts_with("HTTP/1.1 200"));
+    // More than the last call of a socket.
+    tokio::time::sleep(NO_TIME).await;
+
+    let client = request(server.address, "GET / HTTP/1.1\r\nconnection: close").await;
+
+    assert!(read_to_end(client).await.ends_with("hello"));
+    let (outcome, report) = server.stop().await;
+    outcome.unwrap();
+    assert!(report.is_clean());
+}
+
+#[tokio::test]
+async fn r9_an_answer_over_http2_that_is_taken_slowly_is_not_idle() {
+    const LENGTH: usize = 1 << 20;
+    let app = hello().route("/large", get(async || vec![b'x'; LENGTH]));
+    let server = Server::start(app, |serve| serve.idle_grace(SHORT)).await;
+    let mut sender = http2(server.address).await;
+    // Hyper hands all of it to h2 at once, and is rid of the body.
+    let (answer, _) = sender.send_request(get_over_http2("/large"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    server.begin_stop().await;
+
+    let mut length = 0;
+    while let Some(data) = soon(body.data()).await {
+        let data = data.unwrap();
+        length += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        // As a whole more than the linger and the idle grace together.
+        tokio::time::sleep(NO_TIME).await;
+    }
+
+    assert_eq!(length, LENGTH);
+    drop(sender);
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.idle_cut(), 0);
 }

@@ -1,28 +1,42 @@
 //! R5: a loop of one's own around hyper, with the parts of the gate.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use axum::routing::get;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use taskgroup::serve::Acceptor;
 use taskgroup::{BoxError, CancellationToken, DrainReport, SidecarError};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::PollSemaphore;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::support::{
-    Alive, NO_TIME, SHORT, endless, read_to_end, read_until, request, send, soon, tasks,
+    Alive, NO_TIME, PLENTY, SHORT, endless, read_to_end, read_until, request, send, soon, tasks,
     tasks_reach, turns, websocket,
 };
 
 /// Its connections are detached tasks: nothing but the gate holds them.
-async fn hyper_loop(
+async fn hyper_loop<S>(
     mut acceptor: Acceptor,
     stop: CancellationToken,
-    app: Router,
-) -> Result<(), BoxError> {
+    app: S,
+) -> Result<(), BoxError>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     while let Some((io, _)) = stop.run_until_cancelled(acceptor.accept()).await {
         let service = TowerToHyperService::new(io.layer().layer(app.clone()));
         let stop = stop.clone();
@@ -123,4 +137,172 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
         drop(io);
         assert_eq!(read_to_end(client).await, "");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_does_not_end_when_it_is_told_is_no_success() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token = CancellationToken::new();
+    token.cancel();
+
+    let outcome = taskgroup::serve("deaf", listener, async |mut acceptor, _stop| {
+        loop {
+            acceptor.accept().await;
+        }
+    })
+    .run::<SidecarError>(&token)
+    .await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+}
+
+/// Lets one request in at a time, as the limits of tower do.
+struct OneAtATime<S> {
+    service: S,
+    turns: PollSemaphore,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl<S: Clone> Clone for OneAtATime<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            turns: self.turns.clone(),
+            turn: None,
+        }
+    }
+}
+
+impl<A, S> Service<A> for OneAtATime<S>
+where
+    S: Service<A, Future: Send + 'static>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if self.turn.is_none() {
+            self.turn = ready!(self.turns.poll_acquire(cx));
+        }
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: A) -> Self::Future {
+        let turn = self.turn.take().unwrap();
+        let answer = self.service.call(request);
+        Box::pin(async move {
+            let _turn = turn;
+            answer.await
+        })
+    }
+}
+
+#[tokio::test]
+async fn r8_a_request_that_waits_for_its_turn_is_not_idle() {
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let app = Router::new().route("/", {
+        let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
+        get(async move || {
+            entered.notify_one();
+            release.notified().await;
+            "hello"
+        })
+    });
+    let app = OneAtATime {
+        service: app,
+        turns: PollSemaphore::new(Arc::new(Semaphore::new(1))),
+        turn: None,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let server = taskgroup::serve("own", listener, |acceptor, stop| {
+        hyper_loop(acceptor, stop, app)
+    })
+    .grace(PLENTY)
+    .idle_grace(NO_TIME)
+    .linger(NO_TIME);
+    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let first = request(address, "GET / HTTP/1.1").await;
+    soon(entered.notified()).await;
+    let second = request(address, "GET / HTTP/1.1").await;
+    turns().await;
+
+    token.cancel();
+    // More than the linger and the idle grace together.
+    tokio::time::sleep(20 * NO_TIME).await;
+    release.notify_one();
+    assert!(read_to_end(first).await.ends_with("hello"));
+    release.notify_one();
+
+    assert!(read_to_end(second).await.ends_with("hello"));
+    soon(server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn r6_a_request_that_waits_for_its_turn_is_cut_in_words() {
+    let alive = Alive::default();
+    let app = OneAtATime {
+        service: endless(&alive),
+        turns: PollSemaphore::new(Arc::new(Semaphore::new(1))),
+        turn: None,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let server = taskgroup::serve("own", listener, |acceptor, stop| {
+        hyper_loop(acceptor, stop, app)
+    })
+    .grace(SHORT)
+    .linger(NO_TIME);
+    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let first = request(address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+    // With another one behind it, which keeps hyper from looking at the stream.
+    let both = "GET / HTTP/1.1\r\nhost: test\r\n\r\n".repeat(2);
+    let second = send(address, &both).await;
+    turns().await;
+
+    token.cancel();
+
+    let error = soon(server).await.unwrap().unwrap_err();
+    let report = error.drain_report().unwrap();
+    assert_eq!(report.requests_cut(), 2);
+    assert_eq!(report.stuck(), 0);
+    for cut in [first, second] {
+        assert!(read_to_end(cut).await.starts_with("HTTP/1.1 503"));
+    }
+}
+
+#[tokio::test]
+async fn r3_nothing_is_left_of_a_server_that_has_ended_by_itself() {
+    let alive = Alive::default();
+    let app = endless(&alive);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let broken = Arc::new(Notify::new());
+    let breaks = Arc::clone(&broken);
+    let server = taskgroup::serve("own", listener, async move |acceptor, stop| {
+        tokio::select! {
+            end = hyper_loop(acceptor, stop, app) => end,
+            () = breaks.notified() => Err("it broke".into()),
+        }
+    });
+    let server = tokio::spawn({
+        let (token, alive) = (CancellationToken::new(), alive.clone());
+        async move {
+            let outcome = server.run::<SidecarError>(&token).await;
+            (outcome, alive.count())
+        }
+    });
+    let client = request(address, "GET /poll HTTP/1.1").await;
+    alive.reaches(1).await;
+
+    broken.notify_one();
+
+    let (outcome, left) = soon(server).await.unwrap();
+    outcome.unwrap_err();
+    assert_eq!(left, 0);
+    drop(client);
 }

@@ -286,3 +286,38 @@ async fn a_client_that_does_not_speak_tls_disturbs_nobody() {
     assert!(answer(client).await.ends_with("hello"));
     server.stop().await.0.unwrap();
 }
+
+#[tokio::test]
+async fn r18_a_handshake_that_only_seems_to_go_on_is_timed() {
+    let pair = Pair::new();
+    let limit = PLENTY / 2;
+    let server = pair
+        .start(Router::new(), |serve| {
+            serve.header_timeout(limit).first_byte_timeout(limit)
+        })
+        .await;
+    let (inside, mut outside) = tokio::io::duplex(1 << 14);
+    let name = ServerName::try_from("localhost").unwrap();
+    let connecting = pair.connector.connect(name, inside);
+    let mut hello = vec![0; 1 << 14];
+    let length = tokio::select! {
+        length = outside.read(&mut hello) => length.unwrap(),
+        _ = connecting => unreachable!("nobody answers"),
+    };
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(&hello[..length]).await.unwrap();
+    // A change of keys, which TLS 1.3 lets a client say at any time, and which means nothing.
+    half.write_all(b"\x14\x03\x03\0\x01\x01").await.unwrap();
+    turns().await;
+
+    pause();
+    for _ in 0..12 {
+        advance(limit / 4).await;
+        turns().await;
+    }
+    resume();
+
+    // What the server has said in its part of the handshake, and then the end.
+    let _ = read_to_end(half).await;
+    server.stop().await.0.unwrap();
+}

@@ -1,5 +1,7 @@
 //! Stops in which nothing has to be cut.
 
+use std::net::SocketAddr;
+
 use hyper::body::Bytes;
 use taskgroup::tonic::DEFAULT_KEEPALIVE_INTERVAL;
 use taskgroup::{SidecarError, TaskGroup};
@@ -321,4 +323,39 @@ async fn r12_a_lame_duck_serves_on_old_and_on_new_channels() {
 
     lame_duck.skip();
     server.stopped().await.0.unwrap();
+}
+
+/// Connects from `from`, which may be in use for a connection to somewhere else.
+async fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(from).unwrap();
+    soon(socket.connect(to)).await.unwrap()
+}
+
+#[tokio::test]
+async fn r28_a_peer_that_is_connected_to_two_listeners_is_told_apart() {
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other_address = other.local_addr().unwrap();
+    let calls = Calls::default();
+    let server = Server::start(&calls, |serve| serve.also_on(other)).await;
+    let first = connect_from("127.0.0.1:0".parse().unwrap(), server.address).await;
+    let from = first.local_addr().unwrap();
+    let (sender, connection) = soon(h2::client::handshake(first)).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = soon(sender.ready()).await.unwrap();
+    turns().await;
+
+    let second = connect_from(from, other_address).await;
+    turns().await;
+    drop(second);
+    turns().await;
+    let request = http::Request::post("http://test/nothing");
+    let (answer, _) = sender
+        .send_request(request.body(()).unwrap(), true)
+        .unwrap();
+
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+    drop(sender);
+    server.stop().await.0.unwrap();
 }

@@ -125,12 +125,9 @@ impl gate::Front<Body> for Front {
         }
     }
 
-    /// A response is large. Its body is changed in its place.
     #[inline]
-    fn gated(mut response: Response, gate: impl FnOnce(Body) -> GatedBody<Body>) -> Response {
-        let body = std::mem::take(response.body_mut());
-        *response.body_mut() = Body::new(gate(body));
-        response
+    fn gated(response: Response, gate: impl FnOnce(Body) -> GatedBody<Body>) -> Response {
+        response.map(|body| Body::new(gate(body)))
     }
 
     fn farewell(text: &'static str) -> Body {

@@ -166,15 +166,16 @@ where
 /// `name` is what the report and the errors call it. The loop is given an [`Acceptor`] and the token it
 /// is to be told to stop by, which fires after the linger. It may spawn its connections however it
 /// likes; they are cut when their time is up. For their requests to be counted, and to be cut in words,
-/// the service of each connection goes into [its layer](Io::layer). TLS goes around the stream.
+/// the service of each connection goes into [its layer](Io::layer). TLS goes around the
+/// stream, with a timeout of its own for the handshake. The loop has to go on accepting, also while it
+/// serves: until the queue has been taken in, the stop does not get on.
 ///
 /// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound:
 /// clients that connect until then wait.
 ///
 /// # Examples
 ///
-/// One connection after the other, and of each no more than a line; `examples/hyper_loop.rs` is one around
-/// hyper.
+/// Of each connection no more than a line; `examples/hyper_loop.rs` is a loop around hyper.
 ///
 /// ```
 /// use taskgroup::serve::Acceptor;
@@ -183,11 +184,13 @@ where
 ///
 /// async fn echo(mut acceptor: Acceptor, stop: CancellationToken) -> Result<(), BoxError> {
 ///     while let Some((io, _peer)) = stop.run_until_cancelled(acceptor.accept()).await {
-///         let (mut io, mut line) = (BufStream::new(io), String::new());
-///         if io.read_line(&mut line).await.is_ok() {
-///             let _ = io.write_all(line.as_bytes()).await;
-///             let _ = io.flush().await;
-///         }
+///         tokio::spawn(async move {
+///             let (mut io, mut line) = (BufStream::new(io), String::new());
+///             if io.read_line(&mut line).await.is_ok() {
+///                 let _ = io.write_all(line.as_bytes()).await;
+///                 let _ = io.flush().await;
+///             }
+///         });
 ///     }
 ///     Ok(())
 /// }

@@ -109,6 +109,7 @@ pub mod tonic;
 mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
+pub mod lifecycle;
 mod exit;
 
 pub use crate::backoff::{Backoff, Jitter};

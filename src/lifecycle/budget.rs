@@ -1,0 +1,452 @@
+//! [`Budget`]: how long a stop may take in all, and what its parts are.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+/// How long the stop of a lifecycle may take in all, and what is kept of it for the parts that are no
+/// component; plain data.
+///
+/// The total is one number, because whoever ends the process in the end has one number too: the
+/// [platform](Self::platform) kills what is still there when its own limit has passed. So a budget lies
+/// below that limit, and everything that a stop does has its place in it:
+///
+/// | part | what it is for | default |
+/// |---|---|---|
+/// | [`jitter`](Self::jitter) | replicas that are told at once do not stop at once | 0 |
+/// | [`lame_duck`](Self::lame_duck) | not ready any more, still serving | 0 |
+/// | [`drain`](Self::drain) | the first phase of a two-phase stop: all drain at once | 0 |
+/// | [stop time](Self::stop_time) | the components, those that depend on others first | the rest |
+/// | [`cleanup`](Self::cleanup) | the cleanup steps, last in first out | 0 |
+/// | [`margin`](Self::margin) | to see that what was forced is gone, and to report | min(1 s, total / 10) |
+///
+/// The parts are checked when the [`Plan`](super::Plan) is made: a budget that is smaller than them,
+/// or not smaller than the limit of the platform, is an error that names the numbers, before anything
+/// is started.
+///
+/// Each time is exact, and any duration will do until then. A total of [`Duration::MAX`] is no bound at
+/// all: then components that ask for no grace get any time, and only a forced stop ends them.
+///
+/// A plain [`Duration`] is a budget without parts: [`new`](Self::new).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::lifecycle::Budget;
+///
+/// let budget = Budget::kubernetes().cleanup(Duration::from_secs(2));
+/// assert_eq!(budget.total(), Duration::from_secs(28));
+/// assert_eq!(budget.lame_duck_time(), Duration::from_secs(5));
+/// assert_eq!(budget.margin(), Duration::from_secs(1));
+/// assert_eq!(budget.stop_time(), Duration::from_secs(28 - 5 - 2 - 1));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a budget does nothing until a lifecycle is given it"]
+pub struct Budget {
+    total: Duration,
+    jitter: Duration,
+    lame_duck: Duration,
+    drain: Duration,
+    cleanup: Duration,
+    platform: Option<(Cow<'static, str>, Duration)>,
+    invalid: Option<InvalidVariable>,
+}
+
+/// An environment variable that should be a number of seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InvalidVariable {
+    pub(super) variable: String,
+    pub(super) value: String,
+}
+
+/// A time as messages and plans show it.
+pub(super) struct Time(pub(super) Duration);
+
+impl Budget {
+    /// Makes a budget of `total`, without parts and without a platform.
+    ///
+    /// Zero is an error of the plan; [`Duration::MAX`] is no bound.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let budget = Budget::new(Duration::from_secs(5));
+    /// assert_eq!(budget, Duration::from_secs(5).into());
+    /// assert_eq!(budget.stop_time(), Duration::from_millis(4_500));
+    /// ```
+    pub const fn new(total: Duration) -> Self {
+        Self {
+            total,
+            jitter: Duration::ZERO,
+            lame_duck: Duration::ZERO,
+            drain: Duration::ZERO,
+            cleanup: Duration::ZERO,
+            platform: None,
+            invalid: None,
+        }
+    }
+
+    /// Makes the budget of a pod: 28 seconds in all, 5 of them as a lame duck.
+    ///
+    /// Kubernetes sends SIGKILL 30 seconds after it has begun to end a pod, unless the pod's
+    /// `terminationGracePeriodSeconds` says otherwise. Two seconds of them are kept back: for the way of
+    /// SIGTERM to the process, and for the watchdog, which has to end it before the platform does, or
+    /// nobody learns who was stuck. The lame duck is the time that the endpoints of a service take to
+    /// forget a pod, as a rule.
+    ///
+    /// A pod with a longer grace period says so with [`platform`](Self::platform) or
+    /// [`platform_from_env`](Self::platform_from_env), and has a total of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let limit = Budget::kubernetes().platform_limit().map(|(_, limit)| limit);
+    /// assert_eq!(limit, Some(Duration::from_secs(30)));
+    /// ```
+    pub fn kubernetes() -> Self {
+        Self::new(Duration::from_secs(28))
+            .lame_duck(Duration::from_secs(5))
+            .platform(
+                "Kubernetes' terminationGracePeriodSeconds",
+                Duration::from_secs(30),
+            )
+    }
+
+    /// Makes the budget of a systemd unit: 85 seconds in all, and no lame duck.
+    ///
+    /// systemd sends SIGKILL when `TimeoutStopSec` has passed, 90 seconds by default. Five of them are
+    /// kept back, for the same reasons as in a [pod](Self::kubernetes) and because a machine that shuts
+    /// down is a busy one. Nothing probes a unit, so there is nobody for whom it would be a lame duck.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// assert_eq!(Budget::systemd().total(), Duration::from_secs(85));
+    /// assert_eq!(Budget::systemd().lame_duck_time(), Duration::ZERO);
+    /// ```
+    pub fn systemd() -> Self {
+        Self::new(Duration::from_secs(85))
+            .platform("systemd's TimeoutStopSec", Duration::from_secs(90))
+    }
+
+    /// Makes the budget of a program on one's own machine: 10 seconds and nothing else.
+    ///
+    /// It is the default. Who waits at a terminal waits no longer; `docker stop` waits as long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// assert_eq!(Budget::local(), Budget::new(Duration::from_secs(10)));
+    /// assert_eq!(Budget::local(), Budget::default());
+    /// ```
+    pub fn local() -> Self {
+        Self::new(Duration::from_secs(10))
+    }
+
+    /// Sets the longest random wait before a stop begins; zero by default, which is none.
+    ///
+    /// Everything is ready and serves in that time. It is for many replicas that hear of the stop at
+    /// once, so that they do not all leave the load balancer at once. The plan keeps all of it.
+    pub const fn jitter(mut self, longest: Duration) -> Self {
+        self.jitter = longest;
+        self
+    }
+
+    /// Sets how long everything goes on serving after it has stopped to be ready; zero by default.
+    ///
+    /// It has to be longer than the load balancer takes to notice in the worst case.
+    pub const fn lame_duck(mut self, length: Duration) -> Self {
+        self.lame_duck = length;
+        self
+    }
+
+    /// Sets the time of the first phase of a two-phase stop; zero by default, which is none.
+    ///
+    /// All components that drain do so at once in that time, whatever they depend on; then they
+    /// are stopped one after another. A component that drains in a budget without this time is an error
+    /// of the plan.
+    pub const fn drain(mut self, length: Duration) -> Self {
+        self.drain = length;
+        self
+    }
+
+    /// Sets what is kept for the cleanup steps at the end; zero by default.
+    ///
+    /// With zero they have what the components have left.
+    pub const fn cleanup(mut self, length: Duration) -> Self {
+        self.cleanup = length;
+        self
+    }
+
+    /// Says after what time the platform kills the process, and what it calls that `limit`.
+    ///
+    /// The total has to be smaller. A second call replaces the platform.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let budget = Budget::new(Duration::from_secs(55)).platform("stop_timeout", Duration::from_secs(60));
+    /// assert_eq!(budget.platform_limit(), Some(("stop_timeout", Duration::from_secs(60))));
+    /// ```
+    pub fn platform(mut self, name: impl Into<Cow<'static, str>>, limit: Duration) -> Self {
+        self.platform = Some((name.into(), limit));
+        self
+    }
+
+    /// Reads the limit of the [platform](Self::platform) from an environment variable, in seconds:
+    /// `30` or `2.5`.
+    ///
+    /// A pod cannot see its own grace period, but its manifest can say it a second time, as a variable
+    /// beside `terminationGracePeriodSeconds`. The variable is read now. If it is not set, nothing
+    /// changes. If it is no number of seconds, that is an error of the plan, which names it; a
+    /// later call takes nothing of that back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let budget = Budget::kubernetes().platform_from_env("TERMINATION_GRACE_PERIOD_SECONDS");
+    /// assert_eq!(budget, Budget::kubernetes(), "it is not set here");
+    /// ```
+    pub fn platform_from_env(self, variable: impl Into<Cow<'static, str>>) -> Self {
+        let variable = variable.into();
+        let value = std::env::var_os(&*variable);
+        self.platform_from(variable, value)
+    }
+
+    /// The same, with what was read.
+    fn platform_from(mut self, variable: Cow<'static, str>, value: Option<OsString>) -> Self {
+        let Some(value) = value else {
+            return self;
+        };
+        let value = value.to_string_lossy();
+        match seconds(&value) {
+            Some(limit) => self.platform(variable, limit),
+            None => {
+                let invalid = InvalidVariable {
+                    variable: variable.into_owned(),
+                    value: value.into_owned(),
+                };
+                // The first one is the one that is reported.
+                self.invalid = self.invalid.or(Some(invalid));
+                self
+            }
+        }
+    }
+
+    /// Returns how long the stop may take in all.
+    #[must_use]
+    pub const fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// Returns the longest random wait before the stop begins.
+    #[must_use]
+    pub const fn jitter_time(&self) -> Duration {
+        self.jitter
+    }
+
+    /// Returns how long the lame duck is.
+    #[must_use]
+    pub const fn lame_duck_time(&self) -> Duration {
+        self.lame_duck
+    }
+
+    /// Returns the time of the first phase of a two-phase stop.
+    #[must_use]
+    pub const fn drain_time(&self) -> Duration {
+        self.drain
+    }
+
+    /// Returns what is kept for the cleanup steps.
+    #[must_use]
+    pub const fn cleanup_time(&self) -> Duration {
+        self.cleanup
+    }
+
+    /// Returns what is kept to see that what was forced is gone, and to report: a tenth of the total,
+    /// and one second at most.
+    #[must_use]
+    pub fn margin(&self) -> Duration {
+        (self.total / 10).min(Duration::from_secs(1))
+    }
+
+    /// Returns what is left for the components: the total without its parts, or zero if they are more.
+    ///
+    /// A total of [`Duration::MAX`] leaves that much, whatever the parts are.
+    #[must_use]
+    pub fn stop_time(&self) -> Duration {
+        if self.total == Duration::MAX {
+            return Duration::MAX;
+        }
+        self.total.saturating_sub(self.kept())
+    }
+
+    /// Returns what the platform calls its limit, and the limit, if there is one.
+    #[must_use]
+    pub fn platform_limit(&self) -> Option<(&str, Duration)> {
+        self.platform
+            .as_ref()
+            .map(|(name, limit)| (&**name, *limit))
+    }
+
+    /// What is kept for the parts that are no components.
+    pub(super) fn kept(&self) -> Duration {
+        let parts = [self.lame_duck, self.drain, self.cleanup, self.margin()];
+        parts
+            .into_iter()
+            .fold(self.jitter, Duration::saturating_add)
+    }
+
+    /// The variable that was no number of seconds.
+    pub(super) fn invalid_variable(&self) -> Option<&InvalidVariable> {
+        self.invalid.as_ref()
+    }
+}
+
+/// The [local](Budget::local) one.
+impl Default for Budget {
+    fn default() -> Self {
+        Self::local()
+    }
+}
+
+impl From<Duration> for Budget {
+    fn from(total: Duration) -> Self {
+        Self::new(total)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Duration::MAX => f.write_str("any time"),
+            Duration::ZERO => f.write_str("0s"),
+            time => write!(f, "{time:?}"),
+        }
+    }
+}
+
+/// Whole or fractional seconds, in digits.
+fn seconds(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    // An `f64` is parsed from `inf` and `1e3` as well.
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return None;
+    }
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn read(value: &str) -> Budget {
+        Budget::kubernetes().platform_from("GRACE".into(), Some(value.into()))
+    }
+
+    #[test]
+    fn the_presets_are_what_the_platforms_grant_without_a_reserve() {
+        let kubernetes = Budget::kubernetes();
+        assert_eq!(kubernetes.total(), 28 * SECOND);
+        assert_eq!(kubernetes.lame_duck_time(), 5 * SECOND);
+        let name = "Kubernetes' terminationGracePeriodSeconds";
+        assert_eq!(kubernetes.platform_limit(), Some((name, 30 * SECOND)));
+
+        let systemd = Budget::systemd();
+        assert_eq!(systemd.total(), 85 * SECOND);
+        assert_eq!(systemd.kept(), SECOND);
+        let name = "systemd's TimeoutStopSec";
+        assert_eq!(systemd.platform_limit(), Some((name, 90 * SECOND)));
+
+        assert_eq!(Budget::default(), Budget::new(10 * SECOND));
+        assert_eq!(Budget::default().platform_limit(), None);
+    }
+
+    #[test]
+    fn the_parts_are_taken_from_the_total() {
+        let budget = Budget::new(100 * SECOND)
+            .jitter(SECOND)
+            .lame_duck(2 * SECOND)
+            .drain(4 * SECOND)
+            .cleanup(8 * SECOND);
+        assert_eq!(budget.jitter_time(), SECOND);
+        assert_eq!(budget.drain_time(), 4 * SECOND);
+        assert_eq!(budget.cleanup_time(), 8 * SECOND);
+        assert_eq!(budget.stop_time(), 84 * SECOND);
+        assert_eq!(budget.drain(Duration::MAX).stop_time(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_margin_is_a_tenth_and_one_second_at_most() {
+        assert_eq!(Budget::new(SECOND).margin(), SECOND / 10);
+        assert_eq!(Budget::new(10 * SECOND).margin(), SECOND);
+        assert_eq!(Budget::new(Duration::MAX).margin(), SECOND);
+    }
+
+    #[test]
+    fn without_a_bound_there_is_any_time() {
+        let budget = Budget::new(Duration::MAX).lame_duck(5 * SECOND);
+        assert_eq!(budget.stop_time(), Duration::MAX);
+    }
+
+    #[test]
+    fn a_variable_is_whole_or_fractional_seconds() {
+        for (value, limit) in [
+            ("60", 60 * SECOND),
+            (" 60\n", 60 * SECOND),
+            ("2.5", 5 * SECOND / 2),
+            ("0.1", SECOND / 10),
+            ("0", Duration::ZERO),
+        ] {
+            let budget = read(value);
+            assert_eq!(budget.platform_limit(), Some(("GRACE", limit)), "{value:?}");
+            assert_eq!(budget.invalid_variable(), None);
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_changes_nothing() {
+        let budget = Budget::kubernetes().platform_from("GRACE".into(), None);
+        assert_eq!(budget, Budget::kubernetes());
+    }
+
+    #[test]
+    fn a_variable_that_is_no_number_of_seconds_is_kept_for_the_plan() {
+        let huge = "9".repeat(30);
+        for value in [
+            "", "soon", "30s", "-1", "+1", "1e3", "inf", "nan", ".", "1.2.3", &huge,
+        ] {
+            let invalid = InvalidVariable {
+                variable: "GRACE".to_owned(),
+                value: value.to_owned(),
+            };
+            assert_eq!(read(value).invalid_variable(), Some(&invalid), "{value:?}");
+        }
+        let later = read("soon").platform_from("OTHER".into(), Some("60".into()));
+        assert!(later.invalid_variable().is_some());
+    }
+}

@@ -1,0 +1,62 @@
+//! [`Phase`]: components that are stopped before those of the next phase.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A part of a stop: all components of a phase have ended before the first of the next is told to stop.
+///
+/// The phases of a lifecycle stop in the order in which they were added, and start in the reverse. They
+/// are for what holds between many: everything that accepts, then everything that works, then
+/// everything that stores. Between two components, a dependency is enough. What is in no phase is
+/// bound by its dependencies alone. A phase may be empty.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::lifecycle::Phase;
+///
+/// let accept = Phase::new("accept").budget(Duration::from_secs(5));
+/// assert_eq!(accept.name(), "accept");
+/// assert_eq!(accept.budget_time(), Some(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a phase does nothing until a lifecycle is given it"]
+pub struct Phase {
+    name: Cow<'static, str>,
+    budget: Option<Duration>,
+}
+
+impl Phase {
+    /// Makes a phase, without a budget of its own.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            budget: None,
+        }
+    }
+
+    /// Sets how long the components of the phase may take together; by default there is only the
+    /// budget of the whole stop.
+    ///
+    /// On each chain of components of the phase that stop one after another the graces add up to this
+    /// much at most. Those without a grace share it; graces that do not fit in are an error of the plan.
+    /// What is in no phase but has to stop between two of this one counts with them. It is a bound, and
+    /// no reservation: what the phase does not use is there for the others.
+    pub const fn budget(mut self, budget: Duration) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how long its components may take together, if it has a budget of its own.
+    #[must_use]
+    pub const fn budget_time(&self) -> Option<Duration> {
+        self.budget
+    }
+}

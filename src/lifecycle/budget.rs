@@ -233,7 +233,11 @@ impl Budget {
     }
 
     /// The same, with what was read.
-    fn platform_from(mut self, variable: Cow<'static, str>, value: Option<OsString>) -> Self {
+    pub(super) fn platform_from(
+        mut self,
+        variable: Cow<'static, str>,
+        value: Option<OsString>,
+    ) -> Self {
         let Some(value) = value else {
             return self;
         };

@@ -390,3 +390,466 @@ fn parts(budget: &Budget, chain: Vec<Part>) -> Parts {
     let after = after.into_iter().filter_map(kept);
     Parts(before.chain(chain).chain(after).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn node(name: &'static str, after: &[&'static str]) -> Node {
+        Node {
+            name: name.into(),
+            after: after.iter().map(|&name| name.into()).collect(),
+            phase: None,
+            grace: None,
+            start_timeout: secs(30),
+            drains: false,
+            nested: None,
+            kind: Kind::Component,
+        }
+    }
+
+    impl Node {
+        fn grace(self, seconds: u64) -> Self {
+            Self {
+                grace: Some(secs(seconds)),
+                ..self
+            }
+        }
+
+        fn phase(self, name: &'static str) -> Self {
+            Self {
+                phase: Some(name.into()),
+                ..self
+            }
+        }
+
+        fn kind(self, kind: Kind) -> Self {
+            Self { kind, ..self }
+        }
+
+        fn drains(self) -> Self {
+            Self {
+                drains: true,
+                ..self
+            }
+        }
+
+        fn nested(self, plan: Plan) -> Self {
+            Self {
+                nested: Some(plan),
+                ..self.kind(Kind::Lifecycle)
+            }
+        }
+    }
+
+    fn plan(nodes: Vec<Node>, budget: impl Into<Budget>) -> Result<Plan, PlanError> {
+        Plan::new("orders", nodes, Vec::new(), budget.into())
+    }
+
+    #[track_caller]
+    fn refused(nodes: Vec<Node>, budget: impl Into<Budget>, message: &str) -> PlanError {
+        let error = plan(nodes, budget).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        error
+    }
+
+    fn orders() -> Vec<Node> {
+        vec![
+            node("database", &[]).kind(Kind::Resource),
+            node("http", &["grpc"]).grace(10),
+            node("grpc", &["database"]),
+            node("worker", &["database"]),
+        ]
+    }
+
+    #[test]
+    fn a_plan_prints_as_a_text() {
+        let plan = plan(orders(), Budget::kubernetes()).unwrap();
+        let text = "\
+orders: 4 components, budget 28s (Kubernetes' terminationGracePeriodSeconds: 30s)
+
+start
+  1  database  resource  within 30s
+  2  grpc                within 30s  after database
+     worker              within 30s  after database
+  3  http                within 30s  after grpc
+
+stop
+     lame duck 5s: not ready, still serving
+  1  http      within 10s
+     worker    within 6s
+  2  grpc      within 6s
+  3  database  within 6s
+     margin 1s: to end what was forced, and to report
+
+longest chain http → grpc → database: 22s of 22s";
+        assert_eq!(plan.to_string(), text);
+    }
+
+    #[test]
+    fn every_part_and_every_phase_is_in_the_text() {
+        let budget = Budget::new(secs(60))
+            .jitter(secs(2))
+            .lame_duck(secs(5))
+            .drain(secs(3))
+            .cleanup(secs(4));
+        let phases = vec![
+            Phase::new("accept").budget(secs(8)),
+            Phase::new("work"),
+            Phase::new("close"),
+        ];
+        let nodes = vec![
+            node("db", &[]).phase("close").kind(Kind::Resource).grace(0),
+            node("http", &["db"]).phase("accept").drains(),
+            node("grpc", &["db"]).phase("accept").drains().grace(2),
+            node("migrate", &["db", "db"]).kind(Kind::Job),
+        ];
+        let plan = Plan::new("orders", nodes, phases, budget).unwrap();
+        let text = "\
+orders: 4 components, budget 60s
+
+start
+  1  db       resource  within 30s
+  2  http               within 30s  after db
+     grpc               within 30s  after db
+     migrate  job       within 30s  after db
+
+stop
+     jitter up to 2s: still ready
+     lame duck 5s: not ready, still serving
+     drain within 3s: 2 components at once
+  1  http     within 8s   phase accept (8s)  drains
+     grpc     within 2s   phase accept (8s)  drains
+     migrate  within 45s
+  2  db       at once     phase close
+     cleanup within 4s
+     margin 1s: to end what was forced, and to report
+
+longest chain migrate → db: 45s of 45s";
+        assert_eq!(plan.to_string(), text);
+        assert_eq!(plan.phases().len(), 3);
+    }
+
+    #[test]
+    fn a_nested_plan_is_indented_below_its_path() {
+        let queue =
+            Plan::new("queue", vec![node("consumer", &[])], vec![], secs(2).into()).unwrap();
+        let mail = vec![node("smtp", &[]), node("queue", &["smtp"]).nested(queue)];
+        let mail = Plan::new("mailer", mail, vec![], secs(5).into()).unwrap();
+        let plan = plan(
+            vec![node("mail", &[]).nested(mail), node("http", &["mail"])],
+            secs(10),
+        );
+        let text = "\
+orders: 2 components, budget 10s
+
+start
+  1  mail  lifecycle  within 30s
+  2  http             within 30s  after mail
+
+stop
+  1  http  within 4s
+  2  mail  within 5s
+     margin 1s: to end what was forced, and to report
+
+longest chain http → mail: 9s of 9s
+
+  orders/mail: 2 components, budget 5s
+
+  start
+    1  smtp              within 30s
+    2  queue  lifecycle  within 30s  after smtp
+
+  stop
+    1  queue  within 2s
+    2  smtp   within 2.5s
+       margin 500ms: to end what was forced, and to report
+
+  longest chain queue → smtp: 4.5s of 4.5s
+
+    orders/mail/queue: 1 component, budget 2s
+
+    start
+      1  consumer  within 30s
+
+    stop
+      1  consumer  within 1.8s
+         margin 200ms: to end what was forced, and to report
+
+    longest chain consumer: 1.8s of 1.8s";
+        assert_eq!(plan.unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn many_components_keep_their_columns_and_a_long_chain_is_cut() {
+        const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+        let nodes = (0..12).map(|index| node(NAMES[index], &NAMES[index.saturating_sub(1)..index]));
+        let text = plan(nodes.collect(), secs(13)).unwrap().to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[3], "   1  a  within 30s");
+        assert_eq!(lines[12], "  10  j  within 30s  after i");
+        assert_eq!(lines[17], "   1  l  within 1s");
+        assert_eq!(
+            lines[29],
+            "      margin 1s: to end what was forced, and to report"
+        );
+        let last = "longest chain l → k → j → i → h → g → f → e → … 3 more … → a: 12s of 12s";
+        assert_eq!(lines[31], last);
+    }
+
+    #[test]
+    fn a_plan_may_have_nothing_to_do_and_any_time() {
+        let text = "\
+orders: no components, budget any time
+
+stop
+     margin 1s: to end what was forced, and to report";
+        assert_eq!(plan(vec![], Duration::MAX).unwrap().to_string(), text);
+
+        let text = plan(vec![node("a\nb", &[])], Duration::MAX)
+            .unwrap()
+            .to_string();
+        assert!(text.contains("\n  1  a b  within any time\n"), "{text}");
+        assert!(
+            text.ends_with("longest chain a b: any time of any time"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_program_can_read_the_plan() {
+        let mut nodes = orders();
+        nodes[1].after.push("grpc".into());
+        let plan = plan(nodes, Budget::kubernetes()).unwrap();
+        assert_eq!(plan.name(), "orders");
+        assert_eq!(plan.budget(), &Budget::kubernetes());
+        let names: Vec<_> = plan.components().map(PlannedComponent::name).collect();
+        assert_eq!(names, ["database", "grpc", "worker", "http"]);
+        let added: Vec<_> = plan.added().iter().map(PlannedComponent::name).collect();
+        assert_eq!(added, ["database", "http", "grpc", "worker"]);
+        let chain: Vec<_> = plan.longest_chain().map(PlannedComponent::name).collect();
+        assert_eq!(chain, ["http", "grpc", "database"]);
+        assert_eq!(plan.graph().components, 4);
+
+        let http = &plan.added()[1];
+        assert_eq!(http.after().collect::<Vec<_>>(), ["grpc"], "each once");
+        assert_eq!((http.grace(), http.start_timeout()), (secs(10), secs(30)));
+        assert_eq!((http.start_level(), http.stop_level()), (3, 1));
+        assert_eq!((http.phase(), http.drains()), (None, false));
+        assert!(http.nested().is_none());
+    }
+
+    #[test]
+    fn the_name_of_a_lifecycle_is_a_part_of_a_path() {
+        let named = |name| Plan::new(name, vec![], vec![], Budget::local()).unwrap_err();
+        assert_eq!(named("").to_string(), "a lifecycle has an empty name");
+        assert_eq!(
+            named("a/b").to_string(),
+            "lifecycle `a/b` has a `/` in its name: paths are made with it"
+        );
+        assert_eq!(named("a/b").component(), None);
+    }
+
+    #[test]
+    fn a_budget_that_is_smaller_than_its_parts_names_all_of_them() {
+        let nodes = || {
+            vec![
+                node("db", &[]).grace(5),
+                node("grpc", &["db"]).grace(10),
+                node("http", &["grpc"]).grace(10),
+                node("lone", &[]),
+            ]
+        };
+        let budget = Budget::kubernetes().cleanup(secs(2));
+        let error = refused(
+            nodes(),
+            budget,
+            "the budget of 28s is smaller than its parts: lame duck 5s + `http` 10s + `grpc` 10s + \
+             `db` 5s + cleanup 2s + margin 1s = 33s",
+        );
+        assert!(error.is_budget());
+        assert_eq!(error.component(), None);
+        let budget = Budget::new(secs(30))
+            .jitter(secs(2))
+            .drain(secs(3))
+            .lame_duck(secs(40));
+        refused(
+            nodes(),
+            budget.clone(),
+            "the budget of 30s is smaller than its parts: jitter 2s + lame duck 40s + drain 3s + \
+             `http` 10s + `grpc` 10s + `db` 5s + margin 1s = 71s",
+        );
+        let kept = "the budget of 30s is smaller than its parts: jitter 2s + lame duck 40s + \
+                    drain 3s + margin 1s = 46s";
+        refused(vec![], budget.clone(), kept);
+        refused(vec![node("a", &[])], budget, kept);
+        refused(
+            vec![node("a", &[]).grace(1)],
+            Budget::new(secs(30)).cleanup(Duration::MAX),
+            "the budget of 30s is smaller than its parts: `a` 1s + cleanup any time + margin 1s = any time",
+        );
+    }
+
+    #[test]
+    fn graces_that_fit_to_the_nanosecond_are_fine() {
+        let budget = Budget::new(secs(28)).lame_duck(secs(5)).cleanup(secs(2));
+        assert!(plan(vec![node("a", &[]).grace(20)], budget.clone()).is_ok());
+        assert!(
+            plan(
+                vec![node("a", &[]).grace(20)],
+                budget.jitter(Duration::from_nanos(1))
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn a_component_for_which_nothing_is_left_is_named() {
+        let nodes = vec![node("db", &[]), node("grpc", &["db"]).grace(22)];
+        let error = refused(
+            nodes,
+            Budget::kubernetes(),
+            "the budget of 28s leaves no time for `db`, which asks for no grace: lame duck 5s + \
+             `grpc` 22s + margin 1s = 28s",
+        );
+        assert!(error.is_budget());
+        assert_eq!(error.component(), Some("db"));
+    }
+
+    #[test]
+    fn the_budget_of_a_phase_is_checked_too() {
+        let accept = |seconds| vec![Phase::new("accept").budget(secs(seconds))];
+        let nodes = |grpc: Node| {
+            let http = node("http", &["grpc"]).phase("accept").grace(4);
+            vec![http, grpc.phase("accept")]
+        };
+        let refused = |nodes, phases, message: &str| {
+            let error = Plan::new("orders", nodes, phases, Budget::local()).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert!(error.is_budget());
+        };
+        refused(
+            nodes(node("grpc", &[]).grace(2)),
+            accept(5),
+            "the budget of 5s of phase `accept` is smaller than its parts: `http` 4s + `grpc` 2s = 6s",
+        );
+        refused(
+            nodes(node("grpc", &[])),
+            accept(4),
+            "the budget of 4s of phase `accept` leaves no time for `grpc`, which asks for no grace: \
+             `http` 4s = 4s",
+        );
+        refused(
+            vec![node("http", &[]).phase("accept")],
+            accept(0),
+            "the budget of 0s of phase `accept` leaves no time for `http`, which asks for no grace",
+        );
+    }
+
+    #[test]
+    fn a_budget_of_zero_stops_nothing() {
+        let error = refused(
+            vec![],
+            Duration::ZERO,
+            "the budget is 0s: there is no time to stop anything",
+        );
+        assert!(error.is_budget());
+    }
+
+    #[test]
+    fn a_budget_is_smaller_than_the_limit_of_the_platform() {
+        let error = refused(
+            vec![],
+            Budget::new(secs(30)).platform("TERMINATION_GRACE_PERIOD_SECONDS", secs(30)),
+            "the budget of 30s is not smaller than TERMINATION_GRACE_PERIOD_SECONDS of 30s",
+        );
+        assert!(error.is_budget());
+        refused(
+            vec![],
+            Budget::new(Duration::MAX).platform("systemd's TimeoutStopSec", secs(90)),
+            "the budget of any time is not smaller than systemd's TimeoutStopSec of 90s",
+        );
+        assert!(plan(orders(), Budget::kubernetes()).is_ok());
+        assert!(plan(orders(), Budget::systemd()).is_ok());
+    }
+
+    #[test]
+    fn a_variable_that_is_no_number_of_seconds_is_named() {
+        let budget = Budget::kubernetes().platform_from("GRACE_SECONDS".into(), Some("30s".into()));
+        refused(
+            vec![],
+            budget.platform("pod", secs(60)),
+            "environment variable `GRACE_SECONDS` is no number of seconds: `30s`",
+        );
+    }
+
+    #[test]
+    fn a_component_that_drains_needs_time_to_drain() {
+        let error = refused(
+            vec![node("http", &[]).drains()],
+            secs(10),
+            "component `http` drains, but the budget has no time to drain",
+        );
+        assert_eq!(error.component(), Some("http"));
+        let budget = Budget::local().drain(secs(2));
+        let text = plan(vec![node("http", &[])], budget).unwrap().to_string();
+        assert!(
+            text.contains("\n     drain within 2s: nobody drains\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_start_timeout_of_zero_is_refused() {
+        let mut http = node("http", &[]);
+        http.start_timeout = Duration::ZERO;
+        let error = refused(
+            vec![http],
+            secs(10),
+            "component `http` has a start timeout of 0s: it could never be ready",
+        );
+        assert_eq!(error.component(), Some("http"));
+    }
+
+    #[test]
+    fn a_nested_lifecycle_needs_the_whole_of_its_budget() {
+        let mail =
+            || node("mail", &[]).nested(Plan::new("mail", vec![], vec![], secs(5).into()).unwrap());
+        let error = refused(
+            vec![mail().grace(4)],
+            secs(10),
+            "component `mail` has a grace of 4s, but the lifecycle in it has a budget of 5s",
+        );
+        assert_eq!(error.component(), Some("mail"));
+        let grace = |node| plan(vec![node], secs(10)).unwrap().added()[0].grace();
+        assert_eq!(grace(mail()), secs(5));
+        assert_eq!(grace(mail().grace(6)), secs(6));
+        refused(
+            vec![mail()],
+            secs(5),
+            "the budget of 5s is smaller than its parts: `mail` 5s + margin 500ms = 5.5s",
+        );
+    }
+
+    #[test]
+    fn a_large_plan_is_made_and_printed() {
+        let nodes: Vec<_> = (0..10_000)
+            .map(|index: usize| Node {
+                name: index.to_string().into(),
+                after: index
+                    .checked_sub(7)
+                    .map(|index| index.to_string().into())
+                    .into_iter()
+                    .collect(),
+                ..node("", &[])
+            })
+            .collect();
+        let plan = plan(nodes, secs(3_600)).unwrap();
+        assert_eq!(plan.longest_chain().count(), 1_429);
+        assert_eq!(plan.to_string().lines().count(), 20_000 + 8);
+    }
+}

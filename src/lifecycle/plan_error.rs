@@ -79,9 +79,9 @@ pub(super) enum Kind {
     },
     #[error("the budget is 0s: there is no time to stop anything")]
     ZeroBudget,
-    #[error("{limit} is smaller than its parts: {parts}")]
+    #[error("{limit} is smaller than its parts{parts}")]
     OverBudget { limit: Limit, parts: Parts },
-    #[error("{limit} leaves no time for `{component}`, which asks for no grace: {parts}")]
+    #[error("{limit} leaves no time for `{component}`, which asks for no grace{parts}")]
     NothingLeft {
         limit: Limit,
         component: String,
@@ -238,10 +238,10 @@ impl fmt::Display for Parts {
             Part::Kept(_, time) | Part::Component(_, time) => *time,
         });
         let sum = times.fold(Duration::ZERO, Duration::saturating_add);
-        match self.0.is_empty() {
-            true => f.write_str("it is 0s"),
-            false => write!(f, "{} = {}", joined(&self.0, " + "), Time(sum)),
+        if self.0.is_empty() {
+            return Ok(());
         }
+        write!(f, ": {} = {}", joined(&self.0, " + "), Time(sum))
     }
 }
 

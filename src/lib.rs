@@ -109,6 +109,9 @@ pub mod tonic;
 mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
+pub mod lifecycle;
+#[cfg(feature = "serde")]
+mod serialize;
 mod exit;
 
 pub use crate::backoff::{Backoff, Jitter};

@@ -1,5 +1,8 @@
 //! [`Exit`]: the exit status of a process, and what it says on stderr about it.
 
+#[cfg(test)]
+mod tests;
+
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -12,8 +15,15 @@ use std::time::Duration;
 use crate::BoxError;
 use crate::bounded;
 use crate::cause::Cause;
+use crate::cleanup::CleanupError;
+use crate::cleanup::SkipReason;
+use crate::cleanup::StepReport;
+use crate::cleanup::StepResult;
 use crate::error::Failure;
 use crate::error::TaskError;
+use crate::lifecycle::ComponentError;
+use crate::lifecycle::ComponentErrorKind;
+use crate::lifecycle::Report;
 use crate::sidecar::SidecarError;
 use crate::signal::Signal;
 #[cfg(feature = "signal")]
@@ -448,6 +458,52 @@ impl ExitPolicy {
         }
     }
 
+    /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
+    ///
+    /// | what the report tells | row |
+    /// |---|---|
+    /// | all went well | a signal, or all tasks done |
+    /// | a component did not start in time, ended before it was ready, failed | failed |
+    /// | a component panicked | panicked |
+    /// | a component ended before it was told to | ended early |
+    /// | a component was lost with its runtime | aborted |
+    /// | a component, a server or a step of the cleanup ran out of time | timed out |
+    /// | a step of the cleanup failed or panicked | failed, panicked |
+    ///
+    /// The error of a component's task decides where it tells more than the component: a component
+    /// that failed to stop because its server timed out has timed out. Nested lifecycles count with
+    /// their parent, and all cleanups after all components.
+    ///
+    /// What goes to stderr is a line for each error, not the whole report.
+    ///
+    /// # Examples
+    ///
+    // example follows with Lifecycle
+    pub fn exit_of(&self, report: &Report) -> Exit {
+        let signal = signal_of(Some(report.cause.clone()));
+        if report.is_clean() {
+            return self.clean(signal);
+        }
+        let reports = with_nested(report);
+        let cleanups: Vec<_> = reports
+            .iter()
+            .filter_map(|report| unclean(report))
+            .collect();
+        let components = reports.iter().flat_map(|report| &report.errors);
+        let failures: Vec<Judged<'_>> = components
+            .map(|error| (row_of_component(error), error as _))
+            .chain(cleanups.iter().map(|(row, error)| (*row, error as _)))
+            .collect();
+        if failures.is_empty() {
+            return Exit {
+                status: self.code_of(Row::TimedOut, signal.is_some()),
+                report: format!("error: `{}` was forced", report.name),
+                raise: None,
+            };
+        }
+        self.failure(&failures, signal.is_some())
+    }
+
     fn clean(&self, signal: Option<Signal>) -> Exit {
         let status = match signal {
             None => self.done,
@@ -520,6 +576,9 @@ fn row_of(error: &(dyn Error + 'static)) -> Row {
         if let Some(error) = error.downcast_ref::<SidecarError>() {
             return Some(row_of_server(error));
         }
+        if let Some(error) = error.downcast_ref::<ComponentError>() {
+            return Some(row_of_component(error));
+        }
         let group = error.downcast_ref::<TaskError>()?;
         decisive(&group.judge()).map(|(row, _)| row)
     });
@@ -548,6 +607,41 @@ fn row_of_task<E: 'static>(error: &TaskError<E>) -> Row {
     }
 }
 
+fn row_of_component(error: &ComponentError) -> Row {
+    match error.kind {
+        ComponentErrorKind::Panicked => Row::Panicked,
+        ComponentErrorKind::EndedEarly => Row::EndedEarly,
+        kind if kind.is_forced() => Row::TimedOut,
+        _ => error.source().map_or(Row::Failed, row_of),
+    }
+}
+
+/// A report and all that are nested in it, the outer ones first.
+fn with_nested(report: &Report) -> Vec<&Report> {
+    let nested = report.nested.iter().flat_map(with_nested);
+    std::iter::once(report).chain(nested).collect()
+}
+
+/// The error of a cleanup, with the row of its first step that failed, or else ran out of time.
+fn unclean(report: &Report) -> Option<(Row, CleanupError)> {
+    let cleanup = report.cleanup.as_ref()?;
+    let rows = || cleanup.failures().map(row_of_step);
+    let row = rows().find(|row| *row != Row::TimedOut).or(rows().next())?;
+    cleanup
+        .clone()
+        .into_result()
+        .err()
+        .map(|error| (row, error))
+}
+
+fn row_of_step(step: &StepReport) -> Row {
+    match step.result {
+        StepResult::Panicked(_) => Row::Panicked,
+        StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => Row::TimedOut,
+        _ => Row::Failed,
+    }
+}
+
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
@@ -564,11 +658,16 @@ fn report(failures: &[Judged<'_>]) -> String {
 /// The message with its sources, each one that the line does not contain yet.
 fn line_of(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
-    for message in chain(error).map(ToString::to_string) {
+    for error in chain(error) {
+        let message = error.to_string();
         if line.is_empty() {
             line = message;
         } else if !line.contains(&message) {
             line = format!("{line}: {message}");
+        }
+        // Its message has those of its sources, but not the name of its task.
+        if error.is::<ComponentError>() {
+            break;
         }
     }
     line
@@ -613,6 +712,18 @@ impl<E: 'static> From<Result<(), TaskError<E>>> for Exit {
 impl From<Result<(), BoxError>> for Exit {
     fn from(result: Result<(), BoxError>) -> Self {
         ExitPolicy::strict().exit(result)
+    }
+}
+
+impl From<&Report> for Exit {
+    fn from(report: &Report) -> Self {
+        ExitPolicy::strict().exit_of(report)
+    }
+}
+
+impl From<Report> for Exit {
+    fn from(report: Report) -> Self {
+        Self::from(&report)
     }
 }
 

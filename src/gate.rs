@@ -30,6 +30,7 @@ use self::sequence::{Next, Phase, Seen};
 use crate::drain::Counts;
 use crate::lame_duck::LameDuck;
 use crate::log;
+use crate::stop_signal::Parts;
 
 pub use self::acceptor::Acceptor;
 pub use self::body::GatedBody;
@@ -47,14 +48,14 @@ const LOOK: Duration = Duration::from_millis(100);
 const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 
 /// Waits for the moment in which a server has to stop: its token has fired, and it has been a lame
-/// duck.
+/// duck. Returns what there is left for the stop, if that is limited.
 pub(crate) async fn serving(
     name: &str,
     gate: &Gate,
-    token: &CancellationToken,
+    stop: &Parts,
     lame_duck: &LameDuck,
-) {
-    token.cancelled().await;
+) -> Option<Duration> {
+    told(gate, stop).await;
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {
         log::guarded(
@@ -64,6 +65,18 @@ pub(crate) async fn serving(
     lame_duck.half().await;
     gate.leave();
     lame_duck.over().await;
+    stop.limit.left()
+}
+
+/// Waits for the token. A lame duck of somebody else comes before that.
+async fn told(gate: &Gate, stop: &Parts) {
+    if let Some(leaving) = &stop.leaving {
+        let leaving = stop.token.run_until_cancelled(leaving.cancelled());
+        if leaving.await.is_some() {
+            gate.leave();
+        }
+    }
+    stop.token.cancelled().await;
 }
 
 /// Runs `server` until `serving` is over, and then through its stop.
@@ -73,8 +86,8 @@ pub(crate) async fn serving(
 /// is dropped first, then all else is cut.
 pub(crate) async fn supervise<S: Future>(
     gate: Arc<Gate>,
-    plan: &Plan,
-    serving: impl Future<Output = ()>,
+    plan: &mut Plan,
+    serving: impl Future<Output = Option<Duration>>,
     signal: CancellationToken,
     server: S,
 ) -> Outcome<S::Output> {
@@ -82,7 +95,10 @@ pub(crate) async fn supervise<S: Future>(
     let mut server = pin!(server);
     tokio::select! {
         biased;
-        () = serving => force.stop(plan, server).await,
+        left = serving => {
+            plan.fit(left.unwrap_or(Duration::MAX));
+            force.stop(plan, server).await
+        }
         end = &mut server => {
             force.now(plan).await;
             Outcome::Early(end)

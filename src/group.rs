@@ -115,6 +115,15 @@ impl TaskGroup {
         Self::reports()
     }
 
+    /// Makes a group of this name, which whoever asked for it has looked at.
+    #[track_caller]
+    pub(crate) fn named(name: &str) -> Self {
+        Self::from_plan(Plan {
+            path: Some(name.into()),
+            ..Plan::new(view_report, Location::caller())
+        })
+    }
+
     /// Returns the options of a group, to be built into one.
     pub fn builder() -> Builder {
         Builder::default()

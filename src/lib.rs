@@ -88,6 +88,7 @@ mod readiness;
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
+mod stop_signal;
 mod sidecar;
 pub mod cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -110,6 +111,8 @@ mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
 pub mod lifecycle;
+#[cfg(feature = "serde")]
+mod serialize;
 mod exit;
 
 pub use crate::backoff::{Backoff, Jitter};
@@ -124,6 +127,7 @@ pub use crate::group::{
 };
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::lame_duck::LameDuck;
+pub use crate::lifecycle::{Component, Lifecycle, Report};
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
 pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
@@ -137,6 +141,7 @@ pub use crate::signal::Signal;
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::stop_signal::StopSignal;
 pub use crate::supervise::{Strategy, Supervisor, SupervisorBuildError, SupervisorError};
 #[cfg(feature = "signal")]
 pub use crate::watchdog::{ArmedWatchdog, Watchdog};

@@ -1,15 +1,436 @@
-//! The pure parts of the lifecycle: its [`Budget`], its [`Phase`]s and its [`Plan`].
+//! [`Lifecycle`]: components that are started in order, stopped in order, in a bounded time.
+//!
+//! What happens next is decided in [`machine`], without a clock; [`engine`] does it.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::BoxError;
+use crate::cleanup::{Cleanup, CleanupHandle};
+use crate::group::TaskGroup;
+use crate::readiness::Readiness;
+use crate::running::Running;
+#[cfg(feature = "signal")]
+use crate::signals::Signals;
+#[cfg(feature = "signal")]
+use crate::watchdog::Watchdog;
+
+mod words;
 mod budget;
 mod phase;
-mod plan_error;
-// Until the engine uses them.
-#[cfg_attr(not(test), allow(dead_code))]
 mod graph;
-#[cfg_attr(not(test), allow(dead_code))]
+mod plan_error;
 mod plan;
+mod machine;
+mod component_state;
+mod component_error;
+mod report;
+mod provided;
+mod event;
+mod trace;
+mod context;
+mod component;
+mod handle;
+mod engine;
 
 pub use self::budget::Budget;
+pub use self::component::Component;
+pub use self::component_error::{ComponentError, ComponentErrorKind};
+pub use self::component_state::{ComponentState, ComponentStatus};
+pub use self::context::Context;
+pub use self::event::{Event, EventKind};
+pub use self::handle::{AddError, Handle};
 pub use self::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
 pub use self::plan_error::PlanError;
+pub use self::provided::{NotProvided, Provided};
+pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+
+use self::engine::{Engine, Parts};
+use self::event::Observer;
+
+/// Starts components in order, stops them in order, in a bounded time, and says what happened.
+///
+/// A service is started from the bottom up, the database before the server that uses it, and is stopped the
+/// other way round, so that nobody is asked for anything that is gone already. All of the stop has one
+/// [`Budget`], whatever its parts do.
+///
+/// # What happens
+///
+/// **Start.** What depends on nothing is started at once, everything else when all it comes
+/// [after](Component::after) are ready. When all are, [`Readiness`] says so. A failure, or a reason to stop,
+/// in the middle of it means that nothing more is started, and that what was started is stopped.
+///
+/// **Stop.** The first reason wins: a [trigger](Self::stop_on), a call, the failure of a component. From then on
+/// the order is the same for all of them:
+///
+/// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to count.
+/// 2. Readiness is draining, after the [jitter](Budget::jitter), if there is one.
+/// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is left out if not
+///    everything had been ready, and by [`Handle::stop_now`].
+/// 4. The [drain](Budget::drain), if a component takes part in it.
+/// 5. Components are told to stop when all that come after them have ended; independent ones at once. Each has
+///    its grace, or what the budget has left. Who overruns is aborted, joined and named, and the next are told.
+/// 6. The steps of the [cleanup](Self::cleanup), one by one, the last pushed first.
+/// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
+///
+/// A second signal ends the process at any point, as [`Signals`](crate::Signals) says.
+///
+/// When the run has ended nothing of it is alive, except for what the report calls still running:
+/// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for each row of components
+/// that do not end even when they are forced.
+///
+/// # Drop
+///
+/// Dropping the future of the run aborts all components at once, in no order, and the log has a warning with their
+/// names. A lifecycle that never ran is dropped silently.
+///
+/// # Comparison to `TaskGroup`
+///
+/// A [`TaskGroup`] stops all of its tasks at once, which is enough where they do not need each other. A
+/// lifecycle is for the parts of a service that do, and each of its components is such a group.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::lifecycle::Provided;
+/// use taskgroup::{Component, Lifecycle};
+///
+/// # #[derive(Clone)]
+/// # struct Db;
+/// # impl Db {
+/// #     async fn open() -> std::io::Result<Self> { Ok(Self) }
+/// #     async fn close(self) -> std::io::Result<()> { Ok(()) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let db = Provided::new("db");
+/// let database = Component::resource(
+///     "database",
+///     {
+///         let db = db.clone();
+///         |ctx| async move {
+///             let opened = Db::open().await?;
+///             ctx.provide(&db, opened.clone());
+///             Ok(opened)
+///         }
+///     },
+///     |db| async move { Ok(db.close().await?) },
+/// );
+/// let worker = Component::new("worker", |ctx| async move {
+///     let _db = db.get()?;
+///     ctx.ready();
+///     Ok(ctx.stopping().await)
+/// });
+///
+/// let lifecycle = Lifecycle::new("orders")
+///     .budget(Duration::from_secs(10))
+///     .add(database)
+///     .add(worker.after(["database"]).grace(Duration::from_secs(5)));
+/// let handle = lifecycle.handle();
+/// # tokio::spawn(async move { handle.ready().await; handle.stop("the example is over") });
+/// let report = lifecycle.run().await?;
+/// assert!(report.is_clean(), "{report}");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a lifecycle does nothing until it runs"]
+pub struct Lifecycle {
+    budget: Budget,
+    phases: Vec<Phase>,
+    observers: Vec<Observer>,
+    triggers: Vec<Trigger>,
+    trigger: TaskGroup,
+    work: TaskGroup,
+    cleanup: Cleanup,
+    #[cfg(feature = "signal")]
+    watchdog: Option<Watchdog>,
+    handle: Handle,
+    /// Once nothing can be added any more.
+    components: Option<Vec<Component>>,
+    report: watch::Sender<Option<Arc<Report>>>,
+}
+
+/// Attaches what stops a lifecycle, once it runs.
+type Trigger = Box<dyn FnOnce(&TaskGroup) + Send>;
+
+impl Lifecycle {
+    /// Makes a lifecycle without components, with the [local](Budget::local) budget.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        let name = name.into();
+        let trigger = TaskGroup::new();
+        let work = TaskGroup::named(&name);
+        let (report, reported) = watch::channel(None);
+        let handle = Handle {
+            report: reported,
+            shared: Arc::new(handle::Shared {
+                name,
+                trigger: trigger.spawner(),
+                work: work.spawner(),
+                skip: CancellationToken::new(),
+                readiness: Readiness::new(),
+                registry: Some(Vec::new()).into(),
+                states: watch::Sender::default(),
+            }),
+        };
+        Self {
+            budget: Budget::default(),
+            phases: Vec::new(),
+            observers: Vec::new(),
+            triggers: Vec::new(),
+            trigger,
+            work,
+            cleanup: Cleanup::new(),
+            #[cfg(feature = "signal")]
+            watchdog: None,
+            handle,
+            components: None,
+            report,
+        }
+    }
+
+    /// Sets the time that the whole stop may take, and its parts; [`Budget::local`] by default, which is 10 s.
+    pub fn budget(mut self, budget: impl Into<Budget>) -> Self {
+        self.budget = budget.into();
+        self
+    }
+
+    /// Adds a component. The order in which they are added means nothing.
+    pub fn add(self, component: Component) -> Self {
+        // It cannot be refused: there is no run yet.
+        let _ = self.handle.add(component);
+        self
+    }
+
+    /// Adds a phase of the stop, after those that were added before; see [`Phase`].
+    pub fn phase(mut self, phase: Phase) -> Self {
+        self.phases.push(phase);
+        self
+    }
+
+    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost.
+    ///
+    /// There may be several; the first wins.
+    #[cfg(feature = "signal")]
+    pub fn stop_on(mut self, trigger: Signals) -> Self {
+        self.triggers
+            .push(Box::new(move |group| group.cancel_on(trigger)));
+        self
+    }
+
+    /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
+    #[cfg(feature = "signal")]
+    pub fn list_on(self, signals: Signals) -> Self {
+        self.work.list_on(signals);
+        self
+    }
+
+    /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
+    ///
+    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop begins until the process is
+    /// gone, and stays armed when the run has ended: a thread that hangs can hold up the end of `main`.
+    /// **It is for the owner of a process alone**; a lifecycle inside of another one has none.
+    #[cfg(feature = "signal")]
+    pub fn watchdog(self) -> Self {
+        self.watchdog_with(|watchdog| watchdog)
+    }
+
+    /// The same, with options: another exit status, a report of one's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
+    /// # drop(lifecycle);
+    /// ```
+    #[cfg(feature = "signal")]
+    pub fn watchdog_with(mut self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
+        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX)));
+        self
+    }
+
+    /// Calls `observer` with everything that happens, in its order.
+    ///
+    /// It is called by the run itself, so it must not block; what takes longer goes through a channel. Its panic is
+    /// caught and changes nothing. There may be several.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::EventKind;
+    /// use taskgroup::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    /// Lifecycle::new("orders")
+    ///     .add(Component::job("migrate", |_| async { Ok(()) }))
+    ///     .observe(move |event| {
+    ///         if let EventKind::Ended { state, .. } = event.kind {
+    ///             sender.send(format!("{} {state}", event.component.as_deref().unwrap())).unwrap();
+    ///         }
+    ///     })
+    ///     .run()
+    ///     .await?;
+    /// assert_eq!(ends.recv().await.unwrap(), "orders/migrate stopped");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observe(mut self, observer: impl FnMut(&Event) + Send + 'static) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.handle.shared.name
+    }
+
+    /// Returns a handle that looks at it, and stops it, from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Returns where to push steps that run when all components have ended, the last one first.
+    #[must_use]
+    pub fn cleanup(&self) -> CleanupHandle {
+        self.cleanup.handle()
+    }
+
+    /// Returns whether the service wants traffic, for `/readyz` and the health service.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.handle.shared.readiness
+    }
+
+    /// Returns who is running now.
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.work.running()
+    }
+
+    /// Returns what is going to happen: the order, the graces, the parts of the budget.
+    ///
+    /// # Errors
+    ///
+    /// There is none: a cycle, an unknown or a double name, a budget that is too small for its parts, and what else
+    /// [`PlanError`] says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Component, Lifecycle};
+    ///
+    /// let egg = Component::job("egg", |_| async { Ok(()) }).after(["hen"]);
+    /// let hen = Component::job("hen", |_| async { Ok(()) }).after(["egg"]);
+    /// let error = Lifecycle::new("orders").add(hen).add(egg).plan().unwrap_err();
+    /// assert!(error.to_string().contains("`hen` → `egg` → `hen`"), "{error}");
+    /// ```
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        let registry = handle::lock(&self.handle.shared.registry);
+        let components = self.components.as_ref().or(registry.as_ref());
+        let nodes = components.into_iter().flatten().map(Component::node);
+        let nodes = nodes.collect::<Result<_, _>>()?;
+        let name = self.handle.shared.name.clone();
+        Plan::new(name, nodes, self.phases.clone(), self.budget.clone())
+    }
+
+    /// Starts all components, waits for a reason to stop, stops all, and returns the report.
+    ///
+    /// Without a [trigger](Self::stop_on) it ends when a component fails, by a call through a [handle](Self::handle) or a
+    /// [context](Context::stop), or when all components have ended, as jobs do.
+    ///
+    /// # Errors
+    ///
+    /// There is no [plan](Self::plan), or no thread for the [watchdog](Self::watchdog); nothing has been started then. How the components
+    /// fared is in the report.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future aborts all components at once; see [Drop](#drop). Spawn it where that must not happen.
+    pub async fn run(self) -> Result<Report, PlanError> {
+        let this = self.closed();
+        let plan = this.plan()?;
+        #[cfg(feature = "signal")]
+        let this = this.guarded(&plan)?;
+        let work = this.work.spawner();
+        let (engine, _work) = this.engine(plan, work, None);
+        Ok(engine.run().await)
+    }
+
+    /// Lets nothing be added any more.
+    fn closed(mut self) -> Self {
+        if self.components.is_none() {
+            self.components = handle::lock(&self.handle.shared.registry).take();
+        }
+        self
+    }
+
+    #[cfg(feature = "signal")]
+    fn guarded(mut self, plan: &Plan) -> Result<Self, PlanError> {
+        if let Some(watchdog) = self.watchdog.take() {
+            let watchdog = watchdog.with_budget(plan.budget().total());
+            let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
+            let armed = watchdog.arm_for(&trigger, work);
+            armed.map_err(PlanError::no_watchdog)?.keep();
+        }
+        Ok(self)
+    }
+
+    /// The same as a component of another lifecycle.
+    async fn run_inside(self, ctx: Context) -> Result<(), BoxError> {
+        let plan = self.plan()?;
+        let work = ctx.group().clone();
+        let (engine, _work) = self.engine(plan, work, Some(ctx.clone()));
+        let report = engine.run().await;
+        let error = report.first_error().cloned();
+        ctx.keep_nested(report);
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn engine(
+        self,
+        plan: Plan,
+        work: crate::group::Spawner,
+        outer: Option<Context>,
+    ) -> (Engine, TaskGroup) {
+        for attach in self.triggers {
+            attach(&self.trigger);
+        }
+        let engine = Engine::new(Parts {
+            plan: Arc::new(plan),
+            components: self.components.unwrap_or_default(),
+            observers: self.observers,
+            trigger: self.trigger,
+            work,
+            cleanup: self.cleanup,
+            shared: self.handle.shared,
+            report: self.report,
+            outer,
+        });
+        (engine, self.work)
+    }
+}
+
+impl fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifecycle")
+            .field("name", &self.name())
+            .field("budget", &self.budget)
+            .field("phases", &self.phases)
+            .finish_non_exhaustive()
+    }
+}

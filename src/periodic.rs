@@ -195,6 +195,10 @@ impl Periodic {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Begins with a period of waiting; without this the first run comes at once.
     pub fn first_after_a_period(mut self) -> Self {
         self.first_after = self.period;

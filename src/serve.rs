@@ -25,6 +25,7 @@ use crate::gate::limited;
 use crate::lame_duck::LameDuck;
 use crate::sidecar::Sidecar;
 use crate::sidecar::SidecarError;
+use crate::stop_signal::{Parts, StopSignal};
 
 pub use crate::gate::{Acceptor, Answer, ConnLayer, Gated, GatedBody, Io, OneConn};
 
@@ -426,7 +427,7 @@ impl<S> Serve<S> {
 }
 
 impl<S: Server> Serve<S> {
-    /// Runs the server until `token` fires, and then through its lame duck and its stop.
+    /// Runs the server until `stop` fires, a token or the context of a component, and then through its lame duck and its stop.
     ///
     /// When the returned future has ended, no connection, handler, body or websocket of the server
     /// is left, except for what the report calls stuck: code that blocks its thread, and tasks that
@@ -461,20 +462,20 @@ impl<S: Server> Serve<S> {
     /// See [`Serve`].
     pub fn run<E>(
         mut self,
-        token: &CancellationToken,
+        stop: &dyn StopSignal,
     ) -> impl Future<Output = Result<(), E>> + Send + use<E, S>
     where
         E: From<SidecarError>,
     {
         // Asked now, and not when the future is polled: by then the service may have been called ready.
-        if token.is_cancelled() {
+        let stop = stop.parts();
+        if stop.token.is_cancelled() {
             self.options.lame_duck = LameDuck::new(Duration::ZERO);
         }
-        let token = token.clone();
-        async move { Ok(self.supervised(&token).await?) }
+        async move { Ok(self.supervised(&stop).await?) }
     }
 
-    async fn supervised(self, token: &CancellationToken) -> Result<(), SidecarError> {
+    async fn supervised(self, told: &Parts) -> Result<(), SidecarError> {
         let Self {
             name,
             listeners,
@@ -483,15 +484,16 @@ impl<S: Server> Serve<S> {
         } = self;
         // Whatever happens, a panic included, it fires when all else is over.
         let _then = options.then;
-        let plan = options.plan;
+        let mut plan = options.plan;
         if let Err(error) = options.limits.check() {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }
         let gate = Gate::new(options.limits);
         let stop = CancellationToken::new();
         let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());
-        let serving = gate::serving(&name, &gate, token, &options.lame_duck);
-        let outcome = gate::supervise(Arc::clone(&gate), &plan, serving, stop, server).await;
+        let serving = gate::serving(&name, &gate, told, &options.lame_duck);
+        let outcome = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server).await;
+        told.set_in_flight(outcome.requests_at_stop());
         conclude(name, &plan, options.cuts, options.on_report, outcome)
     }
 }

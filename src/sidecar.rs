@@ -23,6 +23,7 @@ use crate::BoxError;
 use crate::drain::DrainReport;
 use crate::log;
 use crate::panic::Panic;
+use crate::stop_signal::{Parts, StopSignal};
 
 /// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
 /// stop and gets its grace to do so.
@@ -195,8 +196,8 @@ impl Sidecar {
     /// # }
     /// ```
     pub fn serve<E, F, S, T, Err>(
-        self,
-        token: &CancellationToken,
+        mut self,
+        stop: &dyn StopSignal,
         server: F,
     ) -> impl Future<Output = Result<(), E>> + use<E, F, S, T, Err>
     where
@@ -205,7 +206,7 @@ impl Sidecar {
         S: IntoFuture<Output = Result<T, Err>>,
         Err: Into<BoxError>,
     {
-        let token = token.clone();
+        let told = stop.parts();
         async move {
             let stop = CancellationToken::new();
             // Declared before the server and so dropped after it, however this future ends: even
@@ -213,7 +214,7 @@ impl Sidecar {
             let _force = stop.clone().drop_guard();
             let server = plain(server(stop.clone().cancelled_owned()));
             let ask = |_| async move { stop.cancel() };
-            let outcome = self.drive(&token, server, ask).await;
+            let outcome = self.drive(&told, server, ask).await;
             Ok(self.conclude(outcome)?)
         }
     }
@@ -273,8 +274,8 @@ impl Sidecar {
     /// # }
     /// ```
     pub fn serve_with_stop<E, S, T, Err, F, A>(
-        self,
-        token: &CancellationToken,
+        mut self,
+        when: &dyn StopSignal,
         server: S,
         stop: F,
     ) -> impl Future<Output = Result<(), E>> + use<E, S, T, Err, F, A>
@@ -285,25 +286,26 @@ impl Sidecar {
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
-        let token = token.clone();
+        let told = when.parts();
         async move {
-            let outcome = self.drive(&token, plain(server), stop).await;
+            let outcome = self.drive(&told, plain(server), stop).await;
             Ok(self.conclude(outcome)?)
         }
     }
 
     /// Runs the server until it ends, or until the token fires and its grace is over.
-    async fn drive<S, F, A>(&self, token: &CancellationToken, server: S, ask: F) -> Outcome
+    async fn drive<S, F, A>(&mut self, told: &Parts, server: S, ask: F) -> Outcome
     where
         S: Future<Output = Result<(), Fault>>,
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
         let mut server = pin!(server);
-        let Some(end) = token.run_until_cancelled(server.as_mut()).await else {
+        let Some(end) = told.token.run_until_cancelled(server.as_mut()).await else {
+            self.grace = self.grace.min(told.limit.left().unwrap_or(Duration::MAX));
             return self.drain(server, ask).await;
         };
-        let phase = if token.is_cancelled() {
+        let phase = if told.token.is_cancelled() {
             Phase::Cancelled
         } else {
             Phase::Serving

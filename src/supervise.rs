@@ -233,6 +233,10 @@ impl Supervisor {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sets which children are restarted when one has failed; [`Strategy::OneForOne`] by default.
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.limits.strategy = strategy;

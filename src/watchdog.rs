@@ -23,6 +23,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::bounded;
 use crate::cause::Cause;
+use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::running::Running;
 
@@ -235,6 +236,19 @@ impl Watchdog {
     /// See [`ArmedWatchdog`].
     pub fn arm_on(self, token: &CancellationToken) -> io::Result<ArmedWatchdog> {
         self.start(token.clone(), || None)
+    }
+
+    /// The plan of another budget.
+    pub(crate) fn with_budget(self, budget: Duration) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// Waits for the token of `trigger`, and will say who is running in `work`.
+    pub(crate) fn arm_for(self, trigger: &Spawner, work: Spawner) -> io::Result<ArmedWatchdog> {
+        let cause = trigger.clone();
+        self.start(trigger.token().clone(), move || {
+            Some((cause.cause(), work.running()))
+        })
     }
 
     fn start(

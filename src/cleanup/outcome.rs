@@ -87,7 +87,8 @@ impl<E: 'static> From<&TaskError<E>> for Outcome {
     }
 }
 
-fn was_forced<E: 'static>(error: &TaskError<E>) -> bool {
+/// Whether anything had to be cut, here or after another failure.
+pub(crate) fn was_forced<E: 'static>(error: &TaskError<E>) -> bool {
     let mut failures = iter::once(error).chain(error.suppressed());
     error.is_timed_out() || failures.any(|failure| failure.source().is_some_and(was_cut))
 }

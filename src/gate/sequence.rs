@@ -62,6 +62,18 @@ impl Plan {
         self.grace.saturating_add(after)
     }
 
+    /// Takes no longer than this in all. A quarter is kept for what comes after the cut, if that is
+    /// less than it would have.
+    pub(crate) fn fit(&mut self, left: Duration) {
+        if self.bound() <= left {
+            return;
+        }
+        let kept = self.bound().saturating_sub(self.grace).min(left / 4);
+        self.flush = self.flush.min(kept / 2);
+        self.kill_grace = self.kill_grace.min(kept - self.flush);
+        self.grace = self.grace.min(left - kept);
+    }
+
     pub(super) fn next(&self, phase: Phase, seen: Seen) -> Next {
         match phase {
             Phase::Lingering => self.after_linger(seen),

@@ -58,7 +58,16 @@ impl<E> Hub<E> {
 
     /// Makes the hub of a child group; in a closed group it is born closed and cancelled.
     pub(super) fn child(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
-        let child = Arc::new(Self::new(self.shared.child(name, place)));
+        self.adopted(self.shared.child(name, place))
+    }
+
+    /// The same, but its failures do not cancel this group.
+    pub(super) fn contained(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
+        self.adopted(self.shared.child(name, place).containing())
+    }
+
+    fn adopted(&self, shared: Shared<E>) -> Arc<Self> {
+        let child = Arc::new(Self::new(shared));
         self.adopt(&child);
         child
     }

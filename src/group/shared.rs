@@ -38,6 +38,8 @@ pub(super) struct Shared<E> {
     named: Lock<BTreeMap<u64, Named>>,
     next_id: AtomicU64,
     parent: Option<Arc<Shared<E>>>,
+    /// Whether a failure ends here, and is no failure of the groups above.
+    contains: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
@@ -109,9 +111,18 @@ impl<E> Shared<E> {
             named: Lock::default(),
             next_id: AtomicU64::new(1),
             parent,
+            contains: false,
             path: plan.path,
             place: plan.place,
             view: plan.view,
+        }
+    }
+
+    /// Keeps failures from the groups above: whoever waits for this one decides what they mean.
+    pub(super) fn containing(self) -> Self {
+        Self {
+            contains: true,
+            ..self
         }
     }
 
@@ -207,13 +218,13 @@ impl<E> Shared<E> {
     }
 
     /// Keeps the failures here, or in the first group above that has an owner, and cancels this group
-    /// and all those above it.
+    /// and all those above it, up to one that contains its failures.
     fn stop_for(&self, cause: &Cause, mut failures: Vec<Recorded<E>>) {
         let mut next = Some(self);
         while let Some(group) = next {
             failures = group.record.lock().keep(failures);
             group.cancel(cause.clone());
-            next = group.parent.as_deref();
+            next = group.parent.as_deref().filter(|_| !group.contains);
         }
     }
 

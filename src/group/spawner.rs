@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::TaskGroup;
 use super::handle::TaskHandle;
 use super::hub::{Hub, Origin};
 use super::spawn_error::SpawnError;
@@ -98,10 +99,28 @@ impl<E> Spawner<E> {
     }
 
     /// Cancels for a cause of the crate's own, and returns whether it was the first.
-    #[cfg_attr(
-        not(feature = "signal"),
-        expect(dead_code, reason = "signals have a cause")
-    )]
+    /// Returns the path of the group, such as `orders/http`; `None` for a group without a name.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.hub.shared.path().map(|path| &**path)
+    }
+
+    /// Aborts every task of the group and of the groups below it, without waiting.
+    pub(crate) fn abort(&self) {
+        self.hub.abort();
+    }
+
+    /// Makes a group below, as [`TaskGroup::child`].
+    #[track_caller]
+    pub(crate) fn child(&self, name: impl AsRef<str>) -> TaskGroup<E> {
+        TaskGroup::from_hub(self.hub.child(name.as_ref(), Location::caller()))
+    }
+
+    /// The same, but what fails in it does not cancel this group: whoever waits for it decides.
+    #[track_caller]
+    pub(crate) fn contained(&self, name: &str) -> TaskGroup<E> {
+        TaskGroup::from_hub(self.hub.contained(name, Location::caller()))
+    }
+
     pub(crate) fn cancel_for(&self, cause: Cause) -> bool {
         self.hub.shared.cancel(cause)
     }

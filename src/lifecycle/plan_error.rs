@@ -93,6 +93,9 @@ pub(super) enum Kind {
         platform: String,
         limit: Duration,
     },
+    #[cfg(feature = "signal")]
+    #[error("the watchdog cannot be armed: {error}")]
+    NoWatchdog { error: String },
     #[error("environment variable `{}` is no number of seconds: `{}`", .0.variable, .0.value)]
     InvalidVariable(InvalidVariable),
 }
@@ -123,6 +126,13 @@ pub(super) enum Part {
 }
 
 impl PlanError {
+    /// There is no thread for the watchdog.
+    #[cfg(feature = "signal")]
+    pub(super) fn no_watchdog(error: std::io::Error) -> Self {
+        let error = error.to_string();
+        Kind::NoWatchdog { error }.into()
+    }
+
     /// Returns whether components depend on each other in a cycle, or one on itself.
     #[must_use]
     pub fn is_cycle(&self) -> bool {
@@ -192,6 +202,8 @@ impl PlanError {
             | Kind::OverBudget { .. }
             | Kind::OverPlatform { .. }
             | Kind::InvalidVariable(_) => None,
+            #[cfg(feature = "signal")]
+            Kind::NoWatchdog { .. } => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
+use crate::stop_signal::{Parts, StopSignal};
 
 /// How long a killed process may take to be gone before it is reported as one that does not end.
 const REAP: Duration = Duration::from_secs(1);
@@ -78,21 +79,21 @@ impl Sidecar {
     /// # }
     /// ```
     pub fn serve_process<E>(
-        self,
-        token: &CancellationToken,
+        mut self,
+        stop: &dyn StopSignal,
         command: Command,
     ) -> impl Future<Output = Result<(), E>> + use<E>
     where
         E: From<SidecarError>,
     {
-        let token = token.clone();
+        let told = stop.parts();
         async move {
-            let outcome = self.drive_process(&token, command).await;
+            let outcome = self.drive_process(&told, command).await;
             Ok(self.conclude(outcome)?)
         }
     }
 
-    async fn drive_process(&self, token: &CancellationToken, command: Command) -> Outcome {
+    async fn drive_process(&mut self, told: &Parts, command: Command) -> Outcome {
         let mut process = match Process::start(command) {
             Ok(process) => process,
             Err(error) => {
@@ -104,7 +105,7 @@ impl Sidecar {
         };
         let asked = CancellationToken::new();
         let ask = |_| async { asked.cancel() };
-        let mut outcome = self.drive(token, process.end(&asked), ask).await;
+        let mut outcome = self.drive(told, process.end(&asked), ask).await;
         if let Fate::TimedOut(_) = outcome.fate {
             outcome.fate = Fate::TimedOut(process.kill().await);
         }

@@ -12,6 +12,7 @@ use crate::BoxError;
 use crate::log;
 use crate::panic::Panic;
 use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
+use crate::stop_signal::{Parts, StopSignal};
 
 impl Sidecar {
     /// Runs a server that blocks its thread.
@@ -62,8 +63,8 @@ impl Sidecar {
     /// # }
     /// ```
     pub fn serve_blocking<E, R, Err, S>(
-        self,
-        token: &CancellationToken,
+        mut self,
+        told: &dyn StopSignal,
         run: R,
         stop: S,
     ) -> impl Future<Output = Result<(), E>> + use<E, R, Err, S>
@@ -73,14 +74,14 @@ impl Sidecar {
         Err: Into<BoxError>,
         S: FnOnce(Duration) + Send + 'static,
     {
-        let token = token.clone();
+        let told = told.parts();
         async move {
-            let outcome = self.drive_thread(&token, run, stop).await;
+            let outcome = self.drive_thread(&told, run, stop).await;
             Ok(self.conclude(outcome)?)
         }
     }
 
-    async fn drive_thread<R, Err, S>(&self, token: &CancellationToken, run: R, stop: S) -> Outcome
+    async fn drive_thread<R, Err, S>(&mut self, told: &Parts, run: R, stop: S) -> Outcome
     where
         R: FnOnce() -> Result<(), Err> + Send + 'static,
         Err: Into<BoxError>,
@@ -102,7 +103,7 @@ impl Sidecar {
             ended: server.ended.clone(),
         };
         let ask = |grace| stop.call(grace);
-        let mut outcome = self.drive(token, server.end(&name), ask).await;
+        let mut outcome = self.drive(told, server.end(&name), ask).await;
 
         if let Fate::TimedOut(_) = outcome.fate {
             outcome.fate = Fate::TimedOut(Remains::Threads(match outcome.stop {

@@ -1,0 +1,317 @@
+//! [`Context`]: what a component is given.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::provided::Provided;
+use super::report::Report;
+use crate::cause::Cause;
+use crate::cleanup::CleanupHandle;
+use crate::error::TaskError;
+use crate::group::{Spawner, TaskGroup};
+use crate::readiness::Readiness;
+use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
+
+/// What a component is given: when to stop and until when, and how to say that it is ready.
+///
+/// It is a [`StopSignal`], so servers take it where they take a token: `serve.run(&ctx)`.
+///
+/// # Clones
+///
+/// A clone is another handle on the same context, for helpers of the component. It keeps nothing alive.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::lifecycle::Context;
+/// use taskgroup::{BoxError, Component, Lifecycle};
+///
+/// async fn worker(ctx: Context) -> Result<(), BoxError> {
+///     let mut interval = tokio::time::interval(Duration::from_millis(100));
+///     ctx.ready();
+///     while ctx.token().run_until_cancelled(interval.tick()).await.is_some() {
+///         ctx.stop("that was enough");
+///     }
+///     assert_eq!(ctx.cause().unwrap().to_string(), "cancelled on request: that was enough");
+///     assert!(ctx.remaining().unwrap() <= Duration::from_secs(3));
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), BoxError> {
+/// let lifecycle = Lifecycle::new("orders");
+/// let report = lifecycle.add(Component::new("worker", worker).grace(Duration::from_secs(3))).run().await?;
+/// assert!(report.is_clean());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: Arc<str>,
+    group: Spawner,
+    limit: Limit,
+    in_flight: Arc<AtomicUsize>,
+    whole: Arc<Whole>,
+    index: usize,
+    notes: mpsc::UnboundedSender<Note>,
+    /// What was provided, to be taken out again.
+    provided: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    nested: Mutex<Option<Report>>,
+}
+
+/// What all components of a lifecycle share.
+pub(super) struct Whole {
+    pub(super) trigger: Spawner,
+    /// The trigger of the outermost lifecycle.
+    pub(super) outermost: Spawner,
+    /// Fires in the middle of the lame duck.
+    pub(super) leaving: CancellationToken,
+    pub(super) draining: CancellationToken,
+    pub(super) readiness: Readiness,
+    pub(super) cleanup: CleanupHandle,
+}
+
+/// What the engine hears: of a component, or of the whole.
+#[derive(Debug)]
+pub(super) enum Note {
+    Ready(usize),
+    Drained(usize),
+    /// A task of the component has failed, and the others have been told.
+    Failing(usize, Cause),
+    /// All tasks of the component are gone.
+    Ended(usize, Result<(), TaskError>),
+    /// The trigger's token has fired.
+    Stop,
+    /// Nobody has to notice the stop.
+    Skip,
+    /// The component that this lifecycle is inside of has been told to stop.
+    Told,
+}
+
+impl Context {
+    pub(super) fn new(
+        path: Arc<str>,
+        group: Spawner,
+        whole: Arc<Whole>,
+        index: usize,
+        notes: mpsc::UnboundedSender<Note>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                path,
+                group,
+                limit: Limit::to_be_set(),
+                in_flight: Arc::default(),
+                whole,
+                index,
+                notes,
+                provided: Mutex::default(),
+                nested: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Returns the path of the component, such as `orders/http`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.path
+    }
+
+    /// Returns the token that fires when the component is to stop.
+    ///
+    /// That is when all that depend on it have ended, or when a task of the component has failed: then it fires
+    /// at once.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        self.shared.group.token()
+    }
+
+    /// Waits until the component is to stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
+        self.token().cancelled()
+    }
+
+    /// Says that the component is ready, so that those after it are started.
+    ///
+    /// Later calls do nothing, and so does one after the component was told to stop.
+    pub fn ready(&self) {
+        self.say(Note::Ready(self.shared.index));
+    }
+
+    /// Provides a value to those that start after this component; see [`Provided`].
+    ///
+    /// Another value takes its place. It is taken out when the component has been told to stop.
+    pub fn provide<T: Send + Sync + 'static>(&self, to: &Provided<T>, value: T) {
+        let ours = to.clone();
+        to.set(value);
+        let take_out = Box::new(move || ours.clear());
+        lock(&self.shared.provided).push(take_out);
+    }
+
+    /// Provides a value, and says that the component is ready.
+    ///
+    /// Equivalent to [`provide`](Self::provide) and then [`ready`](Self::ready).
+    pub fn ready_with<T: Send + Sync + 'static>(&self, to: &Provided<T>, value: T) {
+        self.provide(to, value);
+        self.ready();
+    }
+
+    /// Returns why the lifecycle is stopping; nothing before it is.
+    ///
+    /// Whoever sees the token fired can read it.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        let whole = self.shared.whole.trigger.cause();
+        // A task of the component has failed, which is about to stop the whole.
+        whole.or_else(|| self.shared.group.cause())
+    }
+
+    /// Returns until when the component is to be gone, after which it is forced.
+    ///
+    /// Nothing before it was told to stop, and nothing for a grace and a budget without end. It is set before the
+    /// token fires.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.shared.limit.deadline()
+    }
+
+    /// Returns what is left until the [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Returns the group of the component, to spawn helpers into.
+    ///
+    /// They share its token, are joined before it counts as stopped, and are forced with it. A helper that fails is a
+    /// failure of the component.
+    #[must_use]
+    pub fn group(&self) -> &Spawner {
+        &self.shared.group
+    }
+
+    /// Makes a group of its own below that of the component: it can be stopped and waited for earlier.
+    #[track_caller]
+    #[must_use = "a dropped group aborts its tasks"]
+    pub fn child(&self, name: impl AsRef<str>) -> TaskGroup {
+        self.shared.group.child(name)
+    }
+
+    /// Waits until everything is to drain: the first phase of a two-phase stop.
+    ///
+    /// It comes before any component is told to stop, to all that [drain](super::Component::drains) at once; for
+    /// any other component it comes too, if there is one that drains.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.whole.draining.clone().cancelled_owned()
+    }
+
+    /// Says that the component has drained. Later calls do nothing.
+    pub fn drained(&self) {
+        self.say(Note::Drained(self.shared.index));
+    }
+
+    /// Returns whether the service as a whole wants traffic, for `/readyz` and the health service.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.shared.whole.readiness
+    }
+
+    /// Returns where to push steps that run when all components have ended, the last one first.
+    #[must_use]
+    pub fn cleanup(&self) -> &CleanupHandle {
+        &self.shared.whole.cleanup
+    }
+
+    /// Says how much is in flight in this component, for the report and the metrics of the stop.
+    ///
+    /// Servers that are run with the context say it themselves, and add to it.
+    pub fn set_in_flight(&self, count: usize) {
+        self.shared.in_flight.store(count, Ordering::Relaxed);
+    }
+
+    /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
+    pub fn stop(&self, reason: impl Into<std::borrow::Cow<'static, str>>) {
+        self.shared.whole.outermost.cancel_because(reason);
+    }
+
+    fn say(&self, note: Note) {
+        // Nobody listens any more when the lifecycle is over.
+        let _ = self.shared.notes.send(note);
+    }
+
+    pub(super) fn limit(&self) -> &Limit {
+        &self.shared.limit
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn whole(&self) -> &Whole {
+        &self.shared.whole
+    }
+
+    /// Takes out what the component has provided.
+    pub(super) fn take_out(&self) {
+        let provided = std::mem::take(&mut *lock(&self.shared.provided));
+        for take_out in provided {
+            take_out();
+        }
+    }
+
+    pub(super) fn keep_nested(&self, report: Report) {
+        *lock(&self.shared.nested) = Some(report);
+    }
+
+    pub(super) fn take_nested(&self) -> Option<Report> {
+        lock(&self.shared.nested).take()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl StopSignal for Context {}
+
+impl StopParts for Context {
+    fn parts(&self) -> Parts {
+        Parts::new(
+            self.token().clone(),
+            self.shared.whole.leaving.clone(),
+            self.shared.limit.clone(),
+            Arc::clone(&self.shared.in_flight),
+        )
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("name", &self.shared.path)
+            .field("cause", &self.cause())
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
+    }
+}

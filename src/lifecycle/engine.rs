@@ -1,0 +1,845 @@
+//! Does what the [machine](super::machine) says: the tasks, the clock and the words of a lifecycle.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, timeout_at};
+
+use super::component::Component;
+use super::component_error::{ComponentError, ComponentErrorKind, OWN_TASK};
+use super::component_state::ComponentState;
+use super::component_state::ComponentStatus;
+use super::context::{Context, Note, Whole};
+use super::event::{Event, EventKind, Observer};
+use super::handle;
+use super::machine;
+use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
+use super::plan::{Plan, PlannedComponent};
+use super::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+use crate::backoff::{Backoff, Jitter};
+use crate::cause::{Cause, FailedTask};
+use crate::cleanup::{Cleanup, CleanupReport, Outcome, StepReport, StepResult};
+use crate::error::TaskError;
+use crate::group::{Spawner, TaskGroup};
+use crate::label::Label;
+use crate::log;
+use crate::panic::Panic;
+use crate::running::Running;
+
+/// How much is done before others on this thread get a turn.
+const AT_ONCE: usize = 64;
+
+/// What a lifecycle is made of when it begins to run.
+pub(super) struct Parts {
+    pub(super) plan: Arc<Plan>,
+    pub(super) components: Vec<Component>,
+    pub(super) observers: Vec<Observer>,
+    pub(super) trigger: TaskGroup,
+    pub(super) work: Spawner,
+    pub(super) cleanup: Cleanup,
+    pub(super) shared: Arc<handle::Shared>,
+    pub(super) report: watch::Sender<Option<Arc<Report>>>,
+    /// The component that this lifecycle is inside of.
+    pub(super) outer: Option<Context>,
+}
+
+/// A lifecycle that runs. Dropped before its end, it aborts all of its components.
+pub(super) struct Engine {
+    machine: Machine,
+    plan: Arc<Plan>,
+    slots: Vec<Slot>,
+    observers: Vec<Observer>,
+    trigger: TaskGroup,
+    work: Spawner,
+    whole: Arc<Whole>,
+    cleanup: Cleanup,
+    shared: Arc<handle::Shared>,
+    report: watch::Sender<Option<Arc<Report>>>,
+    outer: Option<Context>,
+    states: Arc<handle::States>,
+    inbox: mpsc::UnboundedReceiver<Note>,
+    notes: mpsc::UnboundedSender<Note>,
+    /// Those who wait for the components. They own their groups: to drop them is to abort all.
+    followers: JoinSet<()>,
+    began: Instant,
+    /// A place is kept for a failure that is not known yet.
+    errors: Vec<Option<ComponentError>>,
+    stages: Vec<TimelineStep>,
+    stragglers: Vec<Straggler>,
+    nested: Vec<Report>,
+    stop_began: Duration,
+}
+
+/// What is known of a component.
+struct Slot {
+    path: Arc<str>,
+    place: &'static std::panic::Location<'static>,
+    grace: Duration,
+    start_timeout: Duration,
+    /// Until it is started.
+    component: Option<Component>,
+    /// Once it is.
+    ctx: Option<Context>,
+    state: ComponentState,
+    start: Option<Span>,
+    stop: Option<Span>,
+    /// How its task ended, until somebody is blamed for it.
+    error: Option<TaskError>,
+    /// The place that is kept for its error, and what is known of it.
+    failing: Option<(usize, Cause)>,
+    crashed: bool,
+    forced: bool,
+}
+
+/// When something began and ended, and how.
+#[derive(Clone, Debug)]
+struct Span {
+    began: Duration,
+    ended: Option<Duration>,
+    result: StepEnd,
+}
+
+impl Span {
+    fn from(began: Duration) -> Self {
+        Self {
+            began,
+            ended: None,
+            result: StepEnd::Done,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            plan,
+            components,
+            observers,
+            trigger,
+            work,
+            cleanup,
+            shared,
+            report,
+            outer,
+        } = parts;
+        let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
+        let machine = machine_of(&plan, &components);
+        let slots: Vec<_> = components
+            .into_iter()
+            .zip(plan.added())
+            .map(|(component, planned)| Slot::new(&path, component, planned))
+            .collect();
+        let states = Arc::new(handle::States {
+            names: slots.iter().map(|slot| slot.name().to_owned()).collect(),
+            states: vec![ComponentState::Created; slots.len()].into(),
+        });
+        let _ = shared.states.send_replace(Arc::clone(&states));
+        let (notes, inbox) = mpsc::unbounded_channel();
+        let outer_whole = outer.as_ref().map(Context::whole);
+        let whole = Whole {
+            trigger: trigger.spawner(),
+            outermost: outer_whole
+                .map_or_else(|| trigger.spawner(), |whole| whole.outermost.clone()),
+            leaving: outer_whole
+                .map(|whole| whole.leaving.child_token())
+                .unwrap_or_default(),
+            draining: Default::default(),
+            readiness: outer_whole
+                .map_or_else(|| &shared.readiness, |whole| &whole.readiness)
+                .clone(),
+            cleanup: cleanup.handle(),
+        };
+        Self {
+            machine,
+            plan,
+            slots,
+            observers,
+            trigger,
+            work,
+            whole: Arc::new(whole),
+            cleanup,
+            shared,
+            report,
+            outer,
+            states,
+            inbox,
+            notes,
+            followers: JoinSet::new(),
+            began: Instant::now(),
+            errors: Vec::new(),
+            stages: Vec::new(),
+            stragglers: Vec::new(),
+            nested: Vec::new(),
+            stop_began: Duration::ZERO,
+        }
+    }
+
+    /// Starts all, waits for the stop, and stops all.
+    pub(super) async fn run(mut self) -> Report {
+        self.listen();
+        let mut actions = Vec::new();
+        if self.trigger.is_cancelled() {
+            self.machine
+                .on(machine::Event::Stop, Duration::ZERO, &mut actions);
+        } else {
+            self.machine.begin(Duration::ZERO, &mut actions);
+        }
+        let cleanup_until = loop {
+            if let Some(until) = self.perform(&mut actions).await {
+                break until;
+            }
+            let event = self.next_event().await;
+            self.machine.on(event, self.now(), &mut actions);
+        };
+        self.finish(cleanup_until).await
+    }
+
+    /// Makes the triggers notes.
+    fn listen(&mut self) {
+        let stop = self.trigger.token().clone().cancelled_owned();
+        let skip = self.shared.skip.clone().cancelled_owned();
+        let notes = self.notes.clone();
+        self.followers.spawn(async move {
+            stop.await;
+            let _ = notes.send(Note::Stop);
+        });
+        let notes = self.notes.clone();
+        self.followers.spawn(async move {
+            skip.await;
+            let _ = notes.send(Note::Skip);
+        });
+        if let Some(outer) = &self.outer {
+            let told = outer.token().clone().cancelled_owned();
+            let notes = self.notes.clone();
+            self.followers.spawn(async move {
+                told.await;
+                let _ = notes.send(Note::Told);
+            });
+        }
+    }
+
+    async fn next_event(&mut self) -> machine::Event {
+        let tick = self.machine.next_tick();
+        let at = tick.and_then(|tick| self.began.checked_add(tick));
+        let note = match at {
+            Some(at) => timeout_at(at, self.inbox.recv()).await.ok().flatten(),
+            // There is a sender in here.
+            None => self.inbox.recv().await,
+        };
+        match note {
+            None => machine::Event::Tick,
+            Some(Note::Ready(index)) => self.ready(index),
+            Some(Note::Drained(index)) => machine::Event::Drained(index),
+            Some(Note::Failing(index, cause)) => {
+                self.slots[index].failing.get_or_insert((usize::MAX, cause));
+                machine::Event::Failing(index)
+            }
+            Some(Note::Ended(index, result)) => {
+                machine::Event::Ended(index, self.ending(index, result))
+            }
+            Some(Note::Stop) => machine::Event::Stop,
+            Some(Note::Skip) => machine::Event::Skip,
+            Some(Note::Told) => self.told(),
+        }
+    }
+
+    fn ready(&mut self, index: usize) -> machine::Event {
+        let now = self.now();
+        let slot = &mut self.slots[index];
+        if slot.state == ComponentState::Starting {
+            let start = slot.start.get_or_insert_with(|| Span::from(now));
+            start.ended = Some(now);
+            let (path, took) = (Arc::clone(&slot.path), now.saturating_sub(start.began));
+            self.enter(index, ComponentState::Running);
+            self.emit(Some(path), EventKind::Ready(took));
+        }
+        machine::Event::Ready(index)
+    }
+
+    fn ending(&mut self, index: usize, result: Result<(), TaskError>) -> Ending {
+        let slot = &mut self.slots[index];
+        match result {
+            Ok(()) => Ending::Well,
+            // That is what was done to it.
+            Err(error) if slot.forced && error.is_aborted() => Ending::Well,
+            Err(error) => {
+                slot.error = Some(error);
+                Ending::Failed
+            }
+        }
+    }
+
+    /// What is around this lifecycle stops it: nobody has to notice, and there is only so much time.
+    fn told(&mut self) -> machine::Event {
+        let outer = self.outer.as_ref();
+        if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
+            self.machine.cap(left);
+        }
+        self.shared.skip.cancel();
+        let cause = outer.and_then(Context::cause).unwrap_or(Cause::Token);
+        self.trigger.spawner().cancel_for(cause);
+        machine::Event::Skip
+    }
+
+    /// Returns until when the cleanup may take, when that is all that is left.
+    async fn perform(&mut self, actions: &mut Vec<Action>) -> Option<Duration> {
+        let mut clean = None;
+        for (count, action) in actions.drain(..).enumerate() {
+            if count % AT_ONCE == AT_ONCE - 1 {
+                yield_now().await;
+            }
+            match action {
+                Action::Start(index) => self.start(index),
+                Action::AllReady => self.all_ready(),
+                Action::Blame(index, fault) => self.blame(index, fault),
+                Action::BeginStop => self.begin_stop(),
+                Action::Jitter { until } => {
+                    self.begin_stage(StepKind::Jitter, until, EventKind::JitterBegan)
+                }
+                Action::NotReady => self.not_ready(),
+                Action::LameDuck { until } => {
+                    self.begin_stage(StepKind::LameDuck, until, EventKind::LameDuckBegan);
+                }
+                Action::Leave => self.whole.leaving.cancel(),
+                Action::Drain { until } => {
+                    self.begin_stage(StepKind::Drain, until, EventKind::DrainBegan);
+                    self.whole.draining.cancel();
+                }
+                Action::DrainIsOver => self.end_drain(),
+                Action::Tell(index, until) => self.tell(index, until),
+                Action::Force(index) => self.force(index),
+                Action::Gone(index) => self.gone(index),
+                Action::GiveUp(index) => self.give_up(index),
+                Action::Clean { until } => clean = Some(until),
+            }
+        }
+        clean
+    }
+
+    fn start(&mut self, index: usize) {
+        let now = self.now();
+        let slot = &mut self.slots[index];
+        let Some(component) = slot.component.take() else {
+            return;
+        };
+        slot.start = Some(Span::from(now));
+        let path = Arc::clone(&slot.path);
+        let group = self.work.contained(component.name());
+        let ctx = Context::new(
+            Arc::clone(&path),
+            group.spawner(),
+            Arc::clone(&self.whole),
+            index,
+            self.notes.clone(),
+        );
+        slot.ctx = Some(ctx.clone());
+        self.enter(index, ComponentState::Starting);
+        self.emit(Some(path), EventKind::StartBegan);
+
+        let work = (component.start)(ctx.clone(), &group);
+        let task = group.task(OWN_TASK);
+        let task = if component.may_end {
+            task
+        } else {
+            task.essential()
+        };
+        drop(task.spawn_from(component.place, work));
+        self.followers
+            .spawn(follow(index, group, ctx, self.notes.clone()));
+    }
+
+    fn all_ready(&mut self) {
+        // The last one's readiness is an event first.
+        self.shared.readiness.set_ready();
+        if let Some(outer) = &self.outer {
+            outer.ready();
+        }
+        self.emit(None, EventKind::AllReady);
+    }
+
+    pub(super) fn enter(&mut self, index: usize, state: ComponentState) {
+        self.slots[index].state = state;
+        handle::lock(&self.states.states)[index] = state;
+        self.shared.states.send_modify(|_| ());
+    }
+
+    /// Records what went wrong, and then, if nobody has stopped the whole yet, does so for it.
+    fn blame(&mut self, index: usize, fault: Fault) {
+        let now = self.now();
+        let slot = &mut self.slots[index];
+        if fault == Fault::Failing {
+            slot.crashed = true;
+            if let Some((place, cause)) = &mut slot.failing {
+                *place = self.errors.len();
+                self.errors.push(None);
+                let cause = cause.clone();
+                self.trigger.spawner().cancel_for(cause);
+            }
+            return;
+        }
+        let error = slot.error.take();
+        let kind = slot.verdict(fault, error.as_ref());
+        let (error, suppressed) = match error {
+            Some(error) => ComponentError::all_from_task(slot.name(), kind, error),
+            None => (ComponentError::new(slot.name(), kind), Vec::new()),
+        };
+        slot.conclude(fault, end_of(&error), now);
+        let path = Arc::clone(&slot.path);
+        let of_its_own = matches!(
+            fault,
+            Fault::StartFailed | Fault::Failed | Fault::StopFailed
+        );
+        match slot
+            .failing
+            .take_if(|(place, _)| of_its_own && *place < self.errors.len())
+        {
+            Some((place, _)) => self.errors[place] = Some(error.clone()),
+            None => self.errors.push(Some(error.clone())),
+        }
+        self.errors.extend(suppressed.into_iter().map(Some));
+        if !self.trigger.is_cancelled() {
+            let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
+            let panicked = error.kind == ComponentErrorKind::Panicked;
+            let failed = FailedTask::new(&label, panicked, &error.to_string());
+            self.trigger.spawner().cancel_for(Cause::Failed(failed));
+        }
+        self.emit(Some(path), EventKind::Failed(error));
+    }
+
+    fn begin_stop(&mut self) {
+        self.stop_began = self.now();
+        // Nobody has asked for it if all components have ended by themselves.
+        self.trigger.cancel_because("all components have ended");
+        let cause = self.cause();
+        let budget = self.machine.total();
+        self.emit(None, EventKind::StopTriggered { cause, budget });
+    }
+
+    fn not_ready(&mut self) {
+        self.end_stage(StepKind::Jitter);
+        self.shared.readiness.set_draining();
+        self.emit(None, EventKind::NotReady);
+    }
+
+    fn begin_stage(&mut self, kind: StepKind, until: Duration, event: fn(Duration) -> EventKind) {
+        let now = self.now();
+        let name = self.plan.name();
+        self.stages
+            .push(TimelineStep::new(kind, name, (now, until), StepEnd::Done));
+        self.emit(None, event(until.saturating_sub(now)));
+    }
+
+    fn end_stage(&mut self, kind: StepKind) {
+        let now = self.now();
+        if let Some(stage) = self.stages.iter_mut().find(|stage| stage.kind == kind) {
+            stage.ended = now;
+        }
+    }
+
+    fn end_drain(&mut self) {
+        self.end_stage(StepKind::LameDuck);
+        self.end_stage(StepKind::Drain);
+        if self.whole.draining.is_cancelled() {
+            self.emit(None, EventKind::DrainEnded);
+        }
+    }
+
+    fn tell(&mut self, index: usize, until: Duration) {
+        let now = self.now();
+        let deadline = self
+            .began
+            .checked_add(until)
+            .filter(|_| until < Duration::MAX);
+        let slot = &mut self.slots[index];
+        slot.stop = Some(Span::from(now));
+        slot.grace = until.saturating_sub(now);
+        let Some(ctx) = slot.ctx.clone() else { return };
+        let (path, within) = (Arc::clone(&slot.path), slot.grace);
+        self.enter(index, ComponentState::Draining);
+        self.emit(Some(path), EventKind::StopBegan(within));
+        ctx.limit().set(deadline);
+        ctx.group().cancel_for(self.cause());
+    }
+
+    fn force(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.forced = true;
+        let Some(ctx) = &slot.ctx else { return };
+        let (path, name, grace) = (Arc::clone(&slot.path), slot.name().to_owned(), slot.grace);
+        let running = ctx.group().running();
+        ctx.group().abort();
+        let stragglers = running
+            .iter()
+            .map(|task| Straggler::new(&name, task, false));
+        self.stragglers.extend(stragglers);
+        self.emit(Some(path), EventKind::Forced(grace));
+    }
+
+    fn give_up(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let running = slot.ctx.as_ref().map(|ctx| ctx.group().running());
+        let name = slot.name().to_owned();
+        // Those that are gone were stragglers too.
+        for task in running.iter().flat_map(Running::iter) {
+            let straggler = Straggler::new(&name, task, true);
+            let is_it = |known: &&mut Straggler| {
+                (&known.component, &known.task, &known.place)
+                    == (&straggler.component, &straggler.task, &straggler.place)
+            };
+            match self.stragglers.iter_mut().find(is_it) {
+                Some(known) => *known = straggler,
+                None => self.stragglers.push(straggler),
+            }
+        }
+        self.gone(index);
+    }
+
+    fn gone(&mut self, index: usize) {
+        let now = self.now();
+        let slot = &mut self.slots[index];
+        if let Some(start) = &mut slot.start {
+            start.ended.get_or_insert(now);
+        }
+        if let Some(stop) = &mut slot.stop {
+            stop.ended.get_or_insert(now);
+        }
+        let state = slot.final_state();
+        let took = slot
+            .stop
+            .as_ref()
+            .map(|stop| now.saturating_sub(stop.began));
+        let path = Arc::clone(&slot.path);
+        let in_flight = slot.ctx.as_ref().map_or(0, Context::in_flight);
+        self.nested
+            .extend(slot.ctx.as_ref().and_then(Context::take_nested));
+        self.enter(index, state);
+        self.emit(
+            Some(path),
+            EventKind::Ended {
+                state,
+                took,
+                in_flight,
+            },
+        );
+    }
+
+    /// Runs the cleanup, and says how it all went.
+    async fn finish(mut self, until: Duration) -> Report {
+        let cleanup = self.clean(until).await;
+        self.shared.readiness.set_stopped();
+        let ended = self.now();
+        let report = Report {
+            name: self.plan.name().to_owned(),
+            cause: self.cause(),
+            errors: self.take_errors(),
+            timeline: self.timeline(cleanup.as_ref(), ended),
+            components: self
+                .plan
+                .graph()
+                .start_order()
+                .map(|index| self.slots[index].status())
+                .collect(),
+            stragglers: std::mem::take(&mut self.stragglers),
+            in_flight: self
+                .slots
+                .iter()
+                .filter_map(|slot| slot.ctx.as_ref())
+                .map(Context::in_flight)
+                .sum(),
+            stop_began: self.stop_began,
+            ended,
+            budget: self.machine.total(),
+            cleanup,
+            nested: std::mem::take(&mut self.nested),
+        };
+        let (took, errors) = (report.took(), report.errors.len());
+        self.emit(None, EventKind::Stopped { took, errors });
+        let _ = self.report.send_replace(Some(Arc::new(report.clone())));
+        report
+    }
+
+    async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
+        let has_steps = !self.cleanup.pending().is_empty();
+        if has_steps {
+            self.emit(None, EventKind::CleanupBegan);
+        }
+        let left = until
+            .saturating_sub(self.now())
+            .saturating_sub(self.cleanup.guaranteed());
+        let outcome = self.outcome();
+        let report = self.cleanup.run(outcome, left).await;
+        has_steps.then_some(report)
+    }
+
+    fn outcome(&self) -> Outcome {
+        let errors = || self.errors.iter().flatten();
+        match errors().find(|error| error.is_forced()).or(errors().next()) {
+            None => Outcome::Clean,
+            Some(error) if error.is_forced() => Outcome::Forced(error.to_string().into()),
+            Some(error) => Outcome::Failed(error.to_string().into()),
+        }
+    }
+
+    /// What failed and never ended has left its cause at least.
+    fn take_errors(&mut self) -> Vec<ComponentError> {
+        let mut errors = std::mem::take(&mut self.errors);
+        for slot in &self.slots {
+            if let Some((place, cause)) = &slot.failing {
+                if let Some(error @ None) = errors.get_mut(*place) {
+                    *error = Some(
+                        ComponentError::new(slot.name(), ComponentErrorKind::Failed)
+                            .with_message(cause.to_string()),
+                    );
+                }
+            }
+        }
+        errors.into_iter().flatten().collect()
+    }
+
+    fn timeline(&self, cleanup: Option<&CleanupReport>, ended: Duration) -> Vec<TimelineStep> {
+        let mut timeline = self.stages.clone();
+        for slot in &self.slots {
+            let spans = [(StepKind::Start, &slot.start), (StepKind::Stop, &slot.stop)];
+            for (kind, span) in spans {
+                timeline.extend(span.as_ref().map(|span| {
+                    let times = (span.began, span.ended.unwrap_or(ended));
+                    TimelineStep::new(kind, slot.name(), times, span.result.clone())
+                }));
+            }
+        }
+        if let Some(cleanup) = cleanup {
+            let began = ended.saturating_sub(cleanup.took);
+            timeline.extend(cleanup.steps.iter().map(|step| of_cleanup(step, began)));
+        }
+        timeline.sort_by_key(|step| step.began);
+        timeline
+    }
+
+    fn cause(&self) -> Cause {
+        self.trigger.cause().unwrap_or(Cause::Requested(None))
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn emit(&mut self, component: Option<Arc<str>>, kind: EventKind) {
+        let event = Event {
+            at: self.now(),
+            component,
+            kind,
+        };
+        log::guarded(|| super::trace::event(self.plan.name(), &event));
+        for observer in &mut self.observers {
+            // A panic of it is told by its hook, and changes nothing.
+            drop(Panic::catch(|| observer(&event)));
+        }
+    }
+}
+
+impl Slot {
+    fn new(path: &str, component: Component, planned: &PlannedComponent) -> Self {
+        Self {
+            path: crate::label::join(Some(path), component.name()),
+            place: component.place,
+            grace: planned.grace(),
+            start_timeout: planned.start_timeout(),
+            component: Some(component),
+            ctx: None,
+            state: ComponentState::Created,
+            start: None,
+            stop: None,
+            error: None,
+            failing: None,
+            crashed: false,
+            forced: false,
+        }
+    }
+
+    fn status(&self) -> ComponentStatus {
+        ComponentStatus::new(self.name(), self.state)
+    }
+
+    fn name(&self) -> &str {
+        self.path
+            .rsplit_once('/')
+            .map_or(&*self.path, |(_, name)| name)
+    }
+
+    /// What a fault is called in the report.
+    fn verdict(&self, fault: Fault, error: Option<&TaskError>) -> ComponentErrorKind {
+        use ComponentErrorKind as Kind;
+        let early = error.is_some_and(TaskError::is_ended_early);
+        match fault {
+            Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
+            Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
+            Fault::Overran => Kind::Overran(self.grace),
+            Fault::StillRunning => Kind::StillRunning(self.grace),
+            _ if error.is_some_and(TaskError::is_panicked) => Kind::Panicked,
+            Fault::StartFailed if early => Kind::EndedBeforeReady,
+            Fault::StartFailed => Kind::StartFailed,
+            Fault::EndedBeforeReady => Kind::EndedBeforeReady,
+            Fault::Failing | Fault::Failed if early => Kind::EndedEarly,
+            Fault::Failing | Fault::Failed => Kind::Failed,
+            Fault::EndedEarly => Kind::EndedEarly,
+            Fault::StopFailed => Kind::StopFailed,
+        }
+    }
+
+    /// Notes in the timeline what has become of the step that went wrong.
+    fn conclude(&mut self, fault: Fault, end: StepEnd, now: Duration) {
+        match fault {
+            Fault::StartFailed | Fault::EndedBeforeReady | Fault::StartTimedOut => {
+                self.crashed |= fault != Fault::StartTimedOut;
+                if let Some(start) = &mut self.start {
+                    start.ended.get_or_insert(now);
+                    start.result = end;
+                }
+            }
+            Fault::Failing | Fault::Failed | Fault::EndedEarly => {
+                self.crashed = true;
+                self.stop.get_or_insert_with(|| Span::from(now)).result = end;
+            }
+            Fault::StopFailed | Fault::Overran | Fault::StillRunning => {
+                if let Some(stop) = &mut self.stop {
+                    stop.result = end;
+                }
+            }
+            Fault::DrainTimedOut(_) => {}
+        }
+    }
+
+    fn final_state(&self) -> ComponentState {
+        if self.forced {
+            ComponentState::ForceStopped
+        } else if self.crashed {
+            ComponentState::Crashed
+        } else {
+            ComponentState::Stopped
+        }
+    }
+}
+
+fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
+    let (graph, budget) = (plan.graph().clone(), plan.budget());
+    let mut nodes = vec![Node::Barrier; graph.dependencies.len()];
+    let planned = plan.added().iter().zip(components).enumerate();
+    for (index, (planned, component)) in planned {
+        nodes[index] = Node::Component(Traits {
+            start_timeout: planned.start_timeout(),
+            grace: planned.grace(),
+            is_job: component.is_job(),
+            may_end: component.may_end,
+            drains: planned.drains(),
+            phase: graph.phases[index],
+        });
+    }
+    let phases = plan.phases().iter();
+    let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).jitter(Jitter::Full);
+    let times = Times {
+        total: budget.total(),
+        jitter: jitter.delays().draw(),
+        lame_duck: budget.lame_duck_time(),
+        drain: budget.drain_time(),
+        cleanup: budget.cleanup_time(),
+        margin: budget.margin(),
+        phases: phases
+            .map(|phase| phase.budget_time().unwrap_or(Duration::MAX))
+            .collect(),
+    };
+    Machine::new(graph, nodes, times)
+}
+
+fn end_of(error: &ComponentError) -> StepEnd {
+    use ComponentErrorKind as Kind;
+    match error.kind {
+        Kind::Panicked => StepEnd::Panicked(error.message.clone()),
+        Kind::StartTimedOut(limit) | Kind::DrainTimedOut(limit) => StepEnd::TimedOut(limit),
+        Kind::Overran(limit) => StepEnd::Forced(limit),
+        Kind::StillRunning(limit) => StepEnd::StillRunning(limit),
+        Kind::EndedEarly | Kind::EndedBeforeReady => StepEnd::Failed("it ended".into()),
+        _ => StepEnd::Failed(error.message.clone()),
+    }
+}
+
+fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
+    let result = match &step.result {
+        StepResult::Done => StepEnd::Done,
+        StepResult::Failed(error) => StepEnd::Failed(error.clone()),
+        StepResult::TimedOut(limit) => StepEnd::TimedOut(*limit),
+        StepResult::Panicked(message) => StepEnd::Panicked(message.clone()),
+        StepResult::Skipped(reason) => StepEnd::Skipped(reason.to_string()),
+    };
+    let at = |time: Option<Duration>| began + time.unwrap_or_default();
+    let times = (at(step.started), at(step.ended));
+    TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
+}
+
+/// Waits for all of a component, and says when it begins to fail and when it is gone.
+async fn follow(
+    index: usize,
+    mut group: TaskGroup,
+    ctx: Context,
+    notes: mpsc::UnboundedSender<Note>,
+) {
+    let (spawner, token) = (group.spawner(), group.token().clone());
+    let mut wait = pin!(group.wait());
+    let mut fired = pin!(token.cancelled());
+    let ended = poll_fn(|cx| match wait.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => fired.as_mut().poll(cx).map(|()| None),
+    });
+    let result = match ended.await {
+        Some(result) => result,
+        None => {
+            drop(Panic::catch(|| ctx.take_out()));
+            // Another cause is that it was told, or that it wants to leave.
+            if let Some(cause @ Cause::Failed(_)) = spawner.cause() {
+                let _ = notes.send(Note::Failing(index, cause));
+            }
+            wait.await
+        }
+    };
+    drop(Panic::catch(|| ctx.take_out()));
+    let _ = notes.send(Note::Ended(index, result));
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.machine.is_over() {
+            return;
+        }
+        let left: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|slot| slot.ctx.is_some() && !slot.state.is_over())
+            .map(|slot| format!("`{}`", slot.name()))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        log::guarded(|| {
+            tracing::warn!(
+                target: "taskgroup",
+                lifecycle = self.plan.name(),
+                "lifecycle was dropped before its end: {} aborted",
+                left.join(", ")
+            );
+        });
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("machine", &self.machine)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+//! [`Event`]: what a lifecycle tells those who watch it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::component_error::ComponentError;
+use super::component_state::ComponentState;
+use crate::cause::Cause;
+
+/// Something that has happened in a lifecycle, as its [observers](super::Lifecycle::observe) hear of it.
+///
+/// The events come in the order in which things happened. A component has, in this order,
+/// [`StartBegan`](EventKind::StartBegan), [`Ready`](EventKind::Ready) if it became so,
+/// [`StopBegan`](EventKind::StopBegan) if it was told to stop, and [`Ended`](EventKind::Ended).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// How long after the start of the run it happened.
+    pub at: Duration,
+    /// The component it is about, by its path such as `orders/http`; nothing if it is about the whole.
+    pub component: Option<Arc<str>>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What has happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The component is being started.
+    StartBegan,
+    /// The component is ready, this long after its start began.
+    Ready(Duration),
+    /// All components are ready.
+    AllReady,
+    /// The stop has begun.
+    StopTriggered {
+        /// Why.
+        cause: Cause,
+        /// What all of it may take.
+        budget: Duration,
+    },
+    /// Nothing changes for this long, so that replicas do not stop all at once.
+    JitterBegan(Duration),
+    /// The service is not ready any more.
+    NotReady,
+    /// Everything is served for this long, until the load balancer has noticed.
+    LameDuckBegan(Duration),
+    /// Everything that can has this long to drain.
+    DrainBegan(Duration),
+    /// The drain is over.
+    DrainEnded,
+    /// The component has been told to stop within this time, or is leaving because a task of it failed.
+    StopBegan(Duration),
+    /// Something went wrong with the component.
+    Failed(ComponentError),
+    /// The component was forced, this long after it was told to stop.
+    Forced(Duration),
+    /// The component is gone, or given up.
+    Ended {
+        /// How it ended.
+        state: ComponentState,
+        /// How long its stop took; nothing if it ended without one.
+        took: Option<Duration>,
+        /// How many requests or jobs were in flight in it when it was told to stop, as far as it said.
+        in_flight: usize,
+    },
+    /// The cleanup has begun.
+    CleanupBegan,
+    /// All is over.
+    Stopped {
+        /// How long after the stop began.
+        took: Duration,
+        /// How many things went wrong.
+        errors: usize,
+    },
+}
+
+/// Who hears of what happens.
+pub(super) type Observer = Box<dyn FnMut(&Event) + Send>;

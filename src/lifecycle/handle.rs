@@ -1,0 +1,253 @@
+//! [`Handle`]: looks at a lifecycle from outside, and stops it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::component::Component;
+use super::component_state::ComponentState;
+use super::report::Report;
+use crate::cause::Cause;
+use crate::group::Spawner;
+use crate::readiness::{Readiness, ReadinessState};
+use crate::running::Running;
+
+/// Looks at a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it; cheap to clone.
+///
+/// It is made before the run, works before, during and after it, and keeps nothing alive.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::lifecycle::ComponentState;
+/// use taskgroup::{Component, Lifecycle};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let lifecycle = Lifecycle::new("orders").add(Component::new("worker", |ctx| async move {
+///     ctx.ready();
+///     Ok(ctx.stopping().await)
+/// }));
+/// let handle = lifecycle.handle();
+/// assert_eq!(handle.state("worker"), None);
+///
+/// let run = tokio::spawn(lifecycle.run());
+/// assert!(handle.ready().await);
+/// assert_eq!(handle.state("worker"), Some(ComponentState::Running));
+///
+/// handle.stop("the lease was lost");
+/// handle.stop("a second call changes nothing");
+/// let report = handle.report().await.unwrap();
+/// assert_eq!(report.cause, run.await??.cause);
+/// assert_eq!(handle.state("worker"), Some(ComponentState::Stopped));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) report: watch::Receiver<Option<Arc<Report>>>,
+}
+
+pub(super) struct Shared {
+    pub(super) name: Cow<'static, str>,
+    pub(super) trigger: Spawner,
+    pub(super) work: Spawner,
+    pub(super) skip: CancellationToken,
+    pub(super) readiness: Readiness,
+    /// Nothing any more once the run has begun.
+    pub(super) registry: Mutex<Option<Vec<Component>>>,
+    /// Empty before the run.
+    pub(super) states: watch::Sender<Arc<States>>,
+}
+
+/// The components with their states, in the order of the plan.
+#[derive(Default)]
+pub(super) struct States {
+    pub(super) names: Vec<String>,
+    pub(super) states: Mutex<Vec<ComponentState>>,
+}
+
+/// A component was added when the lifecycle had begun to run, or was gone.
+#[derive(Debug, thiserror::Error)]
+#[error("component `{}` was added to lifecycle `{lifecycle}` after its start", component.name())]
+pub struct AddError {
+    lifecycle: Cow<'static, str>,
+    component: Box<Component>,
+}
+
+impl AddError {
+    /// Gives the component back.
+    #[must_use]
+    pub fn into_component(self) -> Component {
+        *self.component
+    }
+}
+
+impl Handle {
+    /// Adds a component, if the run has not begun: for modules that register their own.
+    ///
+    /// # Errors
+    ///
+    /// The run has begun. The error names the component and gives it back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let lifecycle = Lifecycle::new("orders");
+    /// let handle = lifecycle.handle();
+    /// handle.add(Component::job("warm-up", |_| async { Ok(()) }))?;
+    /// lifecycle.run().await?;
+    ///
+    /// let late = handle.add(Component::job("late", |_| async { Ok(()) })).unwrap_err();
+    /// assert_eq!(late.to_string(), "component `late` was added to lifecycle `orders` after its start");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn add(&self, component: Component) -> Result<(), AddError> {
+        let mut registry = lock(&self.shared.registry);
+        match registry.as_mut() {
+            Some(components) => Ok(components.push(component)),
+            None => Err(AddError {
+                lifecycle: self.shared.name.clone(),
+                component: Box::new(component),
+            }),
+        }
+    }
+
+    /// Stops the lifecycle for this reason; the first cause wins.
+    ///
+    /// Later calls do nothing, as does one when all is over. Called before the run, nothing is started.
+    pub fn stop(&self, reason: impl Into<Cow<'static, str>>) {
+        self.shared.trigger.cancel_because(reason);
+    }
+
+    /// Stops it, without jitter and lame duck: for a stop that no load balancer has to notice.
+    ///
+    /// In the middle of a jitter or a lame duck it ends them.
+    pub fn stop_now(&self, reason: impl Into<Cow<'static, str>>) {
+        self.shared.skip.cancel();
+        self.stop(reason);
+    }
+
+    /// Returns why it stops, or has stopped; nothing before the stop.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.shared.trigger.cause()
+    }
+
+    /// Returns the token that fires when the stop begins, before any component is told.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        self.shared.trigger.token()
+    }
+
+    /// Returns whether the service wants traffic, for `/readyz` and the health service.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.shared.readiness
+    }
+
+    /// Returns who is running now, by component.
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.shared.work.running()
+    }
+
+    /// Returns the state of a component; nothing before the run, or if there is no such component.
+    #[must_use]
+    pub fn state(&self, component: &str) -> Option<ComponentState> {
+        let states = Arc::clone(&self.shared.states.borrow());
+        let index = states.names.iter().position(|name| name == component)?;
+        lock(&states.states).get(index).copied()
+    }
+
+    /// Returns the states of all components, in the order of the plan; nothing before the run.
+    #[must_use]
+    pub fn states(&self) -> Vec<(String, ComponentState)> {
+        let states = Arc::clone(&self.shared.states.borrow());
+        let now = lock(&states.states).clone();
+        states.names.iter().cloned().zip(now).collect()
+    }
+
+    /// Waits until a component is in this state or a later one, and returns that.
+    ///
+    /// Returns `None` when the lifecycle is over without it, or has no such component.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub async fn wait_for(&self, component: &str, state: ComponentState) -> Option<ComponentState> {
+        let mut changes = self.shared.states.subscribe();
+        let mut report = self.report.clone();
+        let mut over = std::pin::pin!(report.wait_for(Option::is_some));
+        loop {
+            changes.mark_unchanged();
+            if let Some(now) = self.state(component).filter(|now| *now >= state) {
+                return Some(now);
+            }
+            let mut changed = std::pin::pin!(changes.changed());
+            let is_over = std::future::poll_fn(|cx| {
+                if over.as_mut().poll(cx).is_ready() {
+                    return std::task::Poll::Ready(true);
+                }
+                changed.as_mut().poll(cx).map(|_| false)
+            });
+            if is_over.await {
+                return self.state(component).filter(|now| *now >= state);
+            }
+        }
+    }
+
+    /// Waits until all components are ready; returns `false` if the stop begins before that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub async fn ready(&self) -> bool {
+        let mut report = self.report.clone();
+        let mut over = std::pin::pin!(report.wait_for(Option::is_some));
+        let mut ready = std::pin::pin!(self.shared.readiness.wait_for(ReadinessState::Ready));
+        std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(state) = ready.as_mut().poll(cx) {
+                return std::task::Poll::Ready(state == ReadinessState::Ready);
+            }
+            over.as_mut().poll(cx).map(|_| false)
+        })
+        .await
+    }
+
+    /// Waits until all is over, and returns the report: the same for every caller.
+    ///
+    /// Returns `None` if there will be none: the lifecycle was dropped, or its plan refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub async fn report(&self) -> Option<Arc<Report>> {
+        let mut report = self.report.clone();
+        let report = report.wait_for(Option::is_some).await.ok()?;
+        report.clone()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("name", &self.shared.name)
+            .field("readiness", &self.shared.readiness)
+            .field("cause", &self.cause())
+            .finish_non_exhaustive()
+    }
+}

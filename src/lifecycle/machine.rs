@@ -1,0 +1,686 @@
+//! What a lifecycle does next: a pure function of what it did and of what has happened.
+//!
+//! There is no clock, no task and no lock in here. The engine says what happened and when, and does what it
+//! is told. Times are those since the start of the run; one that cannot be expressed never comes.
+//!
+//! Invariants:
+//!
+//! 1. A node is started when all it depends on are ready, and told to stop when all that depend on it
+//!    are over. Nothing else starts or tells one, except that a component may begin to leave by itself.
+//! 2. A node that has been started is told, leaves or ends exactly once; what was told is over, forced or
+//!    lost by its time.
+//! 3. Once the stop has begun nothing is started.
+//! 4. `unready` and `users` count what invariant 1 waits for, so that each edge is looked at once in each
+//!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use super::graph::Graph;
+
+/// How long what was forced has to be gone, before it counts as still running.
+///
+/// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
+const CONFIRMATION: Duration = Duration::from_secs(1);
+
+/// The last timers of a spent budget. A timer has no shorter time than this.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What the machine knows of a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Node {
+    Component(Traits),
+    /// Is ready as soon as what it depends on is, and over as soon as what depends on it is.
+    Barrier,
+}
+
+impl Node {
+    fn is_component(&self) -> bool {
+        matches!(self, Self::Component(_))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits {
+    pub(super) start_timeout: Duration,
+    pub(super) grace: Duration,
+    /// Is ready when it has ended.
+    pub(super) is_job: bool,
+    /// Its end is no event.
+    pub(super) may_end: bool,
+    /// Takes part in the drain.
+    pub(super) drains: bool,
+    /// The phase in which it stops.
+    pub(super) phase: Option<usize>,
+}
+
+/// The parts of the budget. All of them fit into the total.
+#[derive(Clone, Debug)]
+pub(super) struct Times {
+    pub(super) total: Duration,
+    /// As it was drawn.
+    pub(super) jitter: Duration,
+    pub(super) lame_duck: Duration,
+    pub(super) drain: Duration,
+    /// Kept for the cleanup.
+    pub(super) cleanup: Duration,
+    /// Kept to join what was forced.
+    pub(super) margin: Duration,
+    /// What each phase may take.
+    pub(super) phases: Vec<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Ready(usize),
+    Drained(usize),
+    /// A task of the component has failed; the others have been told and are leaving.
+    Failing(usize),
+    /// All of the component is gone.
+    Ended(usize, Ending),
+    /// Somebody asks for the stop.
+    Stop,
+    /// Nobody has to notice: no jitter and no lame duck.
+    Skip,
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Well,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Start(usize),
+    /// All components are ready.
+    AllReady,
+    /// Something went wrong. If it is the first thing, it is what the stop is for.
+    Blame(usize, Fault),
+    /// From here on the stop counts.
+    BeginStop,
+    /// Goes on as it is until then, so that replicas do not stop at once.
+    Jitter {
+        until: Duration,
+    },
+    /// The service is not ready any more; the jitter is over.
+    NotReady,
+    /// Goes on serving until then.
+    LameDuck {
+        until: Duration,
+    },
+    /// Half of the lame duck is over.
+    Leave,
+    /// Tells all that take part to drain until then.
+    Drain {
+        until: Duration,
+    },
+    DrainIsOver,
+    /// Tells a component to stop until then.
+    Tell(usize, Duration),
+    /// Its time is up.
+    Force(usize),
+    /// It is gone.
+    Gone(usize),
+    /// It did not even end when it was forced.
+    GiveUp(usize),
+    /// Nothing is left that could be waited for; the cleanup has until then.
+    Clean {
+        until: Duration,
+    },
+}
+
+/// What went wrong with a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    StartFailed,
+    StartTimedOut,
+    EndedBeforeReady,
+    /// It is still there, and leaving; how it failed is known when it has ended.
+    Failing,
+    Failed,
+    EndedEarly,
+    /// It failed while it stopped.
+    StopFailed,
+    /// It had this long.
+    DrainTimedOut(Duration),
+    Overran,
+    StillRunning,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Created,
+    /// Started, and to be ready by then.
+    Starting {
+        until: Duration,
+    },
+    Running,
+    /// Told, or leaving by itself; to be gone by then.
+    Leaving {
+        until: Duration,
+        why: Why,
+    },
+    /// Aborted; gone by then, or lost.
+    Forced {
+        until: Duration,
+    },
+    /// Aborted and not gone. Whoever it uses is stopped all the same.
+    Lost,
+    /// Gone, or never started.
+    Over,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Told,
+    /// One of its tasks has failed, before or after it was ready.
+    FailedStarting,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not all components are ready yet.
+    Starting,
+    /// All are.
+    Serving,
+    Jitter {
+        until: Duration,
+    },
+    LameDuck {
+        half: Option<Duration>,
+        until: Duration,
+    },
+    Draining {
+        until: Duration,
+    },
+    Stopping,
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    graph: Graph,
+    nodes: Vec<Node>,
+    times: Times,
+    phases: Vec<Phase>,
+    /// How many that it depends on are not ready.
+    unready: Vec<usize>,
+    /// How many that depend on it are not over.
+    users: Vec<usize>,
+    drained: Vec<bool>,
+    not_ready: usize,
+    not_over: usize,
+    /// Those of them that are no barriers.
+    components_left: usize,
+    not_drained: usize,
+    stage: Stage,
+    skip: bool,
+    /// When the stop began.
+    stop_at: Duration,
+    /// When the first of each phase was told.
+    phase_ends: Vec<Option<Duration>>,
+    timers: BinaryHeap<Reverse<(Duration, usize)>>,
+}
+
+impl Machine {
+    pub(super) fn new(graph: Graph, nodes: Vec<Node>, times: Times) -> Self {
+        let count = nodes.len();
+        Self {
+            components_left: nodes.iter().filter(|node| node.is_component()).count(),
+            unready: graph.dependencies.iter().map(Vec::len).collect(),
+            users: graph.dependents.iter().map(Vec::len).collect(),
+            phase_ends: vec![None; times.phases.len()],
+            graph,
+            nodes,
+            times,
+            phases: vec![Phase::Created; count],
+            drained: vec![false; count],
+            not_ready: count,
+            not_over: count,
+            not_drained: 0,
+            stage: Stage::Starting,
+            skip: false,
+            stop_at: Duration::ZERO,
+            timers: BinaryHeap::new(),
+        }
+    }
+
+    /// Starts what depends on nothing.
+    pub(super) fn begin(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for node in 0..self.nodes.len() {
+            // One that was ready at once has started those after it.
+            if self.unready[node] == 0 && self.phases[node] == Phase::Created {
+                self.start(node, now, actions);
+            }
+        }
+        self.look(now, actions);
+    }
+
+    /// Takes note of what has happened.
+    pub(super) fn on(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) {
+        match event {
+            Event::Ready(node) => {
+                if let Phase::Starting { .. } = self.phases[node] {
+                    self.phases[node] = Phase::Running;
+                    self.ready(node, now, actions);
+                }
+            }
+            Event::Drained(node) => self.drained(node),
+            Event::Failing(node) => self.failing(node, now, actions),
+            Event::Ended(node, ending) => self.ended(node, ending, now, actions),
+            Event::Stop => self.stop(true, now, actions),
+            Event::Skip => self.skip = true,
+            Event::Tick => self.expire(now, actions),
+        }
+        self.look(now, actions);
+    }
+
+    /// Lets the stop that is to begin take no longer than this: a nested lifecycle has what is left of
+    /// the budget above it.
+    pub(super) fn cap(&mut self, total: Duration) {
+        self.times.total = self.times.total.min(total);
+    }
+
+    /// Returns what the stop may take in all.
+    pub(super) fn total(&self) -> Duration {
+        self.times.total
+    }
+
+    /// Returns when a tick is due, if nothing else happens before.
+    pub(super) fn next_tick(&mut self) -> Option<Duration> {
+        while let Some(Reverse((at, node))) = self.timers.peek().copied() {
+            if self.until(node) == Some(at) {
+                break;
+            }
+            self.timers.pop();
+        }
+        let node = self.timers.peek().map(|Reverse((at, _))| *at);
+        let stage = match self.stage {
+            Stage::Jitter { until } | Stage::Draining { until } => Some(until),
+            Stage::LameDuck { half, until } => Some(half.unwrap_or(until)),
+            _ => None,
+        };
+        let next = [node, stage].into_iter().flatten().min();
+        next.filter(|at| *at < Duration::MAX)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    fn traits(&self, node: usize) -> Option<&Traits> {
+        match &self.nodes[node] {
+            Node::Component(traits) => Some(traits),
+            Node::Barrier => None,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        !matches!(self.stage, Stage::Starting | Stage::Serving)
+    }
+
+    /// When a node has to have got on.
+    fn until(&self, node: usize) -> Option<Duration> {
+        match self.phases[node] {
+            Phase::Starting { until } | Phase::Leaving { until, .. } | Phase::Forced { until } => {
+                Some(until)
+            }
+            Phase::Created | Phase::Running | Phase::Lost | Phase::Over => None,
+        }
+    }
+
+    fn enter(&mut self, node: usize, phase: Phase) {
+        self.phases[node] = phase;
+        if let Some(until) = self.until(node) {
+            self.timers.push(Reverse((until, node)));
+        }
+    }
+
+    fn start(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        match self.nodes[node] {
+            Node::Component(Traits { start_timeout, .. }) => {
+                let until = now.saturating_add(start_timeout);
+                self.enter(node, Phase::Starting { until });
+                actions.push(Action::Start(node));
+            }
+            Node::Barrier => {
+                self.phases[node] = Phase::Running;
+                self.ready(node, now, actions);
+            }
+        }
+    }
+
+    /// Starts those that waited for the node, and for those that are ready at once the same.
+    fn ready(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        let mut ready = vec![node];
+        while let Some(node) = ready.pop() {
+            self.not_ready -= 1;
+            for index in 0..self.graph.dependents[node].len() {
+                let dependent = self.graph.dependents[node][index];
+                self.unready[dependent] -= 1;
+                if self.unready[dependent] > 0 || self.is_stopping() {
+                    continue;
+                }
+                if let Node::Barrier = self.nodes[dependent] {
+                    self.phases[dependent] = Phase::Running;
+                    ready.push(dependent);
+                } else {
+                    self.start(dependent, now, actions);
+                }
+            }
+        }
+    }
+
+    fn drained(&mut self, node: usize) {
+        let drains = self.traits(node).is_some_and(|traits| traits.drains);
+        if drains && !std::mem::replace(&mut self.drained[node], true) && self.is_draining() {
+            self.not_drained -= 1;
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        matches!(self.stage, Stage::Draining { .. })
+    }
+
+    fn failing(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        let why = match self.phases[node] {
+            Phase::Starting { .. } => Why::FailedStarting,
+            Phase::Running => Why::Failed,
+            _ => return,
+        };
+        actions.push(Action::Blame(node, Fault::Failing));
+        self.stop(false, now, actions);
+        // Its own stop has begun, whoever uses it.
+        let until = self.time_for(node, now);
+        self.enter(node, Phase::Leaving { until, why });
+        actions.push(Action::Tell(node, until));
+    }
+
+    fn ended(&mut self, node: usize, ending: Ending, now: Duration, actions: &mut Vec<Action>) {
+        let Some(&Traits {
+            is_job, may_end, ..
+        }) = self.traits(node)
+        else {
+            return;
+        };
+        let fault = match (self.phases[node], ending) {
+            (Phase::Created | Phase::Over, _) => return,
+            // Later than expected, and gone all the same.
+            (Phase::Lost, _) => return,
+            (Phase::Starting { .. }, Ending::Failed) => Some(Fault::StartFailed),
+            (Phase::Starting { .. }, Ending::Well) if is_job => {
+                self.ready(node, now, actions);
+                None
+            }
+            (Phase::Starting { .. }, Ending::Well) => Some(Fault::EndedBeforeReady),
+            (Phase::Running, Ending::Well) if may_end => None,
+            (Phase::Running, Ending::Well) => Some(Fault::EndedEarly),
+            (Phase::Running, Ending::Failed) => Some(Fault::Failed),
+            (
+                Phase::Leaving {
+                    why: Why::FailedStarting,
+                    ..
+                },
+                _,
+            ) => Some(Fault::StartFailed),
+            (
+                Phase::Leaving {
+                    why: Why::Failed, ..
+                },
+                _,
+            ) => Some(Fault::Failed),
+            (Phase::Leaving { why: Why::Told, .. } | Phase::Forced { .. }, Ending::Failed) => {
+                Some(Fault::StopFailed)
+            }
+            (Phase::Leaving { why: Why::Told, .. } | Phase::Forced { .. }, Ending::Well) => None,
+        };
+        if let Some(fault) = fault {
+            actions.push(Action::Blame(node, fault));
+        }
+        actions.push(Action::Gone(node));
+        self.drained(node);
+        self.over(node, Phase::Over, now, actions);
+        if fault.is_some() {
+            self.stop(false, now, actions);
+        }
+    }
+
+    /// A node does not count any more, and those it used are told if nobody else uses them.
+    fn over(&mut self, node: usize, phase: Phase, now: Duration, actions: &mut Vec<Action>) {
+        self.phases[node] = phase;
+        let mut over = vec![node];
+        while let Some(node) = over.pop() {
+            self.not_over -= 1;
+            self.components_left -= usize::from(self.nodes[node].is_component());
+            for index in 0..self.graph.dependencies[node].len() {
+                let used = self.graph.dependencies[node][index];
+                self.users[used] -= 1;
+                if self.users[used] == 0
+                    && self.stage == Stage::Stopping
+                    && self.tell(used, now, actions)
+                {
+                    over.push(used);
+                }
+            }
+        }
+    }
+
+    /// Tells a node that nobody uses any more to stop; returns whether it is over by that.
+    fn tell(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) -> bool {
+        if !matches!(self.phases[node], Phase::Starting { .. } | Phase::Running) {
+            return false;
+        }
+        if let Node::Barrier = self.nodes[node] {
+            self.phases[node] = Phase::Over;
+            return true;
+        }
+        let until = self.time_for(node, now);
+        self.enter(
+            node,
+            Phase::Leaving {
+                until,
+                why: Why::Told,
+            },
+        );
+        actions.push(Action::Tell(node, until));
+        false
+    }
+
+    /// Its grace, or what its phase or the budget has left.
+    fn time_for(&mut self, node: usize, now: Duration) -> Duration {
+        let Some(&Traits { grace, phase, .. }) = self.traits(node) else {
+            return now;
+        };
+        let mut until = now.saturating_add(grace).min(self.end_of_graces());
+        if let Some(phase) = phase {
+            let end = now.saturating_add(self.times.phases[phase]);
+            until = until.min(*self.phase_ends[phase].get_or_insert(end));
+        }
+        until.max(now)
+    }
+
+    fn end_of_graces(&self) -> Duration {
+        let Times {
+            cleanup, margin, ..
+        } = self.times;
+        self.before_the_end(cleanup.saturating_add(margin))
+    }
+
+    /// The end of the budget, without what is kept for later.
+    fn before_the_end(&self, kept: Duration) -> Duration {
+        match self.times.total {
+            Duration::MAX => Duration::MAX,
+            total => self.stop_at.saturating_add(total.saturating_sub(kept)),
+        }
+    }
+
+    fn stop(&mut self, asked: bool, now: Duration, actions: &mut Vec<Action>) {
+        if self.is_stopping() {
+            return;
+        }
+        self.stop_at = now;
+        actions.push(Action::BeginStop);
+        let serves = self.stage == Stage::Serving && self.components_left > 0;
+        if !serves {
+            self.skip = true;
+        }
+        let jitter = if asked {
+            self.times.jitter
+        } else {
+            Duration::ZERO
+        };
+        let until = now.saturating_add(jitter);
+        if !self.skip && until > now {
+            actions.push(Action::Jitter { until });
+        }
+        self.stage = Stage::Jitter { until };
+        self.forget_the_rest(now, actions);
+    }
+
+    /// What has not been started never will be.
+    fn forget_the_rest(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for node in 0..self.nodes.len() {
+            if self.phases[node] == Phase::Created {
+                self.over(node, Phase::Over, now, actions);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        while let Some(Reverse((at, node))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            if self.until(node) == Some(at) {
+                self.late(node, now, actions);
+            }
+        }
+    }
+
+    /// The time of a node is up.
+    fn late(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        match self.phases[node] {
+            Phase::Starting { .. } => {
+                // Nobody waits for it any more once the stop has begun; it is told in its turn.
+                if !self.is_stopping() {
+                    actions.push(Action::Blame(node, Fault::StartTimedOut));
+                    self.stop(false, now, actions);
+                }
+                self.phases[node] = Phase::Running;
+            }
+            Phase::Leaving { .. } => {
+                actions.push(Action::Blame(node, Fault::Overran));
+                actions.push(Action::Force(node));
+                // A part of what is left, so that something is left for those after it.
+                let left = self.before_the_end(self.times.cleanup).saturating_sub(now);
+                let until = now.saturating_add(CONFIRMATION.min(left / 2).max(SHORTEST));
+                self.enter(node, Phase::Forced { until });
+            }
+            Phase::Forced { .. } => {
+                actions.push(Action::Blame(node, Fault::StillRunning));
+                actions.push(Action::GiveUp(node));
+                self.drained(node);
+                self.over(node, Phase::Lost, now, actions);
+            }
+            Phase::Created | Phase::Running | Phase::Lost | Phase::Over => {}
+        }
+    }
+
+    /// Goes on to the next stage as often as there is nothing to wait for.
+    fn look(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        loop {
+            match self.stage {
+                Stage::Starting if self.not_ready == 0 => {
+                    actions.push(Action::AllReady);
+                    self.stage = Stage::Serving;
+                }
+                // All have done what they had to do.
+                Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
+                Stage::Jitter { until } if self.skip || until <= now => {
+                    actions.push(Action::NotReady);
+                    self.begin_lame_duck(now, actions);
+                }
+                Stage::LameDuck { until, .. } if self.skip || until <= now => {
+                    self.begin_drain(now, actions);
+                }
+                Stage::LameDuck {
+                    half: Some(half),
+                    until,
+                } if half <= now => {
+                    actions.push(Action::Leave);
+                    self.stage = Stage::LameDuck { half: None, until };
+                }
+                Stage::Draining { until } if self.not_drained == 0 || until <= now => {
+                    self.end_drain(actions);
+                    self.stage = Stage::Stopping;
+                    self.tell_the_unused(now, actions);
+                }
+                Stage::Stopping if self.not_over == 0 => {
+                    self.stage = Stage::Over;
+                    let until = self.before_the_end(Duration::ZERO);
+                    actions.push(Action::Clean { until });
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn begin_lame_duck(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let length = if self.skip {
+            Duration::ZERO
+        } else {
+            self.times.lame_duck
+        };
+        let until = now.saturating_add(length);
+        let half = Some(now.saturating_add(length / 2));
+        if !length.is_zero() {
+            actions.push(Action::LameDuck { until });
+        }
+        self.stage = Stage::LameDuck { half, until };
+    }
+
+    fn begin_drain(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let drains = |node: &usize| self.is_to_drain(*node);
+        self.not_drained = (0..self.nodes.len()).filter(drains).count();
+        let until = now
+            .saturating_add(self.times.drain)
+            .min(self.end_of_graces());
+        if self.not_drained > 0 {
+            actions.push(Action::Drain { until });
+        }
+        self.stage = Stage::Draining { until };
+    }
+
+    fn is_to_drain(&self, node: usize) -> bool {
+        let drains = self.traits(node).is_some_and(|traits| traits.drains);
+        drains
+            && !self.drained[node]
+            && !matches!(
+                self.phases[node],
+                Phase::Created | Phase::Over | Phase::Lost
+            )
+    }
+
+    fn end_drain(&self, actions: &mut Vec<Action>) {
+        for node in 0..self.nodes.len() {
+            if self.is_to_drain(node) {
+                actions.push(Action::Blame(node, Fault::DrainTimedOut(self.times.drain)));
+            }
+        }
+        actions.push(Action::DrainIsOver);
+    }
+
+    fn tell_the_unused(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for node in 0..self.nodes.len() {
+            if self.users[node] == 0 && self.tell(node, now, actions) {
+                self.over(node, Phase::Over, now, actions);
+            }
+        }
+    }
+}

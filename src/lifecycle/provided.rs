@@ -1,0 +1,135 @@
+//! [`Provided`]: a value that one component has for those that start after it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// A value that one component provides to those that start after it: a pool, a bound address.
+///
+/// Its component fills it with [`Context::provide`](super::Context::provide) before it is ready, so a component that
+/// comes [after](super::Component::after) it finds it there. When the component has been told to stop, which is
+/// after all that use it have ended, the value is taken out again: what the component closes is not held by
+/// anybody any more who goes by the dependencies.
+///
+/// # Clones
+///
+/// A clone is another handle on the same value. Dropping handles changes nothing.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::lifecycle::{Lifecycle, Provided};
+/// use taskgroup::Component;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let limit = Provided::<u32>::new("limit");
+/// let (ours, theirs) = (limit.clone(), limit.clone());
+/// let report = Lifecycle::new("orders")
+///     .add(Component::resource(
+///         "settings",
+///         |ctx| async move { Ok(ctx.provide(&ours, 8)) },
+///         |()| async { Ok(()) },
+///     ))
+///     .add(Component::job("check", |_| async move { Ok(assert_eq!(theirs.get()?, 8)) }).after(["settings"]))
+///     .add(Component::job("end", |ctx| async move { Ok(ctx.stop("done")) }).after(["check"]))
+///     .run()
+///     .await?;
+/// assert!(report.is_clean());
+/// assert!(limit.get().is_err());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Provided<T> {
+    name: Arc<str>,
+    value: Arc<watch::Sender<Option<T>>>,
+}
+
+/// A value was asked for that is not there.
+///
+/// ``nothing provides `db` now: its component has to be started before this one``
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nothing provides `{name}` now: its component has to be started before this one")]
+pub struct NotProvided {
+    name: Arc<str>,
+}
+
+impl NotProvided {
+    /// Returns the name of the value.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<T> Provided<T> {
+    /// Makes an empty one; the name is for the error of who finds it empty.
+    #[must_use]
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self {
+            name: name.as_ref().into(),
+            value: Arc::new(watch::Sender::new(None)),
+        }
+    }
+
+    pub(super) fn set(&self, value: T) {
+        // The old value is dropped here, and not under the lock.
+        drop(self.value.send_replace(Some(value)));
+    }
+
+    pub(super) fn clear(&self) {
+        drop(self.value.send_replace(None));
+    }
+}
+
+impl<T: Clone> Provided<T> {
+    /// Returns the value.
+    ///
+    /// # Errors
+    ///
+    /// It is not there yet, or not any more.
+    pub fn get(&self) -> Result<T, NotProvided> {
+        self.value.borrow().clone().ok_or_else(|| NotProvided {
+            name: Arc::clone(&self.name),
+        })
+    }
+
+    /// Waits until the value is there, and returns it.
+    ///
+    /// It waits for ever if nobody provides one: for code that is no component, race it with
+    /// [`Handle::ready`](super::Handle::ready).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub async fn wait(&self) -> T {
+        let mut value = self.value.subscribe();
+        loop {
+            let here = value.borrow_and_update().clone();
+            if let Some(value) = here {
+                return value;
+            }
+            // The sender is ours, so it does not go away.
+            let _ = value.changed().await;
+        }
+    }
+}
+
+impl<T> Clone for Provided<T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            value: Arc::clone(&self.value),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Provided<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provided")
+            .field("name", &self.name)
+            .field("is_there", &self.value.borrow().is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,157 @@
+//! [`Report`]: what a lifecycle did.
+
+mod timeline;
+mod straggler;
+mod text;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::component_error::ComponentError;
+use super::component_state::ComponentState;
+use super::component_state::ComponentStatus;
+use crate::cause::Cause;
+use crate::cleanup::CleanupReport;
+use crate::cleanup::SkipReason;
+use crate::cleanup::StepReport;
+use crate::cleanup::StepResult;
+
+pub use self::straggler::Straggler;
+pub use self::timeline::{StepEnd, StepKind, TimelineStep};
+
+/// What a lifecycle did: why it stopped, what went wrong, and when each step was done; plain data.
+///
+/// It converts to the exit status, see [`ExitPolicy::exit_of`](crate::ExitPolicy::exit_of).
+///
+/// # What it prints
+///
+/// A verdict on one line; a row for each step, with a `!` before those that went wrong; the errors,
+/// the first one first; the tasks that were cut; the steps of the cleanup that were not done; and the
+/// reports of nested lifecycles, indented.
+///
+/// ```text
+/// orders: FORCED, stopped in 7.012s of 28s: received SIGTERM; 3 in flight
+///   started 2 components in 120ms
+///     0.000s  lame duck        |##############......|    5.000s  done
+///   ! 5.000s  stop       http  |..............######|    2.002s  forced after 2s
+///     7.002s  stop       db    |...................#|    0.010s  done
+/// error: component `http` did not stop within 2s and was forced
+/// forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
+/// ```
+///
+/// The columns of a row are: when the step began, counted from the begin of the stop; what it was; a
+/// bar that shows when it ran within the stop; how long it took; and how it ended. The steps of the
+/// start are one line, unless the start failed or was cut short: then each has a row, with a
+/// negative time, and the bar begins with the first of them.
+///
+/// Times are cut to milliseconds, long names and results in the rows are cut short (the lines below
+/// the rows have the whole text), and whatever would break a line is a space. The same data gives the
+/// same text, which does not end in a line break.
+///
+/// # Serialisation
+///
+/// With the feature `serde` it is `Serialize`, and so is all that it contains. The fields have the
+/// names they have here, with these differences, which suit a log pipeline:
+///
+/// - A duration is a number of seconds, in a field whose name ends in `_seconds`; `null` stands for
+///   [`Duration::MAX`], which is no limit.
+/// - An enum without data is its name in snake case. One with data is an object with its name as
+///   `kind`, and a `message` or `limit_seconds` if it has such: the result of a step is
+///   `{"kind":"forced","limit_seconds":10.0}`, a [`Cause`]
+///   `{"kind":"signal","message":"received SIGTERM"}`.
+/// - A report has `clean`, `forced` and `took_seconds` too; an error has its kind's `limit_seconds`,
+///   or `null`, and as `text` the whole line that it prints.
+///
+/// # Examples
+///
+// example follows with Lifecycle
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The name of the lifecycle, as a path such as `shop/orders` if it is nested.
+    pub name: String,
+    /// Why it stopped: the first cause.
+    pub cause: Cause,
+    /// What went wrong with components, in the order in which it happened.
+    pub errors: Vec<ComponentError>,
+    /// What was done, sorted by its begin.
+    pub timeline: Vec<TimelineStep>,
+    /// The components, in the order of the plan, and how far each has come.
+    pub components: Vec<ComponentStatus>,
+    /// The tasks that had to be cut.
+    pub stragglers: Vec<Straggler>,
+    /// How many requests and jobs were in flight when the stop began, as far as known.
+    pub in_flight: usize,
+    /// When the stop began, since the start of the run.
+    pub stop_began: Duration,
+    /// When all was over, since the start of the run.
+    pub ended: Duration,
+    /// The time the stop was given; [`Duration::MAX`] for any time.
+    pub budget: Duration,
+    /// What became of the steps of the cleanup, if there was one.
+    pub cleanup: Option<CleanupReport>,
+    /// The reports of the lifecycles that were components of this one, in the order of the plan.
+    pub nested: Vec<Report>,
+}
+
+impl Report {
+    /// Returns what went wrong first with a component of this lifecycle.
+    ///
+    /// `None` if nothing did; a step of the cleanup that was not done is in
+    /// [`cleanup`](Self::cleanup).
+    // example follows with Lifecycle
+    #[must_use]
+    pub fn first_error(&self) -> Option<&ComponentError> {
+        self.errors.first()
+    }
+
+    /// Returns whether all went well: no errors, nothing forced, a clean cleanup, here and in the
+    /// nested lifecycles.
+    // example follows with Lifecycle
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let cleaned_up = self.cleanup.as_ref().is_none_or(CleanupReport::is_clean);
+        self.errors.is_empty()
+            && !self.was_forced()
+            && cleaned_up
+            && self.nested.iter().all(Self::is_clean)
+    }
+
+    /// Returns whether anything had to be cut or is still running: a component, a server, a step of
+    /// the cleanup that ran out of time and was no best effort, here or in a nested lifecycle.
+    // example follows with Lifecycle
+    #[must_use]
+    pub fn was_forced(&self) -> bool {
+        let mut components = self.components.iter();
+        let mut steps = self.cleanup.iter().flat_map(CleanupReport::failures);
+        !self.stragglers.is_empty()
+            || self.errors.iter().any(ComponentError::is_forced)
+            || components.any(|component| component.state == ComponentState::ForceStopped)
+            || steps.any(out_of_time)
+            || self.nested.iter().any(Self::was_forced)
+    }
+
+    /// Returns how long the stop took.
+    // example follows with Lifecycle
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.ended.saturating_sub(self.stop_began)
+    }
+
+    /// Whether something has failed that is more than a matter of time.
+    fn has_failed(&self) -> bool {
+        let mut steps = self.cleanup.iter().flat_map(CleanupReport::failures);
+        self.errors.iter().any(|error| !error.is_forced())
+            || steps.any(|step| !out_of_time(step))
+            || self.nested.iter().any(Self::has_failed)
+    }
+}
+
+/// Whether a step of the cleanup was cut, or never begun, for want of time.
+fn out_of_time(step: &StepReport) -> bool {
+    matches!(
+        step.result,
+        StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_))
+    )
+}

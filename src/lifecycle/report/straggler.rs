@@ -1,0 +1,74 @@
+//! [`Straggler`]: a task that had to be cut.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::running::RunningTask;
+
+/// A task that had not ended when the time of its component was up; plain data.
+///
+/// Like a [`RunningTask`] it is one named task, or all unnamed ones that were spawned at one place.
+///
+/// # Examples
+///
+/// See [`Report`](super::Report).
+// example follows with Lifecycle
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Straggler {
+    /// The component it belongs to, as a path such as `orders/http`.
+    pub component: String,
+    /// Its name as a path; `None` for unnamed tasks.
+    pub task: Option<String>,
+    /// How many tasks this stands for; 1 for a named one.
+    pub count: usize,
+    /// Where it was spawned: `src/main.rs:42`.
+    pub place: String,
+    /// How long before that a named task was spawned.
+    pub age: Option<Duration>,
+    /// Whether it is a blocking closure, which nothing can end.
+    pub blocking: bool,
+    /// Whether it could not be confirmed that it is gone.
+    pub still_running: bool,
+}
+
+impl Straggler {
+    pub(in crate::lifecycle) fn new(
+        component: impl Into<String>,
+        task: &RunningTask,
+        still_running: bool,
+    ) -> Self {
+        let place = task.place();
+        Self {
+            component: component.into(),
+            task: task.name().map(str::to_owned),
+            count: task.count(),
+            place: format!("{}:{}", place.file(), place.line()),
+            age: task.age(),
+            blocking: task.is_blocking(),
+            still_running,
+        }
+    }
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "component `{}`: ", self.component)?;
+        match (&self.task, self.count) {
+            (Some(task), _) => write!(f, "task `{task}`")?,
+            (None, 1) => f.write_str("1 task")?,
+            (None, count) => write!(f, "{count} tasks")?,
+        }
+        write!(f, " ({})", self.place)?;
+        if let Some(age) = self.age {
+            write!(f, " for {:.1}s", age.as_secs_f64())?;
+        }
+        if self.blocking {
+            f.write_str(", blocking")?;
+        }
+        if self.still_running {
+            f.write_str(", still running")?;
+        }
+        Ok(())
+    }
+}

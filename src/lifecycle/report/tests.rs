@@ -1,0 +1,478 @@
+//! The text of reports, to the letter.
+
+use std::time::Duration;
+
+use super::*;
+use crate::cleanup::Cleanup;
+use crate::cleanup::Outcome;
+use crate::cleanup::Step;
+use crate::group::TaskGroup;
+use crate::lifecycle::component_error::ComponentErrorKind;
+use crate::signal::Signal;
+
+fn ms(time: u64) -> Duration {
+    Duration::from_millis(time)
+}
+
+fn step(
+    kind: StepKind,
+    subject: &str,
+    (began, ended): (u64, u64),
+    result: StepEnd,
+) -> TimelineStep {
+    TimelineStep::new(kind, subject, (ms(began), ms(ended)), result)
+}
+
+/// A report of a stop after a signal, `began` to `ended`, with two components.
+fn report(began: u64, ended: u64) -> Report {
+    Report {
+        name: "orders".into(),
+        cause: Cause::Signal(Signal::Terminate),
+        errors: Vec::new(),
+        timeline: vec![
+            step(StepKind::Start, "db", (0, 100), StepEnd::Done),
+            step(StepKind::Start, "http", (100, 120), StepEnd::Done),
+        ],
+        components: vec![
+            ComponentStatus::new("db", ComponentState::Stopped),
+            ComponentStatus::new("http", ComponentState::Stopped),
+        ],
+        stragglers: Vec::new(),
+        in_flight: 0,
+        stop_began: ms(began),
+        ended: ms(ended),
+        budget: ms(28_000),
+        cleanup: None,
+        nested: Vec::new(),
+    }
+}
+
+fn clean() -> Report {
+    let mut report = report(60_000, 67_500);
+    report.in_flight = 3;
+    report.timeline.extend([
+        step(
+            StepKind::LameDuck,
+            "orders",
+            (60_000, 65_000),
+            StepEnd::Done,
+        ),
+        step(StepKind::Stop, "http", (65_000, 67_000), StepEnd::Done),
+        step(StepKind::Stop, "db", (67_000, 67_010), StepEnd::Done),
+        step(StepKind::Cleanup, "log", (67_010, 67_500), StepEnd::Done),
+    ]);
+    report
+}
+
+fn forced() -> Report {
+    let mut report = report(60_000, 72_010);
+    let limit = ms(2000);
+    let kind = ComponentErrorKind::Overran(limit);
+    report.errors = vec![ComponentError::new("http", kind)];
+    report.components[1].state = ComponentState::ForceStopped;
+    let skipped = StepEnd::Skipped("nothing serves".into());
+    report.timeline.extend([
+        step(StepKind::LameDuck, "", (60_000, 60_000), skipped),
+        step(
+            StepKind::Stop,
+            "http",
+            (60_000, 62_000),
+            StepEnd::Forced(limit),
+        ),
+        step(StepKind::Stop, "db", (62_000, 72_010), StepEnd::Done),
+    ]);
+    report.stragglers = vec![
+        Straggler {
+            component: "http".into(),
+            task: Some("orders/http/conn".into()),
+            count: 1,
+            place: "src/main.rs:42".into(),
+            age: Some(ms(9100)),
+            blocking: false,
+            still_running: false,
+        },
+        Straggler {
+            component: "http".into(),
+            task: None,
+            count: 2,
+            place: "src/worker.rs:12".into(),
+            age: None,
+            blocking: true,
+            still_running: true,
+        },
+    ];
+    report
+}
+
+fn start_failed() -> Report {
+    let mut report = report(90, 100);
+    report.cause = Cause::Requested(None);
+    report.components = vec![
+        ComponentStatus::new("db", ComponentState::Stopped),
+        ComponentStatus::new("http", ComponentState::Crashed),
+        ComponentStatus::new("worker", ComponentState::Created),
+    ];
+    report.errors = vec![
+        ComponentError::new("http", ComponentErrorKind::StartFailed).with_message("address in use"),
+        ComponentError::new("db", ComponentErrorKind::StopFailed).with_message("disk\nfull"),
+    ];
+    report.timeline = vec![
+        step(StepKind::Start, "db", (0, 50), StepEnd::Done),
+        step(
+            StepKind::Start,
+            "http",
+            (50, 90),
+            StepEnd::Failed("address in use".into()),
+        ),
+        step(
+            StepKind::Stop,
+            "db",
+            (90, 100),
+            StepEnd::Failed("disk\nfull".into()),
+        ),
+    ];
+    report
+}
+
+/// A cleanup with a step that failed, one that was done, and a best effort that hung.
+async fn cleanup() -> CleanupReport {
+    let mut cleanup = Cleanup::new();
+    let failing = |_| async { Err("disk full".into()) };
+    cleanup.push(Step::new("database", failing)).unwrap();
+    let hanging = Step::new("cache", |_| std::future::pending()).deadline(ms(500));
+    cleanup.push(hanging.best_effort()).unwrap();
+    cleanup
+        .push(Step::new("log", |_| async { Ok(()) }))
+        .unwrap();
+    cleanup.run(Outcome::Clean, ms(20_000)).await
+}
+
+/// Checks what is true of every text, and gives it with a line break before it.
+#[track_caller]
+fn text(report: &Report) -> String {
+    let text = report.to_string();
+    assert!(text.lines().all(|line| line == line.trim_end()));
+    assert!(!text.ends_with('\n'));
+    assert_eq!(text, report.clone().to_string());
+    format!("\n{text}")
+}
+
+#[test]
+fn a_clean_stop_is_a_verdict_and_its_rows() {
+    let report = clean();
+
+    assert!(report.is_clean());
+    assert!(!report.was_forced());
+    assert!(report.first_error().is_none());
+    assert_eq!(report.took(), ms(7500));
+    assert_eq!(
+        text(&report),
+        "
+orders: clean, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
+  started 2 components in 120ms
+    0.000s  lame duck        |##############......|  5.000s  done
+    5.000s  stop       http  |.............######.|  2.000s  done
+    7.000s  stop       db    |..................#.|  0.010s  done
+    7.010s  cleanup    log   |..................##|  0.490s  done"
+    );
+}
+
+#[test]
+fn a_forced_stop_names_who_was_forced() {
+    let report = forced();
+
+    assert!(!report.is_clean());
+    assert!(report.was_forced());
+    assert_eq!(report.first_error().unwrap().component, "http");
+    assert_eq!(
+        text(&report),
+        "
+orders: FORCED, stopped in 12.01s of 28s: received SIGTERM
+  started 2 components in 120ms
+    0.000s  lame duck        |#...................|   0.000s  skipped: nothing serves
+  ! 0.000s  stop       http  |####................|   2.000s  forced after 2s
+    2.000s  stop       db    |...#################|  10.010s  done
+error: component `http` did not stop within 2s and was forced
+forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
+forced: component `http`: 2 tasks (src/worker.rs:12), blocking, still running"
+    );
+}
+
+#[test]
+fn a_failed_start_shows_the_start_too() {
+    let report = start_failed();
+
+    assert!(!report.was_forced());
+    assert_eq!(
+        text(&report),
+        "
+orders: FAILED to start, stopped in 10ms of 28s: cancelled on request
+  never started: worker
+    -0.090s  start  db    |##########..........|  0.050s  done
+  ! -0.040s  start  http  |..........########..|  0.040s  failed: address in use
+  !  0.000s  stop   db    |..................##|  0.010s  failed: disk full
+error: component `http` did not start: address in use
+also: component `db` failed while it stopped: disk full"
+    );
+}
+
+#[test]
+fn a_start_cut_short_by_a_signal_shows_whom_it_did_not_reach() {
+    let mut report = report(40, 50);
+    report.timeline.truncate(1);
+    report.timeline[0] = step(
+        StepKind::Start,
+        "db",
+        (0, 45),
+        StepEnd::Skipped("the stop began".into()),
+    );
+    report.components = (0..20)
+        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Created))
+        .collect();
+
+    assert_eq!(
+        text(&report),
+        "
+orders: clean, stopped in 10ms of 28s: received SIGTERM
+  never started: c0, c1, c2, c3, c4, c5, c6, c7 and 12 more
+    -0.040s  start  db  |##################..|  0.045s  skipped: the stop began"
+    );
+}
+
+#[test]
+fn fifty_components_are_fifty_rows_of_one_width() {
+    let mut report = report(10_000, 15_000);
+    report.timeline.clear();
+    for n in 0..50 {
+        let name = format!("component-{n}-of-the-great-service");
+        let began = 10_000 + n / 5 * 500;
+        let end = StepEnd::Failed("no connection to the server that is to take it".into());
+        let end = if n == 7 { end } else { StepEnd::Done };
+        report
+            .timeline
+            .push(step(StepKind::Stop, &name, (began, began + 20 * n), end));
+    }
+    let text = text(&report);
+    let rows: Vec<_> = text.lines().skip(2).collect();
+
+    assert_eq!(rows.len(), 50);
+    assert!(rows.iter().all(|row| row.chars().count() <= 120), "{text}");
+    let bar = |row: &&str| row.find('|').map(|at| row[..at].chars().count());
+    assert!(rows.iter().all(|row| bar(row) == bar(&rows[0])));
+    assert_eq!(rows[..8].join("\n"), "    0.000s  stop  component-0-of-the-grea…  |#...................|  0.000s  done
+    0.000s  stop  component-1-of-the-grea…  |#...................|  0.020s  done
+    0.000s  stop  component-2-of-the-grea…  |#...................|  0.040s  done
+    0.000s  stop  component-3-of-the-grea…  |#...................|  0.060s  done
+    0.000s  stop  component-4-of-the-grea…  |#...................|  0.080s  done
+    0.500s  stop  component-5-of-the-grea…  |..#.................|  0.100s  done
+    0.500s  stop  component-6-of-the-grea…  |..#.................|  0.120s  done
+  ! 0.500s  stop  component-7-of-the-grea…  |..#.................|  0.140s  failed: no connection to the server tha…");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_that_was_not_clean_is_an_error() {
+    let mut report = report(1000, 2000);
+    report.cleanup = Some(cleanup().await);
+
+    assert!(!report.is_clean());
+    assert!(!report.was_forced(), "a best effort counts for nothing");
+    assert!(report.first_error().is_none());
+    assert_eq!(
+        text(&report),
+        "
+orders: FAILED, stopped in 1s of 28s: received SIGTERM
+  started 2 components in 120ms
+error: cleanup step `database` failed: disk full
+best effort: cleanup step `cache` timed out after 500ms"
+    );
+}
+
+#[test]
+fn nested_reports_are_indented_and_count() {
+    let mut inner = forced();
+    inner.name = "shop/orders".into();
+    inner.stragglers.clear();
+    let mut outer = clean();
+    outer.name = "shop".into();
+    for step in &mut outer.timeline {
+        // A step of the lifecycle itself may have its name as the subject, and does not show it.
+        step.subject = step.subject.replace("orders", "shop");
+    }
+    outer.nested = vec![inner, clean()];
+
+    assert!(outer.was_forced());
+    assert!(!outer.is_clean());
+    assert_eq!(
+        text(&outer),
+        "
+shop: FORCED, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
+  started 2 components in 120ms
+    0.000s  lame duck        |##############......|  5.000s  done
+    5.000s  stop       http  |.............######.|  2.000s  done
+    7.000s  stop       db    |..................#.|  0.010s  done
+    7.010s  cleanup    log   |..................##|  0.490s  done
+  shop/orders: FORCED, stopped in 12.01s of 28s: received SIGTERM
+    started 2 components in 120ms
+      0.000s  lame duck        |#...................|   0.000s  skipped: nothing serves
+    ! 0.000s  stop       http  |####................|   2.000s  forced after 2s
+      2.000s  stop       db    |...#################|  10.010s  done
+  error: component `http` did not stop within 2s and was forced
+  orders: clean, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
+    started 2 components in 120ms
+      0.000s  lame duck        |##############......|  5.000s  done
+      5.000s  stop       http  |.............######.|  2.000s  done
+      7.000s  stop       db    |..................#.|  0.010s  done
+      7.010s  cleanup    log   |..................##|  0.490s  done"
+    );
+}
+
+#[test]
+fn a_lifecycle_without_steps_is_one_line() {
+    let mut report = report(0, 0);
+    report.timeline.clear();
+    report.components.clear();
+    report.budget = Duration::MAX;
+
+    assert_eq!(
+        text(&report),
+        "\norders: clean, stopped in 0ms of any time: received SIGTERM"
+    );
+}
+
+#[test]
+fn a_forced_component_without_an_error_is_not_clean() {
+    let mut report = clean();
+    report.components[0].state = ComponentState::ForceStopped;
+
+    assert!(report.was_forced());
+    assert!(!report.is_clean());
+}
+
+#[test]
+fn a_step_never_ends_before_it_begins() {
+    let step = step(StepKind::Stop, "db", (20, 10), StepEnd::Done);
+
+    assert_eq!((step.ended, step.took()), (ms(20), Duration::ZERO));
+}
+
+#[test]
+fn of_many_tasks_that_were_forced_some_are_named() {
+    let mut report = forced();
+    let task = report.stragglers.remove(0);
+    report.stragglers = vec![task; 25];
+    let text = text(&report);
+    let lines: Vec<_> = text.lines().filter(|l| l.starts_with("forced:")).collect();
+
+    assert_eq!(lines.len(), 21);
+    assert_eq!(lines.last(), Some(&"forced: 5 more"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_straggler_is_what_was_running() {
+    let group: TaskGroup = TaskGroup::builder().name("orders").build().unwrap();
+    group
+        .task("http")
+        .spawn(std::future::pending::<Result<(), crate::BoxError>>());
+    tokio::time::advance(ms(1500)).await;
+    let running = group.running();
+    let task = running.iter().next().unwrap();
+    let straggler = Straggler::new("http", task, true);
+
+    let line = task.place().line();
+    assert_eq!(straggler.place, format!("{}:{line}", file!()));
+    assert_eq!(
+        straggler.to_string(),
+        format!(
+            "component `http`: task `orders/http` ({}:{line}) for 1.5s, still running",
+            file!()
+        )
+    );
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test(start_paused = true)]
+async fn a_report_is_json_for_a_log_pipeline() {
+    let mut report = forced();
+    report.timeline.drain(..2);
+    report.budget = Duration::MAX;
+    report.in_flight = 3;
+    report.cleanup = Some(cleanup().await);
+    let mut inner = clean();
+    inner.timeline.clear();
+    inner.components.clear();
+    report.nested = vec![inner];
+    let json = serde_json::to_string(&report).unwrap();
+
+    // The line breaks are for the reader of the test.
+    let expected = r#"{"name":"orders","clean":false,"forced":true,
+"cause":{"kind":"signal","message":"received SIGTERM"},
+"stop_began_seconds":60.0,"ended_seconds":72.01,"took_seconds":12.01,"budget_seconds":null,
+"in_flight":3,
+"errors":[
+{"component":"http","kind":"overran","limit_seconds":2.0,"message":"",
+"text":"component `http` did not stop within 2s and was forced"}],
+"components":[
+{"component":"db","state":"stopped"},
+{"component":"http","state":"force_stopped"}],
+"stragglers":[
+{"component":"http","task":"orders/http/conn","count":1,"place":"src/main.rs:42",
+"age_seconds":9.1,"blocking":false,"still_running":false},
+{"component":"http","task":null,"count":2,"place":"src/worker.rs:12",
+"age_seconds":null,"blocking":true,"still_running":true}],
+"timeline":[
+{"kind":"lame_duck","subject":"","began_seconds":60.0,"ended_seconds":60.0,
+"result":{"kind":"skipped","message":"nothing serves"}},
+{"kind":"stop","subject":"http","began_seconds":60.0,"ended_seconds":62.0,
+"result":{"kind":"forced","limit_seconds":2.0}},
+{"kind":"stop","subject":"db","began_seconds":62.0,"ended_seconds":72.01,
+"result":{"kind":"done"}}],
+"cleanup":{"clean":false,"outcome":{"kind":"clean"},"took_seconds":0.5,"budget_seconds":20.0,
+"steps":[
+{"name":"log","priority":"normal","best_effort":false,"started_seconds":0.0,
+"ended_seconds":0.0,"attempts":1,"result":{"kind":"done"}},
+{"name":"cache","priority":"normal","best_effort":true,"started_seconds":0.0,
+"ended_seconds":0.5,"attempts":1,"result":{"kind":"timed_out","limit_seconds":0.5}},
+{"name":"database","priority":"normal","best_effort":false,"started_seconds":0.5,
+"ended_seconds":0.5,"attempts":1,"result":{"kind":"failed","message":"disk full"}}]},
+"nested":[
+{"name":"orders","clean":true,"forced":false,
+"cause":{"kind":"signal","message":"received SIGTERM"},
+"stop_began_seconds":60.0,"ended_seconds":67.5,"took_seconds":7.5,"budget_seconds":28.0,
+"in_flight":3,"errors":[],"components":[],"stragglers":[],"timeline":[],
+"cleanup":null,"nested":[]}]}"#;
+    assert_eq!(json, expected.replace('\n', ""));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn each_cause_and_kind_has_a_name_in_json() {
+    use serde_json::to_string;
+
+    assert_eq!(
+        to_string(&[Cause::Requested(None), Cause::Token]).unwrap(),
+        concat!(
+            r#"[{"kind":"requested","message":"cancelled on request"},"#,
+            r#"{"kind":"token","message":"the token was cancelled"}]"#
+        )
+    );
+    let kinds = [
+        ComponentErrorKind::EndedBeforeReady,
+        ComponentErrorKind::StillRunning(ms(1500)),
+    ];
+    assert_eq!(
+        to_string(&kinds).unwrap(),
+        r#"[{"kind":"ended_before_ready"},{"kind":"still_running","limit_seconds":1.5}]"#
+    );
+    let ends = [
+        StepEnd::Done,
+        StepEnd::Failed("no \"quorum\"".into()),
+        StepEnd::TimedOut(ms(250)),
+    ];
+    assert_eq!(
+        to_string(&ends).unwrap(),
+        concat!(
+            r#"[{"kind":"done"},{"kind":"failed","message":"no \"quorum\""},"#,
+            r#"{"kind":"timed_out","limit_seconds":0.25}]"#
+        )
+    );
+}

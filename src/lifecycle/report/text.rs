@@ -1,0 +1,209 @@
+//! The report as text, for a reader who has five seconds.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Report;
+use super::StepEnd;
+use super::StepKind;
+use super::TimelineStep;
+use crate::cleanup::StepResult;
+use crate::lifecycle::component_state::ComponentState;
+use crate::lifecycle::words::in_words;
+use crate::lifecycle::words::one_line;
+use crate::lifecycle::words::shortened;
+
+/// The cells of a bar.
+const BAR: usize = 20;
+/// The longest name in a row, and the longest result.
+const NAME: usize = 24;
+const RESULT: usize = 40;
+/// How many components that were never started are named, and how many tasks that were forced.
+const NAMED: usize = 8;
+const TASKS: usize = 20;
+/// What a nested report is indented by.
+const INDENT: &str = "  ";
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join("\n"))
+    }
+}
+
+impl Report {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.verdict()];
+        if self.start_was_cut() {
+            lines.extend(self.never_started());
+        } else {
+            lines.extend(self.started());
+        }
+        lines.extend(self.rows());
+        lines.extend(self.failures());
+        lines.extend(self.forced_tasks());
+        lines.extend(self.best_efforts());
+        let nested = self.nested.iter().flat_map(Self::lines);
+        lines.extend(nested.map(|line| format!("{INDENT}{line}")));
+        lines
+            .into_iter()
+            .map(|line| one_line(&line).trim_end().to_owned())
+            .collect()
+    }
+
+    fn verdict(&self) -> String {
+        let no_start = self.errors.first().is_some_and(|e| e.kind.is_start());
+        let how = match (self.has_failed(), self.was_forced()) {
+            (true, false) if no_start => "FAILED to start",
+            (true, true) if no_start => "FAILED to start and FORCED",
+            (true, false) => "FAILED",
+            (true, true) => "FAILED and FORCED",
+            (false, true) => "FORCED",
+            (false, false) => "clean",
+        };
+        let budget = match self.budget {
+            Duration::MAX => "any time".to_owned(),
+            budget => in_words(budget),
+        };
+        let in_flight = match self.in_flight {
+            0 => String::new(),
+            count => format!("; {count} in flight"),
+        };
+        format!(
+            "{}: {how}, stopped in {} of {budget}: {}{in_flight}",
+            self.name,
+            in_words(self.took()),
+            self.cause,
+        )
+    }
+
+    /// Whether a component never became ready, so that its row is worth reading.
+    fn start_was_cut(&self) -> bool {
+        let mut starts = self.starts();
+        let mut components = self.components.iter();
+        starts.any(|step| step.result != StepEnd::Done)
+            || components.any(|component| component.state == ComponentState::Created)
+    }
+
+    fn starts(&self) -> impl Iterator<Item = &TimelineStep> {
+        let steps = self.timeline.iter();
+        steps.filter(|step| step.kind == StepKind::Start)
+    }
+
+    /// The whole start in one line; nothing if there was none.
+    fn started(&self) -> Option<String> {
+        let began = self.starts().map(|step| step.began).min()?;
+        let ended = self.starts().map(|step| step.ended).max()?;
+        let components = match self.starts().count() {
+            1 => "1 component".to_owned(),
+            count => format!("{count} components"),
+        };
+        let took = in_words(ended.saturating_sub(began));
+        Some(format!("  started {components} in {took}"))
+    }
+
+    fn never_started(&self) -> Option<String> {
+        let created = |state| state == ComponentState::Created;
+        let all = self.components.iter().filter(|c| created(c.state));
+        let names: Vec<_> = all.map(|c| shortened(&c.component, NAME)).collect();
+        let (named, others) = names.split_at(names.len().min(NAMED));
+        if named.is_empty() {
+            return None;
+        }
+        let others = match others.len() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        Some(format!("  never started: {}{others}", named.join(", ")))
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let with_start = self.start_was_cut();
+        let steps = self.timeline.iter();
+        let steps: Vec<_> = steps
+            .filter(|step| with_start || step.kind != StepKind::Start)
+            .collect();
+        let first = steps.iter().map(|step| step.began).min();
+        let shown = self.stop_began.min(first.unwrap_or(self.stop_began))..self.ended;
+        let cells: Vec<_> = steps.iter().map(|step| self.cells(step, &shown)).collect();
+
+        let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
+        let [at, kind, subject, _, took, _] =
+            [0, 1, 2, 3, 4, 5].map(|column| width(column).unwrap_or(0));
+        let row = |(step, [a, k, s, bar, t, result]): (&&TimelineStep, &[String; 6])| {
+            let mark = if step.result.is_trouble() { '!' } else { ' ' };
+            format!("  {mark} {a:>at$}  {k:kind$}  {s:subject$}  |{bar}|  {t:>took$}  {result}")
+        };
+        steps.iter().zip(&cells).map(row).collect()
+    }
+
+    fn cells(&self, step: &TimelineStep, shown: &Range<Duration>) -> [String; 6] {
+        let at = if step.began < self.stop_began {
+            format!("-{}", seconds(self.stop_began - step.began))
+        } else {
+            seconds(step.began - self.stop_began)
+        };
+        // Of the lifecycle itself there is no need to say that it is.
+        let subject = match step.kind {
+            StepKind::Jitter | StepKind::LameDuck if step.subject == self.name => "",
+            _ => &step.subject,
+        };
+        [
+            at,
+            step.kind.to_string(),
+            shortened(subject, NAME),
+            bar(step, shown),
+            seconds(step.took()),
+            shortened(&step.result.to_string(), RESULT),
+        ]
+    }
+
+    /// What makes the exit status, as an [`Exit`](crate::Exit) writes it.
+    fn failures(&self) -> Vec<String> {
+        let steps = self.cleanup.iter().flat_map(|report| report.failures());
+        let errors = self.errors.iter().map(ToString::to_string);
+        let failures = errors.chain(steps.map(ToString::to_string));
+        let line = |(index, failure)| {
+            let word = if index == 0 { "error" } else { "also" };
+            format!("{word}: {failure}")
+        };
+        failures.enumerate().map(line).collect()
+    }
+
+    fn forced_tasks(&self) -> Vec<String> {
+        let tasks = self.stragglers.iter().take(TASKS);
+        let mut lines: Vec<_> = tasks.map(|task| format!("forced: {task}")).collect();
+        if let others @ 1.. = self.stragglers.len().saturating_sub(TASKS) {
+            lines.push(format!("forced: {others} more"));
+        }
+        lines
+    }
+
+    /// The steps of the cleanup that were not done and need not have been.
+    fn best_efforts(&self) -> Vec<String> {
+        let steps = self.cleanup.iter().flat_map(|report| &report.steps);
+        steps
+            .filter(|step| step.best_effort && step.result != StepResult::Done)
+            .map(|step| format!("best effort: {step}"))
+            .collect()
+    }
+}
+
+/// The cells of a bar that a step covers, at least one.
+fn bar(step: &TimelineStep, shown: &Range<Duration>) -> String {
+    let length = shown.end.saturating_sub(shown.start).as_nanos().max(1);
+    let cells = BAR as u128;
+    let since = |time: Duration| time.saturating_sub(shown.start).as_nanos().min(length);
+    let first = (since(step.began) * cells / length).min(cells - 1);
+    let end = (since(step.ended) * cells).div_ceil(length).max(first + 1);
+    let cell = |at| match (first..end).contains(&at) {
+        true => '#',
+        false => '.',
+    };
+    (0..cells).map(cell).collect()
+}
+
+/// A time in a column: `12.345s`.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}s", time.as_secs(), time.subsec_millis())
+}

@@ -1,0 +1,65 @@
+//! The events of a lifecycle in the log; names and fields are stable.
+
+use super::component_state::ComponentState;
+use super::event::{Event, EventKind};
+
+/// Writes one event.
+///
+/// What an operator of the service has to know is INFO, the rest DEBUG; an error is returned in the report, so it
+/// is no ERROR here, but it is a WARN when it happens, as the report comes later, or never.
+pub(super) fn event(lifecycle: &str, event: &Event) {
+    let component = event.component.as_deref().unwrap_or(lifecycle);
+    match &event.kind {
+        EventKind::StartBegan => {
+            tracing::debug!(target: "taskgroup", lifecycle, component, "component is starting");
+        }
+        EventKind::Ready(after) => {
+            tracing::debug!(target: "taskgroup", lifecycle, component, elapsed = ?after, "component is ready");
+        }
+        EventKind::AllReady => {
+            tracing::info!(target: "taskgroup", lifecycle, elapsed = ?event.at, "all components are ready");
+        }
+        EventKind::StopTriggered { cause, budget } => {
+            tracing::info!(target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown triggered");
+        }
+        EventKind::JitterBegan(length) => {
+            tracing::info!(target: "taskgroup", lifecycle, ?length, "waiting for a jitter, still ready");
+        }
+        EventKind::NotReady => {
+            tracing::debug!(target: "taskgroup", lifecycle, "not ready any more");
+        }
+        EventKind::LameDuckBegan(length) => {
+            tracing::info!(target: "taskgroup", lifecycle, ?length, "lame duck: not ready, still serving");
+        }
+        EventKind::DrainBegan(within) => {
+            tracing::info!(target: "taskgroup", lifecycle, ?within, "draining");
+        }
+        EventKind::DrainEnded => {
+            tracing::debug!(target: "taskgroup", lifecycle, "drained");
+        }
+        EventKind::StopBegan(within) => {
+            tracing::debug!(target: "taskgroup", lifecycle, component, ?within, "component is told to stop");
+        }
+        EventKind::Failed(error) => {
+            tracing::warn!(target: "taskgroup", lifecycle, component, %error, "component failed");
+        }
+        EventKind::Forced(after) => {
+            tracing::warn!(target: "taskgroup", lifecycle, component, ?after, "component was forced to stop");
+        }
+        EventKind::Ended { state, took, .. } => {
+            // Forced was said before.
+            let elapsed = took.unwrap_or_default();
+            if *state == ComponentState::Stopped {
+                tracing::info!(target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
+            } else {
+                tracing::warn!(target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
+            }
+        }
+        EventKind::CleanupBegan => {
+            tracing::debug!(target: "taskgroup", lifecycle, "cleanup began");
+        }
+        EventKind::Stopped { took, errors } => {
+            tracing::info!(target: "taskgroup", lifecycle, elapsed = ?took, errors, "shutdown complete");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Components that write down what happens to them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use taskgroup::lifecycle::Context;
+use taskgroup::{BoxError, Component};
+use tokio::time::sleep;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// What has happened, in its order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Diary(Arc<Mutex<Vec<String>>>);
+
+impl Diary {
+    pub(crate) fn write(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// A component that is ready at once, and that takes `stop` to stop.
+    #[track_caller]
+    pub(crate) fn component(&self, name: &'static str, stop: Duration) -> Component {
+        let diary = self.clone();
+        Component::new(name, move |ctx: Context| async move {
+            diary.write(format!("{name} starts"));
+            ctx.ready();
+            ctx.stopping().await;
+            diary.write(format!("{name} stops"));
+            sleep(stop).await;
+            diary.write(format!("{name} is gone"));
+            Ok(())
+        })
+    }
+}
+
+/// A component that is ready at once and ends when it is told.
+#[track_caller]
+pub(crate) fn obedient(name: &'static str) -> Component {
+    Component::new(name, |ctx| async move {
+        ctx.ready();
+        Ok::<(), BoxError>(ctx.stopping().await)
+    })
+}
+
+/// A component that is ready at once and never ends.
+#[track_caller]
+pub(crate) fn deaf(name: &'static str) -> Component {
+    Component::new(name, |ctx| async move {
+        ctx.ready();
+        std::future::pending().await
+    })
+}

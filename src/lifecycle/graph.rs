@@ -612,9 +612,12 @@ mod tests {
         assert_eq!(star.start_levels[COUNT - 1], 2);
     }
 
+    /// The name, which is a number, the names it is after, and the phase.
+    type Numbered = (usize, Vec<usize>, Option<usize>);
+
     /// Components that may depend on those before them, in a random order of names, with phases
     /// that fit: what depends on more stops earlier.
-    fn any_graph() -> impl Strategy<Value = (Vec<(usize, Vec<usize>, Option<usize>)>, usize)> {
+    fn any_graph() -> impl Strategy<Value = (Vec<Numbered>, usize)> {
         let component = (
             vec(any::<prop::sample::Index>(), 0..4),
             any::<prop::sample::Index>(),
@@ -639,10 +642,7 @@ mod tests {
         })
     }
 
-    fn build(
-        given: &[(usize, Vec<usize>, Option<usize>)],
-        phases: usize,
-    ) -> Result<Graph, PlanError> {
+    fn build(given: &[Numbered], phases: usize) -> Result<Graph, PlanError> {
         let name = |at: &usize| Cow::Owned(at.to_string());
         let after: Vec<Vec<_>> = given
             .iter()
@@ -740,7 +740,7 @@ mod tests {
     }
 
     /// Whether one member of a path depends on the next.
-    fn depends(given: &[(usize, Vec<usize>, Option<usize>)], from: &str, to: &str) -> bool {
+    fn depends(given: &[Numbered], from: &str, to: &str) -> bool {
         let number = |text: &str| -> usize {
             text.rsplit(' ')
                 .next()

@@ -39,10 +39,14 @@ impl Phase {
     /// Sets how long the components of the phase may take together; by default there is only the
     /// budget of the whole stop.
     ///
-    /// On each chain of components of the phase that stop one after another the graces add up to this
-    /// much at most. Those without a grace share it; graces that do not fit in are an error of the plan.
-    /// What is in no phase but has to stop between two of this one counts with them. It is a bound, and
-    /// no reservation: what the phase does not use is there for the others.
+    /// On each chain of components of the phase that stop one after another, the graces add up to this
+    /// much at most: those that ask for none share what the others leave of it, and graces that do not
+    /// fit in are an error of the plan. What is in no phase but has to stop between two of this one
+    /// counts with them. What components of the phase get so is taken as asked for in the budget of the
+    /// whole; a phase that needs less than its budget leaves the rest to the others.
+    ///
+    /// Zero leaves no time for a component that asks for no grace, which is an error of the plan;
+    /// [`Duration::MAX`] is no bound.
     pub const fn budget(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);
         self

@@ -20,14 +20,15 @@ mod text;
 /// What a lifecycle is going to do: who starts after whom, who stops before whom, and the time that
 /// each has; plain data, made and checked before anything is started.
 ///
+/// A clone is a copy; a plan changes nothing, and neither does dropping it.
+///
 /// # The graces
 ///
 /// A component that asks for a grace gets it; with zero it is told to stop and forced at once. The others
 /// share evenly what is left. The largest share is taken with which every chain of components that stop
 /// one after another fits into the [stop time](Budget::stop_time), in whole milliseconds. In a
-/// [phase with a budget](Phase::budget) they share that one, and the phase counts as it is. So if
-/// nobody overruns his grace, nobody has less of it; and no order of overruns makes the stop take longer
-/// than its budget.
+/// [phase with a budget](Phase::budget) they share that one. So there is enough for all: if each one
+/// takes the whole of its grace, the last has ended when the stop time is over.
 ///
 /// # The text
 ///
@@ -157,13 +158,11 @@ impl Plan {
     }
 
     /// Returns the budget.
-    #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
     /// Returns the phases in the order in which they stop.
-    #[must_use]
     pub fn phases(&self) -> &[Phase] {
         &self.phases
     }

@@ -7,8 +7,8 @@
 //! It is found from above, by Newton's method: start with a share that is too large, take the heaviest
 //! chain, lower the share until that chain fits, and so on until the heaviest fits. What a chain
 //! weighs grows with the share by its number of components without a grace; the heaviest of all is a
-//! convex function of the share. So no step goes below the largest share that fits, each is on a chain
-//! with fewer such components than the one before, and a few do. Each step is linear.
+//! convex function of the share. So no step goes below the largest share that fits, and each chain has
+//! fewer such components than the one before. A few steps do, and each is linear.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ pub(super) struct Misfit {
 
 /// Fills in the missing ones of `graces` and returns the heaviest chain.
 ///
-/// First come the phases with a budget, each for itself; their budgets count as given. Then the others
-/// share `stop_time`.
+/// First come the phases with a budget, each for itself; what their components get is given from then
+/// on. Then the others share `stop_time`.
 pub(super) fn share(
     graph: &Graph,
     phases: &[Phase],

@@ -476,3 +476,30 @@ fn each_cause_and_kind_has_a_name_in_json() {
         )
     );
 }
+
+#[test]
+fn no_time_is_too_long_to_be_drawn() {
+    let mut report = report(0, 0);
+    for (began, ended) in [
+        (Duration::ZERO, Duration::MAX),
+        (Duration::MAX, Duration::MAX),
+        (Duration::MAX, Duration::ZERO),
+    ] {
+        let times = (began, ended);
+        let step = TimelineStep::new(StepKind::Stop, "db", times, StepEnd::Done);
+        report.timeline.push(step);
+        for (began, ended) in [(Duration::ZERO, Duration::MAX), (Duration::MAX, ms(1))] {
+            (report.stop_began, report.ended) = (began, ended);
+            let text = text(&report);
+            let rows = text.lines().filter(|line| line.contains("|"));
+            assert!(rows.clone().all(|row| row.contains('#')), "{text}");
+            assert_eq!(rows.count(), report.timeline.len() - 2, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_report_can_be_shared() {
+    fn assert<T: Send + Sync + Unpin + 'static>() {}
+    assert::<Report>();
+}

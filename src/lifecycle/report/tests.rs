@@ -503,3 +503,33 @@ fn a_report_can_be_shared() {
     fn assert<T: Send + Sync + Unpin + 'static>() {}
     assert::<Report>();
 }
+
+#[test]
+fn the_text_in_the_docs_is_what_is_printed() {
+    let mut report = forced();
+    report.ended = ms(67_012);
+    report.in_flight = 3;
+    report.stragglers.truncate(1);
+    report.timeline.truncate(2);
+    let limit = ms(2000);
+    for (kind, subject, times, result) in [
+        (StepKind::LameDuck, "", (60_000, 65_000), StepEnd::Done),
+        (
+            StepKind::Stop,
+            "http",
+            (65_000, 67_002),
+            StepEnd::Forced(limit),
+        ),
+        (StepKind::Stop, "db", (67_002, 67_012), StepEnd::Done),
+    ] {
+        report.timeline.push(step(kind, subject, times, result));
+    }
+
+    let docs = include_str!("../report.rs").lines();
+    let block = docs.skip_while(|line| *line != "/// ```text").skip(1);
+    let block: Vec<_> = block
+        .take_while(|line| *line != "/// ```")
+        .filter_map(|line| line.strip_prefix("/// "))
+        .collect();
+    assert_eq!(report.to_string(), block.join("\n"));
+}

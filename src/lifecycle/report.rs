@@ -33,9 +33,9 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 /// ```text
 /// orders: FORCED, stopped in 7.012s of 28s: received SIGTERM; 3 in flight
 ///   started 2 components in 120ms
-///     0.000s  lame duck        |##############......|    5.000s  done
-///   ! 5.000s  stop       http  |..............######|    2.002s  forced after 2s
-///     7.002s  stop       db    |...................#|    0.010s  done
+///     0.000s  lame duck        |###############.....|  5.000s  done
+///   ! 5.000s  stop       http  |..............######|  2.002s  forced after 2s
+///     7.002s  stop       db    |...................#|  0.010s  done
 /// error: component `http` did not stop within 2s and was forced
 /// forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
 /// ```

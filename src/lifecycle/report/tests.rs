@@ -476,3 +476,60 @@ fn each_cause_and_kind_has_a_name_in_json() {
         )
     );
 }
+
+#[test]
+fn no_time_is_too_long_to_be_drawn() {
+    let mut report = report(0, 0);
+    for (began, ended) in [
+        (Duration::ZERO, Duration::MAX),
+        (Duration::MAX, Duration::MAX),
+        (Duration::MAX, Duration::ZERO),
+    ] {
+        let times = (began, ended);
+        let step = TimelineStep::new(StepKind::Stop, "db", times, StepEnd::Done);
+        report.timeline.push(step);
+        for (began, ended) in [(Duration::ZERO, Duration::MAX), (Duration::MAX, ms(1))] {
+            (report.stop_began, report.ended) = (began, ended);
+            let text = text(&report);
+            let rows = text.lines().filter(|line| line.contains("|"));
+            assert!(rows.clone().all(|row| row.contains('#')), "{text}");
+            assert_eq!(rows.count(), report.timeline.len() - 2, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_report_can_be_shared() {
+    fn assert<T: Send + Sync + Unpin + 'static>() {}
+    assert::<Report>();
+}
+
+#[test]
+fn the_text_in_the_docs_is_what_is_printed() {
+    let mut report = forced();
+    report.ended = ms(67_012);
+    report.in_flight = 3;
+    report.stragglers.truncate(1);
+    report.timeline.truncate(2);
+    let limit = ms(2000);
+    for (kind, subject, times, result) in [
+        (StepKind::LameDuck, "", (60_000, 65_000), StepEnd::Done),
+        (
+            StepKind::Stop,
+            "http",
+            (65_000, 67_002),
+            StepEnd::Forced(limit),
+        ),
+        (StepKind::Stop, "db", (67_002, 67_012), StepEnd::Done),
+    ] {
+        report.timeline.push(step(kind, subject, times, result));
+    }
+
+    let docs = include_str!("../report.rs").lines();
+    let block = docs.skip_while(|line| *line != "/// ```text").skip(1);
+    let block: Vec<_> = block
+        .take_while(|line| *line != "/// ```")
+        .filter_map(|line| line.strip_prefix("/// "))
+        .collect();
+    assert_eq!(report.to_string(), block.join("\n"));
+}

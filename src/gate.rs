@@ -363,7 +363,14 @@ mod tests {
         let signal = CancellationToken::new();
         let conn = gate.register(None);
 
-        let outcome = supervise(gate.clone(), &PLAN, pending(), signal.clone(), ready("end")).await;
+        let outcome = supervise(
+            gate.clone(),
+            &mut PLAN.clone(),
+            pending(),
+            signal.clone(),
+            ready("end"),
+        )
+        .await;
 
         assert!(matches!(outcome, Outcome::Early("end")));
         assert!(signal.is_cancelled());
@@ -377,7 +384,14 @@ mod tests {
         let signal = CancellationToken::new();
         let begin = Instant::now();
 
-        let outcome = supervise(gate, &PLAN, ready(()), signal, pending::<()>()).await;
+        let outcome = supervise(
+            gate,
+            &mut PLAN.clone(),
+            ready(None),
+            signal,
+            pending::<()>(),
+        )
+        .await;
 
         assert_eq!(begin.elapsed(), Duration::from_secs(6));
         let Outcome::Stopped(counts, None) = outcome else {

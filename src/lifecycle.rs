@@ -130,8 +130,8 @@ use self::event::Observer;
 ///
 /// let lifecycle = Lifecycle::new("orders")
 ///     .budget(Duration::from_secs(10))
-///     .add(database)
-///     .add(worker.after(["database"]).grace(Duration::from_secs(5)));
+///     .component(database)
+///     .component(worker.after(["database"]).grace(Duration::from_secs(5)));
 /// let handle = lifecycle.handle();
 /// # tokio::spawn(async move { handle.ready().await; handle.stop("the example is over") });
 /// let report = lifecycle.run().await?;
@@ -201,7 +201,7 @@ impl Lifecycle {
     }
 
     /// Adds a component. The order in which they are added means nothing.
-    pub fn add(self, component: Component) -> Self {
+    pub fn component(self, component: Component) -> Self {
         // It cannot be refused: there is no run yet.
         let _ = self.handle.add(component);
         self
@@ -271,7 +271,7 @@ impl Lifecycle {
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
     /// let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();
     /// Lifecycle::new("orders")
-    ///     .add(Component::job("migrate", |_| async { Ok(()) }))
+    ///     .component(Component::job("migrate", |_| async { Ok(()) }))
     ///     .observe(move |event| {
     ///         if let EventKind::Ended { state, .. } = event.kind {
     ///             sender.send(format!("{} {state}", event.component.as_deref().unwrap())).unwrap();
@@ -332,7 +332,7 @@ impl Lifecycle {
     ///
     /// let egg = Component::job("egg", |_| async { Ok(()) }).after(["hen"]);
     /// let hen = Component::job("hen", |_| async { Ok(()) }).after(["egg"]);
-    /// let error = Lifecycle::new("orders").add(hen).add(egg).plan().unwrap_err();
+    /// let error = Lifecycle::new("orders").component(hen).component(egg).plan().unwrap_err();
     /// assert!(error.to_string().contains("`hen` → `egg` → `hen`"), "{error}");
     /// ```
     pub fn plan(&self) -> Result<Plan, PlanError> {
@@ -385,7 +385,9 @@ impl Lifecycle {
             let watchdog = watchdog.with_budget(plan.budget().total());
             let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
             let armed = watchdog.arm_for(&trigger, work);
-            armed.map_err(PlanError::no_watchdog)?.keep();
+            armed
+                .map_err(|error| PlanError::no_watchdog(&error))?
+                .keep();
         }
         Ok(self)
     }

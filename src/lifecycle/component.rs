@@ -135,8 +135,8 @@ impl Component {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
     /// let report = Lifecycle::new("orders")
-    ///     .add(Component::job("migrate", |_| async { Err("table `orders` is locked".into()) }))
-    ///     .add(Component::new("http", |_| async { unreachable!() }).after(["migrate"]))
+    ///     .component(Component::job("migrate", |_| async { Err("table `orders` is locked".into()) }))
+    ///     .component(Component::new("http", |_| async { unreachable!() }).after(["migrate"]))
     ///     .run()
     ///     .await?;
     /// let error = report.first_error().unwrap();

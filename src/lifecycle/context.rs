@@ -48,7 +48,7 @@ use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), BoxError> {
 /// let lifecycle = Lifecycle::new("orders");
-/// let report = lifecycle.add(Component::new("worker", worker).grace(Duration::from_secs(3))).run().await?;
+/// let report = lifecycle.component(Component::new("worker", worker).grace(Duration::from_secs(3))).run().await?;
 /// assert!(report.is_clean());
 /// # Ok(())
 /// # }

@@ -301,7 +301,7 @@ impl Engine {
                 Action::Blame(index, fault) => self.blame(index, fault),
                 Action::BeginStop => self.begin_stop(),
                 Action::Jitter { until } => {
-                    self.begin_stage(StepKind::Jitter, until, EventKind::JitterBegan)
+                    self.begin_stage(StepKind::Jitter, until, EventKind::JitterBegan);
                 }
                 Action::NotReady => self.not_ready(),
                 Action::LameDuck { until } => {

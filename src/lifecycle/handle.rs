@@ -27,7 +27,7 @@ use crate::running::Running;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
-/// let lifecycle = Lifecycle::new("orders").add(Component::new("worker", |ctx| async move {
+/// let lifecycle = Lifecycle::new("orders").component(Component::new("worker", |ctx| async move {
 ///     ctx.ready();
 ///     Ok(ctx.stopping().await)
 /// }));
@@ -81,7 +81,6 @@ pub struct AddError {
 
 impl AddError {
     /// Gives the component back.
-    #[must_use]
     pub fn into_component(self) -> Component {
         *self.component
     }

@@ -128,7 +128,7 @@ pub(super) enum Part {
 impl PlanError {
     /// There is no thread for the watchdog.
     #[cfg(feature = "signal")]
-    pub(super) fn no_watchdog(error: std::io::Error) -> Self {
+    pub(super) fn no_watchdog(error: &std::io::Error) -> Self {
         let error = error.to_string();
         Kind::NoWatchdog { error }.into()
     }

@@ -27,13 +27,13 @@ use tokio::sync::watch;
 /// let limit = Provided::<u32>::new("limit");
 /// let (ours, theirs) = (limit.clone(), limit.clone());
 /// let report = Lifecycle::new("orders")
-///     .add(Component::resource(
+///     .component(Component::resource(
 ///         "settings",
 ///         |ctx| async move { Ok(ctx.provide(&ours, 8)) },
 ///         |()| async { Ok(()) },
 ///     ))
-///     .add(Component::job("check", |_| async move { Ok(assert_eq!(theirs.get()?, 8)) }).after(["settings"]))
-///     .add(Component::job("end", |ctx| async move { Ok(ctx.stop("done")) }).after(["check"]))
+///     .component(Component::job("check", |_| async move { Ok(assert_eq!(theirs.get()?, 8)) }).after(["settings"]))
+///     .component(Component::job("end", |ctx| async move { Ok(ctx.stop("done")) }).after(["check"]))
 ///     .run()
 ///     .await?;
 /// assert!(report.is_clean());

@@ -22,9 +22,9 @@ async fn components_start_after_what_they_depend_on_is_ready() {
         })
     };
     let lifecycle = Lifecycle::new("orders")
-        .add(diary.component("http", SECOND).after(["grpc"]))
-        .add(diary.component("grpc", SECOND).after(["db"]))
-        .add(slow);
+        .component(diary.component("http", SECOND).after(["grpc"]))
+        .component(diary.component("grpc", SECOND).after(["db"]))
+        .component(slow);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
 
@@ -42,10 +42,12 @@ async fn components_start_after_what_they_depend_on_is_ready() {
 async fn a_failed_start_stops_what_has_started_and_names_the_culprit() {
     let diary = Diary::default();
     let report = Lifecycle::new("orders")
-        .add(diary.component("db", SECOND))
-        .add(diary.component("cache", SECOND).after(["db"]))
-        .add(Component::new("grpc", |_| async { Err("address in use".into()) }).after(["cache"]))
-        .add(diary.component("http", SECOND).after(["grpc"]))
+        .component(diary.component("db", SECOND))
+        .component(diary.component("cache", SECOND).after(["db"]))
+        .component(
+            Component::new("grpc", |_| async { Err("address in use".into()) }).after(["cache"]),
+        )
+        .component(diary.component("http", SECOND).after(["grpc"]))
         .run()
         .await
         .unwrap();
@@ -81,8 +83,8 @@ async fn a_failed_start_stops_what_has_started_and_names_the_culprit() {
 async fn a_start_that_takes_too_long_is_stopped_and_named() {
     let hung = Component::new("db", |ctx| async move { Ok(ctx.stopping().await) });
     let report = Lifecycle::new("orders")
-        .add(hung.start_timeout(3 * SECOND))
-        .add(obedient("http").after(["db"]))
+        .component(hung.start_timeout(3 * SECOND))
+        .component(obedient("http").after(["db"]))
         .run()
         .await
         .unwrap();
@@ -90,13 +92,13 @@ async fn a_start_that_takes_too_long_is_stopped_and_named() {
     let error = report.first_error().unwrap();
     assert_eq!(error.kind, ComponentErrorKind::StartTimedOut(3 * SECOND));
     assert_eq!(report.stop_began, 3 * SECOND);
-    assert_eq!(report.took(), 0 * SECOND);
+    assert!(report.took().is_zero());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_opening_of_a_resource_is_dropped_when_the_stop_comes() {
     let db = Component::resource("db", |_| pending(), |()| async { unreachable!() });
-    let lifecycle = Lifecycle::new("orders").add(db);
+    let lifecycle = Lifecycle::new("orders").component(db);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     handle

@@ -9,9 +9,9 @@ use crate::support::{Diary, SECOND, deaf, obedient};
 async fn independent_components_stop_at_once_and_dependencies_after_them() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
-        .add(diary.component("db", SECOND))
-        .add(diary.component("grpc", SECOND).after(["db"]))
-        .add(diary.component("worker", 2 * SECOND).after(["db"]));
+        .component(diary.component("db", SECOND))
+        .component(diary.component("grpc", SECOND).after(["db"]))
+        .component(diary.component("worker", 2 * SECOND).after(["db"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     assert!(handle.ready().await);
@@ -37,8 +37,8 @@ async fn independent_components_stop_at_once_and_dependencies_after_them() {
 async fn who_overruns_is_forced_and_named_and_the_next_goes_on() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
-        .add(diary.component("db", SECOND))
-        .add(deaf("worker").after(["db"]).grace(3 * SECOND));
+        .component(diary.component("db", SECOND))
+        .component(deaf("worker").after(["db"]).grace(3 * SECOND));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     assert!(handle.ready().await);
@@ -68,8 +68,8 @@ async fn the_first_failure_stops_the_whole_and_is_the_first_error() {
         panic!("boom");
     });
     let report = Lifecycle::new("orders")
-        .add(obedient("db"))
-        .add(crash.after(["db"]))
+        .component(obedient("db"))
+        .component(crash.after(["db"]))
         .run()
         .await
         .unwrap();

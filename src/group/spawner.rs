@@ -97,13 +97,21 @@ impl<E> Spawner<E> {
         self.hub.running()
     }
 
-    /// Cancels for a cause of the crate's own, and returns whether it was the first.
-    #[cfg_attr(
-        not(feature = "signal"),
-        expect(dead_code, reason = "signals have a cause")
-    )]
-    pub(crate) fn cancel_for(&self, cause: Cause) -> bool {
-        self.hub.shared.cancel(cause)
+    /// Cancels for a trigger, and says so if that was the first cause; a lost heartbeat is a failure.
+    pub(crate) fn trigger(&self, cause: &Cause) {
+        self.hub.shared.trigger(cause);
+    }
+
+    /// Cancels for a cause of the crate's own, without a word.
+    #[cfg(feature = "signal")]
+    pub(crate) fn cancel_for(&self, cause: Cause) {
+        self.hub.shared.cancel(cause);
+    }
+
+    /// Says what asked the group to stop, and what follows from it.
+    #[cfg(feature = "signal")]
+    pub(crate) fn log_trigger(&self, cause: &Cause, then: &str) {
+        self.hub.shared.log_trigger(cause, then);
     }
 }
 

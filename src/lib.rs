@@ -58,8 +58,8 @@
 //!
 //! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; what
 //! triggered a stop ([`Trigger`]), and what followed, at INFO; errors are returned, so they are logged at
-//! DEBUG only. The audit of a stop is two events, by the names `taskgroup.trigger` (fields `group` and
-//! `cause`) and `taskgroup.stopped` (fields `group`, `cause` and `outcome`). What
+//! DEBUG only. The audit of a stop is two events, by the names `taskgroup.trigger` (fields `group`,
+//! `cause` and `signal`) and `taskgroup.stopped` (fields `group`, `cause` and `outcome`). What
 //! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place

@@ -53,8 +53,8 @@ use self::windows as engine;
 /// signal that came before the call counts too.
 ///
 /// The listener ends when the group is over (its `wait` has returned, or it was dropped), also when
-/// another cause has cancelled it: until then the second signal is told in the log. Groups with equal
-/// sets all hear the same first signal.
+/// another cause has cancelled it: a first signal that comes in the drain is told in the log, with what
+/// a second one will do. Groups with equal sets all hear the same first signal.
 ///
 /// # Registration
 ///

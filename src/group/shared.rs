@@ -266,9 +266,13 @@ impl<E> Shared<E> {
     /// Says what asked the group to stop, and what follows from it.
     pub(super) fn log_trigger(&self, cause: &Cause, then: &str) {
         let group = self.path.as_deref();
+        let signal = match cause {
+            Cause::Signal(signal) => Some(tracing::field::display(signal)),
+            _ => None,
+        };
         log::guarded(|| {
             tracing::info!(
-                name: "taskgroup.trigger", target: "taskgroup", group, %cause, "{cause}, {then}"
+                name: "taskgroup.trigger", target: "taskgroup", group, %cause, signal, "{cause}, {then}"
             );
         });
     }

@@ -1,8 +1,10 @@
 //! [`Cause`]: why a group was cancelled.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 use std::panic::Location;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,8 +45,20 @@ pub enum Cause {
     Requested(Option<Cow<'static, str>>),
     /// The process received this signal.
     Signal(Signal),
-    /// The group's deadline passed, this long after the group was made.
+    /// A deadline passed: the group's own ([`Builder::deadline`](crate::Builder::deadline)), this long
+    /// after the group was made, or that of a [`StopAfter`](crate::StopAfter), this long after the group
+    /// had begun to listen.
     Deadline(Duration),
+    /// A [`StopFile`](crate::StopFile) was there.
+    File {
+        /// The path, as it was given.
+        path: PathBuf,
+        /// Whether it was there already at the first look, right after the group had begun to listen.
+        at_start: bool,
+    },
+    /// A [`Heartbeat`](crate::Heartbeat) was lost. That is a failure too:
+    /// [`Failure::HeartbeatLost`](crate::Failure::HeartbeatLost).
+    Heartbeat(LostHeartbeat),
     /// The group was dropped.
     Dropped,
     /// The token was cancelled directly, or a token above it that belongs to no group.
@@ -60,6 +74,56 @@ pub struct FailedTask {
     place: &'static Location<'static>,
     panicked: bool,
     message: Arc<str>,
+}
+
+/// A [`Heartbeat`](crate::Heartbeat) that did not come any more.
+///
+/// It is in the [`Cause`] and in the [`Failure`](crate::Failure), and the
+/// [source](Error::source) of the [`TaskError`](crate::TaskError), where
+/// [`ExitPolicy::code_from`](crate::ExitPolicy::code_from) finds it.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{Exit, ExitPolicy, Heartbeat, LostHeartbeat, TaskGroup};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let (heartbeat, monitor) = Heartbeat::new("lease", Duration::from_secs(10));
+/// let mut group = TaskGroup::new();
+/// group.cancel_on(monitor);
+/// let token = group.token().clone();
+/// group.spawn(async move { Ok(token.cancelled().await) });
+///
+/// let lost = group.wait().await;
+/// let policy = ExitPolicy::strict().code_from(|error| error.is::<LostHeartbeat>().then_some(75));
+/// assert_eq!(policy.exit(lost).code(), 75);
+/// # drop(heartbeat);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostHeartbeat {
+    name: Arc<str>,
+    timeout: Option<Duration>,
+}
+
+impl LostHeartbeat {
+    pub(crate) fn new(name: Arc<str>, timeout: Option<Duration>) -> Self {
+        Self { name, timeout }
+    }
+
+    /// Returns the name of the heartbeat.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the time in which no beat came; `None` if the last handle was dropped.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
 }
 
 impl FailedTask {
@@ -97,6 +161,16 @@ impl FailedTask {
     }
 }
 
+impl Cause {
+    /// Whether it came from outside of the program's own code, and so nobody else says it.
+    pub(crate) fn is_trigger(&self) -> bool {
+        match self {
+            Self::Signal(_) | Self::Deadline(_) | Self::File { .. } | Self::Heartbeat(_) => true,
+            Self::Failed(_) | Self::Requested(_) | Self::Dropped | Self::Token => false,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -105,8 +179,29 @@ impl fmt::Display for Cause {
             Self::Requested(Some(reason)) => write!(f, "cancelled on request: {reason}"),
             Self::Signal(signal) => write!(f, "received {signal}"),
             Self::Deadline(after) => write!(f, "the deadline of {after:?} passed"),
+            Self::File { path, at_start } => {
+                let when = if *at_start {
+                    "was there at the start"
+                } else {
+                    "appeared"
+                };
+                write!(f, "stop file `{}` {when}", path.display())
+            }
+            Self::Heartbeat(lost) => lost.fmt(f),
             Self::Dropped => f.write_str("the group was dropped"),
             Self::Token => f.write_str("the token was cancelled"),
         }
     }
 }
+
+impl fmt::Display for LostHeartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "heartbeat `{}` lost: ", self.name)?;
+        match self.timeout {
+            Some(timeout) => write!(f, "no beat within {timeout:?}"),
+            None => f.write_str("its last handle was dropped"),
+        }
+    }
+}
+
+impl Error for LostHeartbeat {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::BoxError;
-use crate::cause::Cause;
+use crate::cause::{Cause, LostHeartbeat};
 use crate::label::Label;
 use crate::panic::Panic;
 use crate::running::Running;
@@ -71,6 +71,8 @@ pub enum Failure<E = BoxError> {
     EndedEarly,
     /// Tasks did not end within the time the group was given.
     TimedOut(TimedOut),
+    /// A [`Heartbeat`](crate::Heartbeat) that the group listened to was lost.
+    HeartbeatLost(LostHeartbeat),
 }
 
 /// Tasks that did not end within the time their group was given.
@@ -149,17 +151,19 @@ impl<E> TaskError<E> {
 
     /// Returns the name of the task that failed, as a path such as `orders/http`.
     ///
-    /// `None` for a task without a name; the group's name if the group as a whole timed out.
+    /// `None` for a task without a name; the group's name if the group as a whole timed out or lost a
+    /// heartbeat.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        if self.timed_out() {
+        if self.is_of_group() {
             self.0.label.group()
         } else {
             self.0.label.name()
         }
     }
 
-    /// Returns the place where the task was spawned, or where the group was made if it timed out.
+    /// Returns the place where the task was spawned, or where the group was made if it timed out or lost
+    /// a heartbeat.
     #[must_use]
     pub fn place(&self) -> &'static Location<'static> {
         self.0.label.place()
@@ -233,6 +237,12 @@ impl<E> TaskError<E> {
         self.timed_out() || self.0.suppressed.iter().any(Self::timed_out)
     }
 
+    /// Returns whether the group lost a heartbeat.
+    #[must_use]
+    pub fn is_heartbeat_lost(&self) -> bool {
+        matches!(self.0.failure, Failure::HeartbeatLost(_))
+    }
+
     /// Returns why the group was cancelled, which need not be this failure: the first cause wins.
     ///
     /// `None` for [suppressed](Self::suppressed) failures.
@@ -270,6 +280,11 @@ impl<E> TaskError<E> {
 
     fn timed_out(&self) -> bool {
         matches!(self.0.failure, Failure::TimedOut(_))
+    }
+
+    /// Whether it is no task that failed, but the group as a whole.
+    fn is_of_group(&self) -> bool {
+        self.timed_out() || self.is_heartbeat_lost()
     }
 
     fn find_timed_out(&self) -> Option<&TimedOut> {
@@ -366,13 +381,21 @@ impl<E> fmt::Display for TaskError<E> {
             Failure::Panicked(panic) => write!(f, "{label} panicked: {}", panic.message()),
             Failure::Aborted => write!(f, "{label} was dropped before it ended"),
             Failure::EndedEarly => write!(f, "{label} is essential and ended early"),
-            Failure::TimedOut(timed_out) => {
-                let (file, line) = (label.place().file(), label.place().line());
-                match label.group() {
-                    Some(group) => write!(f, "group `{group}` ({file}:{line}) {timed_out}"),
-                    None => write!(f, "group ({file}:{line}) {timed_out}"),
-                }
-            }
+            Failure::TimedOut(timed_out) => write!(f, "{} {timed_out}", Group(label)),
+            Failure::HeartbeatLost(lost) => write!(f, "{} failed: {lost}", Group(label)),
+        }
+    }
+}
+
+/// The label of a failure of the group as a whole: ``group `orders` (src/main.rs:42)``.
+struct Group<'a>(&'a Label);
+
+impl fmt::Display for Group<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, line) = (self.0.place().file(), self.0.place().line());
+        match self.0.group() {
+            Some(group) => write!(f, "group `{group}` ({file}:{line})"),
+            None => write!(f, "group ({file}:{line})"),
         }
     }
 }
@@ -381,6 +404,7 @@ impl<E: 'static> Error for TaskError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.failure {
             Failure::Failed(error) => Some((self.0.view)(error)),
+            Failure::HeartbeatLost(lost) => Some(lost),
             _ => None,
         }
     }

@@ -23,6 +23,7 @@ use crate::error::Failure;
 use crate::error::TaskError;
 use crate::lifecycle::ComponentError;
 use crate::lifecycle::ComponentErrorKind;
+use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
 use crate::sidecar::SidecarError;
 use crate::signal::Signal;
@@ -94,9 +95,9 @@ pub struct Exit {
 ///
 /// | what happened | [`strict`](Self::strict) | [`lenient`](Self::lenient) | set by |
 /// |---|---|---|---|
-/// | all tasks done | 0 | 0 | [`done`](Self::done) |
+/// | all tasks done, also after a call, a stop file or a time that was up | 0 | 0 | [`done`](Self::done) |
 /// | a signal, and a clean drain | 0 | 0 | [`signal`](Self::signal) |
-/// | a task failed, a start failed | 1 | 1 | [`failed`](Self::failed) |
+/// | a task failed, a start failed, a heartbeat was lost | 1 | 1 | [`failed`](Self::failed) |
 /// | a task panicked | 1 | 1 | [`panicked`](Self::panicked) |
 /// | an essential task or a server ended early | 1 | 1 | [`ended_early`](Self::ended_early) |
 /// | a task was lost with its runtime | 1 | 1 | [`aborted`](Self::aborted) |
@@ -297,7 +298,7 @@ impl ExitPolicy {
         self
     }
 
-    /// Sets the status when a task returned an error; 1 by default.
+    /// Sets the status when a task returned an error or a heartbeat was lost; 1 by default.
     #[must_use]
     pub fn failed(mut self, code: u8) -> Self {
         self.failed = code;
@@ -600,6 +601,7 @@ fn row_of_server(error: &SidecarError) -> Row {
 fn row_of_task<E: 'static>(error: &TaskError<E>) -> Row {
     match error.failure() {
         Failure::Failed(_) => error.source().map_or(Row::Failed, row_of),
+        Failure::HeartbeatLost(_) => Row::Failed,
         Failure::Panicked(_) => Row::Panicked,
         Failure::Aborted => Row::Aborted,
         Failure::EndedEarly => Row::EndedEarly,
@@ -712,6 +714,16 @@ impl<E: 'static> From<Result<(), TaskError<E>>> for Exit {
 impl From<Result<(), BoxError>> for Exit {
     fn from(result: Result<(), BoxError>) -> Self {
         ExitPolicy::strict().exit(result)
+    }
+}
+
+/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it.
+impl From<Result<Report, PlanError>> for Exit {
+    fn from(result: Result<Report, PlanError>) -> Self {
+        match result {
+            Ok(report) => Self::from(&report),
+            Err(error) => Self::from(Err::<(), BoxError>(error.into())),
+        }
     }
 }
 

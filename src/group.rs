@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
@@ -562,14 +562,17 @@ impl<E: Send + 'static> TaskGroup<E> {
             tokio::time::sleep(deadline).await;
             let Some(hub) = hub.upgrade() else { return };
             let running = hub.running();
+            let cause = Cause::Deadline(deadline);
             if running.is_empty() {
-                hub.shared.cancel(Cause::Deadline(deadline));
-            } else {
-                let failure = Failure::TimedOut(TimedOut::deadline(deadline, running));
-                hub.shared.fail_group(Cause::Deadline(deadline), failure);
+                hub.shared.trigger(&cause);
+                return;
+            }
+            let failure = Failure::TimedOut(TimedOut::deadline(deadline, running));
+            if hub.shared.fail_group(cause.clone(), failure) {
+                hub.shared.log_trigger(&cause, "stopping");
             }
         });
-        self.attach(Box::new(AbortOnDrop(task.abort_handle())));
+        self.attach(Box::new(AbortOnDrop::new(&task)));
     }
 }
 
@@ -727,8 +730,15 @@ impl<E> TaskGroup<E> {
     }
 
     /// Keeps something until the group's wait has returned or the group is dropped.
+    /// Takes the first failure that nobody has been told of, without waiting for anything.
+    pub(crate) fn take_failure(&self) -> Option<TaskError<E>> {
+        first_of(self.hub.take_failures())
+    }
+
     pub(crate) fn attach(&self, listener: Box<dyn Send>) {
-        self.attached.lock().push(listener);
+        if !self.over {
+            self.attached.lock().push(listener);
+        }
     }
 }
 
@@ -763,7 +773,14 @@ impl<E> fmt::Debug for TaskGroup<E> {
     }
 }
 
-struct AbortOnDrop(AbortHandle);
+/// What listens for a group on the runtime.
+pub(crate) struct AbortOnDrop(AbortHandle);
+
+impl AbortOnDrop {
+    pub(crate) fn new<T>(task: &JoinHandle<T>) -> Self {
+        Self(task.abort_handle())
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -33,6 +33,8 @@
 //! | let handlers know | `Stop` |
 //! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
+//! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
+//! | stop when a lease is lost | [`Heartbeat`] |
 //! | end with a true exit code | [`Exit`] |
 //! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
@@ -54,8 +56,10 @@
 //!
 //! # Events
 //!
-//! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; a
-//! signal, and what followed it, at INFO; errors are returned, so they are logged at DEBUG only. What
+//! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; what
+//! triggered a stop ([`Trigger`]), and what followed, at INFO; errors are returned, so they are logged at
+//! DEBUG only. The audit of a stop is two events, by the names `taskgroup.trigger` (fields `group`,
+//! `cause` and `signal`) and `taskgroup.stopped` (fields `group`, `cause` and `outcome`). What
 //! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
@@ -79,6 +83,10 @@ mod cause;
 mod running;
 mod error;
 mod group;
+mod trigger;
+mod stop_after;
+mod stop_file;
+mod heartbeat;
 mod on_cancel;
 mod backoff;
 mod supervise;
@@ -116,7 +124,7 @@ mod serialize;
 mod exit;
 
 pub use crate::backoff::{Backoff, Jitter};
-pub use crate::cause::{Cause, FailedTask};
+pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
 pub use crate::cleanup::Cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
@@ -125,6 +133,7 @@ pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
+pub use crate::heartbeat::{Heartbeat, HeartbeatMonitor};
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::lame_duck::LameDuck;
 pub use crate::lifecycle::{Component, Lifecycle, Report};
@@ -141,8 +150,11 @@ pub use crate::signal::Signal;
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::stop_after::StopAfter;
+pub use crate::stop_file::StopFile;
 pub use crate::stop_signal::StopSignal;
 pub use crate::supervise::{Strategy, Supervisor, SupervisorBuildError, SupervisorError};
+pub use crate::trigger::Trigger;
 #[cfg(feature = "signal")]
 pub use crate::watchdog::{ArmedWatchdog, Watchdog};
 

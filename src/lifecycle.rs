@@ -16,6 +16,7 @@ use crate::readiness::Readiness;
 use crate::running::Running;
 #[cfg(feature = "signal")]
 use crate::signals::Signals;
+use crate::trigger::Trigger;
 #[cfg(feature = "signal")]
 use crate::watchdog::Watchdog;
 
@@ -144,7 +145,7 @@ pub struct Lifecycle {
     budget: Budget,
     phases: Vec<Phase>,
     observers: Vec<Observer>,
-    triggers: Vec<Trigger>,
+    triggers: Vec<Attach>,
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
@@ -157,13 +158,13 @@ pub struct Lifecycle {
 }
 
 /// Attaches what stops a lifecycle, once it runs.
-type Trigger = Box<dyn FnOnce(&TaskGroup) + Send>;
+type Attach = Box<dyn FnOnce(&TaskGroup) + Send>;
 
 impl Lifecycle {
     /// Makes a lifecycle without components, with the [local](Budget::local) budget.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        let trigger = TaskGroup::new();
+        let trigger = TaskGroup::named(&name);
         let work = TaskGroup::named(&name);
         let (report, reported) = watch::channel(None);
         let handle = Handle {
@@ -213,11 +214,11 @@ impl Lifecycle {
         self
     }
 
-    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost.
+    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, after a time.
     ///
-    /// There may be several; the first wins.
-    #[cfg(feature = "signal")]
-    pub fn stop_on(mut self, trigger: Signals) -> Self {
+    /// There may be several; the first wins. What a trigger counts, it counts from the start of the run. A lost heartbeat is an
+    /// error of the report.
+    pub fn stop_on(mut self, trigger: impl Trigger) -> Self {
         self.triggers
             .push(Box::new(move |group| group.cancel_on(trigger)));
         self

@@ -99,6 +99,8 @@ impl Serialize for Cause {
             Self::Requested(_) => "requested",
             Self::Signal(_) => "signal",
             Self::Deadline(_) => "deadline",
+            Self::File { .. } => "file",
+            Self::Heartbeat(_) => "heartbeat",
             Self::Dropped => "dropped",
             Self::Token => "token",
         };
@@ -140,7 +142,7 @@ fn name_of_kind(kind: ComponentErrorKind) -> &'static str {
         ComponentErrorKind::DrainTimedOut(_) => "drain_timed_out",
         ComponentErrorKind::Overran(_) => "overran",
         ComponentErrorKind::StillRunning(_) => "still_running",
-        ComponentErrorKind::Cleanup => "cleanup",
+        ComponentErrorKind::Trigger => "trigger",
     }
 }
 

@@ -19,9 +19,12 @@ use tokio::sync::Notify;
 
 use crate::bounded;
 use crate::cause::Cause;
+use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::panic::Panic;
 use crate::signal::Signal;
+use crate::trigger::Trigger;
+use crate::trigger::sealed::Listen;
 
 #[cfg(unix)]
 use self::unix as engine;
@@ -40,6 +43,18 @@ use self::windows as engine;
 ///
 /// Use [`TaskGroup::cancel_on`] to stop a group with it, [`TaskGroup::list_on`] to see what a
 /// group is doing, or [`recv`](Self::recv) for anything else.
+///
+/// # Stopping a group
+///
+/// Given to [`TaskGroup::cancel_on`], a signal cancels the group with [`Cause::Signal`], which is no
+/// failure. It does so from the thread of the signals, so this works while every thread of the runtime
+/// is blocked. One line at INFO comes before that; it says which signal it was and, for a terminating
+/// set, that a second one forces the exit. A log that blocks holds the stop back for 200 ms at most. A
+/// signal that came before the call counts too.
+///
+/// The listener ends when the group is over (its `wait` has returned, or it was dropped), also when
+/// another cause has cancelled it: a first signal that comes in the drain is told in the log, with what
+/// a second one will do. Groups with equal sets all hear the same first signal.
 ///
 /// # Registration
 ///
@@ -89,6 +104,22 @@ use self::windows as engine;
 /// that is blocked. It fits where a signal is no more than an event, a reload on SIGHUP, say.
 ///
 /// # Examples
+///
+/// A service that stops on Ctrl-C and SIGTERM:
+///
+/// ```no_run
+/// use taskgroup::{BoxError, Exit, Signals, TaskGroup};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<Exit, BoxError> {
+///     let mut group = TaskGroup::new();
+///     group.cancel_on(Signals::terminate()?);
+///     // spawn servers and workers here
+///     Ok(Exit::from(group.wait().await))
+/// }
+/// ```
+///
+/// A signal that is no more than an event:
 ///
 /// ```no_run
 /// use taskgroup::{Signal, Signals};
@@ -296,49 +327,6 @@ impl Signals {
 }
 
 impl<E: Send + 'static> TaskGroup<E> {
-    /// Cancels the group when one of `signals` comes, with [`Cause::Signal`].
-    ///
-    /// The group is cancelled from the thread of the signals, so this works while every thread of
-    /// the runtime is blocked. One line at INFO comes before that; it says which signal it was and,
-    /// for a terminating set, that a second one forces the exit. A log that blocks holds the stop
-    /// back for 200 ms at most. A signal that came before this call counts too.
-    ///
-    /// The listener is no task of the group and no failure of it: it ends when the group is over
-    /// (its `wait` has returned, or it was dropped), also when another cause has cancelled it. What
-    /// a signal does after that is said at [`Signals`].
-    ///
-    /// A second call adds more signals; groups with equal sets all hear the same first signal.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use taskgroup::{BoxError, Exit, Signals, TaskGroup};
-    ///
-    /// #[tokio::main]
-    /// async fn main() -> Result<Exit, BoxError> {
-    ///     let mut group = TaskGroup::new();
-    ///     group.cancel_on(Signals::terminate()?);
-    ///     // spawn servers and workers here
-    ///     Ok(Exit::from(group.wait().await))
-    /// }
-    /// ```
-    pub fn cancel_on(&self, signals: Signals) {
-        let group = self.spawner();
-        let name = self.name().map(Arc::<str>::from);
-        let forces = signals.inbox.once;
-        signals.inbox.call_with(move |signal| {
-            // The line comes first, so that it is there whatever follows, and is written by a
-            // thread of its own, so that a log that blocks does not hold the stop.
-            let name = name.clone();
-            let stopping = group.is_cancelled();
-            bounded::within(LOGGING, move || {
-                log_stop(name.as_deref(), signal, stopping, forces);
-            });
-            group.cancel_for(Cause::Signal(signal));
-        });
-        self.attach(Box::new(signals));
-    }
-
     /// Logs the running tasks when one of `signals` comes, and stops nothing.
     ///
     /// It is one line at INFO: name, place of spawn and age of each task, as
@@ -373,8 +361,29 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
-/// Says what asked the process to stop, and how to insist.
-fn log_stop(group: Option<&str>, signal: Signal, already: bool, forces: bool) {
+impl Listen for Signals {
+    fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        let group = group.clone();
+        let forces = self.inbox.once;
+        self.inbox.call_with(move |signal| {
+            let cause = Cause::Signal(signal);
+            let then = what_follows(signal, group.is_cancelled(), forces);
+            // The line comes first, so that it is there whatever follows, and is written by a
+            // thread of its own, so that a log that blocks does not hold the stop.
+            bounded::within(LOGGING, {
+                let (group, cause) = (group.clone(), cause.clone());
+                move || group.log_trigger(&cause, &then)
+            });
+            group.cancel_for(cause);
+        });
+        Box::new(self)
+    }
+}
+
+impl Trigger for Signals {}
+
+/// What the line about a signal says after it, and how to insist.
+fn what_follows(signal: Signal, already: bool, forces: bool) -> String {
     let stopping = if already {
         "stopping already"
     } else {
@@ -385,7 +394,7 @@ fn log_stop(group: Option<&str>, signal: Signal, already: bool, forces: bool) {
         Signal::Interrupt => "; press Ctrl+C again to force the exit",
         _ => "; a second signal forces the exit",
     };
-    tracing::info!(target: "taskgroup", group, %signal, "received {signal}, {stopping}{advice}");
+    format!("{stopping}{advice}")
 }
 
 impl Inbox {

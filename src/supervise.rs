@@ -773,7 +773,8 @@ impl fmt::Display for Described<'_> {
             Failure::Failed(error) => write!(f, "failed{when}: {error}"),
             Failure::Panicked(panic) => write!(f, "panicked{when}: {}", panic.message()),
             Failure::EndedEarly => write!(f, "is permanent and returned{when}"),
-            Failure::Aborted | Failure::TimedOut(_) => {
+            // The last two are failures of groups, never of a child.
+            Failure::Aborted | Failure::TimedOut(_) | Failure::HeartbeatLost(_) => {
                 write!(f, "was dropped before it ended{when}")
             }
         }

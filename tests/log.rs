@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use taskgroup::cleanup::{Outcome, Step};
 use taskgroup::{
-    Backoff, CancellationToken, Cleanup, Jitter, OnCancel, Periodic, PeriodicError, Sidecar,
-    SidecarError, Strategy, Supervisor, TaskGroup,
+    Backoff, CancellationToken, Cleanup, Heartbeat, Jitter, OnCancel, Periodic, PeriodicError,
+    Sidecar, SidecarError, StopAfter, StopFile, Strategy, Supervisor, TaskGroup, Trigger,
 };
 use tracing::Level;
 
@@ -122,6 +122,116 @@ async fn the_end_of_a_cancelled_group_is_logged_with_its_cause_and_outcome() {
         last,
         "DEBUG taskgroup: group stopped group=\"orders\" \
          cause=cancelled on request: the lease was lost outcome=\"failed\""
+    );
+}
+
+/// Stops a group by a trigger, and returns the audit of it.
+async fn audit(name: &'static str, trigger: impl Trigger) -> Vec<String> {
+    let mut group = TaskGroup::builder().name(name).build().unwrap();
+    let token = group.token().clone();
+    group.spawn(async move { Ok(token.cancelled().await) });
+    group.cancel_on(trigger);
+    drop(group.wait().await);
+    lines(Level::INFO)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_triggered_a_stop_and_what_followed_is_one_line_each_at_info() {
+    capture();
+    let second = Duration::from_secs(1);
+    assert_eq!(
+        audit("orders", StopAfter::new(second)).await,
+        [
+            "INFO taskgroup: the deadline of 1s passed, stopping group=\"orders\" \
+             cause=the deadline of 1s passed",
+            "INFO taskgroup: group stopped group=\"orders\" \
+             cause=the deadline of 1s passed outcome=\"ok\"",
+        ]
+    );
+    let (_heartbeat, monitor) = Heartbeat::new("lease", second);
+    assert_eq!(
+        audit("orders", monitor).await,
+        [
+            "INFO taskgroup: heartbeat `lease` lost: no beat within 1s, stopping group=\"orders\" \
+             cause=heartbeat `lease` lost: no beat within 1s",
+            "INFO taskgroup: group stopped group=\"orders\" \
+             cause=heartbeat `lease` lost: no beat within 1s outcome=\"failed\"",
+        ]
+    );
+    assert_eq!(
+        audit("orders", StopFile::new(env!("CARGO_MANIFEST_DIR"))).await,
+        [
+            concat!(
+                "INFO taskgroup: stop file `",
+                env!("CARGO_MANIFEST_DIR"),
+                "` was there at the start, stopping group=\"orders\" cause=stop file `",
+                env!("CARGO_MANIFEST_DIR"),
+                "` was there at the start"
+            ),
+            concat!(
+                "INFO taskgroup: group stopped group=\"orders\" cause=stop file `",
+                env!("CARGO_MANIFEST_DIR"),
+                "` was there at the start outcome=\"ok\""
+            ),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_group_is_audited_like_a_trigger_with_tasks_and_without() {
+    capture();
+    let second = Duration::from_secs(1);
+    for (busy, outcome) in [(true, "failed"), (false, "ok")] {
+        let mut group = TaskGroup::builder().deadline(second).build().unwrap();
+        let token = group.token().clone();
+        if busy {
+            group.spawn(async move { Ok(token.cancelled().await) });
+        } else {
+            tokio::time::sleep(2 * second).await;
+        }
+        drop(group.wait().await);
+        let cause = "cause=the deadline of 1s passed";
+        let trigger = format!("INFO taskgroup: the deadline of 1s passed, stopping {cause}");
+        let stopped = format!("INFO taskgroup: group stopped {cause} outcome=\"{outcome}\"");
+        assert_eq!(lines(Level::INFO), [trigger, stopped]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trigger_that_comes_too_late_says_nothing() {
+    capture();
+    let second = Duration::from_secs(1);
+    let mut group = TaskGroup::builder().deadline(second).build().unwrap();
+    group.spawn(async move { Ok(tokio::time::sleep(3 * second).await) });
+    group.cancel();
+    group.wait().await.unwrap_err();
+    assert_eq!(lines(Level::INFO), [""; 0]);
+
+    let (heartbeat, monitor) = Heartbeat::new("lease", second);
+    let mut group = TaskGroup::new();
+    group.cancel_on(monitor);
+    let token = group.token().clone();
+    group.spawn(async move { Ok(token.cancelled().await) });
+    tokio::task::yield_now().await;
+    drop(heartbeat);
+    group.cancel(); // in the same moment, but first
+    group.wait().await.unwrap();
+    assert_eq!(lines(Level::INFO), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_a_stop_file_from_being_looked_for_is_one_warning() {
+    capture();
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    group.spawn(async move { Ok(token.cancelled().await) });
+    group.cancel_on(StopFile::new(""));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    group.cancel();
+    group.wait().await.unwrap();
+    assert_eq!(
+        lines(Level::WARN),
+        ["WARN taskgroup: cannot look for stop file ``: the path is empty"]
     );
 }
 

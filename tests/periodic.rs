@@ -407,3 +407,37 @@ async fn random_runs(
     assert_eq!(*lasts.lock().unwrap(), u32::from(has_last_run));
     assert!(ended.is_ok() || fired.elapsed() >= SECOND || has_last_run);
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_runs_in_a_closure_that_is_given_a_group_and_a_token() {
+    /// As a part of something larger is run.
+    async fn hand_out<F, W>(group: TaskGroup, start: F) -> Result<(), BoxError>
+    where
+        F: FnOnce(TaskGroup, CancellationToken) -> W + Send + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let token = group.token().clone();
+        tokio::spawn(start(group, token)).await?
+    }
+
+    let starts = Starts::new();
+    let mut parent = TaskGroup::new();
+    let token = parent.token().clone();
+    tokio::spawn(async move {
+        sleep(2 * PERIOD + SECOND).await;
+        token.cancel();
+    });
+    let noted = starts.clone();
+    let refresh = Periodic::new("refresh", PERIOD);
+    hand_out(parent.child("orders"), async move |_group, token| {
+        let run = refresh.run(&token, |_tick| {
+            noted.note();
+            async { Ok(()) }
+        });
+        run?.await
+    })
+    .await
+    .unwrap();
+    parent.wait().await.unwrap();
+    assert_eq!(starts.seconds(), [0, 10, 20]);
+}

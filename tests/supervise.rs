@@ -1079,3 +1079,83 @@ proptest! {
         }
     }
 }
+
+/// Runs `start` as a part of something larger does: it hands out a group, and a token to go by.
+fn hand_out<F, W>(group: TaskGroup, start: F) -> tokio::task::JoinHandle<Result<(), BoxError>>
+where
+    F: FnOnce(TaskGroup, CancellationToken) -> W + Send + 'static,
+    W: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
+    let token = group.token().clone();
+    tokio::spawn(async move { start(group, token).await })
+}
+
+fn consumer(name: &'static str, diary: &Diary) -> Supervisor {
+    let diary = diary.clone();
+    Supervisor::new("kafka").child(name, move |token| {
+        let entry = diary.run(name);
+        async move {
+            token.cancelled().await;
+            drop(entry);
+            Ok(())
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_runs_in_a_group_that_was_handed_out_and_ends_with_it() {
+    let diary = Diary::new();
+    let owner = CancellationToken::new();
+    let mut parent = TaskGroup::new();
+    let below_the_group = parent.child("orders");
+    let below_the_token = TaskGroup::builder().name("audit").parent(&owner);
+
+    let (awaits, spawns) = (consumer("a", &diary), consumer("b", &diary));
+    let awaits = hand_out(below_the_group, async move |group, _token| {
+        awaits.run(&group)?.await
+    });
+    let spawns = hand_out(
+        below_the_token.build().unwrap(),
+        async move |mut group, _| {
+            spawns.spawn(&group)?;
+            Ok(group.wait().await?)
+        },
+    );
+    sleep(SECOND).await;
+    assert_eq!(
+        parent.running().iter().next().and_then(|task| task.name()),
+        Some("orders/kafka/a")
+    );
+
+    parent.cancel();
+    awaits.await.unwrap().unwrap();
+    sleep(SECOND).await;
+    owner.cancel();
+    spawns.await.unwrap().unwrap();
+
+    parent.wait().await.unwrap();
+    let lines = ["0.0 start a", "0.0 start b", "1.0 end a", "2.0 end b"];
+    assert_eq!(diary.lines(), lines);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_supervisor_escalates_is_the_error_of_whoever_awaits_it_and_cancels_nobody_else() {
+    let mut parent = TaskGroup::new();
+    let escalates = Supervisor::new("kafka")
+        .intensity(0, SECOND)
+        .child("consumer", |_token| async {
+            Err("the broker is gone".into())
+        });
+    let part = hand_out(parent.child("orders"), async move |group, _token| {
+        escalates.run(&group)?.await
+    });
+    let error = part.await.unwrap().unwrap_err();
+    assert!(
+        error
+            .downcast_ref::<SupervisorError>()
+            .unwrap()
+            .is_escalated()
+    );
+    assert_eq!(parent.cause(), None);
+    parent.wait().await.unwrap();
+}

@@ -14,7 +14,7 @@ use super::record::{Record, Recorded};
 use super::slots::Slots;
 use super::sync::Lock;
 use super::wakers::Wakers;
-use crate::cause::{Cause, FailedTask};
+use crate::cause::{Cause, FailedTask, LostHeartbeat};
 use crate::error::{Failure, TaskError, View};
 use crate::label::{self, Label};
 use crate::log;
@@ -206,15 +206,47 @@ impl<E> Shared<E> {
         });
     }
 
-    /// Records a failure of the group as a whole, with a cause of its own.
+    /// Records a failure of the group as a whole, with a cause of its own, and returns whether that was
+    /// the first.
     ///
     /// The groups above are not cancelled: it is told to the one who shuts this group down, who may
     /// want the rest to go on.
-    pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) {
+    pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) -> bool {
         let error = TaskError::new(self.label(), failure, self.view);
         log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
         self.record.lock().keep(vec![Recorded::now(error)]);
-        self.cancel(cause);
+        self.cancel(cause)
+    }
+
+    /// Cancels for a trigger, and says so if that was the first cause.
+    pub(super) fn trigger(&self, cause: &Cause) {
+        let first = match cause {
+            Cause::Heartbeat(lost) => self.lose(lost),
+            _ => self.cancel(cause.clone()),
+        };
+        // Afterwards, as in `fail`.
+        if first {
+            self.log_trigger(cause, "stopping");
+        }
+    }
+
+    /// Records a lost heartbeat as the first failure here, then cancels this group and all those above
+    /// it. In a group that is cancelled it is none: it was given up in the drain.
+    fn lose(&self, lost: &LostHeartbeat) -> bool {
+        let cause = Cause::Heartbeat(lost.clone());
+        let failure = Failure::HeartbeatLost(lost.clone());
+        let error = TaskError::new(self.label(), failure, self.view);
+        let failures = vec![Recorded::now(error)];
+        {
+            let mut record = self.record.lock();
+            if self.token_fired() || !record.set_cause(cause.clone()) {
+                return false;
+            }
+            // The owner is there: one that goes leaves a cause.
+            record.keep(failures);
+        }
+        self.stop_for(&cause, Vec::new());
+        true
     }
 
     /// Keeps the failures here, or in the first group above that has an owner, and cancels this group
@@ -242,15 +274,33 @@ impl<E> Shared<E> {
         }
     }
 
-    /// Says what followed the cancellation; loudly only if a signal asked for it.
+    /// Says what asked the group to stop, and what follows from it.
+    pub(super) fn log_trigger(&self, cause: &Cause, then: &str) {
+        let group = self.path.as_deref();
+        let signal = match cause {
+            Cause::Signal(signal) => Some(tracing::field::display(signal)),
+            _ => None,
+        };
+        log::guarded(|| {
+            tracing::info!(
+                name: "taskgroup.trigger", target: "taskgroup", group, %cause, signal, "{cause}, {then}"
+            );
+        });
+    }
+
+    /// Says what followed the cancellation; loudly only if a trigger asked for it.
     pub(super) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         log::guarded(|| {
-            if matches!(cause, Cause::Signal(_)) {
-                tracing::info!(target: "taskgroup", group, %cause, outcome, "group stopped");
+            if cause.is_trigger() {
+                tracing::info!(
+                    name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
+                );
             } else {
-                tracing::debug!(target: "taskgroup", group, %cause, outcome, "group stopped");
+                tracing::debug!(
+                    name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
+                );
             }
         });
     }

@@ -98,7 +98,6 @@ impl<E> Spawner<E> {
         self.hub.running()
     }
 
-    /// Cancels for a cause of the crate's own, and returns whether it was the first.
     /// Returns the path of the group, such as `orders/http`; `None` for a group without a name.
     pub(crate) fn name(&self) -> Option<&str> {
         self.hub.shared.path().map(|path| &**path)
@@ -121,8 +120,20 @@ impl<E> Spawner<E> {
         TaskGroup::from_hub(self.hub.contained(name, Location::caller()))
     }
 
-    pub(crate) fn cancel_for(&self, cause: Cause) -> bool {
-        self.hub.shared.cancel(cause)
+    /// Cancels for a trigger, and says so if that was the first cause; a lost heartbeat is a failure.
+    pub(crate) fn trigger(&self, cause: &Cause) {
+        self.hub.shared.trigger(cause);
+    }
+
+    /// Cancels for a cause of the crate's own, without a word.
+    pub(crate) fn cancel_for(&self, cause: Cause) {
+        self.hub.shared.cancel(cause);
+    }
+
+    /// Says what asked the group to stop, and what follows from it.
+    #[cfg(feature = "signal")]
+    pub(crate) fn log_trigger(&self, cause: &Cause, then: &str) {
+        self.hub.shared.log_trigger(cause, then);
     }
 }
 

@@ -70,8 +70,8 @@ pub enum ComponentErrorKind {
     Overran(Duration),
     /// The same, and it could not be confirmed that it is gone.
     StillRunning(Duration),
-    /// It has ended, and what it had opened could not be closed.
-    Cleanup,
+    /// Not a component but the lifecycle itself: what stopped it is a failure, such as a lost heartbeat.
+    Trigger,
 }
 
 /// The name of the task of a component, in the component's group.
@@ -208,6 +208,7 @@ fn guarded_message_of(component: &str, error: &TaskError) -> String {
 fn message_of(component: &str, error: &TaskError) -> String {
     let own = error.name().is_none_or(|task| is_own(component, task));
     match error.failure() {
+        Failure::HeartbeatLost(lost) => lost.to_string(),
         Failure::Failed(_) if own => error.source().map_or_else(String::new, line_of),
         Failure::Panicked(panic) if own => panic.message().to_owned(),
         Failure::Aborted if own => "its task was dropped before it ended".to_owned(),
@@ -254,7 +255,11 @@ impl Error for ComponentError {
 
 impl fmt::Display for ComponentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "component `{}` {}", self.component, self.kind)?;
+        let subject = match self.kind {
+            ComponentErrorKind::Trigger => "lifecycle",
+            _ => "component",
+        };
+        write!(f, "{subject} `{}` {}", self.component, self.kind)?;
         if !self.message.is_empty() {
             return write!(f, ": {}", self.message);
         }
@@ -285,7 +290,7 @@ impl fmt::Display for ComponentErrorKind {
                 "did not stop within {}, was forced, and is still running",
                 in_words(*limit)
             ),
-            Self::Cleanup => f.write_str("was not cleaned up"),
+            Self::Trigger => f.write_str("had to stop"),
         }
     }
 }
@@ -349,7 +354,7 @@ mod tests {
             alone(Kind::StillRunning(LIMIT)),
             "component `http` did not stop within 10s, was forced, and is still running"
         );
-        assert_eq!(alone(Kind::Cleanup), "component `http` was not cleaned up");
+        assert_eq!(alone(Kind::Trigger), "lifecycle `http` had to stop");
     }
 
     #[test]

@@ -418,6 +418,11 @@ impl Engine {
         // Nobody has asked for it if all components have ended by themselves.
         self.trigger.cancel_because("all components have ended");
         let cause = self.cause();
+        if let Some(error) = self.trigger.take_failure() {
+            let kind = ComponentErrorKind::Trigger;
+            let (error, _) = ComponentError::all_from_task(self.plan.name(), kind, error);
+            self.errors.push(Some(error));
+        }
         let budget = self.machine.total();
         self.emit(None, EventKind::StopTriggered { cause, budget });
     }

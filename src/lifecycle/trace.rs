@@ -11,55 +11,59 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
     let component = event.component.as_deref().unwrap_or(lifecycle);
     match &event.kind {
         EventKind::StartBegan => {
-            tracing::debug!(target: "taskgroup", lifecycle, component, "component is starting");
+            tracing::debug!(name: "taskgroup.component.starting", target: "taskgroup", lifecycle, component, "component is starting");
         }
         EventKind::Ready(after) => {
-            tracing::debug!(target: "taskgroup", lifecycle, component, elapsed = ?after, "component is ready");
+            tracing::debug!(name: "taskgroup.component.ready", target: "taskgroup", lifecycle, component, elapsed = ?after, "component is ready");
         }
         EventKind::AllReady => {
-            tracing::info!(target: "taskgroup", lifecycle, elapsed = ?event.at, "all components are ready");
+            tracing::info!(name: "taskgroup.ready", target: "taskgroup", lifecycle, elapsed = ?event.at, "all components are ready");
+        }
+        // A trigger has said so itself.
+        EventKind::StopTriggered { cause, budget } if cause.is_trigger() => {
+            tracing::debug!(name: "taskgroup.stopping", target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown begins");
         }
         EventKind::StopTriggered { cause, budget } => {
-            tracing::info!(target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown triggered");
+            tracing::info!(name: "taskgroup.trigger", target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown triggered");
         }
         EventKind::JitterBegan(length) => {
-            tracing::info!(target: "taskgroup", lifecycle, ?length, "waiting for a jitter, still ready");
+            tracing::info!(name: "taskgroup.jitter", target: "taskgroup", lifecycle, ?length, "waiting for a jitter, still ready");
         }
         EventKind::NotReady => {
-            tracing::debug!(target: "taskgroup", lifecycle, "not ready any more");
+            tracing::debug!(name: "taskgroup.not_ready", target: "taskgroup", lifecycle, "not ready any more");
         }
         EventKind::LameDuckBegan(length) => {
-            tracing::info!(target: "taskgroup", lifecycle, ?length, "lame duck: not ready, still serving");
+            tracing::info!(name: "taskgroup.lame_duck", target: "taskgroup", lifecycle, ?length, "lame duck: not ready, still serving");
         }
         EventKind::DrainBegan(within) => {
-            tracing::info!(target: "taskgroup", lifecycle, ?within, "draining");
+            tracing::info!(name: "taskgroup.draining", target: "taskgroup", lifecycle, ?within, "draining");
         }
         EventKind::DrainEnded => {
-            tracing::debug!(target: "taskgroup", lifecycle, "drained");
+            tracing::debug!(name: "taskgroup.drained", target: "taskgroup", lifecycle, "drained");
         }
         EventKind::StopBegan(within) => {
-            tracing::debug!(target: "taskgroup", lifecycle, component, ?within, "component is told to stop");
+            tracing::debug!(name: "taskgroup.component.stopping", target: "taskgroup", lifecycle, component, ?within, "component is told to stop");
         }
         EventKind::Failed(error) => {
-            tracing::warn!(target: "taskgroup", lifecycle, component, %error, "component failed");
+            tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, %error, "component failed");
         }
         EventKind::Forced(after) => {
-            tracing::warn!(target: "taskgroup", lifecycle, component, ?after, "component was forced to stop");
+            tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, ?after, "component was forced to stop");
         }
         EventKind::Ended { state, took, .. } => {
             // Forced was said before.
             let elapsed = took.unwrap_or_default();
             if *state == ComponentState::Stopped {
-                tracing::info!(target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
+                tracing::info!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
             } else {
-                tracing::warn!(target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
+                tracing::warn!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
             }
         }
         EventKind::CleanupBegan => {
-            tracing::debug!(target: "taskgroup", lifecycle, "cleanup began");
+            tracing::debug!(name: "taskgroup.cleanup", target: "taskgroup", lifecycle, "cleanup began");
         }
         EventKind::Stopped { took, errors } => {
-            tracing::info!(target: "taskgroup", lifecycle, elapsed = ?took, errors, "shutdown complete");
+            tracing::info!(name: "taskgroup.stopped", target: "taskgroup", lifecycle, elapsed = ?took, errors, "shutdown complete");
         }
     }
 }

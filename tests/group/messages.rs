@@ -153,6 +153,15 @@ fn of_causes() {
         Cause::Signal(Signal::Terminate).to_string(),
         "received SIGTERM"
     );
+    let file = |at_start| Cause::File {
+        path: "/run/stop".into(),
+        at_start,
+    };
+    assert_eq!(file(false).to_string(), "stop file `/run/stop` appeared");
+    assert_eq!(
+        file(true).to_string(),
+        "stop file `/run/stop` was there at the start"
+    );
     assert_eq!(Cause::Dropped.to_string(), "the group was dropped");
     assert_eq!(Cause::Token.to_string(), "the token was cancelled");
 }

@@ -8,11 +8,14 @@ use taskgroup::BoxError;
 use taskgroup::Cause;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
+use taskgroup::Heartbeat;
 use taskgroup::Sidecar;
 use taskgroup::SignalStatus;
 use taskgroup::Signals;
+use taskgroup::StopFile;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
+use taskgroup::Trigger;
 
 use crate::roles::say;
 
@@ -57,6 +60,17 @@ pub(crate) async fn play(role: &str) -> Exit {
             group.cancel();
             Exit::from(group.wait().await)
         }
+        "stop_file" => {
+            let path = std::env::temp_dir().join(format!("taskgroup-stop-{}", std::process::id()));
+            // Of a run that was killed, in a process with the same number.
+            drop(std::fs::remove_file(&path));
+            let file = StopFile::new(&path).every(Duration::from_millis(10));
+            triggered(file, || say(path.display())).await
+        }
+        "lost_heartbeat" => {
+            let (_heartbeat, monitor) = Heartbeat::new("lease", Duration::from_millis(10));
+            triggered(monitor, || ()).await
+        }
         "signal_clean" => signalled(ExitPolicy::strict(), Duration::MAX).await,
         "signal_128" => {
             signalled(
@@ -82,6 +96,7 @@ pub(crate) async fn play(role: &str) -> Exit {
 /// As a service has it that logs to stderr. This subscriber panics when stderr is closed.
 fn log_everything() {
     tracing_subscriber::fmt()
+        .with_ansi(false)
         .with_max_level(tracing::Level::TRACE)
         .with_writer(std::io::stderr)
         .init();
@@ -91,6 +106,21 @@ fn log_everything() {
 async fn told() {
     let listen = || std::io::stdin().read_line(&mut String::new());
     tokio::task::spawn_blocking(listen).await.unwrap().unwrap();
+}
+
+/// Runs until the trigger comes.
+async fn triggered(trigger: impl Trigger, then: impl FnOnce()) -> Exit {
+    log_everything();
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
+    group.cancel_on(trigger);
+    let token = group.token().clone();
+    group.spawn(async move {
+        token.cancelled().await;
+        say("cancelled");
+        Ok(())
+    });
+    then();
+    Exit::from(group.wait().await)
 }
 
 async fn failed() -> Result<(), TaskError> {

@@ -14,6 +14,8 @@ tests![
     a_boxed_error_is_reported_as_the_error_in_it,
     an_error_can_carry_its_own_code,
     a_signal_and_a_clean_drain_is_0,
+    a_stop_file_and_a_clean_drain_is_0_and_is_audited,
+    a_lost_heartbeat_is_1_and_is_audited_and_reported,
     a_policy_can_show_the_signal_in_the_status,
     a_drain_that_timed_out_after_a_signal_is_1,
     lenient_makes_a_timeout_after_a_signal_0_and_reports_it,
@@ -95,6 +97,39 @@ fn a_signal_and_a_clean_drain_is_0() {
         child.expect("ready").send(signal).expect_code(0);
         assert_eq!(child.rest_of_stderr(), "");
     }
+}
+
+fn a_stop_file_and_a_clean_drain_is_0_and_is_audited() {
+    let mut child = Child::start("stop_file");
+    let path = child.line();
+    std::fs::write(&path, "").unwrap();
+    child.expect("cancelled").expect_code(0);
+    std::fs::remove_file(&path).unwrap();
+    let log = child.rest_of_stderr();
+    // It depends on the machine whether the first look has seen it.
+    let found = |when: &str| log.contains(&format!("stop file `{path}` {when}, stopping group"));
+    assert!(
+        found("appeared") || found("was there at the start"),
+        "{log}"
+    );
+    assert!(log.contains("outcome=\"ok\""), "{log}");
+}
+
+fn a_lost_heartbeat_is_1_and_is_audited_and_reported() {
+    let mut child = Child::start("lost_heartbeat");
+    child.expect("cancelled").expect_code(1);
+    let log = child.rest_of_stderr();
+    let cause = "heartbeat `lease` lost: no beat within 10ms";
+    assert!(
+        log.contains(&format!("INFO taskgroup: {cause}, stopping")),
+        "{log}"
+    );
+    let report = log.lines().last().unwrap();
+    assert!(
+        report.starts_with("error: group `orders` (tests/process/ends.rs:"),
+        "{log}"
+    );
+    assert!(report.ends_with(&format!(") failed: {cause}")), "{log}");
 }
 
 fn a_policy_can_show_the_signal_in_the_status() {

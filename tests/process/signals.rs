@@ -146,7 +146,7 @@ fn a_signal_cancels_the_group_and_says_so() {
     assert!(line.contains(
         "INFO taskgroup: received SIGINT, stopping; press Ctrl+C again to force the exit"
     ));
-    assert!(line.contains("orders"));
+    assert!(line.contains("group=\"orders\" cause=received SIGINT signal=SIGINT"));
     child
         .expect("cancelled")
         .expect("received SIGINT")

@@ -101,7 +101,7 @@ fn each_kind_of_component_error_is_in_its_row() {
         (Kind::DrainTimedOut(LIMIT), 16),
         (Kind::Overran(LIMIT), 16),
         (Kind::StillRunning(LIMIT), 16),
-        (Kind::Cleanup, 12),
+        (Kind::Trigger, 12),
     ] {
         let mut report = report([alone(kind)]);
         assert_eq!(code(&report), row, "{kind:?}");

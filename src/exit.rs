@@ -23,7 +23,6 @@ use crate::error::Failure;
 use crate::error::TaskError;
 use crate::lifecycle::ComponentError;
 use crate::lifecycle::ComponentErrorKind;
-use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
 use crate::sidecar::SidecarError;
 use crate::signal::Signal;
@@ -717,9 +716,9 @@ impl From<Result<(), BoxError>> for Exit {
     }
 }
 
-/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it.
-impl From<Result<Report, PlanError>> for Exit {
-    fn from(result: Result<Report, PlanError>) -> Self {
+/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it, or whoever calls that.
+impl<E: Into<BoxError>> From<Result<Report, E>> for Exit {
+    fn from(result: Result<Report, E>) -> Self {
         match result {
             Ok(report) => Self::from(&report),
             Err(error) => Self::from(Err::<(), BoxError>(error.into())),

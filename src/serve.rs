@@ -99,6 +99,8 @@ struct Options {
     limits: Limits,
     lame_duck: LameDuck,
     plan: Plan,
+    /// The grace, if it is not the default one.
+    grace: Option<Duration>,
     cuts: Cuts,
     on_report: Option<OnReport>,
     then: Option<DropGuard>,
@@ -122,6 +124,7 @@ impl Default for Options {
                 flush: FLUSH,
                 kill_grace: DEFAULT_KILL_GRACE,
             },
+            grace: None,
             cuts: Cuts::AreErrors,
             on_report: None,
             then: None,
@@ -251,9 +254,10 @@ impl<S> Serve<S> {
     ///
     /// It is counted from the moment the token fires, or the lame duck is over. Any duration will do;
     /// with [`Duration::MAX`] nothing with a request in flight is ever cut. The default is
-    /// [10 seconds](Sidecar::DEFAULT_GRACE).
+    /// [10 seconds](Sidecar::DEFAULT_GRACE), and in a component all that it has; it never has more than that.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.plan.grace = grace;
+        self.options.grace = Some(grace);
         self
     }
 
@@ -485,6 +489,7 @@ impl<S: Server> Serve<S> {
         // Whatever happens, a panic included, it fires when all else is over.
         let _then = options.then;
         let mut plan = options.plan;
+        plan.grace = told.limit.grace(options.grace, plan.grace);
         if let Err(error) = options.limits.check() {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
 ///
-/// With a token, the server has its own grace. With a context it has its own grace too, and no more than what is left
-/// of the time of its component, so that the budget of the lifecycle holds.
+/// With a token, the server has its own grace. With a context it has no more than what is left of the time of
+/// its component, so that the budget of the lifecycle holds, and all of that if it asked for no grace.
 ///
 /// This trait is sealed.
 ///
@@ -92,6 +92,13 @@ pub(crate) struct Limit(Option<Arc<OnceLock<Option<Instant>>>>);
 impl Limit {
     pub(crate) fn to_be_set() -> Self {
         Self(Some(Arc::default()))
+    }
+
+    /// Returns the grace of a server: the one it asked for, or else all that there will be if that is
+    /// limited, and `default` if it is not.
+    pub(crate) fn grace(&self, asked: Option<Duration>, default: Duration) -> Duration {
+        let all = self.0.as_ref().map(|_| Duration::MAX);
+        asked.or(all).unwrap_or(default)
     }
 
     /// Only the first call counts. `None` is no limit.

@@ -65,10 +65,11 @@ impl Plan {
     /// Takes no longer than this in all. A quarter is kept for what comes after the cut, if that is
     /// less than it would have.
     pub(crate) fn fit(&mut self, left: Duration) {
-        if self.bound() <= left {
+        if left == Duration::MAX || self.bound() <= left {
             return;
         }
-        let kept = self.bound().saturating_sub(self.grace).min(left / 4);
+        let after = self.flush.saturating_add(self.kill_grace);
+        let kept = after.min(left / 4);
         self.flush = self.flush.min(kept / 2);
         self.kill_grace = self.kill_grace.min(kept - self.flush);
         self.grace = self.grace.min(left - kept);
@@ -258,6 +259,25 @@ mod tests {
         assert_eq!(next(within(0)), Next::Wait(ms(1_000)));
         assert_eq!(next(gone), Next::Done);
         assert_eq!(next(within(1_000)), Next::Done);
+    }
+
+    #[test]
+    fn a_stop_that_has_less_time_keeps_a_part_for_what_comes_after_the_cut() {
+        let fit = |grace, left| {
+            let mut plan = Plan { grace, ..PLAN };
+            plan.fit(left);
+            plan
+        };
+
+        assert_eq!(fit(ms(5_000), ms(60_000)), PLAN);
+        assert_eq!(fit(ms(5_000), Duration::MAX), PLAN);
+        assert_eq!(fit(Duration::MAX, Duration::MAX).grace, Duration::MAX);
+        assert_eq!(fit(Duration::MAX, ms(60_000)).bound(), ms(60_000));
+        for left in [0, 1, 100, 1_000, 4_000] {
+            let plan = fit(ms(5_000), ms(left));
+            assert_eq!(plan.bound(), ms(left));
+            assert!(plan.grace >= ms(left) * 3 / 4);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Lifecycle;
@@ -54,7 +55,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "a component does nothing until its lifecycle runs"]
 pub struct Component {
     pub(super) name: Cow<'static, str>,
-    pub(super) start: Start,
+    // What the user gives is `Send` and nothing more; the lock, which is never taken, makes it `Sync`.
+    start: Mutex<Start>,
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
     after: Vec<Cow<'static, str>>,
@@ -66,10 +68,10 @@ pub struct Component {
     nested: Option<Result<Plan, PlanError>>,
 }
 
-type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// Makes the future of a component; the code of the user is called in that future only.
-pub(super) type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
+type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
 
 impl Component {
     /// Makes a component that runs until it is told to stop.
@@ -214,7 +216,7 @@ impl Component {
     fn of(name: Cow<'static, str>, kind: Kind, start: Start) -> Self {
         Self {
             name,
-            start,
+            start: Mutex::new(start),
             place: Location::caller(),
             may_end: false,
             after: Vec::new(),
@@ -276,6 +278,12 @@ impl Component {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes its future, which does nothing yet.
+    pub(super) fn work(self, ctx: Context, group: &TaskGroup) -> Work {
+        let start = self.start.into_inner();
+        start.unwrap_or_else(PoisonError::into_inner)(ctx, group)
     }
 
     pub(super) fn is_job(&self) -> bool {

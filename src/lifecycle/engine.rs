@@ -343,14 +343,15 @@ impl Engine {
         self.enter(index, ComponentState::Starting);
         self.emit(Some(path), EventKind::StartBegan);
 
-        let work = (component.start)(ctx.clone(), &group);
+        let (may_end, place) = (component.may_end, component.place);
+        let work = component.work(ctx.clone(), &group);
         let task = group.task(OWN_TASK);
-        let task = if component.may_end {
+        let task = if may_end {
             task
         } else {
             task.essential()
         };
-        drop(task.spawn_from(component.place, work));
+        drop(task.spawn_from(place, work));
         self.followers
             .spawn(follow(index, group, ctx, self.notes.clone()));
     }

@@ -346,11 +346,7 @@ impl Engine {
         let (may_end, place) = (component.may_end, component.place);
         let work = component.work(ctx.clone(), &group);
         let task = group.task(OWN_TASK);
-        let task = if may_end {
-            task
-        } else {
-            task.essential()
-        };
+        let task = if may_end { task } else { task.essential() };
         drop(task.spawn_from(place, work));
         self.followers
             .spawn(follow(index, group, ctx, self.notes.clone()));

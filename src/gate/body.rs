@@ -3,6 +3,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Buf;
+use http::{HeaderMap, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -17,13 +19,54 @@ pin_project! {
     /// client could not tell that from a whole one.
     #[derive(Debug)]
     pub struct GatedBody<B> {
-        // Before the request, which says when it is dropped that nothing is left. Nothing once it
-        // was cut.
+        // Nothing once it was cut.
         #[pin]
         body: Option<B>,
         // Nothing once the end has been told, and for a body that nobody follows.
         request: Option<Request>,
         takes_trailers: bool,
+        // How much there will be at most: over HTTP/1 nobody asks for the end behind that.
+        left: u64,
+    }
+
+    impl<B> PinnedDrop for GatedBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(request) = this.request {
+                // Before the request, which says when it is dropped that nothing is left.
+                request.drop_last(this.body);
+            }
+        }
+    }
+}
+
+/// How much is left of a body of which nobody has said how long it is.
+const UNKNOWN: u64 = u64::MAX;
+
+/// How much there will be of a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Length {
+    /// It knows that itself.
+    Exact(u64),
+    /// So say the headers, and over HTTP/1 nothing behind it is asked for.
+    Promised(u64),
+    Unknown,
+}
+
+impl Length {
+    #[inline]
+    pub(super) fn of<B: Body>(response: &Response<B>, asked: Asked) -> Self {
+        match response.body().size_hint().exact() {
+            Some(length) => Self::Exact(length),
+            None if asked.is_http1 => Self::promised(response.headers()),
+            None => Self::Unknown,
+        }
+    }
+
+    fn promised(headers: &HeaderMap) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        length.map_or(Self::Unknown, Self::Promised)
     }
 }
 
@@ -33,6 +76,7 @@ impl<B> GatedBody<B> {
             body: None,
             request: None,
             takes_trailers: false,
+            left: UNKNOWN,
         }
     }
 }
@@ -45,11 +89,12 @@ impl<B: Body> GatedBody<B> {
         body: B,
         mut request: Option<Request>,
         asked: Asked,
+        length: Length,
         cx: &Context<'_>,
     ) -> Self {
         if let Some(request) = &mut request {
             request.set_answered(true);
-            if body.size_hint().exact().is_none() {
+            if !matches!(length, Length::Exact(_)) {
                 // It may always be ready and never be asked, so it would never be seen waiting.
                 request.watch(cx);
             }
@@ -58,6 +103,10 @@ impl<B: Body> GatedBody<B> {
             body: Some(body),
             request,
             takes_trailers: asked.takes_trailers(),
+            left: match length {
+                Length::Exact(length) | Length::Promised(length) => length,
+                Length::Unknown => UNKNOWN,
+            },
         }
     }
 
@@ -122,7 +171,8 @@ where
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
-                request.set_answered(body.is_end_stream());
+                let is_whole = body.is_end_stream() || is_reached(this.left, &frame);
+                request.set_answered(is_whole);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
@@ -145,4 +195,13 @@ where
             (None, None) => SizeHint::with_exact(0),
         }
     }
+}
+
+/// Returns whether `frame` is the last of what was `left`.
+fn is_reached<T: Buf>(left: &mut u64, frame: &Frame<T>) -> bool {
+    if *left != UNKNOWN {
+        let data = frame.data_ref().map_or(0, Buf::remaining);
+        *left = left.saturating_sub(data as u64);
+    }
+    *left == 0
 }

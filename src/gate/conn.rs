@@ -48,7 +48,7 @@ impl Limits {
 }
 
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
     /// Set when clients are to go elsewhere, with the stop at the latest.

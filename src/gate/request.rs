@@ -88,6 +88,15 @@ impl Request {
         }
     }
 
+    /// As [`drop_in`](Self::drop_in), for what is dropped by others: they do so too when it has panicked,
+    /// and then that is what counts.
+    #[inline]
+    pub(super) fn drop_last<T>(&mut self, what: Pin<&mut Option<T>>) {
+        if what.is_some() && !self.running {
+            self.drop_in(what);
+        }
+    }
+
     fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
         self.conn.gate().add_panic();
         log::guarded(|| {

@@ -27,6 +27,7 @@ type Accepting = Pin<Box<dyn Future<Output = (Acceptor, gate::Io<TcpStream>, Soc
 
 impl Incoming {
     pub(super) fn new(acceptor: Acceptor, conns: Conns) -> Self {
+        conns.set_gate(acceptor.gate());
         Self {
             next: accept(acceptor),
             conns,
@@ -73,6 +74,7 @@ impl Connected for Io {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
+        self.conns.begin(self.ends, self.io.conn());
         TcpConnectInfo {
             local_addr: self.ends.local,
             remote_addr: Some(self.ends.peer),

@@ -1,14 +1,20 @@
 //! Stops in which nothing has to be cut.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http_body::{Frame, SizeHint};
 use taskgroup::{SidecarError, Stop, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -204,6 +210,95 @@ async fn r9_a_request_is_in_flight_until_its_body_has_ended() {
     outcome.unwrap();
     assert_eq!(report.requests_at_stop(), 1);
     assert_eq!(report.answered(), 1);
+}
+
+/// Answers with two ticks, one of them after the stop, in a body that never comes to its end.
+async fn two_ticks(body: impl Fn(Ticks) -> Response + Clone + Send + Sync + 'static) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let app = hello().route(
+        "/ticks",
+        get(async move || {
+            let receiver = receiver.lock().await.take().unwrap();
+            body(Ticks {
+                receiver,
+                _guard: None,
+            })
+        }),
+    );
+    let server = Server::start(app, |serve| serve).await;
+    let mut client = request(server.address, "GET /ticks HTTP/1.1").await;
+    sender.send(()).unwrap();
+    read_until(&mut client, "tick").await;
+
+    server.begin_stop().await;
+    sender.send(()).unwrap();
+
+    assert_eq!(read_to_end(client).await, "tick");
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.requests_at_stop(), 1);
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
+async fn r04_a_stream_with_a_content_length_is_answered_when_that_is_reached() {
+    two_ticks(|ticks| ([(header::CONTENT_LENGTH, "8")], Body::new(ticks)).into_response()).await;
+}
+
+#[tokio::test]
+async fn r04_a_body_that_knows_its_size_is_answered_when_that_is_reached() {
+    two_ticks(|ticks| Body::new(Sized(ticks, 8)).into_response()).await;
+}
+
+/// A body that knows how much is left of it, and not that nothing is.
+struct Sized(Ticks, u64);
+
+impl http_body::Body for Sized {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let tick = Pin::new(&mut self.0).poll_frame(cx);
+        if tick.is_ready() {
+            self.1 -= 4;
+        }
+        tick
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.1)
+    }
+}
+
+#[tokio::test]
+async fn r04_a_stream_that_is_cut_before_its_content_length_is_not_answered() {
+    let app = hello().route(
+        "/ticks",
+        get(async || {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            sender.send(()).unwrap();
+            tokio::spawn(async move { sender.closed().await });
+            let ticks = Ticks {
+                receiver,
+                _guard: None,
+            };
+            ([(header::CONTENT_LENGTH, "8")], Body::new(ticks))
+        }),
+    );
+    let server = Server::start(app, |serve| serve.grace(SHORT)).await;
+    let mut client = request(server.address, "GET /ticks HTTP/1.1").await;
+    read_until(&mut client, "tick").await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.answered(), 0);
+    assert_eq!(report.requests_cut(), 1);
+    assert_eq!(read_to_end(client).await, "");
 }
 
 #[tokio::test]

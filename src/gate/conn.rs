@@ -97,6 +97,8 @@ pub struct Conn {
     upgrades: AtomicUsize,
     /// Whether the peer does not take what is there for it.
     unread: AtomicBool,
+    /// Whether the server has said that it serves it: what TLS there is has been agreed on.
+    served: AtomicBool,
     /// Whether the peer has taken something since the last look, once the stop has begun. Over HTTP/2 an
     /// answer may wait for its window, long after it was handed over, with nothing left unread.
     taken: AtomicBool,
@@ -180,6 +182,7 @@ impl Gate {
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
+            served: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             idle: Lock::new(None),
             work: Switch::new(),
@@ -357,6 +360,15 @@ impl Conn {
 
     pub(super) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Relaxed: who has agreed on TLS with the peer says so before it reads what comes next.
+    pub(super) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     #[inline]

@@ -52,6 +52,7 @@ impl Stream for Incoming {
         let local = io.get_ref().local_addr().ok();
         let ends = Ends { local, peer };
         conns.insert(ends, io.conn());
+        let io = io.until_served();
         Poll::Ready(Some(Ok(Io { io, ends, conns })))
     }
 }
@@ -73,7 +74,9 @@ impl Drop for Io {
 impl Connected for Io {
     type ConnectInfo = TcpConnectInfo;
 
+    /// tonic asks for it once, when it makes the service of the connection; after its handshake of TLS.
     fn connect_info(&self) -> TcpConnectInfo {
+        self.io.conn().set_served();
         self.conns.begin(self.ends, self.io.conn());
         TcpConnectInfo {
             local_addr: self.ends.local,

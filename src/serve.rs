@@ -269,10 +269,11 @@ impl<S> Serve<S> {
     /// Sets how long a connection without a request in flight may stay when the server was told.
     ///
     /// It is for clients that cannot be told that it is over: those that have sent half a request, have
-    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. A large answer over HTTP/2
-    /// may wait for the window of its client when the request is not in flight any more: the connection
-    /// stays as long as the client takes some of it within this time. No more than half of what
-    /// the grace leaves after the linger is used. The default is [1 second](DEFAULT_IDLE_GRACE).
+    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. One that has not taken all of
+    /// its answer is none of them, however long that has been waiting for it; over HTTP/2 this is known
+    /// of bodies whose data are [`Bytes`](https://docs.rs/bytes), as those of axum and tonic are. No more
+    /// than half of what the grace leaves after the linger is used. The default is [1
+    /// second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
         self

@@ -1,13 +1,15 @@
 //! [`GatedBody`]: the body with which a request ends.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::conn::Conn;
 use super::farewell::{Asked, Farewell};
 use super::request::{Panicked, Request};
 use crate::BoxError;
@@ -24,7 +26,7 @@ pin_project! {
         body: Option<B>,
         // Nothing once the end has been told, and for a body that nobody follows.
         request: Option<Request>,
-        takes_trailers: bool,
+        asked: Asked,
         // How much there will be at most: over HTTP/1 nobody asks for the end behind that.
         left: u64,
     }
@@ -75,7 +77,7 @@ impl<B> GatedBody<B> {
         Self {
             body: None,
             request: None,
-            takes_trailers: false,
+            asked: Asked::default(),
             left: UNKNOWN,
         }
     }
@@ -102,7 +104,7 @@ impl<B: Body> GatedBody<B> {
         Self {
             body: Some(body),
             request,
-            takes_trailers: asked.takes_trailers(),
+            asked,
             left: match length {
                 Length::Exact(length) | Length::Promised(length) => length,
                 Length::Unknown => UNKNOWN,
@@ -119,7 +121,7 @@ impl<B: Body> GatedBody<B> {
         if let Some(request) = this.request.as_mut() {
             request.drop_in(this.body);
         }
-        if *this.takes_trailers {
+        if this.asked.takes_trailers() {
             *this.request = None;
             return Poll::Ready(Some(Ok(Frame::trailers(why.trailers()))));
         }
@@ -129,7 +131,7 @@ impl<B: Body> GatedBody<B> {
 
 impl<B> Body for GatedBody<B>
 where
-    B: Body,
+    B: Body + 'static,
     B::Error: Into<BoxError>,
 {
     type Data = B::Data;
@@ -171,9 +173,12 @@ where
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
-                let is_whole = body.is_end_stream() || is_reached(this.left, &frame);
+                let is_whole = body.is_end_stream();
                 request.set_answered(is_whole);
-                Poll::Ready(Some(Ok(frame)))
+                if is_whole && this.asked.is_http1 {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Ok(follow(frame, request, *this.asked, this.left))))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Pending if !request.watch(cx) => Poll::Pending,
@@ -197,11 +202,33 @@ where
     }
 }
 
-/// Returns whether `frame` is the last of what was `left`.
-fn is_reached<T: Buf>(left: &mut u64, frame: &Frame<T>) -> bool {
+/// Looks after what the server may not tell about: over HTTP/1 it does not ask for the end behind the
+/// promised length, over HTTP/2 it lets go of the body before the peer has taken all of it.
+#[inline(never)]
+fn follow<T: Buf + 'static>(
+    frame: Frame<T>,
+    request: &mut Request,
+    asked: Asked,
+    left: &mut u64,
+) -> Frame<T> {
+    if !asked.is_http1 {
+        return frame.map_data(|data| followed(data, request.conn()));
+    }
     if *left != UNKNOWN {
         let data = frame.data_ref().map_or(0, Buf::remaining);
         *left = left.saturating_sub(data as u64);
+        request.set_answered(*left == 0);
     }
-    *left == 0
+    frame
+}
+
+/// Has `data` that are `Bytes`, as nearly all are, be seen until they are gone: h2 keeps what does not fit
+/// into the window of the peer.
+fn followed<T: Buf + 'static>(mut data: T, conn: &Conn) -> T {
+    if let Some(bytes) = (&mut data as &mut dyn Any).downcast_mut::<Bytes>() {
+        if !bytes.is_empty() {
+            *bytes = conn.on_its_way(std::mem::take(bytes));
+        }
+    }
+    data
 }

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
 /// What the answer to a request depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     pub(super) is_grpc: bool,
     pub(super) is_http1: bool,

@@ -14,6 +14,7 @@ use axum::extract::ConnectInfo;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use h2::client::SendRequest;
 use http_body::{Frame, SizeHint};
 use taskgroup::{SidecarError, Stop, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -513,5 +514,59 @@ async fn r9_an_answer_over_http2_that_is_taken_slowly_is_not_idle() {
     drop(sender);
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
+    assert_eq!(report.idle_cut(), 0);
+}
+
+/// A client over HTTP/2 that lets nothing but the beginning of an answer through.
+async fn with_a_window_of(size: u32, address: SocketAddr) -> SendRequest<Bytes> {
+    let client = TcpStream::connect(address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let handshake = builder.initial_window_size(size).handshake(client);
+    let (sender, connection) = soon(handshake).await.unwrap();
+    tokio::spawn(connection);
+    soon(sender.ready()).await.unwrap()
+}
+
+#[tokio::test]
+async fn r09_an_answer_over_http2_that_is_not_taken_is_not_idle_and_is_cut_at_the_deadline() {
+    let server = Server::start(hello(), |serve| serve.grace(SHORT).idle_grace(NO_TIME)).await;
+    let mut sender = with_a_window_of(2, server.address).await;
+    let (answer, _) = sender.send_request(get_over_http2("/"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "he");
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.idle_cut(), 0);
+    assert_eq!(report.connections_cut(), 1);
+    assert_eq!(report.stuck(), 0);
+    assert!(soon(body.data()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn r09_an_answer_over_http2_that_is_taken_in_the_end_is_whole() {
+    let server = Server::start(hello(), |serve| serve.idle_grace(NO_TIME)).await;
+    let mut sender = with_a_window_of(2, server.address).await;
+    let (answer, _) = sender.send_request(get_over_http2("/"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "he");
+    server.begin_stop().await;
+
+    // More than the idle grace, which does not count for it.
+    tokio::time::sleep(10 * NO_TIME).await;
+    let mut rest = Vec::new();
+    body.flow_control().release_capacity(2).unwrap();
+    while let Some(data) = soon(body.data()).await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        rest.extend_from_slice(&data);
+    }
+
+    assert_eq!(rest, b"llo");
+    drop((sender, body));
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert!(report.is_clean());
     assert_eq!(report.idle_cut(), 0);
 }

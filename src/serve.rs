@@ -249,7 +249,8 @@ impl<S> Serve<S> {
     /// Sets the time from the stop to the cut, the linger included.
     ///
     /// It is counted from the moment the token fires, or the lame duck is over. Any duration will do;
-    /// with [`Duration::MAX`] nothing with a request in flight is ever cut. The default is
+    /// with [`Duration::MAX`] nothing with a request in flight is ever cut, and a single client can keep the
+    /// stop from ending: one that does not read, or whose websocket goes on sending. The default is
     /// [10 seconds](Sidecar::DEFAULT_GRACE).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.plan.grace = grace;
@@ -281,9 +282,10 @@ impl<S> Serve<S> {
 
     /// Sets how long what was cut has to end before it is reported as stuck.
     ///
-    /// This comes after the grace. Only what blocks its thread needs more than a moment here; with zero,
-    /// whatever is still open when connections are cut is called stuck. A server that ends by itself gives
-    /// what it leaves behind as long. The default is [1 second](DEFAULT_KILL_GRACE).
+    /// This comes after the grace. Only what blocks its thread needs more than a moment here; less than 10
+    /// milliseconds is taken for these 10, the moment in which the tasks of what was cut get their turn.
+    /// A server that ends by itself gives what it leaves behind as long. The default is [1
+    /// second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
         self.options.plan.kill_grace = kill_grace;
         self
@@ -382,6 +384,9 @@ impl<S> Serve<S> {
     /// A back that its handlers call stops by that token, and so after it, whichever way it ends: also by a
     /// failure, a panic, or when it is dropped, before it was run even. A second call replaces the first,
     /// whose token fires then.
+    ///
+    /// When its future is dropped, it fires at once: handlers have been cut by then, and are gone only when
+    /// the runtime gets to them. A call that one of them makes in this moment may find its back gone.
     ///
     /// # Examples
     ///

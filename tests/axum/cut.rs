@@ -155,10 +155,7 @@ async fn r4_a_cut_is_a_timeout_to_an_exit_policy() {
 #[tokio::test]
 async fn a_grace_of_zero_cuts_at_once() {
     let alive = Alive::default();
-    let server = Server::start(endless(&alive), |serve| {
-        serve.grace(std::time::Duration::ZERO)
-    })
-    .await;
+    let server = Server::start(endless(&alive), |serve| serve.grace(Duration::ZERO)).await;
     let _client = request(server.address, "GET /poll HTTP/1.1").await;
     alive.reaches(1).await;
 

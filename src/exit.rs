@@ -2,8 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
+#[cfg(feature = "signal")]
 use std::io;
-use std::io::Write;
 use std::process;
 use std::process::ExitCode;
 use std::process::Termination;
@@ -12,12 +12,16 @@ use std::time::Duration;
 use crate::BoxError;
 use crate::bounded;
 use crate::cause::Cause;
+use crate::cleanup::CleanupError;
+use crate::cleanup::SkipReason;
+use crate::cleanup::StepResult;
 use crate::error::Failure;
 use crate::error::TaskError;
 use crate::sidecar::SidecarError;
 use crate::signal::Signal;
 #[cfg(feature = "signal")]
 use crate::signals::Signals;
+use crate::stderr;
 
 use sealed::Judge;
 use sealed::Row;
@@ -31,7 +35,8 @@ use sealed::Row;
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
 /// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
 /// that takes nothing within a second is given up: neither a closed pipe nor a full one
-/// changes the exit status.
+/// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
+/// hold for ever.
 ///
 /// Nothing here ends the process except [`now`](Self::now).
 ///
@@ -87,10 +92,10 @@ pub struct Exit {
 /// | all tasks done | 0 | 0 | [`done`](Self::done) |
 /// | a signal, and a clean drain | 0 | 0 | [`signal`](Self::signal) |
 /// | a task failed, a start failed | 1 | 1 | [`failed`](Self::failed) |
-/// | a task panicked | 1 | 1 | [`panicked`](Self::panicked) |
+/// | a task or a cleanup step panicked | 1 | 1 | [`panicked`](Self::panicked) |
 /// | an essential task or a server ended early | 1 | 1 | [`ended_early`](Self::ended_early) |
 /// | a task was lost with its runtime | 1 | 1 | [`aborted`](Self::aborted) |
-/// | a drain timed out, a straggler was forced | 1 | 1 | [`timed_out`](Self::timed_out) |
+/// | a drain or a cleanup step timed out, a straggler was forced | 1 | 1 | [`timed_out`](Self::timed_out) |
 /// | the same after a signal | 1 | 0 | [`timed_out_after_signal`](Self::timed_out_after_signal) |
 /// | a second signal | 128 + n | 128 + n | [`second_signal`](Self::second_signal) |
 ///
@@ -220,7 +225,7 @@ impl Exit {
     fn leave(&self) {
         if !self.report.is_empty() {
             let report = self.report.clone();
-            bounded::within(PRINTING, move || drop(writeln!(io::stderr(), "{report}")));
+            bounded::within(PRINTING, move || stderr::write_line(&report));
         }
         #[cfg(feature = "signal")]
         if let Some(signal) = self.raise {
@@ -520,6 +525,9 @@ fn row_of(error: &(dyn Error + 'static)) -> Row {
         if let Some(error) = error.downcast_ref::<SidecarError>() {
             return Some(row_of_server(error));
         }
+        if let Some(error) = error.downcast_ref::<CleanupError>() {
+            return Some(row_of_cleanup(error));
+        }
         let group = error.downcast_ref::<TaskError>()?;
         decisive(&group.judge()).map(|(row, _)| row)
     });
@@ -536,6 +544,27 @@ fn row_of_server(error: &SidecarError) -> Row {
     } else {
         Row::Failed
     }
+}
+
+/// As with tasks, a timeout gives way to any other failure. A step that was skipped for want of another
+/// says nothing of its own.
+fn row_of_cleanup(error: &CleanupError) -> Row {
+    let mut rows = error
+        .report()
+        .failures()
+        .filter_map(|step| match step.result {
+            StepResult::Panicked(_) => Some(Row::Panicked),
+            StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => {
+                Some(Row::TimedOut)
+            }
+            StepResult::Skipped(_) => None,
+            _ => Some(Row::Failed),
+        });
+    let first = rows.next().unwrap_or(Row::Failed);
+    if first != Row::TimedOut {
+        return first;
+    }
+    rows.find(|row| *row != Row::TimedOut).unwrap_or(first)
 }
 
 fn row_of_task<E: 'static>(error: &TaskError<E>) -> Row {

@@ -73,6 +73,7 @@
 mod panic;
 mod log;
 mod bounded;
+mod stderr;
 mod label;
 mod signal;
 mod cause;

@@ -80,6 +80,7 @@
 mod panic;
 mod log;
 mod bounded;
+mod stderr;
 mod label;
 mod signal;
 mod cause;

@@ -45,6 +45,8 @@ pub(super) struct Seen {
     pub(super) open: usize,
     /// Whether the server's future has ended.
     pub(super) ended: bool,
+    /// Whether something was in flight when it was cut: then somebody is to be told.
+    pub(super) cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl Plan {
             Phase::Lingering => self.after_linger(seen),
             _ if seen.open == 0 && seen.ended => Next::Done,
             Phase::Draining => enter_after(self.grace, seen.elapsed, Phase::Flushing),
-            Phase::Flushing if seen.open == 0 => Next::Enter(Phase::Killing),
+            Phase::Flushing if seen.open == 0 || !seen.cut => Next::Enter(Phase::Killing),
             Phase::Flushing => enter_after(self.flush, seen.in_phase, Phase::Killing),
             Phase::Killing => match left(self.kill_grace, seen.in_phase) {
                 Some(left) => Next::Wait(left),
@@ -140,6 +142,7 @@ mod tests {
         swept: true,
         open: 1,
         ended: false,
+        cut: true,
     };
 
     const fn ms(millis: u64) -> Duration {
@@ -245,6 +248,17 @@ mod tests {
         assert_eq!(next(within(0)), Next::Wait(ms(100)));
         assert_eq!(next(within(100)), Next::Enter(Phase::Killing));
         assert_eq!(next(nobody), Next::Enter(Phase::Killing));
+    }
+
+    #[test]
+    fn where_nothing_was_cut_nobody_has_to_be_told() {
+        let idle = Seen {
+            cut: false,
+            ..within(0)
+        };
+
+        let next = PLAN.next(Phase::Flushing, idle);
+        assert_eq!(next, Next::Enter(Phase::Killing));
     }
 
     #[test]

@@ -96,6 +96,7 @@ mod readiness;
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
+mod in_flight;
 mod stop_signal;
 mod sidecar;
 pub mod cleanup;

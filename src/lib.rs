@@ -35,6 +35,7 @@
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
 //! | stop when a lease is lost | [`Heartbeat`] |
+//! | see the stop in the metrics | `metrics::observer` (feature `metrics`) |
 //! | end with a true exit code | [`Exit`] |
 //! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
@@ -120,6 +121,8 @@ mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
 pub mod lifecycle;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "serde")]
 mod serialize;
 mod exit;

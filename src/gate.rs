@@ -183,7 +183,7 @@ impl<'a> Stopping<'a> {
             phase: Phase::Lingering,
             entered: now,
             connections_at_stop: gate.open(),
-            requests_at_stop: gate.requests(),
+            requests_at_stop: gate.count_at_stop(),
             idle_cut: 0,
             cut: Cut::default(),
             empty_at: None,

@@ -38,6 +38,7 @@
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
 //! | stop when a lease is lost | [`Heartbeat`] |
+//! | see the stop in the metrics | `metrics::observer` (feature `metrics`) |
 //! | end with a true exit code | [`Exit`] |
 //! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
@@ -100,6 +101,7 @@ mod readiness;
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
+mod in_flight;
 mod stop_signal;
 mod sidecar;
 pub mod cleanup;
@@ -123,6 +125,8 @@ mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
 pub mod lifecycle;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "serde")]
 mod serialize;
 mod exit;

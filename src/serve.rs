@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -507,8 +508,14 @@ impl<S: Server> Serve<S> {
         let stop = CancellationToken::new();
         let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());
         let serving = gate::serving(&name, &gate, told, &options.lame_duck);
-        let outcome = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server).await;
-        told.set_in_flight(outcome.requests_at_stop());
+        let outcome = {
+            let supervised = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server);
+            let supervised = pin!(supervised);
+            // Dropped before the server, which takes what is in flight with it.
+            let counting = Arc::clone(&gate);
+            let _counted = told.count_in_flight(move || counting.in_flight());
+            supervised.await
+        };
         conclude(name, &plan, options.cuts, options.on_report, outcome)
     }
 }

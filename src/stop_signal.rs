@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::in_flight::{Counted, InFlight};
 
 /// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
 ///
@@ -55,7 +56,7 @@ pub struct Parts {
     #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
     pub(crate) leaving: Option<CancellationToken>,
     pub(crate) limit: Limit,
-    in_flight: Option<Arc<AtomicUsize>>,
+    in_flight: Option<Arc<InFlight>>,
 }
 
 impl Parts {
@@ -63,7 +64,7 @@ impl Parts {
         token: CancellationToken,
         leaving: CancellationToken,
         limit: Limit,
-        in_flight: Arc<AtomicUsize>,
+        in_flight: Arc<InFlight>,
     ) -> Self {
         Self {
             token,
@@ -73,12 +74,14 @@ impl Parts {
         }
     }
 
-    /// Says how many requests were in flight when the stop began.
+    /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
     #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
-    pub(crate) fn set_in_flight(&self, count: usize) {
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.fetch_add(count, Ordering::Relaxed);
-        }
+    #[must_use]
+    pub(crate) fn count_in_flight(
+        &self,
+        count: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Option<Counted> {
+        Some(self.in_flight.as_ref()?.add(count))
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Gate {
     stop: StopSource,
     /// For the acceptor. That of `stop` may be cancelled by a handler, which must not close the sockets.
     closing: CancellationToken,
+    /// Requests that were in flight when the stop began.
+    at_stop: OnceLock<usize>,
     register: Lock<Register>,
     /// The socket is closed; so many were waiting then.
     swept: OnceLock<usize>,
@@ -153,6 +155,7 @@ impl Gate {
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
             closing: CancellationToken::new(),
+            at_stop: OnceLock::new(),
             register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
@@ -244,6 +247,17 @@ impl Gate {
 
     pub(super) fn requests(&self) -> usize {
         self.conns().iter().map(|conn| conn.requests()).sum()
+    }
+
+    /// Counts the requests in flight for the last time.
+    pub(super) fn count_at_stop(&self) -> usize {
+        *self.at_stop.get_or_init(|| self.requests())
+    }
+
+    /// Returns how many requests are in flight; once the stop has begun, how many were then.
+    pub(crate) fn in_flight(&self) -> usize {
+        let at_stop = self.at_stop.get().copied();
+        at_stop.unwrap_or_else(|| self.requests())
     }
 
     pub(super) fn answered(&self) -> usize {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::cause::Cause;
 use crate::cleanup::CleanupHandle;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
+use crate::in_flight::InFlight;
 use crate::readiness::Readiness;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
@@ -62,7 +62,7 @@ struct Shared {
     path: Arc<str>,
     group: Spawner,
     limit: Limit,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: Arc<InFlight>,
     whole: Arc<Whole>,
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
@@ -245,9 +245,11 @@ impl Context {
 
     /// Says how much is in flight in this component, for the report and the metrics of the stop.
     ///
-    /// Servers that are run with the context say it themselves, and add to it.
+    /// Say it whenever it changes: what is known when the stop is triggered, and when this component is told, is
+    /// what counts. Later calls are ignored, but for the first of a component that had said nothing before. Servers
+    /// that are run with the context are counted without it, and added.
     pub fn set_in_flight(&self, count: usize) {
-        self.shared.in_flight.store(count, Ordering::Relaxed);
+        self.shared.in_flight.say(count);
     }
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
@@ -264,8 +266,14 @@ impl Context {
         &self.shared.limit
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Ordering::Relaxed)
+    /// Returns what is in flight now or, once told to stop, what was then; nothing if nobody can say.
+    pub(super) fn in_flight(&self) -> Option<usize> {
+        self.shared.in_flight.get()
+    }
+
+    /// Keeps what has been said to be in flight.
+    pub(super) fn keep_in_flight(&self) {
+        self.shared.in_flight.told();
     }
 
     pub(super) fn whole(&self) -> &Whole {

@@ -54,6 +54,7 @@ pub(super) struct Parts {
 pub(super) struct Engine {
     machine: Machine,
     plan: Arc<Plan>,
+    path: Arc<str>,
     slots: Vec<Slot>,
     observers: Vec<Observer>,
     trigger: TaskGroup,
@@ -159,6 +160,7 @@ impl Engine {
         Self {
             machine,
             plan,
+            path: path.into(),
             slots,
             observers,
             trigger,
@@ -422,6 +424,19 @@ impl Engine {
         }
         let budget = self.machine.total();
         self.emit(None, EventKind::StopTriggered { cause, budget });
+        for index in 0..self.slots.len() {
+            self.say_in_flight(index);
+        }
+    }
+
+    fn say_in_flight(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        if slot.state.is_over() {
+            return;
+        }
+        if let Some(count) = slot.ctx.as_ref().and_then(Context::in_flight) {
+            self.emit(Some(Arc::clone(&slot.path)), EventKind::InFlight(count));
+        }
     }
 
     fn not_ready(&mut self) {
@@ -465,6 +480,7 @@ impl Engine {
         let Some(ctx) = slot.ctx.clone() else { return };
         let (path, within) = (Arc::clone(&slot.path), slot.grace);
         self.enter(index, ComponentState::Draining);
+        ctx.keep_in_flight();
         self.emit(Some(path), EventKind::StopBegan(within));
         ctx.limit().set(deadline);
         ctx.group().cancel_for(self.cause());
@@ -518,7 +534,7 @@ impl Engine {
             .as_ref()
             .map(|stop| now.saturating_sub(stop.began));
         let path = Arc::clone(&slot.path);
-        let in_flight = slot.ctx.as_ref().map_or(0, Context::in_flight);
+        let in_flight = slot.ctx.as_ref().and_then(Context::in_flight).unwrap_or(0);
         self.nested
             .extend(slot.ctx.as_ref().and_then(Context::take_nested));
         self.enter(index, state);
@@ -553,7 +569,7 @@ impl Engine {
                 .slots
                 .iter()
                 .filter_map(|slot| slot.ctx.as_ref())
-                .map(Context::in_flight)
+                .filter_map(Context::in_flight)
                 .sum(),
             stop_began: self.stop_began,
             ended,
@@ -635,6 +651,7 @@ impl Engine {
     fn emit(&mut self, component: Option<Arc<str>>, kind: EventKind) {
         let event = Event {
             at: self.now(),
+            lifecycle: Arc::clone(&self.path),
             component,
             kind,
         };

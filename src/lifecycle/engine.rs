@@ -282,7 +282,7 @@ impl Engine {
     fn told(&mut self) -> machine::Event {
         let outer = self.outer.as_ref();
         if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
-            self.machine.cap(left);
+            self.machine.cap(left, self.now(), &mut Vec::new());
         }
         self.shared.skip.cancel();
         let cause = outer.and_then(Context::cause).unwrap_or(Cause::Token);
@@ -316,6 +316,7 @@ impl Engine {
                 }
                 Action::DrainIsOver => self.end_drain(),
                 Action::Tell(index, until) => self.tell(index, until),
+                Action::Hurry(_, _) => {}
                 Action::Force(index) => self.force(index),
                 Action::Gone(index) => self.gone(index),
                 Action::GiveUp(index) => self.give_up(index),

@@ -167,7 +167,8 @@ where
 /// is to be told to stop by, which fires after the linger. It may spawn its connections however it
 /// likes; they are cut when their time is up. For their requests to be counted, and to be cut in words,
 /// the service of each connection goes into [its layer](Io::layer). TLS goes around the
-/// stream, with a timeout of its own for the handshake. The loop has to go on accepting, also while it
+/// stream, with a timeout of its own for the handshake: from the outside a client that only pretends to have
+/// answered it looks like one that has, and is not timed any more. The loop has to go on accepting, also while it
 /// serves: until the queue has been taken in, the stop does not get on.
 ///
 /// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound:

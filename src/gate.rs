@@ -115,7 +115,7 @@ impl Force {
             }
         };
         // What is left then is stuck, and there is no report to say so.
-        let _ = timeout(plan.kill_grace(), gone).await;
+        let _ = timeout(plan.kill_grace, gone).await;
     }
 
     async fn stop<S: Future>(&self, plan: &Plan, mut server: Pin<&mut S>) -> Outcome<S::Output> {

@@ -46,6 +46,9 @@ pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the clients of what was cut have to take their answer.
 const FLUSH: Duration = Duration::from_millis(100);
 
+/// The least that what was cut has to end, so that its tasks get their turn.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// A server that is about to run.
 ///
 /// It is made by `axum::serve`, `tonic::serve` or [`serve`]; `S` is what is served.
@@ -288,7 +291,7 @@ impl<S> Serve<S> {
     /// A server that ends by itself gives what it leaves behind as long. The default is [1
     /// second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.options.plan.kill_grace = kill_grace;
+        self.options.plan.kill_grace = kill_grace.max(MOMENT);
         self
     }
 

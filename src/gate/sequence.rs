@@ -49,9 +49,6 @@ pub(super) struct Seen {
     pub(super) cut: bool,
 }
 
-/// The least that what was cut has to end.
-const MOMENT: Duration = Duration::from_millis(10);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Nothing, unless something changes, for this long.
@@ -63,13 +60,8 @@ pub(super) enum Next {
 impl Plan {
     /// Returns how long the whole may take.
     pub(crate) fn bound(&self) -> Duration {
-        let after = self.flush.saturating_add(self.kill_grace());
+        let after = self.flush.saturating_add(self.kill_grace);
         self.grace.saturating_add(after)
-    }
-
-    /// Returns how long what was cut has to end. The tasks of what does not block get their turn.
-    pub(super) fn kill_grace(&self) -> Duration {
-        self.kill_grace.max(MOMENT)
     }
 
     pub(super) fn next(&self, phase: Phase, seen: Seen) -> Next {
@@ -79,7 +71,7 @@ impl Plan {
             Phase::Draining => enter_after(self.grace, seen.elapsed, Phase::Flushing),
             Phase::Flushing if seen.open == 0 || !seen.cut => Next::Enter(Phase::Killing),
             Phase::Flushing => enter_after(self.flush, seen.in_phase, Phase::Killing),
-            Phase::Killing => match left(self.kill_grace(), seen.in_phase) {
+            Phase::Killing => match left(self.kill_grace, seen.in_phase) {
                 Some(left) => Next::Wait(left),
                 None => Next::Done,
             },
@@ -254,19 +246,6 @@ mod tests {
 
         let next = PLAN.next(Phase::Flushing, idle);
         assert_eq!(next, Next::Enter(Phase::Killing));
-    }
-
-    #[test]
-    fn r21_what_was_cut_has_a_moment_before_it_is_called_stuck() {
-        let plan = Plan {
-            kill_grace: ms(0),
-            ..PLAN
-        };
-
-        let next = |seen| plan.next(Phase::Killing, seen);
-        assert_eq!(next(within(0)), Next::Wait(MOMENT));
-        assert_eq!(next(within(10)), Next::Done);
-        assert_eq!(plan.bound(), ms(5_110));
     }
 
     #[test]

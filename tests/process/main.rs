@@ -12,6 +12,10 @@ mod exit;
 #[cfg(unix)]
 mod hangs;
 #[cfg(unix)]
+mod lifecycle;
+#[cfg(unix)]
+mod lives;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
@@ -24,7 +28,12 @@ mod watchdog;
 fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
-        Err(_) => runner::run(&[exit::TESTS, signals::TESTS, watchdog::TESTS]),
+        Err(_) => runner::run(&[
+            exit::TESTS,
+            lifecycle::TESTS,
+            signals::TESTS,
+            watchdog::TESTS,
+        ]),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::cause::Cause;
 use crate::cleanup::CleanupHandle;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
+use crate::panic::Panic;
 use crate::readiness::Readiness;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
@@ -62,13 +63,30 @@ struct Shared {
     path: Arc<str>,
     group: Spawner,
     limit: Limit,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: InFlight,
+    said: Said,
     whole: Arc<Whole>,
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
     /// What was provided, to be taken out again.
     provided: Mutex<Vec<Box<dyn Fn() + Send>>>,
     nested: Mutex<Option<Report>>,
+}
+
+#[derive(Default)]
+struct InFlight {
+    now: AtomicUsize,
+    /// The most of it since the component was told to stop.
+    at_stop: AtomicUsize,
+    /// What servers have counted when they stopped.
+    of_servers: Arc<AtomicUsize>,
+}
+
+/// What the engine has heard already: who says it again and again must not keep it busy.
+#[derive(Default)]
+struct Said {
+    ready: AtomicBool,
+    drained: AtomicBool,
 }
 
 /// What all components of a lifecycle share.
@@ -113,7 +131,8 @@ impl Context {
                 path,
                 group,
                 limit: Limit::to_be_set(),
-                in_flight: Arc::default(),
+                in_flight: InFlight::default(),
+                said: Said::default(),
                 whole,
                 index,
                 notes,
@@ -151,7 +170,9 @@ impl Context {
     ///
     /// Later calls do nothing, and so does one after the component was told to stop.
     pub fn ready(&self) {
-        self.say(Note::Ready(self.shared.index));
+        if !self.shared.said.ready.swap(true, Ordering::Relaxed) {
+            self.say(Note::Ready(self.shared.index));
+        }
     }
 
     /// Provides a value to those that start after this component; see [`Provided`].
@@ -228,7 +249,9 @@ impl Context {
 
     /// Says that the component has drained. Later calls do nothing.
     pub fn drained(&self) {
-        self.say(Note::Drained(self.shared.index));
+        if !self.shared.said.drained.swap(true, Ordering::Relaxed) {
+            self.say(Note::Drained(self.shared.index));
+        }
     }
 
     /// Returns whether the service as a whole wants traffic, for `/readyz` and the health service.
@@ -245,9 +268,14 @@ impl Context {
 
     /// Says how much is in flight in this component, for the report and the metrics of the stop.
     ///
-    /// Servers that are run with the context say it themselves, and add to it.
+    /// Each call replaces the last. What counts is what it was when the component was told to stop, or the most that it
+    /// said after that. Servers that are run with the context say it themselves, and add to it.
     pub fn set_in_flight(&self, count: usize) {
-        self.shared.in_flight.store(count, Ordering::Relaxed);
+        let in_flight = &self.shared.in_flight;
+        in_flight.now.store(count, Ordering::Relaxed);
+        if self.token().is_cancelled() {
+            in_flight.at_stop.fetch_max(count, Ordering::Relaxed);
+        }
     }
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
@@ -264,8 +292,23 @@ impl Context {
         &self.shared.limit
     }
 
+    /// Keeps what is in flight now: the stop begins.
+    pub(super) fn keep_in_flight(&self) {
+        let in_flight = &self.shared.in_flight;
+        let now = in_flight.now.load(Ordering::Relaxed);
+        in_flight.at_stop.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// How much was in flight when the stop began.
     pub(super) fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Ordering::Relaxed)
+        let in_flight = &self.shared.in_flight;
+        let of_servers = in_flight.of_servers.load(Ordering::Relaxed);
+        in_flight.at_stop.load(Ordering::Relaxed) + of_servers
+    }
+
+    /// Says that something of the component has failed, which is about to stop by itself.
+    pub(super) fn fail(&self, cause: Cause) {
+        self.say(Note::Failing(self.shared.index, cause));
     }
 
     pub(super) fn whole(&self) -> &Whole {
@@ -275,8 +318,13 @@ impl Context {
     /// Takes out what the component has provided.
     pub(super) fn take_out(&self) {
         let provided = std::mem::take(&mut *lock(&self.shared.provided));
+        let mut panicked = None;
         for take_out in provided {
-            take_out();
+            // The destructor of one value does not keep the others in.
+            panicked = panicked.or(Panic::catch(take_out).err());
+        }
+        if let Some(panic) = panicked {
+            panic.resume();
         }
     }
 
@@ -301,7 +349,7 @@ impl StopParts for Context {
             self.token().clone(),
             self.shared.whole.leaving.clone(),
             self.shared.limit.clone(),
-            Arc::clone(&self.shared.in_flight),
+            Arc::clone(&self.shared.in_flight.of_servers),
         )
     }
 }

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Lifecycle;
 use super::context::Context;
 use super::plan::{Kind, Node, Plan};
 use super::plan_error::PlanError;
@@ -47,11 +46,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// 5. It has ended when its future and all tasks of its [group](Context::group) are gone.
 ///
 /// A component that blocks its thread cannot be forced. It is reported as still running, and the
-/// [watchdog](Lifecycle::watchdog) is what ends the process then.
+/// [watchdog](super::Lifecycle::watchdog) is what ends the process then.
 ///
 /// # Examples
 ///
-/// See [`Lifecycle`].
+/// See [`Lifecycle`](super::Lifecycle).
 #[must_use = "a component does nothing until its lifecycle runs"]
 pub struct Component {
     pub(super) name: Cow<'static, str>,
@@ -63,11 +62,12 @@ pub struct Component {
     phase: Option<Cow<'static, str>>,
     grace: Option<Duration>,
     start_timeout: Duration,
-    drains: bool,
+    pub(super) drains: bool,
     kind: Kind,
-    nested: Option<Result<Plan, PlanError>>,
+    pub(super) nested: Option<Result<Plan, PlanError>>,
 }
 
+/// What a component does.
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// Makes the future of a component; the code of the user is called in that future only.
@@ -165,8 +165,9 @@ impl Component {
         let start = |ctx: Context, group: &TaskGroup| -> Work {
             let supervised = supervisor.run::<BoxError>(group);
             Box::pin(async move {
+                let supervised = supervised?;
                 ctx.ready();
-                supervised?.await
+                supervised.await
             })
         };
         Self::of(name, Kind::Component, Box::new(start))
@@ -192,28 +193,8 @@ impl Component {
         Self::of(name, Kind::Component, Box::new(start))
     }
 
-    /// Makes a component of another lifecycle, under its name.
-    ///
-    /// It is ready when all of its components are. When it is told to stop, its components are stopped in their own
-    /// order, without a lame duck and within its own budget, or what is left of that above it if that is
-    /// less. Its failures are those of this component; its report is in the report, and its plan in the plan.
-    /// What it has of its own for the process, triggers and a watchdog, stays with it.
     #[track_caller]
-    pub fn lifecycle(lifecycle: Lifecycle) -> Self {
-        let lifecycle = lifecycle.closed();
-        let name = lifecycle.name().to_owned().into();
-        let plan = lifecycle.plan();
-        let start = |ctx: Context, _: &TaskGroup| -> Work {
-            Box::pin(async move { lifecycle.run_inside(ctx).await })
-        };
-        Self {
-            nested: Some(plan),
-            ..Self::of(name, Kind::Lifecycle, Box::new(start))
-        }
-    }
-
-    #[track_caller]
-    fn of(name: Cow<'static, str>, kind: Kind, start: Start) -> Self {
+    pub(super) fn of(name: Cow<'static, str>, kind: Kind, start: Start) -> Self {
         Self {
             name,
             start: Mutex::new(start),

@@ -99,6 +99,8 @@ pub(super) enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Start(usize),
+    /// It is ready.
+    Ready(usize),
     /// All components are ready.
     AllReady,
     /// Something went wrong. If it is the first thing, it is what the stop is for.
@@ -276,6 +278,7 @@ impl Machine {
             Event::Ready(node) => {
                 if let Phase::Starting { .. } = self.phases[node] {
                     self.phases[node] = Phase::Running;
+                    actions.push(Action::Ready(node));
                     self.ready(node, now, actions);
                 }
             }
@@ -453,6 +456,7 @@ impl Machine {
             // It has been blamed for that.
             (Phase::Late, Ending::Well) => None,
             (Phase::Starting { .. }, Ending::Well) if is_job => {
+                actions.push(Action::Ready(node));
                 self.ready(node, now, actions);
                 None
             }

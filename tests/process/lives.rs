@@ -61,8 +61,14 @@ pub(crate) fn play(role: &str) -> Exit {
         }
         "lives_heartbeat" => {
             let (heartbeat, lost) = Heartbeat::new("lease", Duration::from_millis(10));
-            std::mem::forget(heartbeat);
-            orders.stop_on(lost)
+            // Held until the stop, or it would be lost at once.
+            let lease = Component::new("lease", |ctx| async move {
+                ctx.ready();
+                ctx.stopping().await;
+                drop(heartbeat);
+                Ok(())
+            });
+            orders.stop_on(lost).component(lease)
         }
         "lives_blocked" => {
             orders

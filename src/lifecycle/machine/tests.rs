@@ -110,6 +110,8 @@ struct Sim<'a> {
     queued: usize,
     states: Vec<State>,
     ready: Vec<bool>,
+    /// Those of them that the machine has called ready.
+    said: Vec<bool>,
     /// Whether one of its tasks has failed, so that it cannot end well.
     failed: Vec<bool>,
     ended: Vec<bool>,
@@ -226,6 +228,7 @@ impl<'a> Sim<'a> {
             queued: 0,
             states: vec![State::Created; parts],
             ready: vec![false; parts],
+            said: vec![false; parts],
             failed: vec![false; parts],
             ended: vec![false; parts],
             drained: vec![false; parts],
@@ -492,6 +495,10 @@ impl<'a> Sim<'a> {
                         Start::Never => {}
                     }
                 }
+                Action::Ready(index) => {
+                    assert!(self.ready[index]);
+                    assert!(!std::mem::replace(&mut self.said[index], true));
+                }
                 Action::AllReady => {
                     assert!(!self.all_ready && self.begun_at.is_none());
                     assert!(self.ready.iter().all(|ready| *ready));
@@ -682,6 +689,7 @@ impl<'a> Sim<'a> {
 
     fn finish(mut self) {
         assert!(self.clean && self.drain_over && self.begun_at.is_some());
+        assert_eq!(self.said, self.ready);
         assert!((0..self.states.len()).all(|index| self.is_done(index)));
         if self.total < Duration::MAX {
             let mut levels = vec![0; self.states.len()];

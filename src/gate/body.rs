@@ -38,22 +38,10 @@ impl<B> GatedBody<B> {
 }
 
 impl<B: Body> GatedBody<B> {
-    /// For a response that was made in time. A body that nobody asks for anything, such as that of
-    /// an answer to `HEAD`, is answered.
+    /// Gives a body the request that it ends. The handler is gone by now, and all that is to be said
+    /// of the response has been.
     #[inline]
-    pub(super) fn new(
-        body: B,
-        mut request: Option<Request>,
-        asked: Asked,
-        cx: &Context<'_>,
-    ) -> Self {
-        if let Some(request) = &mut request {
-            request.set_answered(true);
-            if body.size_hint().exact().is_none() {
-                // It may always be ready and never be asked, so it would never be seen waiting.
-                request.watch(cx);
-            }
-        }
+    pub(super) fn new(body: B, request: Option<Request>, asked: Asked) -> Self {
         Self {
             body: Some(body),
             request,
@@ -116,21 +104,17 @@ where
             request.set_running(false);
             frame
         };
-        match frame {
-            Poll::Ready(None) => {
-                request.set_answered(true);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                request.set_answered(body.is_end_stream());
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
-            Poll::Pending if !request.watch(cx) => Poll::Pending,
-            Poll::Pending => self.break_off(Farewell::ShuttingDown),
+        match &frame {
+            Poll::Ready(None) => request.set_answered(true),
+            Poll::Ready(Some(Ok(_))) => request.set_answered(body.is_end_stream()),
+            Poll::Ready(Some(Err(_))) => {}
+            Poll::Pending if !request.watch(cx) => {}
+            Poll::Pending => return self.break_off(Farewell::ShuttingDown),
         }
+        frame.map_err(Into::into)
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.body {
             Some(body) => body.is_end_stream(),
@@ -138,6 +122,7 @@ where
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         match (&self.body, &self.request) {
             (Some(body), _) => body.size_hint(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
-use tonic::codegen::http::{Extensions, Response};
+use tonic::codegen::http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 
@@ -107,11 +107,8 @@ impl<B> Front<B> for Peers {
         self.get(Ends::of(extensions)?)
     }
 
-    fn gated(
-        response: Response<B>,
-        gate: impl FnOnce(B) -> GatedBody<B>,
-    ) -> Response<GatedBody<B>> {
-        response.map(gate)
+    fn body(body: GatedBody<B>) -> GatedBody<B> {
+        body
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {

@@ -101,8 +101,8 @@ const GONE: Duration = Duration::from_secs(1);
 
 /// Returns an observer that tells [systemd](self) how a lifecycle starts and stops, for [`Lifecycle::observe`].
 ///
-/// The environment is read now: `NOTIFY_SOCKET`, a path or an abstract name that begins with `@`, and
-/// `WATCHDOG_USEC` with `WATCHDOG_PID`. What it says that is wrong is a WARN, and the observer does nothing then.
+/// The environment is read now: `NOTIFY_SOCKET`, a path or an abstract name that begins with `@` (on Linux), and
+/// `WATCHDOG_USEC` with `WATCHDOG_PID`. What it says that is wrong is a WARN, and taken for not said.
 ///
 /// It is for the outermost lifecycle of a process. Its task is spawned at the first event, and aborted when the run has
 /// ended: systemd's watchdog is not fed any more then.
@@ -149,17 +149,21 @@ pub async fn stop_timeout() -> Option<Duration> {
 /// Returns what the watchdog of systemd grants this process, if it wants to hear from it.
 fn watchdog_from_env() -> Option<Duration> {
     let micros = env::var("WATCHDOG_USEC").ok()?;
-    let is_ours = match env::var("WATCHDOG_PID") {
-        Ok(pid) => pid == std::process::id().to_string(),
-        Err(_) => true,
-    };
+    let pid = env::var("WATCHDOG_PID").ok();
+    watchdog(&micros, pid.as_deref(), std::process::id()).unwrap_or_else(|wrong| {
+        warn(&wrong);
+        None
+    })
+}
+
+fn watchdog(micros: &str, pid: Option<&str>, own: u32) -> Result<Option<Duration>, String> {
+    if pid.is_some_and(|pid| pid.parse() != Ok(own)) {
+        return Ok(None);
+    }
     match micros.parse() {
-        Ok(0) => None,
-        Ok(micros) => is_ours.then_some(Duration::from_micros(micros)),
-        Err(_) => {
-            warn(&format!("WATCHDOG_USEC is {micros:?}"));
-            None
-        }
+        Ok(0) => Ok(None),
+        Ok(micros) => Ok(Some(Duration::from_micros(micros))),
+        Err(_) => Err(format!("WATCHDOG_USEC is {micros:?}")),
     }
 }
 
@@ -358,6 +362,18 @@ mod tests {
         run.await.unwrap().unwrap();
         heard.extend(manager.heard());
         heard
+    }
+
+    #[test]
+    fn the_watchdog_is_for_the_process_that_it_names() {
+        assert_eq!(watchdog("2000000", None, 7), Ok(Some(2 * SECOND)));
+        assert_eq!(watchdog("2000000", Some("7"), 7), Ok(Some(2 * SECOND)));
+        assert_eq!(watchdog("2000000", Some("8"), 7), Ok(None));
+        assert_eq!(watchdog("2000000", Some("I"), 7), Ok(None));
+        assert_eq!(watchdog("0", None, 7), Ok(None));
+        assert_eq!(watchdog("soon", Some("8"), 7), Ok(None));
+        assert!(watchdog("soon", Some("7"), 7).is_err());
+        assert!(watchdog("-1", None, 7).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,8 @@ mod roles;
 mod runner;
 #[cfg(unix)]
 mod signals;
+#[cfg(all(unix, feature = "systemd"))]
+mod systemd;
 #[cfg(unix)]
 mod watchdog;
 
@@ -24,7 +26,13 @@ mod watchdog;
 fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
-        Err(_) => runner::run(&[exit::TESTS, signals::TESTS, watchdog::TESTS]),
+        Err(_) => runner::run(&[
+            exit::TESTS,
+            signals::TESTS,
+            #[cfg(feature = "systemd")]
+            systemd::TESTS,
+            watchdog::TESTS,
+        ]),
     }
 }
 

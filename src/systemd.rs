@@ -90,7 +90,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::outbox::Outbox;
 use self::socket::Socket;
-use crate::lifecycle::{Event, EventKind};
+use crate::lifecycle::Event;
 use crate::log;
 
 /// When a full socket is tried again.
@@ -171,7 +171,7 @@ fn warn(what: &str) {
     log::guarded(|| tracing::warn!(target: "taskgroup", "systemd is not told: {what}"));
 }
 
-/// Drops its task with itself.
+/// Aborts its task with its own end, which is that of the run.
 struct Observer {
     notifier: Arc<Notifier>,
     task: JoinSet<()>,
@@ -209,9 +209,6 @@ impl Observer {
             self.task.spawn(Arc::clone(&self.notifier).keep());
         }
         self.notifier.on(event);
-        if matches!(event.kind, EventKind::Stopped { .. }) {
-            self.task.abort_all();
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use tower_service::Service;
 use super::listener::Incoming;
 use crate::gate;
 use crate::gate::Conn;
+use crate::gate::Gate;
 use crate::gate::Gated;
 use crate::gate::GatedBody;
 use crate::stop::Stop;
@@ -114,6 +115,15 @@ impl gate::Front<Body> for Front {
     #[inline]
     fn conn(&self, _extensions: &Extensions) -> Option<Arc<Conn>> {
         Some(Arc::clone(&self.0.conn))
+    }
+
+    fn waiting(&self) -> Option<Arc<Conn>> {
+        Some(Arc::clone(&self.0.conn))
+    }
+
+    #[inline]
+    fn gate(&self) -> Option<&Gate> {
+        Some(self.0.conn.gate())
     }
 
     #[inline]

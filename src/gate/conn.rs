@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ impl Limits {
 }
 
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
     /// Set when clients are to go elsewhere, with the stop at the latest.
@@ -99,8 +100,13 @@ pub struct Conn {
     upgrades: AtomicUsize,
     /// Whether the peer does not take what is there for it.
     unread: AtomicBool,
-    /// Whether the peer has taken something since the last look, once the stop has begun. Over HTTP/2 an
-    /// answer may wait for its window, long after it was handed over, with nothing left unread.
+    /// Each piece of an answer over HTTP/2 that is on its way holds one more: an answer may wait for the
+    /// window of its peer, long after it was handed over, with nothing left unread.
+    pieces: Arc<()>,
+    /// Whether the server has said that it serves it: what TLS there is has been agreed on.
+    served: AtomicBool,
+    /// Whether the peer has taken something since the last look, once the stop has begun. For a body over
+    /// HTTP/2 whose data are not `Bytes`, the pieces of which cannot be followed.
     taken: AtomicBool,
     idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
@@ -115,6 +121,18 @@ pub struct Conn {
 struct Idle {
     since: Instant,
     begun: u32,
+}
+
+/// A piece of an answer that is on its way.
+struct Piece {
+    data: Bytes,
+    _on_its_way: Arc<()>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 /// What was there when it was cut.
@@ -183,6 +201,8 @@ impl Gate {
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
+            pieces: Arc::default(),
+            served: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             idle: Lock::new(None),
             work: Switch::new(),
@@ -373,6 +393,15 @@ impl Conn {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
+    pub(crate) fn set_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Relaxed: who has agreed on TLS with the peer says so before it reads what comes next.
+    pub(super) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
     #[inline]
     pub(super) fn add_taken(&self, bytes: usize) {
         if bytes > CONTROL && self.gate.stopping.load(Ordering::Relaxed) {
@@ -381,7 +410,16 @@ impl Conn {
     }
 
     fn is_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
+        self.unread.load(Ordering::Relaxed) || Arc::strong_count(&self.pieces) > 1
+    }
+
+    /// Returns `data` that the peer has not taken as long as they live.
+    #[inline]
+    pub(super) fn on_its_way(&self, data: Bytes) -> Bytes {
+        Bytes::from_owner(Piece {
+            data,
+            _on_its_way: Arc::clone(&self.pieces),
+        })
     }
 
     pub(super) fn cut(&self) {

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
 /// What the answer to a request depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     pub(super) is_grpc: bool,
     pub(super) is_http1: bool,
@@ -31,9 +31,12 @@ impl Asked {
     }
 }
 
+/// Without gRPC-Web, which has its trailers in its body: a browser does not see those of HTTP. To it a
+/// 503 is `UNAVAILABLE`, and a body that fails is broken.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    kind.is_some_and(|rest| !rest.starts_with(b"-web"))
 }
 
 /// Why there is no answer.

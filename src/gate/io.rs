@@ -56,6 +56,14 @@ impl<T> Io<T> {
         }
     }
 
+    /// For a server that says when it [serves](Conn::set_served) a connection, which is when the handshake
+    /// of TLS is over, if there is one.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn until_served(mut self) -> Self {
+        self.patience.until_served = true;
+        self
+    }
+
     pub(crate) fn conn(&self) -> &Arc<Conn> {
         &self.conn
     }
@@ -206,6 +214,8 @@ struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     /// How often the timer has gone off in this stage.
     rings: u32,
+    /// Whether the server says when the handshake is over. The records say only that the peer pretends so.
+    until_served: bool,
 }
 
 /// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
@@ -277,6 +287,7 @@ impl Default for Patience {
             preface: Some(0),
             timer: None,
             rings: 0,
+            until_served: false,
         }
     }
 }
@@ -296,11 +307,17 @@ impl Patience {
         if bytes.is_empty() {
             return;
         }
-        if matches!(self.stage, Stage::Silent) && bytes[0] == Records::HANDSHAKE {
+        // Where a connection is served already, TLS has nothing to say.
+        let may_be_tls = matches!(self.stage, Stage::Silent) && !conn.is_served();
+        if may_be_tls && bytes[0] == Records::HANDSHAKE {
             self.enter(Stage::Handshake(Records::default()));
         }
         if let Stage::Handshake(records) = &mut self.stage {
-            if records.are_answered(bytes) {
+            let is_over = match self.until_served {
+                true => conn.is_served(),
+                false => records.are_answered(bytes),
+            };
+            if is_over {
                 self.enter(Stage::Exempt);
             }
             return;
@@ -337,6 +354,10 @@ impl Patience {
         let limits = conn.gate().limits();
         let limit = match self.stage {
             Stage::Silent => limits.first_byte_timeout,
+            Stage::Handshake(_) if self.until_served && conn.is_served() => {
+                self.enter(Stage::Exempt);
+                None
+            }
             Stage::Handshake(_) => limits.header_timeout,
             Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
             Stage::Header { .. } => {

@@ -18,6 +18,7 @@ pub(crate) struct Request {
     seat: Seat,
     answered: bool,
     running: bool,
+    catches_panics: bool,
 }
 
 /// A panic that was caught. It has been counted and logged.
@@ -29,6 +30,7 @@ impl Request {
     pub(super) fn begin(conn: Arc<Conn>, method: &str, path: &str) -> Self {
         conn.begin_request();
         Self {
+            catches_panics: conn.gate().limits().catch_panics,
             conn,
             label: Label::new(method, path),
             seat: Seat::default(),
@@ -60,7 +62,7 @@ impl Request {
 
     #[inline]
     pub(super) fn catches_panics(&self) -> bool {
-        self.conn.gate().limits().catch_panics
+        self.catches_panics
     }
 
     /// Is to be called before and after what runs code of the user: a request that is dropped in
@@ -85,6 +87,15 @@ impl Request {
             self.set_running(true);
             what.set(None);
             self.set_running(false);
+        }
+    }
+
+    /// As [`drop_in`](Self::drop_in), for what is dropped by others: they do so too when it has panicked,
+    /// and then that is what counts.
+    #[inline]
+    pub(super) fn drop_last<T>(&mut self, what: Pin<&mut Option<T>>) {
+        if what.is_some() && !self.running {
+            self.drop_in(what);
         }
     }
 

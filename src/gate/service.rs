@@ -14,11 +14,13 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::GatedBody;
-use super::conn::Conn;
+use super::body::{GatedBody, Length};
+use super::conn::{Conn, Gate};
 use super::farewell::{Asked, Farewell};
 use super::request;
 use super::request::Panicked;
+use crate::log;
+use crate::panic::Panic;
 use crate::stop::Stop;
 
 /// What a server puts between the gate and its service.
@@ -28,6 +30,11 @@ pub trait Front<B> {
 
     /// Finds the connection a request came on. One that nobody knows is not served.
     fn conn(&self, extensions: &Extensions) -> Option<Arc<Conn>>;
+
+    /// Finds the connection of which nobody has shown a request yet.
+    fn waiting(&self) -> Option<Arc<Conn>>;
+
+    fn gate(&self) -> Option<&Gate>;
 
     /// Gives the handler its hint.
     fn add_stop(&self, stop: &Stop, extensions: &mut Extensions) {
@@ -71,6 +78,15 @@ impl<B> Front<B> for OneConn {
         Some(Arc::clone(&self.0))
     }
 
+    fn waiting(&self) -> Option<Arc<Conn>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    #[inline]
+    fn gate(&self) -> Option<&Gate> {
+        Some(self.0.gate())
+    }
+
     fn gated(
         response: Response<B>,
         gate: impl FnOnce(B) -> GatedBody<B>,
@@ -91,6 +107,8 @@ pub struct Gated<S, W> {
     /// The request for which the service is not ready yet. It is in flight already, or its connection
     /// would be an idle one.
     waiting: Option<Box<request::Request>>,
+    /// Whether the service has panicked when it was asked whether it is ready, and that was caught.
+    panicked: bool,
 }
 
 impl<S, W> Gated<S, W> {
@@ -99,6 +117,7 @@ impl<S, W> Gated<S, W> {
             service,
             front,
             waiting: None,
+            panicked: false,
         }
     }
 
@@ -109,9 +128,8 @@ impl<S, W> Gated<S, W> {
         W: Front<B>,
     {
         if self.waiting.is_none() {
-            let conn = self.front.conn(&Extensions::new());
-            self.waiting =
-                conn.map(|conn| Box::new(request::Request::begin(conn, "(not", "begun)")));
+            let begin = |conn| Box::new(request::Request::begin(conn, "(not", "begun)"));
+            self.waiting = self.front.waiting().map(begin);
         }
         let waiting = self.waiting.as_mut();
         waiting.is_some_and(|waiting| waiting.watch(cx))
@@ -136,7 +154,25 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        match self.service.poll_ready(cx) {
+        let gate = self.front.gate();
+        let ready = if gate.is_some_and(|gate| gate.limits().catch_panics) {
+            match caught(gate, || self.service.poll_ready(cx)) {
+                Ok(ready) => ready,
+                Err(Panicked) => {
+                    self.panicked = true;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        } else {
+            let mut asking = Asking {
+                gate,
+                is_over: false,
+            };
+            let ready = self.service.poll_ready(cx);
+            asking.is_over = true;
+            ready
+        };
+        match ready {
             // Ready for `call`, which does not ask the service then.
             Poll::Pending if self.is_cut_waiting(cx) => Poll::Ready(Ok(())),
             ready => ready,
@@ -150,6 +186,9 @@ where
         let waiting = self.waiting.take();
         if waiting.as_ref().is_some_and(|waiting| waiting.is_cut()) {
             return Answer::without_handler(asked, Farewell::ShuttingDown);
+        }
+        if std::mem::take(&mut self.panicked) {
+            return Answer::without_handler(asked, Farewell::Panicked);
         }
         let Some(conn) = self.front.conn(request.extensions()) else {
             return Answer::without_handler(asked, Farewell::ShuttingDown);
@@ -171,6 +210,34 @@ where
     }
 }
 
+/// Counts a panic of a service that is asked whether it is ready.
+struct Asking<'a> {
+    gate: Option<&'a Gate>,
+    is_over: bool,
+}
+
+impl Drop for Asking<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.gate.into_iter().for_each(Gate::add_panic);
+        }
+    }
+}
+
+/// Catches, counts and logs it instead.
+#[cold]
+fn caught<R>(gate: Option<&Gate>, ask: impl FnOnce() -> R) -> Result<R, Panicked> {
+    Panic::catch(ask).map_err(|panic| {
+        gate.into_iter().for_each(Gate::add_panic);
+        let message = panic.message();
+        log::guarded(|| {
+            tracing::error!(target: "taskgroup", "a service panicked when it was asked whether it is ready: {message}");
+        });
+        Panicked
+    })
+}
+
 pin_project! {
     /// A handler that is raced with the cut.
     #[derive(Debug)]
@@ -185,6 +252,15 @@ pin_project! {
         // What is said without a handler.
         farewell: Farewell,
         front: PhantomData<fn() -> W>,
+    }
+
+    impl<F, W> PinnedDrop for Answer<F, W> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(request) = this.request {
+                request.drop_last(this.handler);
+            }
+        }
     }
 }
 
@@ -244,7 +320,8 @@ where
         match answer {
             Poll::Ready(Ok(mut response)) => {
                 let (asked, request) = (*this.asked, this.hand_over(&mut response));
-                let gate = |body| GatedBody::new(body, request, asked, cx);
+                let length = Length::of(&response, asked);
+                let gate = |body| GatedBody::new(body, request, asked, length, cx);
                 Poll::Ready(Ok(W::gated(response, gate)))
             }
             Poll::Ready(Err(error)) => {
@@ -330,8 +407,7 @@ mod tests {
     use http::Version;
     use http_body::Frame;
 
-    use super::super::conn::{Gate, Limits};
-    use crate::panic::Panic;
+    use super::super::conn::Limits;
 
     /// A body like that of no server: its data and its errors are its own.
     struct Letters(VecDeque<u8>);

@@ -93,6 +93,7 @@ impl<T> Switch<T> {
         seat.waker = Some(kept);
     }
 
+    #[inline]
     pub(super) fn leave(&self, seat: &mut Seat) {
         if let Some(index) = seat.index.take() {
             let place = self.places.lock().remove(index);

@@ -12,6 +12,10 @@ mod exit;
 #[cfg(unix)]
 mod hangs;
 #[cfg(unix)]
+mod lifecycle;
+#[cfg(unix)]
+mod lives;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
@@ -28,6 +32,7 @@ fn main() -> taskgroup::Exit {
         Ok(role) => roles::play(&role),
         Err(_) => runner::run(&[
             exit::TESTS,
+            lifecycle::TESTS,
             signals::TESTS,
             #[cfg(feature = "systemd")]
             systemd::TESTS,

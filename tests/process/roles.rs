@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::ends;
 use crate::hangs;
+use crate::lives;
 
 pub(crate) fn play(role: &str) -> Exit {
     // No child outlives its test: one that hangs dies of SIGABRT, which no test expects.
@@ -53,6 +54,7 @@ pub(crate) fn play(role: &str) -> Exit {
         "no_listener" => no_listener(),
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
+        role if role.starts_with("lives_") => lives::play(role),
         #[cfg(feature = "systemd")]
         role if role.starts_with("systemd_") => crate::systemd::play(role),
         role if role.starts_with("watched_") => hangs::play(role),

@@ -9,7 +9,6 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
-use axum::response::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -136,8 +135,8 @@ impl gate::Front<Body> for Front {
     }
 
     #[inline]
-    fn gated(response: Response, gate: impl FnOnce(Body) -> GatedBody<Body>) -> Response {
-        response.map(|body| Body::new(gate(body)))
+    fn body(body: GatedBody<Body>) -> Body {
+        Body::new(body)
     }
 
     fn farewell(text: &'static str) -> Body {

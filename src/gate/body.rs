@@ -60,7 +60,7 @@ impl Length {
     pub(super) fn of<B: Body>(response: &Response<B>, asked: Asked) -> Self {
         match response.body().size_hint().exact() {
             Some(length) => Self::Exact(length),
-            None if asked.is_http1 => Self::promised(response.headers()),
+            None if asked.is_http1() => Self::promised(response.headers()),
             None => Self::Unknown,
         }
     }
@@ -84,23 +84,10 @@ impl<B> GatedBody<B> {
 }
 
 impl<B: Body> GatedBody<B> {
-    /// For a response that was made in time. A body that nobody asks for anything, such as that of
-    /// an answer to `HEAD`, is answered.
+    /// Gives a body the request that it ends. The handler is gone by now, and all that is to be said
+    /// of the response has been.
     #[inline]
-    pub(super) fn new(
-        body: B,
-        mut request: Option<Request>,
-        asked: Asked,
-        length: Length,
-        cx: &Context<'_>,
-    ) -> Self {
-        if let Some(request) = &mut request {
-            request.set_answered(true);
-            if !matches!(length, Length::Exact(_)) {
-                // It may always be ready and never be asked, so it would never be seen waiting.
-                request.watch(cx);
-            }
-        }
+    pub(super) fn new(body: B, request: Option<Request>, asked: Asked, length: Length) -> Self {
         Self {
             body: Some(body),
             request,
@@ -175,7 +162,7 @@ where
             Poll::Ready(Some(Ok(frame))) => {
                 let is_whole = body.is_end_stream();
                 request.set_answered(is_whole);
-                if is_whole && this.asked.is_http1 {
+                if is_whole && this.asked.is_http1() {
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(Some(Ok(follow(frame, request, *this.asked, this.left))))
@@ -186,6 +173,7 @@ where
         }
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.body {
             Some(body) => body.is_end_stream(),
@@ -193,6 +181,7 @@ where
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         match (&self.body, &self.request) {
             (Some(body), _) => body.size_hint(),
@@ -211,7 +200,7 @@ fn follow<T: Buf + 'static>(
     asked: Asked,
     left: &mut u64,
 ) -> Frame<T> {
-    if !asked.is_http1 {
+    if !asked.is_http1() {
         return frame.map_data(|data| followed(data, request.conn()));
     }
     if *left != UNKNOWN {

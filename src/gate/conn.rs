@@ -175,6 +175,7 @@ impl Gate {
     /// Returns whether answers tell their clients to go elsewhere.
     ///
     /// Relaxed: a request that misses it by a hair is one that came before it.
+    #[inline]
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -264,6 +265,7 @@ impl Gate {
         self.answered.load(Ordering::Relaxed)
     }
 
+    #[cold]
     pub(super) fn add_panic(&self) {
         self.panicked.fetch_add(1, Ordering::Relaxed);
     }
@@ -359,13 +361,22 @@ impl Conn {
 
     /// Relaxed: the number is looked at by the task that runs the connection, and by the one that
     /// counts, which is too early or too late by its nature.
+    #[inline]
     pub(super) fn begin_request(&self) {
         self.requests.fetch_add(REQUEST, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn end_request(&self, answered: bool) {
         self.requests.fetch_sub(1, Ordering::Relaxed);
-        if answered && self.gate.stopping.load(Ordering::Relaxed) && !self.work.is_fired() {
+        if answered && self.gate.stopping.load(Ordering::Relaxed) {
+            self.add_answered();
+        }
+    }
+
+    #[cold]
+    fn add_answered(&self) {
+        if !self.work.is_fired() {
             self.gate.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -381,6 +392,7 @@ impl Conn {
         (self.requests.load(Ordering::Relaxed) >> 32) as u32
     }
 
+    #[cold]
     pub(crate) fn add_upgrade(&self) {
         self.upgrades.fetch_add(1, Ordering::Relaxed);
     }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response, header};
+use http::{Extensions, HeaderValue, Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -41,7 +41,8 @@ pub trait Front<B> {
         extensions.insert(stop.clone());
     }
 
-    fn gated(response: Response<B>, gate: impl FnOnce(B) -> GatedBody<B>) -> Response<Self::Body>;
+    /// Makes the body of a response with a handler.
+    fn body(body: GatedBody<B>) -> Self::Body;
 
     /// Makes the body of a response without a handler: `text`, if the server has a way to say it.
     fn farewell(text: &'static str) -> Self::Body;
@@ -87,11 +88,8 @@ impl<B> Front<B> for OneConn {
         Some(self.0.gate())
     }
 
-    fn gated(
-        response: Response<B>,
-        gate: impl FnOnce(B) -> GatedBody<B>,
-    ) -> Response<GatedBody<B>> {
-        response.map(gate)
+    fn body(body: GatedBody<B>) -> GatedBody<B> {
+        body
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {
@@ -121,6 +119,22 @@ impl<S, W> Gated<S, W> {
         }
     }
 
+    #[cold]
+    fn call_catching<A>(
+        &mut self,
+        request: Request<A>,
+        in_flight: request::Request,
+        asked: Asked,
+    ) -> Answer<S::Future, W>
+    where
+        S: Service<Request<A>>,
+    {
+        match in_flight.catch("handler", || self.service.call(request)) {
+            Ok(handler) => Answer::of(handler, in_flight, asked),
+            Err(Panicked) => Answer::without_handler(asked, Farewell::Panicked),
+        }
+    }
+
     /// Is to be called when the service is not ready; returns whether that has been cut.
     #[cold]
     fn is_cut_waiting<B>(&mut self, cx: &Context<'_>) -> bool
@@ -128,7 +142,7 @@ impl<S, W> Gated<S, W> {
         W: Front<B>,
     {
         if self.waiting.is_none() {
-            let begin = |conn| Box::new(request::Request::begin(conn, "(not", "begun)"));
+            let begin = |conn| Box::new(request::Request::begin(conn));
             self.waiting = self.front.waiting().map(begin);
         }
         let waiting = self.waiting.as_mut();
@@ -193,15 +207,12 @@ where
         let Some(conn) = self.front.conn(request.extensions()) else {
             return Answer::without_handler(asked, Farewell::ShuttingDown);
         };
-        let (method, path) = (request.method().as_str(), request.uri().path());
-        let mut in_flight = request::Request::begin(conn, method, path);
+        let mut in_flight = request::Request::begin(conn);
+        in_flight.name(request.method(), request.uri().path());
         let stop = in_flight.conn().gate().stop();
         self.front.add_stop(stop, request.extensions_mut());
         if in_flight.catches_panics() {
-            return match in_flight.catch("handler", || self.service.call(request)) {
-                Ok(handler) => Answer::of(handler, in_flight, asked),
-                Err(Panicked) => Answer::without_handler(asked, Farewell::Panicked),
-            };
+            return self.call_catching(request, in_flight, asked);
         }
         in_flight.set_running(true);
         let handler = self.service.call(request);
@@ -318,12 +329,7 @@ where
             answer
         };
         match answer {
-            Poll::Ready(Ok(mut response)) => {
-                let (asked, request) = (*this.asked, this.hand_over(&mut response));
-                let length = Length::of(&response, asked);
-                let gate = |body| GatedBody::new(body, request, asked, length, cx);
-                Poll::Ready(Ok(W::gated(response, gate)))
-            }
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(this.hand_over(response, cx))),
             Poll::Ready(Err(error)) => {
                 this.end();
                 Poll::Ready(Err(error))
@@ -346,17 +352,32 @@ impl<F, W> Projected<'_, F, W> {
         self.request.take()
     }
 
+    /// Makes the response that was made in time the server's.
     #[inline]
-    fn hand_over<B>(&mut self, response: &mut Response<B>) -> Option<request::Request> {
+    fn hand_over<B>(&mut self, mut response: Response<B>, cx: &Context<'_>) -> Response<W::Body>
+    where
+        W: Front<B>,
+        B: Body,
+    {
         let asked = *self.asked;
-        if let Some(request) = self.request {
-            if asked.is_upgraded_by(response.status()) {
-                request.conn().add_upgrade();
-            } else {
-                say_close(response.headers_mut(), request, asked);
-            }
+        let Some(request) = self.request else {
+            return response
+                .map(|body| W::body(GatedBody::new(body, None, asked, Length::Unknown)));
+        };
+        if asked.is_upgraded_by(response.status()) {
+            request.conn().add_upgrade();
+        } else if asked.is_http1() && request.conn().gate().is_leaving() {
+            response = say_close(response);
         }
-        self.end()
+        let length = Length::of(&response, asked);
+        request.drop_in(self.handler.as_mut());
+        // A body that nobody asks for anything, such as that of an answer to `HEAD`, is answered.
+        request.set_answered(true);
+        if !matches!(length, Length::Exact(_)) {
+            // It may always be ready and never be asked, so it would never be seen waiting.
+            request.watch(cx);
+        }
+        response.map(|body| W::body(GatedBody::new(body, self.request.take(), asked, length)))
     }
 
     #[cold]
@@ -366,7 +387,9 @@ impl<F, W> Projected<'_, F, W> {
     {
         let mut response = farewell::<W, B>(why, *self.asked);
         if let Some(request) = self.end() {
-            say_close(response.headers_mut(), &request, *self.asked);
+            if self.asked.is_http1() && request.conn().gate().is_leaving() {
+                response = say_close(response);
+            }
         }
         response
     }
@@ -375,9 +398,9 @@ impl<F, W> Projected<'_, F, W> {
 /// The whole response where no handler has made one.
 #[cold]
 fn farewell<W: Front<B>, B>(farewell: Farewell, asked: Asked) -> Response<W::Body> {
-    let text = if asked.is_grpc { "" } else { farewell.text() };
+    let text = if asked.is_grpc() { "" } else { farewell.text() };
     let mut response = Response::new(W::farewell(text));
-    if asked.is_grpc {
+    if asked.is_grpc() {
         *response.headers_mut() = farewell.trailers();
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
@@ -388,11 +411,11 @@ fn farewell<W: Front<B>, B>(farewell: Farewell, asked: Asked) -> Response<W::Bod
 }
 
 /// Tells the client of a server that stops not to use the connection again. HTTP/2 has a GOAWAY.
-#[inline]
-fn say_close(headers: &mut HeaderMap, request: &request::Request, asked: Asked) {
-    if asked.is_http1 && request.conn().gate().is_leaving() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+#[cold]
+fn say_close<B>(mut response: Response<B>) -> Response<B> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
-use tonic::codegen::http::{Extensions, Response};
+use tonic::codegen::http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 
@@ -145,11 +145,8 @@ impl<B> Front<B> for Peers {
         self.conns.0.gate.get().map(|gate| &**gate)
     }
 
-    fn gated(
-        response: Response<B>,
-        gate: impl FnOnce(B) -> GatedBody<B>,
-    ) -> Response<GatedBody<B>> {
-        response.map(gate)
+    fn body(body: GatedBody<B>) -> GatedBody<B> {
+        body
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {

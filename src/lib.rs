@@ -39,6 +39,7 @@
 //! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
 //! | stop when a lease is lost | [`Heartbeat`] |
 //! | see the stop in the metrics | `metrics::observer` (feature `metrics`) |
+//! | tell systemd, and feed its watchdog | `systemd::observer` (feature `systemd`) |
 //! | end with a true exit code | [`Exit`] |
 //! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
@@ -127,6 +128,8 @@ mod watchdog;
 pub mod lifecycle;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(all(feature = "systemd", unix))]
+pub mod systemd;
 #[cfg(feature = "serde")]
 mod serialize;
 mod exit;

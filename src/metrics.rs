@@ -20,9 +20,9 @@
 //!   component that was never told has none. That of the lifecycle runs from the trigger until all is over, with the
 //!   lame duck and the cleanup, so it is not the sum of the others.
 //! - **Errors.** The counters of the components begin at 0 when they are started, that of the lifecycle when it is over,
-//!   so that a rate can be taken of them. A failure that caused the stop counts too. What is not the first error
-//!   of one component, a lost heartbeat or a second failure, counts for the lifecycle: the sum of all is the number of
-//!   errors in the report.
+//!   so that a rate can be taken of them. A failure that caused the stop counts too, and each failure of a component
+//!   that has several. What is the fault of none of them, a lost heartbeat, counts for the lifecycle: the sum of all is
+//!   the number of errors in the report.
 //! - **In flight.** Servers that are run with the [`Context`](crate::lifecycle::Context) count their requests, anything
 //!   else says it with [`set_in_flight`](crate::lifecycle::Context::set_in_flight). The gauge is set when the stop is
 //!   triggered and stays as it is; that of a component that says it only when it was told to stop is set when it

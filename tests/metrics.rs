@@ -9,7 +9,7 @@ use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::{Budget, ComponentState, Context, Handle};
-use taskgroup::{BoxError, Component, Lifecycle, Report};
+use taskgroup::{BoxError, Component, Heartbeat, Lifecycle, Report};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -160,20 +160,34 @@ fn l11_errors_are_counted_where_they_belong_and_their_sum_is_the_reports() {
         let seen = seen(snapshotter);
         let errors =
             |component: &str| seen[&format!("shutdown_errors_total{{component={component}}}")][0];
-        assert_eq!(errors("orders/worker"), 1.0);
+        assert_eq!(errors("orders/worker"), 3.0);
         assert_eq!(errors("orders/db"), 1.0);
         assert_eq!(errors("orders/idle"), 0.0);
-        let of_components = errors("orders/worker") + errors("orders/db");
-        assert!(report.errors.len() > 2, "{report}");
-        assert_eq!(
-            of_components + errors("orders"),
-            report.errors.len() as f64,
-            "{report}"
-        );
+        assert_eq!(errors("orders"), 0.0);
+        assert_eq!(report.errors.len(), 4, "{report}");
         assert_eq!(
             seen["shutdown_duration_seconds{component=orders/db}"],
             [3.0]
         );
+    });
+}
+
+#[test]
+fn l11_an_error_of_no_component_is_the_lifecycles() {
+    recorded(async |snapshotter| {
+        let (heartbeat, lease) = Heartbeat::new("lease", SECOND);
+        let report = observed()
+            .component(component("db", SECOND))
+            .stop_on(lease)
+            .run()
+            .await
+            .unwrap();
+
+        drop(heartbeat);
+        assert_eq!(report.errors.len(), 1, "{report}");
+        let seen = seen(snapshotter);
+        assert_eq!(seen["shutdown_errors_total{component=orders}"], [1.0]);
+        assert_eq!(seen["shutdown_errors_total{component=orders/db}"], [0.0]);
     });
 }
 

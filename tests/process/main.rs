@@ -21,6 +21,8 @@ mod roles;
 mod runner;
 #[cfg(unix)]
 mod signals;
+#[cfg(all(unix, feature = "systemd"))]
+mod systemd;
 #[cfg(unix)]
 mod watchdog;
 
@@ -32,6 +34,8 @@ fn main() -> taskgroup::Exit {
             exit::TESTS,
             lifecycle::TESTS,
             signals::TESTS,
+            #[cfg(feature = "systemd")]
+            systemd::TESTS,
             watchdog::TESTS,
         ]),
     }

@@ -55,6 +55,8 @@ pub(crate) fn play(role: &str) -> Exit {
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
         role if role.starts_with("lives_") => lives::play(role),
+        #[cfg(feature = "systemd")]
+        role if role.starts_with("systemd_") => crate::systemd::play(role),
         role if role.starts_with("watched_") => hangs::play(role),
         role => runtime().block_on(ends::play(role)),
     }
@@ -67,7 +69,7 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 }
 
 /// Waits until the parent has told something.
-fn listen() {
+pub(crate) fn listen() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::context::Context;
@@ -53,7 +54,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "a component does nothing until its lifecycle runs"]
 pub struct Component {
     pub(super) name: Cow<'static, str>,
-    pub(super) start: Start,
+    /// In a lock that nobody takes, so that a component is `Sync`.
+    start: Mutex<Start>,
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
     after: Vec<Cow<'static, str>>,
@@ -195,7 +197,7 @@ impl Component {
     pub(super) fn of(name: Cow<'static, str>, kind: Kind, start: Start) -> Self {
         Self {
             name,
-            start,
+            start: Mutex::new(start),
             place: Location::caller(),
             may_end: false,
             after: Vec::new(),
@@ -257,6 +259,12 @@ impl Component {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes what it does.
+    pub(super) fn start(self, ctx: Context, group: &TaskGroup) -> Work {
+        let start = self.start.into_inner();
+        start.unwrap_or_else(PoisonError::into_inner)(ctx, group)
     }
 
     pub(super) fn is_job(&self) -> bool {

@@ -348,19 +348,16 @@ impl Engine {
         self.enter(index, ComponentState::Starting);
         self.emit(Some(path), EventKind::StartBegan);
 
-        let work = (component.start)(ctx.clone(), &group);
-        let work = if component.drains {
+        let (place, may_end, drains) = (component.place, component.may_end, component.drains);
+        let work = component.start(ctx.clone(), &group);
+        let work = if drains {
             Box::pin(drained_at_the_end(work, ctx.clone()))
         } else {
             work
         };
         let task = group.task(OWN_TASK);
-        let task = if component.may_end {
-            task
-        } else {
-            task.essential()
-        };
-        drop(task.spawn_from(component.place, work));
+        let task = if may_end { task } else { task.essential() };
+        drop(task.spawn_from(place, work));
         self.followers
             .spawn(follow(index, group, ctx, self.notes.clone()));
     }

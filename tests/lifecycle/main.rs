@@ -1,6 +1,8 @@
 //! The lifecycle, through its public API, on a paused clock.
 
+mod nested;
 mod random;
+mod stages;
 mod start;
 mod stop;
 mod support;

@@ -243,18 +243,22 @@ fn lifecycle(scenario: &Scenario, world: &World, began: Instant) -> Lifecycle {
     let mut lifecycle = Lifecycle::new("orders").budget(budget);
     for (index, part) in scenario.parts.iter().enumerate() {
         let component = if part.is_nested {
+            let base = Component::new("base", |ctx| async move {
+                ctx.ready();
+                Ok(ctx.stopping().await)
+            });
+            let part = Part {
+                after: 0,
+                drain: None,
+                grace: None,
+                ..part.clone()
+            };
             let inner = Lifecycle::new(format!("c{index}"))
                 .budget(millis(100))
-                .component(
-                    Part {
-                        after: 0,
-                        drain: None,
-                        grace: None,
-                        ..part.clone()
-                    }
-                    .component(index, world, began),
-                );
-            let names = (0..index).filter(|other| part.after >> other & 1 == 1);
+                .component(part.component(index, world, began).after(["base"]))
+                .component(base);
+            let after = scenario.parts[index].after;
+            let names = (0..index).filter(|other| after >> other & 1 == 1);
             Component::lifecycle(inner).after(names.map(|other| format!("c{other}")))
         } else {
             part.component(index, world, began)
@@ -472,6 +476,13 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         if kind == StepKind::LameDuck {
             assert!(step.took() <= millis(scenario.lame_duck));
         }
+    }
+
+    for inner in &report.nested {
+        assert!(
+            inner.errors.iter().all(|error| error.component != "base"),
+            "{inner}"
+        );
     }
 
     // Every error is there, once.

@@ -231,10 +231,13 @@ async fn a_row_of_components_that_do_not_listen_is_forced_within_the_budget() {
 async fn threads_that_hang_are_named_as_still_running_and_the_budget_holds() {
     let (release, _) = tokio::sync::broadcast::channel::<()>(1);
     let (gone, mut all_gone) = mpsc::unbounded_channel::<()>();
+    let (begun, mut threads) = mpsc::unbounded_channel();
     let hung = |name: &'static str| {
         let (mut released, gone) = (release.subscribe(), gone.clone());
+        let begun = begun.clone();
         Component::new(name, |ctx| async move {
             ctx.group().task("fsync").spawn_blocking(move |_| {
+                begun.send(()).unwrap();
                 let _ = released.blocking_recv();
                 drop(gone);
                 Ok(())
@@ -251,6 +254,8 @@ async fn threads_that_hang_are_named_as_still_running_and_the_budget_holds() {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     assert!(handle.ready().await);
+    threads.recv().await.unwrap();
+    threads.recv().await.unwrap();
     handle.stop("enough");
     // The clock does not go on by itself while a thread of Tokio is busy.
     while !run.is_finished() {

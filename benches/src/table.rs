@@ -13,6 +13,10 @@ use crate::goals::Goal;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
+use crate::stepped::CROWD;
+use crate::stepped::CROWDS;
+use crate::stepped::CountedSteps;
+use crate::stepped::TimedSteps;
 
 /// The goals, row by row.
 pub struct Goals<'a>(pub &'a [Goal]);
@@ -180,6 +184,52 @@ impl fmt::Display for TimedServers {
                     self.time_ratio(stock, server),
                 )?;
             }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for CountedSteps {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Per component, counted\n\n| | graph | instructions | × floor | growth | locked | \
+             allocations | bytes | peak bytes |\n|---|---|---|---|---|---|---|---|---|"
+        )?;
+        for (stepper, shape, step) in self.steps() {
+            let (executed, allocated) = (step.executed, step.allocated);
+            writeln!(
+                out,
+                "| {stepper} | {shape} | {:.0} | {:.2} | {:.3} | {:.1} | {:.2} | {:.0} | {:.0} |",
+                executed.instructions,
+                self.ratio(stepper, shape),
+                step.growth,
+                executed.locked,
+                allocated.blocks,
+                allocated.bytes,
+                allocated.peak,
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for TimedSteps {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### {CROWD} at once\n\n| | start and stop, ms | longest gap, ms | in the worst round, ms | × floor |\n\
+             |---|---|---|---|---|"
+        )?;
+        for stepper in CROWDS {
+            writeln!(
+                out,
+                "| {stepper} | {:.1} | {:.2} | {:.2} | {:.2} |",
+                self.whole(stepper),
+                self.gap(stepper),
+                self.longest_gap(stepper),
+                self.gap_ratio(stepper),
+            )?;
         }
         writeln!(out)
     }

@@ -1,0 +1,232 @@
+//! What it costs to start and to stop components whose steps are empty.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::runtime::Runtime;
+use tokio::task::yield_now;
+
+use crate::figures::progress;
+use crate::job;
+use crate::job::Job;
+use crate::stepper;
+use crate::stepper::Shape;
+use crate::stepper::Stepper;
+use crate::valgrind::Allocated;
+use crate::valgrind::Executed;
+use crate::valgrind::Valgrind;
+use crate::wall::median;
+
+/// Who is counted: in a graph of this shape, with these numbers of components.
+///
+/// What one more component costs is taken between the last two; the growth is that over what it costs
+/// between the first two.
+pub type Row = (Stepper, Shape, [usize; 4]);
+
+const EACH: [usize; 4] = [1_000, 2_000, 4_000, 8_000];
+const AT_ONCE: [usize; 4] = [1_000, 2_000, 5_000, 10_000];
+const FEW: [usize; 4] = [500, 1_000, 2_000, 4_000];
+
+/// All of the tables.
+pub const ROWS: [Row; 10] = [
+    (Stepper::Tasks, Shape::Flat, AT_ONCE),
+    (Stepper::Children, Shape::Flat, AT_ONCE),
+    (Stepper::Described, Shape::Chain, EACH),
+    (Stepper::Described, Shape::Layers, EACH),
+    (Stepper::Planned, Shape::Chain, EACH),
+    (Stepper::Planned, Shape::Layers, EACH),
+    (Stepper::Lifecycle, Shape::Flat, AT_ONCE),
+    (Stepper::Lifecycle, Shape::Chain, EACH),
+    (Stepper::Lifecycle, Shape::Layers, EACH),
+    (Stepper::Lifecycle, Shape::Star, EACH),
+];
+
+/// Those of the gate, with fewer components.
+pub const QUICK: [Row; 4] = [
+    (Stepper::Tasks, Shape::Flat, FEW),
+    (Stepper::Children, Shape::Flat, AT_ONCE),
+    (Stepper::Lifecycle, Shape::Chain, FEW),
+    (Stepper::Lifecycle, Shape::Layers, FEW),
+];
+
+/// How many are cancelled at once when the stall is measured.
+pub const CROWD: usize = 10_000;
+
+/// Who cancels them.
+pub const CROWDS: [Stepper; 3] = [Stepper::Tasks, Stepper::Children, Stepper::Lifecycle];
+
+/// The figures that are the same in every run on one machine.
+#[derive(Debug)]
+pub struct CountedSteps(BTreeMap<(Stepper, Shape), Step>);
+
+/// What one more component costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub executed: Executed,
+    pub allocated: Allocated,
+    /// What it costs among many over what it costs among few.
+    pub growth: f64,
+}
+
+impl CountedSteps {
+    pub fn count(valgrind: &mut Valgrind, rows: &[Row]) -> Result<Self, Box<dyn Error>> {
+        let mut steps = BTreeMap::new();
+        for &(stepper, shape, nodes) in rows {
+            progress(&format!("counting {stepper}, {shape}"));
+            steps.insert((stepper, shape), count(valgrind, (stepper, shape, nodes))?);
+        }
+        Ok(Self(steps))
+    }
+
+    pub fn steps(&self) -> impl Iterator<Item = (Stepper, Shape, Step)> {
+        let steps = self.0.iter();
+        steps.map(|(&(stepper, shape), &step)| (stepper, shape, step))
+    }
+
+    /// The instructions of a component over those of a task that a token stops.
+    pub fn ratio(&self, stepper: Stepper, shape: Shape) -> f64 {
+        let instructions = |key| self.0[&key].executed.instructions;
+        instructions((stepper, shape)) / instructions((Stepper::Tasks, Shape::Flat))
+    }
+}
+
+fn count(
+    valgrind: &mut Valgrind,
+    (stepper, shape, [one, two, few, many]): Row,
+) -> Result<Step, Box<dyn Error>> {
+    let job = |nodes| Job::Step {
+        stepper,
+        shape,
+        nodes,
+    };
+    let early = valgrind.executed(job(two))?;
+    let early = early.minus(valgrind.executed(job(one))?);
+    let early = early.over((two - one) as f64);
+    let late = valgrind.executed(job(many))?;
+    let late = late.minus(valgrind.executed(job(few))?);
+    let late = late.over((many - few) as f64);
+    let allocated = valgrind.allocated(job(few))?;
+    let allocated = allocated.minus(valgrind.allocated(job(one))?);
+    Ok(Step {
+        executed: late,
+        allocated: allocated.over((few - one) as f64),
+        growth: late.instructions / early.instructions,
+    })
+}
+
+/// How long a whole start and stop takes, and for how long the others on its thread get no turn.
+#[derive(Debug)]
+pub struct TimedSteps(BTreeMap<Stepper, Vec<Round>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    /// Start and stop.
+    whole: Duration,
+    /// The longest time without a poll of another task, from the stop on.
+    gap: Duration,
+}
+
+impl TimedSteps {
+    pub fn time(rounds: usize) -> Result<Self, Box<dyn Error>> {
+        progress(&format!("timing {CROWD} that are cancelled at once"));
+        let runtime = job::current_thread()?;
+        let mut times: BTreeMap<Stepper, Vec<Round>> = BTreeMap::new();
+        for round in 0..=rounds {
+            for turn in 0..CROWDS.len() {
+                let stepper = CROWDS[(round + turn) % CROWDS.len()];
+                let timed = Round::time(&runtime, stepper);
+                // The first round only warms the caches and the allocator.
+                if round > 0 {
+                    times.entry(stepper).or_default().push(timed);
+                }
+            }
+        }
+        Ok(Self(times))
+    }
+
+    /// The median of the longest gaps, in milliseconds.
+    pub fn gap(&self, stepper: Stepper) -> f64 {
+        self.median(stepper, |round| round.gap)
+    }
+
+    /// The longest gap of all rounds, in milliseconds.
+    pub fn longest_gap(&self, stepper: Stepper) -> f64 {
+        let gaps = self.0[&stepper].iter().map(|round| round.gap);
+        gaps.max().unwrap_or_default().as_secs_f64() * 1000.0
+    }
+
+    /// The median of start and stop, in milliseconds.
+    pub fn whole(&self, stepper: Stepper) -> f64 {
+        self.median(stepper, |round| round.whole)
+    }
+
+    /// The median of the ratios of the gaps within each round.
+    pub fn gap_ratio(&self, stepper: Stepper) -> f64 {
+        let gaps = |stepper| self.0[&stepper].iter().map(|round| round.gap.as_secs_f64());
+        let pairs = gaps(stepper).zip(gaps(Stepper::Tasks));
+        median(pairs.map(|(gap, other)| gap / other).collect())
+    }
+
+    fn median(&self, stepper: Stepper, time: fn(&Round) -> Duration) -> f64 {
+        let times = self.0[&stepper].iter().map(time);
+        median(times.map(|time| time.as_secs_f64() * 1000.0).collect())
+    }
+}
+
+impl Round {
+    fn time(runtime: &Runtime, stepper: Stepper) -> Self {
+        let gaps = Gaps::default();
+        let (ticks, told) = (gaps.clone(), gaps.clone());
+        let ticker = runtime.spawn(async move {
+            loop {
+                ticks.tick();
+                yield_now().await;
+            }
+        });
+        let begin = Instant::now();
+        runtime.block_on(stepper::run(stepper, Shape::Flat, CROWD, move || {
+            told.reset()
+        }));
+        gaps.tick();
+        let whole = begin.elapsed();
+        ticker.abort();
+        // The abort takes effect when the runtime runs again.
+        drop(runtime.block_on(ticker));
+        Self {
+            whole,
+            gap: gaps.longest(),
+        }
+    }
+}
+
+/// The longest time between two ticks.
+#[derive(Clone, Default)]
+struct Gaps(Arc<Mutex<(Option<Instant>, Duration)>>);
+
+impl Gaps {
+    fn tick(&self) {
+        let now = Instant::now();
+        let (last, longest) = &mut *self.lock();
+        *longest = last.map_or(*longest, |last| (now - last).max(*longest));
+        *last = Some(now);
+    }
+
+    /// Begins anew.
+    fn reset(&self) {
+        *self.lock() = (Some(Instant::now()), Duration::ZERO);
+    }
+
+    fn longest(&self) -> Duration {
+        self.lock().1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Option<Instant>, Duration)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -128,7 +128,9 @@ pub struct TimedSteps(BTreeMap<Stepper, Vec<Round>>);
 struct Round {
     /// Start and stop.
     whole: Duration,
-    /// The longest time without a poll of another task, from the stop on.
+    /// The longest time without a poll of another task, before the stop.
+    gap_before: Duration,
+    /// The same from the stop on.
     gap: Duration,
 }
 
@@ -150,9 +152,14 @@ impl TimedSteps {
         Ok(Self(times))
     }
 
-    /// The median of the longest gaps, in milliseconds.
+    /// The median of the longest gaps in the stops, in milliseconds.
     pub fn gap(&self, stepper: Stepper) -> f64 {
         self.median(stepper, |round| round.gap)
+    }
+
+    /// The same for the start.
+    pub fn gap_before(&self, stepper: Stepper) -> f64 {
+        self.median(stepper, |round| round.gap_before)
     }
 
     /// The longest gap of all rounds, in milliseconds.
@@ -190,17 +197,18 @@ impl Round {
             }
         });
         let begin = Instant::now();
-        runtime.block_on(stepper::run(stepper, Shape::Flat, CROWD, move || {
-            told.reset()
-        }));
-        gaps.tick();
-        let whole = begin.elapsed();
+        let before = Arc::new(Mutex::new(Duration::ZERO));
+        let keep = Arc::clone(&before);
+        let told = move || *lock(&keep) = told.restart();
+        runtime.block_on(stepper::run(stepper, Shape::Flat, CROWD, told));
+        let (whole, gap) = (begin.elapsed(), gaps.restart());
         ticker.abort();
         // The abort takes effect when the runtime runs again.
         drop(runtime.block_on(ticker));
         Self {
             whole,
-            gap: gaps.longest(),
+            gap_before: *lock(&before),
+            gap,
         }
     }
 }
@@ -212,21 +220,19 @@ struct Gaps(Arc<Mutex<(Option<Instant>, Duration)>>);
 impl Gaps {
     fn tick(&self) {
         let now = Instant::now();
-        let (last, longest) = &mut *self.lock();
+        let (last, longest) = &mut *lock(&self.0);
         *longest = last.map_or(*longest, |last| (now - last).max(*longest));
         *last = Some(now);
     }
 
-    /// Begins anew.
-    fn reset(&self) {
-        *self.lock() = (Some(Instant::now()), Duration::ZERO);
+    /// Returns the longest so far, and begins anew.
+    fn restart(&self) -> Duration {
+        self.tick();
+        let (_, longest) = &mut *lock(&self.0);
+        std::mem::take(longest)
     }
+}
 
-    fn longest(&self) -> Duration {
-        self.lock().1
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Option<Instant>, Duration)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

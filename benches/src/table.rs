@@ -218,17 +218,18 @@ impl fmt::Display for TimedSteps {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "### {CROWD} at once\n\n| | start and stop, ms | longest gap, ms | in the worst round, ms | × floor |\n\
-             |---|---|---|---|---|"
+            "### {CROWD} at once\n\n| | start and stop, ms | longest gap in the start, ms | in the stop, ms | × floor | \
+             in the worst round, ms |\n|---|---|---|---|---|---|"
         )?;
         for stepper in CROWDS {
             writeln!(
                 out,
-                "| {stepper} | {:.1} | {:.2} | {:.2} | {:.2} |",
+                "| {stepper} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
                 self.whole(stepper),
+                self.gap_before(stepper),
                 self.gap(stepper),
-                self.longest_gap(stepper),
                 self.gap_ratio(stepper),
+                self.longest_gap(stepper),
             )?;
         }
         writeln!(out)

@@ -525,6 +525,8 @@ impl Engine {
         self.nested
             .extend(slot.ctx.as_ref().and_then(Context::take_nested));
         self.enter(index, state);
+        // Who waited for it, or for another, is done, and would be kept until the end.
+        let _ = self.followers.try_join_next();
         self.emit(
             Some(path),
             EventKind::Ended {
@@ -540,11 +542,15 @@ impl Engine {
         let cleanup = self.clean(until).await;
         self.shared.readiness.set_stopped();
         let ended = self.now();
+        let timeline = self.timeline(cleanup.as_ref(), ended);
+        if self.slots.len() > AT_ONCE {
+            yield_now().await;
+        }
         let report = Report {
             name: self.plan.name().to_owned(),
             cause: self.cause(),
             errors: self.take_errors(),
-            timeline: self.timeline(cleanup.as_ref(), ended),
+            timeline,
             components: self
                 .plan
                 .graph()
@@ -567,7 +573,16 @@ impl Engine {
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
+        self.let_go().await;
         report
+    }
+
+    /// Frees the components bit by bit: ten thousand at once would hold up the others on this thread.
+    async fn let_go(&mut self) {
+        while self.slots.len() > AT_ONCE {
+            self.slots.truncate(self.slots.len() - AT_ONCE);
+            yield_now().await;
+        }
     }
 
     async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
@@ -623,7 +638,8 @@ impl Engine {
             let began = ended.saturating_sub(cleanup.took);
             timeline.extend(cleanup.steps.iter().map(|step| of_cleanup(step, began)));
         }
-        timeline.sort_by_key(|step| step.began);
+        // The steps are large, so it is not they that are moved about.
+        timeline.sort_by_cached_key(|step| step.began);
         timeline
     }
 

@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
-use std::time::Instant;
 
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
 use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 
@@ -120,7 +121,8 @@ fn count(
     })
 }
 
-/// How long a whole start and stop takes, and for how long the others on its thread get no turn.
+/// How long a whole start and stop takes, and for how long the others on its thread get no turn; in the
+/// processor time of the thread.
 #[derive(Debug)]
 pub struct TimedSteps(BTreeMap<Stepper, Vec<Round>>);
 
@@ -196,12 +198,14 @@ impl Round {
                 yield_now().await;
             }
         });
-        let begin = Instant::now();
+        // It ticks before the plan is made, too.
+        runtime.block_on(yield_now());
+        let begin = on_cpu();
         let before = Arc::new(Mutex::new(Duration::ZERO));
         let keep = Arc::clone(&before);
         let told = move || *lock(&keep) = told.restart();
         runtime.block_on(stepper::run(stepper, Shape::Flat, CROWD, told));
-        let (whole, gap) = (begin.elapsed(), gaps.restart());
+        let (whole, gap) = (on_cpu() - begin, gaps.restart());
         ticker.abort();
         // The abort takes effect when the runtime runs again.
         drop(runtime.block_on(ticker));
@@ -213,13 +217,19 @@ impl Round {
     }
 }
 
+/// The time that this thread has had on a processor so far; other processes are no part of it.
+fn on_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// The longest time between two ticks.
 #[derive(Clone, Default)]
-struct Gaps(Arc<Mutex<(Option<Instant>, Duration)>>);
+struct Gaps(Arc<Mutex<(Option<Duration>, Duration)>>);
 
 impl Gaps {
     fn tick(&self) {
-        let now = Instant::now();
+        let now = on_cpu();
         let (last, longest) = &mut *lock(&self.0);
         *longest = last.map_or(*longest, |last| (now - last).max(*longest));
         *last = Some(now);

@@ -293,7 +293,7 @@ impl Engine {
         let mut clean = None;
         for (count, action) in actions.drain(..).enumerate() {
             if count % AT_ONCE == AT_ONCE - 1 {
-                yield_now().await;
+                others().await;
             }
             match action {
                 Action::Start(index) => self.start(index),
@@ -543,8 +543,9 @@ impl Engine {
         self.shared.readiness.set_stopped();
         let ended = self.now();
         let timeline = self.timeline(cleanup.as_ref(), ended);
-        if self.slots.len() > AT_ONCE {
-            yield_now().await;
+        let many = self.slots.len() > AT_ONCE;
+        if many {
+            others().await;
         }
         let report = Report {
             name: self.plan.name().to_owned(),
@@ -573,15 +574,19 @@ impl Engine {
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
-        self.let_go().await;
+        if many {
+            self.let_go().await;
+            others().await;
+        }
         report
     }
 
     /// Frees the components bit by bit: ten thousand at once would hold up the others on this thread.
-    async fn let_go(&mut self) {
-        while self.slots.len() > AT_ONCE {
-            self.slots.truncate(self.slots.len() - AT_ONCE);
-            yield_now().await;
+    async fn let_go(mut self) {
+        while !self.slots.is_empty() {
+            let left = self.slots.len().saturating_sub(AT_ONCE);
+            self.slots.truncate(left);
+            others().await;
         }
     }
 
@@ -801,6 +806,15 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
     let at = |time: Option<Duration>| began + time.unwrap_or_default();
     let times = (at(step.started), at(step.ended));
     TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
+}
+
+/// Gives a turn to all that wait for one on this thread.
+///
+/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks have had one,
+/// so it would wake ever more of them, and whoever comes then would wait for all of those. The task yields
+/// for its part, because a worker may run first what was spawned last.
+async fn others() {
+    let _ = tokio::spawn(yield_now()).await;
 }
 
 /// Waits for all of a component, and says when it begins to fail and when it is gone.

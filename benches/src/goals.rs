@@ -190,7 +190,7 @@ pub fn timed_steps(timed: &TimedSteps) -> Vec<Goal> {
         let figure = format!("longest gap, {CROWD} cancelled at once, {stepper}");
         Goal::new(figure, most, "× floor", timed.gap_ratio(stepper))
     };
-    [(Stepper::Children, 3.0), (Stepper::Lifecycle, 3.0)]
+    [(Stepper::Children, 2.5), (Stepper::Lifecycle, 2.0)]
         .map(goal)
         .into()
 }

@@ -56,6 +56,17 @@ pub const QUICK: [Row; 4] = [
     (Stepper::Lifecycle, Shape::Layers, FEW),
 ];
 
+/// How many components are started and stopped when that is timed.
+pub const GRAPH: usize = 1_000;
+
+/// Who starts and stops them.
+pub const GRAPHS: [(Stepper, Shape); 4] = [
+    (Stepper::Tasks, Shape::Flat),
+    (Stepper::Lifecycle, Shape::Chain),
+    (Stepper::Lifecycle, Shape::Layers),
+    (Stepper::Lifecycle, Shape::Star),
+];
+
 /// How many are cancelled at once when the stall is measured.
 pub const CROWD: usize = 10_000;
 
@@ -124,7 +135,11 @@ fn count(
 /// How long a whole start and stop takes, and for how long the others on its thread get no turn; in the
 /// processor time of the thread.
 #[derive(Debug)]
-pub struct TimedSteps(BTreeMap<Stepper, Vec<Round>>);
+pub struct TimedSteps {
+    /// Start and stop of a thousand.
+    wholes: BTreeMap<(Stepper, Shape), Vec<Duration>>,
+    crowds: BTreeMap<Stepper, Vec<Round>>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Round {
@@ -138,20 +153,39 @@ struct Round {
 
 impl TimedSteps {
     pub fn time(rounds: usize) -> Result<Self, Box<dyn Error>> {
-        progress(&format!("timing {CROWD} that are cancelled at once"));
         let runtime = job::current_thread()?;
-        let mut times: BTreeMap<Stepper, Vec<Round>> = BTreeMap::new();
+        progress(&format!("timing {GRAPH} components"));
+        let mut wholes: BTreeMap<_, Vec<Duration>> = BTreeMap::new();
+        for round in 0..=rounds {
+            for turn in 0..GRAPHS.len() {
+                let (stepper, shape) = GRAPHS[(round + turn) % GRAPHS.len()];
+                let begin = on_cpu();
+                runtime.block_on(stepper::run(stepper, shape, GRAPH, || ()));
+                let whole = on_cpu() - begin;
+                // The first round only warms the caches and the allocator.
+                if round > 0 {
+                    wholes.entry((stepper, shape)).or_default().push(whole);
+                }
+            }
+        }
+        progress(&format!("timing {CROWD} that are cancelled at once"));
+        let mut crowds: BTreeMap<_, Vec<Round>> = BTreeMap::new();
         for round in 0..=rounds {
             for turn in 0..CROWDS.len() {
                 let stepper = CROWDS[(round + turn) % CROWDS.len()];
                 let timed = Round::time(&runtime, stepper);
-                // The first round only warms the caches and the allocator.
                 if round > 0 {
-                    times.entry(stepper).or_default().push(timed);
+                    crowds.entry(stepper).or_default().push(timed);
                 }
             }
         }
-        Ok(Self(times))
+        Ok(Self { wholes, crowds })
+    }
+
+    /// The median of start and stop of a thousand, in milliseconds.
+    pub fn whole(&self, stepper: Stepper, shape: Shape) -> f64 {
+        let times = self.wholes[&(stepper, shape)].iter();
+        median(times.map(milliseconds).collect())
     }
 
     /// The median of the longest gaps in the stops, in milliseconds.
@@ -166,25 +200,29 @@ impl TimedSteps {
 
     /// The longest gap of all rounds, in milliseconds.
     pub fn longest_gap(&self, stepper: Stepper) -> f64 {
-        let gaps = self.0[&stepper].iter().map(|round| round.gap);
-        gaps.max().unwrap_or_default().as_secs_f64() * 1000.0
+        let gaps = self.crowds[&stepper].iter().map(|round| round.gap);
+        milliseconds(&gaps.max().unwrap_or_default())
     }
 
     /// The median of start and stop, in milliseconds.
-    pub fn whole(&self, stepper: Stepper) -> f64 {
+    pub fn whole_crowd(&self, stepper: Stepper) -> f64 {
         self.median(stepper, |round| round.whole)
     }
 
     /// The median of the ratios of the gaps within each round.
     pub fn gap_ratio(&self, stepper: Stepper) -> f64 {
-        let gaps = |stepper| self.0[&stepper].iter().map(|round| round.gap.as_secs_f64());
+        let gaps = |stepper| {
+            self.crowds[&stepper]
+                .iter()
+                .map(|round| round.gap.as_secs_f64())
+        };
         let pairs = gaps(stepper).zip(gaps(Stepper::Tasks));
         median(pairs.map(|(gap, other)| gap / other).collect())
     }
 
     fn median(&self, stepper: Stepper, time: fn(&Round) -> Duration) -> f64 {
-        let times = self.0[&stepper].iter().map(time);
-        median(times.map(|time| time.as_secs_f64() * 1000.0).collect())
+        let times = self.crowds[&stepper].iter().map(time);
+        median(times.map(|time| milliseconds(&time)).collect())
     }
 }
 
@@ -215,6 +253,10 @@ impl Round {
             gap,
         }
     }
+}
+
+fn milliseconds(time: &Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 /// The time that this thread has had on a processor so far; other processes are no part of it.

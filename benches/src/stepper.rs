@@ -103,7 +103,10 @@ async fn children(nodes: usize, told: impl FnOnce()) {
     for _ in 0..nodes {
         let child = group.child("child");
         let token = child.token().clone();
-        child.spawn(async move { Ok(token.cancelled().await) });
+        child.spawn(async move {
+            token.cancelled().await;
+            Ok(())
+        });
         children.push(child);
     }
     all_polled().await;
@@ -120,7 +123,8 @@ fn described(shape: Shape, nodes: usize) -> Lifecycle {
     for node in 0..nodes {
         let component = Component::new(format!("c{node}"), |ctx| async move {
             ctx.ready();
-            Ok(ctx.stopping().await)
+            ctx.stopping().await;
+            Ok(())
         });
         let before = shape.before(node).map(|before| format!("c{before}"));
         lifecycle = lifecycle.component(component.after(before).start_timeout(BUDGET));

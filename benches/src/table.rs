@@ -16,6 +16,8 @@ use crate::served::TimedServers;
 use crate::stepped::CROWD;
 use crate::stepped::CROWDS;
 use crate::stepped::CountedSteps;
+use crate::stepped::GRAPH;
+use crate::stepped::GRAPHS;
 use crate::stepped::TimedSteps;
 
 /// The goals, row by row.
@@ -218,6 +220,15 @@ impl fmt::Display for TimedSteps {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
+            "### {GRAPH} components\n\n| | graph | start and stop, ms |\n|---|---|---|"
+        )?;
+        for (stepper, shape) in GRAPHS {
+            let whole = self.whole(stepper, shape);
+            writeln!(out, "| {stepper} | {shape} | {whole:.2} |")?;
+        }
+        writeln!(out)?;
+        writeln!(
+            out,
             "### {CROWD} at once\n\n| | start and stop, ms | longest gap in the start, ms | in the stop, ms | × floor | \
              in the worst round, ms |\n|---|---|---|---|---|---|"
         )?;
@@ -225,7 +236,7 @@ impl fmt::Display for TimedSteps {
             writeln!(
                 out,
                 "| {stepper} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
-                self.whole(stepper),
+                self.whole_crowd(stepper),
                 self.gap_before(stepper),
                 self.gap(stepper),
                 self.gap_ratio(stepper),

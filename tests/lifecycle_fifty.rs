@@ -26,7 +26,7 @@ fn part(name: String, start: u64, stop: u64, after: &[String]) -> Part {
     }
 }
 
-/// Eight domains behind a gateway, and a queue for all: no two components take as long.
+/// Eight domains behind a gateway, and a queue for all; no two of the same sort take as long.
 fn parts() -> Vec<Part> {
     let mut parts = vec![part("queue".into(), 900, 170, &[])];
     for domain in 0..DOMAINS {
@@ -108,7 +108,6 @@ fn ended(report: &Report, kind: StepKind, zero: Duration) -> BTreeMap<&str, Dura
         .collect()
 }
 
-/// The clock of Tokio has ticks of a millisecond, so a chain may not add less than that.
 #[tokio::test(start_paused = true)]
 async fn each_of_fifty_starts_and_stops_when_the_longest_chain_up_to_it_is_through() {
     let parts = parts();

@@ -300,7 +300,7 @@ impl Engine {
         let mut clean = None;
         for (count, action) in actions.drain(..).enumerate() {
             if count % AT_ONCE == AT_ONCE - 1 {
-                yield_now().await;
+                others().await;
             }
             match action {
                 Action::Start(index) => self.start(index),
@@ -582,6 +582,8 @@ impl Engine {
         }
         let in_flight = slot.ctx.as_ref().and_then(Context::in_flight).unwrap_or(0);
         self.enter(index, state);
+        // Who waited for it, or for another, is done, and would be kept until the end.
+        let _ = self.followers.try_join_next();
         self.emit(
             Some(path),
             EventKind::Ended {
@@ -598,11 +600,16 @@ impl Engine {
         self.look_at_the_clock();
         self.shared.readiness.set_stopped();
         let ended = self.now();
+        let timeline = self.timeline(cleanup.as_ref(), ended);
+        let many = self.slots.len() > AT_ONCE;
+        if many {
+            others().await;
+        }
         let report = Report {
             name: self.plan.name().to_owned(),
             cause: self.cause(),
             errors: self.take_errors(),
-            timeline: self.timeline(cleanup.as_ref(), ended),
+            timeline,
             components: self
                 .plan
                 .graph()
@@ -632,7 +639,20 @@ impl Engine {
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
+        if many {
+            self.let_go().await;
+            others().await;
+        }
         report
+    }
+
+    /// Frees the components bit by bit: ten thousand at once would hold up the others on this thread.
+    async fn let_go(mut self) {
+        while !self.slots.is_empty() {
+            let left = self.slots.len().saturating_sub(AT_ONCE);
+            self.slots.truncate(left);
+            others().await;
+        }
     }
 
     async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
@@ -688,7 +708,8 @@ impl Engine {
             let began = ended.saturating_sub(cleanup.took);
             timeline.extend(cleanup.steps.iter().map(|step| of_cleanup(step, began)));
         }
-        timeline.sort_by_key(|step| step.began);
+        // The steps are large, so it is not they that are moved about.
+        timeline.sort_by_cached_key(|step| step.began);
         timeline
     }
 
@@ -867,6 +888,15 @@ async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
         ctx.stopping().await;
     }
     Ok(())
+}
+
+/// Gives a turn to all that wait for one on this thread.
+///
+/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks have had one,
+/// so it would wake ever more of them, and whoever comes then would wait for all of those. The task yields
+/// for its part, because a worker may run first what was spawned last.
+async fn others() {
+    let _ = tokio::spawn(yield_now()).await;
 }
 
 /// Waits for all of a component, and says when it begins to fail and when it is gone.

@@ -51,17 +51,17 @@ pub(crate) fn play() -> Exit {
         std::process::abort();
     });
     started.recv().unwrap();
-    let signals = Signals::terminate().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(shop(signals))
+    runtime.block_on(shop())
 }
 
-async fn shop(signals: Signals) -> Exit {
+async fn shop() -> Exit {
     let (tasks, descriptors) = (tasks(), descriptors());
+    let signals = Signals::terminate().unwrap();
     let work = Work::default();
     let in_flight = InFlight::default();
     let report = {

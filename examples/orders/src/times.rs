@@ -44,13 +44,14 @@ impl Times {
         }
         let grace = options.grace.unwrap_or(GRACE);
         let server = grace.saturating_add(AFTER_THE_GRACE);
-        // One server after the other, the database, and a second each for the metrics and the margin.
+        // One server after the other, the database, as long for the metrics, and the margin.
         let needed = [
             options.lame_duck,
             server,
             server,
             CLOSING,
-            Duration::from_secs(2),
+            CLOSING,
+            Duration::from_secs(1),
         ];
         let needed = needed
             .into_iter()
@@ -91,8 +92,8 @@ mod tests {
     #[test]
     fn without_a_budget_it_is_as_much_as_the_other_times_need() {
         assert_eq!(times(&["--lame-duck", "10"]), (28.0, 5.0));
-        assert_eq!(times(&["--lame-duck", "20"]), (34.6, 5.0));
-        assert_eq!(times(&["--grace", "60"]), (124.6, 60.0));
+        assert_eq!(times(&["--lame-duck", "20"]), (35.6, 5.0));
+        assert_eq!(times(&["--grace", "60"]), (125.6, 60.0));
     }
 
     #[test]

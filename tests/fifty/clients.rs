@@ -46,7 +46,9 @@ fn run() {
     let count = Count::default();
     let clients = runtime.block_on(async { clients(&addresses, &count) });
     child.expect("each server has a request in hand");
-    let warm = count.warm.acquire_many((SERVERS * BUSY) as u32);
+    let warm = count
+        .warm
+        .acquire_many(u32::try_from(SERVERS * BUSY).unwrap());
     drop(runtime.block_on(soon(warm)).unwrap());
 
     child.send(Signal::TERM);

@@ -77,7 +77,11 @@ async fn shop() -> Exit {
             for (protocol, address) in &addresses {
                 say(format!("{protocol} {}", address.get().unwrap()));
             }
-            let held = held.0.held.acquire_many(SERVERS as u32).await;
+            let held = held
+                .0
+                .held
+                .acquire_many(u32::try_from(SERVERS).unwrap())
+                .await;
             held.unwrap().forget();
             say("each server has a request in hand");
         });

@@ -1,42 +1,45 @@
-//! The service: what is started, who watches whom, and in which order everything stops.
+//! The service: its components, what each one needs, and so the order in which they start and stop.
 //!
 //! ```text
-//!   clients ──REST──▶ http ──gRPC──▶ grpc ──▶ database ◀── worker
-//!
-//!   a signal, or a task that fails, fires the token of the group. Who watches what:
-//!     readiness  the token: `/readyz` and the health service say no from that moment on
-//!     worker     the token: commits its batch and ends; what is ordered later waits for the next start
-//!     http       the token: serves on as a lame duck, if it is to be one, and then answers what is
-//!                in flight; it needs grpc for that
-//!     handlers   the stop of their server: event streams and websockets end when it begins, calls
-//!                to grpc are given up just before its deadline
-//!     grpc       the end of http
-//!     database   nobody: it is closed when all of them have ended
+//!   start ─────────────────────────────────────────▶
+//!   metrics ──▶ database ──▶ grpc ──▶ http          clients ──REST──▶ http ──gRPC──▶ grpc ──▶ database
+//!                        └─▶ worker
+//!   ◀────────────────────────────────────────── stop
 //! ```
+//!
+//! A component stops when all that need it have ended: http answers what is in flight while grpc still
+//! serves it; the database is closed when nobody uses it any more. The metrics are there before
+//! the first of them and after the last, so that the start and the stop can be watched.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
-use taskgroup::{BoxError, CancellationToken, DrainReport, Readiness, Signals, TaskGroup};
+use metrics_exporter_prometheus::PrometheusHandle;
+use taskgroup::lifecycle::{Context, PlanError, Provided};
+use taskgroup::{BoxError, Component, DrainReport, Lifecycle, Report};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
+use crate::faults::WorkerFault;
 use crate::options::Options;
 use crate::store::{Database, Store};
-use crate::{faults, grpc, http, worker};
+use crate::times::{AFTER_THE_GRACE, CLOSING, KILL_GRACE, Times};
+use crate::{faults, grpc, http, metrics, worker};
 
-/// Closing takes milliseconds, unless a connection was left in use by a server that was forced.
-const CLOSING: Duration = Duration::from_secs(2);
-
-/// The signals that steer the service.
-#[derive(Debug)]
-pub(crate) struct Triggers {
-    pub(crate) stop: Signals,
-    /// Not on Windows, which has no signal for it.
-    pub(crate) list: Option<Signals>,
+/// The service before its start: what it is made from, and what its components have for each other.
+#[derive(Clone)]
+pub(crate) struct Service {
+    options: Options,
+    recorded: PrometheusHandle,
+    /// Hears how the drain of each server went.
+    on_report: Arc<dyn Fn(&DrainReport) + Send + Sync>,
+    store: Provided<Store>,
+    http: Provided<SocketAddr>,
+    grpc: Provided<SocketAddr>,
+    metrics: Provided<SocketAddr>,
 }
 
 /// Where the service can be reached; a port that was asked for as 0 has its number.
@@ -44,102 +47,166 @@ pub(crate) struct Triggers {
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    pub(crate) metrics: SocketAddr,
 }
 
-/// What has to be there before the first request, in the order in which it is acquired.
-struct Resources {
-    front: TcpListener,
-    back: TcpListener,
-    store: Store,
-}
-
-/// Serves until a signal comes or a task fails, and returns when everything has stopped.
-///
-/// `on_report` hears how the drain of each server went.
-pub(crate) async fn run(
-    options: Options,
-    triggers: Triggers,
-    on_ready: impl FnOnce(Addresses),
-    on_report: impl Fn(&DrainReport) + Clone + Send + 'static,
-) -> Result<(), BoxError> {
-    let mut group = TaskGroup::new();
-    group.cancel_on(triggers.stop);
-    let readiness = Readiness::drain_on(group.token());
-    if let Some(list) = triggers.list {
-        group.list_on(list);
+impl Service {
+    pub(crate) fn new(
+        options: Options,
+        recorded: PrometheusHandle,
+        on_report: impl Fn(&DrainReport) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            options,
+            recorded,
+            on_report: Arc::new(on_report),
+            store: Provided::new("store"),
+            http: Provided::new("address of http"),
+            grpc: Provided::new("address of grpc"),
+            metrics: Provided::new("address of metrics"),
+        }
     }
 
-    let stop = group.token().clone();
-    let Some(acquired) = stop.run_until_cancelled(acquire(&options)).await else {
-        // A signal came first. There is nothing to stop yet.
-        return Ok(group.wait().await?);
-    };
-    let Resources { front, back, store } = acquired?;
-    let addresses = Addresses {
-        http: front.local_addr()?,
-        grpc: back.local_addr()?,
-    };
-
-    // A resource too: the front's way to the back outlives every request that may need it.
-    let channel = Endpoint::from_shared(format!("http://{}", addresses.grpc))?.connect_lazy();
-    let (fault, faults) = mpsc::channel(1);
-    let mut routes = http::routes(channel).merge(readiness.routes());
-    if options.faults {
-        routes = routes.merge(faults::routes(fault));
+    /// Returns the service with the order in which it starts and stops. Nothing is opened yet.
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        let times = Times::of(&self.options);
+        let grace = times.grace.saturating_add(AFTER_THE_GRACE);
+        let (fault, faults) = mpsc::channel(1);
+        Lifecycle::new("orders")
+            .budget(times.budget)
+            .component(self.metrics())
+            .component(self.database().after(["metrics"]))
+            .component(self.grpc().after(["database"]).grace(grace))
+            .component(self.http(fault).after(["grpc"]).grace(grace))
+            .component(self.worker(faults).after(["database"]))
     }
 
-    // The back does not hang on the group's token: requests in flight would find it gone. It serves
-    // until the front has ended, however that came about.
-    let front_ended = CancellationToken::new();
-    let http = taskgroup::axum::serve("http", front, routes)
-        .lame_duck(options.lame_duck)
-        .grace(options.grace)
-        .idle_grace(options.idle_grace)
-        .on_report(on_report.clone())
-        .then_cancel(&front_ended)
-        .run(&stop);
-    let services = grpc::routes(store.clone(), &readiness);
-    let grpc = taskgroup::tonic::serve("grpc", back, services)
-        .grace(options.grace)
-        .idle_grace(options.idle_grace)
-        .on_report(on_report)
-        .run(&front_ended);
-    let worker = worker::run(store.clone(), faults, stop);
+    /// Runs it to its end, as `owned` wants it; `on_ready` is called when all of it is ready.
+    pub(crate) async fn run(
+        &self,
+        owned: impl FnOnce(Lifecycle) -> Lifecycle,
+        on_ready: impl FnOnce(Addresses),
+    ) -> Result<Report, PlanError> {
+        let lifecycle = owned(self.lifecycle());
+        let handle = lifecycle.handle();
+        let tell = async {
+            if handle.ready().await {
+                self.addresses().map(on_ready);
+            }
+        };
+        let (report, ()) = tokio::join!(lifecycle.run(), tell);
+        report
+    }
 
-    group.task("http").spawn(http);
-    group.task("grpc").spawn(grpc);
-    group.task("worker").essential().spawn(worker);
+    /// Returns nothing if a server is not there, or not any more.
+    fn addresses(&self) -> Option<Addresses> {
+        Some(Addresses {
+            http: self.http.get().ok()?,
+            grpc: self.grpc.get().ok()?,
+            metrics: self.metrics.get().ok()?,
+        })
+    }
 
-    readiness.set_ready();
-    on_ready(addresses);
-    let result = group.wait().await;
-    close(&store).await;
-    Ok(result?)
+    fn metrics(&self) -> Component {
+        let this = self.clone();
+        Component::new("metrics", async move |ctx| {
+            let listener = listen_for_metrics(this.options.metrics.as_deref()).await?;
+            let address = listener.local_addr()?;
+            info!("metrics: on http://{address}/metrics");
+            let routes = metrics::routes(this.recorded).merge(ctx.readiness().routes());
+            ctx.ready_with(&this.metrics, address);
+            let server = taskgroup::axum::serve("metrics", listener, routes);
+            server.run(&ctx).await
+        })
+    }
+
+    fn database(&self) -> Component {
+        let this = self.clone();
+        let open = async move |ctx: Context| {
+            let store = open(this.options.db).await?;
+            ctx.provide(&this.store, store.clone());
+            Ok(store)
+        };
+        Component::resource("database", open, close)
+    }
+
+    fn grpc(&self) -> Component {
+        let this = self.clone();
+        Component::new("grpc", async move |ctx| {
+            let listener = listen("grpc", &this.options.grpc).await?;
+            let services = grpc::routes(this.store.get()?, ctx.readiness());
+            ctx.ready_with(&this.grpc, listener.local_addr()?);
+            taskgroup::tonic::serve("grpc", listener, services)
+                .grace(Times::of(&this.options).grace)
+                .kill_grace(KILL_GRACE)
+                .idle_grace(this.options.idle_grace)
+                .on_report(move |report| (this.on_report)(report))
+                .run(&ctx)
+                .await
+        })
+    }
+
+    fn http(&self, fault: mpsc::Sender<WorkerFault>) -> Component {
+        let this = self.clone();
+        Component::new("http", async move |ctx| {
+            let listener = listen("http", &this.options.http).await?;
+            let back = format!("http://{}", this.grpc.get()?);
+            let back = Endpoint::from_shared(back)?.connect_lazy();
+            let mut routes = http::routes(back).merge(ctx.readiness().routes());
+            if this.options.faults {
+                routes = routes.merge(faults::routes(fault));
+            }
+            ctx.ready_with(&this.http, listener.local_addr()?);
+            taskgroup::axum::serve("http", listener, routes)
+                .grace(Times::of(&this.options).grace)
+                .kill_grace(KILL_GRACE)
+                .idle_grace(this.options.idle_grace)
+                .on_report(move |report| (this.on_report)(report))
+                .run(&ctx)
+                .await
+        })
+    }
+
+    fn worker(&self, faults: mpsc::Receiver<WorkerFault>) -> Component {
+        let store = self.store.clone();
+        Component::new("worker", async move |ctx| {
+            let store = store.get()?;
+            ctx.ready();
+            worker::run(store, faults, ctx.token()).await
+        })
+    }
 }
 
-async fn close(store: &Store) {
+async fn open(database: Option<Database>) -> Result<Store, BoxError> {
+    let database = database.map_or_else(Database::fresh_file, Ok)?;
+    info!("database: {database}");
+    Store::open(&database)
+        .await
+        .map_err(|error| format!("cannot open the database {database}: {error}").into())
+}
+
+/// Takes milliseconds, unless a connection was left in use by a server that was forced.
+async fn close(store: Store) -> Result<(), BoxError> {
     match timeout(CLOSING, store.close()).await {
         Ok(()) => info!("database: closed"),
         Err(_) => warn!("database: still in use after {CLOSING:?}, left to the system"),
     }
-}
-
-async fn acquire(options: &Options) -> Result<Resources, BoxError> {
-    let front = listen("http", &options.http).await?;
-    let back = listen("grpc", &options.grpc).await?;
-    let database = match &options.db {
-        Some(database) => database.clone(),
-        None => Database::fresh_file()?,
-    };
-    info!("database: {database}");
-    let store = Store::open(&database)
-        .await
-        .map_err(|error| format!("cannot open the database {database}: {error}"))?;
-    Ok(Resources { front, back, store })
+    Ok(())
 }
 
 async fn listen(server: &str, address: &str) -> Result<TcpListener, BoxError> {
     TcpListener::bind(address)
         .await
         .map_err(|error| format!("server `{server}`: cannot listen on {address}: {error}").into())
+}
+
+/// Without an address it is the usual one, or a free one: there may be other services on this machine.
+async fn listen_for_metrics(address: Option<&str>) -> Result<TcpListener, BoxError> {
+    if let Some(address) = address {
+        return listen("metrics", address).await;
+    }
+    match TcpListener::bind(metrics::USUAL_ADDRESS).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => listen("metrics", "127.0.0.1:0").await,
+    }
 }

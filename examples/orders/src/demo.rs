@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
-use metrics_exporter_prometheus::PrometheusHandle;
 use taskgroup::{BoxError, DrainReport, Lifecycle, Report, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -26,7 +25,8 @@ use crate::demo::client::Connection;
 use crate::demo::tally::Tally;
 use crate::http::Created;
 use crate::options::Options;
-use crate::service::{Addresses, Service};
+use crate::parts::{Addresses, Parts};
+use crate::service;
 use crate::store::{Database, Store};
 
 /// Clients that order something and think for a moment, again and again.
@@ -37,8 +37,9 @@ const BEFORE_THE_SIGNAL: Duration = Duration::from_millis(1200);
 
 /// Runs the demo and returns how the service ended.
 pub(crate) async fn run(
-    options: Options,
-    recorded: PrometheusHandle,
+    Parts {
+        options, recorded, ..
+    }: Parts,
     owned: impl FnOnce(Lifecycle) -> Lifecycle,
 ) -> Result<Report, BoxError> {
     let database = match options.db {
@@ -64,8 +65,9 @@ pub(crate) async fn run(
     let on_report = move |report: &DrainReport| {
         let _ = drained.send(report.to_string());
     };
-    let service = Service::new(options, recorded, on_report);
-    let ended = service.run(owned, on_ready).await?;
+    let parts = Parts::new(options, recorded, on_report);
+    let lifecycle = owned(service::lifecycle(&parts));
+    let ended = service::run(lifecycle, &parts, on_ready).await?;
     info!("demo: the service has ended");
 
     // How the service ended is what counts, whatever becomes of the sums.

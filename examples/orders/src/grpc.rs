@@ -38,7 +38,7 @@ impl Orders for Back {
             .create(&item, quantity)
             .await
             .map_err(database_failed)?;
-        metrics::order_created();
+        metrics::orders_created(1);
         Ok(Response::new(order.into()))
     }
 

@@ -5,12 +5,14 @@
 //! load. How the parts are started and stopped is in `service.rs`; read that first. This file owns
 //! what only the owner of a process may decide: signals, the runtime, the log, the exit status.
 
+mod bind;
 mod demo;
 mod faults;
 mod grpc;
 mod http;
 mod metrics;
 mod options;
+mod parts;
 mod service;
 mod store;
 mod times;
@@ -28,7 +30,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::options::{Command, CommandLine, Options};
-use crate::service::{Addresses, Service};
+use crate::parts::{Addresses, Parts};
 
 /// The messages and services of `proto/orders.proto`.
 mod proto {
@@ -62,24 +64,23 @@ fn triggers() -> Result<Triggers, BoxError> {
 }
 
 fn run(command: Option<Command>, options: Options, triggers: Triggers) -> Result<Exit, BoxError> {
-    let recorded = metrics::record()?;
-    if options.plan {
-        let service = Service::new(options, recorded, |_| {});
-        print(&service.lifecycle().plan()?);
+    let owned = own(&options, triggers);
+    let print_ready = print_ready(&options);
+    let parts = Parts::new(options, metrics::record()?, |_| {});
+    let lifecycle = service::lifecycle(&parts);
+    if parts.options.plan {
+        print(&lifecycle.plan()?);
         return Ok(Exit::from(Ok::<(), BoxError>(())));
     }
-    let owned = own(&options, triggers);
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = match command {
         None => {
             log_to(io::stderr);
-            let on_ready = print_ready(&options);
-            let service = Service::new(options, recorded, |_| {});
-            runtime.block_on(service.run(owned, on_ready))?
+            runtime.block_on(service::run(owned(lifecycle), &parts, print_ready))?
         }
         Some(Command::Demo) => {
             log_to(io::stdout);
-            runtime.block_on(demo::run(options, recorded, owned))?
+            runtime.block_on(demo::run(parts, owned))?
         }
     };
     // What blocks its thread, a handler that was given up as stuck for one, does not hold up the exit.
@@ -103,17 +104,13 @@ fn own(options: &Options, triggers: Triggers) -> impl FnOnce(Lifecycle) -> Lifec
 /// Who asks for an address of the metrics is told it here, too.
 fn print_ready(options: &Options) -> impl FnOnce(Addresses) + use<> {
     let with_metrics = options.metrics.is_some();
-    move |Addresses {
-              http,
-              grpc,
-              metrics,
-          }| {
+    move |addresses| {
+        let Addresses { http, grpc, .. } = addresses;
+        let ready = format!("ready http={http} grpc={grpc}");
         if with_metrics {
-            print(&format_args!(
-                "ready http={http} grpc={grpc} metrics={metrics}"
-            ));
+            print(&format!("{ready} metrics={}", addresses.metrics));
         } else {
-            print(&format_args!("ready http={http} grpc={grpc}"));
+            print(&ready);
         }
     }
 }

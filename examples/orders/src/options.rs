@@ -48,8 +48,10 @@ pub(crate) struct Options {
     )]
     pub(crate) grpc: String,
 
-    /// Where `GET /metrics` is served, and the probes too; port 0 takes a free one. It is appended to the ready line as
-    /// ` metrics=ADDR`. Without it 127.0.0.1:9090, or a free port if that is taken; the log says which.
+    /// Where `GET /metrics` is served, and the probes; without it 127.0.0.1:9090, or a free port if that is taken.
+    ///
+    /// Port 0 takes a free one. An address that was asked for is in the ready line, as ` metrics=ADDR`; the log
+    /// has it in any case.
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
 
@@ -57,13 +59,14 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) db: Option<Database>,
 
-    /// How long the whole stop may take, whatever happens. A budget that is too small for the other times is refused, and so is
-    /// one that is not below TERMINATION_GRACE_PERIOD_SECONDS, if the environment has that. Without it 28, or what the other times
-    /// need if that is more and the environment sets no limit.
+    /// How long the whole stop may take; without it 28, or what the other times need if that is more.
+    ///
+    /// What does not fit into a budget is refused at the start. TERMINATION_GRACE_PERIOD_SECONDS in the
+    /// environment is the limit of the platform: the budget has to be smaller, and does not grow.
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) budget: Option<Duration>,
 
-    /// How long each server may drain; fractions are allowed. Without it 5, or less where a small budget says so.
+    /// How long each server may drain, fractions are allowed; without it 5, or less in a small budget.
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) grace: Option<Duration>,
 
@@ -75,7 +78,7 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) lame_duck: Duration,
 
-    /// Stops when there is something at this path: what `touch` makes.
+    /// Stops when there is a file at this path.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) stop_file: Option<PathBuf>,
 

@@ -13,11 +13,11 @@ const GRACE: Duration = Duration::from_secs(5);
 const PLATFORM_LIMIT: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
 /// What a server needs when its grace is over: to tell its clients, and to see that what it has cut is gone.
-pub(crate) const AFTER_THE_GRACE: Duration = Duration::from_millis(300);
+pub(crate) const AFTER_THE_GRACE: Duration = Duration::from_millis(500);
 /// How long what a server has cut may take to be gone.
-pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
-/// How long the database may take to close.
-pub(crate) const CLOSING: Duration = Duration::from_secs(2);
+pub(crate) const KILL_GRACE: Duration = Duration::from_millis(300);
+/// What the database should have to close, and the metrics to stop.
+const CLOSING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Times {
@@ -38,7 +38,8 @@ impl Times {
         };
         let budget = of(options.budget.unwrap_or(BUDGET));
         if options.budget.is_some() || budget.platform_limit().is_some() {
-            let left = budget.total().saturating_sub(options.lame_duck);
+            let kept = options.lame_duck.saturating_add(2 * AFTER_THE_GRACE);
+            let left = budget.total().saturating_sub(kept);
             let grace = options.grace.unwrap_or(GRACE.min(left / 4));
             return Self { budget, grace };
         }
@@ -92,8 +93,8 @@ mod tests {
     #[test]
     fn without_a_budget_it_is_as_much_as_the_other_times_need() {
         assert_eq!(times(&["--lame-duck", "10"]), (28.0, 5.0));
-        assert_eq!(times(&["--lame-duck", "20"]), (35.6, 5.0));
-        assert_eq!(times(&["--grace", "60"]), (125.6, 60.0));
+        assert_eq!(times(&["--lame-duck", "20"]), (36.0, 5.0));
+        assert_eq!(times(&["--grace", "60"]), (126.0, 60.0));
     }
 
     #[test]
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_grace_that_was_not_asked_for_fits_into_the_budget() {
-        assert_eq!(times(&["--budget", "4"]), (4.0, 1.0));
-        assert_eq!(times(&["--budget", "24", "--lame-duck", "12"]), (24.0, 3.0));
+        assert_eq!(times(&["--budget", "4"]), (4.0, 0.75));
+        assert_eq!(times(&["--budget", "24", "--lame-duck", "11"]), (24.0, 3.0));
     }
 }

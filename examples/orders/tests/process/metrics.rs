@@ -11,8 +11,12 @@ const ANYWHERE: [&str; 2] = ["--metrics", "127.0.0.1:0"];
 fn value(metrics: SocketAddr, of: &str) -> u64 {
     let answer = http::get(metrics, "/metrics").expect("an answer");
     assert_eq!(answer.status, 200);
-    let line = answer.body.lines().find_map(|line| line.strip_prefix(of));
-    line.map_or(0, |value| value.trim().parse().expect("a number"))
+    let line = answer
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix(of)?.strip_prefix(' '));
+    let value = line.unwrap_or_else(|| panic!("no {of}: {}", answer.body));
+    value.trim().parse().expect("a number")
 }
 
 #[test]

@@ -37,11 +37,11 @@ start
   4  http                within 30s  after grpc
 
 stop
-  1  http      within 5.3s
-     worker    within 8.2s
-  2  grpc      within 5.3s
-  3  database  within 8.2s
-  4  metrics   within 8.2s
+  1  http      within 5.5s
+     worker    within 8s
+  2  grpc      within 5.5s
+  3  database  within 8s
+  4  metrics   within 8s
      margin 1s: to end what was forced, and to report
 
 longest chain http → grpc → database → metrics: 27s of 27s
@@ -57,8 +57,8 @@ fn the_plan_has_the_times_that_were_asked_for() {
     for line in [
         "orders: 5 components, budget 20s\n",
         "     lame duck 5s: not ready, still serving\n",
-        "  1  http      within 2.3s\n",
-        "  2  grpc      within 2.3s\n",
+        "  1  http      within 2.5s\n",
+        "  2  grpc      within 2.5s\n",
     ] {
         assert!(end.stdout.contains(line), "{line:?}: {}", end.stdout);
     }
@@ -97,7 +97,7 @@ fn a_grace_that_does_not_fit_into_the_budget_is_refused_and_named() {
         assert_eq!(
             refused(&options),
             "error: the budget of 10s is smaller than its parts: \
-             `http` 5.3s + `grpc` 5.3s + margin 1s = 11.6s\n"
+             `http` 5.5s + `grpc` 5.5s + margin 1s = 12s\n"
         );
     }
 }
@@ -135,7 +135,7 @@ fn a_budget_above_the_limit_of_the_platform_is_refused() {
         (
             "60",
             &["--grace", "30"],
-            "the budget of 28s is smaller than its parts: `http` 30.3s + `grpc` 30.3s + margin 1s = 61.6s",
+            "the budget of 28s is smaller than its parts: `http` 30.5s + `grpc` 30.5s + margin 1s = 62s",
         ),
         (
             "soon",

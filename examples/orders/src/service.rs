@@ -33,6 +33,7 @@ pub(crate) fn lifecycle(parts: &Parts) -> Lifecycle {
     let (fault, faults) = mpsc::channel(1);
     Lifecycle::new("orders")
         .budget(times.budget)
+        .observe(taskgroup::metrics::observer())
         .component(metrics(parts))
         .component(database(parts).after(["metrics"]))
         .component(grpc(parts).after(["database"]).grace(grace))

@@ -54,6 +54,9 @@ fn they_are_there_before_the_drain_and_during_it() {
     for _ in 0..2 {
         assert_eq!(http::get(metrics, "/metrics").unwrap().status, 200);
     }
+    // As it was at the signal.
+    let in_flight = "shutdown_in_flight{component=\"orders/http\"}";
+    assert_eq!(value(metrics, in_flight), 1);
     // The probes can still ask here.
     assert_eq!(http::get(metrics, "/livez").unwrap().status, 200);
     assert_eq!(http::get(metrics, "/readyz").unwrap().status, 503);

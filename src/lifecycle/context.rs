@@ -1,5 +1,6 @@
 //! [`Context`]: what a component is given.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,10 +70,12 @@ struct Shared {
     whole: Arc<Whole>,
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
-    /// What was provided, to be taken out again.
-    provided: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    /// What was provided, by its address, to be taken out again.
+    provided: Mutex<HashMap<usize, TakeOut>>,
     nested: Mutex<Option<Report>>,
 }
+
+type TakeOut = Box<dyn Fn() + Send>;
 
 /// What the engine has heard already: who says it again and again must not keep it busy.
 #[derive(Default)]
@@ -169,12 +172,17 @@ impl Context {
 
     /// Provides a value to those that start after this component; see [`Provided`].
     ///
-    /// Another value takes its place. It is taken out when the component has been told to stop.
+    /// Another value takes its place. It is taken out when the component has been told to stop or has failed, or,
+    /// if it is a [job](super::Component::job) that went well, when all components have ended.
     pub fn provide<T: Send + Sync + 'static>(&self, to: &Provided<T>, value: T) {
-        let ours = to.clone();
-        to.set(value);
-        let take_out = Box::new(move || ours.clear());
-        lock(&self.shared.provided).push(take_out);
+        to.set(&self.shared.path, value);
+        // Once for all values that it provides to this: it may do so again and again.
+        lock(&self.shared.provided)
+            .entry(to.address())
+            .or_insert_with(|| {
+                let (to, path) = (to.clone(), Arc::clone(&self.shared.path));
+                Box::new(move || to.clear(&path))
+            });
     }
 
     /// Provides a value, and says that the component is ready.
@@ -304,7 +312,7 @@ impl Context {
     pub(super) fn take_out(&self) {
         let provided = std::mem::take(&mut *lock(&self.shared.provided));
         let mut panicked = None;
-        for take_out in provided {
+        for take_out in provided.into_values() {
             // The destructor of one value does not keep the others in.
             panicked = panicked.or(Panic::catch(take_out).err());
         }

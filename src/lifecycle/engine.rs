@@ -194,6 +194,11 @@ impl Engine {
     pub(super) async fn run(mut self) -> Report {
         self.listen();
         let mut actions = Vec::new();
+        let outer = self.outer.as_ref();
+        if outer.is_some_and(|outer| outer.token().is_cancelled()) {
+            let event = self.told(&mut actions);
+            self.machine.on(event, Duration::ZERO, &mut actions);
+        }
         if self.trigger.is_cancelled() {
             self.machine
                 .on(machine::Event::Stop, Duration::ZERO, &mut actions);
@@ -354,6 +359,7 @@ impl Engine {
         self.emit(Some(path), EventKind::StartBegan);
 
         let (may_end, place, drains) = (component.may_end, component.place, component.drains);
+        let is_job = component.is_job();
         let mut work = component.work(ctx.clone(), &group);
         if drains {
             work = Box::pin(drained_at_the_end(work, ctx.clone()));
@@ -362,7 +368,7 @@ impl Engine {
         let task = if may_end { task } else { task.essential() };
         drop(task.spawn_from(place, work));
         self.followers
-            .spawn(follow(index, group, ctx, self.notes.clone()));
+            .spawn(follow(index, group, ctx, is_job, self.notes.clone()));
     }
 
     fn all_ready(&mut self) {
@@ -656,6 +662,10 @@ impl Engine {
     }
 
     async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
+        // What jobs have provided is there until now.
+        for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
+            drop(Panic::catch(|| ctx.take_out()));
+        }
         let has_steps = !self.cleanup.pending().is_empty();
         if has_steps {
             self.emit(None, EventKind::CleanupBegan);
@@ -904,6 +914,7 @@ async fn follow(
     index: usize,
     mut group: TaskGroup,
     ctx: Context,
+    is_job: bool,
     notes: mpsc::UnboundedSender<Note>,
 ) {
     let (spawner, token) = (group.spawner(), group.token().clone());
@@ -914,6 +925,11 @@ async fn follow(
         Poll::Pending => fired.as_mut().poll(cx).map(|()| None),
     });
     let result = match ended.await {
+        // Those that wait for a job begin now, with what it has for them.
+        Some(Ok(())) if is_job => {
+            let _ = notes.send(Note::Ended(index, Ok(())));
+            return;
+        }
         Some(result) => result,
         None => {
             drop(Panic::catch(|| ctx.take_out()));
@@ -930,6 +946,8 @@ async fn follow(
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        // In the middle of the cleanup, all but this is over.
+        self.shared.readiness.set_stopped();
         if self.machine.is_over() {
             return;
         }
@@ -945,7 +963,6 @@ impl Drop for Engine {
                 self.enter(index, ComponentState::ForceStopped);
             }
         }
-        self.shared.readiness.set_stopped();
         if left.is_empty() {
             return;
         }

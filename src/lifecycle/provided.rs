@@ -10,7 +10,9 @@ use tokio::sync::watch;
 /// Its component fills it with [`Context::provide`](super::Context::provide) before it is ready, so a component that
 /// comes [after](super::Component::after) it finds it there. When the component has been told to stop, which is
 /// after all that use it have ended, the value is taken out again: what the component closes is not held by
-/// anybody any more who goes by the dependencies.
+/// anybody any more who goes by the dependencies. That of a [job](super::Component::job), which ends before they begin,
+/// stays until all components have ended. A component takes out its own value only, and not that of another
+/// which has taken its place.
 ///
 /// # Clones
 ///
@@ -44,7 +46,13 @@ use tokio::sync::watch;
 pub struct Provided<T> {
     name: Arc<str>,
     /// Shared, so that it is cloned for others when the channel is not locked.
-    value: Arc<watch::Sender<Option<Arc<T>>>>,
+    value: Arc<watch::Sender<Option<Here<T>>>>,
+}
+
+/// A value, and who has provided it.
+struct Here<T> {
+    by: Arc<str>,
+    value: Arc<T>,
 }
 
 /// A value was asked for that is not there.
@@ -74,13 +82,32 @@ impl<T> Provided<T> {
         }
     }
 
-    pub(super) fn set(&self, value: T) {
+    /// Puts a value in that belongs to the component with this path.
+    pub(super) fn set(&self, by: &Arc<str>, value: T) {
+        let here = Here {
+            by: Arc::clone(by),
+            value: Arc::new(value),
+        };
         // The old value is dropped here, and not under the lock.
-        drop(self.value.send_replace(Some(Arc::new(value))));
+        drop(self.value.send_replace(Some(here)));
     }
 
-    pub(super) fn clear(&self) {
-        drop(self.value.send_replace(None));
+    /// Takes the value out, if it belongs to this very component.
+    pub(super) fn clear(&self, by: &Arc<str>) {
+        let mut taken = None;
+        self.value.send_if_modified(|here| {
+            taken = here.take_if(|here| Arc::ptr_eq(&here.by, by));
+            taken.is_some()
+        });
+    }
+
+    /// Returns what is the same for all handles on this value, and for no other.
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.value) as usize
+    }
+
+    fn here(here: &Option<Here<T>>) -> Option<Arc<T>> {
+        here.as_ref().map(|here| Arc::clone(&here.value))
     }
 }
 
@@ -91,7 +118,7 @@ impl<T: Clone> Provided<T> {
     ///
     /// It is not there yet, or not any more.
     pub fn get(&self) -> Result<T, NotProvided> {
-        let here = self.value.borrow().clone();
+        let here = Self::here(&self.value.borrow());
         here.map(|value| T::clone(&value))
             .ok_or_else(|| NotProvided {
                 name: Arc::clone(&self.name),
@@ -109,7 +136,7 @@ impl<T: Clone> Provided<T> {
     pub async fn wait(&self) -> T {
         let mut value = self.value.subscribe();
         loop {
-            let here = value.borrow_and_update().clone();
+            let here = Self::here(&value.borrow_and_update());
             if let Some(value) = here {
                 return T::clone(&value);
             }

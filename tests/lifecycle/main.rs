@@ -2,6 +2,7 @@
 
 mod context;
 mod nested;
+mod odd;
 mod random;
 mod stages;
 mod start;

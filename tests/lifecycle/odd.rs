@@ -1,0 +1,141 @@
+//! What hardly anybody does, and what happens then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use taskgroup::cleanup::Step;
+use taskgroup::lifecycle::{Budget, Provided};
+use taskgroup::{Component, Exit, Lifecycle, ReadinessState};
+
+use crate::support::{Diary, SECOND, deaf, obedient, stopped};
+
+#[tokio::test(start_paused = true)]
+async fn what_a_job_provides_is_there_for_those_after_it() {
+    let value = Provided::<u32>::new("value");
+    let (ours, theirs) = (value.clone(), value.clone());
+    let job = Component::job("load", |ctx| async move {
+        ctx.provide(&ours, 8);
+        Ok(())
+    });
+    let user = Component::new("user", |ctx| async move {
+        assert_eq!(theirs.get()?, 8);
+        ctx.ready();
+        ctx.stopping().await;
+        assert_eq!(theirs.get()?, 8);
+        Ok(())
+    });
+    let report = stopped(
+        Lifecycle::new("orders")
+            .component(job)
+            .component(user.after(["load"])),
+    )
+    .await;
+    assert!(report.is_clean(), "{report}");
+    assert!(value.get().is_err(), "it is taken out at the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_component_takes_out_only_what_is_still_its_own() {
+    let value = Provided::<u32>::new("value");
+    let (first, second, theirs) = (value.clone(), value.clone(), value.clone());
+    let old = Component::new("old", |ctx| async move {
+        ctx.ready_with(&first, 1);
+        tokio::time::sleep(SECOND).await;
+        Ok(())
+    });
+    let new = Component::new("new", |ctx| async move {
+        ctx.ready_with(&second, 2);
+        Ok(ctx.stopping().await)
+    });
+    let user = Component::new("user", |ctx| async move {
+        ctx.ready();
+        tokio::time::sleep(2 * SECOND).await;
+        assert_eq!(theirs.get()?, 2);
+        ctx.stop("seen");
+        Ok(ctx.stopping().await)
+    });
+    let report = Lifecycle::new("orders")
+        .component(old.may_end())
+        .component(new.after(["old"]))
+        .component(user.after(["new"]))
+        .run()
+        .await
+        .unwrap();
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forced_in_a_nested_lifecycle_has_the_same_exit_status() {
+    let budget = Budget::new(10 * SECOND);
+    let alone = Lifecycle::new("inner")
+        .budget(budget.clone())
+        .component(deaf("deaf").grace(SECOND));
+    let alone = Exit::from(stopped(alone).await);
+    let inner = Lifecycle::new("inner")
+        .budget(budget)
+        .component(deaf("deaf").grace(SECOND));
+    let outer = Lifecycle::new("outer")
+        .budget(30 * SECOND)
+        .component(Component::lifecycle(inner));
+    let report = stopped(outer).await;
+    let exit = Exit::from(report);
+    assert_eq!(alone.code(), exit.code(), "{exit}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_dropped_in_its_cleanup_has_stopped() {
+    let lifecycle = Lifecycle::new("orders").component(obedient("worker"));
+    let flush = Step::new("flush", |_| async { std::future::pending().await });
+    let _step = lifecycle.cleanup().push(flush).unwrap();
+    let (handle, readiness) = (lifecycle.handle(), lifecycle.readiness().clone());
+    handle.stop("at once");
+    let run = tokio::spawn(lifecycle.run());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    run.abort();
+    assert!(run.await.unwrap_err().is_cancelled());
+    assert!(handle.report().await.is_none());
+    assert_eq!(readiness.state(), ReadinessState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nested_lifecycle_that_is_told_before_it_began_starts_nothing() {
+    let diary = Diary::default();
+    let inner = Lifecycle::new("inner")
+        .component(diary.component("db", SECOND))
+        .component(diary.component("http", SECOND).after(["db"]));
+    // Both are heard in one go: the inner one is started, and told before it has had a turn.
+    let config = Component::new("config", |ctx| async move {
+        ctx.stop("at once");
+        ctx.ready();
+        Ok(ctx.stopping().await)
+    });
+    let report = Lifecycle::new("outer")
+        .budget(30 * SECOND)
+        .component(config)
+        .component(Component::lifecycle(inner).after(["config"]))
+        .run()
+        .await
+        .unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(diary.lines(), [""; 0], "{report}");
+    assert_eq!(report.nested[0].cause.to_string(), report.cause.to_string());
+    assert!(report.took() < SECOND, "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_provided_again_and_again_is_not_kept() {
+    let value = Provided::<Arc<()>>::new("value");
+    let (ours, shared) = (value.clone(), Arc::new(()));
+    let given = Arc::clone(&shared);
+    let lifecycle = Lifecycle::new("orders").component(Component::new("renew", |ctx| async move {
+        for _ in 0..100 {
+            ctx.provide(&ours, Arc::clone(&given));
+        }
+        assert_eq!(Arc::strong_count(&given), 3);
+        ctx.ready();
+        Ok(ctx.stopping().await)
+    }));
+    assert!(stopped(lifecycle).await.is_clean());
+    assert!(value.get().is_err());
+    assert_eq!(Arc::strong_count(&shared), 1);
+}

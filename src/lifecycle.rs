@@ -156,6 +156,8 @@ pub struct Lifecycle {
     /// Once nothing can be added any more.
     components: Option<Vec<Component>>,
     report: watch::Sender<Option<Arc<Report>>>,
+    /// Dropped with the lifecycle, which handles do not notice otherwise.
+    _registry: handle::Registry,
 }
 
 /// Attaches what stops a lifecycle, once it runs.
@@ -180,6 +182,7 @@ impl Lifecycle {
                 states: watch::Sender::default(),
             }),
         };
+        let registry = handle::Registry(Arc::clone(&handle.shared));
         Self {
             budget: Budget::default(),
             phases: Vec::new(),
@@ -193,6 +196,7 @@ impl Lifecycle {
             handle,
             components: None,
             report,
+            _registry: registry,
         }
     }
 

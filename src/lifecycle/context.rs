@@ -325,6 +325,11 @@ impl Context {
         *lock(&self.shared.nested) = Some(report);
     }
 
+    /// Returns what the report of a nested lifecycle that has ended says, if there is one.
+    pub(super) fn look_at_nested<T>(&self, look: impl FnOnce(&Report) -> T) -> Option<T> {
+        lock(&self.shared.nested).as_ref().map(look)
+    }
+
     pub(super) fn take_nested(&self) -> Option<Report> {
         lock(&self.shared.nested).take()
     }

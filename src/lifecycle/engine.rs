@@ -680,10 +680,26 @@ impl Engine {
 
     fn outcome(&self) -> Outcome {
         let errors = || self.errors.iter().flatten();
-        match errors().find(|error| error.is_forced()).or(errors().next()) {
+        if let Some(error) = errors().find(|error| error.is_forced()) {
+            return Outcome::Forced(error.to_string().into());
+        }
+        // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this one.
+        let nested = |is_it: fn(&Report) -> bool| {
+            let mut contexts = self.slots.iter().filter_map(|slot| slot.ctx.as_ref());
+            contexts.find_map(|ctx| {
+                let name = |report: &Report| is_it(report).then(|| report.name.clone());
+                ctx.look_at_nested(name).flatten()
+            })
+        };
+        if let Some(name) = nested(Report::was_forced) {
+            return Outcome::Forced(format!("lifecycle `{name}` was forced").into());
+        }
+        if let Some(error) = errors().next() {
+            return Outcome::Failed(error.to_string().into());
+        }
+        match nested(|report| !report.is_clean()) {
+            Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
             None => Outcome::Clean,
-            Some(error) if error.is_forced() => Outcome::Forced(error.to_string().into()),
-            Some(error) => Outcome::Failed(error.to_string().into()),
         }
     }
 

@@ -65,6 +65,17 @@ pub(super) struct Shared {
     pub(super) states: watch::Sender<Arc<States>>,
 }
 
+/// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that never ran.
+pub(super) struct Registry(pub(super) Arc<Shared>);
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let components = lock(&self.0.registry).take();
+        // Not under the lock: they are of the user.
+        drop(components);
+    }
+}
+
 /// The components with their states, as they were added.
 #[derive(Default)]
 pub(super) struct States {
@@ -94,7 +105,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The run has begun. The error names the component and gives it back.
+    /// The run has begun, or the lifecycle is gone. The error names the component and gives it back.
     ///
     /// # Examples
     ///

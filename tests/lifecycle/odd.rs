@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskgroup::cleanup::Step;
+use taskgroup::cleanup::{Outcome, Step};
 use taskgroup::lifecycle::{Budget, Provided};
-use taskgroup::{Component, Exit, Lifecycle, ReadinessState};
+use taskgroup::{Component, ExitPolicy, Lifecycle, ReadinessState};
 
 use crate::support::{Diary, SECOND, deaf, obedient, stopped};
 
@@ -70,7 +70,9 @@ async fn what_is_forced_in_a_nested_lifecycle_has_the_same_exit_status() {
     let alone = Lifecycle::new("inner")
         .budget(budget.clone())
         .component(deaf("deaf").grace(SECOND));
-    let alone = Exit::from(stopped(alone).await);
+    let policy = ExitPolicy::strict().timed_out(75);
+    let alone = policy.exit_of(&stopped(alone).await);
+    assert_eq!(alone.code(), 75);
     let inner = Lifecycle::new("inner")
         .budget(budget)
         .component(deaf("deaf").grace(SECOND));
@@ -78,7 +80,7 @@ async fn what_is_forced_in_a_nested_lifecycle_has_the_same_exit_status() {
         .budget(30 * SECOND)
         .component(Component::lifecycle(inner));
     let report = stopped(outer).await;
-    let exit = Exit::from(report);
+    let exit = policy.exit_of(&report);
     assert_eq!(alone.code(), exit.code(), "{exit}");
 }
 
@@ -138,4 +140,50 @@ async fn what_is_provided_again_and_again_is_not_kept() {
     assert!(stopped(lifecycle).await.is_clean());
     assert!(value.get().is_err());
     assert_eq!(Arc::strong_count(&shared), 1);
+}
+
+#[test]
+fn nothing_can_be_added_to_a_lifecycle_that_is_gone() {
+    let held = Arc::new(());
+    let lifecycle = Lifecycle::new("orders");
+    let handle = lifecycle.handle();
+    let (ours, own) = (Arc::clone(&held), handle.clone());
+    let lifecycle = lifecycle.component(Component::job("first", |_| async move {
+        drop((ours, own));
+        Ok(())
+    }));
+    drop(lifecycle);
+    assert_eq!(Arc::strong_count(&held), 1, "a handle keeps nothing alive");
+    let error = handle.add(obedient("late")).unwrap_err();
+    assert_eq!(error.into_component().name(), "late");
+}
+
+/// Nests `inner`, and returns what the cleanup of the outer one is told.
+async fn outcome_around(inner: Lifecycle) -> Outcome {
+    let outer = Lifecycle::new("outer")
+        .budget(30 * SECOND)
+        .component(Component::lifecycle(inner.budget(5 * SECOND)));
+    let (sender, told) = std::sync::mpsc::channel();
+    let step = Step::new("mark", move |outcome| async move {
+        Ok(sender.send(outcome).unwrap())
+    });
+    let _step = outer.cleanup().push(step).unwrap();
+    stopped(outer).await;
+    told.recv().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cleanup_is_told_what_went_wrong_in_a_nested_lifecycle() {
+    let clean = Lifecycle::new("inner").component(obedient("worker"));
+    assert!(matches!(outcome_around(clean).await, Outcome::Clean));
+
+    let forced = Lifecycle::new("inner").component(deaf("deaf").grace(SECOND));
+    let outcome = outcome_around(forced).await;
+    assert!(matches!(outcome, Outcome::Forced(_)), "{outcome:?}");
+
+    let failed = Lifecycle::new("inner").component(obedient("worker"));
+    let flush = Step::new("flush", |_| async { Err("disk full".into()) });
+    let _step = failed.cleanup().push(flush).unwrap();
+    let outcome = outcome_around(failed).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
 }

@@ -159,6 +159,9 @@ impl Component {
     /// Makes a component of supervised tasks, under the supervisor's name.
     ///
     /// It is ready when they have been started. A supervisor whose children are all done has ended.
+    ///
+    /// The [grace](Supervisor::grace) of the supervisor is that of each child, and stays as it is: let that of the component be
+    /// no less than what all children take together, one after another, or they are forced.
     #[track_caller]
     pub fn supervisor(supervisor: Supervisor) -> Self {
         let name = supervisor.name().to_owned().into();
@@ -176,6 +179,9 @@ impl Component {
     /// Makes a component that does `run` again and again, under the name of `periodic`.
     ///
     /// It is ready at once.
+    ///
+    /// The [grace](Periodic::grace) and the [last run](Periodic::last_run) of `periodic` stay as they are: let that of the
+    /// component be no less than both together, or what is under way is forced. A longer one does not lengthen them.
     #[track_caller]
     pub fn periodic<F, W>(periodic: Periodic, run: F) -> Self
     where

@@ -26,7 +26,7 @@ use crate::panic::Panic;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ComponentError {
-    /// The component, as a path such as `orders/http`.
+    /// The name of the component, which is unique within its lifecycle.
     pub component: String,
     /// In what way it went wrong.
     pub kind: ComponentErrorKind,

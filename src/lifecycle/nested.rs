@@ -13,7 +13,9 @@ impl Component {
     /// It is ready when all of its components are. When it is told to stop, its components are stopped in their own
     /// order, without a lame duck and within its own budget, or what is left of that above it if that is
     /// less. Its failures are those of this component; its report is in the report, and its plan in the plan.
-    /// What it has of its own for the process, triggers and a watchdog, stays with it.
+    /// A [trigger](Lifecycle::stop_on) or a [handle](Lifecycle::handle) of its own stops it alone, which is an end like that of any
+    /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is left out: the process
+    /// belongs to the outermost lifecycle.
     #[track_caller]
     pub fn lifecycle(lifecycle: Lifecycle) -> Self {
         let lifecycle = lifecycle.closed();

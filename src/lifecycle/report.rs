@@ -69,7 +69,7 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The name of the lifecycle, as a path such as `shop/orders` if it is nested.
+    /// The name of the lifecycle; that of a nested one is its name as a component.
     pub name: String,
     /// Why it stopped: the first cause.
     pub cause: Cause,

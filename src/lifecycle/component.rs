@@ -13,6 +13,7 @@ use super::plan::{Kind, Node, Plan};
 use super::plan_error::PlanError;
 use crate::BoxError;
 use crate::group::TaskGroup;
+use crate::panic::Panic;
 use crate::periodic::{Periodic, PeriodicError, Tick};
 use crate::supervise::Supervisor;
 
@@ -118,8 +119,13 @@ impl Component {
                 let opened = opened?;
                 ctx.ready();
                 ctx.stopping().await;
-                ctx.take_out();
-                close(opened).await
+                // A destructor that panics is told, after all that is open has been closed.
+                let taken_out = Panic::catch(|| ctx.take_out());
+                let closed = close(opened).await;
+                if let Err(panic) = taken_out {
+                    panic.resume();
+                }
+                closed
             })
         };
         Self::of(name.into(), Kind::Resource, Box::new(start))

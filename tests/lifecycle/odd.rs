@@ -187,3 +187,22 @@ async fn the_cleanup_is_told_what_went_wrong_in_a_nested_lifecycle() {
     let outcome = outcome_around(failed).await;
     assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_destructor_that_panics_does_not_keep_a_resource_open() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("bang");
+        }
+    }
+    let (bomb, diary) = (Provided::<Bomb>::new("bomb"), Diary::default());
+    let closed = diary.clone();
+    let lifecycle = Lifecycle::new("orders").component(Component::resource(
+        "db",
+        move |ctx| async move { Ok(ctx.provide(&bomb, Bomb)) },
+        move |()| async move { Ok(closed.write("closed")) },
+    ));
+    let report = stopped(lifecycle).await;
+    assert_eq!(diary.lines(), ["closed"], "{report}");
+}

@@ -151,7 +151,7 @@ pub struct Lifecycle {
     work: TaskGroup,
     cleanup: Cleanup,
     #[cfg(feature = "signal")]
-    watchdog: Option<Watchdog>,
+    watchdog: Mutex<Option<Watchdog>>,
     handle: Handle,
     /// Once nothing can be added any more.
     components: Option<Vec<Component>>,
@@ -189,7 +189,7 @@ impl Lifecycle {
             work,
             cleanup: Cleanup::new(),
             #[cfg(feature = "signal")]
-            watchdog: None,
+            watchdog: Mutex::default(),
             handle,
             components: None,
             report,
@@ -253,7 +253,7 @@ impl Lifecycle {
     /// ```
     #[cfg(feature = "signal")]
     pub fn watchdog_with(mut self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
-        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX)));
+        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX))).into();
         self
     }
 
@@ -381,8 +381,9 @@ impl Lifecycle {
     }
 
     #[cfg(feature = "signal")]
-    fn guarded(mut self, plan: &Plan) -> Result<Self, PlanError> {
-        if let Some(watchdog) = self.watchdog.take() {
+    fn guarded(self, plan: &Plan) -> Result<Self, PlanError> {
+        let watchdog = handle::lock(&self.watchdog).take();
+        if let Some(watchdog) = watchdog {
             let watchdog = watchdog.with_budget(plan.budget().total());
             let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
             let armed = watchdog.arm_for(&trigger, work);

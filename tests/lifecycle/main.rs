@@ -1,9 +1,11 @@
 //! The lifecycle, through its public API, on a paused clock.
 
 mod context;
+mod kinds;
 mod nested;
 mod random;
 mod stages;
 mod start;
 mod stop;
 mod support;
+mod traits;

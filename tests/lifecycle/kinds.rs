@@ -33,27 +33,30 @@ async fn a_lost_heartbeat_stops_the_whole_and_is_its_first_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_heartbeat_that_is_the_cause_is_the_first_error_whoever_fails_at_the_same_moment() {
-    // All of them are due at once, in one order or the other.
-    for before in [false, true] {
-        let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
-        let mut lifecycle = Lifecycle::new("orders").stop_on(monitor);
-        let alarm = before.then(|| Box::pin(sleep(SECOND)));
-        let worker = Component::new("worker", move |ctx: Context| async move {
-            ctx.ready();
-            match alarm {
-                Some(alarm) => alarm.await,
-                None => sleep(SECOND).await,
-            }
-            Err("the lease is gone".into())
-        });
-        lifecycle = lifecycle.component(worker);
-        let report = lifecycle.run().await.unwrap();
+async fn a_lost_heartbeat_that_is_the_cause_is_the_first_error_whatever_is_heard_first() {
+    let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
+    let crash = Component::new("crash", |_| async { Err("the lease is gone".into()) });
+    let holder = Component::new("holder", |ctx: Context| async move {
         drop(heartbeat);
-        let of_trigger = report.errors[0].kind == ComponentErrorKind::Trigger;
-        let by_heartbeat = matches!(report.cause, Cause::Heartbeat(_));
-        assert_eq!(of_trigger, by_heartbeat, "{report}");
+        Ok(ctx.stopping().await)
+    });
+    let mut lifecycle = Lifecycle::new("orders").stop_on(monitor);
+    lifecycle = lifecycle.component(crash).component(holder);
+    // So many are not started in one go: both have happened before the rest is.
+    for index in 0..100 {
+        let name = format!("c{index}");
+        lifecycle = lifecycle.component(Component::new(name, |ctx| async move {
+            ctx.ready();
+            Ok(ctx.stopping().await)
+        }));
     }
+    let report = lifecycle.run().await.unwrap();
+    assert!(matches!(report.cause, Cause::Heartbeat(_)), "{report}");
+    let kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
+    assert_eq!(
+        kinds,
+        [ComponentErrorKind::Trigger, ComponentErrorKind::StartFailed]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,7 +43,7 @@ async fn a_lost_heartbeat_that_is_the_cause_is_the_first_error_whatever_is_heard
     let mut lifecycle = Lifecycle::new("orders").stop_on(monitor);
     lifecycle = lifecycle.component(crash).component(holder);
     // So many are not started in one go: both have happened before the rest is.
-    for index in 0..100 {
+    for index in 0..300 {
         let name = format!("c{index}");
         lifecycle = lifecycle.component(Component::new(name, |ctx| async move {
             ctx.ready();

@@ -4,6 +4,8 @@ mod context;
 mod kinds;
 mod nested;
 mod random;
+#[cfg(feature = "axum")]
+mod servers;
 mod stages;
 mod start;
 mod stop;

@@ -490,6 +490,16 @@ async fn a_lifecycle_that_is_dropped_in_its_run_warns_with_the_names() {
              lifecycle=\"orders\""
         ]
     );
+    while !handle.running().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let debug = lines(Level::DEBUG);
+    let dropped = debug.iter().filter(|line| line.contains("before it ended"));
+    assert_eq!(
+        dropped.count(),
+        0,
+        "what was aborted had to be dropped: {debug:#?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,4 +10,5 @@ mod stages;
 mod start;
 mod stop;
 mod support;
+mod threads;
 mod traits;

@@ -72,7 +72,7 @@ use self::event::Observer;
 /// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to count.
 /// 2. Readiness is draining, after the [jitter](Budget::jitter), if there is one.
 /// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is left out if not
-///    everything had been ready, and by [`Handle::stop_now`].
+///    everything had been ready, and by [`Handle::stop_now`], and over when nothing is left that serves.
 /// 4. The [drain](Budget::drain), if a component takes part in it.
 /// 5. Components are told to stop when all that come after them have ended; independent ones at once. Each has
 ///    its grace, or what the budget has left. Who overruns is aborted, joined and named, and the next are told.
@@ -88,7 +88,7 @@ use self::event::Observer;
 /// # Drop
 ///
 /// Dropping the future of the run aborts all components at once, in no order, and the log has a warning with their
-/// names. A lifecycle that never ran is dropped silently.
+/// names. Readiness is stopped, they are force-stopped, and there is no report. A lifecycle that never ran is dropped silently.
 ///
 /// # Comparison to `TaskGroup`
 ///

@@ -79,7 +79,7 @@ use self::event::Observer;
 /// 6. The steps of the [cleanup](Self::cleanup), one by one, the last pushed first.
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
-/// A second signal ends the process at any point, as [`Signals`](crate::Signals) says.
+/// A second signal ends the process at any point, as `Signals` says.
 ///
 /// When the run has ended nothing of it is alive, except for what the report calls still running:
 /// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for each row of components

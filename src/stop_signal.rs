@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::in_flight::{Counted, InFlight};
+
 /// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
 ///
-/// With a token, the server has its own grace. With a context it has its own grace too, and no more than what is left
-/// of the time of its component, so that the budget of the lifecycle holds.
+/// With a token, the server has its own grace. With a context it has no more than what is left of the time of
+/// its component, so that the budget of the lifecycle holds, and all of that if it asked for no grace.
 ///
 /// This trait is sealed.
 ///
@@ -56,7 +57,7 @@ pub struct Parts {
     #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
     pub(crate) leaving: Option<CancellationToken>,
     pub(crate) limit: Limit,
-    in_flight: Option<Arc<AtomicUsize>>,
+    in_flight: Option<Arc<InFlight>>,
 }
 
 impl Parts {
@@ -64,7 +65,7 @@ impl Parts {
         token: CancellationToken,
         leaving: CancellationToken,
         limit: Limit,
-        in_flight: Arc<AtomicUsize>,
+        in_flight: Arc<InFlight>,
     ) -> Self {
         Self {
             token,
@@ -74,12 +75,14 @@ impl Parts {
         }
     }
 
-    /// Says how many requests were in flight when the stop began.
+    /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
     #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
-    pub(crate) fn set_in_flight(&self, count: usize) {
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.fetch_add(count, Ordering::Relaxed);
-        }
+    #[must_use]
+    pub(crate) fn count_in_flight(
+        &self,
+        count: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Option<Counted> {
+        Some(self.in_flight.as_ref()?.add(count))
     }
 }
 
@@ -94,6 +97,13 @@ pub(crate) struct Limit(Option<Arc<Mutex<Option<Instant>>>>);
 impl Limit {
     pub(crate) fn to_be_set() -> Self {
         Self(Some(Arc::default()))
+    }
+
+    /// Returns the grace of a server: the one it asked for, or else all that there will be if that is
+    /// limited, and `default` if it is not.
+    pub(crate) fn grace(&self, asked: Option<Duration>, default: Duration) -> Duration {
+        let all = self.0.as_ref().map(|_| Duration::MAX);
+        asked.or(all).unwrap_or(default)
     }
 
     /// `None` is no limit.

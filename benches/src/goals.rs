@@ -11,6 +11,11 @@ use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
 use crate::server::Server;
+use crate::stepped::CROWD;
+use crate::stepped::CountedSteps;
+use crate::stepped::TimedSteps;
+use crate::stepper::Shape;
+use crate::stepper::Stepper;
 
 /// An upper bound for one figure.
 #[derive(Debug)]
@@ -135,7 +140,7 @@ pub fn counted_servers(counted: &CountedServers) -> Vec<Goal> {
         let figure = format!("{gated}, instructions per request");
         let goal = Goal::new(figure, 1.06, unit(stock), counted.ratio(stock, gated));
         match gated {
-            Server::GatedAxum => goal.but_reached(1.11),
+            Server::GatedAxum => goal.but_reached(1.08),
             _ => goal,
         }
     };
@@ -155,6 +160,39 @@ pub fn timed_servers(timed: &TimedServers) -> Vec<Goal> {
         })
     };
     PAIRS.into_iter().flat_map(goals).collect()
+}
+
+/// The goals of a lifecycle that are counted, of those steps that have been.
+pub fn counted_steps(counted: &CountedSteps) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for (stepper, shape, step) in counted.steps() {
+        let most = match (stepper, shape) {
+            (Stepper::Children, _) => 3.1,
+            (Stepper::Lifecycle, Shape::Flat) => 12.5,
+            (Stepper::Lifecycle, Shape::Star) => 13.5,
+            (Stepper::Lifecycle, Shape::Chain) => 15.0,
+            (Stepper::Lifecycle, Shape::Layers) => 19.5,
+            _ => continue,
+        };
+        let who = format!("{stepper}, {shape}");
+        let ratio = counted.ratio(stepper, shape);
+        goals.extend([
+            Goal::new(format!("{who}, instructions"), most, "× floor", ratio),
+            Goal::new(format!("{who}, growth"), 1.03, "×", step.growth),
+        ]);
+    }
+    goals
+}
+
+/// The goals of a lifecycle that are timed.
+pub fn timed_steps(timed: &TimedSteps) -> Vec<Goal> {
+    let goal = |(stepper, most)| {
+        let figure = format!("longest gap, {CROWD} cancelled at once, {stepper}");
+        Goal::new(figure, most, "× floor", timed.gap_ratio(stepper))
+    };
+    [(Stepper::Children, 2.5), (Stepper::Lifecycle, 2.0)]
+        .map(goal)
+        .into()
 }
 
 fn unit(stock: Server) -> &'static str {

@@ -16,6 +16,9 @@ use crate::contender::Work;
 use crate::ladder;
 use crate::server;
 use crate::server::Server;
+use crate::stepper;
+use crate::stepper::Shape;
+use crate::stepper::Stepper;
 
 /// What a process does instead of measuring, when it is the one that is measured.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,12 @@ pub enum Job {
     Ladder { contender: Contender, rounds: usize },
     /// Serves until the standard input ends.
     Serve { server: Server },
+    /// Starts so many components and stops them.
+    Step {
+        stepper: Stepper,
+        shape: Shape,
+        nodes: usize,
+    },
 }
 
 impl Job {
@@ -67,6 +76,16 @@ impl Job {
                 ]
             }
             Self::Serve { server } => vec!["serve".to_owned(), server.to_string()],
+            Self::Step {
+                stepper,
+                shape,
+                nodes,
+            } => vec![
+                "step".to_owned(),
+                stepper.to_string(),
+                shape.to_string(),
+                nodes.to_string(),
+            ],
         }
     }
 
@@ -85,6 +104,11 @@ impl Job {
             },
             ["serve", server] => Self::Serve {
                 server: server.parse()?,
+            },
+            ["step", stepper, shape, nodes] => Self::Step {
+                stepper: stepper.parse()?,
+                shape: shape.parse()?,
+                nodes: nodes.parse()?,
             },
             _ => return Ok(None),
         };
@@ -109,6 +133,11 @@ impl Job {
                 runtime.block_on(ladder::climb(contender, rounds));
             }
             Self::Serve { server } => return server::serve(server),
+            Self::Step {
+                stepper,
+                shape,
+                nodes,
+            } => runtime.block_on(stepper::run(stepper, shape, nodes, || ())),
         }
         writeln!(io::stdout(), "{}", most_resident()?)?;
         Ok(())

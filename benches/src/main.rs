@@ -1,7 +1,8 @@
 //! Measures `taskgroup` against Tokio itself and against its neighbours, and prints the tables.
 //!
-//! `servers` measures what the gate adds to a request of axum and of tonic. `--quick` counts only what
-//! is the same in every run, of tasks and of servers, and fails if a goal that was reached is lost.
+//! `servers` measures what the gate adds to a request of axum and of tonic, `lifecycle` what the start and
+//! the stop of a component cost. `--quick` counts only what is the same in every run, of all of them,
+//! and fails if a goal that was reached is lost.
 
 mod words;
 
@@ -13,6 +14,8 @@ mod job;
 mod ladder;
 mod served;
 mod server;
+mod stepped;
+mod stepper;
 mod table;
 mod valgrind;
 mod wall;
@@ -31,6 +34,8 @@ use crate::goals::Goal;
 use crate::job::Job;
 use crate::served::CountedServers;
 use crate::served::TimedServers;
+use crate::stepped::CountedSteps;
+use crate::stepped::TimedSteps;
 use crate::table::Goals;
 use crate::valgrind::Valgrind;
 
@@ -52,8 +57,9 @@ fn measure(args: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     match args {
         [] => all(),
         ["servers"] => servers(),
+        ["lifecycle"] => lifecycle(),
         ["--quick"] => quick(),
-        _ => Err("it takes `servers`, or `--quick`, or nothing".into()),
+        _ => Err("it takes `servers`, `lifecycle`, `--quick`, or nothing".into()),
     }
 }
 
@@ -75,6 +81,15 @@ fn servers() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn lifecycle() -> Result<ExitCode, Box<dyn Error>> {
+    let timed = TimedSteps::time(31)?;
+    let counted = CountedSteps::count(&mut Valgrind::find()?, &stepped::ROWS)?;
+    let mut goals = goals::counted_steps(&counted);
+    goals.extend(goals::timed_steps(&timed));
+    write!(io::stdout(), "{}{counted}{timed}", Goals(&goals))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn quick() -> Result<ExitCode, Box<dyn Error>> {
     let contenders = [
         Contender::Floor,
@@ -85,9 +100,11 @@ fn quick() -> Result<ExitCode, Box<dyn Error>> {
     let mut valgrind = Valgrind::find()?;
     let servers = CountedServers::count(&mut valgrind)?;
     let counted = Counted::count(&mut valgrind, &contenders, 100_000)?;
+    let steps = CountedSteps::count(&mut valgrind, &stepped::QUICK)?;
     let mut goals = goals::counted(&counted);
     goals.extend(goals::counted_servers(&servers));
-    write!(io::stdout(), "{}{counted}{servers}", Goals(&goals))?;
+    goals.extend(goals::counted_steps(&steps));
+    write!(io::stdout(), "{}{counted}{servers}{steps}", Goals(&goals))?;
     let lost: Vec<&Goal> = goals.iter().filter(|goal| goal.is_lost()).collect();
     for goal in &lost {
         writeln!(io::stderr(), "lost: {goal}")?;

@@ -13,6 +13,12 @@ use crate::goals::Goal;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
+use crate::stepped::CROWD;
+use crate::stepped::CROWDS;
+use crate::stepped::CountedSteps;
+use crate::stepped::GRAPH;
+use crate::stepped::GRAPHS;
+use crate::stepped::TimedSteps;
 
 /// The goals, row by row.
 pub struct Goals<'a>(pub &'a [Goal]);
@@ -180,6 +186,62 @@ impl fmt::Display for TimedServers {
                     self.time_ratio(stock, server),
                 )?;
             }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for CountedSteps {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Per component, counted\n\n| | graph | instructions | × floor | growth | locked | \
+             allocations | bytes | peak bytes |\n|---|---|---|---|---|---|---|---|---|"
+        )?;
+        for (stepper, shape, step) in self.steps() {
+            let (executed, allocated) = (step.executed, step.allocated);
+            writeln!(
+                out,
+                "| {stepper} | {shape} | {:.0} | {:.2} | {:.3} | {:.1} | {:.2} | {:.0} | {:.0} |",
+                executed.instructions,
+                self.ratio(stepper, shape),
+                step.growth,
+                executed.locked,
+                allocated.blocks,
+                allocated.bytes,
+                allocated.peak,
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for TimedSteps {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### {GRAPH} components\n\n| | graph | start and stop, ms |\n|---|---|---|"
+        )?;
+        for (stepper, shape) in GRAPHS {
+            let whole = self.whole(stepper, shape);
+            writeln!(out, "| {stepper} | {shape} | {whole:.2} |")?;
+        }
+        writeln!(out)?;
+        writeln!(
+            out,
+            "### {CROWD} at once\n\n| | start and stop, ms | longest gap in the start, ms | in the stop, ms | × floor | \
+             in the worst round, ms |\n|---|---|---|---|---|---|"
+        )?;
+        for stepper in CROWDS {
+            writeln!(
+                out,
+                "| {stepper} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                self.whole_crowd(stepper),
+                self.gap_before(stepper),
+                self.gap(stepper),
+                self.gap_ratio(stepper),
+                self.longest_gap(stepper),
+            )?;
         }
         writeln!(out)
     }

@@ -302,11 +302,12 @@ impl<E> Shared<E> {
         });
     }
 
-    /// Says what followed the cancellation; loudly only if a trigger asked for it, and nobody else says it.
+    /// Says what followed the cancellation; loudly only if a trigger asked for it.
     pub(super) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         log::guarded(|| {
+            // Whoever contains the failures of a group says how it ended.
             if cause.is_trigger() && !self.contains {
                 tracing::info!(
                     name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"

@@ -55,7 +55,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "a component does nothing until its lifecycle runs"]
 pub struct Component {
     pub(super) name: Cow<'static, str>,
-    /// In a lock that nobody takes, so that a component is `Sync`.
+    // What the user gives is `Send` and nothing more; the lock, which is never taken, makes it `Sync`.
     start: Mutex<Start>,
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
@@ -72,7 +72,7 @@ pub struct Component {
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// Makes the future of a component; the code of the user is called in that future only.
-pub(super) type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
+type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
 
 impl Component {
     /// Makes a component that runs until it is told to stop.
@@ -263,8 +263,8 @@ impl Component {
         &self.name
     }
 
-    /// Makes what it does.
-    pub(super) fn start(self, ctx: Context, group: &TaskGroup) -> Work {
+    /// Makes its future, which does nothing yet.
+    pub(super) fn work(self, ctx: Context, group: &TaskGroup) -> Work {
         let start = self.start.into_inner();
         start.unwrap_or_else(PoisonError::into_inner)(ctx, group)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::cause::Cause;
 use crate::cleanup::CleanupHandle;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
+use crate::in_flight::InFlight;
 use crate::panic::Panic;
 use crate::readiness::Readiness;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
@@ -63,7 +64,7 @@ struct Shared {
     path: Arc<str>,
     group: Spawner,
     limit: Limit,
-    in_flight: InFlight,
+    in_flight: Arc<InFlight>,
     said: Said,
     whole: Arc<Whole>,
     index: usize,
@@ -71,15 +72,6 @@ struct Shared {
     /// What was provided, to be taken out again.
     provided: Mutex<Vec<Box<dyn Fn() + Send>>>,
     nested: Mutex<Option<Report>>,
-}
-
-#[derive(Default)]
-struct InFlight {
-    now: AtomicUsize,
-    /// The most of it since the component was told to stop.
-    at_stop: AtomicUsize,
-    /// What servers have counted when they stopped.
-    of_servers: Arc<AtomicUsize>,
 }
 
 /// What the engine has heard already: who says it again and again must not keep it busy.
@@ -131,7 +123,7 @@ impl Context {
                 path,
                 group,
                 limit: Limit::to_be_set(),
-                in_flight: InFlight::default(),
+                in_flight: Arc::default(),
                 said: Said::default(),
                 whole,
                 index,
@@ -269,14 +261,11 @@ impl Context {
 
     /// Says how much is in flight in this component, for the report and the metrics of the stop.
     ///
-    /// Each call replaces the last. What counts is what it was when the component was told to stop, or the most that it
-    /// said after that. Servers that are run with the context say it themselves, and add to it.
+    /// Say it whenever it changes: what is known when the stop is triggered, and when this component is told, is
+    /// what counts. Later calls are ignored, but for the first of a component that had said nothing before. Servers
+    /// that are run with the context are counted without it, and added.
     pub fn set_in_flight(&self, count: usize) {
-        let in_flight = &self.shared.in_flight;
-        in_flight.now.store(count, Ordering::Relaxed);
-        if self.token().is_cancelled() {
-            in_flight.at_stop.fetch_max(count, Ordering::Relaxed);
-        }
+        self.shared.in_flight.say(count);
     }
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
@@ -293,18 +282,14 @@ impl Context {
         &self.shared.limit
     }
 
-    /// Keeps what is in flight now: the stop begins.
-    pub(super) fn keep_in_flight(&self) {
-        let in_flight = &self.shared.in_flight;
-        let now = in_flight.now.load(Ordering::Relaxed);
-        in_flight.at_stop.fetch_max(now, Ordering::Relaxed);
+    /// Returns what is in flight now or, once told to stop, what was then; nothing if nobody can say.
+    pub(super) fn in_flight(&self) -> Option<usize> {
+        self.shared.in_flight.get()
     }
 
-    /// How much was in flight when the stop began.
-    pub(super) fn in_flight(&self) -> usize {
-        let in_flight = &self.shared.in_flight;
-        let of_servers = in_flight.of_servers.load(Ordering::Relaxed);
-        in_flight.at_stop.load(Ordering::Relaxed) + of_servers
+    /// Keeps what has been said to be in flight.
+    pub(super) fn keep_in_flight(&self) {
+        self.shared.in_flight.told();
     }
 
     /// Says that something of the component has failed, which is about to stop by itself.
@@ -350,7 +335,7 @@ impl StopParts for Context {
             self.token().clone(),
             self.shared.whole.leaving.clone(),
             self.shared.limit.clone(),
-            Arc::clone(&self.shared.in_flight.of_servers),
+            Arc::clone(&self.shared.in_flight),
         )
     }
 }

@@ -55,6 +55,7 @@ pub(super) struct Parts {
 pub(super) struct Engine {
     machine: Machine,
     plan: Arc<Plan>,
+    path: Arc<str>,
     slots: Vec<Slot>,
     observers: Vec<Observer>,
     trigger: TaskGroup,
@@ -70,6 +71,7 @@ pub(super) struct Engine {
     /// Those who wait for the components. They own their groups: to drop them is to abort all.
     followers: JoinSet<()>,
     began: Instant,
+    moment: Duration,
     /// A place is kept for a failure that is not known yet.
     errors: Vec<Option<ComponentError>>,
     stages: Vec<TimelineStep>,
@@ -164,6 +166,7 @@ impl Engine {
         Self {
             machine,
             plan,
+            path: path.into(),
             slots,
             observers,
             trigger,
@@ -178,6 +181,7 @@ impl Engine {
             notes,
             followers: JoinSet::new(),
             began: Instant::now(),
+            moment: Duration::ZERO,
             errors: Vec::new(),
             stages: Vec::new(),
             stage_goes_on: false,
@@ -238,6 +242,7 @@ impl Engine {
             // There is a sender in here.
             None => self.inbox.recv().await,
         };
+        self.look_at_the_clock();
         match note {
             None => machine::Event::Tick,
             Some(Note::Ready(index)) => machine::Event::Ready(index),
@@ -295,7 +300,7 @@ impl Engine {
         let mut clean = None;
         for (count, action) in actions.drain(..).enumerate() {
             if count % AT_ONCE == AT_ONCE - 1 {
-                yield_now().await;
+                others().await;
             }
             match action {
                 Action::Start(index) => self.start(index),
@@ -348,13 +353,11 @@ impl Engine {
         self.enter(index, ComponentState::Starting);
         self.emit(Some(path), EventKind::StartBegan);
 
-        let (place, may_end, drains) = (component.place, component.may_end, component.drains);
-        let work = component.start(ctx.clone(), &group);
-        let work = if drains {
-            Box::pin(drained_at_the_end(work, ctx.clone()))
-        } else {
-            work
-        };
+        let (may_end, place, drains) = (component.may_end, component.place, component.drains);
+        let mut work = component.work(ctx.clone(), &group);
+        if drains {
+            work = Box::pin(drained_at_the_end(work, ctx.clone()));
+        }
         let task = group.task(OWN_TASK);
         let task = if may_end { task } else { task.essential() };
         drop(task.spawn_from(place, work));
@@ -446,6 +449,19 @@ impl Engine {
         }
         let budget = self.machine.total();
         self.emit(None, EventKind::StopTriggered { cause, budget });
+        for index in 0..self.slots.len() {
+            self.say_in_flight(index);
+        }
+    }
+
+    fn say_in_flight(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        if slot.state.is_over() {
+            return;
+        }
+        if let Some(count) = slot.ctx.as_ref().and_then(Context::in_flight) {
+            self.emit(Some(Arc::clone(&slot.path)), EventKind::InFlight(count));
+        }
     }
 
     fn not_ready(&mut self) {
@@ -564,8 +580,10 @@ impl Engine {
         if let Some(ctx) = slot.ctx.as_ref().filter(|_| !slot.told) {
             ctx.keep_in_flight();
         }
-        let in_flight = slot.ctx.as_ref().map_or(0, Context::in_flight);
+        let in_flight = slot.ctx.as_ref().and_then(Context::in_flight).unwrap_or(0);
         self.enter(index, state);
+        // Who waited for it, or for another, is done, and would be kept until the end.
+        let _ = self.followers.try_join_next();
         self.emit(
             Some(path),
             EventKind::Ended {
@@ -579,13 +597,19 @@ impl Engine {
     /// Runs the cleanup, and says how it all went.
     async fn finish(mut self, until: Duration) -> Report {
         let cleanup = self.clean(until).await;
+        self.look_at_the_clock();
         self.shared.readiness.set_stopped();
         let ended = self.now();
+        let timeline = self.timeline(cleanup.as_ref(), ended);
+        let many = self.slots.len() > AT_ONCE;
+        if many {
+            others().await;
+        }
         let report = Report {
             name: self.plan.name().to_owned(),
             cause: self.cause(),
             errors: self.take_errors(),
-            timeline: self.timeline(cleanup.as_ref(), ended),
+            timeline,
             components: self
                 .plan
                 .graph()
@@ -597,7 +621,7 @@ impl Engine {
                 .slots
                 .iter()
                 .filter_map(|slot| slot.ctx.as_ref())
-                .map(Context::in_flight)
+                .filter_map(Context::in_flight)
                 .sum(),
             stop_began: self.stop_began,
             ended,
@@ -615,7 +639,20 @@ impl Engine {
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
+        if many {
+            self.let_go().await;
+            others().await;
+        }
         report
+    }
+
+    /// Frees the components bit by bit: ten thousand at once would hold up the others on this thread.
+    async fn let_go(mut self) {
+        while !self.slots.is_empty() {
+            let left = self.slots.len().saturating_sub(AT_ONCE);
+            self.slots.truncate(left);
+            others().await;
+        }
     }
 
     async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
@@ -671,7 +708,8 @@ impl Engine {
             let began = ended.saturating_sub(cleanup.took);
             timeline.extend(cleanup.steps.iter().map(|step| of_cleanup(step, began)));
         }
-        timeline.sort_by_key(|step| step.began);
+        // The steps are large, so it is not they that are moved about.
+        timeline.sort_by_cached_key(|step| step.began);
         timeline
     }
 
@@ -679,13 +717,19 @@ impl Engine {
         self.trigger.cause().unwrap_or(Cause::Requested(None))
     }
 
+    /// Returns the time of what is being dealt with: the same for the machine and for all that it says.
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.moment
+    }
+
+    fn look_at_the_clock(&mut self) {
+        self.moment = self.began.elapsed();
     }
 
     fn emit(&mut self, component: Option<Arc<str>>, kind: EventKind) {
         let event = Event {
             at: self.now(),
+            lifecycle: Arc::clone(&self.path),
             component,
             kind,
         };
@@ -844,6 +888,15 @@ async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
         ctx.stopping().await;
     }
     Ok(())
+}
+
+/// Gives a turn to all that wait for one on this thread.
+///
+/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks have had one,
+/// so it would wake ever more of them, and whoever comes then would wait for all of those. The task yields
+/// for its part, because a worker may run first what was spawned last.
+async fn others() {
+    let _ = tokio::spawn(yield_now()).await;
 }
 
 /// Waits for all of a component, and says when it begins to fail and when it is gone.

@@ -1,0 +1,200 @@
+//! How do fifty components start and stop, and who decides how long that takes?
+//!
+//! `cargo run --features axum,tonic,signal --example fifty -- --demo` prints the plan, serves clients of its
+//! own for a moment, stops, and prints the timeline. Without `--demo` it serves until Ctrl-C or SIGTERM.
+//!
+//! Each of eight domains has a database, a cache, a repository, a worker, a gRPC and an HTTP server; there
+//! is one queue, and one gateway in front of all. What does not need each other starts and stops at once, so
+//! the stop takes as long as the longest chain of those that do, and not as long as fifty stops.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::{Router, extract::Path, http::StatusCode, routing::get};
+use taskgroup::lifecycle::{Context, Handle, Provided, StepKind, TimelineStep};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::{task::JoinSet, time::sleep};
+use tonic::service::Routes;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+#[rustfmt::skip]
+const DOMAINS: [&str; 8] =
+    ["orders", "stock", "customers", "payments", "invoices", "shipping", "search", "mail"];
+
+type Address = Provided<SocketAddr>;
+
+#[tokio::main]
+async fn main() -> Result<Exit, BoxError> {
+    let entrance = Address::new("gateway");
+    let shop = shop(&entrance).stop_on(Signals::terminate()?);
+    println!("{}", shop.plan()?);
+
+    let handle = shop.handle();
+    let load = tokio::spawn(async move {
+        if !handle.ready().await {
+            return Ok(0);
+        }
+        let address = entrance.get()?;
+        println!("all are ready, the gateway is at http://{address}/orders");
+        if std::env::args().any(|argument| argument == "--demo") {
+            tokio::spawn(stop_after_a_moment(handle));
+        }
+        Ok::<_, BoxError>(clients(address).await)
+    });
+    let report = shop.run().await?;
+    println!("{report}");
+    println!("{} requests, all answered", load.await??);
+    let stops = report
+        .timeline
+        .iter()
+        .filter(|step| step.kind == StepKind::Stop);
+    let (stops, took) = (
+        stops.map(TimelineStep::took).sum::<Duration>(),
+        report.took(),
+    );
+    println!("{stops:.1?} of stopping in {took:.1?}");
+    Ok(Exit::from(report))
+}
+
+async fn stop_after_a_moment(handle: Handle) {
+    sleep(Duration::from_millis(500)).await;
+    handle.stop("the demo is over");
+}
+
+fn shop(entrance: &Address) -> Lifecycle {
+    let mut shop = Lifecycle::new("shop").component(store("queue".into()));
+    let mut servers = Vec::new();
+    for (index, domain) in DOMAINS.into_iter().enumerate() {
+        let next = DOMAINS[(index + 1) % DOMAINS.len()];
+        let name = |part: &str| format!("{part}-{domain}");
+        let (grpc_address, http_address) = (Address::new(name("grpc")), Address::new(name("http")));
+        let (db, cache, repository) = (name("db"), name("cache"), name("repository"));
+        shop = shop
+            .component(store(db.clone()))
+            .component(store(cache.clone()))
+            .component(worker(repository.clone(), 40).after([db, cache]))
+            .component(worker(name("worker"), 80).after([repository.clone(), "queue".into()]))
+            .component(grpc(name("grpc"), grpc_address.clone()).after([repository]))
+            .component(
+                http(name("http"), grpc_address, http_address.clone())
+                    // It needs its own back, and has its neighbour's numbers in its pages.
+                    .after([name("grpc"), format!("grpc-{next}")]),
+            );
+        servers.push(http_address);
+    }
+    let all_servers = DOMAINS.map(|domain| format!("http-{domain}"));
+    shop.component(gateway(servers, entrance.clone()).after(all_servers))
+}
+
+/// Is opened, used, and closed when nobody uses it any more; what it flushes meanwhile it flushes to the end.
+fn store(name: String) -> Component {
+    let open = |ctx: Context| async move {
+        sleep(Duration::from_millis(20)).await;
+        ctx.group().spawn(jobs(ctx.clone(), 10));
+        Ok(())
+    };
+    Component::resource(name, open, |()| async {
+        Ok(sleep(Duration::from_millis(40)).await)
+    })
+}
+
+/// Is always in the middle of a job that takes so many milliseconds.
+fn worker(name: String, milliseconds: u64) -> Component {
+    Component::new(name, move |ctx| async move {
+        ctx.ready();
+        jobs(ctx, milliseconds).await
+    })
+}
+
+/// Begins no job when it is to stop, and finishes the one that it has begun.
+async fn jobs(ctx: Context, milliseconds: u64) -> Result<(), BoxError> {
+    while !ctx.token().is_cancelled() {
+        ctx.set_in_flight(1);
+        sleep(Duration::from_millis(milliseconds)).await;
+    }
+    Ok(())
+}
+
+fn grpc(name: String, address: Address) -> Component {
+    Component::new(name, move |ctx| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let bound = listener.local_addr()?;
+        let health = Routes::new(ctx.readiness().health_service(&[]));
+        let server = taskgroup::tonic::serve("grpc", listener, health).linger(Duration::ZERO);
+        let server = server.run::<BoxError>(&ctx);
+        ctx.ready_with(&address, bound);
+        server.await
+    })
+}
+
+fn http(name: String, back: Address, address: Address) -> Component {
+    Component::new(name, move |ctx| async move {
+        let back = Endpoint::from_shared(format!("http://{}", back.get()?))?.connect_lazy();
+        let app = Router::new().route("/", get(move || work_then_call(back)));
+        serve(ctx, app, &address).await
+    })
+}
+
+fn gateway(servers: Vec<Address>, address: Address) -> Component {
+    Component::new("gateway", move |ctx| async move {
+        let servers: Result<Vec<_>, _> = servers.iter().map(Address::get).collect();
+        let servers = servers?;
+        let forward = async move |Path(domain): Path<String>| {
+            let index = DOMAINS.iter().position(|known| *known == domain);
+            let Some(index) = index else {
+                return (StatusCode::NOT_FOUND, String::new());
+            };
+            match ask(servers[index], "/").await {
+                Ok(answer) if answer.starts_with("HTTP/1.1 200") => (StatusCode::OK, answer),
+                Ok(answer) => (StatusCode::BAD_GATEWAY, answer),
+                Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
+            }
+        };
+        let app = Router::new().route("/{domain}", get(forward));
+        serve(ctx, app, &address).await
+    })
+}
+
+async fn serve(ctx: Context, app: Router, address: &Address) -> Result<(), BoxError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let bound = listener.local_addr()?;
+    let server = taskgroup::axum::serve("http", listener, app).linger(Duration::from_millis(50));
+    let server = server.run::<BoxError>(&ctx);
+    ctx.ready_with(address, bound);
+    server.await
+}
+
+async fn work_then_call(back: Channel) -> StatusCode {
+    sleep(Duration::from_millis(20)).await;
+    let mut back = HealthClient::new(back);
+    match back.check(HealthCheckRequest::default()).await {
+        Ok(_) => StatusCode::OK,
+        Err(_) => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// Asks the gateway again and again until it is gone; returns how many requests were answered.
+async fn clients(gateway: SocketAddr) -> usize {
+    let client = |domain: &'static str| async move {
+        let mut answered = 0;
+        while let Ok(answer) = ask(gateway, &format!("/{domain}")).await {
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            answered += 1;
+        }
+        answered
+    };
+    let clients: JoinSet<_> = DOMAINS.into_iter().map(client).collect();
+    clients.join_all().await.into_iter().sum()
+}
+
+async fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut server = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
+    server.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    server.read_to_string(&mut answer).await?;
+    Ok(answer)
+}

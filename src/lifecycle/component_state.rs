@@ -27,7 +27,7 @@ pub enum ComponentState {
     Draining,
     /// It has ended by itself after it was told to, or had nothing left to do.
     Stopped,
-    /// It failed, panicked or ended before it was told to.
+    /// It failed, panicked or ended before it was told to, or was not ready in time.
     Crashed,
     /// It had not ended when its time was up and was cut.
     ForceStopped,

@@ -1,9 +1,14 @@
 //! The lifecycle, through its public API, on a paused clock.
 
 mod context;
+mod kinds;
 mod nested;
 mod random;
+#[cfg(feature = "axum")]
+mod servers;
 mod stages;
 mod start;
 mod stop;
 mod support;
+mod threads;
+mod traits;

@@ -1,14 +1,15 @@
 //! In which order do a front and the back that it calls stop?
 //!
-//! The front first. Its requests in flight still need the back, so the back hangs on a token of its
-//! own, which fires when the front is through. Give both the group's token, and these 20 requests get
-//! a 502. Run it with `cargo run --features axum,tonic --example gateway`.
+//! The front first. Its requests in flight still need the back, so the back is told to stop when the
+//! front is through: that is what `after` says. Leave it out, and these 20 requests get a 502. Run it
+//! with `cargo run --features axum,tonic --example gateway`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, http::StatusCode, routing::get};
-use taskgroup::{BoxError, CancellationToken, Readiness, Stop, TaskGroup};
+use taskgroup::lifecycle::{Context, Provided};
+use taskgroup::{BoxError, Component, Lifecycle, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::{task::JoinSet, time::sleep};
@@ -18,35 +19,50 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let http = TcpListener::bind("127.0.0.1:0").await?;
-    let grpc = TcpListener::bind("127.0.0.1:0").await?;
-    let address = http.local_addr()?;
-    // A resource, not a task: the front's way to the back outlives every request that may need it.
-    let channel = Endpoint::from_shared(format!("http://{}", grpc.local_addr()?))?.connect_lazy();
-    let app = Router::new().route(
-        "/",
-        get(async move |stop| work_then_call(stop, channel).await),
-    );
+    let (back, front) = (Provided::new("back"), Provided::new("front"));
+    let (backs, fronts) = (back.clone(), front.clone());
+    let lifecycle = Lifecycle::new("gateway")
+        .component(Component::new("grpc", |ctx| grpc(ctx, backs)))
+        .component(Component::new("http", |ctx| http(ctx, back, fronts)).after(["grpc"]));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
 
-    let mut group = TaskGroup::new();
-    let front_is_down = CancellationToken::new();
-    let health = Readiness::drain_on(&front_is_down).health_service(&[]);
-    let front = taskgroup::axum::serve("http", http, app).then_cancel(&front_is_down);
-    group.task("http").spawn(front.run(group.token()));
-    let back = taskgroup::tonic::serve("grpc", grpc, Routes::new(health)).run(&front_is_down);
-    group.task("grpc").spawn(back);
-
+    let address = front.wait().await;
     let clients: JoinSet<_> = (0..20).map(|_| request(address)).collect();
     sleep(Duration::from_millis(100)).await;
-    println!("cancelled with 20 requests in flight, none of which has called the back yet");
-    group.cancel();
-    group.wait().await?;
+    println!("stopped with 20 requests in flight, none of which has called the back yet");
+    handle.stop("a deployment");
+    let report = run.await??;
 
     let answers = clients.join_all().await;
     let ok = |answer: &&String| answer.starts_with("HTTP/1.1 200");
     let answered = answers.iter().flatten().filter(ok).count();
-    println!("{answered} of 20 were answered");
+    println!("{answered} of 20 were answered\n{report}");
     Ok(())
+}
+
+async fn grpc(ctx: Context, address: Provided<SocketAddr>) -> Result<(), BoxError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    ctx.ready_with(&address, listener.local_addr()?);
+    let routes = Routes::new(ctx.readiness().health_service(&[]));
+    taskgroup::tonic::serve("grpc", listener, routes)
+        .run(&ctx)
+        .await
+}
+
+async fn http(
+    ctx: Context,
+    back: Provided<SocketAddr>,
+    address: Provided<SocketAddr>,
+) -> Result<(), BoxError> {
+    let channel = Endpoint::from_shared(format!("http://{}", back.get()?))?.connect_lazy();
+    let handler = async move |stop| work_then_call(stop, channel).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    ctx.ready_with(&address, listener.local_addr()?);
+    let app = Router::new().route("/", get(handler));
+    taskgroup::axum::serve("http", listener, app)
+        .run(&ctx)
+        .await
 }
 
 async fn work_then_call(stop: Stop, channel: Channel) -> StatusCode {

@@ -5,8 +5,8 @@ mod tests;
 
 use std::error::Error;
 use std::fmt;
+#[cfg(feature = "signal")]
 use std::io;
-use std::io::Write;
 use std::process;
 use std::process::ExitCode;
 use std::process::Termination;
@@ -17,7 +17,6 @@ use crate::bounded;
 use crate::cause::Cause;
 use crate::cleanup::CleanupError;
 use crate::cleanup::SkipReason;
-use crate::cleanup::StepReport;
 use crate::cleanup::StepResult;
 use crate::error::Failure;
 use crate::error::TaskError;
@@ -29,6 +28,7 @@ use crate::sidecar::SidecarError;
 use crate::signal::Signal;
 #[cfg(feature = "signal")]
 use crate::signals::Signals;
+use crate::stderr;
 
 use sealed::Judge;
 use sealed::Row;
@@ -42,7 +42,8 @@ use sealed::Row;
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
 /// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
 /// that takes nothing within a second is given up: neither a closed pipe nor a full one
-/// changes the exit status.
+/// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
+/// hold for ever.
 ///
 /// Nothing here ends the process except [`now`](Self::now).
 ///
@@ -98,10 +99,10 @@ pub struct Exit {
 /// | all tasks done, also after a call, a stop file or a time that was up | 0 | 0 | [`done`](Self::done) |
 /// | a signal, and a clean drain | 0 | 0 | [`signal`](Self::signal) |
 /// | a task failed, a start failed, a heartbeat was lost | 1 | 1 | [`failed`](Self::failed) |
-/// | a task panicked | 1 | 1 | [`panicked`](Self::panicked) |
+/// | a task or a cleanup step panicked | 1 | 1 | [`panicked`](Self::panicked) |
 /// | an essential task or a server ended early | 1 | 1 | [`ended_early`](Self::ended_early) |
 /// | a task was lost with its runtime | 1 | 1 | [`aborted`](Self::aborted) |
-/// | a drain timed out, a straggler was forced | 1 | 1 | [`timed_out`](Self::timed_out) |
+/// | a drain or a cleanup step timed out, a straggler was forced | 1 | 1 | [`timed_out`](Self::timed_out) |
 /// | the same after a signal | 1 | 0 | [`timed_out_after_signal`](Self::timed_out_after_signal) |
 /// | a second signal | 128 + n | 128 + n | [`second_signal`](Self::second_signal) |
 ///
@@ -231,7 +232,7 @@ impl Exit {
     fn leave(&self) {
         if !self.report.is_empty() {
             let report = self.report.clone();
-            bounded::within(PRINTING, move || drop(writeln!(io::stderr(), "{report}")));
+            bounded::within(PRINTING, move || stderr::write_line(&report));
         }
         #[cfg(feature = "signal")]
         if let Some(signal) = self.raise {
@@ -580,6 +581,9 @@ fn row_of(error: &(dyn Error + 'static)) -> Row {
         if let Some(error) = error.downcast_ref::<ComponentError>() {
             return Some(row_of_component(error));
         }
+        if let Some(error) = error.downcast_ref::<CleanupError>() {
+            return Some(row_of_cleanup(error));
+        }
         let group = error.downcast_ref::<TaskError>()?;
         decisive(&group.judge()).map(|(row, _)| row)
     });
@@ -596,6 +600,27 @@ fn row_of_server(error: &SidecarError) -> Row {
     } else {
         Row::Failed
     }
+}
+
+/// As with tasks, a timeout gives way to any other failure. A step that was skipped for want of another
+/// says nothing of its own.
+fn row_of_cleanup(error: &CleanupError) -> Row {
+    let mut rows = error
+        .report()
+        .failures()
+        .filter_map(|step| match step.result {
+            StepResult::Panicked(_) => Some(Row::Panicked),
+            StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => {
+                Some(Row::TimedOut)
+            }
+            StepResult::Skipped(_) => None,
+            _ => Some(Row::Failed),
+        });
+    let first = rows.next().unwrap_or(Row::Failed);
+    if first != Row::TimedOut {
+        return first;
+    }
+    rows.find(|row| *row != Row::TimedOut).unwrap_or(first)
 }
 
 fn row_of_task<E: 'static>(error: &TaskError<E>) -> Row {
@@ -626,22 +651,8 @@ fn with_nested(report: &Report) -> Vec<&Report> {
 
 /// The error of a cleanup, with the row of its first step that failed, or else ran out of time.
 fn unclean(report: &Report) -> Option<(Row, CleanupError)> {
-    let cleanup = report.cleanup.as_ref()?;
-    let rows = || cleanup.failures().map(row_of_step);
-    let row = rows().find(|row| *row != Row::TimedOut).or(rows().next())?;
-    cleanup
-        .clone()
-        .into_result()
-        .err()
-        .map(|error| (row, error))
-}
-
-fn row_of_step(step: &StepReport) -> Row {
-    match step.result {
-        StepResult::Panicked(_) => Row::Panicked,
-        StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => Row::TimedOut,
-        _ => Row::Failed,
-    }
+    let error = report.cleanup.clone()?.into_result().err()?;
+    Some((row_of_cleanup(&error), error))
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -138,14 +138,15 @@ impl Force {
         let mut stop = Stopping::begin(&self.gate, plan);
         let mut end = None;
         loop {
-            match stop.next(end.is_some()) {
-                Next::Done => {
-                    return Outcome::Stopped(stop.counts(end.is_some()), end);
-                }
+            match stop.next() {
+                Next::Done => return Outcome::Stopped(stop.counts(), end),
                 Next::Enter(phase) => stop.enter(phase, &self.signal),
                 Next::Wait(wait) => tokio::select! {
                     biased;
-                    output = &mut server, if end.is_none() => end = Some(output),
+                    output = &mut server, if end.is_none() => {
+                        end = Some(output);
+                        stop.ended_at = Some(Instant::now());
+                    }
                     () = self.gate.changed() => {}
                     () = sleep(wait) => {}
                 },
@@ -168,6 +169,8 @@ struct Stopping<'a> {
     cut: Cut,
     /// When the time was up and nothing was in flight.
     empty_at: Option<Instant>,
+    /// When the server's future ended.
+    ended_at: Option<Instant>,
 }
 
 impl<'a> Stopping<'a> {
@@ -180,17 +183,18 @@ impl<'a> Stopping<'a> {
             phase: Phase::Lingering,
             entered: now,
             connections_at_stop: gate.open(),
-            requests_at_stop: gate.requests(),
+            requests_at_stop: gate.count_at_stop(),
             idle_cut: 0,
             cut: Cut::default(),
             empty_at: None,
+            ended_at: None,
         };
         gate.begin_stop(plan.grace);
         stopping
     }
 
     /// Decides what comes next. While it drains, idle connections are cut on the way.
-    fn next(&mut self, ended: bool) -> Next {
+    fn next(&mut self) -> Next {
         let now = Instant::now();
         let look = match self.phase {
             Phase::Draining => self.cut_idle(now),
@@ -201,7 +205,8 @@ impl<'a> Stopping<'a> {
             in_phase: now - self.entered,
             swept: self.gate.swept().is_some(),
             open: self.gate.open(),
-            ended,
+            ended: self.ended_at.is_some(),
+            cut: self.empty_at.is_none(),
         };
         match self.plan.next(self.phase, seen) {
             Next::Wait(wait) => Next::Wait(wait.min(look)),
@@ -231,7 +236,7 @@ impl<'a> Stopping<'a> {
         again.map_or(LOOK, |again| LOOK.min(again - now))
     }
 
-    fn counts(self, ended: bool) -> Counts {
+    fn counts(self) -> Counts {
         Counts {
             connections_at_stop: self.connections_at_stop + self.gate.swept().unwrap_or(0),
             requests_at_stop: self.requests_at_stop,
@@ -242,19 +247,20 @@ impl<'a> Stopping<'a> {
             upgrades_cut: self.cut.upgrades,
             stuck: self.gate.stuck(),
             panicked: self.gate.panicked(),
-            took: self.took(ended),
+            took: self.took(),
             paths: self.cut.paths,
             drain: self.plan.grace,
         }
     }
 
     /// A drain at whose deadline nothing was in flight was over by then, if somebody looked in time, and
-    /// if the server did not have to be dropped.
-    fn took(&self, ended: bool) -> Duration {
+    /// if the server ended then too.
+    fn took(&self) -> Duration {
         let took = self.stop.elapsed();
         let in_time = self.plan.grace.saturating_add(TIMER_IS_LATE);
-        match self.empty_at {
-            Some(empty_at) if ended && empty_at - self.stop <= in_time => took.min(self.plan.grace),
+        let last = self.empty_at.zip(self.ended_at);
+        match last.map(|(empty_at, ended_at)| empty_at.max(ended_at)) {
+            Some(last) if last - self.stop <= in_time => took.min(self.plan.grace),
             _ => took,
         }
     }
@@ -398,5 +404,19 @@ mod tests {
             panic!("{outcome:?}");
         };
         assert_eq!(counts.took, Duration::from_secs(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r04_a_server_that_ends_after_its_grace_has_taken_that_long() {
+        let gate = Gate::new(Limits::default());
+        let signal = CancellationToken::new();
+        let late = Duration::from_millis(5_900);
+
+        let outcome = supervise(gate, &mut PLAN.clone(), ready(None), signal, sleep(late)).await;
+
+        let Outcome::Stopped(counts, Some(())) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(counts.took, late);
     }
 }

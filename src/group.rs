@@ -30,6 +30,7 @@ mod hub;
 mod task;
 mod spawner;
 mod builder;
+mod below;
 
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{JoinError, TaskHandle};

@@ -8,6 +8,8 @@
 //!   at the stop, no client can hold it up, nothing is left behind, and what had to be cut is counted.
 //! - **`Signals`** cancel the group on SIGINT and SIGTERM; a second signal ends the process at once, even
 //!   when every thread of the runtime is blocked. **`Exit`** makes the result an exit code that is true.
+//! - A **`Lifecycle`** starts components in order and stops them in reverse, all within one budget: who
+//!   overruns is forced and named, the next goes on, and the report says what happened, as a timeline.
 //! - Nothing outlives its owner, the way out takes a bounded time, and it says what it did.
 //!
 //! # Where to begin
@@ -32,14 +34,17 @@
 //! | tell the load balancer, and wait for it | [`Readiness`], `LameDuck` |
 //! | let handlers know | `Stop` |
 //! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
+//! | start and stop parts that need each other | [`Lifecycle`], [`Component`] |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
 //! | stop when a lease is lost | [`Heartbeat`] |
+//! | see the stop in the metrics | `metrics::observer` (feature `metrics`) |
+//! | tell systemd, and feed its watchdog | `systemd::observer` (feature `systemd`) |
 //! | end with a true exit code | [`Exit`] |
 //! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
-//! A whole service on one screen is in the README; one shutdown is drawn on a time line in
-//! `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
+//! A whole service on one screen is in the README; `docs/lifecycle.md` is the guide from two servers to
+//! fifty components; one shutdown is drawn on a time line in `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
 //!
 //! # The shape of it
 //!
@@ -77,6 +82,7 @@
 mod panic;
 mod log;
 mod bounded;
+mod stderr;
 mod label;
 mod signal;
 mod cause;
@@ -96,6 +102,7 @@ mod readiness;
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod drain;
+mod in_flight;
 mod stop_signal;
 mod sidecar;
 pub mod cleanup;
@@ -119,6 +126,10 @@ mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
 pub mod lifecycle;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(all(feature = "systemd", unix))]
+pub mod systemd;
 #[cfg(feature = "serde")]
 mod serialize;
 mod exit;
@@ -167,3 +178,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so does that of the guide.
+#[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
+#[doc = include_str!("../docs/lifecycle.md")]
+struct Guide;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::BoxError;
 use crate::cleanup::{Cleanup, CleanupHandle};
 use crate::group::TaskGroup;
 use crate::readiness::Readiness;
@@ -23,8 +22,8 @@ use crate::watchdog::Watchdog;
 mod words;
 mod budget;
 mod phase;
-mod graph;
 mod plan_error;
+mod graph;
 mod plan;
 mod machine;
 mod component_state;
@@ -37,6 +36,7 @@ mod context;
 mod component;
 mod handle;
 mod engine;
+mod nested;
 
 pub use self::budget::Budget;
 pub use self::component::Component;
@@ -172,7 +172,7 @@ impl Lifecycle {
             shared: Arc::new(handle::Shared {
                 name,
                 trigger: trigger.spawner(),
-                work: work.spawner(),
+                work: work.spawner().into(),
                 skip: CancellationToken::new(),
                 readiness: Readiness::new(),
                 registry: Some(Vec::new()).into(),
@@ -391,17 +391,6 @@ impl Lifecycle {
                 .keep();
         }
         Ok(self)
-    }
-
-    /// The same as a component of another lifecycle.
-    async fn run_inside(self, ctx: Context) -> Result<(), BoxError> {
-        let plan = self.plan()?;
-        let work = ctx.group().clone();
-        let (engine, _work) = self.engine(plan, work, Some(ctx.clone()));
-        let report = engine.run().await;
-        let error = report.first_error().cloned();
-        ctx.keep_nested(report);
-        error.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn engine(

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the clients of what was cut have to take their answer.
 const FLUSH: Duration = Duration::from_millis(100);
+
+/// The least that what was cut has to end, so that its tasks get their turn.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A server that is about to run.
 ///
@@ -99,6 +103,8 @@ struct Options {
     limits: Limits,
     lame_duck: LameDuck,
     plan: Plan,
+    /// The grace, if it is not the default one.
+    grace: Option<Duration>,
     cuts: Cuts,
     on_report: Option<OnReport>,
     then: Option<DropGuard>,
@@ -122,6 +128,7 @@ impl Default for Options {
                 flush: FLUSH,
                 kill_grace: DEFAULT_KILL_GRACE,
             },
+            grace: None,
             cuts: Cuts::AreErrors,
             on_report: None,
             then: None,
@@ -168,7 +175,8 @@ where
 /// is to be told to stop by, which fires after the linger. It may spawn its connections however it
 /// likes; they are cut when their time is up. For their requests to be counted, and to be cut in words,
 /// the service of each connection goes into [its layer](Io::layer). TLS goes around the
-/// stream, with a timeout of its own for the handshake. The loop has to go on accepting, also while it
+/// stream, with a timeout of its own for the handshake: from the outside a client that only pretends to have
+/// answered it looks like one that has, and is not timed any more. The loop has to go on accepting, also while it
 /// serves: until the queue has been taken in, the stop does not get on.
 ///
 /// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound:
@@ -250,10 +258,12 @@ impl<S> Serve<S> {
     /// Sets the time from the stop to the cut, the linger included.
     ///
     /// It is counted from the moment the token fires, or the lame duck is over. Any duration will do;
-    /// with [`Duration::MAX`] nothing with a request in flight is ever cut. The default is
-    /// [10 seconds](Sidecar::DEFAULT_GRACE).
+    /// with [`Duration::MAX`] nothing with a request in flight is ever cut, and a single client can keep the
+    /// stop from ending: one that does not read, or whose websocket goes on sending. The default is
+    /// [10 seconds](Sidecar::DEFAULT_GRACE), and in a component all that it has; it never has more than that.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.plan.grace = grace;
+        self.options.grace = Some(grace);
         self
     }
 
@@ -270,10 +280,11 @@ impl<S> Serve<S> {
     /// Sets how long a connection without a request in flight may stay when the server was told.
     ///
     /// It is for clients that cannot be told that it is over: those that have sent half a request, have
-    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. A large answer over HTTP/2
-    /// may wait for the window of its client when the request is not in flight any more: the connection
-    /// stays as long as the client takes some of it within this time. No more than half of what
-    /// the grace leaves after the linger is used. The default is [1 second](DEFAULT_IDLE_GRACE).
+    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. One that has not taken all of
+    /// its answer is none of them, however long that has been waiting for it; over HTTP/2 this is known
+    /// of bodies whose data are [`Bytes`](https://docs.rs/bytes), as those of axum and tonic are. No more
+    /// than half of what the grace leaves after the linger is used. The default is [1
+    /// second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
         self
@@ -281,11 +292,12 @@ impl<S> Serve<S> {
 
     /// Sets how long what was cut has to end before it is reported as stuck.
     ///
-    /// This comes after the grace. Only what blocks its thread needs more than a moment here; with zero,
-    /// whatever is still open when connections are cut is called stuck. A server that ends by itself gives
-    /// what it leaves behind as long. The default is [1 second](DEFAULT_KILL_GRACE).
+    /// This comes after the grace. Only what blocks its thread needs more than a moment here; less than 10
+    /// milliseconds is taken for these 10, the moment in which the tasks of what was cut get their turn.
+    /// A server that ends by itself gives what it leaves behind as long. The default is [1
+    /// second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.options.plan.kill_grace = kill_grace;
+        self.options.plan.kill_grace = kill_grace.max(MOMENT);
         self
     }
 
@@ -382,6 +394,9 @@ impl<S> Serve<S> {
     /// A back that its handlers call stops by that token, and so after it, whichever way it ends: also by a
     /// failure, a panic, or when it is dropped, before it was run even. A second call replaces the first,
     /// whose token fires then.
+    ///
+    /// When its future is dropped, it fires at once: handlers have been cut by then, and are gone only when
+    /// the runtime gets to them. A call that one of them makes in this moment may find its back gone.
     ///
     /// # Examples
     ///
@@ -485,6 +500,7 @@ impl<S: Server> Serve<S> {
         // Whatever happens, a panic included, it fires when all else is over.
         let _then = options.then;
         let mut plan = options.plan;
+        plan.grace = told.limit.grace(options.grace, plan.grace);
         if let Err(error) = options.limits.check() {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }
@@ -492,8 +508,14 @@ impl<S: Server> Serve<S> {
         let stop = CancellationToken::new();
         let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());
         let serving = gate::serving(&name, &gate, told, &options.lame_duck);
-        let outcome = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server).await;
-        told.set_in_flight(outcome.requests_at_stop());
+        let outcome = {
+            let supervised = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server);
+            let supervised = pin!(supervised);
+            // Dropped before the server, which takes what is in flight with it.
+            let counting = Arc::clone(&gate);
+            let _counted = told.count_in_flight(move || counting.in_flight());
+            supervised.await
+        };
         conclude(name, &plan, options.cuts, options.on_report, outcome)
     }
 }

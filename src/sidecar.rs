@@ -97,6 +97,8 @@ use crate::stop_signal::{Parts, StopSignal};
 pub struct Sidecar {
     name: Cow<'static, str>,
     grace: Duration,
+    /// The grace, if it is not the default one.
+    asked: Option<Duration>,
 }
 
 impl Sidecar {
@@ -119,13 +121,14 @@ impl Sidecar {
     /// ```
     /// use taskgroup::Sidecar;
     ///
-    /// let same = Sidecar::new("http").grace(Sidecar::DEFAULT_GRACE);
-    /// assert_eq!(Sidecar::new("http"), same);
+    /// let sidecar = Sidecar::new("http");
+    /// assert_ne!(sidecar, Sidecar::new("grpc"));
     /// ```
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self {
             name: name.into(),
             grace: Self::DEFAULT_GRACE,
+            asked: None,
         }
     }
 
@@ -133,7 +136,8 @@ impl Sidecar {
     ///
     /// Any duration will do. With zero the server is asked to stop, looks at that once, and is
     /// forced; with [`Duration::MAX`] it is never forced. The default is
-    /// [10 seconds](Self::DEFAULT_GRACE).
+    /// [10 seconds](Self::DEFAULT_GRACE), and in a component all the time that it has; it never has more
+    /// than that.
     ///
     /// # Examples
     ///
@@ -146,6 +150,7 @@ impl Sidecar {
     /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self.asked = Some(grace);
         self
     }
 
@@ -302,7 +307,9 @@ impl Sidecar {
     {
         let mut server = pin!(server);
         let Some(end) = told.token.run_until_cancelled(server.as_mut()).await else {
-            self.grace = self.grace.min(told.limit.left().unwrap_or(Duration::MAX));
+            let left = told.limit.left().unwrap_or(Duration::MAX);
+            let grace = told.limit.grace(self.asked, self.grace);
+            self.grace = grace.min(left);
             return self.drain(server, ask).await;
         };
         let phase = if told.token.is_cancelled() {
@@ -323,7 +330,7 @@ impl Sidecar {
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
-        let Self { name, grace } = self;
+        let Self { name, grace, .. } = self;
         log::guarded(|| {
             tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
         });
@@ -367,7 +374,7 @@ impl Sidecar {
         let stop_panic = match (&fate, stop) {
             (Fate::Drained, Stop::NotAsked | Stop::Returned) => return Ok(()),
             (Fate::Drained, Stop::Running) => {
-                let Self { name, grace } = self;
+                let Self { name, grace, .. } = self;
                 log::guarded(|| {
                     tracing::warn!(
                         target: "taskgroup",

@@ -1,17 +1,19 @@
 //! [`StopSignal`]: what tells a server to stop.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::in_flight::{Counted, InFlight};
+
 /// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
 ///
-/// With a token, the server has its own grace. With a context it has its own grace too, and no more than what is left
-/// of the time of its component, so that the budget of the lifecycle holds.
+/// With a token, the server has its own grace. With a context it has no more than what is left of the time of
+/// its component, so that the budget of the lifecycle holds, and all of that if it asked for no grace.
 ///
 /// This trait is sealed.
 ///
@@ -55,7 +57,7 @@ pub struct Parts {
     #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
     pub(crate) leaving: Option<CancellationToken>,
     pub(crate) limit: Limit,
-    in_flight: Option<Arc<AtomicUsize>>,
+    in_flight: Option<Arc<InFlight>>,
 }
 
 impl Parts {
@@ -63,7 +65,7 @@ impl Parts {
         token: CancellationToken,
         leaving: CancellationToken,
         limit: Limit,
-        in_flight: Arc<AtomicUsize>,
+        in_flight: Arc<InFlight>,
     ) -> Self {
         Self {
             token,
@@ -73,36 +75,47 @@ impl Parts {
         }
     }
 
-    /// Says how many requests were in flight when the stop began.
+    /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
     #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
-    pub(crate) fn set_in_flight(&self, count: usize) {
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.fetch_add(count, Ordering::Relaxed);
-        }
+    #[must_use]
+    pub(crate) fn count_in_flight(
+        &self,
+        count: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Option<Counted> {
+        Some(self.in_flight.as_ref()?.add(count))
     }
 }
 
 /// What is kept of the time that a server may take.
 const KEPT: Duration = Duration::from_millis(50);
 
-/// Until when a stop may take, which is known once it has begun. It is set before the token fires.
+/// Until when a stop may take, which is known once it has begun. It is set before the token fires, and may come
+/// nearer afterwards.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limit(Option<Arc<OnceLock<Option<Instant>>>>);
+pub(crate) struct Limit(Option<Arc<Mutex<Option<Instant>>>>);
 
 impl Limit {
     pub(crate) fn to_be_set() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// Only the first call counts. `None` is no limit.
+    /// Returns the grace of a server: the one it asked for, or else all that there will be if that is
+    /// limited, and `default` if it is not.
+    pub(crate) fn grace(&self, asked: Option<Duration>, default: Duration) -> Duration {
+        let all = self.0.as_ref().map(|_| Duration::MAX);
+        asked.or(all).unwrap_or(default)
+    }
+
+    /// `None` is no limit.
     pub(crate) fn set(&self, deadline: Option<Instant>) {
         if let Some(limit) = &self.0 {
-            let _ = limit.set(deadline);
+            *limit.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.0.as_ref()?.get().copied().flatten()
+        let limit = self.0.as_ref()?;
+        *limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up all of it

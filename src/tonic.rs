@@ -138,8 +138,7 @@ pub fn serve(
 /// the gate. Its HTTP/2 keepalive is [30 seconds](DEFAULT_KEEPALIVE_INTERVAL), so that clients that
 /// have vanished are noticed, and can be set to something else. tonic's settings of the socket
 /// have no effect here: `TCP_NODELAY` is set on every connection. The handshake of TLS is bounded by the
-/// [header timeout](Serve::header_timeout) as long as the client has not answered to it; against one that
-/// only pretends to have, set the timeout of tonic's own configuration.
+/// [header timeout](Serve::header_timeout), from its first byte to its end.
 ///
 /// # Errors
 ///

@@ -1,12 +1,7 @@
 //! [`Watchdog`]: the end of a process whose stop takes too long.
 
 use std::fmt;
-#[cfg(unix)]
-use std::fs::File;
 use std::io;
-use std::io::Write;
-#[cfg(unix)]
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -26,6 +21,7 @@ use crate::cause::Cause;
 use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::running::Running;
+use crate::stderr;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
 ///
@@ -137,7 +133,7 @@ impl Watchdog {
         Self {
             budget,
             code: 1,
-            report: Box::new(write_to_stderr),
+            report: Box::new(stderr::write_line),
             exit: Box::new(end),
         }
     }
@@ -353,22 +349,6 @@ fn describe(budget: Duration, seen: Option<Seen>) -> String {
         Some(running) => format!("; still running: {running}"),
     };
     format!("error: the process did not stop within {budget:?}{cause} and is ended{running}")
-}
-
-/// Writes the line in one piece, its error ignored.
-fn write_to_stderr(report: &str) {
-    let line = format!("{report}\n");
-    #[cfg(unix)]
-    if let Ok(mut stderr) = stderr_without_its_lock() {
-        return drop(stderr.write_all(line.as_bytes()));
-    }
-    drop(io::stderr().write_all(line.as_bytes()));
-}
-
-/// The thread that hangs may hold the lock of stderr. Fails when there is no descriptor left.
-#[cfg(unix)]
-fn stderr_without_its_lock() -> io::Result<File> {
-    Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
 }
 
 #[cfg(unix)]

@@ -202,6 +202,69 @@ fn r17_a_tonic_server_without_descriptors_rests_serves_again_and_stops_at_once()
 }
 
 #[test]
+fn r17_who_waits_at_the_stop_of_a_server_without_descriptors_is_answered_when_there_are_some() {
+    alone(async {
+        let (listener, address) = listen().await;
+        let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
+        let token = CancellationToken::new();
+        let (sender, report) = tokio::sync::oneshot::channel();
+        let server = taskgroup::axum::serve("http", listener, app)
+            .on_report(|report| sender.send(report.clone()).unwrap());
+        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        tokio::task::yield_now().await;
+        // Nothing is awaited from here to the stop, so the server, in the same thread, does not run.
+        let hello = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+        let mut clients = [client(address, hello), client(address, hello)];
+        let exhausted = Exhausted::new();
+        token.cancel();
+
+        soon(async {
+            while refusals() < 2 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        drop(exhausted);
+
+        for client in &mut clients {
+            soon(async {
+                while !is_answered(client) {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .await;
+        }
+        soon(server).await.unwrap().unwrap();
+        let report = report.await.unwrap();
+        assert_eq!(report.connections_at_stop(), 2);
+        assert_eq!(report.answered(), 2);
+    });
+}
+
+#[test]
+fn r17_a_stop_that_finds_no_descriptor_says_so_and_ends() {
+    alone(async {
+        let (listener, address) = listen().await;
+        let token = CancellationToken::new();
+        let server = taskgroup::axum::serve("http", listener, axum::Router::new());
+        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        tokio::task::yield_now().await;
+        let mut client = client(address, b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        let exhausted = Exhausted::new();
+        token.cancel();
+
+        soon(server).await.unwrap().unwrap();
+
+        drop(exhausted);
+        let log = LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+        assert!(log.contains("WARN"), "{log}");
+        assert!(log.contains("whoever waits there still is reset"), "{log}");
+        client.set_nonblocking(false).unwrap();
+        assert!(client.read(&mut [0]).is_err());
+    });
+}
+
+#[test]
 fn r30_stock_tonic_without_descriptors_spins() {
     let canary = Canary {
         today: "while the process has no file descriptor left, the server tries to accept without a pause",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use taskgroup::BoxError;
 use taskgroup::Cause;
+use taskgroup::Cleanup;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
 use taskgroup::Sidecar;
@@ -15,6 +16,9 @@ use taskgroup::Signal;
 use taskgroup::SignalStatus;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
+use taskgroup::cleanup::Outcome;
+use taskgroup::cleanup::Priority;
+use taskgroup::cleanup::Step;
 
 /// A policy that tells its rows apart.
 fn distinct() -> ExitPolicy {
@@ -376,6 +380,64 @@ async fn sources_follow_in_the_line_once_each() {
         line.ends_with(") failed: cannot serve: address in use"),
         "{line}"
     );
+}
+
+/// The status of a cleanup with these steps, by a policy that tells its rows apart.
+async fn code_of_cleanup<const N: usize>(steps: [Step; N], budget: Duration) -> u8 {
+    let mut cleanup = Cleanup::new();
+    for step in steps {
+        cleanup.push(step).unwrap();
+    }
+    let report = cleanup.run(Outcome::Clean, budget).await;
+    let result: Result<(), BoxError> = report.into_result().map_err(Into::into);
+    distinct().exit(result).code()
+}
+
+fn step(name: &'static str, priority: Priority) -> Step {
+    Step::new(name, |_| async { Err("disk full".into()) }).priority(priority)
+}
+
+fn hangs(name: &'static str) -> Step {
+    Step::new(name, |_| pending())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_has_the_row_of_the_step_that_failed() {
+    const BUDGET: Duration = Duration::from_secs(20);
+    let panics = || {
+        Step::new("panics", |_| async {
+            std::panic::resume_unwind(Box::new("no hook"))
+        })
+    };
+    let last = || step("fails", Priority::Low);
+
+    assert_eq!(code_of_cleanup([last()], BUDGET).await, 12);
+    assert_eq!(code_of_cleanup([panics()], BUDGET).await, 13);
+    assert_eq!(code_of_cleanup([panics(), last()], BUDGET).await, 13);
+    assert_eq!(code_of_cleanup([hangs("hangs")], BUDGET).await, 16);
+    // As everywhere, a timeout gives way to what is worse.
+    assert_eq!(code_of_cleanup([hangs("hangs"), last()], BUDGET).await, 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_whose_budget_was_spent_has_timed_out() {
+    let steps = [hangs("first"), step("never", Priority::Low)];
+
+    assert_eq!(code_of_cleanup(steps, Duration::from_secs(1)).await, 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_in_the_error_of_a_task_has_its_row() {
+    let mut group = group();
+    group.task("db").spawn(async {
+        let mut cleanup = Cleanup::new();
+        cleanup.push(hangs("hangs"))?;
+        let report = cleanup.run(Outcome::Clean, Duration::MAX).await;
+        Ok(report.into_result()?)
+    });
+
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(distinct().exit(Err(error)).code(), 16);
 }
 
 #[tokio::test]

@@ -15,7 +15,10 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::http::StatusCode;
 use axum::routing::get;
-use taskgroup::{CancellationToken, DrainReport, SidecarError, Stop, TaskGroup, TaskHandle};
+use taskgroup::lifecycle::{Budget, Context};
+use taskgroup::{
+    CancellationToken, Component, DrainReport, Lifecycle, SidecarError, Stop, TaskGroup, TaskHandle,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -65,6 +68,69 @@ async fn r14_channel_that_first_connects_in_the_drain_reaches_the_back_that_stop
     let end = front.end().await;
     end.assert_all("200 served");
     end.assert_clean();
+}
+
+#[tokio::test]
+async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request_in_flight() {
+    let work = Work {
+        begun: Arc::new(Barrier::new(REQUESTS + 1)),
+        done: CancellationToken::new(),
+    };
+    let (listener, address) = listen().await;
+    let (back, back_address) = listen().await;
+    let channel = Channel::from_shared(format!("http://{back_address}")).unwrap();
+    let (health, handler) = (HealthServer::new(work.clone()), work.clone());
+    let lifecycle = Lifecycle::new("gateway")
+        .budget(PLENTY)
+        .component(Component::new("grpc", async move |ctx: Context| {
+            ctx.ready();
+            let routes = Routes::new(health);
+            let back = taskgroup::tonic::serve("grpc", back, routes).linger(NO_TIME);
+            back.run(&ctx).await
+        }))
+        .component(
+            Component::new("http", async move |ctx: Context| {
+                let channel = channel.connect_lazy();
+                let handler = async move || handler.then(call(channel)).await;
+                let app = Router::new().route("/", get(handler));
+                ctx.ready();
+                let front = taskgroup::axum::serve("http", listener, app).linger(NO_TIME);
+                front.run(&ctx).await
+            })
+            .after(["grpc"]),
+        );
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    let clients: JoinSet<_> = (0..REQUESTS).map(|_| request(address)).collect();
+    soon(work.begun.wait()).await;
+
+    handle.stop("a deployment");
+    closed(address).await;
+    TcpStream::connect(back_address).await.unwrap();
+    work.done.cancel();
+
+    let answers = soon(clients.join_all()).await;
+    assert_eq!(answers, vec!["200 served"; REQUESTS]);
+    let report = soon(run).await.unwrap().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.in_flight, REQUESTS);
+}
+
+#[test]
+fn r14_a_budget_smaller_than_the_graces_of_its_servers_is_refused_at_the_start() {
+    let server = |name| Component::new(name, async |_ctx| Ok(())).grace(Duration::from_secs(15));
+    let error = Lifecycle::new("gateway")
+        .budget(Budget::kubernetes())
+        .component(server("grpc"))
+        .component(server("http").after(["grpc"]))
+        .plan()
+        .unwrap_err();
+
+    assert_eq!(
+        error.to_string(),
+        "the budget of 28s is smaller than its parts: \
+         lame duck 5s + `http` 15s + `grpc` 15s + margin 1s = 36s"
+    );
 }
 
 /// The trap: both servers drain as they should, the group calls it a clean stop, and no request that

@@ -650,5 +650,8 @@ fn types_are_send_and_sync_and_print_their_state() {
     check::<Sidecar>();
     check::<SidecarError>();
     let printed = format!("{:?}", http());
-    assert_eq!(printed, "Sidecar { name: \"http\", grace: 5s }");
+    assert_eq!(
+        printed,
+        "Sidecar { name: \"http\", grace: 5s, asked: Some(5s) }"
+    );
 }

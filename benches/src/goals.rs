@@ -140,7 +140,7 @@ pub fn counted_servers(counted: &CountedServers) -> Vec<Goal> {
         let figure = format!("{gated}, instructions per request");
         let goal = Goal::new(figure, 1.06, unit(stock), counted.ratio(stock, gated));
         match gated {
-            Server::GatedAxum => goal.but_reached(1.11),
+            Server::GatedAxum => goal.but_reached(1.08),
             _ => goal,
         }
     };

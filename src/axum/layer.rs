@@ -9,13 +9,13 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
-use axum::response::Response;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::listener::Incoming;
 use crate::gate;
 use crate::gate::Conn;
+use crate::gate::Gate;
 use crate::gate::Gated;
 use crate::gate::GatedBody;
 use crate::stop::Stop;
@@ -116,6 +116,15 @@ impl gate::Front<Body> for Front {
         Some(Arc::clone(&self.0.conn))
     }
 
+    fn waiting(&self) -> Option<Arc<Conn>> {
+        Some(Arc::clone(&self.0.conn))
+    }
+
+    #[inline]
+    fn gate(&self) -> Option<&Gate> {
+        Some(self.0.conn.gate())
+    }
+
     #[inline]
     fn add_stop(&self, stop: &Stop, extensions: &mut Extensions) {
         if extensions.is_empty() {
@@ -126,8 +135,8 @@ impl gate::Front<Body> for Front {
     }
 
     #[inline]
-    fn gated(response: Response, gate: impl FnOnce(Body) -> GatedBody<Body>) -> Response {
-        response.map(|body| Body::new(gate(body)))
+    fn body(body: GatedBody<Body>) -> Body {
+        Body::new(body)
     }
 
     fn farewell(text: &'static str) -> Body {

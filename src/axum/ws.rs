@@ -12,6 +12,7 @@
 //! | until the peer answers | what it had sent before it saw the Close is received |
 //! | the peer's Close, or the end of its stream | is received; then there is nothing more: `None` |
 //! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up: `None` |
+//! | with a grace of [`Duration::MAX`] | there is no deadline: a peer that never pauses is never given up |
 //!
 //! So a loop over what is received ends by itself, in time, and with it the handler. The drain is
 //! clean then, except for a peer over HTTP/2 that does not read: what was handed over for it cannot be

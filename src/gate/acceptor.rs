@@ -40,6 +40,8 @@ enum Sockets {
     Listening(Listeners),
     /// Who is connecting comes through, until then; nobody else does.
     LastCall(Called, Option<Instant>),
+    /// What waits is accepted, and handed over. A socket whose queue is empty is closed.
+    Sweeping(Sweep),
     /// They are closed. So many were waiting then, and these are not handed over yet.
     Swept(usize, VecDeque<Accepted>),
 }
@@ -103,7 +105,20 @@ impl Acceptor {
                     if let Some(until) = *until {
                         sleep_until(until).await;
                     }
-                    self.sockets = std::mem::take(listeners).sweep(&self.gate);
+                    self.sockets = Sockets::Sweeping(std::mem::take(listeners).sweep());
+                }
+                Sockets::Sweeping(sweep) => {
+                    if let Some(accepted) = sweep.waiting.pop_front() {
+                        return accepted;
+                    }
+                    if let Some(again) = sweep.again {
+                        sleep_until(again).await;
+                    }
+                    sweep.go_on(&self.gate);
+                    if sweep.listeners.is_empty() {
+                        let waiting = std::mem::take(&mut sweep.waiting);
+                        self.sockets = Sockets::Swept(sweep.count, waiting);
+                    }
                 }
             }
         }
@@ -156,25 +171,79 @@ impl Drop for Called {
 }
 
 impl Called {
-    /// Accepts all that is there and closes the sockets.
-    ///
-    /// What waits has been connected to by somebody whose request may be here already; it is taken
-    /// in even if the limit of connections is exceeded.
-    fn sweep(mut self, gate: &Arc<Gate>) -> Sockets {
-        let waiting: VecDeque<_> = std::mem::take(&mut self.0)
-            .into_iter()
-            .flat_map(|listener| swept(gate, listener))
-            .collect();
-        Sockets::Swept(waiting.len(), waiting)
+    /// The sockets themselves are asked from here on, not Tokio, which knows only what its driver has had
+    /// the time to see.
+    fn sweep(mut self) -> Sweep {
+        let listeners = std::mem::take(&mut self.0).into_iter();
+        let asked = |listener: TcpListener| listener.into_std().ok().map(Swept);
+        Sweep {
+            listeners: listeners.filter_map(asked).collect(),
+            ..Sweep::default()
+        }
     }
 }
 
-/// The socket itself is asked, not Tokio, which knows only what its driver has had the time to see.
-fn swept(gate: &Arc<Gate>, listener: TcpListener) -> Vec<Accepted> {
+/// Accepts all that waits.
+///
+/// Who waits has connected, and the request may be here already; it is taken in even if the limit of
+/// connections is exceeded. While the system has no file descriptor left this is tried again, for a third
+/// of a second: connections end in a stop, and with them there are some.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// Those whose queue is not empty yet.
+    listeners: VecDeque<Swept>,
+    waiting: VecDeque<Accepted>,
+    /// How many were waiting, those that were handed over among them.
+    count: usize,
+    pause: Pause,
+    /// When it is tried again.
+    again: Option<Instant>,
+}
+
+/// A socket in its last call, which is taken back before it is closed.
+#[derive(Debug)]
+struct Swept(std::net::TcpListener);
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        last_call::take_back(&self.0);
+    }
+}
+
+impl Sweep {
+    /// A pause that is longer than this is not made. All of them together are twice as long.
+    const LONGEST_PAUSE: Duration = Duration::from_millis(160);
+
+    fn go_on(&mut self, gate: &Arc<Gate>) {
+        self.again = None;
+        while let Some(listener) = self.listeners.front() {
+            let (accepted, failed) = swept(gate, &listener.0);
+            self.count += accepted.len();
+            self.waiting.extend(accepted);
+            let Some(error) = failed else {
+                self.listeners.pop_front();
+                continue;
+            };
+            let pause = self.pause.next();
+            if pause > Self::LONGEST_PAUSE {
+                log::guarded(|| {
+                    tracing::warn!(target: "taskgroup", "accept failed, whoever waits there still is reset: {error}");
+                });
+                self.listeners.clear();
+                return;
+            }
+            log::guarded(|| {
+                tracing::warn!(target: "taskgroup", "accept failed, next try in {pause:?}: {error}");
+            });
+            self.again = Some(Instant::now() + pause);
+            return;
+        }
+    }
+}
+
+/// Accepts all that waits at `listener`; returns the error, if one keeps it from that.
+fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, Option<io::Error>) {
     let mut waiting = Vec::new();
-    let Ok(listener) = listener.into_std() else {
-        return waiting;
-    };
     for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
         match accepted.and_then(|(stream, peer)| Ok((registered(stream)?, peer))) {
             Ok((stream, peer)) => {
@@ -182,11 +251,11 @@ fn swept(gate: &Arc<Gate>, listener: TcpListener) -> Vec<Accepted> {
                 waiting.push((Io::new(stream, gate.register(None)), peer));
             }
             Err(error) if is_of_peer(&error) => {}
-            Err(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (waiting, None),
+            Err(error) => return (waiting, Some(error)),
         }
     }
-    last_call::take_back(&listener);
-    waiting
+    (waiting, None)
 }
 
 /// Accepts one connection, or returns nothing when the stop begins.

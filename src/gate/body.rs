@@ -1,11 +1,15 @@
 //! [`GatedBody`]: the body with which a request ends.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::conn::Conn;
 use super::farewell::{Asked, Farewell};
 use super::request::{Panicked, Request};
 use crate::BoxError;
@@ -17,13 +21,54 @@ pin_project! {
     /// client could not tell that from a whole one.
     #[derive(Debug)]
     pub struct GatedBody<B> {
-        // Before the request, which says when it is dropped that nothing is left. Nothing once it
-        // was cut.
+        // Nothing once it was cut.
         #[pin]
         body: Option<B>,
         // Nothing once the end has been told, and for a body that nobody follows.
         request: Option<Request>,
-        takes_trailers: bool,
+        asked: Asked,
+        // How much there will be at most: over HTTP/1 nobody asks for the end behind that.
+        left: u64,
+    }
+
+    impl<B> PinnedDrop for GatedBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(request) = this.request {
+                // Before the request, which says when it is dropped that nothing is left.
+                request.drop_last(this.body);
+            }
+        }
+    }
+}
+
+/// How much is left of a body of which nobody has said how long it is.
+const UNKNOWN: u64 = u64::MAX;
+
+/// How much there will be of a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Length {
+    /// It knows that itself.
+    Exact(u64),
+    /// So say the headers, and over HTTP/1 nothing behind it is asked for.
+    Promised(u64),
+    Unknown,
+}
+
+impl Length {
+    #[inline]
+    pub(super) fn of<B: Body>(response: &Response<B>, asked: Asked) -> Self {
+        match response.body().size_hint().exact() {
+            Some(length) => Self::Exact(length),
+            None if asked.is_http1() => Self::promised(response.headers()),
+            None => Self::Unknown,
+        }
+    }
+
+    fn promised(headers: &HeaderMap) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        length.map_or(Self::Unknown, Self::Promised)
     }
 }
 
@@ -32,32 +77,25 @@ impl<B> GatedBody<B> {
         Self {
             body: None,
             request: None,
-            takes_trailers: false,
+            asked: Asked::default(),
+            left: UNKNOWN,
         }
     }
 }
 
 impl<B: Body> GatedBody<B> {
-    /// For a response that was made in time. A body that nobody asks for anything, such as that of
-    /// an answer to `HEAD`, is answered.
+    /// Gives a body the request that it ends. The handler is gone by now, and all that is to be said
+    /// of the response has been.
     #[inline]
-    pub(super) fn new(
-        body: B,
-        mut request: Option<Request>,
-        asked: Asked,
-        cx: &Context<'_>,
-    ) -> Self {
-        if let Some(request) = &mut request {
-            request.set_answered(true);
-            if body.size_hint().exact().is_none() {
-                // It may always be ready and never be asked, so it would never be seen waiting.
-                request.watch(cx);
-            }
-        }
+    pub(super) fn new(body: B, request: Option<Request>, asked: Asked, length: Length) -> Self {
         Self {
             body: Some(body),
             request,
-            takes_trailers: asked.takes_trailers(),
+            asked,
+            left: match length {
+                Length::Exact(length) | Length::Promised(length) => length,
+                Length::Unknown => UNKNOWN,
+            },
         }
     }
 
@@ -70,7 +108,7 @@ impl<B: Body> GatedBody<B> {
         if let Some(request) = this.request.as_mut() {
             request.drop_in(this.body);
         }
-        if *this.takes_trailers {
+        if this.asked.takes_trailers() {
             *this.request = None;
             return Poll::Ready(Some(Ok(Frame::trailers(why.trailers()))));
         }
@@ -80,7 +118,7 @@ impl<B: Body> GatedBody<B> {
 
 impl<B> Body for GatedBody<B>
 where
-    B: Body,
+    B: Body + 'static,
     B::Error: Into<BoxError>,
 {
     type Data = B::Data;
@@ -122,8 +160,12 @@ where
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
-                request.set_answered(body.is_end_stream());
-                Poll::Ready(Some(Ok(frame)))
+                let is_whole = body.is_end_stream();
+                request.set_answered(is_whole);
+                if is_whole && this.asked.is_http1() {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Ok(follow(frame, request, *this.asked, this.left))))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Pending if !request.watch(cx) => Poll::Pending,
@@ -131,6 +173,7 @@ where
         }
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.body {
             Some(body) => body.is_end_stream(),
@@ -138,6 +181,7 @@ where
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         match (&self.body, &self.request) {
             (Some(body), _) => body.size_hint(),
@@ -145,4 +189,35 @@ where
             (None, None) => SizeHint::with_exact(0),
         }
     }
+}
+
+/// Looks after what the server may not tell about: over HTTP/1 it does not ask for the end behind the
+/// promised length, over HTTP/2 it lets go of the body before the peer has taken all of it.
+#[inline(never)]
+fn follow<T: Buf + 'static>(
+    frame: Frame<T>,
+    request: &mut Request,
+    asked: Asked,
+    left: &mut u64,
+) -> Frame<T> {
+    if !asked.is_http1() {
+        return frame.map_data(|data| followed(data, request.conn()));
+    }
+    if *left != UNKNOWN {
+        let data = frame.data_ref().map_or(0, Buf::remaining);
+        *left = left.saturating_sub(data as u64);
+        request.set_answered(*left == 0);
+    }
+    frame
+}
+
+/// Has `data` that are `Bytes`, as nearly all are, be seen until they are gone: h2 keeps what does not fit
+/// into the window of the peer.
+fn followed<T: Buf + 'static>(mut data: T, conn: &Conn) -> T {
+    if let Some(bytes) = (&mut data as &mut dyn Any).downcast_mut::<Bytes>() {
+        if !bytes.is_empty() {
+            *bytes = conn.on_its_way(std::mem::take(bytes));
+        }
+    }
+    data
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ impl Limits {
 }
 
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
     /// Set when clients are to go elsewhere, with the stop at the latest.
@@ -58,6 +59,8 @@ pub(crate) struct Gate {
     stop: StopSource,
     /// For the acceptor. That of `stop` may be cancelled by a handler, which must not close the sockets.
     closing: CancellationToken,
+    /// Requests that were in flight when the stop began.
+    at_stop: OnceLock<usize>,
     register: Lock<Register>,
     /// The socket is closed; so many were waiting then.
     swept: OnceLock<usize>,
@@ -97,8 +100,13 @@ pub struct Conn {
     upgrades: AtomicUsize,
     /// Whether the peer does not take what is there for it.
     unread: AtomicBool,
-    /// Whether the peer has taken something since the last look, once the stop has begun. Over HTTP/2 an
-    /// answer may wait for its window, long after it was handed over, with nothing left unread.
+    /// Each piece of an answer over HTTP/2 that is on its way holds one more: an answer may wait for the
+    /// window of its peer, long after it was handed over, with nothing left unread.
+    pieces: Arc<()>,
+    /// Whether the server has said that it serves it: what TLS there is has been agreed on.
+    served: AtomicBool,
+    /// Whether the peer has taken something since the last look, once the stop has begun. For a body over
+    /// HTTP/2 whose data are not `Bytes`, the pieces of which cannot be followed.
     taken: AtomicBool,
     idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
@@ -113,6 +121,18 @@ pub struct Conn {
 struct Idle {
     since: Instant,
     begun: u32,
+}
+
+/// A piece of an answer that is on its way.
+struct Piece {
+    data: Bytes,
+    _on_its_way: Arc<()>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 /// What was there when it was cut.
@@ -135,6 +155,7 @@ impl Gate {
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
             closing: CancellationToken::new(),
+            at_stop: OnceLock::new(),
             register: Lock::default(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
@@ -154,6 +175,7 @@ impl Gate {
     /// Returns whether answers tell their clients to go elsewhere.
     ///
     /// Relaxed: a request that misses it by a hair is one that came before it.
+    #[inline]
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -180,6 +202,8 @@ impl Gate {
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
+            pieces: Arc::default(),
+            served: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             idle: Lock::new(None),
             work: Switch::new(),
@@ -226,10 +250,22 @@ impl Gate {
         self.conns().iter().map(|conn| conn.requests()).sum()
     }
 
+    /// Counts the requests in flight for the last time.
+    pub(super) fn count_at_stop(&self) -> usize {
+        *self.at_stop.get_or_init(|| self.requests())
+    }
+
+    /// Returns how many requests are in flight; once the stop has begun, how many were then.
+    pub(crate) fn in_flight(&self) -> usize {
+        let at_stop = self.at_stop.get().copied();
+        at_stop.unwrap_or_else(|| self.requests())
+    }
+
     pub(super) fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
 
+    #[cold]
     pub(super) fn add_panic(&self) {
         self.panicked.fetch_add(1, Ordering::Relaxed);
     }
@@ -325,13 +361,22 @@ impl Conn {
 
     /// Relaxed: the number is looked at by the task that runs the connection, and by the one that
     /// counts, which is too early or too late by its nature.
+    #[inline]
     pub(super) fn begin_request(&self) {
         self.requests.fetch_add(REQUEST, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn end_request(&self, answered: bool) {
         self.requests.fetch_sub(1, Ordering::Relaxed);
-        if answered && self.gate.stopping.load(Ordering::Relaxed) && !self.work.is_fired() {
+        if answered && self.gate.stopping.load(Ordering::Relaxed) {
+            self.add_answered();
+        }
+    }
+
+    #[cold]
+    fn add_answered(&self) {
+        if !self.work.is_fired() {
             self.gate.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -347,6 +392,7 @@ impl Conn {
         (self.requests.load(Ordering::Relaxed) >> 32) as u32
     }
 
+    #[cold]
     pub(crate) fn add_upgrade(&self) {
         self.upgrades.fetch_add(1, Ordering::Relaxed);
     }
@@ -359,6 +405,15 @@ impl Conn {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
+    pub(crate) fn set_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Relaxed: who has agreed on TLS with the peer says so before it reads what comes next.
+    pub(super) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
     #[inline]
     pub(super) fn add_taken(&self, bytes: usize) {
         if bytes > CONTROL && self.gate.stopping.load(Ordering::Relaxed) {
@@ -367,7 +422,16 @@ impl Conn {
     }
 
     fn is_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
+        self.unread.load(Ordering::Relaxed) || Arc::strong_count(&self.pieces) > 1
+    }
+
+    /// Returns `data` that the peer has not taken as long as they live.
+    #[inline]
+    pub(super) fn on_its_way(&self, data: Bytes) -> Bytes {
+        Bytes::from_owner(Piece {
+            data,
+            _on_its_way: Arc::clone(&self.pieces),
+        })
     }
 
     pub(super) fn cut(&self) {

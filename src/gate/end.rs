@@ -18,16 +18,6 @@ pub(crate) enum Outcome<R> {
     Stopped(Counts, Option<R>),
 }
 
-impl<R> Outcome<R> {
-    /// Returns how much was in flight when the stop began.
-    pub(crate) fn requests_at_stop(&self) -> usize {
-        match self {
-            Self::Early(_) => 0,
-            Self::Stopped(counts, _) => counts.requests_at_stop,
-        }
-    }
-}
-
 pub(crate) type OnReport = Box<dyn FnOnce(&DrainReport) + Send>;
 
 /// What it means that something had to be cut.

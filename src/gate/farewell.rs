@@ -2,38 +2,59 @@
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
-/// What the answer to a request depends on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) is_grpc: bool,
-    pub(super) is_http1: bool,
-    is_connect: bool,
-}
+/// What the answer to a request depends on. It is moved with each request: one byte of flags.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked(u8);
 
 impl Asked {
+    const GRPC: u8 = 1;
+    const HTTP1: u8 = 1 << 1;
+    const CONNECT: u8 = 1 << 2;
+
     #[inline]
     pub(super) fn of<A>(request: &Request<A>) -> Self {
-        Self {
+        let mut flags = 0;
+        match *request.method() {
             // Nothing else is looked for in the headers of most requests.
-            is_grpc: request.method() == Method::POST && is_grpc(request.headers()),
-            is_http1: request.version() < Version::HTTP_2,
-            is_connect: request.method() == Method::CONNECT,
+            Method::POST if is_grpc(request.headers()) => flags |= Self::GRPC,
+            Method::CONNECT => flags |= Self::CONNECT,
+            _ => {}
         }
+        if request.version() < Version::HTTP_2 {
+            flags |= Self::HTTP1;
+        }
+        Self(flags)
     }
 
+    #[inline]
+    pub(super) fn is_grpc(self) -> bool {
+        self.0 & Self::GRPC != 0
+    }
+
+    #[inline]
+    pub(super) fn is_http1(self) -> bool {
+        self.0 & Self::HTTP1 != 0
+    }
+
+    #[inline]
     pub(super) fn is_upgraded_by(self, status: StatusCode) -> bool {
-        status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success())
+        status == StatusCode::SWITCHING_PROTOCOLS
+            || (self.0 & Self::CONNECT != 0 && status.is_success())
     }
 
     /// Over HTTP/1 trailers have to be asked for.
+    #[inline]
     pub(super) fn takes_trailers(self) -> bool {
-        self.is_grpc && !self.is_http1
+        self.is_grpc() && !self.is_http1()
     }
 }
 
+/// Without gRPC-Web, which has its trailers in its body: a browser does not see those of HTTP. To it a
+/// 503 is `UNAVAILABLE`, and a body that fails is broken.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    kind.is_some_and(|rest| !rest.starts_with(b"-web"))
 }
 
 /// Why there is no answer.

@@ -56,6 +56,14 @@ impl<T> Io<T> {
         }
     }
 
+    /// For a server that says when it [serves](Conn::set_served) a connection, which is when the handshake
+    /// of TLS is over, if there is one.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn until_served(mut self) -> Self {
+        self.patience.until_served = true;
+        self
+    }
+
     pub(crate) fn conn(&self) -> &Arc<Conn> {
         &self.conn
     }
@@ -97,36 +105,70 @@ impl<T> Io<T> {
         }
     }
 
-    /// What is cut is told so before it touches the stream again.
-    fn check_writing(&mut self, cx: &Context<'_>) -> io::Result<()> {
-        if self.conn.stream.watch(&mut self.writing, cx, || ()) {
+    /// What is cut is told so before it touches the stream again. What then has to wait [watches]
+    /// the switch: nothing else is to be woken by it.
+    ///
+    /// [watches]: super::switch::Switch::watch
+    #[inline]
+    fn check(&self) -> io::Result<()> {
+        if self.conn.stream.is_fired() {
             return Err(was_cut());
         }
         Ok(())
     }
 
+    /// Is to be called by what writes and has to wait.
+    #[cold]
+    fn wait_writing<R>(&mut self, cx: &Context<'_>) -> Poll<io::Result<R>> {
+        if self.conn.stream.watch(&mut self.writing, cx, || ()) {
+            return Poll::Ready(Err(was_cut()));
+        }
+        Poll::Pending
+    }
+
     /// Notes whether the peer takes what is there for it. A store, and only when it changes.
-    fn wrote(&mut self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if self.inside {
-            return poll;
+    #[inline]
+    fn wrote(
+        &mut self,
+        poll: Poll<io::Result<usize>>,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(wrote) = poll else {
+            return self.block(cx);
+        };
+        if self.blocked {
+            self.set_blocked(false);
         }
-        if let Poll::Ready(Ok(bytes)) = poll {
-            self.conn.add_taken(bytes);
+        match wrote {
+            Ok(bytes) if !self.inside => self.conn.add_taken(bytes),
+            _ => {}
         }
-        if self.blocked != poll.is_pending() {
-            self.blocked = poll.is_pending();
-            self.conn.set_unread(self.blocked);
+        Poll::Ready(wrote)
+    }
+
+    #[cold]
+    fn block<R>(&mut self, cx: &Context<'_>) -> Poll<io::Result<R>> {
+        if !self.inside && !self.blocked {
+            self.set_blocked(true);
         }
-        poll
+        self.wait_writing(cx)
+    }
+
+    #[cold]
+    fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+        self.conn.set_unread(blocked);
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
+    #[inline]
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check()?;
         let Self {
             stream,
             reading,
@@ -134,9 +176,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
             conn,
             ..
         } = &mut *self;
-        if conn.stream.watch(reading, cx, || ()) {
-            return Poll::Ready(Err(was_cut()));
-        }
         let before = buf.filled().len();
         match Pin::new(stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
@@ -144,47 +183,60 @@ impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if conn.stream.watch(reading, cx, || ()) => Poll::Ready(Err(was_cut())),
             Poll::Pending => patience.wait(conn, cx),
         }
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Io<T> {
+    #[inline]
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check_writing(cx)?;
+        self.check()?;
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(poll)
+        self.wrote(poll, cx)
     }
 
+    #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check_writing(cx)?;
+        self.check()?;
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(poll)
+        self.wrote(poll, cx)
     }
 
+    #[inline]
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
+    #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_writing(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.check()?;
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.wait_writing(cx),
+            flushed => flushed,
+        }
     }
 
+    #[inline]
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_writing(cx)?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.check()?;
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => self.wait_writing(cx),
+            shut => shut,
+        }
     }
 }
 
+#[cold]
 fn was_cut() -> io::Error {
     io::Error::new(
         io::ErrorKind::ConnectionAborted,
@@ -206,6 +258,8 @@ struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     /// How often the timer has gone off in this stage.
     rings: u32,
+    /// Whether the server says when the handshake is over. The records say only that the peer pretends so.
+    until_served: bool,
 }
 
 /// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
@@ -277,6 +331,7 @@ impl Default for Patience {
             preface: Some(0),
             timer: None,
             rings: 0,
+            until_served: false,
         }
     }
 }
@@ -292,15 +347,22 @@ impl Patience {
         }
     }
 
+    #[cold]
     fn heard_a_part(&mut self, bytes: &[u8], conn: &Conn) {
         if bytes.is_empty() {
             return;
         }
-        if matches!(self.stage, Stage::Silent) && bytes[0] == Records::HANDSHAKE {
+        // Where a connection is served already, TLS has nothing to say.
+        let may_be_tls = matches!(self.stage, Stage::Silent) && !conn.is_served();
+        if may_be_tls && bytes[0] == Records::HANDSHAKE {
             self.enter(Stage::Handshake(Records::default()));
         }
         if let Stage::Handshake(records) = &mut self.stage {
-            if records.are_answered(bytes) {
+            let is_over = match self.until_served {
+                true => conn.is_served(),
+                false => records.are_answered(bytes),
+            };
+            if is_over {
                 self.enter(Stage::Exempt);
             }
             return;
@@ -333,10 +395,15 @@ impl Patience {
         }
     }
 
+    #[cold]
     fn wait_for_more(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let limits = conn.gate().limits();
         let limit = match self.stage {
             Stage::Silent => limits.first_byte_timeout,
+            Stage::Handshake(_) if self.until_served && conn.is_served() => {
+                self.enter(Stage::Exempt);
+                None
+            }
             Stage::Handshake(_) => limits.header_timeout,
             Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
             Stage::Header { .. } => {
@@ -442,6 +509,30 @@ mod tests {
         assert_eq!(after(&[&hello[..], finished].concat()).await, None);
         let encrypted = b"\x17\x03\x03\0\x01A";
         assert_eq!(after(&[&hello[..], encrypted].concat()).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_told_of_the_cut_where_it_waits_or_at_its_next_step() {
+        let gate = Gate::new(Limits::default());
+        let conn = gate.register(None);
+        let (mut client, server) = duplex(64);
+        let mut server = Io::new(server, Arc::clone(&conn));
+        client.write_all(b"a").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'a');
+
+        let mut waiting = tokio_test::task::spawn(server.read_u8());
+        tokio_test::assert_pending!(waiting.poll());
+        conn.cut();
+        assert!(waiting.is_woken());
+
+        let cut = Some(io::ErrorKind::ConnectionAborted);
+        let kind = |error: io::Error| error.kind();
+        assert_eq!(waiting.await.err().map(kind), cut);
+        client.write_all(b"b").await.unwrap();
+        assert_eq!(server.read_u8().await.err().map(kind), cut);
+        assert_eq!(server.write_u8(b'c').await.err().map(kind), cut);
+        assert_eq!(server.flush().await.err().map(kind), cut);
+        assert_eq!(server.shutdown().await.err().map(kind), cut);
     }
 
     /// A connection on which nothing is said, with its client.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use http::Method;
+
 /// As much of a method and a path as fits: `GET /slow`.
 ///
 /// It is kept in place. A copy of the request's own would take part in its reference count, and
@@ -15,16 +17,30 @@ pub(crate) struct Label {
 impl Label {
     const SIZE: usize = 63;
 
+    /// That of a request for which its service has not been ready.
+    pub(crate) const NONE: Self = Self {
+        length: 0,
+        bytes: [0; Self::SIZE],
+    };
+
+    /// Is to be called once.
     #[inline]
-    pub(crate) fn new(method: &str, path: &str) -> Self {
-        let mut label = Self {
-            length: 0,
-            bytes: [0; Self::SIZE],
-        };
-        label.push(method);
-        label.push(" ");
-        label.push(path);
-        label
+    pub(crate) fn write(&mut self, method: &Method, path: &str) {
+        match word(method) {
+            // All of the word is written: that is one store.
+            Some((word, length)) => {
+                self.bytes[..WORD].copy_from_slice(word);
+                self.length = length;
+            }
+            None => self.push_other(method),
+        }
+        self.push(path);
+    }
+
+    #[cold]
+    fn push_other(&mut self, method: &Method) {
+        self.push(method.as_str());
+        self.push(" ");
     }
 
     #[inline]
@@ -37,9 +53,29 @@ impl Label {
     }
 }
 
+const WORD: usize = 8;
+
+/// Returns how a method is written before a path, and how much of that there is.
+#[inline]
+fn word(method: &Method) -> Option<(&'static [u8; WORD], u8)> {
+    Some(match *method {
+        Method::GET => (b"GET     ", 4),
+        Method::PUT => (b"PUT     ", 4),
+        Method::HEAD => (b"HEAD    ", 5),
+        Method::POST => (b"POST    ", 5),
+        Method::PATCH => (b"PATCH   ", 6),
+        Method::DELETE => (b"DELETE  ", 7),
+        Method::OPTIONS => (b"OPTIONS ", 8),
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy(&self.bytes[..usize::from(self.length)]);
+        if text.is_empty() {
+            return f.write_str("(not begun)");
+        }
         // What was cut through the middle of a character.
         f.write_str(text.trim_end_matches(char::REPLACEMENT_CHARACTER))?;
         if usize::from(self.length) == Self::SIZE {
@@ -59,14 +95,39 @@ impl fmt::Debug for Label {
 mod tests {
     use super::*;
 
+    fn label(method: &str, path: &str) -> Label {
+        let mut label = Label::NONE;
+        label.write(&method.parse().unwrap(), path);
+        label
+    }
+
     #[test]
     fn a_short_path_is_whole() {
-        assert_eq!(Label::new("GET", "/slow").to_string(), "GET /slow");
+        assert_eq!(label("GET", "/slow").to_string(), "GET /slow");
+    }
+
+    #[test]
+    fn each_method_is_shown_as_it_is_written() {
+        for method in [
+            "GET",
+            "PUT",
+            "HEAD",
+            "POST",
+            "PATCH",
+            "TRACE",
+            "DELETE",
+            "OPTIONS",
+            "CONNECT",
+            "PROPPATCH",
+        ] {
+            assert_eq!(label(method, "/a").to_string(), format!("{method} /a"));
+        }
+        assert_eq!(Label::NONE.to_string(), "(not begun)");
     }
 
     #[test]
     fn a_long_path_is_shortened_between_two_characters() {
-        let label = Label::new("GET", &format!("/{}", "ä".repeat(100)));
+        let label = label("GET", &format!("/{}", "ä".repeat(100)));
 
         assert_eq!(label.to_string(), format!("GET /{}…", "ä".repeat(29)));
     }

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
+use http::Method;
+
 use super::conn::Conn;
 use super::label::Label;
 use super::switch::Seat;
@@ -18,6 +20,8 @@ pub(crate) struct Request {
     seat: Seat,
     answered: bool,
     running: bool,
+    /// A copy of what the limits say, as it is asked four times for each request.
+    catches_panics: bool,
 }
 
 /// A panic that was caught. It has been counted and logged.
@@ -26,17 +30,25 @@ pub(super) struct Panicked;
 
 impl Request {
     #[inline]
-    pub(super) fn begin(conn: Arc<Conn>, method: &str, path: &str) -> Self {
+    pub(super) fn begin(conn: Arc<Conn>) -> Self {
         conn.begin_request();
         Self {
+            catches_panics: conn.gate().limits().catch_panics,
             conn,
-            label: Label::new(method, path),
+            label: Label::NONE,
             seat: Seat::default(),
             answered: false,
             running: false,
         }
     }
 
+    /// Says what it is called in the report.
+    #[inline]
+    pub(super) fn name(&mut self, method: &Method, path: &str) {
+        self.label.write(method, path);
+    }
+
+    #[inline]
     pub(super) fn conn(&self) -> &Conn {
         &self.conn
     }
@@ -54,13 +66,14 @@ impl Request {
     }
 
     /// Says whether all of the response has been handed over.
+    #[inline]
     pub(super) fn set_answered(&mut self, answered: bool) {
         self.answered = answered;
     }
 
     #[inline]
     pub(super) fn catches_panics(&self) -> bool {
-        self.conn.gate().limits().catch_panics
+        self.catches_panics
     }
 
     /// Is to be called before and after what runs code of the user: a request that is dropped in
@@ -88,6 +101,15 @@ impl Request {
         }
     }
 
+    /// As [`drop_in`](Self::drop_in), for what is dropped by others: they do so too when it has panicked,
+    /// and then that is what counts.
+    #[inline]
+    pub(super) fn drop_last<T>(&mut self, what: Pin<&mut Option<T>>) {
+        if what.is_some() && !self.running {
+            self.drop_in(what);
+        }
+    }
+
     fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
         self.conn.gate().add_panic();
         log::guarded(|| {
@@ -99,6 +121,7 @@ impl Request {
 }
 
 impl Drop for Request {
+    #[inline]
     fn drop(&mut self) {
         if self.running {
             self.conn.gate().add_panic();

@@ -45,6 +45,8 @@ pub(super) struct Seen {
     pub(super) open: usize,
     /// Whether the server's future has ended.
     pub(super) ended: bool,
+    /// Whether something was in flight when it was cut: then somebody is to be told.
+    pub(super) cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +67,11 @@ impl Plan {
     /// Takes no longer than this in all. A quarter is kept for what comes after the cut, if that is
     /// less than it would have.
     pub(crate) fn fit(&mut self, left: Duration) {
-        if self.bound() <= left {
+        if left == Duration::MAX || self.bound() <= left {
             return;
         }
-        let kept = self.bound().saturating_sub(self.grace).min(left / 4);
+        let after = self.flush.saturating_add(self.kill_grace);
+        let kept = after.min(left / 4);
         self.flush = self.flush.min(kept / 2);
         self.kill_grace = self.kill_grace.min(kept - self.flush);
         self.grace = self.grace.min(left - kept);
@@ -79,7 +82,7 @@ impl Plan {
             Phase::Lingering => self.after_linger(seen),
             _ if seen.open == 0 && seen.ended => Next::Done,
             Phase::Draining => enter_after(self.grace, seen.elapsed, Phase::Flushing),
-            Phase::Flushing if seen.open == 0 => Next::Enter(Phase::Killing),
+            Phase::Flushing if seen.open == 0 || !seen.cut => Next::Enter(Phase::Killing),
             Phase::Flushing => enter_after(self.flush, seen.in_phase, Phase::Killing),
             Phase::Killing => match left(self.kill_grace, seen.in_phase) {
                 Some(left) => Next::Wait(left),
@@ -139,6 +142,7 @@ mod tests {
         swept: true,
         open: 1,
         ended: false,
+        cut: true,
     };
 
     const fn ms(millis: u64) -> Duration {
@@ -247,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_was_cut_nobody_has_to_be_told() {
+        let idle = Seen {
+            cut: false,
+            ..within(0)
+        };
+
+        let next = PLAN.next(Phase::Flushing, idle);
+        assert_eq!(next, Next::Enter(Phase::Killing));
+    }
+
+    #[test]
     fn what_is_stuck_is_given_up() {
         let next = |seen| PLAN.next(Phase::Killing, seen);
         let gone = Seen {
@@ -258,6 +273,25 @@ mod tests {
         assert_eq!(next(within(0)), Next::Wait(ms(1_000)));
         assert_eq!(next(gone), Next::Done);
         assert_eq!(next(within(1_000)), Next::Done);
+    }
+
+    #[test]
+    fn a_stop_that_has_less_time_keeps_a_part_for_what_comes_after_the_cut() {
+        let fit = |grace, left| {
+            let mut plan = Plan { grace, ..PLAN };
+            plan.fit(left);
+            plan
+        };
+
+        assert_eq!(fit(ms(5_000), ms(60_000)), PLAN);
+        assert_eq!(fit(ms(5_000), Duration::MAX), PLAN);
+        assert_eq!(fit(Duration::MAX, Duration::MAX).grace, Duration::MAX);
+        assert_eq!(fit(Duration::MAX, ms(60_000)).bound(), ms(60_000));
+        for left in [0, 1, 100, 1_000, 4_000] {
+            let plan = fit(ms(5_000), ms(left));
+            assert_eq!(plan.bound(), ms(left));
+            assert!(plan.grace >= ms(left) * 3 / 4);
+        }
     }
 
     #[test]

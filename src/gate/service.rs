@@ -8,17 +8,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response, header};
+use http::{Extensions, HeaderValue, Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::GatedBody;
-use super::conn::Conn;
+use super::body::{GatedBody, Length};
+use super::conn::{Conn, Gate};
 use super::farewell::{Asked, Farewell};
 use super::request;
 use super::request::Panicked;
+use crate::log;
+use crate::panic::Panic;
 use crate::stop::Stop;
 
 /// What a server puts between the gate and its service.
@@ -29,12 +31,18 @@ pub trait Front<B> {
     /// Finds the connection a request came on. One that nobody knows is not served.
     fn conn(&self, extensions: &Extensions) -> Option<Arc<Conn>>;
 
+    /// Finds the connection of which nobody has shown a request yet.
+    fn waiting(&self) -> Option<Arc<Conn>>;
+
+    fn gate(&self) -> Option<&Gate>;
+
     /// Gives the handler its hint.
     fn add_stop(&self, stop: &Stop, extensions: &mut Extensions) {
         extensions.insert(stop.clone());
     }
 
-    fn gated(response: Response<B>, gate: impl FnOnce(B) -> GatedBody<B>) -> Response<Self::Body>;
+    /// Makes the body of a response with a handler.
+    fn body(body: GatedBody<B>) -> Self::Body;
 
     /// Makes the body of a response without a handler: `text`, if the server has a way to say it.
     fn farewell(text: &'static str) -> Self::Body;
@@ -71,11 +79,17 @@ impl<B> Front<B> for OneConn {
         Some(Arc::clone(&self.0))
     }
 
-    fn gated(
-        response: Response<B>,
-        gate: impl FnOnce(B) -> GatedBody<B>,
-    ) -> Response<GatedBody<B>> {
-        response.map(gate)
+    fn waiting(&self) -> Option<Arc<Conn>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    #[inline]
+    fn gate(&self) -> Option<&Gate> {
+        Some(self.0.gate())
+    }
+
+    fn body(body: GatedBody<B>) -> GatedBody<B> {
+        body
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {
@@ -91,6 +105,8 @@ pub struct Gated<S, W> {
     /// The request for which the service is not ready yet. It is in flight already, or its connection
     /// would be an idle one.
     waiting: Option<Box<request::Request>>,
+    /// Whether the service has panicked when it was asked whether it is ready, and that was caught.
+    panicked: bool,
 }
 
 impl<S, W> Gated<S, W> {
@@ -99,6 +115,23 @@ impl<S, W> Gated<S, W> {
             service,
             front,
             waiting: None,
+            panicked: false,
+        }
+    }
+
+    #[cold]
+    fn call_catching<A>(
+        &mut self,
+        request: Request<A>,
+        in_flight: request::Request,
+        asked: Asked,
+    ) -> Answer<S::Future, W>
+    where
+        S: Service<Request<A>>,
+    {
+        match in_flight.catch("handler", || self.service.call(request)) {
+            Ok(handler) => Answer::of(handler, in_flight, asked),
+            Err(Panicked) => Answer::without_handler(asked, Farewell::Panicked),
         }
     }
 
@@ -109,9 +142,8 @@ impl<S, W> Gated<S, W> {
         W: Front<B>,
     {
         if self.waiting.is_none() {
-            let conn = self.front.conn(&Extensions::new());
-            self.waiting =
-                conn.map(|conn| Box::new(request::Request::begin(conn, "(not", "begun)")));
+            let begin = |conn| Box::new(request::Request::begin(conn));
+            self.waiting = self.front.waiting().map(begin);
         }
         let waiting = self.waiting.as_mut();
         waiting.is_some_and(|waiting| waiting.watch(cx))
@@ -136,7 +168,25 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        match self.service.poll_ready(cx) {
+        let gate = self.front.gate();
+        let ready = if gate.is_some_and(|gate| gate.limits().catch_panics) {
+            match caught(gate, || self.service.poll_ready(cx)) {
+                Ok(ready) => ready,
+                Err(Panicked) => {
+                    self.panicked = true;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        } else {
+            let mut asking = Asking {
+                gate,
+                is_over: false,
+            };
+            let ready = self.service.poll_ready(cx);
+            asking.is_over = true;
+            ready
+        };
+        match ready {
             // Ready for `call`, which does not ask the service then.
             Poll::Pending if self.is_cut_waiting(cx) => Poll::Ready(Ok(())),
             ready => ready,
@@ -151,24 +201,52 @@ where
         if waiting.as_ref().is_some_and(|waiting| waiting.is_cut()) {
             return Answer::without_handler(asked, Farewell::ShuttingDown);
         }
+        if std::mem::take(&mut self.panicked) {
+            return Answer::without_handler(asked, Farewell::Panicked);
+        }
         let Some(conn) = self.front.conn(request.extensions()) else {
             return Answer::without_handler(asked, Farewell::ShuttingDown);
         };
-        let (method, path) = (request.method().as_str(), request.uri().path());
-        let mut in_flight = request::Request::begin(conn, method, path);
+        let mut in_flight = request::Request::begin(conn);
+        in_flight.name(request.method(), request.uri().path());
         let stop = in_flight.conn().gate().stop();
         self.front.add_stop(stop, request.extensions_mut());
         if in_flight.catches_panics() {
-            return match in_flight.catch("handler", || self.service.call(request)) {
-                Ok(handler) => Answer::of(handler, in_flight, asked),
-                Err(Panicked) => Answer::without_handler(asked, Farewell::Panicked),
-            };
+            return self.call_catching(request, in_flight, asked);
         }
         in_flight.set_running(true);
         let handler = self.service.call(request);
         in_flight.set_running(false);
         Answer::of(handler, in_flight, asked)
     }
+}
+
+/// Counts a panic of a service that is asked whether it is ready.
+struct Asking<'a> {
+    gate: Option<&'a Gate>,
+    is_over: bool,
+}
+
+impl Drop for Asking<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.gate.into_iter().for_each(Gate::add_panic);
+        }
+    }
+}
+
+/// Catches, counts and logs it instead.
+#[cold]
+fn caught<R>(gate: Option<&Gate>, ask: impl FnOnce() -> R) -> Result<R, Panicked> {
+    Panic::catch(ask).map_err(|panic| {
+        gate.into_iter().for_each(Gate::add_panic);
+        let message = panic.message();
+        log::guarded(|| {
+            tracing::error!(target: "taskgroup", "a service panicked when it was asked whether it is ready: {message}");
+        });
+        Panicked
+    })
 }
 
 pin_project! {
@@ -185,6 +263,15 @@ pin_project! {
         // What is said without a handler.
         farewell: Farewell,
         front: PhantomData<fn() -> W>,
+    }
+
+    impl<F, W> PinnedDrop for Answer<F, W> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(request) = this.request {
+                request.drop_last(this.handler);
+            }
+        }
     }
 }
 
@@ -242,11 +329,7 @@ where
             answer
         };
         match answer {
-            Poll::Ready(Ok(mut response)) => {
-                let (asked, request) = (*this.asked, this.hand_over(&mut response));
-                let gate = |body| GatedBody::new(body, request, asked, cx);
-                Poll::Ready(Ok(W::gated(response, gate)))
-            }
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(this.hand_over(response, cx))),
             Poll::Ready(Err(error)) => {
                 this.end();
                 Poll::Ready(Err(error))
@@ -269,17 +352,32 @@ impl<F, W> Projected<'_, F, W> {
         self.request.take()
     }
 
+    /// Makes the response that was made in time the server's.
     #[inline]
-    fn hand_over<B>(&mut self, response: &mut Response<B>) -> Option<request::Request> {
+    fn hand_over<B>(&mut self, mut response: Response<B>, cx: &Context<'_>) -> Response<W::Body>
+    where
+        W: Front<B>,
+        B: Body,
+    {
         let asked = *self.asked;
-        if let Some(request) = self.request {
-            if asked.is_upgraded_by(response.status()) {
-                request.conn().add_upgrade();
-            } else {
-                say_close(response.headers_mut(), request, asked);
-            }
+        let Some(request) = self.request else {
+            return response
+                .map(|body| W::body(GatedBody::new(body, None, asked, Length::Unknown)));
+        };
+        if asked.is_upgraded_by(response.status()) {
+            request.conn().add_upgrade();
+        } else if asked.is_http1() && request.conn().gate().is_leaving() {
+            response = say_close(response);
         }
-        self.end()
+        let length = Length::of(&response, asked);
+        request.drop_in(self.handler.as_mut());
+        // A body that nobody asks for anything, such as that of an answer to `HEAD`, is answered.
+        request.set_answered(true);
+        if !matches!(length, Length::Exact(_)) {
+            // It may always be ready and never be asked, so it would never be seen waiting.
+            request.watch(cx);
+        }
+        response.map(|body| W::body(GatedBody::new(body, self.request.take(), asked, length)))
     }
 
     #[cold]
@@ -289,7 +387,9 @@ impl<F, W> Projected<'_, F, W> {
     {
         let mut response = farewell::<W, B>(why, *self.asked);
         if let Some(request) = self.end() {
-            say_close(response.headers_mut(), &request, *self.asked);
+            if self.asked.is_http1() && request.conn().gate().is_leaving() {
+                response = say_close(response);
+            }
         }
         response
     }
@@ -298,9 +398,9 @@ impl<F, W> Projected<'_, F, W> {
 /// The whole response where no handler has made one.
 #[cold]
 fn farewell<W: Front<B>, B>(farewell: Farewell, asked: Asked) -> Response<W::Body> {
-    let text = if asked.is_grpc { "" } else { farewell.text() };
+    let text = if asked.is_grpc() { "" } else { farewell.text() };
     let mut response = Response::new(W::farewell(text));
-    if asked.is_grpc {
+    if asked.is_grpc() {
         *response.headers_mut() = farewell.trailers();
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
@@ -311,11 +411,11 @@ fn farewell<W: Front<B>, B>(farewell: Farewell, asked: Asked) -> Response<W::Bod
 }
 
 /// Tells the client of a server that stops not to use the connection again. HTTP/2 has a GOAWAY.
-#[inline]
-fn say_close(headers: &mut HeaderMap, request: &request::Request, asked: Asked) {
-    if asked.is_http1 && request.conn().gate().is_leaving() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+#[cold]
+fn say_close<B>(mut response: Response<B>) -> Response<B> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 #[cfg(test)]
@@ -330,8 +430,7 @@ mod tests {
     use http::Version;
     use http_body::Frame;
 
-    use super::super::conn::{Gate, Limits};
-    use crate::panic::Panic;
+    use super::super::conn::Limits;
 
     /// A body like that of no server: its data and its errors are its own.
     struct Letters(VecDeque<u8>);

@@ -34,11 +34,15 @@ struct Place<T> {
     what: T,
 }
 
-/// Where one future has left its waker.
+/// Where one future has left its waker, if it has.
 #[derive(Debug, Default)]
-pub(super) struct Seat {
-    index: Option<usize>,
-    waker: Option<Waker>,
+pub(super) struct Seat(Option<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    index: usize,
+    /// Another handle on the waker that was left.
+    waker: Waker,
 }
 
 impl<T> Switch<T> {
@@ -53,6 +57,7 @@ impl<T> Switch<T> {
     }
 
     /// Relaxed is enough, by invariants 1 and 2.
+    #[inline]
     pub(super) fn is_fired(&self) -> bool {
         self.fired.load(Ordering::Relaxed)
     }
@@ -72,8 +77,8 @@ impl<T> Switch<T> {
         cx: &Context<'_>,
         what: impl FnOnce() -> T,
     ) -> bool {
-        let left = seat.waker.as_ref();
-        if !left.is_some_and(|left| left.will_wake(cx.waker())) {
+        let taken = seat.0.as_ref();
+        if !taken.is_some_and(|taken| taken.waker.will_wake(cx.waker())) {
             self.sit_down(seat, cx.waker(), what);
         }
         self.is_fired()
@@ -81,24 +86,26 @@ impl<T> Switch<T> {
 
     #[cold]
     fn sit_down(&self, seat: &mut Seat, waker: &Waker, what: impl FnOnce() -> T) {
-        let (left, kept) = (waker.clone(), waker.clone());
-        let before = match seat.index {
-            Some(index) => self.places.lock().replace(index, left),
-            None => {
-                seat.index = Some(self.places.lock().insert(left, what()));
-                None
-            }
+        let (left, waker) = (waker.clone(), waker.clone());
+        let (index, before) = match &seat.0 {
+            Some(taken) => (taken.index, self.places.lock().replace(taken.index, left)),
+            None => (self.places.lock().insert(left, what()), None),
         };
         drop(before);
-        seat.waker = Some(kept);
+        seat.0 = Some(Taken { index, waker });
     }
 
+    #[inline]
     pub(super) fn leave(&self, seat: &mut Seat) {
-        if let Some(index) = seat.index.take() {
-            let place = self.places.lock().remove(index);
-            drop(place);
+        if let Some(taken) = seat.0.take() {
+            self.stand_up(&taken);
         }
-        seat.waker = None;
+    }
+
+    #[cold]
+    fn stand_up(&self, taken: &Taken) {
+        let place = self.places.lock().remove(taken.index);
+        drop(place);
     }
 
     /// Returns what was told of each that is pending.

@@ -293,7 +293,8 @@ impl<E> Shared<E> {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         log::guarded(|| {
-            if cause.is_trigger() {
+            // Whoever contains the failures of a group says how it ended.
+            if cause.is_trigger() && !self.contains {
                 tracing::info!(
                     name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
                 );

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::TaskGroup;
 use super::handle::TaskHandle;
 use super::hub::{Hub, Origin};
 use super::spawn_error::SpawnError;
@@ -40,7 +39,7 @@ use crate::running::Running;
 /// # });
 /// ```
 pub struct Spawner<E = BoxError> {
-    hub: Arc<Hub<E>>,
+    pub(super) hub: Arc<Hub<E>>,
 }
 
 impl<E> Spawner<E> {
@@ -106,18 +105,6 @@ impl<E> Spawner<E> {
     /// Aborts every task of the group and of the groups below it, without waiting.
     pub(crate) fn abort(&self) {
         self.hub.abort();
-    }
-
-    /// Makes a group below, as [`TaskGroup::child`].
-    #[track_caller]
-    pub(crate) fn child(&self, name: impl AsRef<str>) -> TaskGroup<E> {
-        TaskGroup::from_hub(self.hub.child(name.as_ref(), Location::caller()))
-    }
-
-    /// The same, but what fails in it does not cancel this group: whoever waits for it decides.
-    #[track_caller]
-    pub(crate) fn contained(&self, name: &str) -> TaskGroup<E> {
-        TaskGroup::from_hub(self.hub.contained(name, Location::caller()))
     }
 
     /// Cancels for a trigger, and says so if that was the first cause; a lost heartbeat is a failure.

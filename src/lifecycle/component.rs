@@ -5,9 +5,9 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Lifecycle;
 use super::context::Context;
 use super::plan::{Kind, Node, Plan};
 use super::plan_error::PlanError;
@@ -46,30 +46,32 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// 5. It has ended when its future and all tasks of its [group](Context::group) are gone.
 ///
 /// A component that blocks its thread cannot be forced. It is reported as still running, and the
-/// [watchdog](Lifecycle::watchdog) is what ends the process then.
+/// [watchdog](super::Lifecycle::watchdog) is what ends the process then.
 ///
 /// # Examples
 ///
-/// See [`Lifecycle`].
+/// See [`Lifecycle`](super::Lifecycle).
 #[must_use = "a component does nothing until its lifecycle runs"]
 pub struct Component {
     pub(super) name: Cow<'static, str>,
-    pub(super) start: Start,
+    // What the user gives is `Send` and nothing more; the lock, which is never taken, makes it `Sync`.
+    start: Mutex<Start>,
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
     after: Vec<Cow<'static, str>>,
     phase: Option<Cow<'static, str>>,
     grace: Option<Duration>,
     start_timeout: Duration,
-    drains: bool,
+    pub(super) drains: bool,
     kind: Kind,
-    nested: Option<Result<Plan, PlanError>>,
+    pub(super) nested: Option<Result<Plan, PlanError>>,
 }
 
-type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+/// What a component does.
+pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// Makes the future of a component; the code of the user is called in that future only.
-pub(super) type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
+type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
 
 impl Component {
     /// Makes a component that runs until it is told to stop.
@@ -163,8 +165,9 @@ impl Component {
         let start = |ctx: Context, group: &TaskGroup| -> Work {
             let supervised = supervisor.run::<BoxError>(group);
             Box::pin(async move {
+                let supervised = supervised?;
                 ctx.ready();
-                supervised?.await
+                supervised.await
             })
         };
         Self::of(name, Kind::Component, Box::new(start))
@@ -190,31 +193,11 @@ impl Component {
         Self::of(name, Kind::Component, Box::new(start))
     }
 
-    /// Makes a component of another lifecycle, under its name.
-    ///
-    /// It is ready when all of its components are. When it is told to stop, its components are stopped in their own
-    /// order, without a lame duck and within its own budget, or what is left of that above it if that is
-    /// less. Its failures are those of this component; its report is in the report, and its plan in the plan.
-    /// What it has of its own for the process, triggers and a watchdog, stays with it.
     #[track_caller]
-    pub fn lifecycle(lifecycle: Lifecycle) -> Self {
-        let lifecycle = lifecycle.closed();
-        let name = lifecycle.name().to_owned().into();
-        let plan = lifecycle.plan();
-        let start = |ctx: Context, _: &TaskGroup| -> Work {
-            Box::pin(async move { lifecycle.run_inside(ctx).await })
-        };
-        Self {
-            nested: Some(plan),
-            ..Self::of(name, Kind::Lifecycle, Box::new(start))
-        }
-    }
-
-    #[track_caller]
-    fn of(name: Cow<'static, str>, kind: Kind, start: Start) -> Self {
+    pub(super) fn of(name: Cow<'static, str>, kind: Kind, start: Start) -> Self {
         Self {
             name,
-            start,
+            start: Mutex::new(start),
             place: Location::caller(),
             may_end: false,
             after: Vec::new(),
@@ -276,6 +259,12 @@ impl Component {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes its future, which does nothing yet.
+    pub(super) fn work(self, ctx: Context, group: &TaskGroup) -> Work {
+        let start = self.start.into_inner();
+        start.unwrap_or_else(PoisonError::into_inner)(ctx, group)
     }
 
     pub(super) fn is_job(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::cause::Cause;
 use crate::cleanup::CleanupHandle;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
+use crate::in_flight::InFlight;
+use crate::panic::Panic;
 use crate::readiness::Readiness;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
@@ -62,13 +64,21 @@ struct Shared {
     path: Arc<str>,
     group: Spawner,
     limit: Limit,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: Arc<InFlight>,
+    said: Said,
     whole: Arc<Whole>,
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
     /// What was provided, to be taken out again.
     provided: Mutex<Vec<Box<dyn Fn() + Send>>>,
     nested: Mutex<Option<Report>>,
+}
+
+/// What the engine has heard already: who says it again and again must not keep it busy.
+#[derive(Default)]
+struct Said {
+    ready: AtomicBool,
+    drained: AtomicBool,
 }
 
 /// What all components of a lifecycle share.
@@ -114,6 +124,7 @@ impl Context {
                 group,
                 limit: Limit::to_be_set(),
                 in_flight: Arc::default(),
+                said: Said::default(),
                 whole,
                 index,
                 notes,
@@ -151,7 +162,9 @@ impl Context {
     ///
     /// Later calls do nothing, and so does one after the component was told to stop.
     pub fn ready(&self) {
-        self.say(Note::Ready(self.shared.index));
+        if !self.shared.said.ready.swap(true, Ordering::Relaxed) {
+            self.say(Note::Ready(self.shared.index));
+        }
     }
 
     /// Provides a value to those that start after this component; see [`Provided`].
@@ -228,7 +241,9 @@ impl Context {
 
     /// Says that the component has drained. Later calls do nothing.
     pub fn drained(&self) {
-        self.say(Note::Drained(self.shared.index));
+        if !self.shared.said.drained.swap(true, Ordering::Relaxed) {
+            self.say(Note::Drained(self.shared.index));
+        }
     }
 
     /// Returns whether the service as a whole wants traffic, for `/readyz` and the health service.
@@ -245,9 +260,11 @@ impl Context {
 
     /// Says how much is in flight in this component, for the report and the metrics of the stop.
     ///
-    /// Servers that are run with the context say it themselves, and add to it.
+    /// Say it whenever it changes: what is known when the stop is triggered, and when this component is told, is
+    /// what counts. Later calls are ignored, but for the first of a component that had said nothing before. Servers
+    /// that are run with the context are counted without it, and added.
     pub fn set_in_flight(&self, count: usize) {
-        self.shared.in_flight.store(count, Ordering::Relaxed);
+        self.shared.in_flight.say(count);
     }
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
@@ -264,8 +281,19 @@ impl Context {
         &self.shared.limit
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Ordering::Relaxed)
+    /// Returns what is in flight now or, once told to stop, what was then; nothing if nobody can say.
+    pub(super) fn in_flight(&self) -> Option<usize> {
+        self.shared.in_flight.get()
+    }
+
+    /// Keeps what has been said to be in flight.
+    pub(super) fn keep_in_flight(&self) {
+        self.shared.in_flight.told();
+    }
+
+    /// Says that something of the component has failed, which is about to stop by itself.
+    pub(super) fn fail(&self, cause: Cause) {
+        self.say(Note::Failing(self.shared.index, cause));
     }
 
     pub(super) fn whole(&self) -> &Whole {
@@ -275,8 +303,13 @@ impl Context {
     /// Takes out what the component has provided.
     pub(super) fn take_out(&self) {
         let provided = std::mem::take(&mut *lock(&self.shared.provided));
+        let mut panicked = None;
         for take_out in provided {
-            take_out();
+            // The destructor of one value does not keep the others in.
+            panicked = panicked.or(Panic::catch(take_out).err());
+        }
+        if let Some(panic) = panicked {
+            panic.resume();
         }
     }
 

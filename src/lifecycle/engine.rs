@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 
-use super::component::Component;
+use super::component::{Component, Work};
 use super::component_error::{ComponentError, ComponentErrorKind, OWN_TASK};
 use super::component_state::ComponentState;
 use super::component_state::ComponentStatus;
@@ -23,6 +23,7 @@ use super::machine;
 use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
 use super::plan::{Plan, PlannedComponent};
 use super::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+use crate::BoxError;
 use crate::backoff::{Backoff, Jitter};
 use crate::cause::{Cause, FailedTask};
 use crate::cleanup::{Cleanup, CleanupReport, Outcome, StepReport, StepResult};
@@ -54,6 +55,7 @@ pub(super) struct Parts {
 pub(super) struct Engine {
     machine: Machine,
     plan: Arc<Plan>,
+    path: Arc<str>,
     slots: Vec<Slot>,
     observers: Vec<Observer>,
     trigger: TaskGroup,
@@ -69,11 +71,13 @@ pub(super) struct Engine {
     /// Those who wait for the components. They own their groups: to drop them is to abort all.
     followers: JoinSet<()>,
     began: Instant,
+    moment: Duration,
     /// A place is kept for a failure that is not known yet.
     errors: Vec<Option<ComponentError>>,
     stages: Vec<TimelineStep>,
+    /// Whether the last of them has not ended yet.
+    stage_goes_on: bool,
     stragglers: Vec<Straggler>,
-    nested: Vec<Report>,
     stop_began: Duration,
 }
 
@@ -94,6 +98,7 @@ struct Slot {
     error: Option<TaskError>,
     /// The place that is kept for its error, and what is known of it.
     failing: Option<(usize, Cause)>,
+    told: bool,
     crashed: bool,
     forced: bool,
 }
@@ -138,9 +143,11 @@ impl Engine {
             .collect();
         let states = Arc::new(handle::States {
             names: slots.iter().map(|slot| slot.name().to_owned()).collect(),
+            order: plan.graph().start_order().collect(),
             states: vec![ComponentState::Created; slots.len()].into(),
         });
         let _ = shared.states.send_replace(Arc::clone(&states));
+        *handle::lock(&shared.work) = work.clone();
         let (notes, inbox) = mpsc::unbounded_channel();
         let outer_whole = outer.as_ref().map(Context::whole);
         let whole = Whole {
@@ -159,6 +166,7 @@ impl Engine {
         Self {
             machine,
             plan,
+            path: path.into(),
             slots,
             observers,
             trigger,
@@ -173,10 +181,11 @@ impl Engine {
             notes,
             followers: JoinSet::new(),
             began: Instant::now(),
+            moment: Duration::ZERO,
             errors: Vec::new(),
             stages: Vec::new(),
+            stage_goes_on: false,
             stragglers: Vec::new(),
-            nested: Vec::new(),
             stop_began: Duration::ZERO,
         }
     }
@@ -195,7 +204,7 @@ impl Engine {
             if let Some(until) = self.perform(&mut actions).await {
                 break until;
             }
-            let event = self.next_event().await;
+            let event = self.next_event(&mut actions).await;
             self.machine.on(event, self.now(), &mut actions);
         };
         self.finish(cleanup_until).await
@@ -225,7 +234,7 @@ impl Engine {
         }
     }
 
-    async fn next_event(&mut self) -> machine::Event {
+    async fn next_event(&mut self, actions: &mut Vec<Action>) -> machine::Event {
         let tick = self.machine.next_tick();
         let at = tick.and_then(|tick| self.began.checked_add(tick));
         let note = match at {
@@ -233,9 +242,10 @@ impl Engine {
             // There is a sender in here.
             None => self.inbox.recv().await,
         };
+        self.look_at_the_clock();
         match note {
             None => machine::Event::Tick,
-            Some(Note::Ready(index)) => self.ready(index),
+            Some(Note::Ready(index)) => machine::Event::Ready(index),
             Some(Note::Drained(index)) => machine::Event::Drained(index),
             Some(Note::Failing(index, cause)) => {
                 self.slots[index].failing.get_or_insert((usize::MAX, cause));
@@ -246,21 +256,18 @@ impl Engine {
             }
             Some(Note::Stop) => machine::Event::Stop,
             Some(Note::Skip) => machine::Event::Skip,
-            Some(Note::Told) => self.told(),
+            Some(Note::Told) => self.told(actions),
         }
     }
 
-    fn ready(&mut self, index: usize) -> machine::Event {
+    fn ready(&mut self, index: usize) {
         let now = self.now();
         let slot = &mut self.slots[index];
-        if slot.state == ComponentState::Starting {
-            let start = slot.start.get_or_insert_with(|| Span::from(now));
-            start.ended = Some(now);
-            let (path, took) = (Arc::clone(&slot.path), now.saturating_sub(start.began));
-            self.enter(index, ComponentState::Running);
-            self.emit(Some(path), EventKind::Ready(took));
-        }
-        machine::Event::Ready(index)
+        let start = slot.start.get_or_insert_with(|| Span::from(now));
+        start.ended = Some(now);
+        let (path, took) = (Arc::clone(&slot.path), now.saturating_sub(start.began));
+        self.enter(index, ComponentState::Running);
+        self.emit(Some(path), EventKind::Ready(took));
     }
 
     fn ending(&mut self, index: usize, result: Result<(), TaskError>) -> Ending {
@@ -277,10 +284,10 @@ impl Engine {
     }
 
     /// What is around this lifecycle stops it: nobody has to notice, and there is only so much time.
-    fn told(&mut self) -> machine::Event {
+    fn told(&mut self, actions: &mut Vec<Action>) -> machine::Event {
         let outer = self.outer.as_ref();
         if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
-            self.machine.cap(left);
+            self.machine.cap(left, self.now(), actions);
         }
         self.shared.skip.cancel();
         let cause = outer.and_then(Context::cause).unwrap_or(Cause::Token);
@@ -297,6 +304,7 @@ impl Engine {
             }
             match action {
                 Action::Start(index) => self.start(index),
+                Action::Ready(index) => self.ready(index),
                 Action::AllReady => self.all_ready(),
                 Action::Blame(index, fault) => self.blame(index, fault),
                 Action::BeginStop => self.begin_stop(),
@@ -309,11 +317,13 @@ impl Engine {
                 }
                 Action::Leave => self.whole.leaving.cancel(),
                 Action::Drain { until } => {
+                    self.end_stage();
                     self.begin_stage(StepKind::Drain, until, EventKind::DrainBegan);
                     self.whole.draining.cancel();
                 }
                 Action::DrainIsOver => self.end_drain(),
                 Action::Tell(index, until) => self.tell(index, until),
+                Action::Hurry(index, until) => self.limit(index, until),
                 Action::Force(index) => self.force(index),
                 Action::Gone(index) => self.gone(index),
                 Action::GiveUp(index) => self.give_up(index),
@@ -343,14 +353,14 @@ impl Engine {
         self.enter(index, ComponentState::Starting);
         self.emit(Some(path), EventKind::StartBegan);
 
-        let work = (component.start)(ctx.clone(), &group);
+        let (may_end, place, drains) = (component.may_end, component.place, component.drains);
+        let mut work = component.work(ctx.clone(), &group);
+        if drains {
+            work = Box::pin(drained_at_the_end(work, ctx.clone()));
+        }
         let task = group.task(OWN_TASK);
-        let task = if component.may_end {
-            task
-        } else {
-            task.essential()
-        };
-        drop(task.spawn_from(component.place, work));
+        let task = if may_end { task } else { task.essential() };
+        drop(task.spawn_from(place, work));
         self.followers
             .spawn(follow(index, group, ctx, self.notes.clone()));
     }
@@ -373,8 +383,9 @@ impl Engine {
     /// Records what went wrong, and then, if nobody has stopped the whole yet, does so for it.
     fn blame(&mut self, index: usize, fault: Fault) {
         let now = self.now();
-        let slot = &mut self.slots[index];
         if fault == Fault::Failing {
+            self.take_failure_of_trigger();
+            let slot = &mut self.slots[index];
             slot.crashed = true;
             if let Some((place, cause)) = &mut slot.failing {
                 *place = self.errors.len();
@@ -384,6 +395,8 @@ impl Engine {
             }
             return;
         }
+        self.take_failure_of_trigger();
+        let slot = &mut self.slots[index];
         let error = slot.error.take();
         let kind = slot.verdict(fault, error.as_ref());
         let (error, suppressed) = match error {
@@ -403,14 +416,25 @@ impl Engine {
             Some((place, _)) => self.errors[place] = Some(error.clone()),
             None => self.errors.push(Some(error.clone())),
         }
-        self.errors.extend(suppressed.into_iter().map(Some));
+        self.errors.extend(suppressed.iter().cloned().map(Some));
         if !self.trigger.is_cancelled() {
             let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
             let panicked = error.kind == ComponentErrorKind::Panicked;
             let failed = FailedTask::new(&label, panicked, &error.to_string());
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
         }
-        self.emit(Some(path), EventKind::Failed(error));
+        for error in std::iter::once(error).chain(suppressed) {
+            self.emit(Some(Arc::clone(&path)), EventKind::Failed(error));
+        }
+    }
+
+    /// A lost heartbeat is an error of its own, and comes before those that follow from it.
+    fn take_failure_of_trigger(&mut self) {
+        if let Some(error) = self.trigger.take_failure() {
+            let kind = ComponentErrorKind::Trigger;
+            let (error, _) = ComponentError::all_from_task(self.plan.name(), kind, error);
+            self.errors.push(Some(error));
+        }
     }
 
     fn begin_stop(&mut self) {
@@ -418,17 +442,30 @@ impl Engine {
         // Nobody has asked for it if all components have ended by themselves.
         self.trigger.cancel_because("all components have ended");
         let cause = self.cause();
-        if let Some(error) = self.trigger.take_failure() {
-            let kind = ComponentErrorKind::Trigger;
-            let (error, _) = ComponentError::all_from_task(self.plan.name(), kind, error);
-            self.errors.push(Some(error));
+        self.take_failure_of_trigger();
+        if let (Some(outer), Cause::Failed(_) | Cause::Heartbeat(_)) = (&self.outer, &cause) {
+            // What is around this lifecycle does not go on until all in here has ended.
+            outer.fail(cause.clone());
         }
         let budget = self.machine.total();
         self.emit(None, EventKind::StopTriggered { cause, budget });
+        for index in 0..self.slots.len() {
+            self.say_in_flight(index);
+        }
+    }
+
+    fn say_in_flight(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        if slot.state.is_over() {
+            return;
+        }
+        if let Some(count) = slot.ctx.as_ref().and_then(Context::in_flight) {
+            self.emit(Some(Arc::clone(&slot.path)), EventKind::InFlight(count));
+        }
     }
 
     fn not_ready(&mut self) {
-        self.end_stage(StepKind::Jitter);
+        self.end_stage();
         self.shared.readiness.set_draining();
         self.emit(None, EventKind::NotReady);
     }
@@ -436,21 +473,24 @@ impl Engine {
     fn begin_stage(&mut self, kind: StepKind, until: Duration, event: fn(Duration) -> EventKind) {
         let now = self.now();
         let name = self.plan.name();
+        self.stage_goes_on = true;
         self.stages
             .push(TimelineStep::new(kind, name, (now, until), StepEnd::Done));
         self.emit(None, event(until.saturating_sub(now)));
     }
 
-    fn end_stage(&mut self, kind: StepKind) {
+    /// Notes when the last stage has really ended, if there was one.
+    fn end_stage(&mut self) {
         let now = self.now();
-        if let Some(stage) = self.stages.iter_mut().find(|stage| stage.kind == kind) {
-            stage.ended = now;
+        if std::mem::take(&mut self.stage_goes_on) {
+            if let Some(stage) = self.stages.last_mut() {
+                stage.ended = now;
+            }
         }
     }
 
     fn end_drain(&mut self) {
-        self.end_stage(StepKind::LameDuck);
-        self.end_stage(StepKind::Drain);
+        self.end_stage();
         if self.whole.draining.is_cancelled() {
             self.emit(None, EventKind::DrainEnded);
         }
@@ -458,19 +498,37 @@ impl Engine {
 
     fn tell(&mut self, index: usize, until: Duration) {
         let now = self.now();
+        let slot = &mut self.slots[index];
+        slot.stop = Some(Span::from(now));
+        slot.told = true;
+        let is_starting = slot.state == ComponentState::Starting;
+        if let Some(start) = slot.start.as_mut().filter(|_| is_starting) {
+            if start.ended.is_none() {
+                start.result = StepEnd::Skipped("the stop began".into());
+                start.ended = Some(now);
+            }
+        }
+        let Some(ctx) = slot.ctx.clone() else { return };
+        ctx.keep_in_flight();
+        let path = Arc::clone(&slot.path);
+        self.limit(index, until);
+        self.enter(index, ComponentState::Draining);
+        self.emit(Some(path), EventKind::StopBegan(until.saturating_sub(now)));
+        ctx.group().cancel_for(self.cause());
+    }
+
+    /// Sets the time that a component has to stop.
+    fn limit(&mut self, index: usize, until: Duration) {
         let deadline = self
             .began
             .checked_add(until)
             .filter(|_| until < Duration::MAX);
         let slot = &mut self.slots[index];
-        slot.stop = Some(Span::from(now));
-        slot.grace = until.saturating_sub(now);
-        let Some(ctx) = slot.ctx.clone() else { return };
-        let (path, within) = (Arc::clone(&slot.path), slot.grace);
-        self.enter(index, ComponentState::Draining);
-        self.emit(Some(path), EventKind::StopBegan(within));
-        ctx.limit().set(deadline);
-        ctx.group().cancel_for(self.cause());
+        let began = slot.stop.as_ref().map_or(until, |stop| stop.began);
+        slot.grace = until.saturating_sub(began);
+        if let Some(ctx) = &slot.ctx {
+            ctx.limit().set(deadline);
+        }
     }
 
     fn force(&mut self, index: usize) {
@@ -516,14 +574,13 @@ impl Engine {
             stop.ended.get_or_insert(now);
         }
         let state = slot.final_state();
-        let took = slot
-            .stop
-            .as_ref()
-            .map(|stop| now.saturating_sub(stop.began));
+        let told = slot.stop.as_ref().filter(|_| slot.told);
+        let took = told.map(|stop| now.saturating_sub(stop.began));
         let path = Arc::clone(&slot.path);
-        let in_flight = slot.ctx.as_ref().map_or(0, Context::in_flight);
-        self.nested
-            .extend(slot.ctx.as_ref().and_then(Context::take_nested));
+        if let Some(ctx) = slot.ctx.as_ref().filter(|_| !slot.told) {
+            ctx.keep_in_flight();
+        }
+        let in_flight = slot.ctx.as_ref().and_then(Context::in_flight).unwrap_or(0);
         self.enter(index, state);
         // Who waited for it, or for another, is done, and would be kept until the end.
         let _ = self.followers.try_join_next();
@@ -540,6 +597,7 @@ impl Engine {
     /// Runs the cleanup, and says how it all went.
     async fn finish(mut self, until: Duration) -> Report {
         let cleanup = self.clean(until).await;
+        self.look_at_the_clock();
         self.shared.readiness.set_stopped();
         let ended = self.now();
         let timeline = self.timeline(cleanup.as_ref(), ended);
@@ -563,14 +621,21 @@ impl Engine {
                 .slots
                 .iter()
                 .filter_map(|slot| slot.ctx.as_ref())
-                .map(Context::in_flight)
+                .filter_map(Context::in_flight)
                 .sum(),
             stop_began: self.stop_began,
             ended,
             budget: self.machine.total(),
             cleanup,
-            nested: std::mem::take(&mut self.nested),
+            nested: self
+                .plan
+                .graph()
+                .start_order()
+                .filter_map(|index| self.slots[index].ctx.as_ref()?.take_nested())
+                .collect(),
         };
+        // Only those who wait for what does not end are left.
+        self.followers.shutdown().await;
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
@@ -652,13 +717,19 @@ impl Engine {
         self.trigger.cause().unwrap_or(Cause::Requested(None))
     }
 
+    /// Returns the time of what is being dealt with: the same for the machine and for all that it says.
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.moment
+    }
+
+    fn look_at_the_clock(&mut self) {
+        self.moment = self.began.elapsed();
     }
 
     fn emit(&mut self, component: Option<Arc<str>>, kind: EventKind) {
         let event = Event {
             at: self.now(),
+            lifecycle: Arc::clone(&self.path),
             component,
             kind,
         };
@@ -684,6 +755,7 @@ impl Slot {
             stop: None,
             error: None,
             failing: None,
+            told: false,
             crashed: false,
             forced: false,
         }
@@ -723,7 +795,7 @@ impl Slot {
     fn conclude(&mut self, fault: Fault, end: StepEnd, now: Duration) {
         match fault {
             Fault::StartFailed | Fault::EndedBeforeReady | Fault::StartTimedOut => {
-                self.crashed |= fault != Fault::StartTimedOut;
+                self.crashed = true;
                 if let Some(start) = &mut self.start {
                     start.ended.get_or_insert(now);
                     start.result = end;
@@ -817,6 +889,16 @@ async fn others() {
     let _ = tokio::spawn(yield_now()).await;
 }
 
+/// What ends while everything drains has drained: it stays until it is told to stop.
+async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
+    work.await?;
+    if ctx.whole().draining.is_cancelled() {
+        ctx.drained();
+        ctx.stopping().await;
+    }
+    Ok(())
+}
+
 /// Waits for all of a component, and says when it begins to fail and when it is gone.
 async fn follow(
     index: usize,
@@ -857,6 +939,13 @@ impl Drop for Engine {
             .filter(|slot| slot.ctx.is_some() && !slot.state.is_over())
             .map(|slot| format!("`{}`", slot.name()))
             .collect();
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            if slot.ctx.is_some() && !slot.state.is_over() {
+                self.enter(index, ComponentState::ForceStopped);
+            }
+        }
+        self.shared.readiness.set_stopped();
         if left.is_empty() {
             return;
         }

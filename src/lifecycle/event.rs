@@ -17,6 +17,8 @@ use crate::cause::Cause;
 pub struct Event {
     /// How long after the start of the run it happened.
     pub at: Duration,
+    /// The lifecycle it is about, by its path: its name, or `orders/billing` for one that is a component.
+    pub lifecycle: Arc<str>,
     /// The component it is about, by its path such as `orders/http`; nothing if it is about the whole.
     pub component: Option<Arc<str>>,
     /// What happened.
@@ -40,6 +42,10 @@ pub enum EventKind {
         /// What all of it may take.
         budget: Duration,
     },
+    /// So many requests or jobs were in flight in the component when the stop was triggered.
+    ///
+    /// It follows [`StopTriggered`](Self::StopTriggered), for each component that can say.
+    InFlight(usize),
     /// Nothing changes for this long, so that replicas do not stop all at once.
     JitterBegan(Duration),
     /// The service is not ready any more.

@@ -480,11 +480,11 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_named_with_what_may_have_been_meant() {
-        let given: &[Given<'_>] = &[("database", &[], None), ("http", &["databse"], None)];
+        let given: &[Given<'_>] = &[("database", &[], None), ("http", &["databases"], None)];
         let error = refused(
             given,
             &[],
-            "component `http` depends on `databse`, which does not exist: did you mean `database`?",
+            "component `http` depends on `databases`, which does not exist: did you mean `database`?",
         );
         assert!(error.is_unknown());
         assert_eq!(error.component(), Some("http"));
@@ -495,14 +495,14 @@ mod tests {
         );
         // Itself is never meant.
         refused(
-            &[("http", &["htpt"], None)],
+            &[("http", &["htxp"], None)],
             &[],
-            "component `http` depends on `htpt`, which does not exist",
+            "component `http` depends on `htxp`, which does not exist",
         );
         let error = refused(
-            &[("http", &[], Some("Acept"))],
+            &[("http", &[], Some("Accepts"))],
             &["accept"],
-            "component `http` is in phase `Acept`, which does not exist: did you mean `accept`?",
+            "component `http` is in phase `Accepts`, which does not exist: did you mean `accept`?",
         );
         assert!(error.is_unknown());
         refused(

@@ -55,7 +55,8 @@ pub struct Handle {
 pub(super) struct Shared {
     pub(super) name: Cow<'static, str>,
     pub(super) trigger: Spawner,
-    pub(super) work: Spawner,
+    /// Where the components are: in the group of another one, if it is nested.
+    pub(super) work: Mutex<Spawner>,
     pub(super) skip: CancellationToken,
     pub(super) readiness: Readiness,
     /// Nothing any more once the run has begun.
@@ -64,10 +65,12 @@ pub(super) struct Shared {
     pub(super) states: watch::Sender<Arc<States>>,
 }
 
-/// The components with their states, in the order of the plan.
+/// The components with their states, as they were added.
 #[derive(Default)]
 pub(super) struct States {
     pub(super) names: Vec<String>,
+    /// That of the plan.
+    pub(super) order: Vec<usize>,
     pub(super) states: Mutex<Vec<ComponentState>>,
 }
 
@@ -157,7 +160,8 @@ impl Handle {
     /// Returns who is running now, by component.
     #[must_use]
     pub fn running(&self) -> Running {
-        self.shared.work.running()
+        let work = lock(&self.shared.work).clone();
+        work.running()
     }
 
     /// Returns the state of a component; nothing before the run, or if there is no such component.
@@ -173,7 +177,8 @@ impl Handle {
     pub fn states(&self) -> Vec<(String, ComponentState)> {
         let states = Arc::clone(&self.shared.states.borrow());
         let now = lock(&states.states).clone();
-        states.names.iter().cloned().zip(now).collect()
+        let state = |&index: &usize| (states.names[index].clone(), now[index]);
+        states.order.iter().map(state).collect()
     }
 
     /// Waits until a component is in this state or a later one, and returns that.
@@ -199,10 +204,19 @@ impl Handle {
                 }
                 changed.as_mut().poll(cx).map(|_| false)
             });
+            if self.has_no(component) {
+                return None;
+            }
             if is_over.await {
                 return self.state(component).filter(|now| *now >= state);
             }
         }
+    }
+
+    /// Whether it runs, and nothing of it has this name.
+    fn has_no(&self, component: &str) -> bool {
+        let states = self.shared.states.borrow();
+        !states.names.is_empty() && !states.names.iter().any(|name| name == component)
     }
 
     /// Waits until all components are ready; returns `false` if the stop begins before that.

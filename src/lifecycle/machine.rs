@@ -19,6 +19,9 @@ use std::time::Duration;
 
 use super::graph::Graph;
 
+#[cfg(test)]
+mod tests;
+
 /// How long what was forced has to be gone, before it counts as still running.
 ///
 /// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
@@ -96,6 +99,8 @@ pub(super) enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Start(usize),
+    /// It is ready.
+    Ready(usize),
     /// All components are ready.
     AllReady,
     /// Something went wrong. If it is the first thing, it is what the stop is for.
@@ -121,6 +126,8 @@ pub(super) enum Action {
     DrainIsOver,
     /// Tells a component to stop until then.
     Tell(usize, Duration),
+    /// It has been told, and has less time than that: until then.
+    Hurry(usize, Duration),
     /// Its time is up.
     Force(usize),
     /// It is gone.
@@ -158,6 +165,8 @@ enum Phase {
     Starting {
         until: Duration,
     },
+    /// It was not ready in time, and is told in its turn.
+    Late,
     Running,
     /// Told, or leaving by itself; to be gone by then.
     Leaving {
@@ -167,6 +176,7 @@ enum Phase {
     /// Aborted; gone by then, or lost.
     Forced {
         until: Duration,
+        why: Why,
     },
     /// Aborted and not gone. Whoever it uses is stopped all the same.
     Lost,
@@ -196,6 +206,7 @@ enum Stage {
         until: Duration,
     },
     Draining {
+        since: Duration,
         until: Duration,
     },
     Stopping,
@@ -267,6 +278,7 @@ impl Machine {
             Event::Ready(node) => {
                 if let Phase::Starting { .. } = self.phases[node] {
                     self.phases[node] = Phase::Running;
+                    actions.push(Action::Ready(node));
                     self.ready(node, now, actions);
                 }
             }
@@ -280,10 +292,36 @@ impl Machine {
         self.look(now, actions);
     }
 
-    /// Lets the stop that is to begin take no longer than this: a nested lifecycle has what is left of
-    /// the budget above it.
-    pub(super) fn cap(&mut self, total: Duration) {
-        self.times.total = self.times.total.min(total);
+    /// Lets the stop take no longer than this from now on, or from its begin: a nested lifecycle has what is
+    /// left of the budget above it.
+    pub(super) fn cap(&mut self, left: Duration, now: Duration, actions: &mut Vec<Action>) {
+        if !self.is_stopping() {
+            self.times.total = self.times.total.min(left);
+            return;
+        }
+        let total = now.saturating_sub(self.stop_at).saturating_add(left);
+        if total >= self.times.total {
+            return;
+        }
+        self.times.total = total;
+        let end = self.end_of_graces().max(now);
+        let confirmed = self.confirmation(now);
+        for node in 0..self.nodes.len() {
+            match self.phases[node] {
+                Phase::Leaving { until, why } if until > end => {
+                    self.enter(node, Phase::Leaving { until: end, why });
+                    actions.push(Action::Hurry(node, end));
+                }
+                Phase::Forced { until, why } if until > confirmed => {
+                    let until = confirmed;
+                    self.enter(node, Phase::Forced { until, why });
+                }
+                _ => {}
+            }
+        }
+        if let Stage::Draining { until, .. } = &mut self.stage {
+            *until = end.min(*until);
+        }
     }
 
     /// Returns what the stop may take in all.
@@ -301,7 +339,7 @@ impl Machine {
         }
         let node = self.timers.peek().map(|Reverse((at, _))| *at);
         let stage = match self.stage {
-            Stage::Jitter { until } | Stage::Draining { until } => Some(until),
+            Stage::Jitter { until } | Stage::Draining { until, .. } => Some(until),
             Stage::LameDuck { half, until } => Some(half.unwrap_or(until)),
             _ => None,
         };
@@ -327,10 +365,10 @@ impl Machine {
     /// When a node has to have got on.
     fn until(&self, node: usize) -> Option<Duration> {
         match self.phases[node] {
-            Phase::Starting { until } | Phase::Leaving { until, .. } | Phase::Forced { until } => {
-                Some(until)
-            }
-            Phase::Created | Phase::Running | Phase::Lost | Phase::Over => None,
+            Phase::Starting { until }
+            | Phase::Leaving { until, .. }
+            | Phase::Forced { until, .. } => Some(until),
+            Phase::Created | Phase::Late | Phase::Running | Phase::Lost | Phase::Over => None,
         }
     }
 
@@ -389,16 +427,18 @@ impl Machine {
 
     fn failing(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         let why = match self.phases[node] {
-            Phase::Starting { .. } => Why::FailedStarting,
+            Phase::Starting { .. } | Phase::Late => Why::FailedStarting,
             Phase::Running => Why::Failed,
             _ => return,
         };
         actions.push(Action::Blame(node, Fault::Failing));
         self.stop(false, now, actions);
-        // Its own stop has begun, whoever uses it.
+        // Its own stop has begun, whoever uses it; that of its phase has not.
         let until = self.time_for(node, now);
         self.enter(node, Phase::Leaving { until, why });
         actions.push(Action::Tell(node, until));
+        // It has other things to do.
+        self.drained(node);
     }
 
     fn ended(&mut self, node: usize, ending: Ending, now: Duration, actions: &mut Vec<Action>) {
@@ -412,8 +452,11 @@ impl Machine {
             (Phase::Created | Phase::Over, _) => return,
             // Later than expected, and gone all the same.
             (Phase::Lost, _) => return,
-            (Phase::Starting { .. }, Ending::Failed) => Some(Fault::StartFailed),
+            (Phase::Starting { .. } | Phase::Late, Ending::Failed) => Some(Fault::StartFailed),
+            // It has been blamed for that.
+            (Phase::Late, Ending::Well) => None,
             (Phase::Starting { .. }, Ending::Well) if is_job => {
+                actions.push(Action::Ready(node));
                 self.ready(node, now, actions);
                 None
             }
@@ -421,23 +464,11 @@ impl Machine {
             (Phase::Running, Ending::Well) if may_end => None,
             (Phase::Running, Ending::Well) => Some(Fault::EndedEarly),
             (Phase::Running, Ending::Failed) => Some(Fault::Failed),
-            (
-                Phase::Leaving {
-                    why: Why::FailedStarting,
-                    ..
-                },
-                _,
-            ) => Some(Fault::StartFailed),
-            (
-                Phase::Leaving {
-                    why: Why::Failed, ..
-                },
-                _,
-            ) => Some(Fault::Failed),
-            (Phase::Leaving { why: Why::Told, .. } | Phase::Forced { .. }, Ending::Failed) => {
-                Some(Fault::StopFailed)
-            }
-            (Phase::Leaving { why: Why::Told, .. } | Phase::Forced { .. }, Ending::Well) => None,
+            (Phase::Leaving { why, .. } | Phase::Forced { why, .. }, ending) => match why {
+                Why::FailedStarting => Some(Fault::StartFailed),
+                Why::Failed => Some(Fault::Failed),
+                Why::Told => (ending == Ending::Failed).then_some(Fault::StopFailed),
+            },
         };
         if let Some(fault) = fault {
             actions.push(Action::Blame(node, fault));
@@ -472,12 +503,23 @@ impl Machine {
 
     /// Tells a node that nobody uses any more to stop; returns whether it is over by that.
     fn tell(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) -> bool {
-        if !matches!(self.phases[node], Phase::Starting { .. } | Phase::Running) {
+        if !matches!(
+            self.phases[node],
+            Phase::Starting { .. } | Phase::Late | Phase::Running
+        ) {
             return false;
         }
         if let Node::Barrier = self.nodes[node] {
             self.phases[node] = Phase::Over;
             return true;
+        }
+        if let Some(Traits {
+            phase: Some(phase), ..
+        }) = self.traits(node)
+        {
+            let phase = *phase;
+            let end = now.saturating_add(self.times.phases[phase]);
+            self.phase_ends[phase].get_or_insert(end);
         }
         let until = self.time_for(node, now);
         self.enter(
@@ -492,14 +534,14 @@ impl Machine {
     }
 
     /// Its grace, or what its phase or the budget has left.
-    fn time_for(&mut self, node: usize, now: Duration) -> Duration {
+    fn time_for(&self, node: usize, now: Duration) -> Duration {
         let Some(&Traits { grace, phase, .. }) = self.traits(node) else {
             return now;
         };
         let mut until = now.saturating_add(grace).min(self.end_of_graces());
         if let Some(phase) = phase {
             let end = now.saturating_add(self.times.phases[phase]);
-            until = until.min(*self.phase_ends[phase].get_or_insert(end));
+            until = until.min(self.phase_ends[phase].unwrap_or(end));
         }
         until.max(now)
     }
@@ -566,21 +608,21 @@ impl Machine {
     /// The time of a node is up.
     fn late(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         match self.phases[node] {
-            Phase::Starting { .. } => {
-                // Nobody waits for it any more once the stop has begun; it is told in its turn.
-                if !self.is_stopping() {
-                    actions.push(Action::Blame(node, Fault::StartTimedOut));
-                    self.stop(false, now, actions);
-                }
-                self.phases[node] = Phase::Running;
+            // Nobody waits for it any more once the stop has begun; it is told in its turn.
+            Phase::Starting { .. } if self.is_stopping() => {
+                let until = Duration::MAX;
+                self.phases[node] = Phase::Starting { until };
             }
-            Phase::Leaving { .. } => {
+            Phase::Starting { .. } => {
+                self.phases[node] = Phase::Late;
+                actions.push(Action::Blame(node, Fault::StartTimedOut));
+                self.stop(false, now, actions);
+            }
+            Phase::Leaving { why, .. } => {
                 actions.push(Action::Blame(node, Fault::Overran));
                 actions.push(Action::Force(node));
-                // A part of what is left, so that something is left for those after it.
-                let left = self.before_the_end(self.times.cleanup).saturating_sub(now);
-                let until = now.saturating_add(CONFIRMATION.min(left / 2).max(SHORTEST));
-                self.enter(node, Phase::Forced { until });
+                let until = self.confirmation(now);
+                self.enter(node, Phase::Forced { until, why });
             }
             Phase::Forced { .. } => {
                 actions.push(Action::Blame(node, Fault::StillRunning));
@@ -588,8 +630,15 @@ impl Machine {
                 self.drained(node);
                 self.over(node, Phase::Lost, now, actions);
             }
-            Phase::Created | Phase::Running | Phase::Lost | Phase::Over => {}
+            Phase::Created | Phase::Late | Phase::Running | Phase::Lost | Phase::Over => {}
         }
+    }
+
+    /// Until when what is forced now has to be gone: a part of what is left, so that something is left
+    /// for those after it.
+    fn confirmation(&self, now: Duration) -> Duration {
+        let left = self.before_the_end(self.times.cleanup).saturating_sub(now);
+        now.saturating_add(CONFIRMATION.min(left / 2).max(SHORTEST))
     }
 
     /// Goes on to the next stage as often as there is nothing to wait for.
@@ -616,8 +665,8 @@ impl Machine {
                     actions.push(Action::Leave);
                     self.stage = Stage::LameDuck { half: None, until };
                 }
-                Stage::Draining { until } if self.not_drained == 0 || until <= now => {
-                    self.end_drain(actions);
+                Stage::Draining { since, until } if self.not_drained == 0 || until <= now => {
+                    self.end_drain(until.saturating_sub(since), actions);
                     self.stage = Stage::Stopping;
                     self.tell_the_unused(now, actions);
                 }
@@ -646,31 +695,29 @@ impl Machine {
     }
 
     fn begin_drain(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let drains = |node: &usize| self.is_to_drain(*node);
-        self.not_drained = (0..self.nodes.len()).filter(drains).count();
-        let until = now
-            .saturating_add(self.times.drain)
-            .min(self.end_of_graces());
+        self.not_drained = 0;
+        for node in 0..self.nodes.len() {
+            // What is not there yet, or not any more, has nothing to drain.
+            self.drained[node] |= self.phases[node] != Phase::Running;
+            self.not_drained += usize::from(self.is_to_drain(node));
+        }
+        let until = now.saturating_add(self.times.drain);
+        let until = until.min(self.end_of_graces()).max(now);
         if self.not_drained > 0 {
             actions.push(Action::Drain { until });
         }
-        self.stage = Stage::Draining { until };
+        self.stage = Stage::Draining { since: now, until };
     }
 
     fn is_to_drain(&self, node: usize) -> bool {
         let drains = self.traits(node).is_some_and(|traits| traits.drains);
-        drains
-            && !self.drained[node]
-            && !matches!(
-                self.phases[node],
-                Phase::Created | Phase::Over | Phase::Lost
-            )
+        drains && !self.drained[node]
     }
 
-    fn end_drain(&self, actions: &mut Vec<Action>) {
+    fn end_drain(&self, within: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             if self.is_to_drain(node) {
-                actions.push(Action::Blame(node, Fault::DrainTimedOut(self.times.drain)));
+                actions.push(Action::Blame(node, Fault::DrainTimedOut(within)));
             }
         }
         actions.push(Action::DrainIsOver);

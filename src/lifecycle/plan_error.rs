@@ -15,7 +15,7 @@ use super::budget::Time;
 /// The messages look like these:
 ///
 /// ```text
-/// component `http` depends on `databse`, which does not exist: did you mean `database`?
+/// component `http` depends on `databases`, which does not exist: did you mean `database`?
 /// the components depend on each other in a cycle: `a` → `b` → `a`
 /// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
 /// the budget of 30s is not smaller than Kubernetes' terminationGracePeriodSeconds of 30s

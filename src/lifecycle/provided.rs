@@ -43,7 +43,8 @@ use tokio::sync::watch;
 /// ```
 pub struct Provided<T> {
     name: Arc<str>,
-    value: Arc<watch::Sender<Option<T>>>,
+    /// Shared, so that it is cloned for others when the channel is not locked.
+    value: Arc<watch::Sender<Option<Arc<T>>>>,
 }
 
 /// A value was asked for that is not there.
@@ -75,7 +76,7 @@ impl<T> Provided<T> {
 
     pub(super) fn set(&self, value: T) {
         // The old value is dropped here, and not under the lock.
-        drop(self.value.send_replace(Some(value)));
+        drop(self.value.send_replace(Some(Arc::new(value))));
     }
 
     pub(super) fn clear(&self) {
@@ -90,9 +91,11 @@ impl<T: Clone> Provided<T> {
     ///
     /// It is not there yet, or not any more.
     pub fn get(&self) -> Result<T, NotProvided> {
-        self.value.borrow().clone().ok_or_else(|| NotProvided {
-            name: Arc::clone(&self.name),
-        })
+        let here = self.value.borrow().clone();
+        here.map(|value| T::clone(&value))
+            .ok_or_else(|| NotProvided {
+                name: Arc::clone(&self.name),
+            })
     }
 
     /// Waits until the value is there, and returns it.
@@ -108,7 +111,7 @@ impl<T: Clone> Provided<T> {
         loop {
             let here = value.borrow_and_update().clone();
             if let Some(value) = here {
-                return value;
+                return T::clone(&value);
             }
             // The sender is ours, so it does not go away.
             let _ = value.changed().await;

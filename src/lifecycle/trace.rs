@@ -26,6 +26,9 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::StopTriggered { cause, budget } => {
             tracing::info!(name: "taskgroup.trigger", target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown triggered");
         }
+        EventKind::InFlight(in_flight) => {
+            tracing::debug!(name: "taskgroup.component.in_flight", target: "taskgroup", lifecycle, component, in_flight, "in flight when the shutdown was triggered");
+        }
         EventKind::JitterBegan(length) => {
             tracing::info!(name: "taskgroup.jitter", target: "taskgroup", lifecycle, ?length, "waiting for a jitter, still ready");
         }

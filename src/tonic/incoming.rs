@@ -27,6 +27,7 @@ type Accepting = Pin<Box<dyn Future<Output = (Acceptor, gate::Io<TcpStream>, Soc
 
 impl Incoming {
     pub(super) fn new(acceptor: Acceptor, conns: Conns) -> Self {
+        conns.set_gate(acceptor.gate());
         Self {
             next: accept(acceptor),
             conns,
@@ -51,6 +52,7 @@ impl Stream for Incoming {
         let local = io.get_ref().local_addr().ok();
         let ends = Ends { local, peer };
         conns.insert(ends, io.conn());
+        let io = io.until_served();
         Poll::Ready(Some(Ok(Io { io, ends, conns })))
     }
 }
@@ -72,7 +74,10 @@ impl Drop for Io {
 impl Connected for Io {
     type ConnectInfo = TcpConnectInfo;
 
+    /// tonic asks for it once, when it makes the service of the connection; after its handshake of TLS.
     fn connect_info(&self) -> TcpConnectInfo {
+        self.io.conn().set_served();
+        self.conns.begin(self.ends, self.io.conn());
         TcpConnectInfo {
             local_addr: self.ends.local,
             remote_addr: Some(self.ends.peer),

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
-use tonic::codegen::http::{Extensions, Response};
+use tonic::codegen::http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 
 use crate::gate::Conn;
 use crate::gate::Front;
+use crate::gate::Gate;
 use crate::gate::Gated;
 use crate::gate::GatedBody;
 
@@ -18,7 +19,16 @@ use crate::gate::GatedBody;
 /// These are all that tonic tells of where a call came from. Both are needed: a peer may connect from
 /// one address of its own to two of ours.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Conns(Arc<RwLock<HashMap<Ends, Weak<Conn>>>>);
+pub(super) struct Conns(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    open: RwLock<HashMap<Ends, Weak<Conn>>>,
+    /// The one that tonic is making a service for.
+    begun: Mutex<Option<(Ends, Weak<Conn>)>>,
+    /// Of the server, once it runs.
+    gate: OnceLock<Arc<Gate>>,
+}
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,14 +48,28 @@ impl Ends {
 }
 
 impl Conns {
+    pub(super) fn set_gate(&self, gate: &Arc<Gate>) {
+        // There is one server.
+        let _ = self.0.gate.set(Arc::clone(gate));
+    }
+
+    /// Is to be called when tonic makes the service of a connection.
+    pub(super) fn begin(&self, ends: Ends, conn: &Arc<Conn>) {
+        *self.begun() = Some((ends, Arc::downgrade(conn)));
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Option<(Ends, Weak<Conn>)>> {
+        self.0.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn insert(&self, ends: Ends, conn: &Arc<Conn>) {
-        let mut conns = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut conns = self.0.open.write().unwrap_or_else(PoisonError::into_inner);
         conns.insert(ends, Arc::downgrade(conn));
     }
 
     /// A peer that has gone may have come again before it was noticed; the new one stays.
     pub(super) fn remove(&self, ends: Ends, conn: &Arc<Conn>) {
-        let mut conns = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut conns = self.0.open.write().unwrap_or_else(PoisonError::into_inner);
         if conns
             .get(&ends)
             .is_some_and(|found| std::ptr::eq(found.as_ptr(), Arc::as_ptr(conn)))
@@ -55,7 +79,7 @@ impl Conns {
     }
 
     fn get(&self, ends: Ends) -> Option<Arc<Conn>> {
-        let conns = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let conns = self.0.open.read().unwrap_or_else(PoisonError::into_inner);
         conns.get(&ends)?.upgrade()
     }
 }
@@ -63,8 +87,9 @@ impl Conns {
 /// The connections as a service of tonic knows them.
 ///
 /// The service that tonic is given is cloned for each connection, and that clone for each of its calls.
-/// So what a clone of a clone has found belongs to its connection. It is kept with the addresses
-/// all the same, and is not taken for another's.
+/// So what the first clone has found belongs to its connection. tonic asks a connection for its
+/// addresses right before the clone, so it is found at once, before there is a call. It is kept with the
+/// addresses all the same, and is not taken for another's.
 #[derive(Debug)]
 pub struct Peers {
     conns: Conns,
@@ -75,9 +100,13 @@ type Found = Arc<OnceLock<(Ends, Weak<Conn>)>>;
 
 impl Clone for Peers {
     fn clone(&self) -> Self {
+        let found = self.found.clone().unwrap_or_else(|| {
+            let found = self.conns.begun().take();
+            Arc::new(found.map_or_else(OnceLock::new, OnceLock::from))
+        });
         Self {
             conns: self.conns.clone(),
-            found: Some(self.found.clone().unwrap_or_default()),
+            found: Some(found),
         }
     }
 }
@@ -107,11 +136,17 @@ impl<B> Front<B> for Peers {
         self.get(Ends::of(extensions)?)
     }
 
-    fn gated(
-        response: Response<B>,
-        gate: impl FnOnce(B) -> GatedBody<B>,
-    ) -> Response<GatedBody<B>> {
-        response.map(gate)
+    fn waiting(&self) -> Option<Arc<Conn>> {
+        self.found.as_ref()?.get()?.1.upgrade()
+    }
+
+    #[inline]
+    fn gate(&self) -> Option<&Gate> {
+        self.conns.0.gate.get().map(|gate| &**gate)
+    }
+
+    fn body(body: GatedBody<B>) -> GatedBody<B> {
+        body
     }
 
     fn farewell(_text: &'static str) -> GatedBody<B> {

@@ -1,16 +1,20 @@
 //! Stops in which something has to be cut.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::body::Body;
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::routing::{any, get};
 use taskgroup::{ExitPolicy, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Alive, NO_TIME, SHORT, Server, endless, read_to_end, read_until, request, send, soon,
-    websocket, websocket_over_http2,
+    Alive, NO_TIME, SHORT, Server, Ticks, endless, get_over_http2, http2, read_to_end, read_until,
+    request, send, soon, websocket, websocket_over_http2,
 };
 
 #[tokio::test]
@@ -151,10 +155,7 @@ async fn r4_a_cut_is_a_timeout_to_an_exit_policy() {
 #[tokio::test]
 async fn a_grace_of_zero_cuts_at_once() {
     let alive = Alive::default();
-    let server = Server::start(endless(&alive), |serve| {
-        serve.grace(std::time::Duration::ZERO)
-    })
-    .await;
+    let server = Server::start(endless(&alive), |serve| serve.grace(Duration::ZERO)).await;
     let _client = request(server.address, "GET /poll HTTP/1.1").await;
     alive.reaches(1).await;
 
@@ -163,6 +164,88 @@ async fn a_grace_of_zero_cuts_at_once() {
     assert!(outcome.unwrap_err().is_timed_out());
     assert_eq!(report.requests_cut(), 1);
     assert_eq!(alive.count(), 0);
+}
+
+#[tokio::test]
+async fn r21_a_websocket_that_is_cut_is_not_stuck_however_short_the_kill_grace() {
+    let alive = Alive::default();
+    let server = Server::start(endless(&alive), |serve| {
+        serve.grace(NO_TIME).kill_grace(Duration::ZERO)
+    })
+    .await;
+    let client = websocket(server.address).await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.upgrades_cut(), 1);
+    assert_eq!(report.stuck(), 0);
+    assert_eq!(read_to_end(client).await, "");
+}
+
+/// How a stream ends for whom it is cut, and with what a handler is replaced: over HTTP/2, asked for as
+/// `kind`.
+async fn cut_over_http2(kind: &str) -> (Result<Option<HeaderMap>, h2::Error>, Parts) {
+    let alive = Alive::default();
+    let ticks = any(async || {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        sender.send(()).unwrap();
+        tokio::spawn(async move { sender.closed().await });
+        Body::new(Ticks {
+            receiver,
+            _guard: None,
+        })
+    });
+    let hangs = any({
+        let alive = alive.clone();
+        async move || {
+            let _guard = alive.guard();
+            std::future::pending::<&str>().await
+        }
+    });
+    let app = Router::new().route("/ticks", ticks).route("/hangs", hangs);
+    let server = Server::start(app, |serve| serve.grace(SHORT)).await;
+    let mut sender = http2(server.address).await;
+    let mut ask = |path: &str| {
+        let mut request = get_over_http2(path);
+        *request.method_mut() = Method::POST;
+        let kind = HeaderValue::from_str(kind).unwrap();
+        request.headers_mut().insert(header::CONTENT_TYPE, kind);
+        sender.send_request(request, true).unwrap().0
+    };
+    let (ticks, hangs) = (ask("/ticks"), ask("/hangs"));
+    let mut ticks = soon(ticks).await.unwrap().into_body();
+    assert_eq!(soon(ticks.data()).await.unwrap().unwrap(), "tick");
+    alive.reaches(1).await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.requests_cut(), 2);
+    let instead = soon(hangs).await.unwrap().into_parts().0;
+    let end = match soon(ticks.data()).await {
+        Some(Ok(data)) => panic!("{data:?}"),
+        Some(Err(error)) => Err(error),
+        None => soon(ticks.trailers()).await,
+    };
+    (end, instead)
+}
+
+#[tokio::test]
+async fn r11_grpc_is_cut_with_a_status() {
+    let (end, instead) = cut_over_http2("application/grpc+proto").await;
+
+    assert_eq!(end.unwrap().unwrap()["grpc-status"], "14");
+    assert_eq!(instead.status, StatusCode::OK);
+    assert_eq!(instead.headers["grpc-status"], "14");
+}
+
+#[tokio::test]
+async fn r11_grpc_web_is_cut_as_a_browser_understands_it() {
+    let (end, instead) = cut_over_http2("application/grpc-web+proto").await;
+
+    assert!(end.is_err());
+    assert_eq!(instead.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]

@@ -1,14 +1,21 @@
 //! Stops in which nothing has to be cut.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use h2::client::SendRequest;
+use http_body::{Frame, SizeHint};
 use taskgroup::{SidecarError, Stop, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -204,6 +211,95 @@ async fn r9_a_request_is_in_flight_until_its_body_has_ended() {
     outcome.unwrap();
     assert_eq!(report.requests_at_stop(), 1);
     assert_eq!(report.answered(), 1);
+}
+
+/// Answers with two ticks, one of them after the stop, in a body that never comes to its end.
+async fn two_ticks(body: impl Fn(Ticks) -> Response + Clone + Send + Sync + 'static) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let app = hello().route(
+        "/ticks",
+        get(async move || {
+            let receiver = receiver.lock().await.take().unwrap();
+            body(Ticks {
+                receiver,
+                _guard: None,
+            })
+        }),
+    );
+    let server = Server::start(app, |serve| serve).await;
+    let mut client = request(server.address, "GET /ticks HTTP/1.1").await;
+    sender.send(()).unwrap();
+    read_until(&mut client, "tick").await;
+
+    server.begin_stop().await;
+    sender.send(()).unwrap();
+
+    assert_eq!(read_to_end(client).await, "tick");
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.requests_at_stop(), 1);
+    assert_eq!(report.answered(), 1);
+}
+
+#[tokio::test]
+async fn r04_a_stream_with_a_content_length_is_answered_when_that_is_reached() {
+    two_ticks(|ticks| ([(header::CONTENT_LENGTH, "8")], Body::new(ticks)).into_response()).await;
+}
+
+#[tokio::test]
+async fn r04_a_body_that_knows_its_size_is_answered_when_that_is_reached() {
+    two_ticks(|ticks| Body::new(Sized(ticks, 8)).into_response()).await;
+}
+
+/// A body that knows how much is left of it, and not that nothing is.
+struct Sized(Ticks, u64);
+
+impl http_body::Body for Sized {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let tick = Pin::new(&mut self.0).poll_frame(cx);
+        if tick.is_ready() {
+            self.1 -= 4;
+        }
+        tick
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.1)
+    }
+}
+
+#[tokio::test]
+async fn r04_a_stream_that_is_cut_before_its_content_length_is_not_answered() {
+    let app = hello().route(
+        "/ticks",
+        get(async || {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            sender.send(()).unwrap();
+            tokio::spawn(async move { sender.closed().await });
+            let ticks = Ticks {
+                receiver,
+                _guard: None,
+            };
+            ([(header::CONTENT_LENGTH, "8")], Body::new(ticks))
+        }),
+    );
+    let server = Server::start(app, |serve| serve.grace(SHORT)).await;
+    let mut client = request(server.address, "GET /ticks HTTP/1.1").await;
+    read_until(&mut client, "tick").await;
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.answered(), 0);
+    assert_eq!(report.requests_cut(), 1);
+    assert_eq!(read_to_end(client).await, "");
 }
 
 #[tokio::test]
@@ -418,5 +514,59 @@ async fn r9_an_answer_over_http2_that_is_taken_slowly_is_not_idle() {
     drop(sender);
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
+    assert_eq!(report.idle_cut(), 0);
+}
+
+/// A client over HTTP/2 that lets nothing but the beginning of an answer through.
+async fn with_a_window_of(size: u32, address: SocketAddr) -> SendRequest<Bytes> {
+    let client = TcpStream::connect(address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let handshake = builder.initial_window_size(size).handshake(client);
+    let (sender, connection) = soon(handshake).await.unwrap();
+    tokio::spawn(connection);
+    soon(sender.ready()).await.unwrap()
+}
+
+#[tokio::test]
+async fn r09_an_answer_over_http2_that_is_not_taken_is_not_idle_and_is_cut_at_the_deadline() {
+    let server = Server::start(hello(), |serve| serve.grace(SHORT).idle_grace(NO_TIME)).await;
+    let mut sender = with_a_window_of(2, server.address).await;
+    let (answer, _) = sender.send_request(get_over_http2("/"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "he");
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.idle_cut(), 0);
+    assert_eq!(report.connections_cut(), 1);
+    assert_eq!(report.stuck(), 0);
+    assert!(soon(body.data()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn r09_an_answer_over_http2_that_is_taken_in_the_end_is_whole() {
+    let server = Server::start(hello(), |serve| serve.idle_grace(NO_TIME)).await;
+    let mut sender = with_a_window_of(2, server.address).await;
+    let (answer, _) = sender.send_request(get_over_http2("/"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "he");
+    server.begin_stop().await;
+
+    // More than the idle grace, which does not count for it.
+    tokio::time::sleep(10 * NO_TIME).await;
+    let mut rest = Vec::new();
+    body.flow_control().release_capacity(2).unwrap();
+    while let Some(data) = soon(body.data()).await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        rest.extend_from_slice(&data);
+    }
+
+    assert_eq!(rest, b"llo");
+    drop((sender, body));
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert!(report.is_clean());
     assert_eq!(report.idle_cut(), 0);
 }

@@ -1,20 +1,28 @@
 //! Handlers and bodies that panic.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::get;
 use http_body::Frame;
-use taskgroup::Stop;
+use taskgroup::axum::{App, Incoming};
+use taskgroup::serve::Serve;
+use taskgroup::{CancellationToken, SidecarError, Stop};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tower_service::Service;
 
 use crate::support::{
-    PLENTY, Server, get_over_http2, http2, read_to_end, read_until, request, soon, turns,
+    PLENTY, Server, get_over_http2, http2, read_to_end, read_until, request, soon, tasks,
+    tasks_reach, turns,
 };
 
 /// A body that says `tick`, waits until that is on its way, and then panics.
@@ -129,4 +137,158 @@ async fn r20_a_panic_that_is_caught_is_a_500_and_its_connection_lives() {
     assert_eq!(report.requests_at_stop(), 1);
     assert_eq!(report.answered(), 1);
     assert_eq!(report.panicked(), 3);
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("no hook"));
+    }
+}
+
+/// A body that says `tick` and nothing more, and panics when it is dropped.
+struct Armed {
+    _grenade: Grenade,
+    ticked: bool,
+}
+
+impl http_body::Body for Armed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.ticked {
+            return Poll::Pending;
+        }
+        self.ticked = true;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"tick")))))
+    }
+}
+
+/// How many panics a server has counted whose clients have left a handler and a body that panic for it,
+/// over HTTP/1 and HTTP/2.
+async fn after_the_clients_have_left(
+    options: impl FnOnce(Serve<App<Router, Router>>) -> Serve<App<Router, Router>>,
+) -> usize {
+    let (entered, mut is_entered) = mpsc::unbounded_channel();
+    let app = app()
+        .route(
+            "/handler",
+            get(async move || {
+                let _grenade = Grenade;
+                entered.send(()).unwrap();
+                std::future::pending::<&str>().await
+            }),
+        )
+        .route(
+            "/body",
+            get(async || {
+                Body::new(Armed {
+                    _grenade: Grenade,
+                    ticked: false,
+                })
+            }),
+        );
+    let server = Server::start(app, options).await;
+    server.settle().await;
+    turns().await;
+    let before = tasks();
+    let handler = request(server.address, "GET /handler HTTP/1.1").await;
+    soon(is_entered.recv()).await.unwrap();
+    let mut body = request(server.address, "GET /body HTTP/1.1").await;
+    read_until(&mut body, "tick\r\n").await;
+    let mut sender = http2(server.address).await;
+    let (over_http2, stream) = sender
+        .send_request(get_over_http2("/handler"), true)
+        .unwrap();
+    soon(is_entered.recv()).await.unwrap();
+    let (body_over_http2, _) = sender.send_request(get_over_http2("/body"), true).unwrap();
+    let body_over_http2 = soon(body_over_http2).await.unwrap().into_body();
+
+    drop((handler, body, over_http2, stream, body_over_http2, sender));
+    tasks_reach(before).await;
+
+    let (outcome, report) = server.stop().await;
+    outcome.unwrap();
+    assert_eq!(report.requests_at_stop(), 0);
+    report.panicked()
+}
+
+#[tokio::test]
+async fn r20_a_destructor_that_panics_when_its_client_has_left_is_counted() {
+    assert_eq!(after_the_clients_have_left(|serve| serve).await, 4);
+}
+
+#[tokio::test]
+async fn r20_a_destructor_that_panics_when_its_client_has_left_is_caught() {
+    let panicked = after_the_clients_have_left(|serve| serve.catch_panics()).await;
+    assert_eq!(panicked, 4);
+}
+
+/// A service that panics when it is asked whether it is ready.
+#[derive(Clone)]
+struct Unready;
+
+impl Service<Request> for Unready {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Ready<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        std::panic::resume_unwind(Box::new("no hook"))
+    }
+
+    fn call(&mut self, _request: Request) -> Self::Future {
+        ready(Ok(Response::default()))
+    }
+}
+
+impl Service<Incoming<'_>> for Unready {
+    type Response = Self;
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _incoming: Incoming<'_>) -> Self::Future {
+        ready(Ok(Self))
+    }
+}
+
+/// The answer of a service that panics when it is asked, and the panics counted.
+async fn unready(
+    options: impl FnOnce(Serve<App<Unready, Unready>>) -> Serve<App<Unready, Unready>>,
+) -> (String, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let (sender, report) = oneshot::channel();
+    let serve = taskgroup::axum::serve("http", listener, Unready)
+        .on_report(|report| sender.send(report.panicked()).unwrap());
+    let server = tokio::spawn(options(serve).run::<SidecarError>(&token));
+    let client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
+    let answer = read_to_end(client).await;
+    token.cancel();
+    soon(server).await.unwrap().unwrap();
+    (answer, report.await.unwrap())
+}
+
+#[tokio::test]
+async fn r20_a_service_that_panics_when_it_is_asked_whether_it_is_ready_is_counted() {
+    assert_eq!(unready(|serve| serve).await, (String::new(), 1));
+}
+
+#[tokio::test]
+async fn r20_a_service_that_panics_when_it_is_asked_whether_it_is_ready_is_caught() {
+    let (answer, panicked) = unready(|serve| serve.catch_panics()).await;
+
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    assert_eq!(panicked, 1);
 }

@@ -21,6 +21,14 @@ use rustix::process::kill_process;
 /// The variable that makes this binary a child.
 pub(crate) const ROLE: &str = "TASKGROUP_TEST_ROLE";
 
+/// What systemd sets: the tests may run in a service themselves.
+const SYSTEMDS: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
 /// A running child. It says what it does in lines on its stdout; a read is the only wait there is.
 pub(crate) struct Child {
     process: process::Child,
@@ -33,7 +41,13 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn start(role: &str) -> Self {
-        Self::start_with(role, Stdio::piped(), None)
+        Self::start_with(role, Stdio::piped(), None, &[])
+    }
+
+    /// Starts a child with these variables, and none of those that systemd sets.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn start_in(role: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_with(role, Stdio::piped(), None, variables)
     }
 
     /// Starts a child whose stderr takes not one byte, because nobody reads what is in it.
@@ -43,12 +57,22 @@ impl Child {
         while (&stderr).write(&[b'x'; 4096]).is_ok() {}
         while (&stderr).write(b"x").is_ok() {}
         stderr.set_nonblocking(false).unwrap();
-        Self::start_with(role, OwnedFd::from(stderr).into(), Some(unread))
+        Self::start_with(role, OwnedFd::from(stderr).into(), Some(unread), &[])
     }
 
-    fn start_with(role: &str, stderr: Stdio, unread: Option<UnixStream>) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+    fn start_with(
+        role: &str,
+        stderr: Stdio,
+        unread: Option<UnixStream>,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        for variable in SYSTEMDS {
+            command.env_remove(variable);
+        }
+        let mut process = command
             .env(ROLE, role)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

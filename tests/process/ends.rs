@@ -1,6 +1,7 @@
 //! The ways in which a `main` ends.
 
 use std::future::pending;
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +24,17 @@ pub(crate) async fn play(role: &str) -> Exit {
     match role {
         "done" => Exit::from(TaskGroup::new().wait().await),
         "failed" => Exit::from(failed().await),
+        "stderr_is_locked" => {
+            thread::spawn(|| {
+                let _held = io::stderr().lock();
+                say("locked");
+                loop {
+                    thread::sleep(Duration::MAX);
+                }
+            });
+            told().await;
+            Exit::from(boxed().await)
+        }
         "panicked" => Exit::from(panicked().await),
         "ended_early" => Exit::from(ended_early().await),
         "timed_out" => Exit::from(timed_out().await),
@@ -98,13 +110,13 @@ fn log_everything() {
     tracing_subscriber::fmt()
         .with_ansi(false)
         .with_max_level(tracing::Level::TRACE)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .init();
 }
 
 /// Waits until the parent has closed stdin's pipe or told something: then it has closed the others.
 async fn told() {
-    let listen = || std::io::stdin().read_line(&mut String::new());
+    let listen = || io::stdin().read_line(&mut String::new());
     tokio::task::spawn_blocking(listen).await.unwrap().unwrap();
 }
 

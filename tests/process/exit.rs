@@ -26,6 +26,7 @@ tests![
     r25_closed_pipes_do_not_change_the_status,
     r25_a_log_whose_reader_is_gone_does_not_change_the_status,
     r25_a_full_stderr_does_not_hold_the_exit,
+    r25_a_locked_stderr_does_not_hold_the_report,
     now_ends_a_process_with_a_stuck_thread,
     the_status_of_the_second_signal_can_be_chosen,
 ];
@@ -211,6 +212,14 @@ fn r25_a_full_stderr_does_not_hold_the_exit() {
         .expect("ready")
         .tell("go on")
         .expect_code(1);
+}
+
+fn r25_a_locked_stderr_does_not_hold_the_report() {
+    let mut child = Child::start("stderr_is_locked");
+    child.expect("locked").tell("go on").expect_code(1);
+    let report = child.rest_of_stderr();
+    assert!(report.starts_with("error: "), "{report}");
+    assert_eq!(report.lines().count(), 1, "{report}");
 }
 
 fn now_ends_a_process_with_a_stuck_thread() {

@@ -12,11 +12,17 @@ mod exit;
 #[cfg(unix)]
 mod hangs;
 #[cfg(unix)]
+mod lifecycle;
+#[cfg(unix)]
+mod lives;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
 #[cfg(unix)]
 mod signals;
+#[cfg(all(unix, feature = "systemd"))]
+mod systemd;
 #[cfg(unix)]
 mod watchdog;
 
@@ -24,7 +30,14 @@ mod watchdog;
 fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
-        Err(_) => runner::run(&[exit::TESTS, signals::TESTS, watchdog::TESTS]),
+        Err(_) => runner::run(&[
+            exit::TESTS,
+            lifecycle::TESTS,
+            signals::TESTS,
+            #[cfg(feature = "systemd")]
+            systemd::TESTS,
+            watchdog::TESTS,
+        ]),
     }
 }
 

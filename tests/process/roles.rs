@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::ends;
 use crate::hangs;
+use crate::lives;
 
 pub(crate) fn play(role: &str) -> Exit {
     // No child outlives its test: one that hangs dies of SIGABRT, which no test expects.
@@ -53,6 +54,9 @@ pub(crate) fn play(role: &str) -> Exit {
         "no_listener" => no_listener(),
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
+        role if role.starts_with("lives_") => lives::play(role),
+        #[cfg(feature = "systemd")]
+        role if role.starts_with("systemd_") => crate::systemd::play(role),
         role if role.starts_with("watched_") => hangs::play(role),
         role => runtime().block_on(ends::play(role)),
     }
@@ -65,7 +69,7 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 }
 
 /// Waits until the parent has told something.
-fn listen() {
+pub(crate) fn listen() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
@@ -81,7 +85,7 @@ pub(crate) fn success() -> Exit {
     Exit::from(Ok::<(), BoxError>(()))
 }
 
-fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)

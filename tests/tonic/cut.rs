@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::routing::get;
+use hyper::body::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tonic::service::Routes;
@@ -158,4 +159,35 @@ fn r21_a_handler_that_blocks_one_of_many_threads_is_stuck() {
         assert_eq!(report.stuck(), 1);
     });
     drop(release);
+}
+
+#[tokio::test]
+async fn r09_an_answer_that_is_not_taken_is_not_idle_and_is_cut_at_the_deadline() {
+    let server = Server::start(&Calls::default(), |serve| {
+        serve.grace(SHORT).idle_grace(NO_TIME)
+    })
+    .await;
+    let client = TcpStream::connect(server.address).await.unwrap();
+    // Less than the message of the answer.
+    let mut builder = h2::client::Builder::new();
+    let handshake = builder.initial_window_size(2).handshake(client);
+    let (sender, connection) = soon(handshake).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = soon(sender.ready()).await.unwrap();
+    let head = hyper::Request::post("http://test/grpc.health.v1.Health/Check")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let (response, mut body) = sender.send_request(head, false).unwrap();
+    // A message of no length.
+    body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    let mut body = soon(response).await.unwrap().into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap().len(), 2);
+
+    let (outcome, report) = server.stop().await;
+
+    assert!(outcome.unwrap_err().is_timed_out());
+    assert_eq!(report.idle_cut(), 0);
+    assert_eq!(report.connections_cut(), 1);
+    assert!(soon(body.data()).await.unwrap().is_err());
 }

@@ -1,16 +1,20 @@
 //! Stops in which nothing has to be cut.
 
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
 use hyper::body::Bytes;
 use taskgroup::tonic::DEFAULT_KEEPALIVE_INTERVAL;
 use taskgroup::{SidecarError, TaskGroup};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::support::{
     Calls, NO_TIME, PLENTY, Server, call, is_closed, patient, read_to_end, soon, turns,
@@ -292,6 +296,81 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.answered(), 1);
+}
+
+/// Puts a service in front of another that is not ready before it was told so; of its clones, too.
+#[derive(Clone)]
+struct Queue(watch::Sender<bool>);
+
+impl<S> Layer<S> for Queue {
+    type Service = Queued<S>;
+
+    fn layer(&self, service: S) -> Queued<S> {
+        let turn = self.0.clone();
+        Queued { service, turn }
+    }
+}
+
+#[derive(Clone)]
+struct Queued<S> {
+    service: S,
+    turn: watch::Sender<bool>,
+}
+
+impl<S: Service<R>, R> Service<R> for Queued<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if *self.turn.borrow() {
+            return self.service.poll_ready(cx);
+        }
+        let (mut turn, waker) = (self.turn.subscribe(), cx.waker().clone());
+        tokio::spawn(async move {
+            let _ = turn.changed().await;
+            waker.wake();
+        });
+        Poll::Pending
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.service.call(request)
+    }
+}
+
+#[tokio::test]
+async fn r09_a_call_that_waits_for_its_service_is_in_flight_and_no_idle_connection() {
+    let turn = watch::Sender::new(false);
+    let queue = Queue(turn.clone());
+    let calls = HealthServer::new(Calls::default());
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server.layer(queue).add_service(calls))
+        });
+        patient(serve.unwrap()).idle_grace(NO_TIME)
+    })
+    .await;
+    // The first call of a connection, before there was anything to know it by.
+    let (mut first, second) = (server.client().await, server.client().await);
+    let waits = tokio::spawn(async move { first.check(call("")).await });
+    while turn.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+
+    server.begin_stop().await;
+    // More than the idle grace, which does not count for it.
+    tokio::time::sleep(10 * NO_TIME).await;
+    turn.send_replace(true);
+
+    soon(waits).await.unwrap().unwrap();
+    drop(second);
+    let (outcome, report) = server.stopped().await;
+    outcome.unwrap();
+    assert_eq!(report.connections_at_stop(), 2);
+    assert_eq!(report.requests_at_stop(), 1);
+    assert_eq!(report.answered(), 1);
+    assert_eq!(report.idle_cut(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,15 @@
 //! Handlers and streams that panic.
 
-use tonic::Code;
+use std::task::{Context, Poll};
 
-use crate::support::{Calls, Server, call, soon};
+use taskgroup::serve::Serve;
+use taskgroup::tonic::App;
+use tonic::Code;
+use tonic_health::pb::health_server::HealthServer;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::support::{Calls, Server, call, patient, soon};
 
 /// The codes that a call and a stream end with that panic, while a third is in flight.
 async fn panics(server: &Server, calls: &Calls) -> (Code, Code) {
@@ -59,4 +66,63 @@ async fn r20_panics_that_are_caught_are_told_in_a_status() {
     assert_eq!(report.requests_at_stop(), 1);
     assert_eq!(report.answered(), 1);
     assert_eq!(report.panicked(), 2);
+}
+
+/// Puts a service in front of another that panics when it is asked whether it is ready.
+#[derive(Clone)]
+struct Unready;
+
+impl<S> Layer<S> for Unready {
+    type Service = Unwell<S>;
+
+    fn layer(&self, service: S) -> Unwell<S> {
+        Unwell(service)
+    }
+}
+
+#[derive(Clone)]
+struct Unwell<S>(S);
+
+impl<S: Service<R>, R> Service<R> for Unwell<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        std::panic::resume_unwind(Box::new("no hook"))
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
+    }
+}
+
+/// The code of a call to such a service, and the panics counted.
+async fn unready(options: impl FnOnce(Serve<App>) -> Serve<App>) -> (Code, usize) {
+    let calls = HealthServer::new(Calls::default());
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server.layer(Unready).add_service(calls))
+        });
+        options(patient(serve.unwrap()))
+    })
+    .await;
+    let mut client = server.client().await;
+    let status = soon(client.check(call(""))).await.unwrap_err();
+    drop(client);
+    let (outcome, report) = server.stop().await;
+    outcome.unwrap();
+    (status.code(), report.panicked())
+}
+
+#[tokio::test]
+async fn r20_a_service_that_panics_when_it_is_asked_whether_it_is_ready_is_counted() {
+    assert_eq!(unready(|serve| serve).await.1, 1);
+}
+
+#[tokio::test]
+async fn r20_a_service_that_panics_when_it_is_asked_whether_it_is_ready_is_caught() {
+    let caught = unready(|serve| serve.catch_panics()).await;
+
+    assert_eq!(caught, (Code::Internal, 1));
 }

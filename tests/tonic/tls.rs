@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{advance, pause, resume};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tonic::service::Routes;
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Identity as TlsIdentity, ServerTlsConfig,
@@ -138,6 +140,84 @@ async fn r18_half_a_handshake_is_cut() {
 
     assert!(read_to_end(half).await.is_empty());
     server.stop().await.0.unwrap();
+}
+
+/// What a client begins with.
+fn hello() -> Vec<u8> {
+    let config = ClientConfig::builder()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test]
+async fn r18_who_only_pretends_to_have_answered_the_handshake_is_cut() {
+    let pair = Pair::new();
+    let limit = PLENTY / 2;
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            let tls = pair.server().timeout(Duration::MAX);
+            Ok(server.tls_config(tls)?.add_routes(Routes::default()))
+        });
+        patient(serve.unwrap()).header_timeout(limit)
+    })
+    .await;
+    let change_of_keys = b"\x14\x03\x03\0\x01\x01";
+    let half_a_record = b"\x17\x03\x03\x40\0encrypted?";
+    let mut fakes = Vec::new();
+    for fake in [&change_of_keys[..], half_a_record] {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        client.write_all(&hello()).await.unwrap();
+        // The server has answered, and waits for this side.
+        soon(client.read_u8()).await.unwrap();
+        client.write_all(fake).await.unwrap();
+        fakes.push(client);
+    }
+    turns().await;
+
+    pause();
+    for _ in 0..8 {
+        advance(limit / 4).await;
+        turns().await;
+    }
+    resume();
+
+    for fake in fakes {
+        read_to_end(fake).await;
+    }
+    server.stop().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn r18_a_channel_over_tls_may_be_silent() {
+    let pair = Pair::new();
+    let limit = PLENTY / 2;
+    let calls = HealthServer::new(Calls::default());
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+            Ok(server.tls_config(pair.server())?.add_service(calls))
+        });
+        patient(serve.unwrap()).header_timeout(limit)
+    })
+    .await;
+    let mut client = pair.connect(&server).await;
+
+    // In steps that give every timer its chance to go off, and the client its PINGs to answer.
+    for _ in 0..20 {
+        pause();
+        advance(limit / 4).await;
+        resume();
+        turns().await;
+    }
+
+    soon(client.check(call(""))).await.unwrap();
+    let (outcome, report) = server.stop().await;
+    outcome.unwrap();
+    assert_eq!(report.connections_at_stop(), 1);
 }
 
 #[tokio::test]

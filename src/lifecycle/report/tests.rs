@@ -244,9 +244,9 @@ fn fifty_components_are_fifty_rows_of_one_width() {
     let mut report = report(10_000, 15_000);
     report.timeline.clear();
     for n in 0..50 {
-        let name = format!("component-{n}-of-the-great-service");
+        let name = format!("component-{n}-of-the-market-service");
         let began = 10_000 + n / 5 * 500;
-        let end = StepEnd::Failed("no connection to the server that is to take it".into());
+        let end = StepEnd::Failed("no connection to the server with is to take it".into());
         let end = if n == 7 { end } else { StepEnd::Done };
         report
             .timeline
@@ -259,14 +259,14 @@ fn fifty_components_are_fifty_rows_of_one_width() {
     assert!(rows.iter().all(|row| row.chars().count() <= 120), "{text}");
     let bar = |row: &&str| row.find('|').map(|at| row[..at].chars().count());
     assert!(rows.iter().all(|row| bar(row) == bar(&rows[0])));
-    assert_eq!(rows[..8].join("\n"), "    0.000s  stop  component-0-of-the-grea…  |#...................|  0.000s  done
-    0.000s  stop  component-1-of-the-grea…  |#...................|  0.020s  done
-    0.000s  stop  component-2-of-the-grea…  |#...................|  0.040s  done
-    0.000s  stop  component-3-of-the-grea…  |#...................|  0.060s  done
-    0.000s  stop  component-4-of-the-grea…  |#...................|  0.080s  done
-    0.500s  stop  component-5-of-the-grea…  |..#.................|  0.100s  done
-    0.500s  stop  component-6-of-the-grea…  |..#.................|  0.120s  done
-  ! 0.500s  stop  component-7-of-the-grea…  |..#.................|  0.140s  failed: no connection to the server tha…");
+    assert_eq!(rows[..8].join("\n"), "    0.000s  stop  component-0-of-the-mark…  |#...................|  0.000s  done
+    0.000s  stop  component-1-of-the-mark…  |#...................|  0.020s  done
+    0.000s  stop  component-2-of-the-mark…  |#...................|  0.040s  done
+    0.000s  stop  component-3-of-the-mark…  |#...................|  0.060s  done
+    0.000s  stop  component-4-of-the-mark…  |#...................|  0.080s  done
+    0.500s  stop  component-5-of-the-mark…  |..#.................|  0.100s  done
+    0.500s  stop  component-6-of-the-mark…  |..#.................|  0.120s  done
+  ! 0.500s  stop  component-7-of-the-mark…  |..#.................|  0.140s  failed: no connection to the server wit…");
 }
 
 #[tokio::test(start_paused = true)]

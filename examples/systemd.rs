@@ -1,0 +1,41 @@
+//! How does systemd know that my service is ready, is stopping and is alive?
+//!
+//! The observer tells it, if there is one: started by hand, nothing is sent. With a unit of `Type=notify`, as in the docs
+//! of `taskgroup::systemd`, `systemctl status` shows "draining: waiting for worker" while this one stops.
+//!
+//! ```text
+//! cargo build --features signal,systemd --example systemd
+//! systemd-run --user --pty --property=Type=notify --property=WatchdogSec=10 target/debug/examples/systemd
+//! ```
+
+use std::time::Duration;
+
+use taskgroup::lifecycle::Budget;
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals, systemd};
+use tokio::time::sleep;
+
+#[tokio::main]
+async fn main() -> Result<Exit, BoxError> {
+    // The budget has to be smaller than what systemd grants before it kills; if not, nothing is started.
+    let mut budget = Budget::systemd();
+    if let Some(limit) = systemd::stop_timeout().await {
+        println!("systemd kills after {limit:?}");
+        budget = budget.platform("systemd's TimeoutStopSec", limit);
+    }
+    let worker = Component::new("worker", |ctx| async move {
+        ctx.ready();
+        ctx.stopping().await;
+        Ok(sleep(Duration::from_secs(5)).await)
+    });
+
+    println!("press Ctrl-C");
+    let report = Lifecycle::new("orders")
+        .budget(budget)
+        .component(worker)
+        .stop_on(Signals::terminate()?)
+        .observe(systemd::observer())
+        .watchdog()
+        .run()
+        .await?;
+    Ok(Exit::from(report))
+}

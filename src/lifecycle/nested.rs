@@ -1,0 +1,42 @@
+//! A lifecycle as a component of another one.
+
+use super::Lifecycle;
+use super::component::{Component, Work};
+use super::context::Context;
+use super::plan::Kind;
+use crate::BoxError;
+use crate::group::TaskGroup;
+
+impl Component {
+    /// Makes a component of another lifecycle, under its name.
+    ///
+    /// It is ready when all of its components are. When it is told to stop, its components are stopped in their own
+    /// order, without a lame duck and within its own budget, or what is left of that above it if that is
+    /// less. Its failures are those of this component; its report is in the report, and its plan in the plan.
+    /// What it has of its own for the process, triggers and a watchdog, stays with it.
+    #[track_caller]
+    pub fn lifecycle(lifecycle: Lifecycle) -> Self {
+        let lifecycle = lifecycle.closed();
+        let name = lifecycle.name().to_owned().into();
+        let plan = lifecycle.plan();
+        let start = |ctx: Context, _: &TaskGroup| -> Work {
+            Box::pin(async move { lifecycle.run_inside(ctx).await })
+        };
+        let mut component = Self::of(name, Kind::Lifecycle, Box::new(start));
+        component.nested = Some(plan);
+        component
+    }
+}
+
+impl Lifecycle {
+    /// Runs as a component of another lifecycle.
+    async fn run_inside(self, ctx: Context) -> Result<(), BoxError> {
+        let plan = self.plan()?;
+        let work = ctx.group().clone();
+        let (engine, _work) = self.engine(plan, work, Some(ctx.clone()));
+        let report = engine.run().await;
+        let error = report.first_error().cloned();
+        ctx.keep_nested(report);
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+}

@@ -1,0 +1,342 @@
+//! L11: the stop as metrics, by their exact names, labels and values.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_util::MetricKind;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use taskgroup::cleanup::Step;
+use taskgroup::lifecycle::{Budget, ComponentState, Context, Handle};
+use taskgroup::{BoxError, Component, Heartbeat, Lifecycle, Report};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What was recorded since the last look: `name{component}` and the values. A look sets all to 0.
+type Seen = BTreeMap<String, Vec<f64>>;
+
+fn seen(snapshotter: &Snapshotter) -> Seen {
+    let mut seen = Seen::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let (kind, key) = key.into_parts();
+        let labels: Vec<_> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        let (expected, values) = match value {
+            DebugValue::Counter(count) => (MetricKind::Counter, vec![count as f64]),
+            DebugValue::Gauge(gauge) => (MetricKind::Gauge, vec![gauge.into_inner()]),
+            DebugValue::Histogram(values) => (
+                MetricKind::Histogram,
+                values.into_iter().map(|value| value.into_inner()).collect(),
+            ),
+        };
+        assert_eq!(kind, expected);
+        seen.insert(format!("{}{{{}}}", key.name(), labels.join(",")), values);
+    }
+    seen
+}
+
+fn expected<const N: usize>(values: [(&str, f64); N]) -> Seen {
+    values
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), vec![value]))
+        .collect()
+}
+
+/// Runs `test` with a recorder of its own, on a paused clock.
+fn recorded(test: impl AsyncFnOnce(&Snapshotter)) {
+    recorded_on(true, test);
+}
+
+fn recorded_on(paused: bool, test: impl AsyncFnOnce(&Snapshotter)) {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(paused)
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(&recorder, || runtime.block_on(test(&snapshotter)));
+}
+
+fn observed() -> Lifecycle {
+    Lifecycle::new("orders")
+        .budget(30 * SECOND)
+        .observe(taskgroup::metrics::observer())
+}
+
+/// A component that is ready at once, and that takes `stop` to stop.
+fn component(name: &'static str, stop: Duration) -> Component {
+    Component::new(name, move |ctx: Context| async move {
+        ctx.ready();
+        ctx.stopping().await;
+        Ok(sleep(stop).await)
+    })
+}
+
+async fn stopped(lifecycle: Lifecycle) -> Report {
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+    handle.stop("enough");
+    run.await.unwrap().unwrap()
+}
+
+#[test]
+fn l11_each_component_and_the_whole_have_a_duration_in_seconds() {
+    recorded(async |snapshotter| {
+        let lifecycle = observed()
+            .component(component("db", SECOND))
+            .component(component("http", 2 * SECOND).after(["db"]));
+        let report = stopped(lifecycle).await;
+
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(
+            seen(snapshotter),
+            expected([
+                ("shutdown_duration_seconds{component=orders/db}", 1.0),
+                ("shutdown_duration_seconds{component=orders/http}", 2.0),
+                ("shutdown_duration_seconds{component=orders}", 3.0),
+                ("shutdown_errors_total{component=orders/db}", 0.0),
+                ("shutdown_errors_total{component=orders/http}", 0.0),
+                ("shutdown_errors_total{component=orders}", 0.0),
+            ])
+        );
+    });
+}
+
+#[test]
+fn l11_the_whole_takes_the_lame_duck_and_the_cleanup_too() {
+    recorded(async |snapshotter| {
+        let lifecycle = observed()
+            .budget(Budget::new(30 * SECOND).lame_duck(5 * SECOND))
+            .component(component("db", SECOND));
+        lifecycle
+            .cleanup()
+            .push(Step::new("flush", |_| async {
+                Ok(sleep(2 * SECOND).await)
+            }))
+            .unwrap();
+        stopped(lifecycle).await;
+
+        let seen = seen(snapshotter);
+        assert_eq!(seen["shutdown_duration_seconds{component=orders}"], [8.0]);
+        assert_eq!(
+            seen["shutdown_duration_seconds{component=orders/db}"],
+            [1.0]
+        );
+    });
+}
+
+#[test]
+fn l11_errors_are_counted_where_they_belong_and_their_sum_is_the_reports() {
+    recorded(async |snapshotter| {
+        let crash = Component::new("worker", |ctx| async move {
+            ctx.ready();
+            for _ in 0..3 {
+                ctx.group()
+                    .task("helper")
+                    .spawn(async { Err::<(), BoxError>("no disk".into()) });
+            }
+            Ok(ctx.stopping().await)
+        });
+        let deaf = Component::new("db", |ctx| async move {
+            ctx.ready();
+            pending().await
+        });
+        let report = observed()
+            .component(deaf.grace(3 * SECOND))
+            .component(component("idle", SECOND))
+            .component(crash.after(["db"]))
+            .run()
+            .await
+            .unwrap();
+
+        let seen = seen(snapshotter);
+        let errors =
+            |component: &str| seen[&format!("shutdown_errors_total{{component={component}}}")][0];
+        assert_eq!(errors("orders/worker"), 3.0);
+        assert_eq!(errors("orders/db"), 1.0);
+        assert_eq!(errors("orders/idle"), 0.0);
+        assert_eq!(errors("orders"), 0.0);
+        assert_eq!(report.errors.len(), 4, "{report}");
+        assert_eq!(
+            seen["shutdown_duration_seconds{component=orders/db}"],
+            [3.0]
+        );
+    });
+}
+
+#[test]
+fn l11_an_error_of_no_component_is_the_lifecycles() {
+    recorded(async |snapshotter| {
+        let (heartbeat, lease) = Heartbeat::new("lease", SECOND);
+        let report = observed()
+            .component(component("db", SECOND))
+            .stop_on(lease)
+            .run()
+            .await
+            .unwrap();
+
+        drop(heartbeat);
+        assert_eq!(report.errors.len(), 1, "{report}");
+        let seen = seen(snapshotter);
+        assert_eq!(seen["shutdown_errors_total{component=orders}"], [1.0]);
+        assert_eq!(seen["shutdown_errors_total{component=orders/db}"], [0.0]);
+    });
+}
+
+#[test]
+fn l11_what_never_ran_has_no_metrics() {
+    recorded(async |snapshotter| {
+        let bad = Component::new("db", |_| async { Err("refused".into()) });
+        let report = observed()
+            .component(bad)
+            .component(component("http", SECOND).after(["db"]))
+            .run()
+            .await
+            .unwrap();
+
+        assert_eq!(report.errors.len(), 1);
+        let seen = seen(snapshotter);
+        assert_eq!(seen["shutdown_errors_total{component=orders/db}"], [1.0]);
+        assert!(!seen.keys().any(|key| key.contains("http")), "{seen:?}");
+    });
+}
+
+#[test]
+fn l11_in_flight_is_what_was_so_at_the_trigger_and_known_then() {
+    recorded(async |snapshotter| {
+        let (sender, context) = oneshot::channel();
+        let worker = Component::new("worker", |ctx: Context| async move {
+            ctx.ready();
+            ctx.set_in_flight(9);
+            sender.send(ctx.clone()).unwrap();
+            ctx.stopping().await;
+            Ok(ctx.set_in_flight(0))
+        });
+        let lifecycle = observed()
+            .budget(Budget::new(30 * SECOND).lame_duck(5 * SECOND))
+            .component(worker)
+            .component(component("silent", SECOND));
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        assert!(handle.ready().await);
+        let context = context.await.unwrap();
+        context.set_in_flight(7);
+        handle.stop("enough");
+        sleep(SECOND).await;
+
+        // In the lame duck: no component has been told yet.
+        assert_eq!(handle.state("worker"), Some(ComponentState::Running));
+        let in_flight = "shutdown_in_flight{component=orders/worker}";
+        assert_eq!(seen(snapshotter)[in_flight], [7.0]);
+        context.set_in_flight(4);
+        let report = run.await.unwrap().unwrap();
+
+        let seen = seen(snapshotter);
+        assert_eq!(seen[in_flight], [0.0], "it is not set again");
+        assert!(!seen.contains_key("shutdown_in_flight{component=orders/silent}"));
+        assert_eq!(report.in_flight, 4, "when it was told");
+    });
+}
+
+#[test]
+fn l11_what_is_said_only_when_told_is_there_at_the_end() {
+    recorded(async |snapshotter| {
+        let worker = Component::new("worker", |ctx: Context| async move {
+            ctx.ready();
+            ctx.stopping().await;
+            ctx.set_in_flight(3);
+            Ok(ctx.set_in_flight(0))
+        });
+        let report = stopped(observed().component(worker)).await;
+
+        let in_flight = "shutdown_in_flight{component=orders/worker}";
+        assert_eq!(seen(snapshotter)[in_flight], [3.0]);
+        assert_eq!(report.in_flight, 3);
+    });
+}
+
+/// A server with one request that waits for `answer`; its component may drop it when it is told to stop.
+async fn asked(
+    lifecycle: Lifecycle,
+    drop_it: bool,
+) -> (
+    Handle,
+    tokio::task::JoinHandle<Report>,
+    oneshot::Sender<()>,
+    tokio::net::TcpStream,
+) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (started, starts) = oneshot::channel();
+    let (answer, answered) = oneshot::channel::<()>();
+    let once = Arc::new(std::sync::Mutex::new(Some((started, answered))));
+    let app = axum::Router::new().route(
+        "/",
+        axum::routing::get(move || {
+            let (started, answered) = once.lock().unwrap().take().unwrap();
+            async {
+                started.send(()).unwrap();
+                drop(answered.await);
+            }
+        }),
+    );
+    let http = Component::new("http", move |ctx| async move {
+        ctx.ready();
+        let server = taskgroup::axum::serve("http", listener, app).run(&ctx);
+        tokio::select! {
+            biased;
+            () = ctx.stopping(), if drop_it => Ok(()),
+            result = server => result,
+        }
+    });
+    let lifecycle = lifecycle.component(http);
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(async { lifecycle.run().await.unwrap() });
+    assert!(handle.ready().await);
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    starts.await.unwrap();
+    (handle, run, answer, client)
+}
+
+#[test]
+fn l11_a_server_says_what_is_in_flight_at_the_trigger() {
+    recorded_on(false, async |snapshotter| {
+        let (handle, run, answer, mut client) = asked(observed(), false).await;
+        let in_flight = "shutdown_in_flight{component=orders/http}";
+        assert!(!seen(snapshotter).contains_key(in_flight));
+        handle.stop("enough");
+        handle
+            .wait_for("http", ComponentState::Draining)
+            .await
+            .unwrap();
+
+        assert_eq!(seen(snapshotter)[in_flight], [1.0], "before it is answered");
+        answer.send(()).unwrap();
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        let report = run.await.unwrap();
+        assert_eq!(report.in_flight, 1);
+        assert_eq!(seen(snapshotter)[in_flight], [0.0], "it is not set again");
+    });
+}
+
+#[test]
+fn l11_a_server_that_is_dropped_at_its_stop_has_said_what_was_in_flight() {
+    recorded_on(false, async |_| {
+        let (handle, run, _answer, _client) = asked(Lifecycle::new("orders"), true).await;
+        handle.stop("enough");
+        let report = run.await.unwrap();
+
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.in_flight, 1);
+    });
+}

@@ -1,0 +1,224 @@
+//! The exit table of a lifecycle, as the parent sees it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::child::Child;
+use crate::hangs::BUDGET;
+use crate::tests;
+
+tests![
+    a_lifecycle_whose_components_are_done_is_0,
+    a_lifecycle_that_a_signal_has_stopped_well_is_0,
+    a_lifecycle_that_a_call_has_stopped_well_is_0,
+    a_lifecycle_that_a_stop_file_has_stopped_well_is_0_and_is_audited_once,
+    a_lifecycle_that_has_lost_its_heartbeat_is_1,
+    a_component_that_fails_is_1_and_the_rest_is_stopped_in_order,
+    a_component_that_panics_is_1_and_is_named,
+    a_component_that_ends_early_is_1_and_is_named,
+    a_component_that_does_not_start_is_1_and_is_named,
+    a_component_that_fails_in_its_stop_is_1_and_the_next_is_stopped,
+    a_component_that_is_forced_is_1_and_is_named_with_its_task,
+    a_signal_while_it_starts_stops_what_has_started,
+    a_second_signal_in_the_stop_of_a_component_is_128_and_the_signal,
+    the_running_tasks_of_components_are_listed_and_nothing_stops,
+    a_component_that_blocks_a_worker_is_ended_by_the_watchdog_and_named,
+    components_that_block_all_workers_are_ended_by_the_watchdog_and_named,
+    components_that_block_all_workers_are_ended_though_stderr_is_full,
+];
+
+/// What the report and the end may take when the machine is busy with other tests.
+const IN_TIME: Duration = Duration::from_secs(1);
+
+#[track_caller]
+fn expect_error(role: &str, error: &str) {
+    let mut child = Child::start(role);
+    expect_closing(&mut child);
+    child.expect_code(1);
+    let report = child.rest_of_stderr();
+    let line = report.lines().find(|line| line.starts_with("error: "));
+    assert_eq!(line, Some(error), "{report}");
+}
+
+/// It may be stopping before anybody has seen it ready.
+#[track_caller]
+fn expect_closing(child: &mut Child) {
+    if child.line() == "ready" {
+        child.expect("closing");
+    }
+}
+
+fn a_lifecycle_whose_components_are_done_is_0() {
+    let mut child = Child::start("lives_done");
+    child.expect("ready");
+    child.send(Signal::TERM).expect("closing").expect_code(0);
+    assert_eq!(child.rest_of_stderr(), "");
+}
+
+fn a_lifecycle_that_a_signal_has_stopped_well_is_0() {
+    let mut child = Child::start("lives_stopped");
+    child.expect("ready").send(Signal::TERM);
+    child.expect("closing").expect_code(0);
+    assert_eq!(child.rest_of_stderr(), "");
+}
+
+fn a_lifecycle_that_a_call_has_stopped_well_is_0() {
+    let mut child = Child::start("lives_called");
+    expect_closing(&mut child);
+    child.expect_code(0);
+    assert_eq!(child.rest_of_stderr(), "");
+}
+
+fn a_lifecycle_that_a_stop_file_has_stopped_well_is_0_and_is_audited_once() {
+    let mut child = Child::start("lives_stop_file");
+    let path = child.line();
+    child.expect("ready");
+    std::fs::write(&path, "").unwrap();
+    child.expect("closing").expect_code(0);
+    std::fs::remove_file(&path).unwrap();
+    let log = child.rest_of_stderr();
+    // It depends on the machine whether the first look has seen it.
+    assert!(
+        log.contains(&format!("INFO taskgroup: stop file `{path}` ")),
+        "{log}"
+    );
+    for line in [", stopping group=\"orders\"", "shutdown complete"] {
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+    }
+    for line in ["shutdown triggered", "group stopped"] {
+        assert!(!log.contains(line), "{log}");
+    }
+}
+
+fn a_lifecycle_that_has_lost_its_heartbeat_is_1() {
+    let mut child = Child::start("lives_heartbeat");
+    child.expect_code(1);
+    let report = child.rest_of_stderr();
+    let error =
+        "error: lifecycle `orders` had to stop: heartbeat `lease` lost: no beat within 10ms";
+    assert!(report.contains(error), "{report}");
+}
+
+fn a_component_that_fails_is_1_and_the_rest_is_stopped_in_order() {
+    expect_error("lives_failed", "error: component `worker` failed: no table");
+}
+
+fn a_component_that_panics_is_1_and_is_named() {
+    expect_error(
+        "lives_panicked",
+        "error: component `worker` panicked: no table",
+    );
+}
+
+fn a_component_that_ends_early_is_1_and_is_named() {
+    let error = "error: component `worker` ended before it was told to";
+    expect_error("lives_ended_early", error);
+}
+
+fn a_component_that_does_not_start_is_1_and_is_named() {
+    let mut child = Child::start("lives_not_started");
+    child.expect_code(1);
+    let report = child.rest_of_stderr();
+    let error = "error: component `worker` did not start: no table\n";
+    assert!(report.ends_with(error), "{report}");
+}
+
+fn a_component_that_fails_in_its_stop_is_1_and_the_next_is_stopped() {
+    let mut child = Child::start("lives_stop_failed");
+    child.expect("ready").send(Signal::TERM);
+    child.expect("closing").expect_code(1);
+    let error = "error: component `worker` failed while it stopped: no table\n";
+    assert_eq!(child.rest_of_stderr(), error);
+}
+
+fn a_component_that_is_forced_is_1_and_is_named_with_its_task() {
+    let mut child = Child::start("lives_deaf");
+    child.expect("ready").send(Signal::TERM);
+    child.expect("closing").expect_code(1);
+    let report = child.rest_of_stderr();
+    let error = "error: component `deaf` did not stop within 50ms and was forced\n";
+    assert!(report.starts_with(error), "{report}");
+}
+
+fn a_signal_while_it_starts_stops_what_has_started() {
+    let mut child = Child::start("lives_starting");
+    child.expect("starting").send(Signal::TERM);
+    child.expect("closing").expect_code(0);
+    assert_eq!(child.rest_of_stderr(), "");
+}
+
+fn a_second_signal_in_the_stop_of_a_component_is_128_and_the_signal() {
+    let mut child = Child::start("lives_blocked");
+    child.expect("ready").send(Signal::TERM).expect("closing");
+    child.expect("hanging").send(Signal::INT).expect_code(130);
+}
+
+fn the_running_tasks_of_components_are_listed_and_nothing_stops() {
+    let mut child = Child::start("lives_listed");
+    child.expect("ready");
+    for _ in 0..2 {
+        let line = child.send(Signal::USR1).expect_logged("running: ");
+        assert!(line.contains("running: 2 tasks: "), "{line}");
+        assert!(
+            line.contains("`orders/deaf/run` (tests/process/lives.rs:"),
+            "{line}"
+        );
+    }
+    // Also while it stops.
+    child.send(Signal::TERM).expect("closing").expect_code(1);
+}
+
+#[track_caller]
+fn expect_end_by_the_watchdog(child: &mut Child, stopped: Instant) {
+    child.expect_code(1);
+    let took = stopped.elapsed();
+    assert!(took >= BUDGET, "{took:?}");
+    assert!(took < BUDGET + IN_TIME, "{took:?}");
+}
+
+fn a_component_that_blocks_a_worker_is_ended_by_the_watchdog_and_named() {
+    let mut child = Child::start("lives_blocked");
+    child.expect("ready");
+    let stopped = Instant::now();
+    expect_end_by_the_watchdog(child.send(Signal::TERM), stopped);
+    expect_named(&mut child);
+}
+
+fn components_that_block_all_workers_are_ended_by_the_watchdog_and_named() {
+    let mut child = Child::start("lives_all_blocked");
+    let stopped = stop_blocked(&mut child);
+    expect_end_by_the_watchdog(&mut child, stopped);
+    expect_named(&mut child);
+}
+
+fn components_that_block_all_workers_are_ended_though_stderr_is_full() {
+    let mut child = Child::start_with_full_stderr("lives_all_blocked");
+    let stopped = stop_blocked(&mut child);
+    expect_end_by_the_watchdog(&mut child, stopped);
+}
+
+/// Stops it once both of its workers hang.
+#[track_caller]
+fn stop_blocked(child: &mut Child) -> Instant {
+    let mut hanging = 0;
+    while hanging < 2 {
+        hanging += usize::from(child.line() == "hanging");
+    }
+    let stopped = Instant::now();
+    child.send(Signal::TERM);
+    stopped
+}
+
+#[track_caller]
+fn expect_named(child: &mut Child) {
+    let report = child.rest_of_stderr();
+    let start = "error: the process did not stop within 300ms (received SIGTERM) and is ended; ";
+    let line = report.lines().find(|line| line.starts_with(start));
+    let line = line.unwrap_or_else(|| panic!("{report}"));
+    assert!(
+        line.contains("`orders/stuck/run` (tests/process/lives.rs:"),
+        "{line}"
+    );
+}

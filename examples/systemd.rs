@@ -8,17 +8,20 @@
 //! systemd-run --user --pty --property=Type=notify --property=WatchdogSec=10 target/debug/examples/systemd
 //! ```
 
+#![cfg_attr(not(unix), allow(unused_imports))]
+
 use std::time::Duration;
 
 use taskgroup::lifecycle::Budget;
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals, systemd};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals};
 use tokio::time::sleep;
 
+#[cfg(unix)]
 #[tokio::main]
 async fn main() -> Result<Exit, BoxError> {
     // The budget has to be smaller than what systemd grants before it kills; if not, nothing is started.
     let mut budget = Budget::systemd();
-    if let Some(limit) = systemd::stop_timeout().await {
+    if let Some(limit) = taskgroup::systemd::stop_timeout().await {
         println!("systemd kills after {limit:?}");
         budget = budget.platform("systemd's TimeoutStopSec", limit);
     }
@@ -33,9 +36,12 @@ async fn main() -> Result<Exit, BoxError> {
         .budget(budget)
         .component(worker)
         .stop_on(Signals::terminate()?)
-        .observe(systemd::observer())
+        .observe(taskgroup::systemd::observer())
         .watchdog()
         .run()
         .await?;
     Ok(Exit::from(report))
 }
+
+#[cfg(not(unix))]
+fn main() {}

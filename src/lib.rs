@@ -35,6 +35,7 @@
 //! | let handlers know | `Stop` |
 //! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
 //! | start and stop parts that need each other | [`Lifecycle`], [`Component`] |
+//! | see what it does | [`lifecycle::Event`], `metrics::observer` (feature `metrics`), `systemd::observer` (feature `systemd`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
 //! | stop when a lease is lost | [`Heartbeat`] |

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,7 @@ use self::event::Observer;
 /// 6. The steps of the [cleanup](Self::cleanup), one by one, the last pushed first.
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
-/// A second signal ends the process at any point, as [`Signals`](crate::Signals) says.
+/// A second signal ends the process at any point, as `Signals` says.
 ///
 /// When the run has ended nothing of it is alive, except for what the report calls still running:
 /// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for each row of components
@@ -144,8 +144,9 @@ use self::event::Observer;
 pub struct Lifecycle {
     budget: Budget,
     phases: Vec<Phase>,
-    observers: Vec<Observer>,
-    triggers: Vec<Attach>,
+    /// In locks that nobody takes, so that a lifecycle is `Sync`.
+    observers: Mutex<Vec<Observer>>,
+    triggers: Mutex<Vec<Attach>>,
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
@@ -182,8 +183,8 @@ impl Lifecycle {
         Self {
             budget: Budget::default(),
             phases: Vec::new(),
-            observers: Vec::new(),
-            triggers: Vec::new(),
+            observers: Mutex::default(),
+            triggers: Mutex::default(),
             trigger,
             work,
             cleanup: Cleanup::new(),
@@ -218,9 +219,8 @@ impl Lifecycle {
     ///
     /// There may be several; the first wins. What a trigger counts, it counts from the start of the run. A lost heartbeat is an
     /// error of the report.
-    pub fn stop_on(mut self, trigger: impl Trigger) -> Self {
-        self.triggers
-            .push(Box::new(move |group| group.cancel_on(trigger)));
+    pub fn stop_on(self, trigger: impl Trigger) -> Self {
+        handle::lock(&self.triggers).push(Box::new(move |group| group.cancel_on(trigger)));
         self
     }
 
@@ -284,8 +284,8 @@ impl Lifecycle {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn observe(mut self, observer: impl FnMut(&Event) + Send + 'static) -> Self {
-        self.observers.push(Box::new(observer));
+    pub fn observe(self, observer: impl FnMut(&Event) + Send + 'static) -> Self {
+        handle::lock(&self.observers).push(Box::new(observer));
         self
     }
 
@@ -399,13 +399,15 @@ impl Lifecycle {
         work: crate::group::Spawner,
         outer: Option<Context>,
     ) -> (Engine, TaskGroup) {
-        for attach in self.triggers {
+        let triggers = std::mem::take(&mut *handle::lock(&self.triggers));
+        let observers = std::mem::take(&mut *handle::lock(&self.observers));
+        for attach in triggers {
             attach(&self.trigger);
         }
         let engine = Engine::new(Parts {
             plan: Arc::new(plan),
             components: self.components.unwrap_or_default(),
-            observers: self.observers,
+            observers,
             trigger: self.trigger,
             work,
             cleanup: self.cleanup,

@@ -12,7 +12,8 @@ impl<E> Spawner<E> {
         TaskGroup::from_hub(self.hub.child(name.as_ref(), Location::caller()))
     }
 
-    /// The same, but what fails in it does not cancel this group: whoever waits for it decides.
+    /// The same, but what fails in it does not cancel this group, and it is not cancelled with this one:
+    /// whoever waits for it decides.
     #[track_caller]
     pub(crate) fn contained(&self, name: &str) -> TaskGroup<E> {
         TaskGroup::from_hub(self.hub.contained(name, Location::caller()))

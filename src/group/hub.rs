@@ -61,7 +61,7 @@ impl<E> Hub<E> {
         self.adopted(self.shared.child(name, place))
     }
 
-    /// The same, but its failures do not cancel this group.
+    /// The same, but its failures do not cancel this group, and it is not cancelled with it.
     pub(super) fn contained(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
         self.adopted(self.shared.child(name, place).containing())
     }
@@ -114,6 +114,7 @@ impl<E> Hub<E> {
 
     /// Aborts every task of the group and of the groups below it, without waiting.
     pub(super) fn abort(&self) {
+        self.shared.cancel_contained();
         self.shared.wakers.abort();
         for child in self.children() {
             child.abort();

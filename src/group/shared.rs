@@ -38,7 +38,7 @@ pub(super) struct Shared<E> {
     named: Lock<BTreeMap<u64, Named>>,
     next_id: AtomicU64,
     parent: Option<Arc<Shared<E>>>,
-    /// Whether a failure ends here, and is no failure of the groups above.
+    /// Whether a failure ends here, and is no failure of the groups above, nor their end that of this one.
     contains: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
@@ -118,11 +118,25 @@ impl<E> Shared<E> {
         }
     }
 
-    /// Keeps failures from the groups above: whoever waits for this one decides what they mean.
+    /// Keeps failures from the groups above, and their cancellation from this one: whoever waits for it
+    /// decides what the ones mean, and when it is to stop. It is aborted with them.
     pub(super) fn containing(self) -> Self {
+        let token = if self.latch.is_closed() {
+            self.token
+        } else {
+            OnceLock::new()
+        };
         Self {
             contains: true,
+            token,
             ..self
+        }
+    }
+
+    /// What is aborted had to be dropped, which is no failure of it.
+    pub(super) fn cancel_contained(&self) {
+        if self.contains {
+            self.cancel(Cause::Dropped);
         }
     }
 

@@ -880,15 +880,6 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
     TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
 }
 
-/// Gives a turn to all that wait for one on this thread.
-///
-/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks have had one,
-/// so it would wake ever more of them, and whoever comes then would wait for all of those. The task yields
-/// for its part, because a worker may run first what was spawned last.
-async fn others() {
-    let _ = tokio::spawn(yield_now()).await;
-}
-
 /// What ends while everything drains has drained: it stays until it is told to stop.
 async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
     work.await?;
@@ -897,6 +888,15 @@ async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
         ctx.stopping().await;
     }
     Ok(())
+}
+
+/// Gives a turn to all that wait for one on this thread.
+///
+/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks have had one,
+/// so it would wake ever more of them, and whoever comes then would wait for all of those. The task yields
+/// for its part, because a worker may run first what was spawned last.
+async fn others() {
+    let _ = tokio::spawn(yield_now()).await;
 }
 
 /// Waits for all of a component, and says when it begins to fail and when it is gone.

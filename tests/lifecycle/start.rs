@@ -1,12 +1,19 @@
 //! L1, L6: the start, in order.
 
 use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use taskgroup::lifecycle::{ComponentErrorKind, ComponentState};
+use taskgroup::lifecycle::{
+    Budget, ComponentErrorKind, ComponentState, EventKind, StepEnd, StepKind,
+};
 use taskgroup::{Component, Lifecycle};
-use tokio::time::sleep;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, obedient};
+use crate::support::{Diary, SECOND, errors, obedient, states};
 
 #[tokio::test(start_paused = true)]
 async fn components_start_after_what_they_depend_on_is_ready() {
@@ -109,4 +116,303 @@ async fn the_opening_of_a_resource_is_dropped_when_the_stop_comes() {
 
     let report = run.await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn independent_components_start_at_once() {
+    let slow = |name: &'static str| {
+        Component::new(name, |ctx| async move {
+            sleep(SECOND).await;
+            ctx.ready();
+            Ok(ctx.stopping().await)
+        })
+    };
+    let lifecycle = Lifecycle::new("orders")
+        .component(slow("db"))
+        .component(slow("cache"))
+        .component(slow("queue"));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    let began = Instant::now();
+    assert!(handle.ready().await);
+    assert_eq!(began.elapsed(), SECOND);
+    handle.stop("enough");
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_before_it_is_ready_ends_the_start_at_once() {
+    let report = Lifecycle::new("orders")
+        .component(Component::new("db", |_| async { panic!("no such file") }))
+        .component(obedient("http").after(["db"]))
+        .run()
+        .await
+        .unwrap();
+
+    assert_eq!(errors(&report), ["component `db` panicked: no such file"]);
+    assert_eq!(
+        states(&report),
+        [ComponentState::Crashed, ComponentState::Created]
+    );
+    assert_eq!(report.ended, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_before_it_is_ready_is_a_failed_start() {
+    let report = Lifecycle::new("orders")
+        .component(Component::new("db", |_| async { Ok(()) }))
+        .run()
+        .await
+        .unwrap();
+    let error = report.first_error().unwrap();
+    assert_eq!(error.kind, ComponentErrorKind::EndedBeforeReady);
+    assert_eq!(states(&report), [ComponentState::Crashed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_helper_that_fails_before_the_component_is_ready_fails_the_start() {
+    let db = Component::new("db", |ctx| async move {
+        ctx.group().spawn(async { Err::<(), _>("no route".into()) });
+        Ok(ctx.stopping().await)
+    });
+    let report = Lifecycle::new("orders").component(db).run().await.unwrap();
+    let error = report.first_error().unwrap();
+    assert_eq!(error.kind, ComponentErrorKind::StartFailed);
+    assert!(error.to_string().contains("no route"), "{error}");
+    assert_eq!(report.errors.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_component_that_is_not_ready_in_time_has_crashed_and_is_late_for_good() {
+    let started = Arc::new(AtomicBool::new(false));
+    let late = Component::new("db", |ctx| async move {
+        ctx.stopping().await;
+        ctx.ready();
+        Ok(())
+    });
+    let http = {
+        let started = Arc::clone(&started);
+        Component::new("http", move |_| async move {
+            started.store(true, Relaxed);
+            Ok(())
+        })
+    };
+    let report = Lifecycle::new("orders")
+        .component(late.start_timeout(SECOND))
+        .component(http.after(["db"]))
+        .run()
+        .await
+        .unwrap();
+    assert!(!started.load(Relaxed));
+    assert_eq!(
+        states(&report),
+        [ComponentState::Crashed, ComponentState::Created]
+    );
+    assert_eq!(report.errors.len(), 1);
+    let start = &report.timeline[0];
+    assert_eq!(start.result, StepEnd::TimedOut(SECOND));
+    assert_eq!(start.took(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_before_the_start_starts_nothing_and_the_report_says_so() {
+    let lifecycle = Lifecycle::new("orders")
+        .component(Component::new("db", |_| async { unreachable!() }))
+        .component(Component::new("http", |_| async { unreachable!() }).after(["db"]));
+    let (sender, mut ready) = mpsc::unbounded_channel();
+    let lifecycle = lifecycle.observe(move |event| {
+        if let EventKind::AllReady | EventKind::StartBegan = event.kind {
+            sender.send(()).unwrap();
+        }
+    });
+    let handle = lifecycle.handle();
+    handle.stop("never mind");
+    handle.stop("said that already");
+    let report = lifecycle.run().await.unwrap();
+
+    assert_eq!(report.cause.to_string(), "cancelled on request: never mind");
+    assert_eq!(states(&report), [ComponentState::Created; 2]);
+    assert!(report.is_clean());
+    assert!(report.timeline.is_empty());
+    assert!(ready.recv().await.is_none());
+    assert!(!handle.ready().await);
+    assert_eq!(handle.wait_for("db", ComponentState::Running).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_during_the_start_stops_what_has_started_in_reverse_and_starts_nothing_more() {
+    let diary = Diary::default();
+    let slow = {
+        let diary = diary.clone();
+        Component::new("grpc", move |ctx| async move {
+            diary.write("grpc starts");
+            ctx.stopping().await;
+            diary.write("grpc gives up");
+            Ok(())
+        })
+    };
+    let lifecycle = Lifecycle::new("orders")
+        .budget(
+            Budget::new(20 * SECOND)
+                .lame_duck(5 * SECOND)
+                .jitter(SECOND),
+        )
+        .component(diary.component("db", SECOND))
+        .component(slow.after(["db"]))
+        .component(diary.component("http", SECOND).after(["grpc"]));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    handle
+        .wait_for("grpc", ComponentState::Starting)
+        .await
+        .unwrap();
+    sleep(SECOND).await;
+    handle.stop("changed our mind");
+    let report = run.await.unwrap().unwrap();
+
+    assert_eq!(
+        diary.lines(),
+        [
+            "db starts",
+            "grpc starts",
+            "grpc gives up",
+            "db stops",
+            "db is gone"
+        ]
+    );
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.took(), SECOND, "there is no lame duck: {report}");
+    let grpc = report.timeline.iter().find(|step| step.subject == "grpc");
+    let grpc = grpc.unwrap();
+    assert_eq!(grpc.kind, StepKind::Start);
+    assert_eq!(grpc.result, StepEnd::Skipped("the stop began".into()));
+    assert_eq!(grpc.ended, report.stop_began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_component_added_after_the_start_is_given_back() {
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    handle.add(obedient("cache")).unwrap();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+
+    let error = handle.add(obedient("late")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "component `late` was added to lifecycle `orders` after its start"
+    );
+    assert_eq!(error.into_component().name(), "late");
+    handle.stop("enough");
+    let report = run.await.unwrap().unwrap();
+    assert_eq!(report.components.len(), 2);
+    handle.add(obedient("later")).unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_is_refused_starts_nothing_and_makes_no_report() {
+    let lifecycle = Lifecycle::new("orders")
+        .component(Component::new("db", |_| async { unreachable!() }).after(["nobody"]));
+    let handle = lifecycle.handle();
+    lifecycle.run().await.unwrap_err();
+    assert!(handle.report().await.is_none());
+    assert!(!handle.ready().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_ready_when_it_has_ended_and_jobs_alone_end_the_lifecycle() {
+    let diary = Diary::default();
+    let job = |name: &'static str| {
+        let diary = diary.clone();
+        Component::job(name, move |_| async move {
+            sleep(SECOND).await;
+            Ok(diary.write(name))
+        })
+    };
+    let lifecycle = Lifecycle::new("orders")
+        .component(job("warm up").after(["migrate"]))
+        .component(job("migrate"));
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let report = lifecycle
+        .observe(move |event| {
+            if let EventKind::Ready(after) = event.kind {
+                sender
+                    .send((event.component.clone().unwrap(), after))
+                    .unwrap();
+            }
+        })
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(diary.lines(), ["migrate", "warm up"]);
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(
+        report.cause.to_string(),
+        "cancelled on request: all components have ended"
+    );
+    assert_eq!(report.ended, 2 * SECOND);
+    assert_eq!(
+        events.recv().await.unwrap(),
+        ("orders/migrate".into(), SECOND)
+    );
+    assert_eq!(
+        events.recv().await.unwrap(),
+        ("orders/warm up".into(), SECOND)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_lifecycle_ends_at_once() {
+    let report = Lifecycle::new("orders").run().await.unwrap();
+    assert!(report.is_clean());
+    assert_eq!(report.ended, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_told_to_stop_has_its_grace() {
+    let job = Component::job("migrate", |ctx| async move {
+        ctx.stopping().await;
+        Ok(sleep(SECOND).await)
+    });
+    let lifecycle = Lifecycle::new("orders").component(job.grace(2 * SECOND));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    sleep(SECOND).await;
+    handle.stop("enough");
+    let report = run.await.unwrap().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.took(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_end_may_end_and_who_may_not_has_crashed() {
+    let short = |name: &'static str| {
+        Component::new(name, |ctx| async move {
+            ctx.ready();
+            Ok(sleep(SECOND).await)
+        })
+    };
+    let lifecycle = Lifecycle::new("orders")
+        .component(short("import").may_end())
+        .component(obedient("http"));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    let ended = handle.wait_for("import", ComponentState::Stopped).await;
+    assert_eq!(ended, Some(ComponentState::Stopped));
+    assert_eq!(handle.cause(), None);
+    handle.stop("enough");
+    assert!(run.await.unwrap().unwrap().is_clean());
+
+    let lifecycle = Lifecycle::new("orders")
+        .component(short("import"))
+        .component(obedient("http"));
+    let report = lifecycle.run().await.unwrap();
+    assert_eq!(
+        report.first_error().unwrap().kind,
+        ComponentErrorKind::EndedEarly
+    );
+    assert_eq!(
+        states(&report),
+        [ComponentState::Crashed, ComponentState::Stopped]
+    );
 }

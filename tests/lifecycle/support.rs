@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taskgroup::lifecycle::Context;
-use taskgroup::{BoxError, Component};
+use taskgroup::lifecycle::{ComponentState, Context, Report};
+use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::time::sleep;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -54,4 +54,33 @@ pub(crate) fn deaf(name: &'static str) -> Component {
         ctx.ready();
         std::future::pending().await
     })
+}
+
+/// Runs it, stops it as soon as all are ready, and returns what it says.
+pub(crate) async fn stopped(lifecycle: Lifecycle) -> Report {
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+    handle.stop("enough");
+    run.await.unwrap().unwrap()
+}
+
+/// What went wrong, line by line.
+pub(crate) fn errors(report: &Report) -> Vec<String> {
+    report.errors.iter().map(ToString::to_string).collect()
+}
+
+/// How far each component has come, as it is in the plan.
+pub(crate) fn states(report: &Report) -> Vec<ComponentState> {
+    let components = report.components.iter();
+    components.map(|status| status.state).collect()
+}
+
+/// Writes down when it is dropped.
+pub(crate) struct Guard(pub(crate) Diary, pub(crate) &'static str);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.write(self.1);
+    }
 }

@@ -1,7 +1,7 @@
 //! The demo: the service under load, stopped in the middle of it by a real SIGTERM.
 //!
-//! The timeline is the log of the service with the lines of the demo among them; the sums come at the
-//! end. The clients are what one meets in the field: they keep their connection alive,
+//! First comes the log of the service with the lines of the demo among them, then the sums, and at the end the
+//! timeline of the stop. The clients are what one meets in the field: they keep their connection alive,
 //! and leave when an answer says `connection: close` or when nobody listens any more.
 
 mod client;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
-use taskgroup::{BoxError, DrainReport, TaskGroup};
+use taskgroup::{BoxError, DrainReport, Lifecycle, Report, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -25,7 +25,8 @@ use crate::demo::client::Connection;
 use crate::demo::tally::Tally;
 use crate::http::Created;
 use crate::options::Options;
-use crate::service::{self, Addresses, Triggers};
+use crate::parts::{Addresses, Parts};
+use crate::service;
 use crate::store::{Database, Store};
 
 /// Clients that order something and think for a moment, again and again.
@@ -35,14 +36,20 @@ const PATIENT: u64 = 8;
 const BEFORE_THE_SIGNAL: Duration = Duration::from_millis(1200);
 
 /// Runs the demo and returns how the service ended.
-pub(crate) async fn run(options: Options, triggers: Triggers) -> Result<(), BoxError> {
-    let database = match options.db.clone() {
+pub(crate) async fn run(
+    Parts {
+        options, recorded, ..
+    }: Parts,
+    owned: impl FnOnce(Lifecycle) -> Lifecycle,
+) -> Result<Report, BoxError> {
+    let database = match options.db {
         Some(database) => database,
         None => Database::fresh_file()?,
     };
     let options = Options {
         http: "127.0.0.1:0".to_owned(),
         grpc: "127.0.0.1:0".to_owned(),
+        metrics: Some("127.0.0.1:0".to_owned()),
         db: Some(database.clone()),
         ..options
     };
@@ -58,29 +65,37 @@ pub(crate) async fn run(options: Options, triggers: Triggers) -> Result<(), BoxE
     let on_report = move |report: &DrainReport| {
         let _ = drained.send(report.to_string());
     };
-    let ended = service::run(options, triggers, on_ready, on_report).await;
+    let parts = Parts::new(options, recorded, on_report);
+    let lifecycle = owned(service::lifecycle(&parts));
+    let ended = service::run(lifecycle, &parts, on_ready).await?;
     info!("demo: the service has ended");
 
-    // How the service ended is what counts, whatever becomes of the report.
-    let report = async {
+    // How the service ended is what counts, whatever becomes of the sums.
+    let sums = async {
         load.await??;
-        report(&tally, &database, drains).await
+        sums(&tally, &database, drains).await
     };
-    match report.await {
-        Ok(report) => drop(io::stdout().write_all(report.as_bytes())),
-        Err(error) => warn!("demo: there is no report: {error}"),
-    }
-    ended
+    let sums = sums.await.unwrap_or_else(|error| {
+        warn!("demo: there are no sums: {error}");
+        String::new()
+    });
+    drop(writeln!(io::stdout(), "{sums}\n{ended}"));
+    Ok(ended)
 }
 
 /// Drives the clients until the last one has left.
 async fn load(serving: oneshot::Receiver<Addresses>, tally: Arc<Tally>) -> Result<(), BoxError> {
     // The service did not start, and says why.
-    let Ok(Addresses { http, grpc }) = serving.await else {
+    let Ok(Addresses {
+        http,
+        grpc,
+        metrics,
+    }) = serving.await
+    else {
         return Ok(());
     };
     info!(
-        "demo: serving on http={http} grpc={grpc}; {SHOPPERS} clients order, {PATIENT} ask for something slow"
+        "demo: serving on http={http} grpc={grpc} metrics={metrics}; {SHOPPERS} clients order, {PATIENT} ask for something slow"
     );
 
     let mut clients = TaskGroup::new();
@@ -135,7 +150,7 @@ async fn be_patient(service: SocketAddr, tally: Arc<Tally>) -> Result<(), BoxErr
 }
 
 /// Compares what the clients were told with what is in the database, and says how the servers see it.
-async fn report(
+async fn sums(
     tally: &Tally,
     database: &Database,
     drains: Receiver<String>,
@@ -147,15 +162,15 @@ async fn report(
         rows += usize::from(store.get(*id).await?.is_some());
     }
     store.close().await;
-    let mut report = format!(
+    let mut sums = format!(
         "\n{counts}orders    {} answered with 201, {rows} of them in the database\n",
         counts.orders.len()
     );
     for (number, drain) in drains.try_iter().enumerate() {
         let margin = if number == 0 { "drains" } else { "" };
-        writeln!(report, "{margin:10}{drain}")?;
+        writeln!(sums, "{margin:10}{drain}")?;
     }
-    Ok(report)
+    Ok(sums)
 }
 
 #[cfg(unix)]

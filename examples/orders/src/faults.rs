@@ -19,6 +19,8 @@ pub(crate) enum WorkerFault {
     Error,
     Panic,
     End,
+    /// Holds its thread for ever, so that it cannot even be forced.
+    Block,
 }
 
 impl WorkerFault {
@@ -27,6 +29,10 @@ impl WorkerFault {
             Self::Error => Err("a fault was asked for: error".into()),
             Self::Panic => panic!("a fault was asked for: panic"),
             Self::End => Ok(()),
+            Self::Block => loop {
+                warn!("the worker sleeps with its thread");
+                std::thread::sleep(Duration::MAX);
+            },
         }
     }
 }
@@ -48,6 +54,7 @@ pub(crate) fn routes(worker: mpsc::Sender<WorkerFault>) -> Router {
         .route("/faults/worker-error", fault(WorkerFault::Error))
         .route("/faults/worker-panic", fault(WorkerFault::Panic))
         .route("/faults/worker-end", fault(WorkerFault::End))
+        .route("/faults/worker-block", fault(WorkerFault::Block))
         .route("/faults/handler-panic", any(panic))
         .route("/faults/block-runtime", any(block_runtime))
         .with_state(worker)

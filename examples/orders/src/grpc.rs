@@ -5,6 +5,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
+use crate::metrics;
 use crate::proto::orders_server::{Orders, OrdersServer, SERVICE_NAME};
 use crate::proto::{CountRequest, NewOrder, Order, OrderCount, OrderId};
 use crate::store::{self, Store};
@@ -37,6 +38,7 @@ impl Orders for Back {
             .create(&item, quantity)
             .await
             .map_err(database_failed)?;
+        metrics::orders_created(1);
         Ok(Response::new(order.into()))
     }
 

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 
 use crate::proto::orders_client::OrdersClient;
 use crate::proto::{self, CountRequest, OrderCount, OrderId};
-use crate::ws;
+use crate::{metrics, ws};
 
 /// Builds the routes. Those without an end of their own, `/events` and `/ws`, end when the stop
 /// begins; the others may use up the drain.
@@ -27,13 +27,14 @@ pub(crate) fn routes(back: Channel) -> Router {
     let front = Front {
         orders: OrdersClient::new(back),
     };
-    Router::new()
+    let routes = Router::new()
         .route("/orders", post(create))
         .route("/orders/{id}", get(read))
         .route("/slow", get(slow))
         .route("/events", get(events))
         .route("/ws", get(ws::echo))
-        .with_state(front)
+        .with_state(front);
+    metrics::counted(routes)
 }
 
 #[derive(Clone)]

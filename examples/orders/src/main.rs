@@ -5,13 +5,17 @@
 //! load. How the parts are started and stopped is in `service.rs`; read that first. This file owns
 //! what only the owner of a process may decide: signals, the runtime, the log, the exit status.
 
+mod bind;
 mod demo;
 mod faults;
 mod grpc;
 mod http;
+mod metrics;
 mod options;
+mod parts;
 mod service;
 mod store;
+mod times;
 mod worker;
 mod ws;
 
@@ -20,13 +24,13 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use clap::Parser;
-use taskgroup::{BoxError, Exit, Signal, Signals};
+use taskgroup::{BoxError, Exit, Lifecycle, Signal, Signals, StopFile};
 use tokio::runtime;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-use crate::options::{Command, CommandLine};
-use crate::service::{Addresses, Triggers};
+use crate::options::{Command, CommandLine, Options};
+use crate::parts::{Addresses, Parts};
 
 /// The messages and services of `proto/orders.proto`.
 mod proto {
@@ -37,8 +41,16 @@ mod proto {
 fn main() -> Exit {
     // Before anything else: from here on a signal means "stop in an orderly way".
     let triggers = triggers();
-    let line = CommandLine::parse();
-    Exit::from(triggers.and_then(|triggers| run(line, triggers)))
+    let CommandLine { command, options } = CommandLine::parse();
+    let ended = triggers.and_then(|triggers| run(command, options, triggers));
+    ended.unwrap_or_else(|error| Exit::from(Err::<(), BoxError>(error)))
+}
+
+/// The signals that steer the service.
+struct Triggers {
+    stop: Signals,
+    /// Not on Windows, which has no signal for it.
+    list: Option<Signals>,
 }
 
 fn triggers() -> Result<Triggers, BoxError> {
@@ -51,28 +63,62 @@ fn triggers() -> Result<Triggers, BoxError> {
     Ok(Triggers { stop, list })
 }
 
-fn run(line: CommandLine, triggers: Triggers) -> Result<(), BoxError> {
+fn run(command: Option<Command>, options: Options, triggers: Triggers) -> Result<Exit, BoxError> {
+    let owned = own(&options, triggers);
+    let print_ready = print_ready(&options);
+    let parts = Parts::new(options, metrics::record()?, |_| {});
+    let lifecycle = service::lifecycle(&parts);
+    if parts.options.plan {
+        print(&lifecycle.plan()?);
+        return Ok(Exit::from(Ok::<(), BoxError>(())));
+    }
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = match line.command {
+    let report = match command {
         None => {
             log_to(io::stderr);
-            runtime.block_on(service::run(line.options, triggers, print_ready, |_| {}))
+            runtime.block_on(service::run(owned(lifecycle), &parts, print_ready))?
         }
         Some(Command::Demo) => {
             log_to(io::stdout);
-            runtime.block_on(demo::run(line.options, triggers))
+            runtime.block_on(demo::run(parts, owned))?
         }
     };
     // What blocks its thread, a handler that was given up as stuck for one, does not hold up the exit.
     runtime.shutdown_background();
-    result
+    Ok(Exit::from(report))
 }
 
-fn print_ready(addresses: Addresses) {
-    let Addresses { http, grpc } = addresses;
-    // Nobody may be reading any more, which is no reason to stop.
+/// Returns what makes a lifecycle the one of this process: what stops it, and what ends it if it does not stop.
+fn own(options: &Options, triggers: Triggers) -> impl FnOnce(Lifecycle) -> Lifecycle + use<> {
+    let file = options.stop_file.as_ref().map(StopFile::new);
+    move |lifecycle| {
+        let lifecycle = lifecycle.stop_on(triggers.stop).watchdog();
+        let lifecycle = triggers
+            .list
+            .into_iter()
+            .fold(lifecycle, Lifecycle::list_on);
+        file.into_iter().fold(lifecycle, Lifecycle::stop_on)
+    }
+}
+
+/// Who asks for an address of the metrics is told it here, too.
+fn print_ready(options: &Options) -> impl FnOnce(Addresses) + use<> {
+    let with_metrics = options.metrics.is_some();
+    move |addresses| {
+        let Addresses { http, grpc, .. } = addresses;
+        let ready = format!("ready http={http} grpc={grpc}");
+        if with_metrics {
+            print(&format!("{ready} metrics={}", addresses.metrics));
+        } else {
+            print(&ready);
+        }
+    }
+}
+
+/// Nobody may be reading any more, which is no reason to stop.
+fn print(line: &dyn fmt::Display) {
     let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "ready http={http} grpc={grpc}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// Errors of the writer are dropped: reporting them would mean to panic when stderr is closed.

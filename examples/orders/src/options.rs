@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,7 +9,7 @@ use crate::store::Database;
 
 /// An order service: REST in front, gRPC behind it, a worker, a database, an orderly way out.
 ///
-/// Serves until Ctrl-C or SIGTERM, then finishes what is in flight. A second signal ends the
+/// Serves until Ctrl-C, SIGTERM or a stop file, then finishes what is in flight. A second signal ends the
 /// process at once; SIGUSR1 lists the running tasks.
 #[derive(Debug, Parser)]
 // The last one of an option that is given twice counts: what wrappers and aliases need.
@@ -47,21 +48,43 @@ pub(crate) struct Options {
     )]
     pub(crate) grpc: String,
 
+    /// Where `GET /metrics` is served, and the probes; without it 127.0.0.1:9090, or a free port if that is taken.
+    ///
+    /// Port 0 takes a free one. An address that was asked for is in the ready line, as ` metrics=ADDR`; the log
+    /// has it in any case.
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+
     /// `sqlite:PATH` or `postgres://…`; without it, a fresh SQLite file whose path is printed.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) db: Option<Database>,
 
-    /// How long each server may drain; fractions are allowed.
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub(crate) grace: Duration,
+    /// How long the whole stop may take; without it 28, or what the other times need if that is more.
+    ///
+    /// What does not fit into a budget is refused at the start. TERMINATION_GRACE_PERIOD_SECONDS in the
+    /// environment is the limit of the platform: the budget has to be smaller, and does not grow.
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) budget: Option<Duration>,
+
+    /// How long each server may drain, fractions are allowed; without it 5, or less in a small budget.
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) grace: Option<Duration>,
 
     /// How long a connection without a request may stay open while its server drains.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) idle_grace: Duration,
 
-    /// How long the front serves on after the signal, not ready any more, before it drains.
+    /// How long everything serves on after the signal, not ready any more, before it stops.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) lame_duck: Duration,
+
+    /// Stops when there is a file at this path.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) stop_file: Option<PathBuf>,
+
+    /// Prints in which order it would start and stop, and in what time, and exits.
+    #[arg(long, global = true)]
+    pub(crate) plan: bool,
 
     /// Adds routes under /faults that make things go wrong.
     #[arg(long, global = true)]
@@ -76,6 +99,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::times::Times;
 
     fn parse(arguments: &[&str]) -> Result<CommandLine, String> {
         let arguments = ["orders"].iter().chain(arguments);
@@ -95,20 +119,24 @@ mod tests {
         assert!(line.command.is_none());
         assert_eq!(line.options.http, "127.0.0.1:8080");
         assert_eq!(line.options.grpc, "127.0.0.1:50051");
-        assert_eq!(line.options.grace, Duration::from_secs(5));
+        assert_eq!(Times::of(&line.options).grace, Duration::from_secs(5));
         assert_eq!(line.options.idle_grace, Duration::from_secs(1));
         assert_eq!(line.options.lame_duck, Duration::ZERO);
         assert!(line.options.db.is_none());
+        assert!(line.options.metrics.is_none());
+        assert!(line.options.stop_file.is_none());
+        assert!(!line.options.plan);
         assert!(!line.options.faults);
     }
 
     #[test]
     fn a_time_may_be_a_fraction_of_a_second() {
         let quarter = Duration::from_millis(250);
-        assert_eq!(options(&["--grace", "0.25"]).grace, quarter);
+        assert_eq!(options(&["--budget", "0.25"]).budget, Some(quarter));
+        assert_eq!(options(&["--grace", "0.25"]).grace, Some(quarter));
         assert_eq!(options(&["--idle-grace", "0.25"]).idle_grace, quarter);
         assert_eq!(options(&["--lame-duck", "0.25"]).lame_duck, quarter);
-        assert_eq!(options(&["--grace", "0"]).grace, Duration::ZERO);
+        assert_eq!(options(&["--grace", "0"]).grace, Some(Duration::ZERO));
     }
 
     #[test]
@@ -116,7 +144,7 @@ mod tests {
         for arguments in [["--grace", "2", "demo"], ["demo", "--grace", "2"]] {
             let line = parse(&arguments).unwrap();
             assert!(matches!(line.command, Some(Command::Demo)));
-            assert_eq!(line.options.grace, Duration::from_secs(2));
+            assert_eq!(line.options.grace, Some(Duration::from_secs(2)));
         }
     }
 
@@ -127,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_bad_time_is_refused_and_named_with_its_option() {
-        for option in ["--grace", "--idle-grace", "--lame-duck"] {
+        for option in ["--budget", "--grace", "--idle-grace", "--lame-duck"] {
             for bad in ["soon", "-1", "NaN", "inf", "1e30"] {
                 let error = parse(&[&format!("{option}={bad}")]).unwrap_err();
                 let named = format!("'{bad}' for '{option} <SECONDS>'");

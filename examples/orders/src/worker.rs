@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use crate::faults::WorkerFault;
+use crate::metrics;
 use crate::store::Store;
 
 const BATCH: u32 = 10;
@@ -18,10 +19,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn run(
     store: Store,
     mut faults: mpsc::Receiver<WorkerFault>,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> Result<(), BoxError> {
     loop {
-        store.fulfil(BATCH).await?;
+        metrics::orders_fulfilled(store.fulfil(BATCH).await?);
         tokio::select! {
             () = stop.cancelled() => break,
             Some(fault) = faults.recv() => return fault.happen(),

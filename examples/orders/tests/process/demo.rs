@@ -33,6 +33,7 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
         "server `http` drained",
         "server `grpc` drained",
         "database: closed",
+        "server `metrics` drained",
     ] {
         rest = rest
             .split_once(event)
@@ -57,6 +58,18 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
             drains.contains(&format!("server `{server}` drained in ")),
             "{drains}"
         );
+    }
+    let (_, timeline) = drains
+        .split_once("\norders: clean, stopped in ")
+        .expect("the timeline");
+    for step in [
+        "stop  http ",
+        "stop  worker ",
+        "stop  grpc ",
+        "stop  database ",
+        "stop  metrics ",
+    ] {
+        assert!(timeline.contains(step), "{timeline}");
     }
     let orders = report.split_once("orders").expect("a line about orders").1;
     assert!(number(orders, "answered") > 0, "{report}");

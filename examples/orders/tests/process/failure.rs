@@ -17,7 +17,7 @@ fn a_worker_that_ends_in_any_way_ends_the_service_after_the_requests_in_flight()
         assert_eq!(slow.answer().expect("an answer").status, 200, "{fault}");
         let end = service.wait();
         end.assert_code(1);
-        end.assert_says("task `worker`");
+        end.assert_says("error: component `worker` ");
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Service {
     pub(crate) process: Process,
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    /// If they were asked for.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// How a process ended.
@@ -108,11 +110,15 @@ impl Process {
     }
 
     /// Its output goes into pipes that nobody reads.
-    pub(crate) fn spawn_unread(mut command: Command) -> Self {
+    pub(crate) fn spawn_unread(command: Command) -> Self {
+        Self::spawn_with_stderr(command, Stdio::piped())
+    }
+
+    fn spawn_with_stderr(mut command: Command, stderr: Stdio) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         let child = command.spawn().expect("the binary starts");
         Self {
             child,
@@ -194,7 +200,20 @@ impl Service {
 
     #[track_caller]
     pub(crate) fn start_with(command: Command) -> Self {
-        let mut process = Process::spawn(command);
+        Self::when_ready(Process::spawn(command))
+    }
+
+    /// Its stderr is somewhere else.
+    #[track_caller]
+    pub(crate) fn start_with_stderr(options: &[&str], stderr: Stdio) -> Self {
+        let mut process = Process::spawn_with_stderr(orders_on_free_ports(options), stderr);
+        let stdout = process.child.stdout.take().expect("stdout is a pipe");
+        collect(stdout, Arc::clone(&process.stdout));
+        Self::when_ready(process)
+    }
+
+    #[track_caller]
+    fn when_ready(mut process: Process) -> Self {
         wait_until("the ready line", || {
             process.stdout().contains('\n') || process.child.try_wait().unwrap().is_some()
         });
@@ -217,14 +236,7 @@ impl Service {
 
     #[track_caller]
     fn ready(mut process: Process, line: &str) -> Self {
-        let addresses = line
-            .trim_end()
-            .strip_prefix("ready http=")
-            .and_then(|rest| {
-                let (http, grpc) = rest.split_once(" grpc=")?;
-                Some((http.parse().ok()?, grpc.parse().ok()?))
-            });
-        let Some((http, grpc)) = addresses else {
+        let Some((http, grpc, metrics)) = addresses(line.trim_end()) else {
             panic!(
                 "expected the ready line, got {line:?} and {:?}",
                 process.wait()
@@ -234,6 +246,7 @@ impl Service {
             process,
             http,
             grpc,
+            metrics,
         }
     }
 
@@ -274,6 +287,15 @@ impl End {
             self.stderr
         );
     }
+}
+
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr, Option<SocketAddr>)> {
+    let (http, rest) = line.strip_prefix("ready http=")?.split_once(" grpc=")?;
+    let (grpc, metrics) = match rest.split_once(" metrics=") {
+        Some((grpc, metrics)) => (grpc, Some(metrics.parse().ok()?)),
+        None => (rest, None),
+    };
+    Some((http.parse().ok()?, grpc.parse().ok()?, metrics))
 }
 
 fn collect(mut pipe: impl Read + Send + 'static, text: Arc<Mutex<String>>) {

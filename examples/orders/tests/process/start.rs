@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::http;
 use crate::service::{
     AT_ONCE, End, Process, STOP_SIGNALS, Service, Signal, orders, orders_on_free_ports, spin_until,
     wait_until,
@@ -18,7 +19,7 @@ fn run(options: &[&str]) -> (End, Duration) {
 
 #[test]
 fn a_port_in_use_ends_it_at_once_and_is_named_with_its_server() {
-    for server in ["http", "grpc"] {
+    for server in ["http", "grpc", "metrics"] {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let (end, took) = run(&[&format!("--{server}"), &address]);
@@ -123,4 +124,30 @@ fn a_signal_during_a_start_that_hangs_is_a_clean_exit() {
     process.signal(Signal::TERM);
     process.wait().assert_code(0);
     assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+}
+
+/// The metrics are there already, and so are the probes beside them.
+#[test]
+fn a_signal_during_the_start_stops_what_has_started_and_starts_nothing_more() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let database = format!("postgres://{}/orders", silent.local_addr().unwrap());
+    let options = ["--db", &database, "--metrics", "127.0.0.1:0"];
+    let mut process = Process::spawn(orders_on_free_ports(&options));
+    let connection = silent.accept().unwrap();
+    process.wait_for_stderr("/metrics\n");
+    let log = process.stderr();
+    let metrics = log.split_once("metrics: on http://").expect("an address").1;
+    let metrics = metrics.split_once("/metrics").expect("a path").0;
+    let metrics = metrics.parse().expect("an address");
+    assert_eq!(http::get(metrics, "/metrics").unwrap().status, 200);
+    let ready = http::get(metrics, "/readyz").unwrap();
+    assert_eq!((ready.status, ready.body.as_str()), (503, "starting"));
+
+    process.signal(Signal::TERM);
+    let end = process.wait();
+    end.assert_code(0);
+    end.assert_says("server `metrics` drained");
+    assert!(!end.stderr.contains("server `http`"), "{}", end.stderr);
+    assert_eq!(end.stdout, "");
+    drop(connection);
 }

@@ -222,9 +222,43 @@ fn sigusr1_lists_the_running_tasks_and_stops_nothing() {
     service.wait().assert_code(0);
 }
 
+#[test]
+fn sigusr1_lists_who_is_left_of_a_drain() {
+    let mut service = Service::start(&["--grace", "60"]);
+    let slow = http::in_flight(&service, "/slow?ms=60000");
+    service.begin_to_stop(Signal::TERM);
+    service.process.wait_for_stderr("worker: stopped");
+    service.signal(Signal::USR1);
+    let mut list = None;
+    wait_until("the list", || {
+        let stderr = service.process.stderr();
+        list = stderr
+            .lines()
+            .find(|line| line.contains("SIGUSR1"))
+            .map(str::to_owned);
+        list.is_some()
+    });
+    let list = list.expect("a line");
+    for left in [
+        "`orders/http/run`",
+        "`orders/grpc/run`",
+        "`orders/metrics/run`",
+    ] {
+        assert!(list.contains(left), "{left}: {list}");
+    }
+    assert!(!list.contains("`orders/worker"), "{list}");
+    service.signal(Signal::TERM);
+    service.wait().assert_code(143);
+    drop(slow);
+}
+
 fn names_all_tasks(line: &str) -> bool {
     line.contains("SIGUSR1")
-        && ["`http`", "`grpc`", "`worker`"]
-            .iter()
-            .all(|it| line.contains(it))
+        && [
+            "`orders/http/run`",
+            "`orders/grpc/run`",
+            "`orders/worker/run`",
+        ]
+        .iter()
+        .all(|it| line.contains(it))
 }

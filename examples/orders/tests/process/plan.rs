@@ -1,0 +1,152 @@
+//! What is told about the stop before anything is opened.
+
+use std::net::TcpListener;
+
+use crate::service::{End, Process, fresh_path, orders_on_free_ports};
+
+const LIMIT: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
+
+#[track_caller]
+fn run(options: &[&str]) -> End {
+    let mut command = orders_on_free_ports(options);
+    command.env_remove(LIMIT);
+    Process::spawn(command).wait()
+}
+
+#[track_caller]
+fn refused(options: &[&str]) -> String {
+    let end = run(options);
+    end.assert_code(1);
+    assert_eq!(end.stdout, "");
+    end.stderr
+}
+
+#[test]
+fn the_plan_is_printed() {
+    let end = run(&["--plan"]);
+    end.assert_code(0);
+    assert_eq!(end.stderr, "");
+    let plan = "\
+orders: 5 components, budget 28s
+
+start
+  1  metrics             within 30s
+  2  database  resource  within 30s  after metrics
+  3  grpc                within 30s  after database
+     worker              within 30s  after database
+  4  http                within 30s  after grpc
+
+stop
+  1  http      within 5.5s
+     worker    within 8s
+  2  grpc      within 5.5s
+  3  database  within 8s
+  4  metrics   within 8s
+     margin 1s: to end what was forced, and to report
+
+longest chain http → grpc → database → metrics: 27s of 27s
+";
+    assert_eq!(end.stdout, plan);
+}
+
+#[test]
+fn the_plan_has_the_times_that_were_asked_for() {
+    let times = ["--budget", "20", "--lame-duck", "5", "--grace", "2"];
+    let end = run(&[&times[..], &["--plan"]].concat());
+    end.assert_code(0);
+    for line in [
+        "orders: 5 components, budget 20s\n",
+        "     lame duck 5s: not ready, still serving\n",
+        "  1  http      within 2.5s\n",
+        "  2  grpc      within 2.5s\n",
+    ] {
+        assert!(end.stdout.contains(line), "{line:?}: {}", end.stdout);
+    }
+}
+
+#[test]
+fn the_plan_is_that_of_the_demo_too() {
+    let demo = run(&["demo", "--plan"]);
+    demo.assert_code(0);
+    assert_eq!(demo.stdout, run(&["--plan"]).stdout);
+}
+
+#[test]
+fn nothing_is_opened_for_the_plan() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    let path = fresh_path("sqlite");
+    let database = format!("sqlite:{}", path.display());
+    let end = run(&[
+        "--plan",
+        "--http",
+        &taken,
+        "--metrics",
+        &taken,
+        "--db",
+        &database,
+    ]);
+    end.assert_code(0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_grace_that_does_not_fit_into_the_budget_is_refused_and_named() {
+    for more in [&[][..], &["--plan"], &["demo"]] {
+        let options = [&["--budget", "10", "--grace", "5"], more].concat();
+        assert_eq!(
+            refused(&options),
+            "error: the budget of 10s is smaller than its parts: \
+             `http` 5.5s + `grpc` 5.5s + margin 1s = 12s\n"
+        );
+    }
+}
+
+#[test]
+fn a_lame_duck_that_does_not_fit_into_the_budget_is_refused_and_named() {
+    let error = refused(&["--budget", "10", "--lame-duck", "20"]);
+    assert!(
+        error.starts_with("error: the budget of 10s is smaller than its parts: lame duck 20s + "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_budget_of_nothing_is_refused() {
+    assert_eq!(
+        refused(&["--budget", "0"]),
+        "error: the budget is 0s: there is no time to stop anything\n"
+    );
+}
+
+#[test]
+fn a_budget_above_the_limit_of_the_platform_is_refused() {
+    for (limit, options, error) in [
+        (
+            "20",
+            &[][..],
+            "the budget of 28s is not smaller than TERMINATION_GRACE_PERIOD_SECONDS of 20s",
+        ),
+        (
+            "60",
+            &["--budget", "60"],
+            "the budget of 60s is not smaller than TERMINATION_GRACE_PERIOD_SECONDS of 60s",
+        ),
+        (
+            "60",
+            &["--grace", "30"],
+            "the budget of 28s is smaller than its parts: `http` 30.5s + `grpc` 30.5s + margin 1s = 62s",
+        ),
+        (
+            "soon",
+            &[],
+            "environment variable `TERMINATION_GRACE_PERIOD_SECONDS` is no number of seconds: `soon`",
+        ),
+    ] {
+        let mut command = orders_on_free_ports(options);
+        command.env(LIMIT, limit);
+        let end = Process::spawn(command).wait();
+        end.assert_code(1);
+        assert_eq!(end.stderr, format!("error: {error}\n"));
+    }
+}

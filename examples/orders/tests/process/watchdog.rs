@@ -1,0 +1,107 @@
+//! The end of a stop that would not end by itself.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::http;
+use crate::service::{AT_ONCE, End, Service, Signal, orders_on_free_ports};
+
+const BUDGET: Duration = Duration::from_secs(3);
+const OPTIONS: [&str; 3] = ["--faults", "--budget", "3"];
+
+const ENDED: &str =
+    "error: the process did not stop within 3s (received SIGTERM) and is ended; still running: ";
+
+/// Stops it, and sees that it is gone with the budget.
+#[track_caller]
+fn ends_with_the_budget(service: &mut Service) -> End {
+    let begin = Instant::now();
+    service.signal(Signal::TERM);
+    let end = service.wait();
+    let took = begin.elapsed();
+    end.assert_code(1);
+    assert!(took >= BUDGET, "{took:?}: {}", end.stderr);
+    assert!(took < BUDGET + AT_ONCE, "{took:?}");
+    end
+}
+
+#[test]
+fn a_runtime_that_is_blocked_is_ended_with_the_budget_and_named() {
+    let mut service = Service::start(&OPTIONS);
+    let block = http::send(service.http, "POST", "/faults/block-runtime?ms=60000", "");
+    service
+        .process
+        .wait_for_stderr("every thread of the runtime sleeps");
+    let end = ends_with_the_budget(&mut service);
+    end.assert_says(ENDED);
+    end.assert_says("`orders/http/run`");
+    drop(block);
+}
+
+/// With one thread, which it holds.
+#[test]
+fn a_component_that_holds_the_runtime_is_ended_with_the_budget_and_named() {
+    let mut command = orders_on_free_ports(&OPTIONS);
+    command.env("TOKIO_WORKER_THREADS", "1");
+    let mut service = Service::start_with(command);
+    let block = http::send(service.http, "POST", "/faults/worker-block", "");
+    service.process.wait_for_stderr("the worker sleeps");
+    let end = ends_with_the_budget(&mut service);
+    end.assert_says(ENDED);
+    end.assert_says("`orders/worker/run`");
+    drop(block);
+}
+
+/// The other threads of the runtime do the rest, so that nobody has to be ended.
+#[test]
+fn a_component_that_holds_a_thread_is_given_up_and_named() {
+    let mut command = orders_on_free_ports(&OPTIONS);
+    command.env("TOKIO_WORKER_THREADS", "4");
+    let mut service = Service::start_with(command);
+    let asked = http::post(service.http, "/faults/worker-block", "");
+    assert_eq!(asked.expect("an answer").status, 202);
+    service.process.wait_for_stderr("the worker sleeps");
+    let begin = Instant::now();
+    service.signal(Signal::TERM);
+    let end = service.wait();
+    end.assert_code(1);
+    end.assert_says("component `worker` did not stop within ");
+    assert!(begin.elapsed() < BUDGET + AT_ONCE, "{:?}", begin.elapsed());
+}
+
+/// Nothing that is written to it goes through, not the line of the watchdog either.
+#[test]
+fn a_full_stderr_does_not_hold_up_the_end() {
+    let (unread, stderr) = UnixStream::pair().unwrap();
+    let theirs = OwnedFd::from(stderr.try_clone().unwrap());
+    let mut service = Service::start_with_stderr(&OPTIONS, theirs.into());
+    let block = http::send(service.http, "POST", "/faults/block-runtime?ms=60000", "");
+    let mut unread = BufReader::new(unread);
+    let mut line = String::new();
+    while !line.contains("every thread of the runtime sleeps") {
+        line.clear();
+        assert_ne!(unread.read_line(&mut line).unwrap(), 0);
+    }
+    fill(&stderr);
+    ends_with_the_budget(&mut service);
+    drop((block, unread));
+}
+
+#[test]
+fn a_full_stderr_alone_does_not_hold_up_the_end() {
+    let (unread, stderr) = UnixStream::pair().unwrap();
+    let theirs = OwnedFd::from(stderr.try_clone().unwrap());
+    let mut service = Service::start_with_stderr(&OPTIONS, theirs.into());
+    fill(&stderr);
+    ends_with_the_budget(&mut service);
+    drop(unread);
+}
+
+fn fill(mut stream: &UnixStream) {
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[b'x'; 4096]).is_ok() {}
+    while stream.write(b"x").is_ok() {}
+    stream.set_nonblocking(false).unwrap();
+}

@@ -168,10 +168,10 @@ pub fn counted_steps(counted: &CountedSteps) -> Vec<Goal> {
     for (stepper, shape, step) in counted.steps() {
         let most = match (stepper, shape) {
             (Stepper::Children, _) => 3.1,
-            (Stepper::Lifecycle, Shape::Flat) => 12.5,
-            (Stepper::Lifecycle, Shape::Star) => 14.0,
-            (Stepper::Lifecycle, Shape::Chain) => 15.0,
-            (Stepper::Lifecycle, Shape::Layers) => 20.0,
+            (Stepper::Lifecycle, Shape::Flat) => 13.0,
+            (Stepper::Lifecycle, Shape::Star) => 14.5,
+            (Stepper::Lifecycle, Shape::Chain) => 16.0,
+            (Stepper::Lifecycle, Shape::Layers) => 21.0,
             _ => continue,
         };
         let who = format!("{stepper}, {shape}");

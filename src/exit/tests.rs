@@ -1,6 +1,7 @@
 //! Reports and the rows they are in. All else about exits is tested through the public API.
 
 use std::future::pending;
+use std::io;
 use std::time::Duration;
 
 use super::*;
@@ -148,7 +149,7 @@ async fn a_server_that_timed_out_decides_for_its_component() {
     let token = CancellationToken::new();
     token.cancel();
     let server = Sidecar::new("http")
-        .serve::<BoxError, _, _, _, _>(&token, |_stop| pending::<Result<(), std::io::Error>>());
+        .serve::<BoxError, _, _, _, _>(&token, |_stop| pending::<Result<(), io::Error>>());
     let task = task_failed(server.await.unwrap_err()).await;
     let error = ComponentError::from_task("http", ComponentErrorKind::StopFailed, task);
     assert_eq!(code(&report([error.clone()])), 16);

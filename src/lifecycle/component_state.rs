@@ -41,7 +41,7 @@ pub enum ComponentState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ComponentStatus {
-    /// The component, as a path such as `orders/http`.
+    /// The name of the component.
     pub component: String,
     /// How far it has come.
     pub state: ComponentState,

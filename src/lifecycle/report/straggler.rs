@@ -12,11 +12,10 @@ use crate::running::RunningTask;
 /// # Examples
 ///
 /// See [`Report`](super::Report).
-// example follows with Lifecycle
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Straggler {
-    /// The component it belongs to, as a path such as `orders/http`.
+    /// The name of the component it belongs to.
     pub component: String,
     /// Its name as a path; `None` for unnamed tasks.
     pub task: Option<String>,

@@ -480,7 +480,19 @@ impl ExitPolicy {
     ///
     /// # Examples
     ///
-    // example follows with Lifecycle
+    /// ```
+    /// use taskgroup::{Component, ExitPolicy, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let job = Component::job("migrate", |_| async { Err("no table".into()) });
+    /// let report = Lifecycle::new("orders").component(job).run().await?;
+    /// let exit = ExitPolicy::strict().failed(70).exit_of(&report);
+    /// assert_eq!(exit.code(), 70);
+    /// assert_eq!(exit.to_string(), "error: component `migrate` did not start: no table");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn exit_of(&self, report: &Report) -> Exit {
         let signal = signal_of(Some(report.cause.clone()));
         if report.is_clean() {

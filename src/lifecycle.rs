@@ -72,7 +72,7 @@ use self::event::Observer;
 /// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to count.
 /// 2. Readiness is draining, after the [jitter](Budget::jitter), if there is one.
 /// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is left out if not
-///    everything had been ready, and by [`Handle::stop_now`].
+///    everything had been ready, and by [`Handle::stop_now`], and over when nothing is left that serves.
 /// 4. The [drain](Budget::drain), if a component takes part in it.
 /// 5. Components are told to stop when all that come after them have ended; independent ones at once. Each has
 ///    its grace, or what the budget has left. Who overruns is aborted, joined and named, and the next are told.
@@ -88,7 +88,7 @@ use self::event::Observer;
 /// # Drop
 ///
 /// Dropping the future of the run aborts all components at once, in no order, and the log has a warning with their
-/// names. A lifecycle that never ran is dropped silently.
+/// names. Readiness is stopped, they are force-stopped, and there is no report. A lifecycle that never ran is dropped silently.
 ///
 /// # Comparison to `TaskGroup`
 ///
@@ -151,7 +151,7 @@ pub struct Lifecycle {
     work: TaskGroup,
     cleanup: Cleanup,
     #[cfg(feature = "signal")]
-    watchdog: Option<Watchdog>,
+    watchdog: Mutex<Option<Watchdog>>,
     handle: Handle,
     /// Once nothing can be added any more.
     components: Option<Vec<Component>>,
@@ -192,7 +192,7 @@ impl Lifecycle {
             work,
             cleanup: Cleanup::new(),
             #[cfg(feature = "signal")]
-            watchdog: None,
+            watchdog: Mutex::default(),
             handle,
             components: None,
             report,
@@ -257,7 +257,7 @@ impl Lifecycle {
     /// ```
     #[cfg(feature = "signal")]
     pub fn watchdog_with(mut self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
-        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX)));
+        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX))).into();
         self
     }
 
@@ -385,8 +385,9 @@ impl Lifecycle {
     }
 
     #[cfg(feature = "signal")]
-    fn guarded(mut self, plan: &Plan) -> Result<Self, PlanError> {
-        if let Some(watchdog) = self.watchdog.take() {
+    fn guarded(self, plan: &Plan) -> Result<Self, PlanError> {
+        let watchdog = handle::lock(&self.watchdog).take();
+        if let Some(watchdog) = watchdog {
             let watchdog = watchdog.with_budget(plan.budget().total());
             let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
             let armed = watchdog.arm_for(&trigger, work);

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use taskgroup::cleanup::{Outcome, Step};
 use taskgroup::{
-    Backoff, CancellationToken, Cleanup, Heartbeat, Jitter, OnCancel, Periodic, PeriodicError,
-    Sidecar, SidecarError, StopAfter, StopFile, Strategy, Supervisor, TaskGroup, Trigger,
+    Backoff, CancellationToken, Cleanup, Component, Heartbeat, Jitter, Lifecycle, OnCancel,
+    Periodic, PeriodicError, Sidecar, SidecarError, StopAfter, StopFile, Strategy, Supervisor,
+    TaskGroup, Trigger,
 };
 use tracing::Level;
 
@@ -453,4 +454,137 @@ async fn an_error_of_one_run_of_many_is_a_warning() {
         lines(Level::WARN),
         ["WARN taskgroup: periodic task `refresh` failed: no route to host"]
     );
+}
+
+fn obedient(name: &'static str) -> Component {
+    Component::new(name, |ctx| async move {
+        ctx.ready();
+        Ok(ctx.stopping().await)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifecycle_that_is_dropped_in_its_run_warns_with_the_names() {
+    capture();
+    let ended = Component::job("migrate", |_| ready(Ok(())));
+    let lifecycle = Lifecycle::new("orders")
+        .component(obedient("db"))
+        .component(ended)
+        .component(obedient("http").after(["db", "migrate"]));
+    let handle = lifecycle.handle();
+    {
+        let mut run = pin!(lifecycle.run());
+        let ready = async {
+            tokio::select! {
+                _ = &mut run => unreachable!(),
+                ready = handle.ready() => ready,
+            }
+        };
+        assert!(ready.await);
+        assert_eq!(lines(Level::WARN), [""; 0]);
+    }
+    assert_eq!(
+        lines(Level::WARN),
+        [
+            "WARN taskgroup: lifecycle was dropped before its end: `db`, `http` aborted \
+             lifecycle=\"orders\""
+        ]
+    );
+    while !handle.running().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let debug = lines(Level::DEBUG);
+    let dropped = debug.iter().filter(|line| line.contains("before it ended"));
+    assert_eq!(
+        dropped.count(),
+        0,
+        "what was aborted had to be dropped: {debug:#?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifecycle_that_never_ran_or_has_ended_is_dropped_without_a_word() {
+    capture();
+    drop(Lifecycle::new("orders").component(obedient("db")));
+    drop(obedient("http"));
+    let refused = Lifecycle::new("orders").component(obedient("db").after(["nobody"]));
+    refused.run().await.unwrap_err();
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    handle.stop("never mind");
+    drop(lifecycle.run().await.unwrap());
+    assert_eq!(lines(Level::WARN), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
+    capture();
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+    handle.stop("the lease was lost");
+    run.await.unwrap().unwrap();
+    assert_eq!(
+        lines(Level::INFO),
+        [
+            "INFO taskgroup: all components are ready lifecycle=\"orders\" elapsed=0ns",
+            "INFO taskgroup: shutdown triggered lifecycle=\"orders\" cause=cancelled on request: \
+             the lease was lost budget=10s uptime=0ns",
+            "INFO taskgroup: component ended lifecycle=\"orders\" component=\"orders/db\" \
+             state=stopped elapsed=0ns",
+            "INFO taskgroup: shutdown complete lifecycle=\"orders\" elapsed=0ns errors=0",
+        ]
+    );
+
+    let second = Duration::from_secs(1);
+    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(second));
+    lifecycle.component(obedient("db")).run().await.unwrap();
+    let info = lines(Level::INFO);
+    let triggers: Vec<_> = info
+        .iter()
+        .filter(|line| line.contains("deadline"))
+        .collect();
+    assert_eq!(triggers.len(), 1, "{info:?}");
+    assert!(
+        info.last().unwrap().contains("shutdown complete"),
+        "{info:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_once() {
+    capture();
+    let second = Duration::from_secs(1);
+    let crash = Component::new("worker", |ctx| async move {
+        ctx.ready();
+        ctx.stopping().await;
+        std::panic::resume_unwind(Box::new("bad byte"))
+    });
+    let deaf = Component::new("deaf", |ctx| async move {
+        ctx.ready();
+        pending().await
+    });
+    let lifecycle = Lifecycle::new("orders")
+        .component(crash)
+        .component(deaf.after(["worker"]).grace(second));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+    handle.stop("enough");
+    run.await.unwrap().unwrap();
+    let log = LOG.with_borrow_mut(std::mem::take);
+    let log = String::from_utf8(log).unwrap();
+    let is_loud = |line: &&str| line.starts_with("WARN") || line.starts_with("ERROR");
+    let loud: Vec<_> = log.lines().map(str::trim).filter(is_loud).collect();
+    let about = |what: &str| loud.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(
+        about("did not stop within 1s and was forced"),
+        1,
+        "{loud:#?}"
+    );
+    assert_eq!(about("component was forced to stop"), 1, "{loud:#?}");
+    assert_eq!(about("component failed"), 2, "{loud:#?}");
+    let errors = loud.iter().filter(|line| line.starts_with("ERROR"));
+    assert_eq!(errors.count(), 1, "{loud:#?}");
 }

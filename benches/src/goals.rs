@@ -168,10 +168,10 @@ pub fn counted_steps(counted: &CountedSteps) -> Vec<Goal> {
     for (stepper, shape, step) in counted.steps() {
         let most = match (stepper, shape) {
             (Stepper::Children, _) => 3.1,
-            (Stepper::Lifecycle, Shape::Flat) => 12.5,
-            (Stepper::Lifecycle, Shape::Star) => 13.5,
-            (Stepper::Lifecycle, Shape::Chain) => 15.0,
-            (Stepper::Lifecycle, Shape::Layers) => 19.5,
+            (Stepper::Lifecycle, Shape::Flat) => 13.0,
+            (Stepper::Lifecycle, Shape::Star) => 14.5,
+            (Stepper::Lifecycle, Shape::Chain) => 16.0,
+            (Stepper::Lifecycle, Shape::Layers) => 21.0,
             _ => continue,
         };
         let who = format!("{stepper}, {shape}");
@@ -190,7 +190,7 @@ pub fn timed_steps(timed: &TimedSteps) -> Vec<Goal> {
         let figure = format!("longest gap, {CROWD} cancelled at once, {stepper}");
         Goal::new(figure, most, "× floor", timed.gap_ratio(stepper))
     };
-    [(Stepper::Children, 2.5), (Stepper::Lifecycle, 2.0)]
+    [(Stepper::Children, 2.5), (Stepper::Lifecycle, 2.5)]
         .map(goal)
         .into()
 }

@@ -1,6 +1,7 @@
 //! Reports and the rows they are in. All else about exits is tested through the public API.
 
 use std::future::pending;
+use std::io;
 use std::time::Duration;
 
 use super::*;

@@ -41,7 +41,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late before that,
 ///    the start has failed: nothing else is started, and what has been started is stopped, in reverse.
 /// 3. Once ready it must not end before it was told to, unless it [may](Self::may_end): that is a failure,
-///    and so are an error and a panic, of a helper too. The first failure stops the whole.
+///    and so are an error and a panic, of a helper too. The first failure stops the whole. That holds in a lame
+///    duck too, in which all is still served; what [drains](Self::drains) may end in the drain.
 /// 4. Told to stop, it has its [`grace`](Self::grace), or what the budget has left if that is less. Then it is
 ///    forced: its tasks are aborted and joined. A forced stop is an error, and names those that were running.
 /// 5. It has ended when its future and all tasks of its [group](Context::group) are gone.
@@ -261,7 +262,8 @@ impl Component {
     /// Lets it take part in the drain of a two-phase stop: everything drains, then everything closes.
     ///
     /// It waits for [`Context::draining`] and calls [`Context::drained`]. No component is told to stop before all that
-    /// drain have done so, or the [time for it](super::Budget::drain) is over, which is an error.
+    /// drain have done so, or the [time for it](super::Budget::drain) is over, which is an error. One that ends with `Ok` in
+    /// the drain has drained. One that is not ready, or has failed, when the drain begins takes no part in it.
     pub fn drains(mut self) -> Self {
         self.drains = true;
         self

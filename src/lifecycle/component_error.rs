@@ -22,11 +22,10 @@ use crate::panic::Panic;
 /// # Examples
 ///
 /// See [`Report`](super::Report).
-// example follows with Lifecycle
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ComponentError {
-    /// The name of the component, which is unique within its lifecycle.
+    /// The name of the component.
     pub component: String,
     /// In what way it went wrong.
     pub kind: ComponentErrorKind,
@@ -128,7 +127,10 @@ impl ComponentError {
     }
 
     /// Returns the error of the component's task, if there was one.
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`](crate::Report).
     #[must_use]
     pub fn task_error(&self) -> Option<&TaskError> {
         self.source.as_deref()
@@ -138,7 +140,10 @@ impl ComponentError {
     ///
     /// That is so for the [kinds](ComponentErrorKind::is_forced) that say it, and when the error of
     /// the task tells of a server or a group that was forced.
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`](crate::Report).
     #[must_use]
     pub fn is_forced(&self) -> bool {
         self.kind.is_forced() || self.task_error().is_some_and(was_forced)

@@ -27,7 +27,7 @@ pub enum ComponentState {
     Draining,
     /// It has ended by itself after it was told to, or had nothing left to do.
     Stopped,
-    /// It failed, panicked or ended before it was told to.
+    /// It failed, panicked or ended before it was told to, or was not ready in time.
     Crashed,
     /// It had not ended when its time was up and was cut.
     ForceStopped,
@@ -41,7 +41,7 @@ pub enum ComponentState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ComponentStatus {
-    /// The name of the component, which is unique within its lifecycle.
+    /// The name of the component.
     pub component: String,
     /// How far it has come.
     pub state: ComponentState,

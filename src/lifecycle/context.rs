@@ -206,7 +206,8 @@ impl Context {
     /// Returns until when the component is to be gone, after which it is forced.
     ///
     /// Nothing before it was told to stop, and nothing for a grace and a budget without end. It is set before the
-    /// token fires.
+    /// token fires; only when the token fires because a task of the component has failed, it is set a moment later. In a
+    /// nested lifecycle it can come nearer, when what is around that has less time left.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.shared.limit.deadline()

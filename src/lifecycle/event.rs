@@ -11,7 +11,9 @@ use crate::cause::Cause;
 ///
 /// The events come in the order in which things happened. A component has, in this order,
 /// [`StartBegan`](EventKind::StartBegan), [`Ready`](EventKind::Ready) if it became so,
-/// [`StopBegan`](EventKind::StopBegan) if it was told to stop, and [`Ended`](EventKind::Ended).
+/// [`StopBegan`](EventKind::StopBegan) if it was told to stop, [`Forced`](EventKind::Forced) if that was not enough, and
+/// [`Ended`](EventKind::Ended), which is the last. What went wrong is [`Failed`](EventKind::Failed) as soon as it is
+/// known, so before that; what makes the whole stop comes before [`StopTriggered`](EventKind::StopTriggered).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
@@ -58,7 +60,7 @@ pub enum EventKind {
     DrainEnded,
     /// The component has been told to stop within this time, or is leaving because a task of it failed.
     StopBegan(Duration),
-    /// Something went wrong with the component.
+    /// Something went wrong with the component: one event for each of its errors in the report.
     Failed(ComponentError),
     /// The component was forced, this long after it was told to stop.
     Forced(Duration),

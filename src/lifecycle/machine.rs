@@ -651,11 +651,11 @@ impl Machine {
                 }
                 // All have done what they had to do.
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
-                Stage::Jitter { until } if self.skip || until <= now => {
+                Stage::Jitter { until } if self.is_noticed(until, now) => {
                     actions.push(Action::NotReady);
                     self.begin_lame_duck(now, actions);
                 }
-                Stage::LameDuck { until, .. } if self.skip || until <= now => {
+                Stage::LameDuck { until, .. } if self.is_noticed(until, now) => {
                     self.begin_drain(now, actions);
                 }
                 Stage::LameDuck {
@@ -680,8 +680,13 @@ impl Machine {
         }
     }
 
+    /// Whether everybody has noticed that the service stops, or nobody has to: nothing is left of it.
+    fn is_noticed(&self, until: Duration, now: Duration) -> bool {
+        self.skip || until <= now || self.components_left == 0
+    }
+
     fn begin_lame_duck(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let length = if self.skip {
+        let length = if self.skip || self.components_left == 0 {
             Duration::ZERO
         } else {
             self.times.lame_duck

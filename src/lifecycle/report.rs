@@ -65,11 +65,38 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 ///
 /// # Examples
 ///
-// example follows with Lifecycle
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::lifecycle::StepKind;
+/// use taskgroup::{Component, Lifecycle};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let deaf = Component::new("deaf", |ctx| async move {
+///     ctx.ready();
+///     std::future::pending().await
+/// });
+/// let lifecycle = Lifecycle::new("orders").component(deaf.grace(Duration::from_secs(2)));
+/// let handle = lifecycle.handle();
+/// # tokio::spawn(async move { handle.ready().await; handle.stop("a deployment") });
+/// let report = lifecycle.run().await?;
+///
+/// assert!(report.was_forced() && !report.is_clean());
+/// assert_eq!(report.took(), Duration::from_secs(2));
+/// let error = report.first_error().unwrap();
+/// assert_eq!(error.to_string(), "component `deaf` did not stop within 2s and was forced");
+/// assert!(error.is_forced() && error.task_error().is_none());
+/// assert_eq!(report.stragglers[0].task.as_deref(), Some("orders/deaf/run"));
+/// let stop = report.timeline.iter().find(|step| step.kind == StepKind::Stop).unwrap();
+/// assert_eq!((&*stop.subject, stop.took()), ("deaf", Duration::from_secs(2)));
+/// println!("{report}"); // a timeline
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The name of the lifecycle; that of a nested one is its name as a component.
+    /// The name of the lifecycle.
     pub name: String,
     /// Why it stopped: the first cause.
     pub cause: Cause,
@@ -100,7 +127,10 @@ impl Report {
     ///
     /// `None` if nothing did; a step of the cleanup that was not done is in
     /// [`cleanup`](Self::cleanup).
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`].
     #[must_use]
     pub fn first_error(&self) -> Option<&ComponentError> {
         self.errors.first()
@@ -108,7 +138,10 @@ impl Report {
 
     /// Returns whether all went well: no errors, nothing forced, a clean cleanup, here and in the
     /// nested lifecycles.
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`].
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let cleaned_up = self.cleanup.as_ref().is_none_or(CleanupReport::is_clean);
@@ -120,7 +153,10 @@ impl Report {
 
     /// Returns whether anything had to be cut or is still running: a component, a server, a step of
     /// the cleanup that ran out of time and was no best effort, here or in a nested lifecycle.
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`].
     #[must_use]
     pub fn was_forced(&self) -> bool {
         let mut components = self.components.iter();
@@ -133,7 +169,10 @@ impl Report {
     }
 
     /// Returns how long the stop took.
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`].
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_sub(self.stop_began)

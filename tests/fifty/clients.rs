@@ -25,7 +25,7 @@ const PLENTY: Duration = Duration::from_secs(60);
 const RUNS: usize = 20;
 
 /// How many clients ask each server again and again.
-const BUSY: usize = 2;
+const BUSY: u32 = 2;
 
 crate::tests![fifty_components_under_load_lose_no_request_and_leak_nothing_twenty_times_in_a_row];
 
@@ -46,9 +46,7 @@ fn run() {
     let count = Count::default();
     let clients = runtime.block_on(async { clients(&addresses, &count) });
     child.expect("each server has a request in hand");
-    let warm = count
-        .warm
-        .acquire_many(u32::try_from(SERVERS * BUSY).unwrap());
+    let warm = count.warm.acquire_many(SERVERS * BUSY);
     drop(runtime.block_on(soon(warm)).unwrap());
 
     child.send(Signal::TERM);
@@ -70,7 +68,7 @@ fn run() {
     assert_eq!(asked, answered, "{} were lost", asked - answered);
     // Before the stop each client has asked more than once, each held request is one, and the last
     // answer that a client gets says that there will be none after it.
-    assert!(asked > SERVERS * (2 * BUSY + 1), "{asked}");
+    assert!(asked > (SERVERS * (2 * BUSY + 1)) as usize, "{asked}");
 }
 
 fn clients(servers: &[Server], count: &Count) -> JoinSet<Result<(), BoxError>> {

@@ -31,7 +31,7 @@ const DOMAINS: usize = 8;
 const COMPONENTS: usize = 50;
 
 /// The HTTP and the gRPC servers of the domains, and the gateway.
-pub(crate) const SERVERS: usize = 2 * DOMAINS + 1;
+pub(crate) const SERVERS: u32 = 2 * 8 + 1;
 
 /// What the stop of each component takes at least.
 const STOP: Duration = Duration::from_millis(50);
@@ -77,11 +77,7 @@ async fn shop() -> Exit {
             for (protocol, address) in &addresses {
                 say(format!("{protocol} {}", address.get().unwrap()));
             }
-            let held = held
-                .0
-                .held
-                .acquire_many(u32::try_from(SERVERS).unwrap())
-                .await;
+            let held = held.0.held.acquire_many(SERVERS).await;
             held.unwrap().forget();
             say("each server has a request in hand");
         });
@@ -238,6 +234,7 @@ fn components(work: &Work) -> (Lifecycle, Vec<(&'static str, Address)>) {
     shop = shop.component(gateway(work, servers, address.clone()).after(all));
     addresses.push(("http", address));
     addresses.extend(grpcs.into_iter().map(|grpc| ("grpc", grpc)));
+    assert_eq!(addresses.len(), SERVERS as usize);
     (shop, addresses)
 }
 

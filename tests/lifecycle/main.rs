@@ -1,10 +1,15 @@
 //! The lifecycle, through its public API, on a paused clock.
 
 mod context;
+mod kinds;
 mod nested;
 mod odd;
 mod random;
+#[cfg(feature = "axum")]
+mod servers;
 mod stages;
 mod start;
 mod stop;
 mod support;
+mod threads;
+mod traits;

@@ -282,3 +282,35 @@ async fn the_reports_of_several_are_in_the_order_of_the_plan() {
     let states: Vec<_> = handle.states().into_iter().map(|(name, _)| name).collect();
     assert_eq!(states, ["a", "b", "c"], "as in the plan");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_inside_comes_nearer_with_the_one_around_it() {
+    let (sender, mut deadlines) = tokio::sync::mpsc::unbounded_channel();
+    let witness = Component::new("index", |ctx: Context| async move {
+        ctx.ready();
+        ctx.stopping().await;
+        sender.send(ctx.remaining().unwrap()).unwrap();
+        sleep(SECOND).await;
+        Ok(sender.send(ctx.remaining().unwrap() + SECOND).unwrap())
+    });
+    let crash = Component::new("disk", |ctx: Context| async move {
+        ctx.ready();
+        sleep(SECOND).await;
+        Err("no space".into())
+    });
+    let storage = Lifecycle::new("storage")
+        .budget(10 * SECOND)
+        .component(witness)
+        .component(crash);
+    let lifecycle = Lifecycle::new("orders")
+        .budget(20 * SECOND)
+        .component(Component::lifecycle(storage));
+    let report = lifecycle.run().await.unwrap();
+    assert_eq!(report.errors.len(), 1, "{report}");
+    let (first, last) = (
+        deadlines.recv().await.unwrap(),
+        deadlines.recv().await.unwrap(),
+    );
+    // A little is kept, so that it ends by itself.
+    assert!(last < first, "{first:?} {last:?}");
+}

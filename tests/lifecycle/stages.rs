@@ -355,3 +355,17 @@ async fn a_step_that_hangs_in_the_drain_is_forced_in_its_turn() {
         .find(|step| step.kind == StepKind::Stop);
     assert_eq!(stop.unwrap().result, StepEnd::Forced(SECOND));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lame_duck_of_which_nothing_is_left_is_over() {
+    let crash = Component::new("http", |ctx| async move {
+        ctx.ready();
+        sleep(SECOND).await;
+        Err("no descriptors".into())
+    });
+    let lifecycle = Lifecycle::new("orders")
+        .budget(Budget::new(20 * SECOND).lame_duck(5 * SECOND))
+        .component(crash);
+    let report = lifecycle.run().await.unwrap();
+    assert_eq!(report.took(), Duration::ZERO, "{report}");
+}

@@ -10,6 +10,7 @@ use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, EventKind, StepEnd, StepKind,
 };
 use taskgroup::{Component, Lifecycle};
+use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -359,6 +360,17 @@ async fn a_job_is_ready_when_it_has_ended_and_jobs_alone_end_the_lifecycle() {
         events.recv().await.unwrap(),
         ("orders/warm up".into(), SECOND)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_run_has_ended_no_task_of_it_is_left() {
+    let job = Component::job("migrate", |ctx| async move {
+        ctx.group().spawn(async { Ok(sleep(SECOND).await) });
+        Ok(())
+    });
+    let report = Lifecycle::new("orders").component(job).run().await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(runtime::Handle::current().metrics().num_alive_tasks(), 0);
 }
 
 #[tokio::test(start_paused = true)]

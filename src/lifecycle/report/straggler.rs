@@ -12,7 +12,6 @@ use crate::running::RunningTask;
 /// # Examples
 ///
 /// See [`Report`](super::Report).
-// example follows with Lifecycle
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Straggler {

@@ -10,7 +10,6 @@ use crate::lifecycle::words::in_words;
 /// # Examples
 ///
 /// See [`Report`](super::Report).
-// example follows with Lifecycle
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimelineStep {
@@ -101,7 +100,10 @@ impl TimelineStep {
     }
 
     /// Returns how long the step took.
-    // example follows with Lifecycle
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`](crate::Report).
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_sub(self.began)

@@ -1,0 +1,115 @@
+//! Many lifecycles on many threads, where things happen at once.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context};
+use taskgroup::{Component, Lifecycle};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use crate::support::SECOND;
+
+/// A component that counts whether it is alive, and is at the end when its dependents are.
+fn counted(index: usize, alive: Arc<AtomicUsize>, fails: Option<usize>) -> Component {
+    struct Alive(Arc<AtomicUsize>);
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    let run = move |ctx: Context| async move {
+        alive.fetch_add(1, Relaxed);
+        let _alive = Alive(alive);
+        let token = ctx.token().clone();
+        ctx.group().task("helper").spawn(async move {
+            token.cancelled().await;
+            for _ in 0..index % 3 {
+                yield_now().await;
+            }
+            Ok(())
+        });
+        ctx.ready();
+        if let Some(turns) = fails {
+            for _ in 0..turns {
+                yield_now().await;
+            }
+            return Err(format!("c{index} is lost").into());
+        }
+        ctx.stopping().await;
+        assert!(ctx.cause().is_some());
+        for _ in 0..index % 4 {
+            yield_now().await;
+        }
+        Ok(())
+    };
+    let after = [index.checked_sub(1), index.checked_sub(3)];
+    let after = after.into_iter().flatten().filter(|it| it % 2 == 0);
+    Component::new(format!("c{index}"), run).after(after.map(|it| format!("c{it}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_happens_at_once_all_ends_and_each_failure_is_reported_once() {
+    for round in 0..300 {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let failing = [round % 12, (round * 7 + 3) % 12, (round * 5 + 1) % 24];
+        let mut lifecycle = Lifecycle::new("orders").budget(60 * SECOND);
+        for index in 0..12 {
+            let fails = failing.contains(&index).then_some(round % 5);
+            lifecycle = lifecycle.component(counted(index, Arc::clone(&alive), fails));
+        }
+        let handle = lifecycle.handle();
+        let stop = tokio::spawn({
+            let handle = handle.clone();
+            async move {
+                for _ in 0..round % 40 {
+                    yield_now().await;
+                }
+                handle.stop("enough");
+            }
+        });
+        let report = timeout(60 * SECOND, lifecycle.run())
+            .await
+            .expect("it hangs")
+            .unwrap();
+        stop.await.unwrap();
+
+        assert_eq!(alive.load(Relaxed), 0);
+        assert!(handle.running().is_empty(), "{}", handle.running());
+        assert!(!report.was_forced(), "{report}");
+        for status in &report.components {
+            let errors = report
+                .errors
+                .iter()
+                .filter(|it| it.component == status.component);
+            let count = errors.clone().count();
+            assert!(count <= 1, "{report}");
+            let crashed = errors
+                .clone()
+                .any(|it| it.kind != ComponentErrorKind::StopFailed);
+            match status.state {
+                ComponentState::Created => assert_eq!(count, 0),
+                ComponentState::Crashed => assert!(crashed, "{report}"),
+                state => {
+                    assert_eq!(state, ComponentState::Stopped);
+                    assert!(!crashed, "{report}");
+                }
+            }
+        }
+        // Those who were started have failed, sooner or later, in one way or the other.
+        for index in failing.into_iter().filter(|index| *index < 12) {
+            let name = format!("c{index}");
+            let found = report.errors.iter().any(|error| error.component == name);
+            let started = handle.state(&name) != Some(ComponentState::Created);
+            assert_eq!(found, started, "{name}: {report}");
+        }
+        if let Some(first) = report.first_error() {
+            let cause = report.cause.to_string();
+            assert!(
+                cause.contains("enough") || cause.contains(&first.message),
+                "{report}"
+            );
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the types promise to the compiler.
+
+#![deny(unfulfilled_lint_expectations)]
+
+use std::fmt::Debug;
+
+use taskgroup::lifecycle::{
+    AddError, Budget, ComponentError, ComponentErrorKind, ComponentState, ComponentStatus, Context,
+    Event, EventKind, Handle, NotProvided, Phase, Plan, PlanError, PlannedComponent, Provided,
+    StepEnd, StepKind, Straggler, TimelineStep,
+};
+use taskgroup::{BoxError, Component, Lifecycle, Report};
+
+fn everything<T: Send + Sync + Unpin + Debug>() {}
+fn error<T: std::error::Error + Send + Sync + 'static>() {}
+fn send<T: Send>(_: &T) {}
+
+#[test]
+fn public_types_are_send_sync_and_debug() {
+    everything::<Lifecycle>();
+    everything::<Component>();
+    everything::<Context>();
+    everything::<Handle>();
+    everything::<Provided<String>>();
+    everything::<Report>();
+    everything::<Plan>();
+    everything::<PlannedComponent>();
+    everything::<Budget>();
+    everything::<Phase>();
+    everything::<Event>();
+    everything::<EventKind>();
+    everything::<ComponentState>();
+    everything::<ComponentStatus>();
+    everything::<ComponentErrorKind>();
+    everything::<StepEnd>();
+    everything::<StepKind>();
+    everything::<Straggler>();
+    everything::<TimelineStep>();
+    error::<AddError>();
+    error::<ComponentError>();
+    error::<NotProvided>();
+    error::<PlanError>();
+}
+
+#[tokio::test]
+async fn the_futures_of_a_lifecycle_are_send() {
+    let lifecycle = Lifecycle::new("orders");
+    let handle = lifecycle.handle();
+    send(&lifecycle.run());
+    send(&handle.ready());
+    send(&handle.report());
+    send(&handle.wait_for("db", ComponentState::Running));
+    send(&Provided::<u8>::new("value").wait());
+}
+
+#[test]
+fn what_does_nothing_by_itself_must_be_used() {
+    fn component() -> Component {
+        Component::new("db", |_| async { Ok::<(), BoxError>(()) })
+    }
+    #[expect(unused_must_use, reason = "that is what is tested")]
+    fn unused_lifecycle() {
+        Lifecycle::new("orders");
+    }
+    #[expect(unused_must_use, reason = "that is what is tested")]
+    fn unused_component() {
+        component();
+    }
+    #[expect(unused_must_use, reason = "that is what is tested")]
+    fn unused_phase() {
+        Phase::new("accept");
+    }
+    #[expect(unused_must_use, reason = "that is what is tested")]
+    fn unused_run() {
+        Lifecycle::new("orders").run();
+    }
+    unused_lifecycle();
+    unused_component();
+    unused_phase();
+    unused_run();
+}
+
+#[test]
+fn what_is_printed_for_a_programmer_tells_the_state() {
+    let lifecycle = Lifecycle::new("orders")
+        .component(Component::job("migrate", |_| async { Ok(()) }).after(["db"]));
+    assert!(format!("{lifecycle:?}").contains("orders"));
+    assert!(format!("{:?}", lifecycle.handle()).contains("orders"));
+    let value = format!("{:?}", Provided::<u8>::new("port"));
+    assert!(
+        value.contains("port") && value.contains("is_there: false"),
+        "{value}"
+    );
+}

@@ -45,6 +45,14 @@ pin_project! {
 /// How much is left of a body of which nobody has said how long it is.
 const UNKNOWN: u64 = u64::MAX;
 
+/// A frame over HTTP/2 of no more than this is not followed until its peer has taken it.
+///
+/// To follow one costs an allocation, which is much for the answer to a unary call. h2 asks a body for its next frame
+/// only where there is a window for some of it, so what a peer does not take stays in flight by itself; but for
+/// the one frame for which the window is too small by a part. That one is only worth looking at if it is not
+/// tiny.
+const UNSEEN: usize = 1024;
+
 /// How much there will be of a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Length {
@@ -215,7 +223,7 @@ fn follow<T: Buf + 'static>(
 /// into the window of the peer.
 fn followed<T: Buf + 'static>(mut data: T, conn: &Conn) -> T {
     if let Some(bytes) = (&mut data as &mut dyn Any).downcast_mut::<Bytes>() {
-        if !bytes.is_empty() {
+        if bytes.len() > UNSEEN {
             *bytes = conn.on_its_way(std::mem::take(bytes));
         }
     }

@@ -517,6 +517,11 @@ async fn r9_an_answer_over_http2_that_is_taken_slowly_is_not_idle() {
     assert_eq!(report.idle_cut(), 0);
 }
 
+/// Answers `/page` with what is worth to be followed until its peer has taken it.
+fn page() -> Router {
+    Router::new().route("/page", get(async || vec![b'x'; 2048]))
+}
+
 /// A client over HTTP/2 that lets nothing but the beginning of an answer through.
 async fn with_a_window_of(size: u32, address: SocketAddr) -> SendRequest<Bytes> {
     let client = TcpStream::connect(address).await.unwrap();
@@ -529,11 +534,12 @@ async fn with_a_window_of(size: u32, address: SocketAddr) -> SendRequest<Bytes> 
 
 #[tokio::test]
 async fn r09_an_answer_over_http2_that_is_not_taken_is_not_idle_and_is_cut_at_the_deadline() {
-    let server = Server::start(hello(), |serve| serve.grace(SHORT).idle_grace(NO_TIME)).await;
+    let server = Server::start(page(), |serve| serve.grace(SHORT).idle_grace(NO_TIME)).await;
     let mut sender = with_a_window_of(2, server.address).await;
-    let (answer, _) = sender.send_request(get_over_http2("/"), true).unwrap();
+    let request = get_over_http2("/page");
+    let (answer, _) = sender.send_request(request, true).unwrap();
     let mut body = soon(answer).await.unwrap().into_body();
-    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "he");
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "xx");
 
     let (outcome, report) = server.stop().await;
 
@@ -546,24 +552,25 @@ async fn r09_an_answer_over_http2_that_is_not_taken_is_not_idle_and_is_cut_at_th
 
 #[tokio::test]
 async fn r09_an_answer_over_http2_that_is_taken_in_the_end_is_whole() {
-    let server = Server::start(hello(), |serve| serve.idle_grace(NO_TIME)).await;
-    let mut sender = with_a_window_of(2, server.address).await;
-    let (answer, _) = sender.send_request(get_over_http2("/"), true).unwrap();
+    let server = Server::start(page(), |serve| serve.idle_grace(NO_TIME)).await;
+    let mut sender = with_a_window_of(1000, server.address).await;
+    let request = get_over_http2("/page");
+    let (answer, _) = sender.send_request(request, true).unwrap();
     let mut body = soon(answer).await.unwrap().into_body();
-    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "he");
+    assert_eq!(soon(body.data()).await.unwrap().unwrap().len(), 1000);
     server.begin_stop().await;
 
     // More than the idle grace, which does not count for it.
     tokio::time::sleep(10 * NO_TIME).await;
     let mut rest = Vec::new();
-    body.flow_control().release_capacity(2).unwrap();
+    body.flow_control().release_capacity(1000).unwrap();
     while let Some(data) = soon(body.data()).await {
         let data = data.unwrap();
         body.flow_control().release_capacity(data.len()).unwrap();
         rest.extend_from_slice(&data);
     }
 
-    assert_eq!(rest, b"llo");
+    assert_eq!(rest.len(), 1048);
     drop((sender, body));
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();

@@ -163,24 +163,22 @@ fn r21_a_handler_that_blocks_one_of_many_threads_is_stuck() {
 
 #[tokio::test]
 async fn r09_an_answer_that_is_not_taken_is_not_idle_and_is_cut_at_the_deadline() {
-    let server = Server::start(&Calls::default(), |serve| {
+    // The routes of tonic are those of axum: an answer that is worth to be followed until it is taken.
+    let page = Router::new().route("/page", get(async || vec![b'x'; 2048]));
+    let server = Server::run(|listener| {
+        let serve = taskgroup::tonic::serve("grpc", listener, Routes::from(page));
         serve.grace(SHORT).idle_grace(NO_TIME)
     })
     .await;
     let client = TcpStream::connect(server.address).await.unwrap();
-    // Less than the message of the answer.
+    // Less than the answer.
     let mut builder = h2::client::Builder::new();
-    let handshake = builder.initial_window_size(2).handshake(client);
+    let handshake = builder.initial_window_size(2).handshake::<_, Bytes>(client);
     let (sender, connection) = soon(handshake).await.unwrap();
     tokio::spawn(connection);
     let mut sender = soon(sender.ready()).await.unwrap();
-    let head = hyper::Request::post("http://test/grpc.health.v1.Health/Check")
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
-    let (response, mut body) = sender.send_request(head, false).unwrap();
-    // A message of no length.
-    body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    let request = hyper::Request::get("http://test/page").body(()).unwrap();
+    let (response, _) = sender.send_request(request, true).unwrap();
     let mut body = soon(response).await.unwrap().into_body();
     assert_eq!(soon(body.data()).await.unwrap().unwrap().len(), 2);
 

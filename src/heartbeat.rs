@@ -27,25 +27,26 @@ use crate::trigger::{Trigger, listen_for};
 ///
 /// - The heartbeat is lost when no beat has come for the timeout, counted from the last one, or from
 ///   the call of `cancel_on`. Beats before that call do not count.
-/// - **It is lost at once when the last handle is dropped,** as nobody is left to beat: the task with it
-///   has ended or panicked. In a group that ends by itself, keep a handle until its `wait` has returned.
-///   If it goes with a task that panics, the panic may come second, as [suppressed](crate::TaskError::suppressed).
+/// - **It is lost at once when the last handle is dropped,** as nobody is left to beat: the task
+///   with it has ended or panicked. In a group that ends by itself, keep a handle until its `wait`
+///   has returned. If it goes with a task that panics, the panic may come second, as
+///   [suppressed](crate::TaskError::suppressed).
 /// - A lost heartbeat stays lost. A beat that comes too late mends nothing, also when the runtime was
 ///   busy and nobody has noticed yet: for a lease the time between is over, and somebody else has it.
 ///
 /// # It is a failure
 ///
 /// The stop is as orderly as any, but [`wait`](crate::TaskGroup::wait) returns
-/// [`Failure::HeartbeatLost`](crate::Failure::HeartbeatLost), and the exit status is 1: nobody has asked
-/// the process to stop, and `Restart=on-failure` has to start it again. In a child group it cancels the
-/// groups above as any failure does. Once the group is cancelled for another reason, nothing is counted
-/// any more: the lease may be given up in the drain.
+/// [`Failure::HeartbeatLost`](crate::Failure::HeartbeatLost), and the exit status is 1: nobody has
+/// asked the process to stop, and `Restart=on-failure` has to start it again. In a child group it
+/// cancels the groups above as any failure does. Once the group is cancelled for another reason,
+/// nothing is counted any more: the lease may be given up in the drain.
 ///
 /// # Comparison to a liveness probe
 ///
-/// A probe asks from outside, and kills. This stops from inside, and in order. It is watched by a timer of
-/// the runtime, so it does not work while every thread of that is blocked: that is what the probe is
-/// for.
+/// A probe asks from outside, and kills. This stops from inside, and in order. It is watched by a
+/// timer of the runtime, so it does not work while every thread of that is blocked: that is what
+/// the probe is for.
 ///
 /// # Examples
 ///

@@ -56,39 +56,44 @@ use self::event::Observer;
 
 /// Starts components in order, stops them in order, in a bounded time, and says what happened.
 ///
-/// A service is started from the bottom up, the database before the server that uses it, and is stopped the
-/// other way round, so that nobody is asked for anything that is gone already. All of the stop has one
-/// [`Budget`], whatever its parts do.
+/// A service is started from the bottom up, the database before the server that uses it, and is
+/// stopped the other way round, so that nobody is asked for anything that is gone already. All of
+/// the stop has one [`Budget`], whatever its parts do.
 ///
 /// # What happens
 ///
 /// **Start.** What depends on nothing is started at once, everything else when all it comes
-/// [after](Component::after) are ready. When all are, [`Readiness`] says so. A failure, or a reason to stop,
-/// in the middle of it means that nothing more is started, and that what was started is stopped.
+/// [after](Component::after) are ready. When all are, [`Readiness`] says so. A failure, or a reason
+/// to stop, in the middle of it means that nothing more is started, and that what was started is
+/// stopped.
 ///
-/// **Stop.** The first reason wins: a [trigger](Self::stop_on), a call, the failure of a component. From then on
-/// the order is the same for all of them:
+/// **Stop.** The first reason wins: a [trigger](Self::stop_on), a call, the failure of a component.
+/// From then on the order is the same for all of them:
 ///
-/// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to count.
+/// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to
+///    count.
 /// 2. Readiness is draining, after the [jitter](Budget::jitter), if there is one.
-/// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is left out if not
-///    everything had been ready, and by [`Handle::stop_now`], and over when nothing is left that serves.
+/// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is
+///    left out if not everything had been ready, and by [`Handle::stop_now`], and over when nothing
+///    is left that serves.
 /// 4. The [drain](Budget::drain), if a component takes part in it.
-/// 5. Components are told to stop when all that come after them have ended; independent ones at once. Each has
-///    its grace, or what the budget has left. Who overruns is aborted, joined and named, and the next are told.
+/// 5. Components are told to stop when all that come after them have ended; independent ones at
+///    once. Each has its grace, or what the budget has left. Who overruns is aborted, joined and
+///    named, and the next are told.
 /// 6. The steps of the [cleanup](Self::cleanup), one by one, the last pushed first.
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
 /// A second signal ends the process at any point, as `Signals` says.
 ///
 /// When the run has ended nothing of it is alive, except for what the report calls still running:
-/// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for each row of components
-/// that do not end even when they are forced.
+/// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for
+/// each row of components that do not end even when they are forced.
 ///
 /// # Drop
 ///
-/// Dropping the future of the run aborts all components at once, in no order, and the log has a warning with their
-/// names. Readiness is stopped, they are force-stopped, and there is no report. A lifecycle that never ran is dropped silently.
+/// Dropping the future of the run aborts all components at once, in no order, and the log has a
+/// warning with their names. Readiness is stopped, they are force-stopped, and there is no report.
+/// A lifecycle that never ran is dropped silently.
 ///
 /// # Comparison to `TaskGroup`
 ///
@@ -200,7 +205,8 @@ impl Lifecycle {
         }
     }
 
-    /// Sets the time that the whole stop may take, and its parts; [`Budget::local`] by default, which is 10 s.
+    /// Sets the time that the whole stop may take, and its parts; [`Budget::local`] by default,
+    /// which is 10 s.
     pub fn budget(mut self, budget: impl Into<Budget>) -> Self {
         self.budget = budget.into();
         self
@@ -221,8 +227,8 @@ impl Lifecycle {
 
     /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, after a time.
     ///
-    /// There may be several; the first wins. What a trigger counts, it counts from the start of the run. A lost heartbeat is an
-    /// error of the report.
+    /// There may be several; the first wins. What a trigger counts, it counts from the start of the
+    /// run. A lost heartbeat is an error of the report.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group| group.cancel_on(trigger)));
         self
@@ -237,9 +243,10 @@ impl Lifecycle {
 
     /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
     ///
-    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop begins until the process is
-    /// gone, and stays armed when the run has ended: a thread that hangs can hold up the end of `main`.
-    /// **It is for the owner of a process alone**; a lifecycle inside of another one has none.
+    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
+    /// begins until the process is gone, and stays armed when the run has ended: a thread that
+    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
+    /// inside of another one has none.
     #[cfg(feature = "signal")]
     pub fn watchdog(self) -> Self {
         self.watchdog_with(|watchdog| watchdog)
@@ -263,8 +270,8 @@ impl Lifecycle {
 
     /// Calls `observer` with everything that happens, in its order.
     ///
-    /// It is called by the run itself, so it must not block; what takes longer goes through a channel. Its panic is
-    /// caught and changes nothing. There may be several.
+    /// It is called by the run itself, so it must not block; what takes longer goes through a
+    /// channel. Its panic is caught and changes nothing. There may be several.
     ///
     /// # Examples
     ///
@@ -327,8 +334,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// There is none: a cycle, an unknown or a double name, a budget that is too small for its parts, and what else
-    /// [`PlanError`] says.
+    /// There is none: a cycle, an unknown or a double name, a budget that is too small for its
+    /// parts, and what else [`PlanError`] says.
     ///
     /// # Examples
     ///
@@ -351,13 +358,14 @@ impl Lifecycle {
 
     /// Starts all components, waits for a reason to stop, stops all, and returns the report.
     ///
-    /// Without a [trigger](Self::stop_on) it ends when a component fails, by a call through a [handle](Self::handle) or a
-    /// [context](Context::stop), or when all components have ended, as jobs do.
+    /// Without a [trigger](Self::stop_on) it ends when a component fails, by a call through a
+    /// [handle](Self::handle) or a [context](Context::stop), or when all components have ended, as
+    /// jobs do.
     ///
     /// # Errors
     ///
-    /// There is no [plan](Self::plan), or no thread for the [watchdog](Self::watchdog); nothing has been started then. How the components
-    /// fared is in the report.
+    /// There is no [plan](Self::plan), or no thread for the [watchdog](Self::watchdog); nothing has
+    /// been started then. How the components fared is in the report.
     ///
     /// # Panics
     ///
@@ -365,7 +373,8 @@ impl Lifecycle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future aborts all components at once; see [Drop](#drop). Spawn it where that must not happen.
+    /// Dropping the future aborts all components at once; see [Drop](#drop). Spawn it where that
+    /// must not happen.
     pub async fn run(self) -> Result<Report, PlanError> {
         let this = self.closed();
         let plan = this.plan()?;

@@ -1,8 +1,8 @@
 //! The stop of a lifecycle as metrics (feature `metrics`).
 //!
-//! [`observer`] writes them through the facade of the crate [`metrics`](https://docs.rs/metrics), so they go where
-//! all metrics of the service go: to Prometheus, StatsD, OTLP, whatever recorder the service has installed.
-//! Without a recorder nothing happens.
+//! [`observer`] writes them through the facade of the crate [`metrics`](https://docs.rs/metrics),
+//! so they go where all metrics of the service go: to Prometheus, StatsD, OTLP, whatever recorder
+//! the service has installed. Without a recorder nothing happens.
 //!
 //! | name | kind | what it is |
 //! |---|---|---|
@@ -12,29 +12,33 @@
 //!
 //! # The label
 //!
-//! Each has one label, `component`. It is the path of the component, such as `orders/http`, as in the log and in the
-//! errors of tasks: the name alone is not unique where a lifecycle is a component of another. What is
-//! about the whole has the path of the lifecycle, `orders`; no component has the same one.
+//! Each has one label, `component`. It is the path of the component, such as `orders/http`, as in
+//! the log and in the errors of tasks: the name alone is not unique where a lifecycle is a
+//! component of another. What is about the whole has the path of the lifecycle, `orders`; no
+//! component has the same one.
 //!
-//! - **Durations.** That of a component runs from the moment it was told to stop until it was gone or given up; a
-//!   component that was never told has none. That of the lifecycle runs from the trigger until all is over, with the
-//!   lame duck and the cleanup, so it is not the sum of the others.
-//! - **Errors.** The counters of the components begin at 0 when they are started, that of the lifecycle when it is over,
-//!   so that a rate can be taken of them. A failure that caused the stop counts too, and each failure of a component
-//!   that has several. What is the fault of none of them, a lost heartbeat, counts for the lifecycle: the sum of all is
-//!   the number of errors in the report.
-//! - **In flight.** Servers that are run with the [`Context`](crate::lifecycle::Context) count their requests, anything
-//!   else says it with [`set_in_flight`](crate::lifecycle::Context::set_in_flight). The gauge is set when the stop is
-//!   triggered and stays as it is; that of a component that says it only when it was told to stop is set when it
-//!   has ended. A component that never says anything has none.
+//! - **Durations.** That of a component runs from the moment it was told to stop until it was gone
+//!   or given up; a component that was never told has none. That of the lifecycle runs from the
+//!   trigger until all is over, with the lame duck and the cleanup, so it is not the sum of the
+//!   others.
+//! - **Errors.** The counters of the components begin at 0 when they are started, that of the
+//!   lifecycle when it is over, so that a rate can be taken of them. A failure that caused the stop
+//!   counts too, and each failure of a component that has several. What is the fault of none of
+//!   them, a lost heartbeat, counts for the lifecycle: the sum of all is the number of errors in
+//!   the report.
+//! - **In flight.** Servers that are run with the [`Context`](crate::lifecycle::Context) count
+//!   their requests, anything else says it with
+//!   [`set_in_flight`](crate::lifecycle::Context::set_in_flight). The gauge is set when the stop is
+//!   triggered and stays as it is; that of a component that says it only when it was told to stop
+//!   is set when it has ended. A component that never says anything has none.
 //!
 //! The buckets of the histogram are for the exporter to set; those up to the budget make sense.
 //!
-//! A process that stops is not scraped many times more: what it counts after the last time is lost. The gauge
-//! is there at once, so a lame duck longer than the interval of the scrapes is enough to see it. For the rest, keep the
-//! server of `/metrics` to the end, below all others, or push in a step of the
-//! [cleanup](crate::Lifecycle::cleanup): the durations and errors of the components are there by then. That of the
-//! lifecycle comes last, after the cleanup.
+//! A process that stops is not scraped many times more: what it counts after the last time is lost.
+//! The gauge is there at once, so a lame duck longer than the interval of the scrapes is enough to
+//! see it. For the rest, keep the server of `/metrics` to the end, below all others, or push in a
+//! step of the [cleanup](crate::Lifecycle::cleanup): the durations and errors of the components are
+//! there by then. That of the lifecycle comes last, after the cleanup.
 //!
 //! # Examples
 //!
@@ -76,9 +80,9 @@ const COMPONENT: &str = "component";
 
 /// Returns an observer that writes the [metrics](self) of a lifecycle, for [`Lifecycle::observe`].
 ///
-/// They go to the recorder of the thread, or the global one, that is there when something happens: it may be
-/// installed later than this is called. One observer is for one lifecycle, and two lifecycles in a process
-/// are told apart by their names.
+/// They go to the recorder of the thread, or the global one, that is there when something happens:
+/// it may be installed later than this is called. One observer is for one lifecycle, and two
+/// lifecycles in a process are told apart by their names.
 ///
 /// # Panics
 ///

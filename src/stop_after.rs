@@ -19,9 +19,9 @@ use crate::trigger::{Trigger, listen_for};
 ///
 /// # Comparison to `Builder::deadline`
 ///
-/// [`Builder::deadline`](crate::Builder::deadline) is for work that should have been done by then: tasks
-/// that are still running are a failure. `StopAfter` is for work that has no end of its own: a worker
-/// that makes place for a fresh one every night.
+/// [`Builder::deadline`](crate::Builder::deadline) is for work that should have been done by then:
+/// tasks that are still running are a failure. `StopAfter` is for work that has no end of its own:
+/// a worker that makes place for a fresh one every night.
 ///
 /// # Examples
 ///

@@ -24,8 +24,8 @@ use crate::trigger::{Trigger, listen_for};
 ///
 /// # What counts
 ///
-/// That the path exists, whatever it is: an empty file, a directory, a link to something that exists. It
-/// is looked for at once and then [every 500 ms](Self::every).
+/// That the path exists, whatever it is: an empty file, a directory, a link to something that
+/// exists. It is looked for at once and then [every 500 ms](Self::every).
 ///
 /// - **A file that is there already stops the group at once,** and the cause says that it was there at
 ///   the start. A request that came while the service was starting must not be lost; and a file that
@@ -35,9 +35,9 @@ use crate::trigger::{Trigger, listen_for};
 /// - The file is never opened, changed or removed.
 /// - To remove it afterwards takes nothing back. One that is made and removed again between two looks
 ///   is not seen.
-/// - When the system does not say whether the file is there (no permission, a directory above it that is
-///   none), that is no stop: it is a WARN, once for each kind of error in a row, and it is looked for
-///   again. An empty path is such an error.
+/// - When the system does not say whether the file is there (no permission, a directory above it
+///   that is none), that is no stop: it is a WARN, once for each kind of error in a row, and it is
+///   looked for again. An empty path is such an error.
 ///
 /// A relative path is looked for in what is the working directory at each look.
 ///

@@ -12,8 +12,9 @@ use crate::in_flight::{Counted, InFlight};
 
 /// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
 ///
-/// With a token, the server has its own grace. With a context it has no more than what is left of the time of
-/// its component, so that the budget of the lifecycle holds, and all of that if it asked for no grace.
+/// With a token, the server has its own grace. With a context it has no more than what is left of
+/// the time of its component, so that the budget of the lifecycle holds, and all of that if it
+/// asked for no grace.
 ///
 /// This trait is sealed.
 ///
@@ -89,8 +90,8 @@ impl Parts {
 /// What is kept of the time that a server may take.
 const KEPT: Duration = Duration::from_millis(50);
 
-/// Until when a stop may take, which is known once it has begun. It is set before the token fires, and may come
-/// nearer afterwards.
+/// Until when a stop may take, which is known once it has begun. It is set before the token fires,
+/// and may come nearer afterwards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limit(Option<Arc<Mutex<Option<Instant>>>>);
 
@@ -118,8 +119,8 @@ impl Limit {
         *limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up all of it
-    /// ends by itself, with its own error, before it is forced.
+    /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up
+    /// all of it ends by itself, with its own error, before it is forced.
     pub(crate) fn left(&self) -> Option<Duration> {
         let left = self.deadline()?.saturating_duration_since(Instant::now());
         Some(left.saturating_sub(KEPT.min(left / 10)))

@@ -1,7 +1,7 @@
 //! systemd is told how a service starts and stops (feature `systemd`, Unix only).
 //!
-//! [`observer`] sends to the socket in `NOTIFY_SOCKET`, which systemd sets for a unit of `Type=notify`. Without that
-//! variable it does nothing, so the same binary runs anywhere.
+//! [`observer`] sends to the socket in `NOTIFY_SOCKET`, which systemd sets for a unit of
+//! `Type=notify`. Without that variable it does nothing, so the same binary runs anywhere.
 //!
 //! | message | when |
 //! |---|---|
@@ -11,18 +11,20 @@
 //! | `EXTEND_TIMEOUT_USEC=…` | then, and again while the stop runs |
 //! | `WATCHDOG=1` | every half of `WATCHDOG_USEC`, from the begin of the start to the end of the stop |
 //!
-//! - **The watchdog is a task of the runtime**, so a runtime whose threads are all blocked says nothing, and systemd
-//!   does what `WatchdogSec` is for. It is left out when `WATCHDOG_PID` names another process.
-//! - **The stop is extended by ten seconds at most**, and again when half of them are over; never beyond the
-//!   budget, but for a second to exit in. So systemd does not kill a stop that is in its time, even if that is longer
-//!   than `TimeoutStopSec`, and one whose runtime is blocked is not waited for.
-//! - **Nothing waits for systemd.** A message that it does not take is kept, joined with those after it, and tried
-//!   again: ten times a second while the socket is full, each second while it is gone. Steps that come by the
-//!   thousand are told 20 times a second.
+//! - **The watchdog is a task of the runtime**, so a runtime whose threads are all blocked says
+//!   nothing, and systemd does what `WatchdogSec` is for. It is left out when `WATCHDOG_PID` names
+//!   another process.
+//! - **The stop is extended by ten seconds at most**, and again when half of them are over; never
+//!   beyond the budget, but for a second to exit in. So systemd does not kill a stop that is in its
+//!   time, even if that is longer than `TimeoutStopSec`, and one whose runtime is blocked is not
+//!   waited for.
+//! - **Nothing waits for systemd.** A message that it does not take is kept, joined with those
+//!   after it, and tried again: ten times a second while the socket is full, each second while it
+//!   is gone. Steps that come by the thousand are told 20 times a second.
 //! - **Nothing fails because of it.** An address that is none, a socket that is gone: that is one WARN.
 //!
-//! The environment is not changed: children of the service inherit `NOTIFY_SOCKET`, and `NotifyAccess=main` is what
-//! makes systemd ignore them.
+//! The environment is not changed: children of the service inherit `NOTIFY_SOCKET`, and
+//! `NotifyAccess=main` is what makes systemd ignore them.
 //!
 //! # The unit
 //!
@@ -40,11 +42,12 @@
 //! - `Type=notify`: `systemctl start`, and units with `After=`, wait for `READY=1`, and not only until
 //!   the process is there.
 //! - `NotifyAccess=main`: no child can say that the service is ready, or alive.
-//! - `TimeoutStopSec`: more than the budget, so that systemd does not kill what is still in time; the
-//!   [watchdog](crate::Lifecycle::watchdog) of the lifecycle comes first, and says who hung. See [`stop_timeout`].
+//! - `TimeoutStopSec`: more than the budget, so that systemd does not kill what is still in time;
+//!   the [watchdog](crate::Lifecycle::watchdog) of the lifecycle comes first, and says who hung.
+//!   See [`stop_timeout`].
 //! - `WatchdogSec`: more than twice as long as anything may block the runtime.
-//! - `KillMode=mixed`: SIGTERM goes to the service alone, which stops its children in its own order; by default all
-//!   of them get it at once. What is left at the end is killed all the same.
+//! - `KillMode=mixed`: SIGTERM goes to the service alone, which stops its children in its own
+//!   order; by default all of them get it at once. What is left at the end is killed all the same.
 //!
 //! A start that takes long needs a `TimeoutStartSec`: it is not extended.
 //!
@@ -99,13 +102,15 @@ const FULL: Duration = Duration::from_millis(100);
 /// When one is tried again that is not there.
 const GONE: Duration = Duration::from_secs(1);
 
-/// Returns an observer that tells [systemd](self) how a lifecycle starts and stops, for [`Lifecycle::observe`].
+/// Returns an observer that tells [systemd](self) how a lifecycle starts and stops, for
+/// [`Lifecycle::observe`].
 ///
-/// The environment is read now: `NOTIFY_SOCKET`, a path or an abstract name that begins with `@` (on Linux), and
-/// `WATCHDOG_USEC` with `WATCHDOG_PID`. What it says that is wrong is a WARN, and taken for not said.
+/// The environment is read now: `NOTIFY_SOCKET`, a path or an abstract name that begins with `@`
+/// (on Linux), and `WATCHDOG_USEC` with `WATCHDOG_PID`. What it says that is wrong is a WARN, and
+/// taken for not said.
 ///
-/// It is for the outermost lifecycle of a process. Its task is spawned at the first event, and aborted when the run has
-/// ended: systemd's watchdog is not fed any more then.
+/// It is for the outermost lifecycle of a process. Its task is spawned at the first event, and
+/// aborted when the run has ended: systemd's watchdog is not fed any more then.
 ///
 /// [`Lifecycle::observe`]: crate::Lifecycle::observe
 pub fn observer() -> impl FnMut(&Event) + Send + 'static {
@@ -120,12 +125,12 @@ pub fn observer() -> impl FnMut(&Event) + Send + 'static {
 
 /// Asks systemd for the `TimeoutStopSec` of this service, for [`Budget::platform`].
 ///
-/// [`Duration::MAX`] is `infinity`. Nothing is returned where it cannot be known: outside of a service, in a process
-/// that was not started by systemd itself (`SYSTEMD_EXEC_PID`), without `systemctl`, or when that takes more than
-/// two seconds. The reason is logged at DEBUG.
+/// [`Duration::MAX`] is `infinity`. Nothing is returned where it cannot be known: outside of a
+/// service, in a process that was not started by systemd itself (`SYSTEMD_EXEC_PID`), without
+/// `systemctl`, or when that takes more than two seconds. The reason is logged at DEBUG.
 ///
-/// The unit is the innermost service in `/proc/self/cgroup`, or what the variable `SYSTEMD_UNIT` says. A unit that is
-/// not found otherwise sets it with `Environment=SYSTEMD_UNIT=%n`.
+/// The unit is the innermost service in `/proc/self/cgroup`, or what the variable `SYSTEMD_UNIT`
+/// says. A unit that is not found otherwise sets it with `Environment=SYSTEMD_UNIT=%n`.
 ///
 /// # Panics
 ///
@@ -133,7 +138,8 @@ pub fn observer() -> impl FnMut(&Event) + Send + 'static {
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: dropping the future loses nothing. The command goes on for two seconds at most, and is killed then.
+/// Cancel safe: dropping the future loses nothing. The command goes on for two seconds at most, and
+/// is killed then.
 ///
 /// [`Budget::platform`]: crate::lifecycle::Budget::platform
 pub async fn stop_timeout() -> Option<Duration> {

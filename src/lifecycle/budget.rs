@@ -94,10 +94,10 @@ impl Budget {
     /// Makes the budget of a pod: 28 seconds in all, 5 of them as a lame duck.
     ///
     /// Kubernetes sends SIGKILL 30 seconds after it has begun to end a pod, unless the pod's
-    /// `terminationGracePeriodSeconds` says otherwise. Two seconds of them are kept back: for the way of
-    /// SIGTERM to the process, and for the watchdog, which has to end it before the platform does, or
-    /// nobody learns who was stuck. The lame duck is the time that the endpoints of a service take to
-    /// forget a pod, as a rule.
+    /// `terminationGracePeriodSeconds` says otherwise. Two seconds of them are kept back: for the
+    /// way of SIGTERM to the process, and for the watchdog, which has to end it before the platform
+    /// does, or nobody learns who was stuck. The lame duck is the time that the endpoints of a
+    /// service take to forget a pod, as a rule.
     ///
     /// A pod with a longer grace period says so with [`platform`](Self::platform) or
     /// [`platform_from_env`](Self::platform_from_env), and has a total of its own.

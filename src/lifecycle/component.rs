@@ -36,15 +36,19 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # The rules
 ///
-/// 1. It is started when all that it comes [`after`](Self::after) are ready, and told to stop when all that
-///    come after it have ended. What does not depend on each other starts and stops at the same time.
-/// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late before that,
-///    the start has failed: nothing else is started, and what has been started is stopped, in reverse.
-/// 3. Once ready it must not end before it was told to, unless it [may](Self::may_end): that is a failure,
-///    and so are an error and a panic, of a helper too. The first failure stops the whole. That holds in a lame
-///    duck too, in which all is still served; what [drains](Self::drains) may end in the drain.
-/// 4. Told to stop, it has its [`grace`](Self::grace), or what the budget has left if that is less. Then it is
-///    forced: its tasks are aborted and joined. A forced stop is an error, and names those that were running.
+/// 1. It is started when all that it comes [`after`](Self::after) are ready, and told to stop when
+///    all that come after it have ended. What does not depend on each other starts and stops at the
+///    same time.
+/// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late
+///    before that, the start has failed: nothing else is started, and what has been started is
+///    stopped, in reverse.
+/// 3. Once ready it must not end before it was told to, unless it [may](Self::may_end): that is a
+///    failure, and so are an error and a panic, of a helper too. The first failure stops the whole.
+///    That holds in a lame duck too, in which all is still served; what [drains](Self::drains) may
+///    end in the drain.
+/// 4. Told to stop, it has its [`grace`](Self::grace), or what the budget has left if that is less.
+///    Then it is forced: its tasks are aborted and joined. A forced stop is an error, and names
+///    those that were running.
 /// 5. It has ended when its future and all tasks of its [group](Context::group) are gone.
 ///
 /// A component that blocks its thread cannot be forced. It is reported as still running, and the
@@ -93,11 +97,13 @@ impl Component {
         Self::of(name.into(), Kind::Component, Box::new(start))
     }
 
-    /// Makes a component that is opened, is passive while it is used, and is closed after all that use it.
+    /// Makes a component that is opened, is passive while it is used, and is closed after all that
+    /// use it.
     ///
-    /// It is ready when `open` has returned. What `open` returned is what `close` gets: a pool, a connection, the handle
-    /// of a server that is started by one call and stopped by another. For those that use it see
-    /// [`Context::provide`]. If the stop begins before `open` has returned, `open` is dropped.
+    /// It is ready when `open` has returned. What `open` returned is what `close` gets: a pool, a
+    /// connection, the handle of a server that is started by one call and stopped by another. For
+    /// those that use it see [`Context::provide`]. If the stop begins before `open` has returned,
+    /// `open` is dropped.
     ///
     /// # Examples
     ///
@@ -167,8 +173,9 @@ impl Component {
     ///
     /// It is ready when they have been started. A supervisor whose children are all done has ended.
     ///
-    /// The [grace](Supervisor::grace) of the supervisor is that of each child, and stays as it is: let that of the component be
-    /// no less than what all children take together, one after another, or they are forced.
+    /// The [grace](Supervisor::grace) of the supervisor is that of each child, and stays as it is:
+    /// let that of the component be no less than what all children take together, one after
+    /// another, or they are forced.
     #[track_caller]
     pub fn supervisor(supervisor: Supervisor) -> Self {
         let name = supervisor.name().to_owned().into();
@@ -187,8 +194,9 @@ impl Component {
     ///
     /// It is ready at once.
     ///
-    /// The [grace](Periodic::grace) and the [last run](Periodic::last_run) of `periodic` stay as they are: let that of the
-    /// component be no less than both together, or what is under way is forced. A longer one does not lengthen them.
+    /// The [grace](Periodic::grace) and the [last run](Periodic::last_run) of `periodic` stay as
+    /// they are: let that of the component be no less than both together, or what is under way is
+    /// forced. A longer one does not lengthen them.
     #[track_caller]
     pub fn periodic<F, W>(periodic: Periodic, run: F) -> Self
     where
@@ -240,8 +248,8 @@ impl Component {
     /// Sets the time it has to stop, before it is forced.
     ///
     /// Without one it has a share of what the others leave of the [budget](super::Budget); the
-    /// [plan](super::Plan) says which. With zero it is told and forced at once; [`Duration::MAX`] needs a budget
-    /// without end.
+    /// [plan](super::Plan) says which. With zero it is told and forced at once; [`Duration::MAX`]
+    /// needs a budget without end.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
@@ -261,9 +269,10 @@ impl Component {
 
     /// Lets it take part in the drain of a two-phase stop: everything drains, then everything closes.
     ///
-    /// It waits for [`Context::draining`] and calls [`Context::drained`]. No component is told to stop before all that
-    /// drain have done so, or the [time for it](super::Budget::drain) is over, which is an error. One that ends with `Ok` in
-    /// the drain has drained. One that is not ready, or has failed, when the drain begins takes no part in it.
+    /// It waits for [`Context::draining`] and calls [`Context::drained`]. No component is told to
+    /// stop before all that drain have done so, or the [time for it](super::Budget::drain) is over,
+    /// which is an error. One that ends with `Ok` in the drain has drained. One that is not ready,
+    /// or has failed, when the drain begins takes no part in it.
     pub fn drains(mut self) -> Self {
         self.drains = true;
         self

@@ -69,7 +69,8 @@ pub enum ComponentErrorKind {
     Overran(Duration),
     /// The same, and it could not be confirmed that it is gone.
     StillRunning(Duration),
-    /// Not a component but the lifecycle itself: what stopped it is a failure, such as a lost heartbeat.
+    /// Not a component but the lifecycle itself: what stopped it is a failure, such as a lost
+    /// heartbeat.
     Trigger,
 }
 

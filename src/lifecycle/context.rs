@@ -145,8 +145,8 @@ impl Context {
 
     /// Returns the token that fires when the component is to stop.
     ///
-    /// That is when all that depend on it have ended, or when a task of the component has failed: then it fires
-    /// at once.
+    /// That is when all that depend on it have ended, or when a task of the component has failed:
+    /// then it fires at once.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.shared.group.token()
@@ -172,8 +172,9 @@ impl Context {
 
     /// Provides a value to those that start after this component; see [`Provided`].
     ///
-    /// Another value takes its place. It is taken out when the component has been told to stop or has failed, or,
-    /// if it is a [job](super::Component::job) that went well, when all components have ended.
+    /// Another value takes its place. It is taken out when the component has been told to stop or
+    /// has failed, or, if it is a [job](super::Component::job) that went well, when all components
+    /// have ended.
     pub fn provide<T: Send + Sync + 'static>(&self, to: &Provided<T>, value: T) {
         to.set(&self.shared.path, value);
         // Once for all values that it provides to this: it may do so again and again.
@@ -205,9 +206,10 @@ impl Context {
 
     /// Returns until when the component is to be gone, after which it is forced.
     ///
-    /// Nothing before it was told to stop, and nothing for a grace and a budget without end. It is set before the
-    /// token fires; only when the token fires because a task of the component has failed, it is set a moment later. In a
-    /// nested lifecycle it can come nearer, when what is around that has less time left.
+    /// Nothing before it was told to stop, and nothing for a grace and a budget without end. It is
+    /// set before the token fires; only when the token fires because a task of the component has
+    /// failed, it is set a moment later. In a nested lifecycle it can come nearer, when what is
+    /// around that has less time left.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.shared.limit.deadline()
@@ -222,8 +224,8 @@ impl Context {
 
     /// Returns the group of the component, to spawn helpers into.
     ///
-    /// They share its token, are joined before it counts as stopped, and are forced with it. A helper that fails is a
-    /// failure of the component.
+    /// They share its token, are joined before it counts as stopped, and are forced with it. A
+    /// helper that fails is a failure of the component.
     #[must_use]
     pub fn group(&self) -> &Spawner {
         &self.shared.group
@@ -238,8 +240,8 @@ impl Context {
 
     /// Waits until everything is to drain: the first phase of a two-phase stop.
     ///
-    /// It comes before any component is told to stop, to all that [drain](super::Component::drains) at once; for
-    /// any other component it comes too, if there is one that drains.
+    /// It comes before any component is told to stop, to all that [drain](super::Component::drains)
+    /// at once; for any other component it comes too, if there is one that drains.
     ///
     /// # Cancel safety
     ///
@@ -269,9 +271,10 @@ impl Context {
 
     /// Says how much is in flight in this component, for the report and the metrics of the stop.
     ///
-    /// Say it whenever it changes: what is known when the stop is triggered, and when this component is told, is
-    /// what counts. Later calls are ignored, but for the first of a component that had said nothing before. Servers
-    /// that are run with the context are counted without it, and added.
+    /// Say it whenever it changes: what is known when the stop is triggered, and when this
+    /// component is told, is what counts. Later calls are ignored, but for the first of a component
+    /// that had said nothing before. Servers that are run with the context are counted without it,
+    /// and added.
     pub fn set_in_flight(&self, count: usize) {
         self.shared.in_flight.say(count);
     }

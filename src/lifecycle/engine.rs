@@ -683,7 +683,8 @@ impl Engine {
         if let Some(error) = errors().find(|error| error.is_forced()) {
             return Outcome::Forced(error.to_string().into());
         }
-        // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this one.
+        // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this
+        // one.
         let nested = |is_it: fn(&Report) -> bool| {
             let mut contexts = self.slots.iter().filter_map(|slot| slot.ctx.as_ref());
             contexts.find_map(|ctx| {
@@ -918,9 +919,9 @@ async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
 
 /// Gives a turn to all that wait for one on this thread.
 ///
-/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks have had one,
-/// so it would wake ever more of them, and whoever comes then would wait for all of those. The task yields
-/// for its part, because a worker may run first what was spawned last.
+/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks
+/// have had one, so it would wake ever more of them, and whoever comes then would wait for all of
+/// those. The task yields for its part, because a worker may run first what was spawned last.
 async fn others() {
     let _ = tokio::spawn(yield_now()).await;
 }

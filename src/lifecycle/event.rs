@@ -7,19 +7,22 @@ use super::component_error::ComponentError;
 use super::component_state::ComponentState;
 use crate::cause::Cause;
 
-/// Something that has happened in a lifecycle, as its [observers](super::Lifecycle::observe) hear of it.
+/// Something that has happened in a lifecycle, as its [observers](super::Lifecycle::observe) hear
+/// of it.
 ///
 /// The events come in the order in which things happened. A component has, in this order,
 /// [`StartBegan`](EventKind::StartBegan), [`Ready`](EventKind::Ready) if it became so,
-/// [`StopBegan`](EventKind::StopBegan) if it was told to stop, [`Forced`](EventKind::Forced) if that was not enough, and
-/// [`Ended`](EventKind::Ended), which is the last. What went wrong is [`Failed`](EventKind::Failed) as soon as it is
-/// known, so before that; what makes the whole stop comes before [`StopTriggered`](EventKind::StopTriggered).
+/// [`StopBegan`](EventKind::StopBegan) if it was told to stop, [`Forced`](EventKind::Forced) if
+/// that was not enough, and [`Ended`](EventKind::Ended), which is the last. What went wrong is
+/// [`Failed`](EventKind::Failed) as soon as it is known, so before that; what makes the whole stop
+/// comes before [`StopTriggered`](EventKind::StopTriggered).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
     /// How long after the start of the run it happened.
     pub at: Duration,
-    /// The lifecycle it is about, by its path: its name, or `orders/billing` for one that is a component.
+    /// The lifecycle it is about, by its path: its name, or `orders/billing` for one that is a
+    /// component.
     pub lifecycle: Arc<str>,
     /// The component it is about, by its path such as `orders/http`; nothing if it is about the whole.
     pub component: Option<Arc<str>>,

@@ -65,7 +65,8 @@ pub(super) struct Shared {
     pub(super) states: watch::Sender<Arc<States>>,
 }
 
-/// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that never ran.
+/// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that
+/// never ran.
 pub(super) struct Registry(pub(super) Arc<Shared>);
 
 impl Drop for Registry {

@@ -1,17 +1,18 @@
 //! What a lifecycle does next: a pure function of what it did and of what has happened.
 //!
-//! There is no clock, no task and no lock in here. The engine says what happened and when, and does what it
-//! is told. Times are those since the start of the run; one that cannot be expressed never comes.
+//! There is no clock, no task and no lock in here. The engine says what happened and when, and does
+//! what it is told. Times are those since the start of the run; one that cannot be expressed never
+//! comes.
 //!
 //! Invariants:
 //!
 //! 1. A node is started when all it depends on are ready, and told to stop when all that depend on it
 //!    are over. Nothing else starts or tells one, except that a component may begin to leave by itself.
-//! 2. A node that has been started is told, leaves or ends exactly once; what was told is over, forced or
-//!    lost by its time.
+//! 2. A node that has been started is told, leaves or ends exactly once; what was told is over,
+//!    forced or lost by its time.
 //! 3. Once the stop has begun nothing is started.
-//! 4. `unready` and `users` count what invariant 1 waits for, so that each edge is looked at once in each
-//!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
+//! 4. `unready` and `users` count what invariant 1 waits for, so that each edge is looked at once
+//!    in each direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -292,8 +293,8 @@ impl Machine {
         self.look(now, actions);
     }
 
-    /// Lets the stop take no longer than this from now on, or from its begin: a nested lifecycle has what is
-    /// left of the budget above it.
+    /// Lets the stop take no longer than this from now on, or from its begin: a nested lifecycle
+    /// has what is left of the budget above it.
     pub(super) fn cap(&mut self, left: Duration, now: Duration, actions: &mut Vec<Action>) {
         if !self.is_stopping() {
             self.times.total = self.times.total.min(left);

@@ -10,13 +10,14 @@ use crate::group::TaskGroup;
 impl Component {
     /// Makes a component of another lifecycle, under its name.
     ///
-    /// It is ready when all of its components are. When it is told to stop, its components are stopped in their own
-    /// order, without a lame duck and within its own budget, or what is left of that above it if that is
-    /// less. Its failures are those of this component, and the first stops what is around it at once, not only when all in
-    /// it has ended; its report is in the report, and its plan in the plan.
-    /// A [trigger](Lifecycle::stop_on) or a [handle](Lifecycle::handle) of its own stops it alone, which is an end like that of any
-    /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is left out: the process
-    /// belongs to the outermost lifecycle.
+    /// It is ready when all of its components are. When it is told to stop, its components are
+    /// stopped in their own order, without a lame duck and within its own budget, or what is left
+    /// of that above it if that is less. Its failures are those of this component, and the first
+    /// stops what is around it at once, not only when all in it has ended; its report is in the
+    /// report, and its plan in the plan. A [trigger](Lifecycle::stop_on) or a
+    /// [handle](Lifecycle::handle) of its own stops it alone, which is an end like that of any
+    /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is
+    /// left out: the process belongs to the outermost lifecycle.
     #[track_caller]
     pub fn lifecycle(lifecycle: Lifecycle) -> Self {
         let lifecycle = lifecycle.closed();

@@ -24,19 +24,21 @@ mod text;
 ///
 /// # The graces
 ///
-/// A component that asks for a grace gets it; with zero it is told to stop and forced at once. The others
-/// share evenly what is left. The largest share is taken with which every chain of components that stop
-/// one after another fits into the [stop time](Budget::stop_time), in whole milliseconds. In a
-/// [phase with a budget](Phase::budget) they share that one. So there is enough for all: if each one
-/// takes the whole of its grace, the last has ended when the stop time is over.
+/// A component that asks for a grace gets it; with zero it is told to stop and forced at once. The
+/// others share evenly what is left. The largest share is taken with which every chain of
+/// components that stop one after another fits into the [stop time](Budget::stop_time), in whole
+/// milliseconds. In a [phase with a budget](Phase::budget) they share that one. So there is enough
+/// for all: if each one takes the whole of its grace, the last has ended when the stop time is
+/// over.
 ///
 /// # The text
 ///
-/// A plan prints as a text that is the same each time, with a line for each component. It does not end
-/// in a line break. Components are numbered: what has one number starts, or stops, at the same time,
-/// unless something before it takes longer. In fact nothing waits for a number: a component starts when all
-/// it is `after` are ready, and is told to stop when all that are after it, and the phases before its
-/// own, have ended. Nested lifecycles follow, each below its path. Whatever would break a line is a space.
+/// A plan prints as a text that is the same each time, with a line for each component. It does not
+/// end in a line break. Components are numbered: what has one number starts, or stops, at the same
+/// time, unless something before it takes longer. In fact nothing waits for a number: a component
+/// starts when all it is `after` are ready, and is told to stop when all that are after it, and the
+/// phases before its own, have ended. Nested lifecycles follow, each below its path. Whatever would
+/// break a line is a space.
 ///
 /// ```text
 /// orders: 4 components, budget 28s (Kubernetes' terminationGracePeriodSeconds: 30s)

@@ -7,12 +7,13 @@ use tokio::sync::watch;
 
 /// A value that one component provides to those that start after it: a pool, a bound address.
 ///
-/// Its component fills it with [`Context::provide`](super::Context::provide) before it is ready, so a component that
-/// comes [after](super::Component::after) it finds it there. When the component has been told to stop, which is
-/// after all that use it have ended, the value is taken out again: what the component closes is not held by
-/// anybody any more who goes by the dependencies. That of a [job](super::Component::job), which ends before they begin,
-/// stays until all components have ended. A component takes out its own value only, and not that of another
-/// which has taken its place.
+/// Its component fills it with [`Context::provide`](super::Context::provide) before it is ready, so
+/// a component that comes [after](super::Component::after) it finds it there. When the component
+/// has been told to stop, which is after all that use it have ended, the value is taken out again:
+/// what the component closes is not held by anybody any more who goes by the dependencies. That of
+/// a [job](super::Component::job), which ends before they begin, stays until all components have
+/// ended. A component takes out its own value only, and not that of another which has taken its
+/// place.
 ///
 /// # Clones
 ///

@@ -5,8 +5,9 @@ use super::event::{Event, EventKind};
 
 /// Writes one event.
 ///
-/// What an operator of the service has to know is INFO, the rest DEBUG; an error is returned in the report, so it
-/// is no ERROR here, but it is a WARN when it happens, as the report comes later, or never.
+/// What an operator of the service has to know is INFO, the rest DEBUG; an error is returned in the
+/// report, so it is no ERROR here, but it is a WARN when it happens, as the report comes later, or
+/// never.
 pub(super) fn event(lifecycle: &str, event: &Event) {
     let component = event.component.as_deref().unwrap_or(lifecycle);
     match &event.kind {

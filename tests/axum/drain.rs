@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::support::{
-    Alive, NO_TIME, PLENTY, SHORT, Server, Ticks, endless, get_over_http2, http2, is_closed,
+    Alive, NO_TIME, PLENTY, SHORT, Server, Ticks, endless, get_over_http2, http2, is_closed, pass,
     read_to_end, read_until, request, soon, websocket,
 };
 
@@ -201,7 +201,7 @@ async fn r9_a_request_is_in_flight_until_its_body_has_ended() {
 
     server.begin_stop().await;
     // More than the idle grace, which does not count for it.
-    tokio::time::sleep(5 * NO_TIME).await;
+    pass(5 * NO_TIME).await;
     sender.send(()).unwrap();
     read_until(&mut client, "tick\r\n").await;
     drop(sender);
@@ -309,7 +309,7 @@ async fn r9_an_upgraded_connection_is_open_until_its_stream_is_dropped() {
     let mut client = websocket(server.address).await;
 
     server.begin_stop().await;
-    tokio::time::sleep(5 * NO_TIME).await;
+    pass(5 * NO_TIME).await;
     client.write_all(b"pong").await.unwrap();
     read_until(&mut client, "pong").await;
     assert!(!server.task.is_finished());
@@ -480,7 +480,7 @@ async fn a_handler_that_cancels_the_token_of_its_stop_does_not_stop_the_server()
     let client = request(server.address, "GET /cancel HTTP/1.1\r\nconnection: close").await;
     assert!(read_to_end(client).await.starts_with("HTTP/1.1 200"));
     // More than the last call of a socket.
-    tokio::time::sleep(NO_TIME).await;
+    pass(NO_TIME).await;
 
     let client = request(server.address, "GET / HTTP/1.1\r\nconnection: close").await;
 
@@ -507,7 +507,7 @@ async fn r9_an_answer_over_http2_that_is_taken_slowly_is_not_idle() {
         length += data.len();
         body.flow_control().release_capacity(data.len()).unwrap();
         // As a whole more than the linger and the idle grace together.
-        tokio::time::sleep(NO_TIME).await;
+        pass(NO_TIME).await;
     }
 
     assert_eq!(length, LENGTH);
@@ -561,7 +561,7 @@ async fn r09_an_answer_over_http2_that_is_taken_in_the_end_is_whole() {
     server.begin_stop().await;
 
     // More than the idle grace, which does not count for it.
-    tokio::time::sleep(10 * NO_TIME).await;
+    pass(10 * NO_TIME).await;
     let mut rest = Vec::new();
     body.flow_control().release_capacity(1000).unwrap();
     while let Some(data) = soon(body.data()).await {

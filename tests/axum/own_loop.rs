@@ -22,8 +22,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::support::{
-    Alive, NO_TIME, PLENTY, SHORT, endless, read_to_end, read_until, request, send, soon, tasks,
-    tasks_reach, turns, websocket,
+    Alive, NO_TIME, PLENTY, SHORT, endless, pass, read_to_end, read_until, request, send, soon,
+    tasks, tasks_reach, turns, websocket,
 };
 
 /// Its connections are detached tasks: nothing but the gate holds them.
@@ -231,7 +231,7 @@ async fn r8_a_request_that_waits_for_its_turn_is_not_idle() {
 
     token.cancel();
     // More than the linger and the idle grace together.
-    tokio::time::sleep(20 * NO_TIME).await;
+    pass(20 * NO_TIME).await;
     release.notify_one();
     assert!(read_to_end(first).await.ends_with("hello"));
     release.notify_one();

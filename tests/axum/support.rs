@@ -28,7 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::timeout;
+use tokio::time::{advance, pause, resume, timeout};
 
 /// More than any machine needs.
 pub(crate) const PLENTY: Duration = Duration::from_secs(60);
@@ -125,6 +125,17 @@ pub(crate) async fn is_closed(address: SocketAddr) {
 pub(crate) async fn turns() {
     for _ in 0..500 {
         yield_now().await;
+    }
+}
+
+/// Lets time pass without waiting for it, in steps that give every timer its chance.
+pub(crate) async fn pass(time: Duration) {
+    const STEPS: u32 = 10;
+    for _ in 0..STEPS {
+        pause();
+        advance(time / STEPS).await;
+        resume();
+        turns().await;
     }
 }
 

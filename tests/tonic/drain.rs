@@ -17,7 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::support::{
-    Calls, NO_TIME, PLENTY, Server, call, is_closed, patient, read_to_end, soon, turns,
+    Calls, NO_TIME, PLENTY, Server, call, is_closed, pass, patient, read_to_end, soon, turns,
 };
 
 #[tokio::test]
@@ -360,7 +360,7 @@ async fn r09_a_call_that_waits_for_its_service_is_in_flight_and_no_idle_connecti
 
     server.begin_stop().await;
     // More than the idle grace, which does not count for it.
-    tokio::time::sleep(10 * NO_TIME).await;
+    pass(10 * NO_TIME).await;
     turn.send_replace(true);
 
     soon(waits).await.unwrap().unwrap();

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::timeout;
+use tokio::time::{advance, pause, resume, timeout};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -138,6 +138,17 @@ pub(crate) async fn is_closed(address: SocketAddr) {
 pub(crate) async fn turns() {
     for _ in 0..1000 {
         yield_now().await;
+    }
+}
+
+/// Lets time pass without waiting for it, in steps that give every timer its chance.
+pub(crate) async fn pass(time: Duration) {
+    const STEPS: u32 = 10;
+    for _ in 0..STEPS {
+        pause();
+        advance(time / STEPS).await;
+        resume();
+        turns().await;
     }
 }
 

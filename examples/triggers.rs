@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! cargo run --example triggers             # 1 after ten seconds: the lease is lost
-//! touch /tmp/orders.stop                   # 0, when called in time in another terminal
+//! touch orders.stop                        # 0, when called in time in another terminal, same folder
 //! cargo run --example triggers             # 0 at once: the file is still there
-//! rm /tmp/orders.stop
+//! rm orders.stop
 //! ```
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn main() -> Exit {
     tracing_subscriber::fmt().init();
     let mut group = TaskGroup::builder().name("orders").build().expect("a name");
     let (heartbeat, monitor) = Heartbeat::new("lease", 3 * SECOND);
-    group.cancel_on(StopFile::new("/tmp/orders.stop"));
+    group.cancel_on(StopFile::new("orders.stop"));
     group.cancel_on(monitor);
     group.cancel_on(StopAfter::new(24 * 3600 * SECOND));
 

@@ -24,6 +24,7 @@ use crate::lifecycle::ComponentError;
 use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
+use crate::lifecycle::line_of;
 use crate::sidecar::SidecarError;
 use crate::signal::Signal;
 #[cfg(feature = "signal")]
@@ -678,24 +679,6 @@ fn report(failures: &[Judged<'_>]) -> String {
     };
     let lines: Vec<_> = failures.iter().enumerate().map(line).collect();
     lines.join("\n")
-}
-
-/// The message with its sources, each one that the line does not contain yet.
-fn line_of(error: &(dyn Error + 'static)) -> String {
-    let mut line = String::new();
-    for error in chain(error) {
-        let message = error.to_string();
-        if line.is_empty() {
-            line = message;
-        } else if !line.contains(&message) {
-            line = format!("{line}: {message}");
-        }
-        // Its message has those of its sources, but not the name of its task.
-        if error.is::<ComponentError>() {
-            break;
-        }
-    }
-    line
 }
 
 impl<E: 'static> Judge for TaskError<E> {

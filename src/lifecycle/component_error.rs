@@ -236,7 +236,7 @@ fn is_own(component: &str, task: &str) -> bool {
 }
 
 /// The message with its sources, each one that the line does not contain yet.
-fn line_of(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn line_of(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     for error in iter::successors(Some(error), |error| (*error).source()) {
         let message = error.to_string();
@@ -245,7 +245,7 @@ fn line_of(error: &(dyn Error + 'static)) -> String {
         } else if !line.contains(&message) {
             line = format!("{line}: {message}");
         }
-        // Its message has all of what stands behind it.
+        // Its message has those of its sources, but not the name of its task.
         if error.is::<ComponentError>() {
             break;
         }

@@ -82,6 +82,8 @@
     )
 )]
 
+mod time;
+mod lock;
 mod panic;
 mod log;
 mod bounded;

@@ -12,7 +12,6 @@ use std::process::ExitCode;
 use std::process::Termination;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::BoxError;
@@ -28,6 +27,7 @@ use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
 use crate::lifecycle::line_of;
+use crate::lock::lock;
 #[cfg(feature = "signal")]
 use crate::panic::Panic;
 use crate::sidecar::SidecarError;
@@ -610,9 +610,8 @@ impl Drop for InForce {
     }
 }
 
-/// Locks it; no user code runs under the lock, so a poisoned one is still consistent.
 fn in_force() -> MutexGuard<'static, Option<ExitPolicy>> {
-    IN_FORCE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&IN_FORCE)
 }
 
 impl SignalStatus {

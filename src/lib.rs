@@ -69,6 +69,9 @@
 //! DEBUG only. The audit of a stop is two events, by the names `taskgroup.trigger` (fields `group`,
 //! `cause` and `signal`) and `taskgroup.stopped` (fields `group`, `cause` and `outcome`). What
 //! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
+//!
+//! The crate itself prints nothing. A program that `taskgroup::main` runs (feature `signal`) and that has
+//! installed no subscriber is the exception: the lines about its stop go to stderr.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
@@ -88,6 +91,7 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+mod console;
 mod label;
 mod signal;
 mod cause;

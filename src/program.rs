@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::BoxError;
 use crate::bounded;
+use crate::console;
 use crate::exit::Exit;
 use crate::exit::ExitPolicy;
 use crate::exit::InForce;
@@ -26,6 +27,11 @@ use crate::signals::TERMINATE;
 /// 4. makes an [`Exit`] of the value of `body`: of anything that [`Exit`] can be made of, the result of
 ///    a group or of a lifecycle, say;
 /// 5. lets go of the runtime, without waiting for its threads.
+///
+/// In a program that has installed no `tracing` subscriber, the lines that matter to the person at the
+/// terminal are written to stderr: what stops the program, how to insist, what is waited for, and how it
+/// ended. With a subscriber they are events and nothing else. A stderr that nobody reads costs the
+/// lines, and holds up nothing.
 ///
 /// Returned from `main`, the [`Exit`] prints its report and ends the process. Another runtime, other
 /// signals or another policy are options of a [`Program`]; this is equivalent to
@@ -135,6 +141,9 @@ enum Threads {
 /// How many workers there are at least: with one, a task that blocks it stops all timers.
 const WORKERS: usize = 2;
 
+/// How long the last lines may take to get out.
+const SAYING: Duration = Duration::from_secs(1);
+
 /// How long the runtime may take to drop what is left in it.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
@@ -215,15 +224,27 @@ impl Program {
             policy,
         } = self;
         let _in_force = InForce::new(policy.clone());
-        let (signals, runtime) = match begin(threads, signals, &policy) {
-            Ok(begun) => begun,
-            Err(error) => return policy.exit(Err(error)),
-        };
-        let ended = Panic::catch(|| Exit::from(runtime.block_on(body(signals))));
-        // Not here: a destructor may block its thread.
-        bounded::within(LETTING_GO, move || runtime.shutdown_background());
-        ended.unwrap_or_else(|panic| policy.exit_of_panic(&panic))
+        console::open();
+        let exit = run(threads, signals, &policy, body);
+        // Before the report, which `main` prints when it returns.
+        console::close(SAYING);
+        exit
     }
+}
+
+fn run<B, R>(threads: Threads, signals: Option<Vec<Signal>>, policy: &ExitPolicy, body: B) -> Exit
+where
+    B: AsyncFnOnce(Signals) -> R,
+    Exit: From<R>,
+{
+    let (signals, runtime) = match begin(threads, signals, policy) {
+        Ok(begun) => begun,
+        Err(error) => return policy.exit(Err(error)),
+    };
+    let ended = Panic::catch(|| Exit::from(runtime.block_on(body(signals))));
+    // Not here: a destructor may block its thread.
+    bounded::within(LETTING_GO, move || runtime.shutdown_background());
+    ended.unwrap_or_else(|panic| policy.exit_of_panic(&panic))
 }
 
 /// The signals come first: building the runtime takes time.

@@ -18,12 +18,30 @@ use taskgroup::lifecycle::PlanError;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::sync::oneshot;
+use tracing_subscriber::filter::LevelFilter;
 
+use crate::roles::log_to_stderr;
 use crate::roles::say;
 
 pub(crate) fn play(role: &str) -> Exit {
     match role {
         "main_group" => taskgroup::main(group),
+        "main_logged_group" => taskgroup::main(async |signals| {
+            log_to_stderr();
+            group(signals).await
+        }),
+        "main_lifecycle" => taskgroup::main(async |signals| run(signals, waits()).await),
+        "main_logged_lifecycle" => taskgroup::main(async |signals| {
+            log_to_stderr();
+            run(signals, waits()).await
+        }),
+        "main_filtered_lifecycle" => taskgroup::main(async |signals| {
+            tracing_subscriber::fmt()
+                .with_max_level(LevelFilter::OFF)
+                .init();
+            run(signals, waits()).await
+        }),
+        "main_failing_lifecycle" => taskgroup::main(async |signals| run(signals, fails()).await),
         "main_stdin" => taskgroup::main(async |signals| run(signals, reads_stdin()).await),
         "main_blocked_worker" => two_workers().run(async |signals| run(signals, blocks()).await),
         "main_blocking_closure" => taskgroup::main(blocking_closure),
@@ -51,7 +69,7 @@ async fn never(_signals: Signals) -> Result<(), BoxError> {
 }
 
 async fn group(signals: Signals) -> Result<(), TaskError> {
-    let mut group = TaskGroup::new();
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
     group.cancel_on(signals);
     let token = group.token().clone();
     group.spawn(async move { Ok(token.cancelled().await) });
@@ -75,6 +93,18 @@ fn reads_stdin() -> Component {
         drop(ctx.token().run_until_cancelled(read).await);
         Ok(())
     })
+}
+
+fn waits() -> Component {
+    Component::new("worker", |ctx| async move {
+        ctx.ready();
+        say("ready");
+        Ok(ctx.stopping().await)
+    })
+}
+
+fn fails() -> Component {
+    Component::job("migrate", |_| async { Err("no table".into()) })
 }
 
 fn blocks() -> Component {

@@ -20,6 +20,13 @@ tests![
     the_policy_of_a_program_decides_about_its_failures,
     the_policy_of_a_program_decides_about_the_second_signal,
     a_program_has_its_signals_before_its_runtime,
+    without_a_log_the_stop_of_a_group_is_told_on_stderr,
+    without_a_log_the_stop_of_a_lifecycle_is_told_on_stderr,
+    without_a_log_the_failure_that_stops_a_lifecycle_is_told_on_stderr,
+    with_a_log_the_stop_is_told_there_and_once,
+    a_log_that_takes_nothing_of_this_crate_is_all_there_is,
+    a_program_without_a_log_ends_in_time_though_stderr_is_full,
+    a_program_without_a_log_has_its_status_though_stderr_is_closed,
 ];
 
 /// What the end may take when the machine is busy with other tests.
@@ -105,4 +112,69 @@ fn a_program_has_its_signals_before_its_runtime() {
     child.expect("the runtime is being built");
     child.send(Signal::TERM).tell("go on");
     child.expect("SIGTERM").expect_code(0);
+}
+
+/// Stops a child with SIGTERM, and returns all that it has said on stderr.
+#[track_caller]
+fn told(role: &str) -> String {
+    let mut child = Child::start(role);
+    child.expect("ready").send(Signal::TERM).expect_code(0);
+    child.rest_of_stderr()
+}
+
+const STOPPING: &str = "orders: received SIGTERM, stopping; a second signal forces the exit";
+
+fn without_a_log_the_stop_of_a_group_is_told_on_stderr() {
+    assert_eq!(told("main_group"), format!("{STOPPING}\norders: stopped\n"));
+}
+
+fn without_a_log_the_stop_of_a_lifecycle_is_told_on_stderr() {
+    let told = told("main_lifecycle");
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert_eq!(lines[0], STOPPING);
+    assert!(lines[1].starts_with("orders: stopped in "), "{told}");
+}
+
+fn without_a_log_the_failure_that_stops_a_lifecycle_is_told_on_stderr() {
+    let mut child = Child::start("main_failing_lifecycle");
+    child.expect_code(1);
+    let told = child.rest_of_stderr();
+    let lines: Vec<_> = told.lines().collect();
+    let error = "component `migrate` did not start: no table";
+    assert_eq!(lines.len(), 3, "{told}");
+    assert_eq!(lines[0], format!("orders: {error}, stopping"));
+    assert!(lines[1].starts_with("orders: stopped in "), "{told}");
+    assert_eq!(lines[2], format!("error: {error}"));
+}
+
+fn with_a_log_the_stop_is_told_there_and_once() {
+    for role in ["main_logged_group", "main_logged_lifecycle"] {
+        let told = told(role);
+        assert_eq!(
+            told.matches("received SIGTERM, stopping").count(),
+            1,
+            "{told}"
+        );
+        let plain = told.lines().find(|line| line.starts_with("orders: "));
+        assert_eq!(plain, None, "{told}");
+    }
+}
+
+fn a_log_that_takes_nothing_of_this_crate_is_all_there_is() {
+    assert_eq!(told("main_filtered_lifecycle"), "");
+}
+
+fn a_program_without_a_log_ends_in_time_though_stderr_is_full() {
+    let mut child = Child::start_with_full_stderr("main_lifecycle");
+    child.expect("ready").send(Signal::TERM);
+    let stopped = Instant::now();
+    child.expect_code(0);
+    assert!(stopped.elapsed() < IN_TIME);
+}
+
+fn a_program_without_a_log_has_its_status_though_stderr_is_closed() {
+    let mut child = Child::start("main_lifecycle");
+    child.expect("ready").close_stderr();
+    child.send(Signal::TERM).expect_code(0);
 }

@@ -80,6 +80,8 @@
     )
 )]
 
+mod time;
+mod lock;
 mod panic;
 mod log;
 mod bounded;

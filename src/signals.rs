@@ -12,7 +12,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -21,6 +20,7 @@ use crate::bounded;
 use crate::cause::Cause;
 use crate::group::Spawner;
 use crate::group::TaskGroup;
+use crate::lock::lock;
 use crate::panic::Panic;
 use crate::signal::Signal;
 use crate::trigger::Trigger;
@@ -450,7 +450,7 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code of a user runs under the lock: a poisoned state is a whole one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

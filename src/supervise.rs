@@ -23,6 +23,7 @@ use crate::error::{Cancelled, Failure};
 use crate::group::{TaskGroup, TaskHandle};
 use crate::log;
 use crate::panic::Panic;
+use crate::time::Rounded;
 
 pub use self::error::{SupervisorBuildError, SupervisorError};
 pub use self::state::Strategy;
@@ -438,7 +439,8 @@ impl<E: Send + 'static> Run<E> {
         log::guarded(|| {
             tracing::warn!(
                 target: "taskgroup",
-                "child `{path}` did not stop within {grace:?} and is aborted"
+                "child `{path}` did not stop within {} and is aborted",
+                Rounded(grace)
             );
         });
         if self.state.is_ending() {
@@ -496,7 +498,7 @@ impl<E: Send + 'static> Run<E> {
         log::guarded(|| {
             let what = Described(failure, "");
             let what = match answer {
-                Answer::Restart(delay) => format!("{what}; restart in {delay:?}"),
+                Answer::Restart(delay) => format!("{what}; restart in {}", Rounded(delay)),
                 Answer::Escalate => format!("{what}; too many restarts"),
                 Answer::Expected => format!("{what}; it was to stop"),
             };

@@ -22,6 +22,7 @@ use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::running::Running;
 use crate::stderr;
+use crate::time::Rounded;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
 ///
@@ -348,7 +349,8 @@ fn describe(budget: Duration, seen: Option<Seen>) -> String {
         Some(running) if running.is_empty() => "; no task of the group is running".into(),
         Some(running) => format!("; still running: {running}"),
     };
-    format!("error: the process did not stop within {budget:?}{cause} and is ended{running}")
+    let budget = Rounded(budget);
+    format!("error: the process did not stop within {budget}{cause} and is ended{running}")
 }
 
 #[cfg(unix)]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::context::Context;
@@ -13,6 +13,7 @@ use super::plan::{Kind, Node, Plan};
 use super::plan_error::PlanError;
 use crate::BoxError;
 use crate::group::TaskGroup;
+use crate::lock::into_inner;
 use crate::panic::Panic;
 use crate::periodic::{Periodic, PeriodicError, Tick};
 use crate::supervise::Supervisor;
@@ -286,8 +287,7 @@ impl Component {
 
     /// Makes its future, which does nothing yet.
     pub(super) fn work(self, ctx: Context, group: &TaskGroup) -> Work {
-        let start = self.start.into_inner();
-        start.unwrap_or_else(PoisonError::into_inner)(ctx, group)
+        into_inner(self.start)(ctx, group)
     }
 
     pub(super) fn is_job(&self) -> bool {

@@ -21,14 +21,10 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::graph::{Graph, Turns};
+use crate::time::CONFIRMATION;
 
 #[cfg(test)]
 mod tests;
-
-/// How long what was forced has to be gone, before it counts as still running.
-///
-/// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
-const CONFIRMATION: Duration = Duration::from_secs(1);
 
 /// The last timers of a spent budget. A timer has no shorter time than this.
 const SHORTEST: Duration = Duration::from_millis(1);

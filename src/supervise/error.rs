@@ -5,8 +5,9 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::state::CONFIRMATION;
 use crate::error::Failure;
+use crate::time::CONFIRMATION;
+use crate::time::Rounded;
 
 /// Options that make no supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,16 +160,18 @@ impl fmt::Display for SupervisorError {
         for child in forced.iter().filter(|child| !lost.contains(child)) {
             write!(
                 f,
-                "{separator}child `{child}` did not stop within {grace:?} and was aborted"
+                "{separator}child `{child}` did not stop within {} and was aborted",
+                Rounded(*grace)
             )?;
             separator = "; ";
         }
         for child in lost {
             write!(
                 f,
-                "{separator}child `{child}` did not stop within {grace:?}"
+                "{separator}child `{child}` did not stop within {} and is still running {} after its abort",
+                Rounded(*grace),
+                Rounded(CONFIRMATION)
             )?;
-            write!(f, " and is still running {CONFIRMATION:?} after its abort")?;
             separator = "; ";
         }
         Ok(())
@@ -183,8 +186,10 @@ impl fmt::Display for Fault {
             exceeded,
         } = self;
         let when = match exceeded {
-            Some((1, window)) => format!(" after 1 restart within {window:?}"),
-            Some((restarts, window)) => format!(" after {restarts} restarts within {window:?}"),
+            Some((1, window)) => format!(" after 1 restart within {}", Rounded(*window)),
+            Some((restarts, window)) => {
+                format!(" after {restarts} restarts within {}", Rounded(*window))
+            }
             None => " while stopping".to_owned(),
         };
         write!(f, "child `{child}` {}", Described(failure, &when))

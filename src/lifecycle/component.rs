@@ -38,7 +38,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// # The rules
 ///
 /// 1. It is started when all that it comes [`after`](Self::after) are ready, and told to stop when
-///    all that come after it have ended. What does not depend on each other starts and stops at the
+///    all that come after it have ended, directly or through others. What does not depend on each other starts and stops at the
 ///    same time.
 /// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late
 ///    before that, the start has failed: nothing else is started, and what has been started is

@@ -313,6 +313,11 @@ impl Context {
         &self.shared.whole
     }
 
+    /// Returns whether there is something to be taken out.
+    pub(super) fn provides(&self) -> bool {
+        !lock(&self.shared.provided).is_empty()
+    }
+
     /// Takes out what the component has provided.
     pub(super) fn take_out(&self) {
         let provided = std::mem::take(&mut *lock(&self.shared.provided));

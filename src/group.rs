@@ -245,9 +245,9 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// - An error or a panic of the task is a failure of the group; `Ok` is no event.
     /// - With a [limit](Builder::limit), a task that finds no free slot waits for one, first come,
-    ///   first served. It costs the memory of a task meanwhile; see
-    ///   [`spawn_when_ready`](Self::spawn_when_ready). Once the group is cancelled, a task that
-    ///   waits for a slot never starts.
+    ///   first served. Its place in the queue is taken in this call. It costs the memory of a task
+    ///   meanwhile; see [`spawn_when_ready`](Self::spawn_when_ready). Once the group is cancelled, a
+    ///   task that waits for a slot never starts.
     /// - In a cancelled group the task starts with the token fired, and is waited for: work that is
     ///   being finished may need helpers.
     /// - In a [closed](Self::close) group the future is dropped, never polled, and the handle
@@ -281,6 +281,8 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a task unless it would have to wait for a slot.
     ///
+    /// It does not overtake: while others wait for a slot, it is refused.
+    ///
     /// # Errors
     ///
     /// All slots are taken, or the group is closed. The error gives the future back, never polled.
@@ -304,12 +306,22 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Waits for a slot, then spawns a task: the caller is held back, so memory stays bounded.
     ///
-    /// Without a limit this is [`try_spawn`](Self::try_spawn). Callers are served in their order.
+    /// Without a limit this is [`try_spawn`](Self::try_spawn). Callers wait in one queue with the tasks
+    /// of [`spawn`](Self::spawn); a caller's place in it is taken when the returned future is first
+    /// polled.
+    ///
+    /// A task of the group may call it too, and holds its own slot meanwhile. If every slot is held by
+    /// a task that waits in here, none can become free: the last one to begin its wait is refused at
+    /// once, in a group with a limit of 1 the first. Other circles are not seen. For example, a task
+    /// that awaits the [handle](TaskHandle) of a task which waits for its slot waits for ever.
     ///
     /// # Errors
     ///
-    /// The group is closed, or it was cancelled while the caller waited. The error gives the future
-    /// back, never polled.
+    /// - The group is closed, now or while the caller waits.
+    /// - The group is cancelled while the caller waits.
+    /// - The caller would wait for itself: [`is_deadlock`](SpawnError::is_deadlock).
+    ///
+    /// The error gives the future back, never polled.
     ///
     /// # Panics
     ///
@@ -703,11 +715,14 @@ impl<E> TaskGroup<E> {
         self.hub.shared.cause()
     }
 
-    /// Closes the group: from now on spawning is refused. Tasks that run are not touched.
+    /// Closes the group and the groups below it: from now on spawning is refused.
+    ///
+    /// Tasks that run are not touched, and tasks that wait for a slot get theirs. A caller that waits
+    /// in [`spawn_when_ready`](Self::spawn_when_ready) wakes and is refused.
     ///
     /// There is no way back; a second call does nothing.
     pub fn close(&self) {
-        self.hub.shared.latch.close();
+        self.hub.close();
     }
 
     /// Returns whether the group takes no more tasks.

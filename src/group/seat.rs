@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use super::shared::Shared;
-use super::slots::Slot;
+use super::slots::{Holding, Slot};
 use super::wakers::Key;
 use crate::error::Failure;
 use crate::label::Label;
@@ -239,6 +239,15 @@ impl<E> Class<E> {
 
     pub(super) fn is_aborted(&self) -> bool {
         self.shared.wakers.is_aborted()
+    }
+
+    /// Notes that the code of a member runs now, if the member has a slot of a limited group.
+    #[inline]
+    pub(super) fn hold(&self, marks: &Marks) -> Option<Holding> {
+        if !marks.has_slot {
+            return None;
+        }
+        self.shared.slots.hold(marks)
     }
 
     /// Makes an abort wake this task, and returns whether there has been an abort already.

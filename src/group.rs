@@ -223,6 +223,7 @@ impl Builder {
         self.build_with(view_report, Location::caller())
     }
 
+    #[track_caller]
     fn build_with<E: Send + 'static>(
         &self,
         view: View<E>,
@@ -255,7 +256,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// Outside of a Tokio runtime. The panic names the line of this call, and is no failure of the group.
     ///
     /// # Examples
     ///
@@ -325,7 +326,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// The future panics when it is polled outside of a Tokio runtime; the message names the line of this
+    /// call.
     ///
     /// # Cancel safety
     ///
@@ -481,6 +483,10 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// failure it is [`Failure::TimedOut`], and in any case the error names the
     /// [`stragglers`](TaskError::stragglers).
     ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose timers are enabled. The group is cancelled before.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the group cancelled, and its tasks aborted if the grace was over.
@@ -569,10 +575,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     /// Cancels the group, and makes it a failure if tasks are running, after `deadline` from now.
+    #[track_caller]
     fn cancel_after(&self, deadline: Duration) {
         let hub = Arc::downgrade(&self.hub);
+        // Made here: where there are no timers the caller panics, not a task that nobody looks at.
+        let over = tokio::time::sleep(deadline);
         let task = tokio::spawn(async move {
-            tokio::time::sleep(deadline).await;
+            over.await;
             let Some(hub) = hub.upgrade() else { return };
             let running = hub.running();
             let cause = Cause::Deadline(deadline);

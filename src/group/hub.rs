@@ -6,13 +6,14 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
 use super::member::{Admission, BlockingMember, Member, Queued};
 use super::record::Recorded;
-use super::seat::{Classes, Kind, Seat};
+use super::seat::{Classes, Kind, Seat, SpawningLocally};
 use super::shared::Shared;
 use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
@@ -166,6 +167,7 @@ impl<E> Hub<E> {
 }
 
 impl<E: Send + 'static> Hub<E> {
+    #[track_caller]
     pub(super) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -182,6 +184,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[inline(never)]
+    #[track_caller]
     fn spawn_queued<F, T>(&self, future: F, seat: Seat<E>) -> JoinHandle<Result<T, JoinError>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -190,6 +193,7 @@ impl<E: Send + 'static> Hub<E> {
         tokio::spawn(self.queued(future, seat))
     }
 
+    #[track_caller]
     pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + 'static,
@@ -198,6 +202,7 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return TaskHandle::refused();
         };
+        let _spawning = SpawningLocally::begin();
         TaskHandle::new(if self.try_take_slot(&mut seat) {
             tokio::task::spawn_local(Member::new(future, seat))
         } else {
@@ -205,6 +210,7 @@ impl<E: Send + 'static> Hub<E> {
         })
     }
 
+    #[track_caller]
     pub(super) fn try_spawn<F, T>(
         &self,
         origin: Origin<'_>,
@@ -234,6 +240,13 @@ impl<E: Send + 'static> Hub<E> {
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
+        // In a future the place of the caller is not to be had otherwise.
+        if Handle::try_current().is_err() {
+            panic!(
+                "spawn_when_ready of {} is polled outside of a Tokio runtime",
+                origin.place
+            );
+        }
         let slots = &self.shared.slots;
         let slot = match slots.try_take() {
             Some(slot) => Ok(slot),
@@ -252,6 +265,7 @@ impl<E: Send + 'static> Hub<E> {
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
     }
 
+    #[track_caller]
     pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
     where
         F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
@@ -313,6 +327,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 }
 
+#[track_caller]
 fn start_blocking<F, T, E>(member: BlockingMember<F, E>) -> JoinHandle<Result<T, JoinError>>
 where
     F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,

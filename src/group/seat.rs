@@ -1,10 +1,15 @@
 //! The place a member takes in its group, and the classes that count members by place of spawn.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::task;
 
 use super::shared::Shared;
 use super::slots::{Holding, Slot};
@@ -303,9 +308,47 @@ impl<E> Class<E> {
     /// Records that a member was dropped with its work undone, unless it had to be.
     #[cold]
     fn abandon(&self) {
-        if !self.shared.is_cancelled() {
+        if !self.shared.is_cancelled() && !was_never_spawned() {
             self.shared.fail(&self.label(), Failure::Aborted);
         }
+    }
+}
+
+/// Whether a member is dropped because Tokio's spawn panics: there is no runtime, or no `LocalSet`.
+///
+/// That is told to the caller, by the panic; the group has lost nothing. A task that Tokio has taken is
+/// dropped under its own id, also by a `LocalSet` that is outside of a runtime.
+fn was_never_spawned() -> bool {
+    let has_no_runtime = task::try_id().is_none() && Handle::try_current().is_err();
+    has_no_runtime || (SpawningLocally::is_under_way() && thread::panicking())
+}
+
+thread_local! {
+    static SPAWNING_LOCALLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread is inside of `spawn_local`, which may panic within a runtime.
+pub(super) struct SpawningLocally(());
+
+impl SpawningLocally {
+    pub(super) fn begin() -> Self {
+        Self::set(true);
+        Self(())
+    }
+
+    fn is_under_way() -> bool {
+        SPAWNING_LOCALLY.try_with(Cell::get).unwrap_or(false)
+    }
+
+    fn set(under_way: bool) {
+        // Where the thread's locals are gone, there is no `LocalSet` either.
+        let _ = SPAWNING_LOCALLY.try_with(|flag| flag.set(under_way));
+    }
+}
+
+impl Drop for SpawningLocally {
+    fn drop(&mut self) {
+        Self::set(false);
     }
 }
 

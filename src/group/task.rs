@@ -83,6 +83,7 @@ impl<E: Send + 'static> Task<'_, E> {
     }
 
     /// Spawns the task as one of `place`: a supervisor starts what was given to it elsewhere.
+    #[track_caller]
     pub(crate) fn spawn_from<F, T>(
         self,
         place: &'static Location<'static>,

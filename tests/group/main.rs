@@ -12,6 +12,7 @@ mod errors;
 mod leaving;
 mod limit;
 mod messages;
+mod outside;
 mod running;
 mod runtime;
 mod spawning;

@@ -21,6 +21,7 @@ mod latch;
 mod wakers;
 mod record;
 mod slots;
+mod aborts;
 mod shared;
 mod seat;
 mod spawn_error;

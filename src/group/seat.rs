@@ -11,6 +11,7 @@ use std::thread;
 use tokio::runtime::Handle;
 use tokio::task;
 
+use super::aborts;
 use super::shared::Shared;
 use super::slots::{Holding, Slot};
 use super::wakers::Key;
@@ -308,7 +309,7 @@ impl<E> Class<E> {
     /// Records that a member was dropped with its work undone, unless it had to be.
     #[cold]
     fn abandon(&self) {
-        if !self.shared.is_cancelled() && !was_never_spawned() {
+        if !self.shared.is_cancelled() && !was_never_spawned() && !aborts::was_asked_for() {
             self.shared.fail(&self.label(), Failure::Aborted);
         }
     }

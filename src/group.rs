@@ -23,23 +23,27 @@ mod record;
 mod slots;
 mod aborts;
 mod shared;
+mod origin;
 mod seat;
 mod spawn_error;
 mod handle;
 mod member;
 mod hub;
 mod task;
+mod isolated;
 mod spawner;
 mod builder;
 mod below;
 
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{JoinError, TaskHandle};
+pub use self::isolated::IsolatedTask;
 pub use self::spawn_error::SpawnError;
 pub use self::spawner::Spawner;
 pub use self::task::Task;
 
-use self::hub::{Hub, Origin};
+use self::hub::{Hub, as_it_is};
+use self::origin::Origin;
 use self::record::first_of;
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
@@ -303,7 +307,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         T: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), future)
+            .try_spawn(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
     /// Waits for a slot, then spawns a task: the caller is held back, so memory stays bounded.
@@ -359,7 +363,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         T: Send + 'static,
     {
         self.hub
-            .spawn_when_ready(Origin::unnamed(Location::caller()), future)
+            .spawn_when_ready(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
     /// Runs a closure on a thread for blocking work, as a member of the group.

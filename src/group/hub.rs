@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
 use super::member::{Admission, BlockingMember, Member, Queued};
+use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
 use super::shared::Shared;
@@ -29,22 +30,9 @@ pub(super) struct Hub<E> {
     children: Lock<Vec<Arc<Hub<E>>>>,
 }
 
-/// Who is being spawned: the place, and the name if there is one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Origin<'a> {
-    pub(super) place: &'static Location<'static>,
-    pub(super) name: Option<&'a str>,
-    pub(super) essential: bool,
-}
-
-impl Origin<'_> {
-    pub(super) fn unnamed(place: &'static Location<'static>) -> Self {
-        Self {
-            place,
-            name: None,
-            essential: false,
-        }
-    }
+/// The future of a plain task is spawned as it was given.
+pub(super) fn as_it_is<F>(future: F) -> F {
+    future
 }
 
 impl<E> Hub<E> {
@@ -159,9 +147,7 @@ impl<E> Hub<E> {
     fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
         match origin.name {
             None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),
-            Some(name) => {
-                Seat::take_named(&self.shared, name, origin.place, kind, origin.essential)
-            }
+            Some(_) => Seat::take_named(&self.shared, origin, kind),
         }
     }
 }
@@ -211,13 +197,14 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn try_spawn<F, T>(
+    pub(super) fn try_spawn<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
+        wrap: impl FnOnce(F) -> G,
     ) -> Result<TaskHandle<T>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
+        G: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
@@ -228,16 +215,18 @@ impl<E: Send + 'static> Hub<E> {
             seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
-        Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
+        let member = Member::new(wrap(future), seat);
+        Ok(TaskHandle::new(tokio::spawn(member)))
     }
 
-    pub(super) async fn spawn_when_ready<F, T>(
+    pub(super) async fn spawn_when_ready<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
+        wrap: impl FnOnce(F) -> G,
     ) -> Result<TaskHandle<T>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
+        G: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
         // In a future the place of the caller is not to be had otherwise.
@@ -262,7 +251,8 @@ impl<E: Send + 'static> Hub<E> {
             return Err(SpawnError::closed(future));
         };
         seat.marks.hold(slot);
-        Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
+        let member = Member::new(wrap(future), seat);
+        Ok(TaskHandle::new(tokio::spawn(member)))
     }
 
     #[track_caller]

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task;
 
 use super::aborts;
+use super::origin::Origin;
 use super::shared::Shared;
 use super::slots::{Holding, Slot};
 use super::wakers::Key;
@@ -45,6 +46,7 @@ struct Named {
     id: u64,
     label: Label,
     essential: bool,
+    isolated: bool,
 }
 
 impl<E> Class<E> {
@@ -191,21 +193,26 @@ impl<E> Seat<E> {
     #[inline(never)]
     pub(super) fn take_named(
         shared: &Arc<Shared<E>>,
-        name: &str,
-        place: &'static Location<'static>,
+        origin: Origin<'_>,
         kind: Kind,
-        essential: bool,
     ) -> Option<Self> {
         if !shared.enter() {
             shared.leave();
             return None;
         }
-        let label = Label::named(shared.path().cloned(), name, place);
+        let Origin {
+            place,
+            essential,
+            isolated,
+            ..
+        } = origin;
+        let label = origin.label(shared);
         let id = shared.register(label.clone(), kind == Kind::Blocking);
         let named = Some(Named {
             id,
             label,
             essential,
+            isolated,
         });
         let shared = Arc::clone(shared);
         Some(Self::new(Arc::new(Class {
@@ -279,7 +286,17 @@ impl<E> Class<E> {
     #[cold]
     pub(super) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
         marks.has_ended = true;
-        self.shared.fail(&self.label(), failure);
+        self.record(failure);
+    }
+
+    /// Records a failure, unless it stays the task's own: then it is only logged.
+    fn record(&self, failure: Failure<E>) {
+        if self.named.as_ref().is_some_and(|named| named.isolated) {
+            let error = self.shared.error_of(&self.label(), failure);
+            drop(Panic::catch(|| drop(error)));
+        } else {
+            self.shared.fail(&self.label(), failure);
+        }
     }
 
     /// Drops what the member owns; a destructor that panics is a failure like any panic.
@@ -310,7 +327,7 @@ impl<E> Class<E> {
     #[cold]
     fn abandon(&self) {
         if !self.shared.is_cancelled() && !was_never_spawned() && !aborts::was_asked_for() {
-            self.shared.fail(&self.label(), Failure::Aborted);
+            self.record(Failure::Aborted);
         }
     }
 }

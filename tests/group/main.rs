@@ -9,6 +9,7 @@ mod builder;
 mod cause;
 mod child;
 mod errors;
+mod isolated;
 mod leaving;
 mod limit;
 mod messages;

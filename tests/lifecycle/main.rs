@@ -13,3 +13,4 @@ mod stop;
 mod support;
 mod threads;
 mod traits;
+mod values;

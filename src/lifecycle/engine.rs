@@ -774,6 +774,7 @@ impl Engine {
             component,
             kind,
         };
+        super::trace::say(self.plan.name(), &event);
         log::guarded(|| super::trace::event(self.plan.name(), &event));
         for observer in &mut self.observers {
             // A panic of it is told by its hook, and changes nothing.
@@ -992,6 +993,10 @@ impl Drop for Engine {
             if slot.ctx.is_some() && !slot.state.is_over() {
                 self.enter(index, ComponentState::ForceStopped);
             }
+        }
+        // Nothing is told in its turn any more.
+        for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
+            drop(Panic::catch(|| ctx.take_out()));
         }
         if left.is_empty() {
             return;

@@ -436,3 +436,16 @@ async fn a_nested_lifecycle_uses_values_from_outside_and_has_its_own_for_others(
     ];
     assert_eq!(diary.lines(), expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_dropped_leaves_no_value_behind() {
+    let (database, pool) = pool(&Diary::default());
+    let lifecycle = Lifecycle::new("orders").component(database);
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+    assert!(pool.get().is_some());
+    run.abort();
+    assert!(run.await.unwrap_err().is_cancelled());
+    assert!(pool.get().is_none());
+}

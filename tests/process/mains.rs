@@ -168,10 +168,8 @@ async fn clean(signals: Signals, stuck: Step) -> Result<Report, BoxError> {
 /// What a job has provided is dropped when everything has ended.
 async fn blocking_value(_signals: Signals) -> Result<Report, BoxError> {
     let value = Provided::new("value");
-    let job = Component::job("job", {
-        let value = value.clone();
-        |ctx| async move { Ok(ctx.provide(&value, Hangs)) }
-    });
+    let job = Component::using(value.provider());
+    let job = job.job("job", async |_, value| Ok(value.set(Hangs)));
     let orders = Lifecycle::new("orders").component(job);
     let orders = orders.budget(Budget::new(Duration::from_millis(1500)));
     Ok(orders.run().await?)

@@ -308,6 +308,12 @@ impl Budget {
             .map(|(name, limit)| (&**name, *limit))
     }
 
+    /// How long it takes at most until the first component is told.
+    pub(super) fn before_the_stop(&self) -> Duration {
+        let parts = self.jitter.saturating_add(self.lame_duck);
+        parts.saturating_add(self.drain)
+    }
+
     /// What is kept for the parts that are no components.
     pub(super) fn kept(&self) -> Duration {
         let parts = [self.lame_duck, self.drain, self.cleanup, self.margin()];

@@ -177,7 +177,7 @@ fn start(component: &PlannedComponent) -> [String; 4] {
 }
 
 /// The cells of a component in the stop.
-fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 4] {
+fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 5] {
     let within = match component.grace {
         Duration::ZERO => "at once".to_owned(),
         grace => format!("within {}", Rounded(grace)),
@@ -191,7 +191,13 @@ fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 4] {
         true => "drains",
         false => "",
     };
-    [component.name.to_string(), within, phase, drains.to_owned()]
+    let by = match component.stops_by {
+        // That says nothing.
+        Duration::MAX => String::new(),
+        by => format!("by {}", Rounded(by)),
+    };
+    let name = component.name.to_string();
+    [name, within, by, phase, drains.to_owned()]
 }
 
 fn chain(plan: &Plan) -> String {

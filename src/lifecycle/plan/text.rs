@@ -37,6 +37,9 @@ impl Text {
     /// One plan, and those in it below their paths.
     fn plan(&mut self, plan: &Plan, path: &str) {
         self.line(&head(plan, path));
+        if let Some(detected) = plan.budget.detected_as() {
+            self.line(&format!("detected {detected}"));
+        }
         if !plan.components.is_empty() {
             self.line("");
             self.line("start");

@@ -272,6 +272,8 @@ mod tests {
             .map(|index| Place {
                 name: &names[index],
                 after: &after[index],
+                uses: &[],
+                provides: &[],
                 phase: members[index].map(|phase| phases[phase].name()),
             })
             .collect();

@@ -180,6 +180,7 @@ impl Lifecycle {
                 skip: CancellationToken::new(),
                 readiness: Readiness::new(),
                 registry: Some(Vec::new()).into(),
+                late_observers: Mutex::default(),
                 states: watch::Sender::default(),
             }),
         };

@@ -429,7 +429,16 @@ impl Engine {
         let kind = slot.verdict(fault, error.as_ref());
         let (error, suppressed) = match error {
             Some(error) => ComponentError::all_from_task(slot.name(), kind, error),
-            None => (ComponentError::new(slot.name(), kind), Vec::new()),
+            None => {
+                let error = ComponentError::new(slot.name(), kind);
+                let error = match fault {
+                    Fault::StartOverran(_) => {
+                        error.with_message("the whole start has no more time")
+                    }
+                    _ => error,
+                };
+                (error, Vec::new())
+            }
         };
         slot.conclude(fault, end_of(&error), now);
         let path = Arc::clone(&slot.path);
@@ -796,6 +805,8 @@ impl Engine {
             component,
             kind,
         };
+        self.observers
+            .append(&mut handle::lock(&self.shared.late_observers));
         super::trace::say(self.plan.name(), &event);
         log::guarded(|| super::trace::event(self.plan.name(), &event));
         for observer in &mut self.observers {
@@ -841,6 +852,7 @@ impl Slot {
         let early = error.is_some_and(TaskError::is_ended_early);
         match fault {
             Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
+            Fault::StartOverran(limit) => Kind::StartTimedOut(limit),
             Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
             Fault::Overran => Kind::Overran(self.grace),
             Fault::StillRunning => Kind::StillRunning(self.grace),
@@ -858,7 +870,10 @@ impl Slot {
     /// Notes in the timeline what has become of the step that went wrong.
     fn conclude(&mut self, fault: Fault, end: StepEnd, now: Duration) {
         match fault {
-            Fault::StartFailed | Fault::EndedBeforeReady | Fault::StartTimedOut => {
+            Fault::StartFailed
+            | Fault::EndedBeforeReady
+            | Fault::StartTimedOut
+            | Fault::StartOverran(_) => {
                 self.crashed = true;
                 if let Some(start) = &mut self.start {
                     start.ended.get_or_insert(now);
@@ -907,6 +922,7 @@ fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
     let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).jitter(Jitter::Full);
     let times = Times {
         total: budget.total(),
+        start: budget.start_time(),
         jitter: jitter.delays().draw(),
         lame_duck: budget.lame_duck_time(),
         drain: budget.drain_time(),

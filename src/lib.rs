@@ -84,6 +84,7 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+mod forced;
 mod label;
 mod signal;
 mod cause;

@@ -4,6 +4,8 @@
 //! the tests and the `main` of each child. libtest cannot do that, hence `harness = false`.
 
 #[cfg(unix)]
+mod asked;
+#[cfg(unix)]
 mod child;
 #[cfg(unix)]
 mod ends;

@@ -164,6 +164,16 @@ impl Process {
         });
     }
 
+    /// Sends a signal until the process is gone.
+    #[track_caller]
+    pub(crate) fn insist(&mut self, signal: Signal) -> End {
+        wait_until("the forced end of the process", || {
+            self.signal(signal);
+            self.child.try_wait().unwrap().is_some()
+        });
+        self.wait()
+    }
+
     #[track_caller]
     pub(crate) fn wait(&mut self) -> End {
         let mut status = None;
@@ -257,6 +267,12 @@ impl Service {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> End {
         self.process.wait()
+    }
+
+    /// Insists with a signal that comes until the process is gone: in the first 300 ms it is the same request.
+    #[track_caller]
+    pub(crate) fn insist(&mut self, signal: Signal) -> End {
+        self.process.insist(signal)
     }
 
     /// Sends the first of the signals that ask for a stop, and waits until it has been understood.

@@ -7,6 +7,8 @@
 mod asked;
 #[cfg(unix)]
 mod child;
+#[cfg(all(unix, feature = "process"))]
+mod children;
 #[cfg(unix)]
 mod ends;
 #[cfg(unix)]
@@ -33,6 +35,8 @@ fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
         Err(_) => runner::run(&[
+            #[cfg(feature = "process")]
+            children::TESTS,
             exit::TESTS,
             lifecycle::TESTS,
             signals::TESTS,

@@ -20,6 +20,8 @@ use taskgroup::TaskGroup;
 use tokio::runtime::Runtime;
 
 use crate::asked;
+#[cfg(feature = "process")]
+use crate::children;
 use crate::ends;
 use crate::hangs;
 use crate::lives;
@@ -56,6 +58,8 @@ pub(crate) fn play(role: &str) -> Exit {
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
         role if role.starts_with("asked_") => asked::play(role),
+        #[cfg(feature = "process")]
+        role if role.starts_with("children_") => children::play(role),
         role if role.starts_with("lives_") => lives::play(role),
         #[cfg(feature = "systemd")]
         role if role.starts_with("systemd_") => crate::systemd::play(role),

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+
+use crate::lock;
 
 /// How long a forced exit waits for those that it has told.
 pub(crate) const TELLING: Duration = Duration::from_millis(500);
@@ -89,6 +90,12 @@ impl Drop for Seat {
     }
 }
 
+/// Begins a forced exit: from here on nothing takes a seat.
+#[cfg(feature = "signal")]
+pub(crate) fn begin() {
+    lock().closed = true;
+}
+
 /// Returns whether the end of the process is a matter of a forced exit.
 pub(crate) fn has_begun() -> bool {
     lock().closed
@@ -105,7 +112,6 @@ pub(crate) fn give_way() {
 /// Tells whatever outlives the process, waits until that is over, at most for `limit` or until there is a
 /// `hurry`, and undoes what is left. Without anything to undo it returns at once.
 pub(crate) fn undo_all(limit: Duration, mut hurry: impl FnMut() -> bool) {
-    lock().closed = true;
     // A moment that the clock cannot express never comes.
     let deadline = Instant::now().checked_add(limit);
     let mut told = Vec::new();
@@ -140,7 +146,7 @@ fn look(told: &mut Vec<u64>) -> bool {
 }
 
 fn lock() -> MutexGuard<'static, List> {
-    LIST.lock().unwrap_or_else(PoisonError::into_inner)
+    lock::lock(&LIST)
 }
 
 /// Ends the process for good: no destructor, nothing that is registered with `atexit`.

@@ -16,6 +16,7 @@ use crate::BoxError;
 use crate::backoff::{Backoff, Delays};
 use crate::error::Cancelled;
 use crate::log;
+use crate::time::Rounded;
 
 /// Runs an async closure periodically, until a token fires.
 ///
@@ -346,7 +347,7 @@ impl Periodic {
             }
             match streak.failed() {
                 Next::Retry(delay) if !token.is_cancelled() => {
-                    self.log(format_args!("failed: {error}; again in {delay:?}"));
+                    self.log(format_args!("failed: {error}; again in {}", Rounded(delay)));
                     token.run_until_cancelled(sleep(delay)).await;
                     ticks.reset_immediately();
                 }
@@ -513,13 +514,18 @@ impl fmt::Display for Kind {
                 write!(f, "failed {errors} times in a row: {error}")
             }
             Self::Overran { grace } => {
-                write!(f, "did not end its run within {grace:?} and was dropped")
+                write!(
+                    f,
+                    "did not end its run within {} and was dropped",
+                    Rounded(*grace)
+                )
             }
             Self::LastFailed { error } => write!(f, "failed in its last run: {error}"),
             Self::LastOverran { deadline } => {
                 write!(
                     f,
-                    "did not end its last run within {deadline:?} and was dropped"
+                    "did not end its last run within {} and was dropped",
+                    Rounded(*deadline)
                 )
             }
         }

@@ -24,6 +24,8 @@ use crate::drain::DrainReport;
 use crate::log;
 use crate::panic::Panic;
 use crate::stop_signal::{Parts, StopSignal};
+use crate::time::Rounded;
+use crate::time::is_late;
 
 /// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
 /// stop and gets its grace to do so.
@@ -174,6 +176,8 @@ impl Sidecar {
     /// A panic of the server goes through the returned future; a group records it with the name of
     /// the task. The stop future has resolved by then, as it does on every drop.
     ///
+    /// When the token fires, the future panics outside of a Tokio runtime whose timers are enabled.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the returned future forces the server down, see [Drop](Self#drop).
@@ -244,6 +248,8 @@ impl Sidecar {
     /// # Panics
     ///
     /// A panic of the server goes through the returned future.
+    ///
+    /// When the token fires, the future panics outside of a Tokio runtime whose timers are enabled.
     ///
     /// # Cancel safety
     ///
@@ -332,7 +338,7 @@ impl Sidecar {
     {
         let Self { name, grace, .. } = self;
         log::guarded(|| {
-            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
+            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {}", Rounded(*grace));
         });
         let asked = Instant::now();
         let mut end = None;
@@ -378,7 +384,8 @@ impl Sidecar {
                 log::guarded(|| {
                     tracing::warn!(
                         target: "taskgroup",
-                        "server `{name}` has drained, but its stop function did not end within {grace:?}"
+                        "server `{name}` has drained, but its stop function did not end within {}",
+                        Rounded(grace)
                     );
                 });
                 return Ok(());
@@ -696,12 +703,15 @@ impl fmt::Display for SidecarError {
             Fate::Failed(When::Draining, fault) => write!(f, "{fault:#}")?,
             #[cfg(any(feature = "axum", feature = "tonic"))]
             Fate::Cut(_) => {}
-            Fate::TimedOut(remains) => write!(f, "did not drain within {grace:?}: {remains}")?,
+            Fate::TimedOut(remains) => {
+                write!(f, "did not drain within {}: {remains}", Rounded(*grace))?
+            }
             Fate::Late(took) => {
                 write!(
                     f,
-                    "did not drain within {grace:?}: it took {:?}",
-                    millis(*took)
+                    "did not drain within {}: it took {}",
+                    Rounded(*grace),
+                    Rounded(*took)
                 )?;
             }
         }
@@ -729,11 +739,6 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
-}
-
-/// Cuts what no reader of a message wants to see.
-fn millis(took: Duration) -> Duration {
-    took - Duration::from_nanos(u64::from(took.subsec_nanos() % 1_000_000))
 }
 
 /// Where the sidecar stood when its server ended.
@@ -813,11 +818,6 @@ fn fate(phase: Phase, end: Result<(), Fault>, grace: Duration) -> Fate {
         (Err(fault), Phase::Serving | Phase::Cancelled) => Fate::Failed(When::Serving, fault),
         (Err(fault), Phase::Draining(_)) => Fate::Failed(When::Draining, fault),
     }
-}
-
-/// A timer has a resolution of a millisecond, so an end within the next one is not called late.
-fn is_late(took: Duration, grace: Duration) -> bool {
-    took > grace.saturating_add(Duration::from_millis(1))
 }
 
 impl fmt::Display for Fault {

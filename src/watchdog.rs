@@ -23,6 +23,7 @@ use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::running::Running;
 use crate::stderr;
+use crate::time::Rounded;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
 ///
@@ -78,15 +79,16 @@ use crate::stderr;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use taskgroup::{BoxError, Exit, Signals, TaskGroup, Watchdog};
+/// use taskgroup::{BoxError, Exit, TaskGroup, Watchdog};
 ///
-/// #[tokio::main]
-/// async fn main() -> Result<Exit, BoxError> {
-///     let mut group = TaskGroup::new();
-///     group.cancel_on(Signals::terminate()?);
-///     Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
-///     // spawn servers and workers here
-///     Ok(Exit::from(group.wait().await))
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| -> Result<(), BoxError> {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
+///         // spawn servers and workers here
+///         Ok(group.wait().await?)
+///     })
 /// }
 /// ```
 #[must_use = "a watchdog does nothing unless it is armed"]
@@ -280,6 +282,7 @@ impl Watchdog {
         });
         if self.exit.is_none() {
             // Beside the report, so that both together take no longer than one of them.
+            forced::begin();
             forced::undo_all(forced::TELLING, || false);
         }
         match writing {
@@ -363,7 +366,8 @@ fn describe(budget: Duration, seen: Option<Seen>) -> String {
         Some(running) if running.is_empty() => "; no task of the group is running".into(),
         Some(running) => format!("; still running: {running}"),
     };
-    format!("error: the process did not stop within {budget:?}{cause} and is ended{running}")
+    let budget = Rounded(budget);
+    format!("error: the process did not stop within {budget}{cause} and is ended{running}")
 }
 
 impl fmt::Debug for Watchdog {

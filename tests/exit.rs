@@ -202,7 +202,7 @@ async fn a_server_has_the_row_of_what_it_did() {
 async fn a_server_that_did_not_drain_is_named() {
     let line = Exit::from(Err(server(pending()).await)).to_string();
     assert!(
-        line.contains("server `http` did not drain within 0ns"),
+        line.contains("server `http` did not drain within 0s"),
         "{line}"
     );
     assert_eq!(line.lines().count(), 1);
@@ -370,7 +370,7 @@ async fn a_failure_is_one_line() {
 
 #[tokio::test]
 async fn sources_follow_in_the_line_once_each() {
-    let boxed = Exit::from(Err(BoxError::from(caused())));
+    let boxed = Exit::from(Err::<(), _>(BoxError::from(caused())));
     assert_eq!(boxed.to_string(), "error: cannot serve: address in use");
 
     let mut group = TaskGroup::new();
@@ -449,7 +449,7 @@ async fn later_failures_are_lines_of_their_own() {
         lines[0].starts_with("error: group `orders` (tests/exit.rs:"),
         "{report}"
     );
-    assert!(lines[0].contains("did not stop within 0ns"), "{report}");
+    assert!(lines[0].contains("did not stop within 0s"), "{report}");
     assert!(
         lines[1].starts_with("also: task `orders/db` (tests/exit.rs:"),
         "{report}"

@@ -150,7 +150,7 @@ async fn grace_of_zero_asks_once_and_forces_at_once() {
     let (outcome, took) = sidecar.await.unwrap();
     assert_message(
         outcome,
-        "server `http` did not drain within 0ns: it was let go of, connections of it may remain",
+        "server `http` did not drain within 0s: it was let go of, connections of it may remain",
     );
     assert_eq!(took, Duration::ZERO);
     assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -654,4 +654,22 @@ fn types_are_send_and_sync_and_print_their_state() {
         printed,
         "Sidecar { name: \"http\", grace: 5s, asked: Some(5s) }"
     );
+}
+
+// Without timers.
+
+#[test]
+fn sidecar_without_timers_panics_when_the_token_fires() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut group = TaskGroup::new();
+    let served = http().serve(group.token(), |_stop| pending::<io::Result<()>>());
+    group.cancel();
+    let error = runtime.block_on(async {
+        group.spawn(served);
+        group.wait().await.unwrap_err()
+    });
+    assert!(error.is_panicked(), "{error}");
+    assert!(error.to_string().contains("timers"), "{error}");
 }

@@ -9,31 +9,83 @@
 //! 3. Components of phase k depend on barrier k. Barrier k depends on the components of phase k + 1,
 //!    and on barrier k + 1. So phases cost as many edges as they have components, and not the product.
 //! 4. No edge is there twice, and there is no cycle.
+//! 5. [`Turns`] is the only place that says in which order nodes come: the levels of a plan, the chains
+//!    of its budget and the run itself all follow it, so what is printed is what runs.
 //!
 //! All of it takes time and memory linear in nodes and edges, and nothing recurses.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 
 use super::phase::Phase;
 use super::plan_error::Kind;
 use super::plan_error::Member;
 use super::plan_error::PlanError;
+use super::provided::Value;
 
 /// What a component says about its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) name: &'a str,
     pub(super) after: &'a [Cow<'static, str>],
+    pub(super) uses: &'a [Value],
+    pub(super) provides: &'a [Value],
     pub(super) phase: Option<&'a str>,
+}
+
+/// Says when the turn of each node comes: when all before it are done, directly or through others.
+///
+/// A node may be done before its turn: a job that has ended, a component that has failed. Then those
+/// behind it go on waiting for those before it, and no turn comes earlier for that.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// How many of those next to it have not passed: they are not done, or it is not their turn.
+    waits_for: Vec<usize>,
+    done: Vec<bool>,
+}
+
+impl Turns {
+    /// `before` has those next to each node that come before it.
+    pub(super) fn new(before: &[Vec<usize>]) -> Self {
+        Self {
+            waits_for: before.iter().map(Vec::len).collect(),
+            done: vec![false; before.len()],
+        }
+    }
+
+    /// Whether all before the node are done.
+    pub(super) fn has_come(&self, node: usize) -> bool {
+        self.waits_for[node] == 0
+    }
+
+    /// Notes that a node is done, and adds those whose turn it is now to `next`.
+    ///
+    /// `after` has those next to each node that come after it. Each edge is looked at once.
+    pub(super) fn done(&mut self, node: usize, after: &[Vec<usize>], next: &mut Vec<usize>) {
+        self.done[node] = true;
+        let mut passed = Vec::new();
+        let mut passes = self.has_come(node).then_some(node);
+        while let Some(node) = passes {
+            for &behind in &after[node] {
+                self.waits_for[behind] -= 1;
+                match self.waits_for[behind] {
+                    0 if self.done[behind] => passed.push(behind),
+                    0 => next.push(behind),
+                    _ => {}
+                }
+            }
+            passes = passed.pop();
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Graph {
     /// How many of the nodes are components; the others are barriers.
     pub(super) components: usize,
-    /// What each node depends on: as named, then its barrier.
+    /// What each node depends on: as named, then for its values, then its barrier.
     pub(super) dependencies: Vec<Vec<usize>>,
     /// What depends on each node.
     pub(super) dependents: Vec<Vec<usize>>,
@@ -47,6 +99,8 @@ pub(super) struct Graph {
     pub(super) stop_levels: Vec<usize>,
     /// The phase of each component, as an index.
     pub(super) phases: Vec<Option<usize>>,
+    /// The values that no component provides, each with the first component that uses it.
+    pub(super) not_provided: Vec<(usize, Value)>,
 }
 
 impl Graph {
@@ -60,6 +114,7 @@ impl Graph {
             .map(|place| phase_of(place, &phase_indices, phases))
             .collect::<Result<Vec<_>, _>>()?;
         let mut dependencies = named_dependencies(places, &indices)?;
+        let not_provided = add_values(&mut dependencies, places)?;
         add_barriers(&mut dependencies, &members, phases.len());
 
         let mut dependents = vec![Vec::new(); dependencies.len()];
@@ -89,6 +144,7 @@ impl Graph {
             start_levels,
             stop_levels,
             phases: members,
+            not_provided,
         })
     }
 
@@ -202,6 +258,53 @@ fn named_dependencies(
     Ok(dependencies)
 }
 
+/// Adds the components that provide what each one uses. Returns what none of them provides.
+fn add_values(
+    dependencies: &mut [Vec<usize>],
+    places: &[Place<'_>],
+) -> Result<Vec<(usize, Value)>, PlanError> {
+    let mut providers = HashMap::new();
+    for (node, place) in places.iter().enumerate() {
+        for value in place.provides {
+            let Some(first) = providers.insert(value.address, node) else {
+                continue;
+            };
+            return Err(Kind::TwoProviders {
+                value: value.name.to_string(),
+                first: places[first].name.to_owned(),
+                second: place.name.to_owned(),
+            }
+            .into());
+        }
+    }
+    let mut not_provided: Vec<(usize, Value)> = Vec::new();
+    let mut seen = HashSet::new();
+    for (node, place) in places.iter().enumerate() {
+        if place.uses.is_empty() {
+            continue;
+        }
+        let mut known: HashSet<_> = dependencies[node].iter().copied().collect();
+        for value in place.uses {
+            match providers.get(&value.address) {
+                Some(&provider) if provider == node => {
+                    return Err(Kind::DependsOnItself {
+                        component: place.name.to_owned(),
+                    }
+                    .into());
+                }
+                Some(&provider) => {
+                    if known.insert(provider) {
+                        dependencies[node].push(provider);
+                    }
+                }
+                None if seen.insert(value.address) => not_provided.push((node, value.clone())),
+                None => {}
+            }
+        }
+    }
+    Ok(not_provided)
+}
+
 /// Adds the barriers and their edges; invariant 3.
 fn add_barriers(dependencies: &mut Vec<Vec<usize>>, members: &[Option<usize>], phases: usize) {
     let components = members.len();
@@ -221,19 +324,13 @@ fn add_barriers(dependencies: &mut Vec<Vec<usize>>, members: &[Option<usize>], p
 /// Orders the nodes so that each comes after what it depends on; those of a cycle, and what depends on
 /// one, are missing.
 fn topological_order(dependencies: &[Vec<usize>], dependents: &[Vec<usize>]) -> Vec<usize> {
-    let mut missing: Vec<_> = dependencies.iter().map(Vec::len).collect();
-    let mut order: Vec<_> = (0..dependencies.len())
-        .filter(|&node| missing[node] == 0)
-        .collect();
-    let mut next = 0;
-    while let Some(&node) = order.get(next) {
-        next += 1;
-        for &dependent in &dependents[node] {
-            missing[dependent] -= 1;
-            if missing[dependent] == 0 {
-                order.push(dependent);
-            }
-        }
+    let mut turns = Turns::new(dependencies);
+    let nodes = 0..dependencies.len();
+    let mut order: Vec<_> = nodes.filter(|&node| turns.has_come(node)).collect();
+    let mut at = 0;
+    while let Some(&node) = order.get(at) {
+        at += 1;
+        turns.done(node, dependents, &mut order);
     }
     order
 }
@@ -369,7 +466,13 @@ mod tests {
         let places: Vec<_> = given
             .iter()
             .zip(&after)
-            .map(|(&(name, _, phase), after)| Place { name, after, phase })
+            .map(|(&(name, _, phase), after)| Place {
+                name,
+                after,
+                uses: &[],
+                provides: &[],
+                phase,
+            })
             .collect();
         let phases: Vec<_> = phases
             .iter()
@@ -589,6 +692,8 @@ mod tests {
             let places = places.map(|(name, after)| Place {
                 name,
                 after,
+                uses: &[],
+                provides: &[],
                 phase: None,
             });
             Graph::new(&places.collect::<Vec<_>>(), &[])
@@ -654,6 +759,8 @@ mod tests {
             .map(|index| Place {
                 name: &names[index],
                 after: &after[index],
+                uses: &[],
+                provides: &[],
                 phase: given[index].2.map(|phase| &*phase_names[phase]),
             })
             .collect();
@@ -731,7 +838,7 @@ mod tests {
             prop_assert!(path.len() > 2);
             prop_assert_eq!(path.first(), path.last());
             prop_assert_eq!(path[0].trim_matches('`'), error.component().unwrap());
-            let unique: std::collections::HashSet<_> = path.iter().collect();
+            let unique: HashSet<_> = path.iter().collect();
             prop_assert_eq!(unique.len(), path.len() - 1, "nothing but the first is there twice");
             for step in path.windows(2) {
                 prop_assert!(depends(&given, step[0], step[1]), "{} → {} in {}", step[0], step[1], text);

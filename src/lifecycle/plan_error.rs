@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::budget::InvalidVariable;
-use super::budget::Time;
+use crate::time::Rounded;
 
 /// Components, phases or a budget that make no plan; nothing has been started.
 ///
@@ -16,6 +16,7 @@ use super::budget::Time;
 ///
 /// ```text
 /// component `http` depends on `databases`, which does not exist: did you mean `database`?
+/// component `worker` uses `pool`, which no component provides
 /// the components depend on each other in a cycle: `a` → `b` → `a`
 /// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
 /// the budget of 30s is not smaller than Kubernetes' terminationGracePeriodSeconds of 30s
@@ -56,6 +57,14 @@ pub(super) enum Kind {
         unknown: String,
         close: Option<String>,
     },
+    #[error("component `{component}` uses `{value}`, which no component provides")]
+    NotProvided { component: String, value: String },
+    #[error("components `{first}` and `{second}` both provide `{value}`")]
+    TwoProviders {
+        value: String,
+        first: String,
+        second: String,
+    },
     #[error("component `{component}` depends on itself")]
     DependsOnItself { component: String },
     #[error("the components depend on each other in a cycle: {}", joined(.path, " → "))]
@@ -69,8 +78,8 @@ pub(super) enum Kind {
     NoDrainTime { component: String },
     #[error(
         "component `{component}` has a grace of {}, but the lifecycle in it has a budget of {}",
-        Time(*.grace),
-        Time(*.total)
+        Rounded(*.grace),
+        Rounded(*.total)
     )]
     NestedGrace {
         component: String,
@@ -87,7 +96,7 @@ pub(super) enum Kind {
         component: String,
         parts: Parts,
     },
-    #[error("the budget of {} is not smaller than {platform} of {}", Time(*.total), Time(*.limit))]
+    #[error("the budget of {} is not smaller than {platform} of {}", Rounded(*.total), Rounded(*.limit))]
     OverPlatform {
         total: Duration,
         platform: String,
@@ -142,21 +151,25 @@ impl PlanError {
         )
     }
 
-    /// Returns whether a component names another one, or a phase, that does not exist.
+    /// Returns whether a component names another one, or a phase, that does not exist, or uses a value
+    /// that no component provides.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(
             *self.kind,
-            Kind::UnknownDependency { .. } | Kind::UnknownPhase { .. }
+            Kind::UnknownDependency { .. } | Kind::UnknownPhase { .. } | Kind::NotProvided { .. }
         )
     }
 
-    /// Returns whether two components, or two phases, have one name.
+    /// Returns whether two components, or two phases, have one name, or two components provide one
+    /// value.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         matches!(
             *self.kind,
-            Kind::DuplicateComponent { .. } | Kind::DuplicatePhase { .. }
+            Kind::DuplicateComponent { .. }
+                | Kind::DuplicatePhase { .. }
+                | Kind::TwoProviders { .. }
         )
     }
 
@@ -184,6 +197,10 @@ impl PlanError {
             | Kind::DuplicateComponent { component }
             | Kind::UnknownDependency { component, .. }
             | Kind::UnknownPhase { component, .. }
+            | Kind::NotProvided { component, .. }
+            | Kind::TwoProviders {
+                second: component, ..
+            }
             | Kind::DependsOnItself { component }
             | Kind::ZeroStartTimeout { component }
             | Kind::NoDrainTime { component }
@@ -227,7 +244,7 @@ impl fmt::Display for Member {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the budget of {}", Time(self.time))?;
+        write!(f, "the budget of {}", Rounded(self.time))?;
         match &self.phase {
             Some(phase) => write!(f, " of phase `{phase}`"),
             None => Ok(()),
@@ -238,8 +255,8 @@ impl fmt::Display for Limit {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kept(name, time) => write!(f, "{name} {}", Time(*time)),
-            Self::Component(name, time) => write!(f, "`{name}` {}", Time(*time)),
+            Self::Kept(name, time) => write!(f, "{name} {}", Rounded(*time)),
+            Self::Component(name, time) => write!(f, "`{name}` {}", Rounded(*time)),
         }
     }
 }
@@ -253,7 +270,7 @@ impl fmt::Display for Parts {
         if self.0.is_empty() {
             return Ok(());
         }
-        write!(f, ": {} = {}", joined(&self.0, " + "), Time(sum))
+        write!(f, ": {} = {}", joined(&self.0, " + "), Rounded(sum))
     }
 }
 

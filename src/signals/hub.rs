@@ -13,7 +13,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -22,6 +21,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::forced;
+use crate::lock;
 use crate::signal::Signal;
 
 use super::act::Act;
@@ -147,7 +147,7 @@ impl Letter {
     /// Hands the signal over: a later value is not told of it.
     pub(super) fn open(self) -> Signal {
         if let Some(unheard) = self.unheard {
-            *unheard.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *lock::lock(&unheard) = None;
         }
         self.signal
     }
@@ -229,7 +229,7 @@ impl Set {
         }
         match self.act.arrive(signal, now) {
             Meaning::First => {
-                *self.unheard.lock().unwrap_or_else(PoisonError::into_inner) = Some(signal);
+                *lock::lock(&self.unheard) = Some(signal);
                 for value in values.iter_mut().filter(|value| !value.told) {
                     value.told = true;
                     value.send(self.letter(signal));
@@ -256,7 +256,7 @@ impl Set {
     }
 
     fn unheard(&self) -> Option<Signal> {
-        *self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock::lock(&self.unheard)
     }
 }
 
@@ -271,6 +271,7 @@ impl End {
     /// Undoes what outlives the process, and ends it. One more signal ends the waiting, and a next one the
     /// process, from its handler.
     fn force(self, source: &mut engine::Source) {
+        forced::begin();
         forced::undo_all(forced::TELLING, || {
             let more = source.more();
             self.armed.fetch_or(more, Ordering::SeqCst);
@@ -327,6 +328,5 @@ fn arrive(signal: Signal) -> Option<End> {
 }
 
 fn lock() -> MutexGuard<'static, Hub> {
-    // No code of a user runs under the lock: a poisoned state is a whole one.
-    HUB.lock().unwrap_or_else(PoisonError::into_inner)
+    lock::lock(&HUB)
 }

@@ -21,6 +21,7 @@ tests![
     x12_a_second_signal_tells_and_kills_the_group_of_a_child,
     x12_a_second_signal_kills_the_group_of_a_child_while_the_runtime_is_blocked,
     x12_a_third_signal_kills_it_too,
+    x12_a_program_whose_worker_is_blocked_leaves_no_child_behind,
     x12_the_watchdog_tells_and_kills_the_group_of_a_child,
 ];
 
@@ -29,6 +30,9 @@ const DEAF: &str =
     "trap 'echo told' TERM; sleep 20 & echo up; while kill -0 $! 2>/dev/null; do wait; done";
 
 pub(crate) fn play(role: &str) -> Exit {
+    if role == "children_of_a_program" {
+        return of_a_program();
+    }
     runtime().block_on(async {
         let mut group = stopped_by_signals();
         match role {
@@ -54,6 +58,26 @@ fn deaf_child(group: &TaskGroup) {
     // No grace ends it before the process is forced.
     let cache = Sidecar::new("cache").grace(Duration::MAX);
     group.spawn(cache.serve_process(group.token(), command));
+}
+
+/// Its body is over while the task of the child has no thread to be dropped on.
+fn of_a_program() -> Exit {
+    taskgroup::Program::new()
+        .worker_threads(1)
+        .run(async |signals| {
+            let group = TaskGroup::new();
+            group.cancel_on(signals);
+            deaf_child(&group);
+            let (go, goes) = tokio::sync::oneshot::channel();
+            group.spawn(async move {
+                goes.await?;
+                Ok(hang())
+            });
+            tokio::task::spawn_blocking(crate::roles::listen).await?;
+            let _ = go.send(());
+            tokio::task::spawn_blocking(crate::roles::listen).await?;
+            Ok::<_, taskgroup::BoxError>(())
+        })
 }
 
 /// Blocks a thread of the runtime when the stop begins.
@@ -103,6 +127,13 @@ fn x12_a_third_signal_kills_it_too() {
         .expect("told")
         .send(Signal::INT)
         .expect_code(143);
+    expect_no_process(&mut child);
+}
+
+fn x12_a_program_whose_worker_is_blocked_leaves_no_child_behind() {
+    let mut child = Child::start("children_of_a_program");
+    child.expect("up").tell("block").expect("hanging");
+    child.tell("end").expect_code(0);
     expect_no_process(&mut child);
 }
 

@@ -20,6 +20,10 @@ mod lifecycle;
 #[cfg(unix)]
 mod lives;
 #[cfg(unix)]
+mod mains;
+#[cfg(unix)]
+mod program;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
@@ -39,6 +43,7 @@ fn main() -> taskgroup::Exit {
             children::TESTS,
             exit::TESTS,
             lifecycle::TESTS,
+            program::TESTS,
             signals::TESTS,
             #[cfg(feature = "systemd")]
             systemd::TESTS,

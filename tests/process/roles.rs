@@ -25,6 +25,7 @@ use crate::children;
 use crate::ends;
 use crate::hangs;
 use crate::lives;
+use crate::mains;
 
 pub(crate) fn play(role: &str) -> Exit {
     // No child outlives its test: one that hangs dies of SIGABRT, which no test expects.
@@ -61,6 +62,7 @@ pub(crate) fn play(role: &str) -> Exit {
         #[cfg(feature = "process")]
         role if role.starts_with("children_") => children::play(role),
         role if role.starts_with("lives_") => lives::play(role),
+        role if role.starts_with("main_") => mains::play(role),
         #[cfg(feature = "systemd")]
         role if role.starts_with("systemd_") => crate::systemd::play(role),
         role if role.starts_with("watched_") => hangs::play(role),

@@ -22,6 +22,8 @@ mod lives;
 #[cfg(unix)]
 mod mains;
 #[cfg(unix)]
+mod platform;
+#[cfg(unix)]
 mod program;
 #[cfg(unix)]
 mod roles;
@@ -43,6 +45,7 @@ fn main() -> taskgroup::Exit {
             children::TESTS,
             exit::TESTS,
             lifecycle::TESTS,
+            platform::TESTS,
             program::TESTS,
             signals::TESTS,
             #[cfg(feature = "systemd")]

@@ -61,6 +61,7 @@ pub(crate) fn play(role: &str) -> Exit {
         role if role.starts_with("asked_") => asked::play(role),
         #[cfg(feature = "process")]
         role if role.starts_with("children_") => children::play(role),
+        role if role.starts_with("platform_") => crate::platform::play(role),
         role if role.starts_with("lives_") => lives::play(role),
         role if role.starts_with("main_") => mains::play(role),
         #[cfg(feature = "systemd")]

@@ -759,8 +759,9 @@ impl<E> Drop for TaskGroup<E> {
         if shared.latch.shares() > 1 {
             self.hub.abort();
         }
-        shared.latch.leave();
+        // In this order: a group whose owner and members are gone is forgotten by the one above it.
         shared.orphan();
+        shared.latch.leave();
     }
 }
 

@@ -176,6 +176,30 @@ async fn a_shutdown_of_a_child_that_was_forced_is_told_to_its_caller_alone() {
     group.wait().await.unwrap();
 }
 
+#[tokio::test]
+async fn the_failure_of_a_dropped_child_is_kept_while_its_parent_makes_more_children() {
+    let mut group = TaskGroup::new();
+    let child = group.child("child");
+    let failed = child.task("first");
+    let failed = failed.spawn(async { Err::<(), _>("before the drop".into()) });
+    failed.await.unwrap_err();
+    let bomb = Bomb("after the drop");
+    child.task("second").spawn(async move {
+        let _bomb = bomb;
+        pending::<Result<(), _>>().await
+    });
+    tokio::task::yield_now().await;
+    drop(child);
+    // Children that are over are forgotten when others are made, in one of the rounds.
+    for _ in 0..100 {
+        drop(group.child("next"));
+        tokio::task::yield_now().await;
+    }
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(error.name(), Some("child/first"));
+    assert_eq!(error.suppressed()[0].name(), Some("child/second"));
+}
+
 #[test]
 fn a_thread_of_a_dropped_child_is_waited_for_and_named() {
     on_both(|| async {

@@ -140,6 +140,23 @@ fn a_child_that_is_forgotten_has_handed_its_failures_up() {
 }
 
 #[test]
+fn once_a_cancel_has_returned_the_token_has_fired_whoever_made_it() {
+    model(|| {
+        let record = Arc::new(Record::<u8>::new(None));
+        let others = [(); 2].map(|()| {
+            let record = Arc::clone(&record);
+            thread::spawn(move || record.token().clone())
+        });
+        assert!(record.cancel(Cause(1)));
+
+        assert!(record.token().is_cancelled());
+        for other in others {
+            assert!(other.join().unwrap().is_cancelled());
+        }
+    });
+}
+
+#[test]
 fn whoever_sees_the_token_can_read_the_cause_and_the_failure() {
     model(|| {
         let record = Arc::new(Record::new(None));

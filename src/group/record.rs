@@ -3,10 +3,13 @@
 //! Invariants:
 //!
 //! 1. The cause, and the failure behind it, are recorded before the token fires.
-//! 2. A failure is moved from one record to another with both of them locked: first the record of the
+//! 2. The token is made under the lock, with a look at the cause. A cancel records its cause under the
+//!    lock, then looks for a token. So either the cancel finds the token, or the token is made later and
+//!    fired before anybody can have it: once a cancel has returned, the token has fired.
+//! 3. A failure is moved from one record to another with both of them locked: first the record of the
 //!    group below, then that of a group above it. Nobody locks them in the other order. Whoever collects
 //!    the failures of both looks below first, and so finds the failure in one of them.
-//! 3. Nothing of a user is dropped, printed or woken under the lock.
+//! 4. Nothing of a user is dropped, printed or woken under the lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,12 +74,15 @@ impl<E> Record<E> {
 
     #[cold]
     fn make_token(&self) -> &CancellationToken {
-        let token = self.token.get_or_init(CancellationToken::new);
-        // A cancel that found no token has left its cause.
-        if self.entries.lock().cause.is_some() {
-            token.cancel();
-        }
-        token
+        let entries = self.entries.lock();
+        self.token.get_or_init(|| {
+            let token = CancellationToken::new();
+            if entries.cause.is_some() {
+                // Nobody has it yet, so this wakes nobody.
+                token.cancel();
+            }
+            token
+        })
     }
 
     pub(super) fn has_token_fired(&self) -> bool {
@@ -141,7 +147,7 @@ impl<E> Record<E> {
     where
         E: 'a,
     {
-        // Held to the end (invariant 2).
+        // Held to the end (invariant 3).
         let mut entries = self.entries.lock();
         entries.orphaned = true;
         let mut failures = std::mem::take(&mut entries.failures);

@@ -21,6 +21,10 @@ impl<T> Lock<T> {
     }
 }
 
+pub(crate) fn wake(waker: std::task::Waker) {
+    waker.wake();
+}
+
 /// What a record needs of tokio-util's token: once `cancel` has returned, all clones have fired.
 #[derive(Clone, Debug)]
 pub(crate) struct CancellationToken(loom::sync::Arc<AtomicBool>);

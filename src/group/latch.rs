@@ -13,7 +13,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-use super::sync::{AtomicUsize, Lock, Ordering};
+use super::sync::{AtomicUsize, Lock, Ordering, wake};
 
 const CLOSED: usize = 1;
 /// Somebody waits to be alone; only then is it worth telling.
@@ -64,7 +64,7 @@ impl Latch {
     fn wake(&self) {
         let waiter = self.waiter.lock().take();
         if let Some(waiter) = waiter {
-            waiter.wake();
+            wake(waiter);
         }
     }
 
@@ -98,8 +98,9 @@ impl Latch {
         if self.close_if_alone() {
             return Poll::Ready(());
         }
-        let before = self.waiter.lock().replace(cx.waker().clone());
-        // A waker is code of the user: it is dropped outside the lock.
+        // A waker is code of the user: it is cloned and dropped outside the lock.
+        let waker = cx.waker().clone();
+        let before = self.waiter.lock().replace(waker);
         drop(before);
         if self.close_if_alone() {
             return Poll::Ready(());

@@ -25,7 +25,8 @@ use crate::running::{Running, RunningTask};
 
 /// Invariants:
 ///
-/// 1. No code of a user runs under the locks: no destructor, no waker, no `Display`.
+/// 1. No code of a user runs under the locks, or outside of a guard against its panic: no destructor, no
+///    waker, no `Display`, no `source`.
 /// 2. `named` is locked alone; [`Record`] says in what order two records are.
 /// 3. A member of a group is a member of every group above it: each has a share for it in its latch.
 pub(super) struct Shared<E> {
@@ -168,14 +169,16 @@ impl<E> Shared<E> {
     /// Records how a member failed, then cancels.
     #[cold]
     pub(super) fn fail(&self, label: &Label, failure: Failure<E>) {
-        if self.is_cancelled() && failure.is_cancellation(self.view) {
+        let Some(failure) = self.unless_cancelled(failure) else {
             return;
-        }
+        };
         let panicked = matches!(failure, Failure::Panicked(_));
         let error = TaskError::new(label.clone(), failure, self.view);
         // `Display` is code of the user: it may panic, and it must not run under the lock.
-        let message = Panic::catch(|| error.to_string())
-            .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
+        let message = Panic::catch(|| error.to_string()).unwrap_or_else(|panic| {
+            panic.discard();
+            format!("{label} failed with an error whose message panicked")
+        });
         let cause = Cause::Failed(FailedTask::new(label, panicked, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
@@ -187,6 +190,23 @@ impl<E> Shared<E> {
                 tracing::debug!(target: "taskgroup", task = name, "{message}");
             }
         });
+    }
+
+    /// Returns the failure, unless it is an error that says no more than that the task was cancelled.
+    ///
+    /// To look for that, and to drop the error then, is to run code of the user.
+    fn unless_cancelled(&self, failure: Failure<E>) -> Option<Failure<E>> {
+        if !self.is_cancelled() {
+            return Some(failure);
+        }
+        match Panic::catch(|| failure.is_cancellation(self.view)) {
+            Ok(true) => Panic::catch_drop(failure).err().map(Failure::Panicked),
+            Ok(false) => Some(failure),
+            Err(panic) => {
+                panic.discard();
+                Some(failure)
+            }
+        }
     }
 
     /// Records a failure of the group as a whole, with a cause of its own, and returns whether that was
@@ -236,6 +256,7 @@ impl<E> Shared<E> {
             group.cancel(cause.clone());
             next = group.parent.as_deref().filter(|_| !group.contains);
         }
+        self.forget(failures);
     }
 
     pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
@@ -246,7 +267,25 @@ impl<E> Shared<E> {
     pub(super) fn orphan(&self) {
         let parent = self.parent.as_deref();
         let above = iter::successors(parent, |group| group.parent.as_deref());
-        drop(self.record.hand_up(above.map(|group| &group.record)));
+        let failures = self.record.hand_up(above.map(|group| &group.record));
+        self.forget(failures);
+    }
+
+    /// Drops failures that nobody will ask for, one by one: two panics at once would end the process.
+    fn forget(&self, failures: Vec<Recorded<E>>) {
+        for failure in failures {
+            if let Err(panic) = Panic::catch_drop(failure) {
+                let group = self.label();
+                log::guarded(|| {
+                    tracing::error!(
+                        target: "taskgroup",
+                        "an error of a {group} panicked as it was dropped: {}",
+                        panic.message()
+                    );
+                });
+                panic.discard();
+            }
+        }
     }
 
     /// Says what asked the group to stop, and what follows from it.

@@ -68,8 +68,13 @@ impl Latch {
         }
     }
 
-    pub(super) fn close(&self) {
-        self.state.fetch_or(CLOSED, Ordering::AcqRel);
+    /// Closes, and returns the number of shares at that moment, the owner's among them.
+    ///
+    /// It is the number of those that were let in and have not left, and nobody is let in afterwards: so
+    /// it says whether an abort that follows has anything to abort. Only if the latch was closed before
+    /// can it be too high, by the refused entries of that moment.
+    pub(super) fn close(&self) -> usize {
+        self.state.fetch_or(CLOSED, Ordering::AcqRel) / ONE
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -215,10 +215,16 @@ impl<E> Shared<E> {
     /// The groups above are not cancelled: it is told to the one who shuts this group down, who may
     /// want the rest to go on.
     pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) -> bool {
+        let failure = self.failure_of_group(failure);
+        self.record.keep(vec![failure]);
+        self.cancel(cause)
+    }
+
+    /// Makes a failure of the group as a whole, for whoever is to be told.
+    pub(super) fn failure_of_group(&self, failure: Failure<E>) -> Recorded<E> {
         let error = TaskError::new(self.label(), failure, self.view);
         log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
-        self.record.keep(vec![Recorded::now(error)]);
-        self.cancel(cause)
+        Recorded::now(error)
     }
 
     /// Cancels for a trigger, and says so if that was the first cause.

@@ -200,6 +200,20 @@ async fn the_failure_of_a_dropped_child_is_kept_while_its_parent_makes_more_chil
     assert_eq!(error.suppressed()[0].name(), Some("child/second"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_forced_shutdown_of_a_child_is_told_to_its_caller_while_its_parent_is_waited_for() {
+    let mut group = TaskGroup::new();
+    let mut child = group.child("child");
+    child.task("deaf").spawn(pending::<Result<(), _>>());
+    group.cancel();
+    let (parent, child) = tokio::join!(group.wait(), child.shutdown(Duration::from_secs(1)));
+    let error = child.unwrap_err();
+    assert!(error.is_timed_out());
+    let straggler = error.stragglers();
+    assert_eq!(straggler.iter().next().unwrap().name(), Some("child/deaf"));
+    parent.unwrap();
+}
+
 #[test]
 fn a_thread_of_a_dropped_child_is_waited_for_and_named() {
     on_both(|| async {

@@ -192,11 +192,7 @@ impl<E: Send + 'static> Hub<E> {
         })
     }
 
-    pub(super) fn try_spawn<F, T>(
-        &self,
-        origin: Origin<'_>,
-        future: F,
-    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    pub(super) fn try_spawn<F, T>(&self, origin: Origin<'_>, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -264,8 +260,16 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     fn try_take_slot(&self, seat: &mut Seat<E>) -> bool {
-        let slot = self.shared.slots.try_take();
-        slot.map(|slot| seat.marks.hold(slot)).is_some()
+        match self.shared.slots.try_take() {
+            Some(slot) => {
+                seat.marks.hold(slot);
+                true
+            }
+            None => {
+                seat.marks.set_queued();
+                false
+            }
+        }
     }
 
     fn queued<F>(&self, member: Member<F, E>) -> Queued<F, E> {

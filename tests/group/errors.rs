@@ -546,3 +546,53 @@ async fn a_failure_that_nobody_takes_may_panic_as_it_is_dropped() {
     // Two panics in one drop would end the process.
     drop(group);
 }
+
+#[tokio::test]
+async fn cancelled_is_found_inside_of_what_wraps_it() {
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the upload was given up")]
+    struct Upload(#[source] io::Error);
+
+    let io = || io::Error::other(Cancelled);
+    let boxed: BoxError = Cancelled.into();
+    let anyhow = anyhow::Error::new(Upload(io())).context("uploading");
+    let wrapped: Vec<BoxError> = vec![
+        io().into(),
+        io::Error::new(io::ErrorKind::BrokenPipe, io()).into(),
+        io::Error::other(boxed).into(),
+        io::Error::other(Upload(io())).into(),
+        io::Error::other(anyhow::Error::new(io()).context("writing")).into(),
+        Upload(io::Error::other(Upload(io()))).into(),
+        anyhow.into(),
+        Arc::new(io()).into(),
+        Arc::new(Cancelled).into(),
+        Box::new(Cancelled).into(),
+        Box::new(io()).into(),
+        io::Error::other(Arc::<dyn Error + Send + Sync>::from(BoxError::from(
+            Cancelled,
+        )))
+        .into(),
+    ];
+    for error in wrapped {
+        let text = format!("{error:?}");
+        let mut group = TaskGroup::new();
+        group.cancel();
+        group.spawn(async { Err::<(), _>(error) });
+        assert!(group.wait().await.is_ok(), "{text}");
+    }
+    after_the_cancel(io()).await.unwrap();
+
+    let mut group = TaskGroup::<anyhow::Error>::reports();
+    group.cancel();
+    group.spawn(async { Err::<(), _>(anyhow::Error::new(io::Error::other(Cancelled))) });
+    group.wait().await.unwrap();
+
+    // The kind alone says nothing, and before the cancel it is an error like any other.
+    let failed = after_the_cancel(io::Error::other("disk full")).await;
+    assert!(failed.unwrap_err().is_failed());
+    let mut group = TaskGroup::<io::Error>::typed();
+    group.spawn(async { Err::<(), _>(io::Error::other(Cancelled)) });
+    assert!(group.wait().await.unwrap_err().is_failed());
+}

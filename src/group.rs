@@ -24,6 +24,7 @@ mod slots;
 mod shared;
 mod seat;
 mod spawn_error;
+mod value;
 mod handle;
 mod member;
 mod hub;

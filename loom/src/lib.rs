@@ -32,6 +32,10 @@ mod wakers;
 mod record;
 
 #[allow(dead_code)]
+#[path = "../../src/group/value.rs"]
+mod value;
+
+#[allow(dead_code)]
 #[path = "../../src/gate/switch.rs"]
 mod switch;
 
@@ -40,4 +44,5 @@ mod weak;
 mod latch_models;
 mod record_models;
 mod switch_models;
+mod value_models;
 mod wakers_models;

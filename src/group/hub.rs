@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem::needs_drop;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -9,13 +10,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
-use super::member::{BlockingMember, Member, Queued};
+use super::member::{BlockingMember, Member, Queued, Sending};
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat};
 use super::shared::Shared;
 use super::slots::Slot;
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
+use super::value;
 use crate::running::{Running, RunningTask};
 
 /// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
@@ -152,8 +154,95 @@ impl<E> Hub<E> {
     }
 }
 
+/// A value with a destructor takes a way of its own to its handle, see [`value`](super::value). Which way
+/// is known when this is compiled: nobody pays for the other.
 impl<E: Send + 'static> Hub<E> {
     pub(super) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (future, value) = Sending::new(future);
+            self.start(origin, future).receiving(value)
+        } else {
+            self.start(origin, future)
+        }
+    }
+
+    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (future, value) = Sending::new(future);
+            self.start_local(origin, future).receiving(value)
+        } else {
+            self.start_local(origin, future)
+        }
+    }
+
+    pub(super) fn try_spawn<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (future, value) = Sending::new(future);
+            let started = self.try_start(origin, future);
+            started
+                .map(|handle| handle.receiving(value))
+                .map_err(|refused| refused.map(Sending::into_future))
+        } else {
+            self.try_start(origin, future)
+        }
+    }
+
+    pub(super) async fn spawn_when_ready<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (future, value) = Sending::new(future);
+            let started = self.start_when_ready(origin, future).await;
+            started
+                .map(|handle| handle.receiving(value))
+                .map_err(|refused| refused.map(Sending::into_future))
+        } else {
+            self.start_when_ready(origin, future).await
+        }
+    }
+
+    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let closure = move |token: &CancellationToken| {
+                let output = closure(token);
+                output.map(|value| sender.send(value))
+            };
+            self.start_in_thread(origin, closure).receiving(value)
+        } else {
+            self.start_in_thread(origin, closure)
+        }
+    }
+}
+
+impl<E: Send + 'static> Hub<E> {
+    fn start<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -177,7 +266,7 @@ impl<E: Send + 'static> Hub<E> {
         tokio::spawn(self.queued(Member::new(future, seat)))
     }
 
-    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    fn start_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + 'static,
         T: 'static,
@@ -192,7 +281,7 @@ impl<E: Send + 'static> Hub<E> {
         })
     }
 
-    pub(super) fn try_spawn<F, T>(&self, origin: Origin<'_>, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    fn try_start<F, T>(&self, origin: Origin<'_>, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -208,7 +297,7 @@ impl<E: Send + 'static> Hub<E> {
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
     }
 
-    pub(super) async fn spawn_when_ready<F, T>(
+    async fn start_when_ready<F, T>(
         &self,
         origin: Origin<'_>,
         future: F,
@@ -231,7 +320,7 @@ impl<E: Send + 'static> Hub<E> {
         Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
     }
 
-    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    fn start_in_thread<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
     where
         F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
         T: Send + 'static,

@@ -56,6 +56,14 @@ impl<F> SpawnError<F> {
         }
     }
 
+    /// Takes the future out of what was put around it.
+    pub(super) fn map<G>(self, unwrap: impl FnOnce(F) -> G) -> SpawnError<G> {
+        SpawnError {
+            reason: self.reason,
+            future: unwrap(self.future),
+        }
+    }
+
     /// Returns whether all slots of the group were taken.
     #[must_use]
     pub fn is_full(&self) -> bool {

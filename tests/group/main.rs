@@ -16,4 +16,5 @@ mod running;
 mod runtime;
 mod spawning;
 mod traits;
+mod values;
 mod waiting;

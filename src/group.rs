@@ -720,10 +720,10 @@ impl<E> TaskGroup<E> {
         self.hub.shared.latch.close();
     }
 
-    /// Returns whether the group takes no more tasks.
+    /// Returns whether the group takes no more tasks: it is closed, or a group above it is.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.hub.shared.latch.is_closed()
+        self.hub.shared.is_closed()
     }
 
     /// Returns who is alive in this group and in the groups below it.

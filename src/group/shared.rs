@@ -92,7 +92,7 @@ impl<E> Shared<E> {
                 place,
             },
         );
-        if self.latch.is_closed() {
+        if self.is_closed() {
             child.latch.close();
             child.token().cancel();
         }
@@ -148,6 +148,12 @@ impl<E> Shared<E> {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.record.is_cancelled()
+    }
+
+    /// Whether nobody is let in: this group is closed, or one above it is.
+    pub(super) fn is_closed(&self) -> bool {
+        let above = self.parent.as_deref();
+        self.latch.is_closed() || above.is_some_and(Self::is_closed)
     }
 
     pub(super) fn cause(&self) -> Option<Cause> {
@@ -388,7 +394,7 @@ impl<E> fmt::Debug for Shared<E> {
         f.debug_struct("Group")
             .field("name", &self.path)
             .field("members", &self.latch.shares().saturating_sub(1))
-            .field("closed", &self.latch.is_closed())
+            .field("closed", &self.is_closed())
             .field("cause", &self.cause())
             .finish_non_exhaustive()
     }

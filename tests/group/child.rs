@@ -50,8 +50,24 @@ async fn an_idle_child_does_not_hold_its_parent_and_is_closed_with_it() {
     let mut child = group.child("child");
     child.spawn(async { Ok(()) }).await.unwrap();
     group.wait().await.unwrap();
+    assert!(child.is_closed() && child.spawner().is_closed());
     assert_eq!(child.spawn(async { Ok(()) }).await, Err(JoinError::Refused));
     child.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_child_of_a_group_that_is_closed_later_is_closed_with_it() {
+    let group = TaskGroup::new();
+    let child = group.child("child");
+    let below = child.child("below");
+    let spawner = below.spawner();
+    assert!(!below.is_closed() && !spawner.is_closed());
+    group.close();
+    assert!(child.is_closed() && below.is_closed() && spawner.is_closed());
+    assert!(!below.is_cancelled(), "closing cancels nothing");
+    // One that is made now is refused by the group at the top, so it is born closed as well.
+    let late = below.child("late");
+    assert!(late.is_closed() && late.is_cancelled());
 }
 
 #[tokio::test]

@@ -7,8 +7,11 @@
 //!    while a child is, or is [`Doomed`](Phase::Doomed).
 //! 2. Once the supervisor is ending no child is [`Up`](Phase::Up), and none is started.
 //! 3. A child is started only when its last run has ended.
+//! 4. A child is looked at when something happens to it, and never to find another: what is to be done
+//!    next stands in the sets. So a supervisor of ten times as many children does ten times as much. Only
+//!    a failure that takes its siblings along, and the end, look at all of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::backoff::Delays;
@@ -109,21 +112,40 @@ struct Child {
 pub(super) struct State {
     limits: Limits,
     children: Vec<Child>,
+    /// The children that are down, by the time when they may be started; without those in `due`.
+    waiting: BTreeSet<(Duration, usize)>,
+    /// The children that are down and may be started now.
+    due: BTreeSet<usize>,
+    doomed: BTreeSet<usize>,
+    /// The child that is told or forced.
+    stopping: Option<usize>,
+    /// How many are not done.
+    left: usize,
     /// When the restarts within the window were decided on.
     restarts: VecDeque<Duration>,
     ending: Option<Ending>,
+    /// How often a child was looked at.
+    #[cfg(test)]
+    looks: std::cell::Cell<usize>,
 }
 
 impl State {
     pub(super) fn new(limits: Limits, delays: impl Iterator<Item = Delays>) -> Self {
-        let phase = Phase::Down {
-            due: Duration::ZERO,
-        };
+        let due = Duration::ZERO;
+        let phase = Phase::Down { due };
+        let children: Vec<_> = delays.map(|delays| Child { phase, delays }).collect();
         Self {
             limits,
-            children: delays.map(|delays| Child { phase, delays }).collect(),
+            waiting: (0..children.len()).map(|child| (due, child)).collect(),
+            due: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            stopping: None,
+            left: children.len(),
             restarts: VecDeque::new(),
             ending: None,
+            children,
+            #[cfg(test)]
+            looks: std::cell::Cell::default(),
         }
     }
 
@@ -140,21 +162,56 @@ impl State {
         }
     }
 
+    fn phase(&self, child: usize) -> Phase {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
+        self.children[child].phase
+    }
+
+    /// Moves a child to a phase, and from set to set with it.
+    fn set(&mut self, child: usize, phase: Phase) {
+        match self.phase(child) {
+            Phase::Down { due } => {
+                if !self.due.remove(&child) {
+                    self.waiting.remove(&(due, child));
+                }
+            }
+            Phase::Doomed { .. } => {
+                self.doomed.remove(&child);
+            }
+            Phase::Told { .. } | Phase::Forced { .. } => self.stopping = None,
+            Phase::Done => self.left += 1,
+            Phase::Up { .. } | Phase::Lost => {}
+        }
+        match phase {
+            Phase::Down { due } => {
+                self.waiting.insert((due, child));
+            }
+            Phase::Doomed { .. } => {
+                self.doomed.insert(child);
+            }
+            Phase::Told { .. } | Phase::Forced { .. } => self.stopping = Some(child),
+            Phase::Done => self.left -= 1,
+            Phase::Up { .. } | Phase::Lost => {}
+        }
+        self.children[child].phase = phase;
+    }
+
     fn done(&mut self, child: usize) -> Answer {
-        let phase = &mut self.children[child].phase;
-        *phase = match *phase {
+        let phase = match self.phase(child) {
             // Told to stop, it has left its work for the next run.
             Phase::Told { due, .. } | Phase::Forced { due, .. } => Phase::Down { due },
             _ => Phase::Done,
         };
+        self.set(child, phase);
         Answer::Expected
     }
 
     fn failed(&mut self, child: usize, now: Duration) -> Answer {
-        match self.children[child].phase {
+        match self.phase(child) {
             Phase::Up { since } => self.restart(child, now.saturating_sub(since), now),
             Phase::Doomed { due } | Phase::Told { due, .. } | Phase::Forced { due, .. } => {
-                self.children[child].phase = Phase::Down { due };
+                self.set(child, Phase::Down { due });
                 Answer::Expected
             }
             Phase::Down { .. } | Phase::Lost | Phase::Done => Answer::Expected,
@@ -162,16 +219,10 @@ impl State {
     }
 
     fn restart(&mut self, child: usize, ran: Duration, now: Duration) -> Answer {
-        self.children[child].phase = Phase::Down { due: now };
-        let window = self.limits.window;
-        self.restarts.retain(|&at| now.saturating_sub(at) < window);
-        if self.restarts.len() >= self.limits.intensity {
+        self.set(child, Phase::Down { due: now });
+        if self.count_restart(now) {
             self.end(Ending::Escalated);
             return Answer::Escalate;
-        }
-        // Without a bound there is nothing to count, and the list would grow for ever.
-        if self.limits.intensity < usize::MAX {
-            self.restarts.push_back(now);
         }
         let delays = &mut self.children[child].delays;
         if ran >= self.limits.reset_after {
@@ -182,6 +233,22 @@ impl State {
         Answer::Restart(delay)
     }
 
+    /// Counts one more restart, and returns whether it is one too many.
+    fn count_restart(&mut self, now: Duration) -> bool {
+        let window = self.limits.window;
+        while self.restarts.front().is_some_and(|&at| now - at >= window) {
+            self.restarts.pop_front();
+        }
+        if self.restarts.len() >= self.limits.intensity {
+            return true;
+        }
+        // Without a bound there is nothing to count, and the list would grow for ever.
+        if self.limits.intensity < usize::MAX {
+            self.restarts.push_back(now);
+        }
+        false
+    }
+
     /// Dooms those who fall with `child`; none of them is started before `due`.
     fn postpone(&mut self, child: usize, due: Duration) {
         let range = match self.limits.strategy {
@@ -189,24 +256,33 @@ impl State {
             Strategy::OneForAll => 0..self.children.len(),
             Strategy::RestForOne => child..self.children.len(),
         };
-        for Child { phase, .. } in &mut self.children[range] {
-            match phase {
-                Phase::Up { .. } => *phase = Phase::Doomed { due },
-                Phase::Down { due: own }
-                | Phase::Doomed { due: own }
-                | Phase::Told { due: own, .. }
-                | Phase::Forced { due: own, .. } => *own = due.max(*own),
-                Phase::Lost | Phase::Done => {}
-            }
+        for child in range {
+            let phase = match self.phase(child) {
+                Phase::Up { .. } => Phase::Doomed { due },
+                Phase::Down { due: own } => Phase::Down { due: due.max(own) },
+                Phase::Doomed { due: own } => Phase::Doomed { due: due.max(own) },
+                Phase::Told { due: own, until } => Phase::Told {
+                    due: due.max(own),
+                    until,
+                },
+                Phase::Forced { due: own, until } => Phase::Forced {
+                    due: due.max(own),
+                    until,
+                },
+                Phase::Lost | Phase::Done => continue,
+            };
+            self.set(child, phase);
         }
     }
 
-    /// Dooms all. The first reason to end is the one that counts.
+    /// Dooms all, once. The first reason to end is the one that counts.
     fn end(&mut self, ending: Ending) -> Answer {
-        self.ending.get_or_insert(ending);
-        for Child { phase, .. } in &mut self.children {
-            if let Phase::Up { since: due } = *phase {
-                *phase = Phase::Doomed { due };
+        if self.ending.is_none() {
+            self.ending = Some(ending);
+            for child in 0..self.children.len() {
+                if let Phase::Up { since: due } = self.phase(child) {
+                    self.set(child, Phase::Doomed { due });
+                }
             }
         }
         Answer::Expected
@@ -214,60 +290,55 @@ impl State {
 
     /// Decides what to do now, and takes it as done.
     pub(super) fn next(&mut self, now: Duration) -> Action {
-        for child in 0..self.children.len() {
-            match self.children[child].phase {
+        if let Some(child) = self.stopping {
+            match self.phase(child) {
                 Phase::Told { until, .. } | Phase::Forced { until, .. } if now < until => {
                     return Action::Wait(until - now);
                 }
                 Phase::Told { due, .. } => {
                     let until = now.saturating_add(CONFIRMATION);
-                    self.children[child].phase = Phase::Forced { due, until };
+                    self.set(child, Phase::Forced { due, until });
                     return Action::Force(child);
                 }
-                Phase::Forced { .. } => {
-                    self.children[child].phase = Phase::Lost;
+                _ => {
+                    self.set(child, Phase::Lost);
                     self.end(Ending::Lost(child));
                 }
-                _ => {}
             }
         }
-        if let Some(action) = self.tell_the_last(now) {
-            return action;
+        if let Some(&child) = self.doomed.last() {
+            return self.tell(child, now);
         }
-        let all_done = self.children.iter().all(|child| child.phase == Phase::Done);
-        if self.is_ending() || all_done {
+        if self.is_ending() || self.left == 0 {
             return Action::End(self.ending);
         }
         self.start_the_first(now)
     }
 
-    fn tell_the_last(&mut self, now: Duration) -> Option<Action> {
-        let until = now.saturating_add(self.limits.grace);
-        let children = self.children.iter_mut().enumerate().rev();
-        for (child, Child { phase, .. }) in children {
-            if let Phase::Doomed { due } = *phase {
-                *phase = Phase::Told { due, until };
-                return Some(Action::Tell(child));
-            }
+    fn tell(&mut self, child: usize, now: Duration) -> Action {
+        if let Phase::Doomed { due } = self.phase(child) {
+            let until = now.saturating_add(self.limits.grace);
+            self.set(child, Phase::Told { due, until });
         }
-        None
+        Action::Tell(child)
     }
 
     /// Starts the first child that is due. One that fell with a sibling is never due before it, so the
     /// order of start is kept.
     fn start_the_first(&mut self, now: Duration) -> Action {
-        let mut wait = Duration::MAX;
-        for (child, Child { phase, .. }) in self.children.iter_mut().enumerate() {
-            let Phase::Down { due } = *phase else {
-                continue;
-            };
-            if due <= now {
-                *phase = Phase::Up { since: now };
-                return Action::Start(child);
-            }
-            wait = wait.min(due - now);
+        while let Some(&(due, child)) = self.waiting.first().filter(|(due, _)| *due <= now) {
+            self.waiting.remove(&(due, child));
+            self.due.insert(child);
         }
-        Action::Wait(wait)
+        if let Some(&child) = self.due.first() {
+            self.set(child, Phase::Up { since: now });
+            return Action::Start(child);
+        }
+        Action::Wait(
+            self.waiting
+                .first()
+                .map_or(Duration::MAX, |(due, _)| *due - now),
+        )
     }
 }
 
@@ -312,6 +383,45 @@ mod tests {
         assert_eq!(state.next(7 * SECOND), Action::Tell(1));
         state.on(Event::Done(1), 8 * SECOND);
         assert_eq!(state.next(8 * SECOND), Action::End(Some(Ending::Lost(2))));
+    }
+
+    /// How often children are looked at from the start of them all to the end of them all, with a
+    /// failure of every tenth between the two.
+    fn looks(children: usize) -> usize {
+        let limits = Limits {
+            intensity: usize::MAX,
+            ..limits(Strategy::OneForOne)
+        };
+        let mut state = state(limits, children);
+        let mut now = Duration::ZERO;
+        let mut up = vec![false; children];
+        for child in (0..children).step_by(10).chain([children]) {
+            loop {
+                match state.next(now) {
+                    Action::Start(child) => up[child] = true,
+                    Action::Wait(Duration::MAX) => break,
+                    Action::Wait(limit) => now += limit,
+                    other => unreachable!("{other:?}"),
+                }
+            }
+            if child < children {
+                up[child] = false;
+                state.on(Event::Failed(child), now);
+            }
+        }
+        assert_eq!(up, vec![true; children]);
+        state.on(Event::Cancelled, now);
+        while let Action::Tell(child) = state.next(now) {
+            state.on(Event::Done(child), now);
+        }
+        state.looks.get()
+    }
+
+    #[test]
+    fn ten_times_as_many_children_cost_ten_times_as_much() {
+        let (few, many) = (looks(300), looks(3000));
+        assert!(few > 300, "{few}");
+        assert!(many <= 11 * few, "{few} looks for 300, {many} for 3000");
     }
 
     /// What the world does next. Children that do not run cannot end.

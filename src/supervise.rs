@@ -72,7 +72,8 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 ///
 /// Each knows nothing of the other: if the waits of a child that fails for ever do not fit into the
 /// window, the intensity is never exceeded and the child is restarted for ever. That may be what you
-/// want. With the defaults, a child that always fails at once is given up within about three seconds.
+/// want. The time in which siblings are being stopped is not counted: a long grace does not carry
+/// restarts out of the window. With the defaults, a child that always fails at once is given up within about three seconds.
 ///
 /// # Comparison to `TaskGroup` and `Sidecar`
 ///

@@ -785,6 +785,23 @@ async fn in_a_closed_group_a_restart_that_is_refused_is_escalated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_grace_does_not_carry_restarts_out_of_the_window() {
+    let mut group = TaskGroup::new();
+    Supervisor::new("kafka")
+        .strategy(Strategy::OneForAll)
+        .backoff(Backoff::new(Duration::ZERO, Duration::ZERO))
+        .intensity(2, Duration::from_secs(10))
+        .grace(Duration::from_secs(20))
+        .child("consumer", |_| async { Err("the broker is gone".into()) })
+        .child("deaf", |_| pending())
+        .spawn(&group)
+        .unwrap();
+    let error = supervisor_error(group.wait().await.unwrap_err());
+    assert!(error.is_escalated());
+    assert_eq!(error.child(), "consumer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_supervisor_below_another_is_restarted_by_it() {
     let diary = Diary::new();
     let mut group = TaskGroup::new();

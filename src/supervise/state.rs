@@ -10,6 +10,8 @@
 //! 4. A child is looked at when something happens to it, and never to find another: what is to be done
 //!    next stands in the sets. So a supervisor of ten times as many children does ten times as much. Only
 //!    a failure that takes its siblings along, and the end, look at all of them.
+//! 5. The window of the intensity stands still while children are being stopped. However long their
+//!    grace is, it does not carry restarts out of the window.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -121,8 +123,11 @@ pub(super) struct State {
     stopping: Option<usize>,
     /// How many are not done.
     left: usize,
-    /// When the restarts within the window were decided on.
+    /// When the restarts within the window were decided on, on the window's clock.
     restarts: VecDeque<Duration>,
+    /// How long children have been being stopped, up to `seen`.
+    stopped: Duration,
+    seen: Duration,
     ending: Option<Ending>,
     /// How often a child was looked at.
     #[cfg(test)]
@@ -142,6 +147,8 @@ impl State {
             stopping: None,
             left: children.len(),
             restarts: VecDeque::new(),
+            stopped: Duration::ZERO,
+            seen: Duration::ZERO,
             ending: None,
             children,
             #[cfg(test)]
@@ -155,11 +162,20 @@ impl State {
 
     /// Takes in what has happened.
     pub(super) fn on(&mut self, event: Event, now: Duration) -> Answer {
+        self.pass(now);
         match event {
             Event::Done(child) => self.done(child),
             Event::Failed(child) => self.failed(child, now),
             Event::Cancelled => self.end(Ending::Asked),
         }
+    }
+
+    /// Notes how much of the time that has passed went into stopping children.
+    fn pass(&mut self, now: Duration) {
+        if self.stopping.is_some() || !self.doomed.is_empty() {
+            self.stopped += now.saturating_sub(self.seen);
+        }
+        self.seen = now;
     }
 
     fn phase(&self, child: usize) -> Phase {
@@ -220,7 +236,7 @@ impl State {
 
     fn restart(&mut self, child: usize, ran: Duration, now: Duration) -> Answer {
         self.set(child, Phase::Down { due: now });
-        if self.count_restart(now) {
+        if self.count_restart(now.saturating_sub(self.stopped)) {
             self.end(Ending::Escalated);
             return Answer::Escalate;
         }
@@ -233,7 +249,7 @@ impl State {
         Answer::Restart(delay)
     }
 
-    /// Counts one more restart, and returns whether it is one too many.
+    /// Counts one more restart, and returns whether it is one too many. Times are the window's.
     fn count_restart(&mut self, now: Duration) -> bool {
         let window = self.limits.window;
         while self.restarts.front().is_some_and(|&at| now - at >= window) {
@@ -290,6 +306,7 @@ impl State {
 
     /// Decides what to do now, and takes it as done.
     pub(super) fn next(&mut self, now: Duration) -> Action {
+        self.pass(now);
         if let Some(child) = self.stopping {
             match self.phase(child) {
                 Phase::Told { until, .. } | Phase::Forced { until, .. } if now < until => {
@@ -424,6 +441,41 @@ mod tests {
         assert!(many <= 11 * few, "{few} looks for 300, {many} for 3000");
     }
 
+    #[test]
+    fn the_time_of_a_stop_is_not_that_of_the_window() {
+        // Each failure of the first takes the second along, and it takes its grace, which is half of
+        // the window. Without the stops the failures are one second apart.
+        let limits = Limits {
+            grace: 30 * SECOND,
+            ..limits(Strategy::OneForAll)
+        };
+        let mut state = state(limits, 2);
+        let mut now = Duration::ZERO;
+        let mut restarts = 0;
+        loop {
+            for child in [0, 1] {
+                while state.next(now) != Action::Start(child) {
+                    now += SECOND;
+                }
+            }
+            now += SECOND;
+            if state.on(Event::Failed(0), now) == Answer::Escalate {
+                break;
+            }
+            restarts += 1;
+            assert!(restarts < 10, "it is restarted for ever");
+            assert_eq!(state.next(now), Action::Tell(1));
+            now += 29 * SECOND;
+            assert_eq!(
+                state.next(now),
+                Action::Wait(SECOND),
+                "its grace is its own"
+            );
+            state.on(Event::Done(1), now);
+        }
+        assert_eq!(restarts, 3);
+    }
+
     /// What the world does next. Children that do not run cannot end.
     #[derive(Clone, Copy, Debug)]
     enum Step {
@@ -460,6 +512,10 @@ mod tests {
         /// Whether an abort ends a child.
         can_be_forced: bool,
         restarts: Vec<Duration>,
+        /// The last that was told, if nothing was started since.
+        told: Option<usize>,
+        /// How long children have been being stopped.
+        stopped: Duration,
         /// When the backoff of each is over.
         due: [Duration; 4],
         end: Option<Option<Ending>>,
@@ -485,6 +541,7 @@ mod tests {
         }
 
         fn start(&mut self, child: usize) {
+            self.told = None;
             assert!(!self.state.is_ending(), "started after the cancel");
             assert!(!self.alive[child], "two runs of one child");
             assert!(self.now >= self.due[child], "started in its backoff");
@@ -499,6 +556,7 @@ mod tests {
         }
 
         fn tell(&mut self, child: usize) {
+            self.told = Some(child);
             assert!(self.alive[child], "told when it was gone");
             let later = child + 1..4;
             assert_eq!(
@@ -523,13 +581,13 @@ mod tests {
             let Limits {
                 intensity, window, ..
             } = self.state.limits;
-            let recent = |at: &&Duration| self.now - **at < window;
+            let recent = |at: &&Duration| self.now - self.stopped - **at < window;
             let recent = self.restarts.iter().filter(recent).count();
             match answer {
                 Answer::Restart(delay) => {
                     assert!(recent < intensity, "more restarts than the intensity");
                     assert!((SECOND..=4 * SECOND).contains(&delay), "{delay:?}");
-                    self.restarts.push(self.now);
+                    self.restarts.push(self.now - self.stopped);
                     self.due[child] = self.now + delay;
                 }
                 Answer::Escalate => assert_eq!(recent, intensity, "gave up too early"),
@@ -537,9 +595,17 @@ mod tests {
             }
         }
 
+        /// Lets time pass. Nothing of what passes while a child is told or forced is the window's.
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            if self.told.is_some_and(|child| self.alive[child]) {
+                self.stopped += time;
+            }
+        }
+
         fn step(&mut self, step: Step) {
             match step {
-                Step::Pass(ms) => self.now += Duration::from_millis(ms),
+                Step::Pass(ms) => self.pass(Duration::from_millis(ms)),
                 Step::Fail(child) => self.end_of(child, true),
                 Step::Return(child) => self.end_of(child, false),
                 Step::Cancel => {
@@ -571,6 +637,8 @@ mod tests {
                 lost: [false; 4],
                 can_be_forced,
                 restarts: Vec::new(),
+                told: None,
+                stopped: Duration::ZERO,
                 due: [Duration::ZERO; 4],
                 end: None,
             };
@@ -585,7 +653,7 @@ mod tests {
             let cancelled = world.now;
             while world.end.is_none() {
                 let wait = world.settle();
-                world.now += if world.end.is_some() { Duration::ZERO } else { wait };
+                world.pass(if world.end.is_some() { Duration::ZERO } else { wait });
             }
             let most = 4 * (world.state.limits.grace + CONFIRMATION);
             assert!(world.now - cancelled <= most, "{:?}", world.now - cancelled);

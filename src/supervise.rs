@@ -60,7 +60,8 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 ///    ends with an error, which cancels its group.
 /// 5. When the group's token fires, nothing is started any more, also in the middle of a backoff. The
 ///    children are stopped in reverse order, each with the grace. What they return then, other than
-///    [`Cancelled`](crate::Cancelled), is an error of the supervisor.
+///    [`Cancelled`](crate::Cancelled), is an error of the supervisor. A closed group ends the supervisor
+///    in the same way, as soon as a child would have to be started in it.
 /// 6. When all children are done, the supervisor returns `Ok`.
 ///
 /// So the stop takes at most the grace and a second for each child. A child that had to be aborted is
@@ -430,7 +431,11 @@ impl<E: Send + 'static> Run<E> {
         };
         let run = run(Arc::clone(start), token.clone(), force.clone(), ended);
         let task = self.group.task(name.clone());
-        task.spawn_from(place, run);
+        if task.spawn_from(place, run).is_refused() {
+            let now = self.began.elapsed();
+            self.state.on(Event::Refused(child), now);
+            return;
+        }
         self.alive[child] = Some(Alive { token, force });
     }
 
@@ -476,7 +481,10 @@ impl<E: Send + 'static> Run<E> {
     }
 
     fn ended(&mut self, child: usize, end: End) {
-        self.alive[child] = None;
+        if self.alive[child].take().is_none() {
+            // It was refused, and so never ran.
+            return;
+        }
         let now = self.began.elapsed();
         let end = match end {
             Ok(()) if self.children[child].permanent => Err(Failure::EndedEarly),

@@ -89,6 +89,10 @@ impl<T> TaskHandle<T> {
         Self(Inner::Refused)
     }
 
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.0, Inner::Refused)
+    }
+
     /// Returns whether the task has ended, or was refused in the first place.
     #[must_use]
     pub fn is_finished(&self) -> bool {

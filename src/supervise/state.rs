@@ -47,6 +47,8 @@ pub(super) enum Event {
     Done(usize),
     /// The child failed, or returned and must not.
     Failed(usize),
+    /// The child was not started: the group is closed.
+    Refused(usize),
     /// The supervisor is to end.
     Cancelled,
 }
@@ -67,7 +69,7 @@ pub(super) enum Action {
 /// Why the supervisor ends before all of its children are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It was cancelled.
+    /// It was cancelled, or its group is closed.
     Asked,
     /// Too many restarts.
     Escalated,
@@ -166,6 +168,10 @@ impl State {
         match event {
             Event::Done(child) => self.done(child),
             Event::Failed(child) => self.failed(child, now),
+            Event::Refused(child) => {
+                self.set(child, Phase::Done);
+                self.end(Ending::Asked)
+            }
             Event::Cancelled => self.end(Ending::Asked),
         }
     }
@@ -400,6 +406,20 @@ mod tests {
         assert_eq!(state.next(7 * SECOND), Action::Tell(1));
         state.on(Event::Done(1), 8 * SECOND);
         assert_eq!(state.next(8 * SECOND), Action::End(Some(Ending::Lost(2))));
+    }
+
+    #[test]
+    fn a_refused_child_ends_the_supervisor_and_the_others_are_stopped() {
+        let mut state = state(limits(Strategy::OneForOne), 2);
+        assert_eq!(state.next(Duration::ZERO), Action::Start(0));
+        assert_eq!(state.next(Duration::ZERO), Action::Start(1));
+        assert_eq!(
+            state.on(Event::Refused(1), Duration::ZERO),
+            Answer::Expected
+        );
+        assert_eq!(state.next(Duration::ZERO), Action::Tell(0));
+        state.on(Event::Done(0), SECOND);
+        assert_eq!(state.next(SECOND), Action::End(Some(Ending::Asked)));
     }
 
     /// How often children are looked at from the start of them all to the end of them all, with a

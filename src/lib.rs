@@ -153,7 +153,7 @@ pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
 pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
-    BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
+    BuildError, Builder, IsolatedTask, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
 pub use crate::heartbeat::{Heartbeat, HeartbeatMonitor};
 #[cfg(any(feature = "axum", feature = "tonic"))]

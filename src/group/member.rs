@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::JoinError;
 use super::seat::{Class, Marks, Seat};
-use super::value::{self, Receiver, Sender};
+use super::value::Sender;
 use crate::error::Failure;
 use crate::panic::Panic;
 
@@ -85,6 +85,7 @@ where
             return Poll::Ready(Err(JoinError::Aborted));
         }
         // Whatever the result, tokio drops this future next, and with it the user's.
+        let _holding = class.hold(marks);
         let poll = match Panic::catch(|| future.poll(cx)) {
             Ok(poll) => poll,
             Err(panic) => {
@@ -126,11 +127,8 @@ pin_project! {
 pub(super) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 impl<F, E> Queued<F, E> {
-    pub(super) fn new(admission: Admission, member: Member<F, E>) -> Self {
-        Self {
-            admission: Some(admission),
-            member,
-        }
+    pub(super) fn new(admission: Option<Admission>, member: Member<F, E>) -> Self {
+        Self { admission, member }
     }
 }
 
@@ -168,13 +166,8 @@ pin_project! {
 }
 
 impl<F, T> Sending<F, T> {
-    pub(super) fn new(future: F) -> (Self, Receiver<T>) {
-        let (sender, receiver) = value::place();
-        (Self { future, sender }, receiver)
-    }
-
-    pub(super) fn into_future(self) -> F {
-        self.future
+    pub(super) fn new(future: F, sender: Sender<T>) -> Self {
+        Self { future, sender }
     }
 }
 
@@ -219,6 +212,7 @@ impl<F, E> BlockingMember<F, E> {
             return Err(JoinError::Aborted);
         };
         let token = class.shared().token().clone();
+        let _holding = class.hold(marks);
         match Panic::catch(|| closure(&token)) {
             Ok(Ok(value)) => {
                 class.returned(marks);

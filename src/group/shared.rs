@@ -180,22 +180,20 @@ impl<E> Shared<E> {
         };
         let panicked = matches!(failure, Failure::Panicked(_));
         let error = TaskError::new(label.clone(), failure, self.view);
-        // `Display` is code of the user: it may panic, and it must not run under the lock.
-        let message = Panic::catch(|| error.to_string()).unwrap_or_else(|panic| {
-            panic.discard();
-            format!("{label} failed with an error whose message panicked")
-        });
+        let message = message_of(&error, label);
         let cause = Cause::Failed(FailedTask::new(label, panicked, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
-        let name = label.name();
-        log::guarded(|| {
-            if panicked {
-                tracing::error!(target: "taskgroup", task = name, "{message}");
-            } else {
-                tracing::debug!(target: "taskgroup", task = name, "{message}");
-            }
-        });
+        log_failure(label, panicked, &message);
+    }
+
+    /// Makes an error of a failure that is not the group's, and logs it as if it were.
+    #[cold]
+    pub(super) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
+        let panicked = matches!(failure, Failure::Panicked(_));
+        let error = TaskError::new(label.clone(), failure, self.view);
+        log_failure(label, panicked, &message_of(&error, label));
+        error
     }
 
     /// Returns the failure, unless it is an error that says no more than that the task was cancelled.
@@ -284,7 +282,7 @@ impl<E> Shared<E> {
     }
 
     /// Drops failures that nobody will ask for, one by one: two panics at once would end the process.
-    fn forget(&self, failures: Vec<Recorded<E>>) {
+    pub(super) fn forget<T>(&self, failures: Vec<T>) {
         for failure in failures {
             if let Err(panic) = Panic::catch_drop(failure) {
                 let group = self.label();
@@ -387,6 +385,25 @@ impl<E> Shared<E> {
         }
         running
     }
+}
+
+/// `Display` is code of the user: it may panic, and it must not run under a lock.
+fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
+    Panic::catch(|| error.to_string()).unwrap_or_else(|panic| {
+        panic.discard();
+        format!("{label} failed with an error whose message panicked")
+    })
+}
+
+fn log_failure(label: &Label, panicked: bool, message: &str) {
+    let name = label.name();
+    log::guarded(|| {
+        if panicked {
+            tracing::error!(target: "taskgroup", task = name, "{message}");
+        } else {
+            tracing::debug!(target: "taskgroup", task = name, "{message}");
+        }
+    });
 }
 
 impl<E> fmt::Debug for Shared<E> {

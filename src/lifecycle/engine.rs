@@ -33,6 +33,7 @@ use crate::group::{Spawner, TaskGroup};
 use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
+use crate::readiness::Check;
 use crate::running::Running;
 use crate::signal::Signal;
 
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub(super) plan: Arc<Plan>,
     pub(super) components: Vec<Component>,
     pub(super) observers: Vec<Observer>,
+    pub(super) checks: Vec<Check>,
     pub(super) trigger: TaskGroup,
     pub(super) work: Spawner,
     pub(super) cleanup: Cleanup,
@@ -129,6 +131,7 @@ impl Engine {
             plan,
             components,
             observers,
+            checks,
             trigger,
             work,
             mut cleanup,
@@ -174,6 +177,11 @@ impl Engine {
             observers,
             trigger,
             work,
+            followers: {
+                // They end with the drain, and with the engine.
+                let checks = checks.into_iter();
+                checks.map(|check| whole.readiness.check(check)).collect()
+            },
             whole: Arc::new(whole),
             cleanup,
             shared,
@@ -182,7 +190,6 @@ impl Engine {
             states,
             inbox,
             notes,
-            followers: JoinSet::new(),
             began: Instant::now(),
             moment: Duration::ZERO,
             errors: Vec::new(),

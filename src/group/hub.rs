@@ -5,6 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -15,10 +16,13 @@ use super::member::{Admission, BlockingMember, Member, Queued};
 use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
-use super::shared::Shared;
+use super::shared::{Plan, Shared};
 use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
+use crate::cause::Cause;
+use crate::error::{Failure, TimedOut};
+use crate::label;
 use crate::running::{Running, RunningTask};
 
 /// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
@@ -27,7 +31,13 @@ pub(super) struct Hub<E> {
     classes: Classes<E>,
     /// The groups below. They are held until they are over, with or without an owner: a thread of a
     /// dropped child can still be running, and must be named.
-    children: Lock<Vec<Arc<Hub<E>>>>,
+    children: Lock<Children<E>>,
+}
+
+struct Children<E> {
+    present: Vec<Arc<Hub<E>>>,
+    /// Whether anything was ever spawned into one that is gone.
+    have_spawned: bool,
 }
 
 /// The future of a plain task is spawned as it was given.
@@ -42,37 +52,42 @@ impl<E> Hub<E> {
         Self {
             shared,
             classes: Classes::new(),
-            children: Lock::default(),
+            children: Lock::new(Children {
+                present: Vec::new(),
+                have_spawned: false,
+            }),
         }
     }
 
-    /// Makes the hub of a child group; in a closed group it is born closed and cancelled.
-    pub(super) fn child(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
-        self.adopted(self.shared.child(name, place))
-    }
-
-    /// The same, but its failures do not cancel this group, and it is not cancelled with it.
-    pub(super) fn contained(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
-        self.adopted(self.shared.child(name, place).containing())
-    }
-
-    fn adopted(&self, shared: Shared<E>) -> Arc<Self> {
-        let child = Arc::new(Self::new(shared));
+    /// Makes the hub of a group below this one.
+    pub(super) fn child(&self, plan: Plan<E>) -> Arc<Self> {
+        let child = Arc::new(Self::new(Shared::new(plan)));
         self.adopt(&child);
         child
+    }
+
+    /// The plan of a group below this one that has no options but its name.
+    pub(super) fn plan_below(&self, name: &str, place: &'static Location<'static>) -> Plan<E> {
+        let plan = Plan::below(&self.shared, place);
+        Plan {
+            path: Some(label::join(plan.path.as_deref(), name)),
+            ..plan
+        }
     }
 
     fn adopt(&self, child: &Arc<Self>) {
         let gone = {
             let mut children = self.children.lock();
-            let gone = if children.len() == children.capacity() {
-                let (gone, present) = children.drain(..).partition(|child| child.is_over());
-                *children = present;
-                gone
-            } else {
-                Vec::new()
-            };
-            children.push(Arc::clone(child));
+            let Children {
+                present,
+                have_spawned,
+            } = &mut *children;
+            let mut gone = Vec::new();
+            if present.len() == present.capacity() {
+                (gone, *present) = present.drain(..).partition(|child| child.is_over());
+                *have_spawned |= gone.iter().any(|child| child.has_spawned());
+            }
+            present.push(Arc::clone(child));
             gone
         };
         drop(gone);
@@ -91,14 +106,20 @@ impl<E> Hub<E> {
     }
 
     fn children(&self) -> Vec<Arc<Self>> {
-        self.children.lock().clone()
+        self.children.lock().present.clone()
     }
 
     /// Takes the failures of this group, and those of the groups below that nobody has taken.
     pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
+        if let Some(deadline) = self.shared.take_overdue_if(|| self.has_spawned()) {
+            let failure = Failure::TimedOut(TimedOut::deadline(deadline, Running::default()));
+            self.shared.fail_group(Cause::Deadline(deadline), failure);
+        }
         let mut failures = Vec::new();
         for child in self.children() {
-            failures.append(&mut child.take_failures());
+            if !child.shared.is_isolated() {
+                failures.append(&mut child.take_failures());
+            }
         }
         // Last, as a child that is being dropped hands its failures up.
         failures.append(&mut self.shared.take_failures());
@@ -116,11 +137,53 @@ impl<E> Hub<E> {
 
     /// Aborts every task of the group and of the groups below it, without waiting.
     pub(super) fn abort(&self) {
-        self.shared.cancel_contained();
+        self.shared.cancel_told_apart();
         self.shared.wakers.abort();
         for child in self.children() {
             child.abort();
         }
+    }
+
+    /// Aborts what is left; that it was there is a failure.
+    pub(super) fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
+        let stragglers = self.running();
+        self.abort();
+        // The last one may have left between the end of the grace and now.
+        if !stragglers.is_empty() {
+            let failure = Failure::TimedOut(timed_out(stragglers));
+            self.shared.fail_group(Cause::Requested(None), failure);
+        }
+    }
+
+    /// Cancels because the deadline has passed, and makes it a failure if tasks are running.
+    pub(super) fn pass_deadline(&self, deadline: Duration) {
+        let cause = Cause::Deadline(deadline);
+        let running = self.running();
+        if running.is_empty() {
+            if !self.has_spawned() {
+                self.shared.set_overdue(deadline);
+            }
+            self.shared.trigger(&cause);
+            return;
+        }
+        let failure = Failure::TimedOut(TimedOut::deadline(deadline, running));
+        if self.shared.fail_group(cause.clone(), failure) {
+            self.shared.log_trigger(&cause, "stopping");
+        }
+    }
+
+    /// Whether anything was ever spawned into this group, or into one below it.
+    fn has_spawned(&self) -> bool {
+        if self.has_spawned_itself() {
+            return true;
+        }
+        let children = self.children.lock();
+        children.have_spawned || children.present.iter().any(|child| child.has_spawned())
+    }
+
+    /// Whether anything was ever spawned into this group itself.
+    pub(super) fn has_spawned_itself(&self) -> bool {
+        !self.classes.is_empty() || self.shared.has_named()
     }
 
     pub(super) fn running(&self) -> Running {

@@ -130,6 +130,10 @@ impl<E> Classes<E> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.get().is_none())
+    }
+
     /// Visits each class with the number of its members.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Class<E>, usize)) {
         for bucket in &self.buckets {

@@ -346,7 +346,7 @@ impl Engine {
         };
         slot.start = Some(Span::from(now));
         let path = Arc::clone(&slot.path);
-        let group = self.work.contained(component.name());
+        let group = self.work.child_told_apart(component.name());
         let ctx = Context::new(
             Arc::clone(&path),
             group.spawner(),

@@ -9,6 +9,7 @@ mod builder;
 mod cause;
 mod child;
 mod errors;
+mod grace;
 mod isolated;
 mod leaving;
 mod limit;

@@ -35,6 +35,7 @@ mod builder;
 mod abort_on_drop;
 mod clock;
 mod below;
+mod scope;
 
 pub(crate) use self::abort_on_drop::AbortOnDrop;
 pub use self::builder::{BuildError, Builder};

@@ -22,6 +22,7 @@
 //! | name a task, or make it essential | [`TaskGroup::task`] |
 //! | run no more than so many at once | [`Builder::limit`] |
 //! | stop everything within a time | [`Builder::grace`], [`TaskGroup::shutdown`] |
+//! | leave with `?`, and join the tasks | [`TaskGroup::scope`] |
 //! | keep a task's failure from the others | [`Task::isolated`] |
 //! | know why, in the code that cleans up | [`Cause`] |
 //! | know who is still running | [`Running`] |

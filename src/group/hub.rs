@@ -207,7 +207,7 @@ impl<E> Hub<E> {
 
     // Always, so that an unnamed spawn does not carry an origin and a seat around in memory.
     #[inline(always)]
-    fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
+    pub(super) fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
         match origin.name {
             None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),
             Some(_) => Seat::take_named(&self.shared, origin, kind),

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,18 @@ impl<F, E> Member<F, E> {
         match self.project().body.project() {
             BodyParts::Alive { marks, .. } => Some(marks),
             BodyParts::Over => None,
+        }
+    }
+}
+
+impl<F, E> Member<F, E> {
+    /// Makes an abort wake the task that polls this now, and returns whether there has been one; for a
+    /// member that is no task of its own, and so may be polled by several.
+    pub(super) fn repark(self: Pin<&mut Self>, waker: &Waker) -> bool {
+        let this = self.project();
+        match this.body.project() {
+            BodyParts::Alive { marks, .. } => this.class.repark(marks, waker),
+            BodyParts::Over => false,
         }
     }
 }

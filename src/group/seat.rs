@@ -279,6 +279,15 @@ impl<E> Class<E> {
         false
     }
 
+    /// As [`park`](Self::park), for a member whose waker may be another one each time.
+    pub(super) fn repark(&self, marks: &mut Marks, waker: &Waker) -> bool {
+        if marks.waker != Key::NONE {
+            self.shared.wakers.remove(marks.waker);
+            marks.waker = Key::NONE;
+        }
+        self.park(marks, waker)
+    }
+
     /// Notes that the member returned `Ok`; an essential one must not before the cancel.
     pub(super) fn returned(&self, marks: &mut Marks) {
         marks.has_ended = true;

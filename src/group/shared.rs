@@ -239,6 +239,18 @@ impl<E> Shared<E> {
         log_failure(label, panicked, &message);
     }
 
+    /// Records an error of [`error_of`](Self::error_of), then cancels; one that says no more than that its
+    /// task was cancelled is given back.
+    #[cold]
+    pub(super) fn blame(&self, label: &Label, error: TaskError<E>) -> Option<TaskError<E>> {
+        if self.is_cancelled() && error.failure().is_cancellation(self.view) {
+            return Some(error);
+        }
+        let cause = FailedTask::new(label, error.is_panicked(), &message_of(&error, label));
+        self.stop_for(&Cause::Failed(cause), vec![Recorded::now(error)]);
+        None
+    }
+
     /// Makes an error of a failure that is not the group's, and logs it as if it were.
     #[cold]
     pub(super) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {

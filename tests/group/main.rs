@@ -17,6 +17,7 @@ mod messages;
 mod outside;
 mod running;
 mod runtime;
+mod scope;
 mod spawning;
 mod traits;
 mod waiting;

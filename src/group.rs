@@ -25,6 +25,7 @@ mod shared;
 mod origin;
 mod seat;
 mod spawn_error;
+mod value;
 mod handle;
 mod member;
 mod hub;
@@ -47,7 +48,7 @@ pub use self::task::Task;
 
 use self::hub::{Hub, as_it_is};
 use self::origin::Origin;
-use self::record::first_of;
+use self::record::{Recorded, first_of};
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
@@ -101,6 +102,8 @@ pub struct TaskGroup<E = BoxError> {
     hub: Arc<Hub<E>>,
     /// Whether the owner's share of the latch has been given back.
     over: bool,
+    /// A forced stop, for the one who asked for the stop: whoever waits for a group above is not told.
+    forced: Lock<Option<Recorded<E>>>,
     /// What listens for the group, and ends with it.
     attached: Lock<Vec<Box<dyn Send>>>,
 }
@@ -512,7 +515,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// An aborted task is dropped at its next poll. What is not gone a second after the abort is
     /// named as [`still_running`](TaskError::still_running): a closure on a thread, a task that
     /// blocks its thread. So it returns within `grace` and a second, whatever the tasks do, as long
-    /// as the runtime's timers work. The group is closed afterwards.
+    /// as the runtime's timers work. The group is closed when `grace` is over: what is spawned during
+    /// the abort is refused.
     ///
     /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`].
     ///
@@ -520,7 +524,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
     /// failure it is [`Failure::TimedOut`](crate::Failure::TimedOut), and in any case the error names the
-    /// [`stragglers`](TaskError::stragglers).
+    /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
+    /// a group above is being waited for, and to nobody else.
     ///
     /// # Panics
     ///
@@ -528,8 +533,9 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the group cancelled, and its tasks aborted if the grace was over.
-    /// A second call starts with a fresh grace.
+    /// Dropping the future leaves the group cancelled. If the grace was over, the group is closed as
+    /// well, its tasks are aborted, and the next `wait` or `shutdown` returns the error. A second call
+    /// starts with a fresh grace.
     ///
     /// # Examples
     ///
@@ -552,7 +558,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         if tokio::time::timeout(grace, self.alone()).await.is_ok() {
             return self.finish();
         }
-        self.force(grace);
+        self.force(|stragglers| TimedOut::grace(grace, stragglers));
         if tokio::time::timeout(CONFIRMATION, self.alone())
             .await
             .is_ok()
@@ -562,16 +568,23 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.give_up()
     }
 
-    /// Aborts what is left; who that is makes the shutdown a failure.
-    fn force(&self, grace: Duration) {
-        self.hub
-            .force(|stragglers| TimedOut::grace(grace, stragglers));
+    /// Closes the group and aborts what is left, which makes the shutdown a failure.
+    fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
+        let Some(failure) = self.hub.force(timed_out) else {
+            return;
+        };
+        let failure = self.hub.shared.failure_of_group(failure);
+        let mut forced = self.forced.lock();
+        if forced.is_none() {
+            *forced = Some(failure);
+        }
     }
 
     /// Cancels the group and aborts its tasks, and those of the groups below it, without waiting.
     ///
     /// Each task is dropped when its runtime gets to it; closures on threads run on, as nothing can end
-    /// those. [`wait`](Self::wait) joins them. What is spawned afterwards never runs.
+    /// those. [`wait`](Self::wait) joins them. What is spawned afterwards is
+    /// refused.
     ///
     /// It is a forced stop, so `wait` is not `Ok` if anything was running: without another failure its
     /// error [is timed out](TaskError::is_timed_out), and names what was cut as
@@ -593,7 +606,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// ```
     pub fn abort(&self) {
         self.cancel();
-        self.hub.force(TimedOut::aborted);
+        self.force(TimedOut::aborted);
     }
 
     /// Leaves a group whose grace is over with what cannot be confirmed dead.
@@ -606,7 +619,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             return outcome;
         }
         // Its failures have been handed over by an earlier wait; it is not `Ok` all the same.
-        self.hub.force(TimedOut::aborted);
+        self.force(TimedOut::aborted);
         self.give_up()
     }
 
@@ -639,7 +652,9 @@ impl<E: Send + 'static> TaskGroup<E> {
         let Some(cause) = self.cause() else {
             return Ok(());
         };
-        let failure = first_of(self.hub.take_failures());
+        let mut failures = self.hub.take_failures();
+        failures.extend(self.forced.get_mut().take());
+        let failure = first_of(failures);
         self.hub.shared.log_end(&cause, failure.is_none());
         match failure {
             Some(mut error) => {
@@ -696,6 +711,7 @@ impl<E> TaskGroup<E> {
         Self {
             hub,
             over: false,
+            forced: Lock::default(),
             attached: Lock::default(),
         }
     }
@@ -825,10 +841,10 @@ impl<E> TaskGroup<E> {
         self.hub.close();
     }
 
-    /// Returns whether the group takes no more tasks.
+    /// Returns whether the group takes no more tasks: it is closed, or a group above it is.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.hub.shared.latch.is_closed()
+        self.hub.shared.is_closed()
     }
 
     /// Returns who is alive in this group and in the groups below it.
@@ -845,12 +861,12 @@ impl<E> TaskGroup<E> {
         self.hub.running()
     }
 
-    /// Keeps something until the group's wait has returned or the group is dropped.
     /// Takes the first failure that nobody has been told of, without waiting for anything.
     pub(crate) fn take_failure(&self) -> Option<TaskError<E>> {
         first_of(self.hub.take_failures())
     }
 
+    /// Keeps something until the group's wait has returned or the group is dropped.
     pub(crate) fn attach(&self, listener: Box<dyn Send>) {
         if !self.over {
             self.attached.lock().push(listener);
@@ -883,8 +899,9 @@ impl<E> Drop for TaskGroup<E> {
             if shared.latch.shares() > 1 {
                 self.hub.abort();
             }
-            shared.latch.leave();
+            // In this order: a group whose owner and members are gone is forgotten by the one above it.
             shared.orphan();
+            shared.latch.leave();
         }
         shared.disown_above();
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::abort_on_drop::AbortOnDrop;
 use super::hub::Hub;
+use crate::cause::Cause;
 use crate::error::TimedOut;
 use crate::time::CONFIRMATION;
 
@@ -46,7 +47,9 @@ pub(super) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration)
         timer.as_mut().await;
         let_the_same_tick_run().await;
         let Some(forced) = hub.upgrade() else { return };
-        forced.force(|stragglers| TimedOut::grace(grace, stragglers));
+        if let Some(failure) = forced.force(|stragglers| TimedOut::grace(grace, stragglers)) {
+            forced.shared.fail_group(Cause::Requested(None), failure);
+        }
         drop(forced);
         sleep(CONFIRMATION).await;
         if let Some(hub) = hub.upgrade() {

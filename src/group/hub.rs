@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem::needs_drop;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
-use super::member::{Admission, BlockingMember, Member, Queued};
+use super::member::{Admission, BlockingMember, Member, Queued, Sending};
 use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
@@ -20,6 +21,7 @@ use super::shared::{Plan, Shared};
 use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
+use super::value;
 use crate::cause::Cause;
 use crate::error::{Failure, TimedOut};
 use crate::label;
@@ -144,22 +146,24 @@ impl<E> Hub<E> {
         }
     }
 
-    /// Aborts what is left; that it was there is a failure.
-    pub(super) fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
+    /// Closes the group and aborts what is left, and returns the failure that this is.
+    ///
+    /// Whether anything is left is decided by the latch, in the moment in which it closes. The list is
+    /// read at another moment and only describes it.
+    pub(super) fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) -> Option<Failure<E>> {
+        let is_alone = self.shared.latch.close() <= 1;
+        self.close();
         let stragglers = self.running();
         self.abort();
-        // The last one may have left between the end of the grace and now.
-        if !stragglers.is_empty() {
-            let failure = Failure::TimedOut(timed_out(stragglers));
-            self.shared.fail_group(Cause::Requested(None), failure);
-        }
+        (!is_alone).then(|| Failure::TimedOut(timed_out(stragglers)))
     }
 
     /// Cancels because the deadline has passed, and makes it a failure if tasks are running.
     pub(super) fn pass_deadline(&self, deadline: Duration) {
         let cause = Cause::Deadline(deadline);
         let running = self.running();
-        if running.is_empty() {
+        // As in a forced stop, the latch decides and the list describes.
+        if self.shared.latch.shares() <= 1 {
             if !self.has_spawned() {
                 self.shared.set_overdue(deadline);
             }
@@ -215,9 +219,102 @@ impl<E> Hub<E> {
     }
 }
 
+/// A value with a destructor takes a way of its own to its handle, see [`value`](super::value). Which way
+/// is known when this is compiled: nobody pays for the other.
 impl<E: Send + 'static> Hub<E> {
     #[track_caller]
     pub(super) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let future = Sending::new(future, sender);
+            self.start(origin, future).receiving(value)
+        } else {
+            self.start(origin, future)
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let future = Sending::new(future, sender);
+            self.start_local(origin, future).receiving(value)
+        } else {
+            self.start_local(origin, future)
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn try_spawn<F, G, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        wrap: impl FnOnce(F) -> G,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        G: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let wrap = |future| Sending::new(wrap(future), sender);
+            let started = self.try_start(origin, future, wrap);
+            started.map(|handle| handle.receiving(value))
+        } else {
+            self.try_start(origin, future, wrap)
+        }
+    }
+
+    pub(super) async fn spawn_when_ready<F, G, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        wrap: impl FnOnce(F) -> G,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        G: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let wrap = |future| Sending::new(wrap(future), sender);
+            let started = self.start_when_ready(origin, future, wrap).await;
+            started.map(|handle| handle.receiving(value))
+        } else {
+            self.start_when_ready(origin, future, wrap).await
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let closure = move |token: &CancellationToken| {
+                let output = closure(token);
+                output.map(|value| sender.send(value))
+            };
+            self.start_in_thread(origin, closure).receiving(value)
+        } else {
+            self.start_in_thread(origin, closure)
+        }
+    }
+}
+
+impl<E: Send + 'static> Hub<E> {
+    #[track_caller]
+    fn start<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -243,7 +340,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    fn start_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + 'static,
         T: 'static,
@@ -260,7 +357,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn try_spawn<F, G, T>(
+    fn try_start<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
@@ -282,7 +379,7 @@ impl<E: Send + 'static> Hub<E> {
         Ok(TaskHandle::new(tokio::spawn(member)))
     }
 
-    pub(super) async fn spawn_when_ready<F, G, T>(
+    async fn start_when_ready<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
@@ -319,7 +416,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    fn start_in_thread<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
     where
         F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -370,12 +467,18 @@ impl<E: Send + 'static> Hub<E> {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
         {
-            Poll::Pending => Some(admission),
+            Poll::Pending => {
+                seat.marks.set_queued();
+                Some(admission)
+            }
             Poll::Ready(true) => {
                 seat.marks.hold_kept_slot();
                 None
             }
-            Poll::Ready(false) => Some(Box::pin(std::future::ready(false))),
+            Poll::Ready(false) => {
+                seat.marks.set_queued();
+                Some(Box::pin(std::future::ready(false)))
+            }
         }
     }
 }

@@ -65,20 +65,23 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// [`Builder::grace`]: crate::Builder::grace
     #[track_caller]
-    pub fn scope<T, B>(self, body: B) -> impl Future<Output = Result<T, TaskError<E>>>
+    pub fn scope<B, F, T>(self, body: B) -> impl Future<Output = Result<T, TaskError<E>>>
     where
-        B: AsyncFnOnce(Spawner<E>) -> Result<T, E>,
+        // With `AsyncFnOnce` a scope in a task is refused: its future is not known to be `Send`.
+        B: FnOnce(Spawner<E>) -> F,
+        F: Future<Output = Result<T, E>>,
     {
         self.run_scope(body, Location::caller())
     }
 
-    async fn run_scope<T, B>(
+    async fn run_scope<B, F, T>(
         self,
         body: B,
         place: &'static Location<'static>,
     ) -> Result<T, TaskError<E>>
     where
-        B: AsyncFnOnce(Spawner<E>) -> Result<T, E>,
+        B: FnOnce(Spawner<E>) -> F,
+        F: Future<Output = Result<T, E>>,
     {
         let shared = Arc::clone(&self.hub.shared);
         let origin = Origin::unnamed(place);

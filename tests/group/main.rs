@@ -20,4 +20,5 @@ mod runtime;
 mod scope;
 mod spawning;
 mod traits;
+mod values;
 mod waiting;

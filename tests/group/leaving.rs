@@ -457,7 +457,7 @@ fn a_closure_that_has_not_started_is_aborted_and_one_that_has_runs_on() {
     runtime.block_on(async {
         let mut group = TaskGroup::new();
         let (started, starts) = tokio::sync::oneshot::channel();
-        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (release, released) = mpsc::channel::<()>();
         let running = group.spawn_blocking(move |_| {
             started.send(()).unwrap();
             Ok(released.recv()?)

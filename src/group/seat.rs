@@ -360,7 +360,8 @@ impl<E> Class<E> {
     fn abandon(&self, stage: Stage) {
         // In a cancelled group what is queued would have been refused.
         let is_refused = stage == Stage::Queued && self.shared.is_cancelled();
-        let is_on_purpose = aborts::was_asked_for() || self.is_aborted() || is_refused;
+        // Asked last: the note may be for the task around this member, a scope in it.
+        let is_on_purpose = self.is_aborted() || is_refused || aborts::was_asked_for();
         if !is_on_purpose && !was_never_spawned() {
             self.record(Failure::Aborted);
         }

@@ -234,3 +234,24 @@ fn a_scope_that_is_never_polled_runs_nothing() {
     let scope = TaskGroup::new().scope(async |_| -> Result<(), BoxError> { unreachable!() });
     drop(pin!(scope));
 }
+
+#[tokio::test]
+async fn a_task_that_is_aborted_in_the_middle_of_its_scope_is_no_failure() {
+    let mut group = TaskGroup::new();
+    let alive = Alive::default();
+    let guards = [alive.guard(), alive.guard()];
+    let task = group.spawn(async move {
+        let [inside, body] = guards;
+        let scope = TaskGroup::new().scope(async |spawner| {
+            spawner.spawn(hold::<(), _>(inside));
+            hold::<(), BoxError>(body).await
+        });
+        Ok(scope.await?)
+    });
+    yield_now().await;
+    task.abort();
+    assert_eq!(task.await, Err(taskgroup::JoinError::Aborted));
+    group.wait().await.unwrap();
+    yield_now().await;
+    assert_eq!(alive.count(), 0);
+}

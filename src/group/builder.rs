@@ -39,6 +39,7 @@ pub struct Builder {
     grace: Option<Duration>,
     parent: Option<CancellationToken>,
     isolated: bool,
+    in_current_span: bool,
 }
 
 /// Options that make no group.
@@ -152,6 +153,15 @@ impl Builder {
         self
     }
 
+    /// Runs each task in the [`tracing`] span that is current when the task is spawned.
+    ///
+    /// Groups below inherit this. For one task there is
+    /// [`Task::in_current_span`](crate::Task::in_current_span).
+    pub fn in_current_span(mut self) -> Self {
+        self.in_current_span = true;
+        self
+    }
+
     /// Returns the deadline and the grace, which need a runtime.
     pub(super) fn clocks(&self) -> (Option<Duration>, Option<Duration>) {
         (self.deadline, self.grace)
@@ -173,6 +183,7 @@ impl Builder {
             path: self.name.as_deref().map(Into::into),
             limit: self.limit,
             bounded: self.grace.is_some(),
+            in_current_span: self.in_current_span,
             token: self.parent.as_ref().map(CancellationToken::child_token),
             ..Plan::new(view, place)
         })
@@ -199,6 +210,7 @@ impl Builder {
             limit: self.limit,
             isolated: self.isolated,
             bounded: self.grace.is_some(),
+            in_current_span: self.in_current_span || plan.in_current_span,
             ..plan
         })
     }

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::handle::{JoinError, TaskHandle};
-use super::member::{Admission, BlockingMember, Member, Queued, Sending};
+use super::member::{Admission, BlockingMember, Member, Sending, Wrapped};
 use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
@@ -322,21 +323,28 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return TaskHandle::refused();
         };
-        TaskHandle::new(if self.try_take_slot(&mut seat) {
+        let has_slot = self.try_take_slot(&mut seat);
+        TaskHandle::new(if has_slot && !self.is_in_span(origin) {
             tokio::spawn(Member::new(future, seat))
         } else {
-            self.spawn_queued(future, seat)
+            self.spawn_wrapped(origin, future, seat, has_slot)
         })
     }
 
     #[inline(never)]
     #[track_caller]
-    fn spawn_queued<F, T>(&self, future: F, seat: Seat<E>) -> JoinHandle<Result<T, JoinError>>
+    fn spawn_wrapped<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        seat: Seat<E>,
+        has_slot: bool,
+    ) -> JoinHandle<Result<T, JoinError>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        tokio::spawn(self.queued(future, seat))
+        tokio::spawn(self.wrapped(origin, future, seat, has_slot))
     }
 
     #[track_caller]
@@ -349,10 +357,11 @@ impl<E: Send + 'static> Hub<E> {
             return TaskHandle::refused();
         };
         let _spawning = SpawningLocally::begin();
-        TaskHandle::new(if self.try_take_slot(&mut seat) {
+        let has_slot = self.try_take_slot(&mut seat);
+        TaskHandle::new(if has_slot && !self.is_in_span(origin) {
             tokio::task::spawn_local(Member::new(future, seat))
         } else {
-            tokio::task::spawn_local(self.queued(future, seat))
+            tokio::task::spawn_local(self.wrapped(origin, future, seat, has_slot))
         })
     }
 
@@ -375,8 +384,11 @@ impl<E: Send + 'static> Hub<E> {
             seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
-        let member = Member::new(wrap(future), seat);
-        Ok(TaskHandle::new(tokio::spawn(member)))
+        Ok(TaskHandle::new(self.spawn_member(
+            origin,
+            wrap(future),
+            seat,
+        )))
     }
 
     async fn start_when_ready<F, G, T>(
@@ -411,8 +423,11 @@ impl<E: Send + 'static> Hub<E> {
             return Err(SpawnError::closed(future));
         };
         seat.marks.hold(slot);
-        let member = Member::new(wrap(future), seat);
-        Ok(TaskHandle::new(tokio::spawn(member)))
+        Ok(TaskHandle::new(self.spawn_member(
+            origin,
+            wrap(future),
+            seat,
+        )))
     }
 
     #[track_caller]
@@ -425,11 +440,12 @@ impl<E: Send + 'static> Hub<E> {
             return TaskHandle::refused();
         };
         if self.try_take_slot(&mut seat) {
-            return TaskHandle::new(start_blocking(BlockingMember::new(closure, seat)));
+            let member = BlockingMember::new(closure, seat, self.span(origin));
+            return TaskHandle::new(start_blocking(member));
         }
         // The queue is a task; the closure gets its thread when it gets its slot.
         let admission = self.admission(&mut seat);
-        let mut member = BlockingMember::new(closure, seat);
+        let mut member = BlockingMember::new(closure, seat, self.span(origin));
         TaskHandle::new(tokio::spawn(async move {
             if let Some(admission) = admission {
                 if !admission.await {
@@ -449,9 +465,46 @@ impl<E: Send + 'static> Hub<E> {
         slot.map(|slot| seat.marks.hold(slot)).is_some()
     }
 
-    fn queued<F>(&self, future: F, mut seat: Seat<E>) -> Queued<F, E> {
-        let admission = self.admission(&mut seat);
-        Queued::new(admission, Member::new(future, seat))
+    /// Spawns a member that has its slot.
+    #[track_caller]
+    fn spawn_member<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        seat: Seat<E>,
+    ) -> JoinHandle<Result<T, JoinError>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.is_in_span(origin) {
+            return self.spawn_wrapped(origin, future, seat, true);
+        }
+        tokio::spawn(Member::new(future, seat))
+    }
+
+    fn wrapped<F>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        mut seat: Seat<E>,
+        has_slot: bool,
+    ) -> Wrapped<F, E> {
+        let admission = if has_slot {
+            None
+        } else {
+            self.admission(&mut seat)
+        };
+        Wrapped::new(admission, self.span(origin), Member::new(future, seat))
+    }
+
+    #[inline]
+    fn is_in_span(&self, origin: Origin<'_>) -> bool {
+        origin.in_current_span || self.shared.runs_in_spans()
+    }
+
+    fn span(&self, origin: Origin<'_>) -> Option<Span> {
+        self.is_in_span(origin).then(Span::current)
     }
 
     /// Takes a place in the queue for a slot, now and not when the task is first polled: the first

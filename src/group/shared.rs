@@ -45,6 +45,7 @@ pub(super) struct Shared<E> {
     overdue: Lock<Option<Duration>>,
     /// Whether failures stay here: they do not cancel the groups above, and are not told there.
     isolated: bool,
+    in_current_span: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
@@ -76,6 +77,8 @@ pub(super) struct Plan<E> {
     pub(super) isolated: bool,
     /// Whether its wait is bounded by a grace.
     pub(super) bounded: bool,
+    /// Whether each task runs in the span of its spawn.
+    pub(super) in_current_span: bool,
     pub(super) view: View<E>,
     pub(super) place: &'static Location<'static>,
 }
@@ -90,6 +93,7 @@ impl<E> Plan<E> {
             parent: None,
             isolated: false,
             bounded: false,
+            in_current_span: false,
             view,
             place,
         }
@@ -101,6 +105,7 @@ impl<E> Plan<E> {
             path: above.path.clone(),
             token: Some(above.token().child_token()),
             parent: Some(Arc::clone(above)),
+            in_current_span: above.in_current_span,
             ..Self::new(above.view, place)
         }
     }
@@ -133,6 +138,7 @@ impl<E> Shared<E> {
             given_up: plan.bounded.then(CancellationToken::new),
             overdue: Lock::default(),
             isolated: plan.isolated,
+            in_current_span: plan.in_current_span,
             path: plan.path,
             place: plan.place,
             view: plan.view,
@@ -159,6 +165,11 @@ impl<E> Shared<E> {
 
     pub(super) fn is_isolated(&self) -> bool {
         self.isolated
+    }
+
+    #[inline]
+    pub(super) fn runs_in_spans(&self) -> bool {
+        self.in_current_span
     }
 
     pub(super) fn path(&self) -> Option<&Arc<str>> {

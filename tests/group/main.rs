@@ -18,6 +18,7 @@ mod outside;
 mod running;
 mod runtime;
 mod scope;
+mod spans;
 mod spawning;
 mod traits;
 mod values;

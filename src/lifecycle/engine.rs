@@ -136,7 +136,7 @@ impl Engine {
             report,
             outer,
         } = parts;
-        cleanup.run_in(work.contained("cleanup"));
+        cleanup.run_in(work.child_told_apart("cleanup"));
         let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
         let machine = machine_of(&plan, &components);
         let slots: Vec<_> = components

@@ -111,6 +111,8 @@ pub struct Cleanup {
     registry: Arc<Registry>,
     // A step is `Send` and nothing more; the lock, which is never taken, makes the cleanup `Sync`.
     run: Mutex<Option<Box<Going>>>,
+    /// Whether it is an error to drop it with steps that have not run.
+    owes: bool,
 }
 
 /// Pushes steps onto a [`Cleanup`] from anywhere; cheap to clone.
@@ -162,7 +164,22 @@ impl Cleanup {
         Self {
             registry: Registry::new(),
             run: Mutex::new(None),
+            owes: true,
         }
+    }
+
+    /// Makes a cleanup for what may never begin: dropped before [`owe`](Self::owe), it says nothing.
+    pub(crate) fn that_owes_nothing() -> Self {
+        Self {
+            registry: Registry::new(),
+            run: Mutex::new(None),
+            owes: false,
+        }
+    }
+
+    /// From here on its steps have to be run.
+    pub(crate) fn owe(&mut self) {
+        self.owes = true;
     }
 
     /// Pushes a step: it runs before those of its priority that were pushed before.
@@ -478,7 +495,7 @@ impl Drop for Cleanup {
         let mut forgotten = Vec::new();
         forgotten.extend(current.as_ref().map(|current| current.name.to_string()));
         forgotten.extend(self.registry.names());
-        if !forgotten.is_empty() {
+        if self.owes && !forgotten.is_empty() {
             tell_forgotten(&forgotten);
         }
         if let Some(current) = current {

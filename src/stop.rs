@@ -466,7 +466,7 @@ mod tests {
 
         source.begin(5 * SECOND);
 
-        assert_eq!(call.await.unwrap(), Err(DeadlinePassed(())));
+        assert!(call.await.unwrap().is_err());
         assert_eq!(started.elapsed(), Duration::from_millis(5750));
     }
 

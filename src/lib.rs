@@ -91,6 +91,7 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+mod forced;
 mod console;
 mod label;
 mod signal;

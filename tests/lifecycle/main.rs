@@ -8,6 +8,7 @@ mod observe;
 mod odd;
 mod order;
 mod random;
+mod running;
 #[cfg(feature = "axum")]
 mod servers;
 mod stages;

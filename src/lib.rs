@@ -21,7 +21,9 @@
 //! | spawn from elsewhere, from a task too | [`Spawner`] |
 //! | name a task, or make it essential | [`TaskGroup::task`] |
 //! | run no more than so many at once | [`Builder::limit`] |
-//! | stop everything within a time | [`TaskGroup::shutdown`] |
+//! | stop everything within a time | [`Builder::grace`], [`TaskGroup::shutdown`] |
+//! | leave with `?`, and join the tasks | [`TaskGroup::scope`] |
+//! | keep a task's failure from the others | [`Task::isolated`] |
 //! | know why, in the code that cleans up | [`Cause`] |
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
@@ -111,6 +113,7 @@ mod backoff;
 mod supervise;
 mod periodic;
 mod readiness;
+mod deadline;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -152,6 +155,7 @@ mod program;
 pub use crate::backoff::{Backoff, Jitter};
 pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
 pub use crate::cleanup::Cleanup;
+pub use crate::deadline::DeadlinePassed;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
@@ -177,7 +181,7 @@ pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::stop::Stop;
 pub use crate::stop_after::StopAfter;
 pub use crate::stop_file::StopFile;
 pub use crate::stop_signal::StopSignal;

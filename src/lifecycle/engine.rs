@@ -81,6 +81,8 @@ pub(super) struct Engine {
     stage_goes_on: bool,
     stragglers: Vec<Straggler>,
     stop_began: Duration,
+    /// Whether the stop has begun because nothing was left to do.
+    is_done: bool,
 }
 
 /// What is known of a component.
@@ -136,7 +138,7 @@ impl Engine {
             report,
             outer,
         } = parts;
-        cleanup.run_in(work.contained("cleanup"));
+        cleanup.run_in(work.child_told_apart("cleanup"));
         let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
         let machine = machine_of(&plan, &components);
         let slots: Vec<_> = components
@@ -190,6 +192,7 @@ impl Engine {
             stage_goes_on: false,
             stragglers: Vec::new(),
             stop_began: Duration::ZERO,
+            is_done: false,
         }
     }
 
@@ -368,7 +371,7 @@ impl Engine {
         };
         slot.start = Some(Span::from(now));
         let path = Arc::clone(&slot.path);
-        let group = self.work.contained(component.name());
+        let group = self.work.child_told_apart(component.name());
         let ctx = Context::new(
             Arc::clone(&path),
             group.spawner(),
@@ -376,6 +379,7 @@ impl Engine {
             index,
             self.notes.clone(),
             std::mem::take(&mut component.provides),
+            component.is_resource(),
         );
         slot.ctx = Some(ctx.clone());
         self.enter(index, ComponentState::Starting);
@@ -468,6 +472,7 @@ impl Engine {
     fn begin_stop(&mut self) {
         self.stop_began = self.now();
         // Nobody has asked for it if all components have ended by themselves.
+        self.is_done = !self.trigger.is_cancelled();
         self.trigger.cancel_because("all components have ended");
         let cause = self.cause();
         self.take_failure_of_trigger();
@@ -539,6 +544,9 @@ impl Engine {
         let Some(ctx) = slot.ctx.clone() else { return };
         ctx.keep_in_flight();
         let path = Arc::clone(&slot.path);
+        if ctx.wants_outcome() {
+            ctx.set_outcome(self.outcome());
+        }
         self.limit(index, until);
         self.enter(index, ComponentState::Draining);
         self.emit(Some(path), EventKind::StopBegan(until.saturating_sub(now)));
@@ -734,9 +742,14 @@ impl Engine {
         if let Some(error) = errors().next() {
             return Outcome::Failed(error.to_string().into());
         }
+        if !self.errors.is_empty() {
+            // It is still leaving.
+            return Outcome::Failed(self.cause().to_string().into());
+        }
         match nested(|report| !report.is_clean()) {
             Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
-            None => Outcome::Clean,
+            None if self.is_done => Outcome::Clean,
+            None => Outcome::Stopped(self.cause()),
         }
     }
 

@@ -433,3 +433,32 @@ impl<E> fmt::Debug for Hub<E> {
         self.shared.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::Plan;
+    use super::*;
+
+    fn hub() -> Hub<crate::BoxError> {
+        Hub::new(Shared::new(Plan::new(|error| &**error, Location::caller())))
+    }
+
+    /// As when its owner is dropped.
+    fn end(child: &Hub<crate::BoxError>) {
+        child.shared.latch.close();
+        child.shared.orphan();
+        child.shared.latch.leave();
+    }
+
+    #[test]
+    fn children_that_are_over_are_forgotten_and_others_are_not() {
+        let hub = hub();
+        let stays = hub.child("stays", Location::caller());
+        for _ in 0..1000 {
+            end(&hub.child("goes", Location::caller()));
+        }
+        let children = hub.children();
+        assert!(children.len() < 10, "{} children", children.len());
+        assert!(Arc::ptr_eq(&children[0], &stays));
+    }
+}

@@ -35,6 +35,8 @@ mod isolated;
 mod spawner;
 mod builder;
 mod below;
+#[cfg(test)]
+mod kept;
 
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{JoinError, TaskHandle};

@@ -86,7 +86,10 @@ mod bounded;
 mod stderr;
 mod label;
 mod signal;
+mod end;
+mod chain;
 mod cause;
+mod verdict;
 mod running;
 mod error;
 mod group;
@@ -140,8 +143,9 @@ pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
 pub use crate::cleanup::Cleanup;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
-pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
-pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
+pub use crate::end::End;
+pub use crate::error::{Cancelled, TaskError};
+pub use crate::exit::{Exit, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };

@@ -19,10 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::backoff::Backoff;
+use crate::chain;
+use crate::end::End;
 use crate::error::{Cancelled, Failure};
 use crate::group::{TaskGroup, TaskHandle};
 use crate::log;
 use crate::panic::Panic;
+use crate::verdict;
+use crate::verdict::Ended;
 
 pub use self::state::Strategy;
 
@@ -153,8 +157,8 @@ pub enum SupervisorBuildError {
 /// How a supervisor failed.
 ///
 /// The message names the child, and the limit that was passed:
-/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s: the broker is gone``.
-/// [`source`](Error::source) is the child's last error, if it was an error.
+/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s``.
+/// [`source`](Error::source) is the child's last error, or its panic.
 ///
 /// # Examples
 ///
@@ -175,7 +179,7 @@ pub enum SupervisorBuildError {
 /// assert!(error.is_escalated());
 /// assert_eq!(error.child(), "consumer");
 /// assert_eq!(
-///     error.to_string(),
+///     format!("{error:#}"),
 ///     "supervisor `kafka`: child `consumer` failed after 2 restarts within 10s: the broker is gone"
 /// );
 /// # Ok(())
@@ -292,7 +296,7 @@ impl Supervisor {
 
     /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
     ///
-    /// A return counts as a failure, [`Failure::EndedEarly`], until the child was told to stop.
+    /// A return counts as a failure, [`End::EndedEarly`], until the child was told to stop.
     #[track_caller]
     pub fn permanent<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
@@ -446,13 +450,13 @@ struct Run<E> {
 
 /// One run of a child.
 struct Alive {
-    handle: TaskHandle<End>,
+    handle: TaskHandle<RunEnd>,
     token: CancellationToken,
     force: CancellationToken,
 }
 
 /// How a run ended. One that was forced is [`Failure::Aborted`].
-type End = Result<(), Failure>;
+type RunEnd = Result<(), Failure>;
 
 impl<E: Send + 'static> Run<E> {
     fn new(supervisor: Supervisor, group: TaskGroup<E>) -> Self {
@@ -549,7 +553,7 @@ impl<E: Send + 'static> Run<E> {
         }
     }
 
-    fn ended(&mut self, child: usize, end: End) {
+    fn ended(&mut self, child: usize, end: RunEnd) {
         let now = self.began.elapsed();
         let end = match end {
             Ok(()) if self.children[child].permanent => Err(Failure::EndedEarly),
@@ -580,7 +584,11 @@ impl<E: Send + 'static> Run<E> {
     fn log_failure(&self, child: usize, failure: &Failure, answer: Answer) {
         let path = self.path(child);
         log::guarded(|| {
-            let what = Described(failure, "");
+            let what = Described(failure, "").to_string();
+            let what = match source_of(failure) {
+                Some(error) => format!("{what}: {}", chain::line_of(error)),
+                None => what,
+            };
             let what = match answer {
                 Answer::Restart(delay) => format!("{what}; restart in {delay:?}"),
                 Answer::Escalate => format!("{what}; too many restarts"),
@@ -625,7 +633,7 @@ impl<E: Send + 'static> Run<E> {
 }
 
 /// One run of a child, until it has ended or is forced; its future is gone afterwards.
-async fn run(start: Start, token: CancellationToken, force: CancellationToken) -> End {
+async fn run(start: Start, token: CancellationToken, force: CancellationToken) -> RunEnd {
     let mut work = Box::pin(async move { start(token).await });
     let ended = poll_fn(|cx| match Panic::catch(|| work.as_mut().poll(cx)) {
         Ok(poll) => poll.map(Ok),
@@ -640,7 +648,7 @@ async fn run(start: Start, token: CancellationToken, force: CancellationToken) -
     }
 }
 
-fn poll_end(alive: &mut [Option<Alive>], cx: &mut Context<'_>) -> Poll<(usize, End)> {
+fn poll_end(alive: &mut [Option<Alive>], cx: &mut Context<'_>) -> Poll<(usize, RunEnd)> {
     for (child, slot) in alive.iter_mut().enumerate() {
         let Some(run) = slot else { continue };
         if let Poll::Ready(end) = Pin::new(&mut run.handle).poll(cx) {
@@ -690,16 +698,15 @@ impl SupervisorError {
         fault.is_some_and(|fault| fault.exceeded.is_some())
     }
 
-    /// Returns the last failure of the child; `None` if children had to be aborted and none failed.
+    /// Returns how the child that failed has ended; if none failed, how those that had to be aborted
+    /// have: [`TimedOut`](End::TimedOut), or [`StillRunning`](End::StillRunning) if one could not be.
     #[must_use]
-    pub fn failure(&self) -> Option<&Failure> {
-        self.0.fault.as_ref().map(|fault| &fault.failure)
-    }
-
-    /// Returns the last failure of the child by value.
-    #[must_use]
-    pub fn into_failure(self) -> Option<Failure> {
-        self.0.fault.map(|fault| fault.failure)
+    pub fn end(&self) -> End {
+        match &self.0.fault {
+            Some(fault) => fault.failure.end(),
+            None if self.0.lost.is_empty() => End::TimedOut,
+            None => End::StillRunning,
+        }
     }
 
     /// Returns the names of the children that had to be aborted at the end.
@@ -713,7 +720,27 @@ impl SupervisorError {
     }
 }
 
+impl SupervisorError {
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        source_of(&self.0.fault.as_ref()?.failure)
+    }
+}
+
+fn source_of(failure: &Failure) -> Option<&(dyn Error + 'static)> {
+    match failure {
+        Failure::Failed(error) => Some(&**error),
+        Failure::Panicked(panic) => Some(panic),
+        _ => None,
+    }
+}
+
 impl fmt::Display for SupervisorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.0.to_string(), self.why())
+    }
+}
+
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report {
             supervisor,
@@ -721,7 +748,7 @@ impl fmt::Display for SupervisorError {
             fault,
             forced,
             lost,
-        } = &*self.0;
+        } = self;
         write!(f, "supervisor `{supervisor}`")?;
         let mut separator = ": ";
         if let Some(fault) = fault {
@@ -763,15 +790,15 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What a child did, and when: `failed after 3 restarts within 60s: disk full`.
+/// What a child did, and when: `failed after 3 restarts within 60s`. Its error is not a part of it.
 struct Described<'a>(&'a Failure, &'a str);
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(failure, when) = self;
         match failure {
-            Failure::Failed(error) => write!(f, "failed{when}: {error}"),
-            Failure::Panicked(panic) => write!(f, "panicked{when}: {}", panic.message()),
+            Failure::Failed(_) => write!(f, "failed{when}"),
+            Failure::Panicked(_) => write!(f, "panicked{when}"),
             Failure::EndedEarly => write!(f, "is permanent and returned{when}"),
             // The last two are failures of groups, never of a child.
             Failure::Aborted | Failure::TimedOut(_) | Failure::HeartbeatLost(_) => {
@@ -783,18 +810,38 @@ impl fmt::Display for Described<'_> {
 
 impl Error for SupervisorError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self.failure() {
-            Some(Failure::Failed(error)) => Some(&**error),
-            _ => None,
-        }
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl Ended for SupervisorError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for SupervisorError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }
 
 impl fmt::Debug for SupervisorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupervisorError")
-            .field("message", &format_args!("{self}"))
-            .finish()
+        if f.alternate() {
+            return f
+                .debug_struct("SupervisorError")
+                .field("message", &self.0.to_string())
+                .field("source", &self.why())
+                .finish();
+        }
+        chain::explain(f, &self.0.to_string(), self.why(), None)
     }
 }
 

@@ -15,6 +15,7 @@ use super::slots::Slots;
 use super::sync::Lock;
 use super::wakers::Wakers;
 use crate::cause::{Cause, FailedTask, LostHeartbeat};
+use crate::end::End;
 use crate::error::{Failure, TaskError, View};
 use crate::label::{self, Label};
 use crate::log;
@@ -202,17 +203,17 @@ impl<E> Shared<E> {
         if self.is_cancelled() && failure.is_cancellation(self.view) {
             return;
         }
-        let panicked = matches!(failure, Failure::Panicked(_));
+        let end = failure.end();
         let error = TaskError::new(label.clone(), failure, self.view);
         // `Display` is code of the user: it may panic, and it must not run under the lock.
-        let message = Panic::catch(|| error.to_string())
+        let message = Panic::catch(|| format!("{error:#}"))
             .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
-        let cause = Cause::Failed(FailedTask::new(label, panicked, &message));
+        let cause = Cause::Failed(FailedTask::new(label, end, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
         let name = label.name();
         log::guarded(|| {
-            if panicked {
+            if end == End::Panicked {
                 tracing::error!(target: "taskgroup", task = name, "{message}");
             } else {
                 tracing::debug!(target: "taskgroup", task = name, "{message}");
@@ -227,7 +228,7 @@ impl<E> Shared<E> {
     /// want the rest to go on.
     pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) -> bool {
         let error = TaskError::new(self.label(), failure, self.view);
-        log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
+        log::guarded(|| tracing::debug!(target: "taskgroup", "{error:#}"));
         self.record.lock().keep(vec![Recorded::now(error)]);
         self.cancel(cause)
     }

@@ -49,7 +49,7 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             tracing::debug!(name: "taskgroup.component.stopping", target: "taskgroup", lifecycle, component, ?within, "component is told to stop");
         }
         EventKind::Failed(error) => {
-            tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, %error, "component failed");
+            tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, error = %format_args!("{error:#}"), "component failed");
         }
         EventKind::Forced(after) => {
             tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, ?after, "component was forced to stop");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::{Cause, JoinError, TaskGroup};
+use taskgroup::{Cause, End, JoinError, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Alive, hold, on_both};
@@ -100,7 +100,8 @@ async fn a_forced_shutdown_keeps_the_first_failure_and_names_the_stragglers() {
     tokio::task::yield_now().await;
     let error = group.shutdown(Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(error.name(), Some("disk"));
-    assert!(error.is_failed() && error.is_timed_out());
+    assert_eq!(error.end(), End::Failed);
+    assert!(error.is_timed_out());
     assert_eq!(
         error.stragglers().iter().next().unwrap().name(),
         Some("deaf")

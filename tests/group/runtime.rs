@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{JoinError, TaskGroup};
+use taskgroup::{End, JoinError, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Alive, hold};
@@ -34,7 +34,7 @@ fn tasks_lost_with_their_runtime_are_a_failure() {
         drop(runtime);
         assert_eq!(alive.count(), 0);
         let error = current_thread().block_on(group.wait()).unwrap_err();
-        assert!(error.is_aborted());
+        assert_eq!(error.end(), End::Aborted);
         assert_eq!(current_thread().block_on(handle), Err(JoinError::Aborted));
     }
 }
@@ -94,7 +94,10 @@ fn spawning_on_a_runtime_that_is_shutting_down_is_a_lost_task() {
     let lost = group.spawn(async { Ok(()) });
     drop(entered);
     let other = current_thread();
-    assert!(other.block_on(group.wait()).unwrap_err().is_aborted());
+    assert_eq!(
+        other.block_on(group.wait()).unwrap_err().end(),
+        End::Aborted
+    );
     assert_eq!(other.block_on(lost), Err(JoinError::Aborted));
 }
 

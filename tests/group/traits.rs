@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use taskgroup::{
-    BoxError, BuildError, Builder, Cancelled, Cause, Failure, JoinError, Panic, Running,
-    SpawnError, Spawner, Task, TaskError, TaskGroup, TaskHandle,
+    BoxError, BuildError, Builder, Cancelled, Cause, End, JoinError, Panic, Running, SpawnError,
+    Spawner, Task, TaskError, TaskGroup, TaskHandle,
 };
 
 fn everything<T: Send + Sync + Unpin + Debug>() {}
@@ -22,7 +22,7 @@ fn public_types_are_send_sync_and_debug() {
     everything::<TaskHandle<()>>();
     everything::<JoinError>();
     everything::<TaskError>();
-    everything::<Failure>();
+    everything::<End>();
     everything::<Panic>();
     everything::<Cause>();
     everything::<Running>();

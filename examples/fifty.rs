@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
 use taskgroup::lifecycle::{Context, Handle, Provided, StepKind, TimelineStep};
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Report, Signals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::{task::JoinSet, time::sleep};
@@ -26,10 +26,13 @@ const DOMAINS: [&str; 8] =
 
 type Address = Provided<SocketAddr>;
 
-#[tokio::main]
-async fn main() -> Result<Exit, BoxError> {
+fn main() -> Exit {
+    taskgroup::main(run)
+}
+
+async fn run(signals: Signals) -> Result<Report, BoxError> {
     let entrance = Address::new("gateway");
-    let shop = shop(&entrance).stop_on(Signals::terminate()?);
+    let shop = shop(&entrance).stop_on(signals);
     println!("{}", shop.plan()?);
 
     let handle = shop.handle();
@@ -56,7 +59,7 @@ async fn main() -> Result<Exit, BoxError> {
         report.took(),
     );
     println!("{stops:.1?} of stopping in {took:.1?}");
-    Ok(Exit::from(report))
+    Ok(report)
 }
 
 async fn stop_after_a_moment(handle: Handle) {

@@ -90,10 +90,17 @@ impl Backoff {
     /// The waits of one thing that fails and is tried again.
     pub(crate) fn delays(&self) -> Delays {
         Delays {
-            bound: self.first.min(self.longest),
+            failures: 0,
             random: Random::new(self.seed),
             backoff: self.clone(),
         }
+    }
+
+    /// The longest wait after so many failures in a row, from 1 upwards.
+    pub(crate) fn bound(&self, failures: u32) -> Duration {
+        let factor = self.factor.max(1);
+        let growth = factor.saturating_pow(failures.saturating_sub(1));
+        self.first.saturating_mul(growth).min(self.longest)
     }
 }
 
@@ -108,23 +115,17 @@ impl Default for Backoff {
 #[derive(Clone, Debug)]
 pub(crate) struct Delays {
     backoff: Backoff,
-    /// What the next wait is at most.
-    bound: Duration,
+    /// How many failures there were in a row.
+    failures: u32,
     random: Random,
 }
 
 impl Delays {
     /// Draws the wait after one more failure in a row.
     pub(crate) fn draw(&mut self) -> Duration {
-        let Backoff {
-            longest,
-            factor,
-            jitter,
-            ..
-        } = self.backoff;
-        let bound = self.bound;
-        self.bound = bound.saturating_mul(factor.max(1)).min(longest);
-        match jitter {
+        self.failures = self.failures.saturating_add(1);
+        let bound = self.backoff.bound(self.failures);
+        match self.backoff.jitter {
             Jitter::None => bound,
             Jitter::Equal => bound / 2 + (bound / 2).mul_f64(self.random.draw()),
             Jitter::Full => bound.mul_f64(self.random.draw()),
@@ -133,7 +134,7 @@ impl Delays {
 
     /// Begins anew: what comes next is a first failure.
     pub(crate) fn reset(&mut self) {
-        self.bound = self.backoff.first.min(self.backoff.longest);
+        self.failures = 0;
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::end::End;
 use crate::label::Label;
 use crate::signal::Signal;
+use crate::time::Rounded;
 
 /// Why a group was cancelled; the first cause wins.
 ///
@@ -178,7 +179,7 @@ impl fmt::Display for Cause {
             Self::Requested(None) => f.write_str("cancelled on request"),
             Self::Requested(Some(reason)) => write!(f, "cancelled on request: {reason}"),
             Self::Signal(signal) => write!(f, "received {signal}"),
-            Self::Deadline(after) => write!(f, "the deadline of {after:?} passed"),
+            Self::Deadline(after) => write!(f, "the deadline of {} passed", Rounded(*after)),
             Self::File { path, at_start } => {
                 let when = if *at_start {
                     "was there at the start"
@@ -198,7 +199,7 @@ impl fmt::Display for LostHeartbeat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "heartbeat `{}` lost: ", self.name)?;
         match self.timeout {
-            Some(timeout) => write!(f, "no beat within {timeout:?}"),
+            Some(timeout) => write!(f, "no beat within {}", Rounded(timeout)),
             None => f.write_str("its last handle was dropped"),
         }
     }

@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lock::get_mut;
 use crate::log;
 use crate::panic::Panic;
+use crate::time::Rounded;
+use crate::time::is_late;
 
 mod outcome;
 mod step_report;
@@ -286,7 +289,7 @@ impl Cleanup {
         // Here and not in the future, which is `Send` whatever the outcome is made of.
         let outcome = outcome.into();
         async move {
-            let run = self.run.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let run = get_mut(&mut self.run);
             let going = run.get_or_insert_with(|| {
                 self.registry.close();
                 Box::new(Going::new(outcome, budget))
@@ -411,11 +414,6 @@ impl Going {
     }
 }
 
-/// A timer has a resolution of a millisecond, so an end within the next one is not called late.
-fn is_late(took: Duration, time: Duration) -> bool {
-    took > time.saturating_add(Duration::from_millis(1))
-}
-
 /// Drops a step that has not begun, with all it captured.
 fn discard(step: Step) {
     let name = Cow::<str>::Owned(step.name().to_owned());
@@ -447,7 +445,9 @@ fn tell_late(name: &str, took: Duration, time: Duration) {
     log::guarded(|| {
         tracing::warn!(
             target: "taskgroup",
-            "cleanup step `{name}` was done after {took:?}, its time was {time:?}"
+            "cleanup step `{name}` was done after {}, its time was {}",
+            Rounded(took),
+            Rounded(time)
         );
     });
 }
@@ -472,7 +472,7 @@ impl Default for Cleanup {
 impl Drop for Cleanup {
     fn drop(&mut self) {
         self.registry.close();
-        let run = self.run.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let run = get_mut(&mut self.run);
         let current = run.as_mut().and_then(|going| going.current.take());
         let mut forgotten = Vec::new();
         forgotten.extend(current.as_ref().map(|current| current.name.to_string()));

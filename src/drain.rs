@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use crate::time::Rounded;
+use crate::time::is_late;
+
 /// How many different paths of cut requests a report keeps.
 const MOST_PATHS: usize = 8;
 
@@ -196,9 +199,8 @@ impl DrainReport {
         requests_cut + connections_cut + upgrades_cut > 0
     }
 
-    /// A timer has a resolution of a millisecond, so an end within the next one is not called late.
     fn is_late(&self) -> bool {
-        self.took() > self.drain().saturating_add(Duration::from_millis(1))
+        is_late(self.took(), self.drain())
     }
 
     /// Whether a drain in which nothing was cut has something to say about its length.
@@ -211,7 +213,7 @@ impl DrainReport {
             f,
             "server `{}` drained in {}: ",
             self.server,
-            Millis(self.took())
+            Rounded(self.took())
         )?;
         let mut list = List::new(f, ", ");
         if self.answered() > 0 {
@@ -231,7 +233,7 @@ impl DrainReport {
     }
 
     fn fmt_unclean(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (server, drain) = (&self.server, Millis(self.drain()));
+        let (server, drain) = (&self.server, Rounded(self.drain()));
         write!(f, "server `{server}` was given {drain} to drain: ")?;
         let mut list = List::new(f, "; ");
         if self.requests_cut() + self.connections_cut() > 0 {
@@ -246,7 +248,7 @@ impl DrainReport {
             list.item(format_args!("{stuck} blocked a thread and did not end"))?;
         }
         if self.shows_time() {
-            list.item(format_args!("it took {}", Millis(self.took())))?;
+            list.item(format_args!("it took {}", Rounded(self.took())))?;
         }
         self.fmt_panicked(&mut list)
     }
@@ -334,19 +336,6 @@ fn were(count: usize) -> &'static str {
     if count == 1 { "was" } else { "were" }
 }
 
-/// A duration without what no reader of a message wants to see.
-struct Millis(Duration);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0 - Duration::from_nanos(u64::from(self.0.subsec_nanos() % 1_000_000));
-        if millis.is_zero() {
-            return f.write_str("0ms");
-        }
-        write!(f, "{millis:?}")
-    }
-}
-
 fn shortened(mut path: String) -> String {
     if let Some((end, _)) = path.char_indices().nth(LONGEST_PATH) {
         path.truncate(end);
@@ -394,13 +383,13 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_took_no_time() {
+    fn a_drain_that_took_next_to_no_time() {
         clean(
             Counts {
                 took: Duration::from_micros(999),
                 ..given_5s()
             },
-            "server `http` drained in 0ms: nothing was in flight",
+            "server `http` drained in 999µs: nothing was in flight",
         );
     }
 

@@ -14,6 +14,7 @@ use crate::end::End;
 use crate::label::Label;
 use crate::panic::Panic;
 use crate::running::Running;
+use crate::time::Rounded;
 use crate::verdict;
 use crate::verdict::Ended;
 
@@ -371,11 +372,16 @@ impl fmt::Display for TimedOut {
             Limit::Grace(grace) => {
                 write!(
                     f,
-                    "did not stop within {grace:?} and was aborted with {stragglers}"
+                    "did not stop within {} and was aborted with {stragglers}",
+                    Rounded(*grace)
                 )?;
             }
             Limit::Deadline(deadline) => {
-                write!(f, "passed its deadline of {deadline:?} with {stragglers}")?;
+                write!(
+                    f,
+                    "passed its deadline of {} with {stragglers}",
+                    Rounded(*deadline)
+                )?;
             }
         }
         if !still_running.is_empty() {

@@ -31,6 +31,7 @@ use crate::drain::Counts;
 use crate::lame_duck::LameDuck;
 use crate::log;
 use crate::stop_signal::Parts;
+use crate::time::Rounded;
 
 pub use self::acceptor::Acceptor;
 pub use self::body::GatedBody;
@@ -59,7 +60,7 @@ pub(crate) async fn serving(
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {
         log::guarded(
-            || tracing::info!(target: "taskgroup", "server `{name}` goes on serving for {length:?}, as a lame duck"),
+            || tracing::info!(target: "taskgroup", "server `{name}` goes on serving for {}, as a lame duck", Rounded(length)),
         );
     }
     lame_duck.half().await;

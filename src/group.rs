@@ -43,6 +43,7 @@ use self::record::first_of;
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
+use crate::time::CONFIRMATION;
 
 /// Tasks that share one token and one fate: the first failure cancels them all, and none outlives
 /// the group.
@@ -95,11 +96,6 @@ pub struct TaskGroup<E = BoxError> {
     /// What listens for the group, and ends with it.
     attached: Lock<Vec<Box<dyn Send>>>,
 }
-
-/// How long an aborted task has to be gone before it counts as still running.
-///
-/// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
-const CONFIRMATION: Duration = Duration::from_secs(1);
 
 impl TaskGroup {
     /// Makes a group of tasks with boxed errors, so that `?` takes any error.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::cause::{Cause, LostHeartbeat};
 use crate::group::Spawner;
+use crate::lock::lock;
 use crate::trigger::sealed::Listen;
 use crate::trigger::{Trigger, listen_for};
 
@@ -150,7 +151,7 @@ impl Pulse {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.last)
     }
 
     /// Waits until the timeout has passed without a beat. `timer` is for the first look.

@@ -1,7 +1,9 @@
 //! [`InFlight`]: what is in flight in a component.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::lock::lock;
 
 /// What is in flight in a component: what it says itself, and what its servers count.
 #[derive(Default)]
@@ -70,7 +72,7 @@ impl InFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 }
 

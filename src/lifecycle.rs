@@ -77,7 +77,8 @@ use self::event::Observer;
 ///    left out if not everything had been ready, and by [`Handle::stop_now`], and over when nothing
 ///    is left that serves.
 /// 4. The [drain](Budget::drain), if a component takes part in it.
-/// 5. Components are told to stop when all that come after them have ended; independent ones at
+/// 5. Components are told to stop when all that come after them have ended, directly or through
+///    others: through a job that is done, too, and one that has failed. Independent ones are told at
 ///    once. Each has its grace, or what the budget has left. Who overruns is aborted, joined and
 ///    named, and the next are told.
 /// 6. The steps of the [cleanup](Self::cleanup), one by one, the last pushed first.

@@ -2,13 +2,14 @@
 
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::{fmt, mem};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::lock::lock;
 use crate::log;
 use crate::panic::Panic;
 
@@ -291,7 +292,7 @@ impl Shared {
 
     /// Locks the state. No user code runs under this lock, so a poisoned one is still consistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

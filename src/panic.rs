@@ -4,8 +4,10 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::task::Poll;
+
+use crate::lock::into_inner;
 
 /// The payload of a panic that was caught in a task.
 ///
@@ -41,9 +43,7 @@ impl Panic {
     /// Returns the payload as it was thrown.
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
+        into_inner(self.payload)
     }
 
     /// Continues the panic in the calling thread, without running the panic hook again.

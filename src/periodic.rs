@@ -18,6 +18,7 @@ use crate::chain;
 use crate::end::End;
 use crate::error::Cancelled;
 use crate::log;
+use crate::time::Rounded;
 use crate::verdict;
 use crate::verdict::Ended;
 
@@ -350,8 +351,9 @@ impl Periodic {
             match streak.failed() {
                 Next::Retry(delay) if !token.is_cancelled() => {
                     self.log(format_args!(
-                        "failed: {}; again in {delay:?}",
-                        chain::line_of(&*error)
+                        "failed: {}; again in {}",
+                        chain::line_of(&*error),
+                        Rounded(delay)
                     ));
                     token.run_until_cancelled(sleep(delay)).await;
                     ticks.reset_immediately();
@@ -536,13 +538,18 @@ impl fmt::Display for Kind {
             Self::Failed { errors: 1, .. } => f.write_str("failed"),
             Self::Failed { errors, .. } => write!(f, "failed {errors} times in a row"),
             Self::Overran { grace } => {
-                write!(f, "did not end its run within {grace:?} and was dropped")
+                write!(
+                    f,
+                    "did not end its run within {} and was dropped",
+                    Rounded(*grace)
+                )
             }
             Self::LastFailed { .. } => f.write_str("failed in its last run"),
             Self::LastOverran { deadline } => {
                 write!(
                     f,
-                    "did not end its last run within {deadline:?} and was dropped"
+                    "did not end its last run within {} and was dropped",
+                    Rounded(*deadline)
                 )
             }
         }

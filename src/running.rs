@@ -6,6 +6,7 @@ use std::slice;
 use std::time::Duration;
 
 use crate::label::Label;
+use crate::time::Rounded;
 
 /// The tasks that were alive in a group, and in the groups below it, at one moment.
 ///
@@ -179,7 +180,7 @@ impl fmt::Display for RunningTask {
             f.write_str(", blocking")?;
         }
         if let Some(age) = self.age() {
-            write!(f, " for {:.1}s", age.as_secs_f64())?;
+            write!(f, " for {}", Rounded(age))?;
         }
         Ok(())
     }

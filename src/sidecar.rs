@@ -26,6 +26,8 @@ use crate::end::End;
 use crate::log;
 use crate::panic::Panic;
 use crate::stop_signal::{Parts, StopSignal};
+use crate::time::Rounded;
+use crate::time::is_late;
 use crate::verdict;
 use crate::verdict::Ended;
 
@@ -336,7 +338,7 @@ impl Sidecar {
     {
         let Self { name, grace, .. } = self;
         log::guarded(|| {
-            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {grace:?}");
+            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {}", Rounded(*grace));
         });
         let asked = Instant::now();
         let mut end = None;
@@ -382,7 +384,8 @@ impl Sidecar {
                 log::guarded(|| {
                     tracing::warn!(
                         target: "taskgroup",
-                        "server `{name}` has drained, but its stop function did not end within {grace:?}"
+                        "server `{name}` has drained, but its stop function did not end within {}",
+                        Rounded(grace)
                     );
                 });
                 return Ok(());
@@ -672,11 +675,14 @@ impl SidecarError {
             }
             #[cfg(any(feature = "axum", feature = "tonic"))]
             Fate::Cut(report) => return report.to_string(),
-            Fate::TimedOut(remains) => format!("did not drain within {grace:?}: {remains}"),
+            Fate::TimedOut(remains) => {
+                format!("did not drain within {}: {remains}", Rounded(*grace))
+            }
             Fate::Late(took) => {
                 format!(
-                    "did not drain within {grace:?}: it took {:?}",
-                    millis(*took)
+                    "did not drain within {}: it took {}",
+                    Rounded(*grace),
+                    Rounded(*took)
                 )
             }
         };
@@ -752,11 +758,6 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
-}
-
-/// Cuts what no reader of a message wants to see.
-fn millis(took: Duration) -> Duration {
-    took - Duration::from_nanos(u64::from(took.subsec_nanos() % 1_000_000))
 }
 
 /// Where the sidecar stood when its server ended.
@@ -836,11 +837,6 @@ fn fate(phase: Phase, end: Result<(), Fault>, grace: Duration) -> Fate {
         (Err(fault), Phase::Serving | Phase::Cancelled) => Fate::Failed(When::Serving, fault),
         (Err(fault), Phase::Draining(_)) => Fate::Failed(When::Draining, fault),
     }
-}
-
-/// A timer has a resolution of a millisecond, so an end within the next one is not called late.
-fn is_late(took: Duration, grace: Duration) -> bool {
-    took > grace.saturating_add(Duration::from_millis(1))
 }
 
 impl fmt::Display for Remains {

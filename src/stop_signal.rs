@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::in_flight::{Counted, InFlight};
+use crate::lock::lock;
 
 /// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
 ///
@@ -110,13 +110,13 @@ impl Limit {
     /// `None` is no limit.
     pub(crate) fn set(&self, deadline: Option<Instant>) {
         if let Some(limit) = &self.0 {
-            *limit.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+            *lock(limit) = deadline;
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let limit = self.0.as_ref()?;
-        *limit.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(limit)
     }
 
     /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up

@@ -84,7 +84,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -94,6 +94,7 @@ use tokio::time::{Instant, timeout_at};
 use self::outbox::Outbox;
 use self::socket::Socket;
 use crate::lifecycle::Event;
+use crate::lock::lock;
 use crate::log;
 
 /// When a full socket is tried again.
@@ -263,7 +264,7 @@ impl Notifier {
     }
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outbox)
     }
 }
 
@@ -398,13 +399,13 @@ mod tests {
                 "STATUS=starting: waiting for worker",
                 "READY=1 | STATUS=ready",
                 "STOPPING=1 | EXTEND_TIMEOUT_USEC=10000000 | STATUS=stopping: cancelled on request: enough",
-                "STATUS=lame duck: still serving, for 2.0s",
+                "STATUS=lame duck: still serving, for 2s",
                 "STATUS=draining: waiting for http",
                 "STATUS=draining: waiting for http, worker",
                 "STATUS=draining: waiting for worker",
                 "EXTEND_TIMEOUT_USEC=10000000",
                 "STATUS=draining: waiting for db",
-                "STATUS=stopped in 7.0s",
+                "STATUS=stopped in 7s",
             ]
         );
     }

@@ -22,6 +22,7 @@ use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::running::Running;
 use crate::stderr;
+use crate::time::Rounded;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
 ///
@@ -73,15 +74,16 @@ use crate::stderr;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use taskgroup::{BoxError, Exit, Signals, TaskGroup, Watchdog};
+/// use taskgroup::{BoxError, Exit, TaskGroup, Watchdog};
 ///
-/// #[tokio::main]
-/// async fn main() -> Result<Exit, BoxError> {
-///     let mut group = TaskGroup::new();
-///     group.cancel_on(Signals::terminate()?);
-///     Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
-///     // spawn servers and workers here
-///     Ok(Exit::from(group.wait().await))
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| -> Result<(), BoxError> {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
+///         // spawn servers and workers here
+///         Ok(group.wait().await?)
+///     })
 /// }
 /// ```
 #[must_use = "a watchdog does nothing unless it is armed"]
@@ -348,7 +350,8 @@ fn describe(budget: Duration, seen: Option<Seen>) -> String {
         Some(running) if running.is_empty() => "; no task of the group is running".into(),
         Some(running) => format!("; still running: {running}"),
     };
-    format!("error: the process did not stop within {budget:?}{cause} and is ended{running}")
+    let budget = Rounded(budget);
+    format!("error: the process did not stop within {budget}{cause} and is ended{running}")
 }
 
 #[cfg(unix)]

@@ -819,9 +819,9 @@ async fn a_report_prints_as_a_table() {
         "\
 cleanup took 1s of 60s; the active phase was failed: no quorum
   step     priority  began  took  result
-  flush    critical  0ns    1s    failed: busy: try later (2 attempts)
-  Büro     normal    1s     0ns   done
-  journal  normal    1s     0ns   failed: no
+  flush    critical  0s     1s    failed: busy: try later (2 attempts)
+  Büro     normal    1s     0s    done
+  journal  normal    1s     0s    failed: no
   lease    low       -      -     skipped: fatal step `journal` was not done"
     );
 }

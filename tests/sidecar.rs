@@ -150,7 +150,7 @@ async fn grace_of_zero_asks_once_and_forces_at_once() {
     let (outcome, took) = sidecar.await.unwrap();
     assert_message(
         outcome,
-        "server `http` did not drain within 0ns: it was let go of, connections of it may remain",
+        "server `http` did not drain within 0s: it was let go of, connections of it may remain",
     );
     assert_eq!(took, Duration::ZERO);
     assert_eq!(asked.load(Ordering::SeqCst), 1);

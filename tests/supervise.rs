@@ -682,14 +682,14 @@ async fn nothing_is_started_beside_a_child_that_blocks_its_thread_and_it_is_name
     let (failed, cancelled) = tokio::join!(blocked(true), blocked(false));
     assert_eq!(
         format!("{failed:#}"),
-        "supervisor `kafka`: child `blocked` did not stop within 0ns \
+        "supervisor `kafka`: child `blocked` did not stop within 0s \
          and is still running 1s after its abort"
     );
     // A grace of zero is for nobody.
     assert_eq!(
         cancelled.to_string(),
-        "supervisor `kafka`: child `sibling` did not stop within 0ns and was aborted; \
-         child `blocked` did not stop within 0ns and is still running 1s after its abort"
+        "supervisor `kafka`: child `sibling` did not stop within 0s and was aborted; \
+         child `blocked` did not stop within 0s and is still running 1s after its abort"
     );
 }
 

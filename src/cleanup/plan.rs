@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::step_report::Priority;
 use super::step_report::SkipReason;
 use super::step_report::StepResult;
+use crate::backoff::Backoff;
 
 /// How many steps in a row fail on a target before it is given up.
 const TARGET_FAILURES: u32 = 2;
@@ -105,8 +106,7 @@ pub(super) fn retry(rules: &Rules, attempts: u32, left: Duration) -> Option<Dura
     if attempts > rules.retries {
         return None;
     }
-    let factor = 2_u32.saturating_pow(attempts.saturating_sub(1));
-    let pause = rules.backoff.saturating_mul(factor);
+    let pause = Backoff::new(rules.backoff, Duration::MAX).bound(attempts);
     (pause < left).then_some(pause)
 }
 

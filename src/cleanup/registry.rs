@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::step::Step;
 use super::step_report::Priority;
+
+use crate::lock::lock;
 
 /// Takes a step back: the resource was closed before.
 ///
@@ -169,7 +171,7 @@ impl Registry {
 
     /// Locks the steps. No user code runs under this lock, so a poisoned one is still consistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

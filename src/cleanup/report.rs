@@ -9,6 +9,7 @@ use super::step_report::SkipReason;
 use super::step_report::StepReport;
 use super::step_report::StepResult;
 use crate::end::End;
+use crate::time::Rounded;
 use crate::verdict;
 use crate::verdict::Ended;
 
@@ -38,8 +39,8 @@ use crate::verdict::Ended;
 ///     "\
 /// cleanup took 5s of 20s; the active phase was clean
 ///   step      priority  began  took  result
-///   cache     normal    0ns    5s    timed out after 5s
-///   database  normal    5s     0ns   done"
+///   cache     normal    0s     5s    timed out after 5s
+///   database  normal    5s     0s    done"
 /// );
 /// # Ok(())
 /// # }
@@ -154,13 +155,8 @@ impl CleanupError {
 
 impl fmt::Display for CleanupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (took, budget) = (millis(self.took), self.budget);
-        write!(f, "cleanup took {took:?} of ")?;
-        if budget == Duration::MAX {
-            f.write_str("any time")?;
-        } else {
-            write!(f, "{budget:?}")?;
-        }
+        let (took, budget) = (Rounded(self.took), Rounded(self.budget));
+        write!(f, "cleanup took {took} of {budget}")?;
         let outcome = one_line(&self.outcome.to_string());
         write!(f, "; the active phase was {outcome}")?;
         if self.steps.is_empty() {
@@ -187,7 +183,7 @@ impl fmt::Display for CleanupReport {
 fn row(step: &StepReport) -> [String; 5] {
     let took = step.ended.zip(step.started).map(|(end, start)| end - start);
     let time = |time: Option<Duration>| match time {
-        Some(time) => format!("{:?}", millis(time)),
+        Some(time) => Rounded(time).to_string(),
         None => "-".to_owned(),
     };
     let tries = match step.attempts {
@@ -201,11 +197,6 @@ fn row(step: &StepReport) -> [String; 5] {
         time(took),
         one_line(&format!("{}{tries}", step.result)),
     ]
-}
-
-/// Cuts what no reader of a table wants to see.
-fn millis(time: Duration) -> Duration {
-    time - Duration::from_nanos(u64::from(time.subsec_nanos() % 1_000_000))
 }
 
 fn one_line(text: &str) -> String {

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::outcome::Outcome;
 use super::plan::Rules;
 use super::step_report::Priority;
 use crate::BoxError;
+use crate::lock::into_inner;
 use crate::panic::Panic;
 
 /// One thing to be done at the end: a name, an async function and options, to be
@@ -309,8 +310,7 @@ impl Step {
     }
 
     pub(super) fn into_parts(self) -> (Cow<'static, str>, Rules, Work) {
-        let work = self.work.into_inner();
-        let work = work.unwrap_or_else(PoisonError::into_inner);
+        let work = into_inner(self.work);
         (self.name, self.rules, work)
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::time::Rounded;
+
 /// Which steps go first, in the order of the variants; within one, the last pushed goes first.
 ///
 /// # Examples
@@ -105,7 +107,7 @@ impl fmt::Display for StepResult {
         match self {
             Self::Done => f.write_str("done"),
             Self::Failed(error) => write!(f, "failed: {error}"),
-            Self::TimedOut(time) => write!(f, "timed out after {time:?}"),
+            Self::TimedOut(time) => write!(f, "timed out after {}", Rounded(*time)),
             Self::Panicked(message) => write!(f, "panicked: {message}"),
             Self::Skipped(reason) => write!(f, "skipped: {reason}"),
         }
@@ -115,7 +117,7 @@ impl fmt::Display for StepResult {
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BudgetSpent(budget) => write!(f, "the budget of {budget:?} was spent"),
+            Self::BudgetSpent(budget) => write!(f, "the budget of {} was spent", Rounded(*budget)),
             Self::AfterFatal(step) => write!(f, "fatal step `{step}` was not done"),
             Self::TargetGivenUp(target) => write!(f, "target `{target}` was given up"),
         }

@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::conn::Gate;
 use super::io::Io;
 use super::last_call;
+use crate::backoff::{Backoff, Delays, Jitter};
 use crate::log;
+use crate::time::Rounded;
 
 type Accepted = (Io<TcpStream>, SocketAddr);
 
@@ -195,7 +197,7 @@ struct Sweep {
     waiting: VecDeque<Accepted>,
     /// How many were waiting, those that were handed over among them.
     count: usize,
-    pause: Pause,
+    pauses: Option<Delays>,
     /// When it is tried again.
     again: Option<Instant>,
 }
@@ -224,7 +226,7 @@ impl Sweep {
                 self.listeners.pop_front();
                 continue;
             };
-            let pause = self.pause.next();
+            let pause = self.pauses.get_or_insert_with(pauses).draw();
             if pause > Self::LONGEST_PAUSE {
                 log::guarded(|| {
                     tracing::warn!(target: "taskgroup", "accept failed, whoever waits there still is reset: {error}");
@@ -233,7 +235,7 @@ impl Sweep {
                 return;
             }
             log::guarded(|| {
-                tracing::warn!(target: "taskgroup", "accept failed, next try in {pause:?}: {error}");
+                tracing::warn!(target: "taskgroup", "accept failed, next try in {}: {error}", Rounded(pause));
             });
             self.again = Some(Instant::now() + pause);
             return;
@@ -278,7 +280,8 @@ where
 {
     // Before the accept: who has no place yet waits in the queue of the system.
     let slot = gate.slot().await;
-    let mut pause = Pause::default();
+    // Most never need one.
+    let mut pauses: Option<Delays> = None;
     loop {
         match poll_fn(&mut poll_accept).await {
             Ok((stream, peer)) => {
@@ -287,9 +290,9 @@ where
             }
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
-                let pause = pause.next();
+                let pause = pauses.get_or_insert_with(self::pauses).draw();
                 log::guarded(|| {
-                    tracing::warn!(target: "taskgroup", "accept failed, next try in {pause:?}: {error}");
+                    tracing::warn!(target: "taskgroup", "accept failed, next try in {}: {error}", Rounded(pause));
                 });
                 sleep(pause).await;
             }
@@ -320,25 +323,11 @@ fn is_of_peer(error: &io::Error) -> bool {
     )
 }
 
-/// The time between two tries while the system has no file descriptor or no memory for us.
-#[derive(Debug)]
-struct Pause(Duration);
-
-impl Pause {
-    const FIRST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Self::LONGEST);
-        pause
-    }
-}
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(Self::FIRST)
-    }
+/// The times between two tries while the system has no file descriptor or no memory for us.
+fn pauses() -> Delays {
+    Backoff::new(Duration::from_millis(5), Duration::from_secs(1))
+        .jitter(Jitter::None)
+        .delays()
 }
 
 #[cfg(test)]

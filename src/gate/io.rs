@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep};
 use super::conn::Conn;
 use super::service::ConnLayer;
 use super::switch::Seat;
+use crate::time::Rounded;
 
 /// The stream of one connection, which can be cut.
 ///
@@ -464,7 +465,7 @@ fn preface(seen: usize, bytes: &[u8]) -> Option<usize> {
 fn too_slow(limit: Duration) -> io::Error {
     io::Error::new(
         io::ErrorKind::TimedOut,
-        format!("the peer did not send a request within {limit:?}"),
+        format!("the peer did not send a request within {}", Rounded(limit)),
     )
 }
 

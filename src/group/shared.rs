@@ -15,6 +15,7 @@ use super::slots::Slots;
 use super::sync::Lock;
 use super::wakers::Wakers;
 use crate::cause::{Cause, FailedTask, LostHeartbeat};
+use crate::console;
 use crate::end::End;
 use crate::error::{Failure, TaskError, View};
 use crate::label::{self, Label};
@@ -301,15 +302,17 @@ impl<E> Shared<E> {
                 name: "taskgroup.trigger", target: "taskgroup", group, %cause, signal, "{cause}, {then}"
             );
         });
+        console::say(group, format_args!("{cause}, {then}"));
     }
 
     /// Says what followed the cancellation; loudly only if a trigger asked for it.
     pub(super) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
+        // Whoever contains the failures of a group says how it ended.
+        let loudly = cause.is_trigger() && !self.contains;
         log::guarded(|| {
-            // Whoever contains the failures of a group says how it ended.
-            if cause.is_trigger() && !self.contains {
+            if loudly {
                 tracing::info!(
                     name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
                 );
@@ -319,6 +322,9 @@ impl<E> Shared<E> {
                 );
             }
         });
+        if loudly {
+            console::say(group, format_args!("stopped"));
+        }
     }
 
     /// Takes a share of the latch, here and in every group above. The caller must

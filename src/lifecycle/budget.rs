@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fmt;
 use std::time::Duration;
 
 /// How long the stop of a lifecycle may take in all, and what is kept of it for the parts that are no
@@ -60,9 +59,6 @@ pub(super) struct InvalidVariable {
     pub(super) variable: String,
     pub(super) value: String,
 }
-
-/// A time as messages and plans show it.
-pub(super) struct Time(pub(super) Duration);
 
 impl Budget {
     /// Makes a budget of `total`, without parts and without a platform.
@@ -336,16 +332,6 @@ impl Default for Budget {
 impl From<Duration> for Budget {
     fn from(total: Duration) -> Self {
         Self::new(total)
-    }
-}
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Duration::MAX => f.write_str("any time"),
-            Duration::ZERO => f.write_str("0s"),
-            time => write!(f, "{time:?}"),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::context::Context;
@@ -13,6 +13,7 @@ use super::plan::{Kind, Node, Plan};
 use super::plan_error::PlanError;
 use crate::BoxError;
 use crate::group::TaskGroup;
+use crate::lock::into_inner;
 use crate::panic::Panic;
 use crate::periodic::{Periodic, PeriodicError, Tick};
 use crate::supervise::Supervisor;
@@ -37,7 +38,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// # The rules
 ///
 /// 1. It is started when all that it comes [`after`](Self::after) are ready, and told to stop when
-///    all that come after it have ended. What does not depend on each other starts and stops at the
+///    all that come after it have ended, directly or through others. What does not depend on each other starts and stops at the
 ///    same time.
 /// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late
 ///    before that, the start has failed: nothing else is started, and what has been started is
@@ -289,8 +290,7 @@ impl Component {
 
     /// Makes its future, which does nothing yet.
     pub(super) fn work(self, ctx: Context, group: &TaskGroup) -> Work {
-        let start = self.start.into_inner();
-        start.unwrap_or_else(PoisonError::into_inner)(ctx, group)
+        into_inner(self.start)(ctx, group)
     }
 
     pub(super) fn is_job(&self) -> bool {

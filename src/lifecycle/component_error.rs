@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::words::in_words;
 use crate::chain;
 use crate::end::End;
 use crate::error::TaskError;
+use crate::time::Rounded;
 use crate::verdict;
 use crate::verdict::Ended;
 
@@ -336,20 +336,20 @@ impl fmt::Display for ComponentErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StartFailed => f.write_str("did not start"),
-            Self::StartTimedOut(limit) => write!(f, "was not ready within {}", in_words(*limit)),
+            Self::StartTimedOut(limit) => write!(f, "was not ready within {}", Rounded(*limit)),
             Self::EndedBeforeReady => f.write_str("ended before it was ready"),
             Self::Failed => f.write_str("failed"),
             Self::Panicked => f.write_str("panicked"),
             Self::EndedEarly => f.write_str("ended before it was told to"),
             Self::StopFailed => f.write_str("failed while it stopped"),
-            Self::DrainTimedOut(limit) => write!(f, "did not drain within {}", in_words(*limit)),
+            Self::DrainTimedOut(limit) => write!(f, "did not drain within {}", Rounded(*limit)),
             Self::Overran(limit) => {
-                write!(f, "did not stop within {} and was forced", in_words(*limit))
+                write!(f, "did not stop within {} and was forced", Rounded(*limit))
             }
             Self::StillRunning(limit) => write!(
                 f,
                 "did not stop within {}, was forced, and is still running",
-                in_words(*limit)
+                Rounded(*limit)
             ),
             Self::Trigger => f.write_str("had to stop"),
         }

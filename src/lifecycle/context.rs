@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use crate::cleanup::CleanupHandle;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
 use crate::in_flight::InFlight;
+use crate::lock::lock;
 use crate::panic::Panic;
 use crate::readiness::Readiness;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
@@ -337,10 +338,6 @@ impl Context {
     pub(super) fn take_nested(&self) -> Option<Report> {
         lock(&self.shared.nested).take()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StopSignal for Context {}

@@ -760,6 +760,7 @@ impl Engine {
             component,
             kind,
         };
+        super::trace::say(self.plan.name(), &event);
         log::guarded(|| super::trace::event(self.plan.name(), &event));
         for observer in &mut self.observers {
             // A panic of it is told by its hook, and changes nothing.

@@ -9,6 +9,8 @@
 //! 3. Components of phase k depend on barrier k. Barrier k depends on the components of phase k + 1,
 //!    and on barrier k + 1. So phases cost as many edges as they have components, and not the product.
 //! 4. No edge is there twice, and there is no cycle.
+//! 5. [`Turns`] is the only place that says in which order nodes come: the levels of a plan, the chains
+//!    of its budget and the run itself all follow it, so what is printed is what runs.
 //!
 //! All of it takes time and memory linear in nodes and edges, and nothing recurses.
 
@@ -27,6 +29,52 @@ pub(super) struct Place<'a> {
     pub(super) name: &'a str,
     pub(super) after: &'a [Cow<'static, str>],
     pub(super) phase: Option<&'a str>,
+}
+
+/// Says when the turn of each node comes: when all before it are done, directly or through others.
+///
+/// A node may be done before its turn: a job that has ended, a component that has failed. Then those
+/// behind it go on waiting for those before it, and no turn comes earlier for that.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// How many of those next to it have not passed: they are not done, or it is not their turn.
+    waits_for: Vec<usize>,
+    done: Vec<bool>,
+}
+
+impl Turns {
+    /// `before` has those next to each node that come before it.
+    pub(super) fn new(before: &[Vec<usize>]) -> Self {
+        Self {
+            waits_for: before.iter().map(Vec::len).collect(),
+            done: vec![false; before.len()],
+        }
+    }
+
+    /// Whether all before the node are done.
+    pub(super) fn has_come(&self, node: usize) -> bool {
+        self.waits_for[node] == 0
+    }
+
+    /// Notes that a node is done, and adds those whose turn it is now to `next`.
+    ///
+    /// `after` has those next to each node that come after it. Each edge is looked at once.
+    pub(super) fn done(&mut self, node: usize, after: &[Vec<usize>], next: &mut Vec<usize>) {
+        self.done[node] = true;
+        let mut passed = Vec::new();
+        let mut passes = self.has_come(node).then_some(node);
+        while let Some(node) = passes {
+            for &behind in &after[node] {
+                self.waits_for[behind] -= 1;
+                match self.waits_for[behind] {
+                    0 if self.done[behind] => passed.push(behind),
+                    0 => next.push(behind),
+                    _ => {}
+                }
+            }
+            passes = passed.pop();
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -221,19 +269,13 @@ fn add_barriers(dependencies: &mut Vec<Vec<usize>>, members: &[Option<usize>], p
 /// Orders the nodes so that each comes after what it depends on; those of a cycle, and what depends on
 /// one, are missing.
 fn topological_order(dependencies: &[Vec<usize>], dependents: &[Vec<usize>]) -> Vec<usize> {
-    let mut missing: Vec<_> = dependencies.iter().map(Vec::len).collect();
-    let mut order: Vec<_> = (0..dependencies.len())
-        .filter(|&node| missing[node] == 0)
-        .collect();
-    let mut next = 0;
-    while let Some(&node) = order.get(next) {
-        next += 1;
-        for &dependent in &dependents[node] {
-            missing[dependent] -= 1;
-            if missing[dependent] == 0 {
-                order.push(dependent);
-            }
-        }
+    let mut turns = Turns::new(dependencies);
+    let nodes = 0..dependencies.len();
+    let mut order: Vec<_> = nodes.filter(|&node| turns.has_come(node)).collect();
+    let mut at = 0;
+    while let Some(&node) = order.get(at) {
+        at += 1;
+        turns.done(node, dependents, &mut order);
     }
     order
 }

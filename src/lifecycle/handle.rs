@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use super::component_state::ComponentState;
 use super::report::Report;
 use crate::cause::Cause;
 use crate::group::Spawner;
+pub(super) use crate::lock::lock;
 use crate::readiness::{Readiness, ReadinessState};
 use crate::running::Running;
 
@@ -261,10 +262,6 @@ impl Handle {
         let report = report.wait_for(Option::is_some).await.ok()?;
         report.clone()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Handle {

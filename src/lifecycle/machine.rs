@@ -6,27 +6,25 @@
 //!
 //! Invariants:
 //!
-//! 1. A node is started when all it depends on are ready, and told to stop when all that depend on it
-//!    are over. Nothing else starts or tells one, except that a component may begin to leave by itself.
+//! 1. A component is started when all it depends on are ready, and told to stop when all that depend
+//!    on it are over, directly or through others. One in between that is over itself, or never was
+//!    started, changes nothing of that: those before it wait for those behind it. Nothing else starts
+//!    or tells one, except that a component may begin to leave by itself.
 //! 2. A node that has been started is told, leaves or ends exactly once; what was told is over,
 //!    forced or lost by its time.
 //! 3. Once the stop has begun nothing is started.
-//! 4. `unready` and `users` count what invariant 1 waits for, so that each edge is looked at once
-//!    in each direction: a whole run is linear in nodes and edges, but for the order of the timers.
+//! 4. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
+//!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::graph::Graph;
+use super::graph::{Graph, Turns};
+use crate::time::CONFIRMATION;
 
 #[cfg(test)]
 mod tests;
-
-/// How long what was forced has to be gone, before it counts as still running.
-///
-/// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
-const CONFIRMATION: Duration = Duration::from_secs(1);
 
 /// The last timers of a spent budget. A timer has no shorter time than this.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -220,10 +218,12 @@ pub(super) struct Machine {
     nodes: Vec<Node>,
     times: Times,
     phases: Vec<Phase>,
-    /// How many that it depends on are not ready.
-    unready: Vec<usize>,
-    /// How many that depend on it are not over.
-    users: Vec<usize>,
+    /// Done are those that are ready.
+    starts: Turns,
+    /// Done are those that are over.
+    stops: Turns,
+    /// Those whose turn has come; empty but for a moment.
+    next: Vec<usize>,
     drained: Vec<bool>,
     not_ready: usize,
     not_over: usize,
@@ -244,8 +244,9 @@ impl Machine {
         let count = nodes.len();
         Self {
             components_left: nodes.iter().filter(|node| node.is_component()).count(),
-            unready: graph.dependencies.iter().map(Vec::len).collect(),
-            users: graph.dependents.iter().map(Vec::len).collect(),
+            starts: Turns::new(&graph.dependencies),
+            stops: Turns::new(&graph.dependents),
+            next: Vec::new(),
             phase_ends: vec![None; times.phases.len()],
             graph,
             nodes,
@@ -266,7 +267,7 @@ impl Machine {
     pub(super) fn begin(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             // One that was ready at once has started those after it.
-            if self.unready[node] == 0 && self.phases[node] == Phase::Created {
+            if self.starts.has_come(node) && self.phases[node] == Phase::Created {
                 self.start(node, now, actions);
             }
         }
@@ -396,23 +397,31 @@ impl Machine {
 
     /// Starts those that waited for the node, and for those that are ready at once the same.
     fn ready(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        let mut ready = vec![node];
-        while let Some(node) = ready.pop() {
-            self.not_ready -= 1;
-            for index in 0..self.graph.dependents[node].len() {
-                let dependent = self.graph.dependents[node][index];
-                self.unready[dependent] -= 1;
-                if self.unready[dependent] > 0 || self.is_stopping() {
-                    continue;
-                }
-                if let Node::Barrier = self.nodes[dependent] {
-                    self.phases[dependent] = Phase::Running;
-                    ready.push(dependent);
-                } else {
-                    self.start(dependent, now, actions);
-                }
+        let mut next = std::mem::take(&mut self.next);
+        let mut at = 0;
+        let mut ready = Some(node);
+        loop {
+            if let Some(node) = ready.take() {
+                self.not_ready -= 1;
+                let after = &self.graph.dependents;
+                self.starts.done(node, after, &mut next);
+            }
+            let Some(&dependent) = next.get(at) else {
+                break;
+            };
+            at += 1;
+            if self.is_stopping() {
+                continue;
+            }
+            if let Node::Barrier = self.nodes[dependent] {
+                self.phases[dependent] = Phase::Running;
+                ready = Some(dependent);
+            } else {
+                self.start(dependent, now, actions);
             }
         }
+        next.clear();
+        self.next = next;
     }
 
     fn drained(&mut self, node: usize) {
@@ -482,27 +491,31 @@ impl Machine {
         }
     }
 
-    /// A node does not count any more, and those it used are told if nobody else uses them.
+    /// A node is over, and those that nobody uses any longer are told.
     fn over(&mut self, node: usize, phase: Phase, now: Duration, actions: &mut Vec<Action>) {
         self.phases[node] = phase;
-        let mut over = vec![node];
-        while let Some(node) = over.pop() {
-            self.not_over -= 1;
-            self.components_left -= usize::from(self.nodes[node].is_component());
-            for index in 0..self.graph.dependencies[node].len() {
-                let used = self.graph.dependencies[node][index];
-                self.users[used] -= 1;
-                if self.users[used] == 0
-                    && self.stage == Stage::Stopping
-                    && self.tell(used, now, actions)
-                {
-                    over.push(used);
-                }
+        let mut next = std::mem::take(&mut self.next);
+        let mut at = 0;
+        let mut over = Some(node);
+        loop {
+            if let Some(node) = over.take() {
+                self.not_over -= 1;
+                self.components_left -= usize::from(self.nodes[node].is_component());
+                let after = &self.graph.dependencies;
+                self.stops.done(node, after, &mut next);
+            }
+            let Some(&used) = next.get(at) else { break };
+            at += 1;
+            // Those whose turn comes earlier are told when the drain is over.
+            if self.stage == Stage::Stopping && self.tell(used, now, actions) {
+                over = Some(used);
             }
         }
+        next.clear();
+        self.next = next;
     }
 
-    /// Tells a node that nobody uses any more to stop; returns whether it is over by that.
+    /// Tells a node that nobody uses any longer to stop; returns whether it is over by that.
     fn tell(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) -> bool {
         if !matches!(
             self.phases[node],
@@ -731,7 +744,7 @@ impl Machine {
 
     fn tell_the_unused(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.users[node] == 0 && self.tell(node, now, actions) {
+            if self.stops.has_come(node) && self.tell(node, now, actions) {
                 self.over(node, Phase::Over, now, actions);
             }
         }

@@ -36,8 +36,8 @@ mod text;
 /// A plan prints as a text that is the same each time, with a line for each component. It does not
 /// end in a line break. Components are numbered: what has one number starts, or stops, at the same
 /// time, unless something before it takes longer. In fact nothing waits for a number: a component
-/// starts when all it is `after` are ready, and is told to stop when all that are after it, and the
-/// phases before its own, have ended. Nested lifecycles follow, each below its path. Whatever would
+/// starts when all it is `after` are ready, and is told to stop when all that are after it, directly
+/// or through others, and the phases before its own, have ended. Nested lifecycles follow, each below its path. Whatever would
 /// break a line is a space.
 ///
 /// ```text

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::budget::InvalidVariable;
-use super::budget::Time;
+use crate::time::Rounded;
 
 /// Components, phases or a budget that make no plan; nothing has been started.
 ///
@@ -70,8 +70,8 @@ pub(super) enum Kind {
     NoDrainTime { component: String },
     #[error(
         "component `{component}` has a grace of {}, but the lifecycle in it has a budget of {}",
-        Time(*.grace),
-        Time(*.total)
+        Rounded(*.grace),
+        Rounded(*.total)
     )]
     NestedGrace {
         component: String,
@@ -88,7 +88,7 @@ pub(super) enum Kind {
         component: String,
         parts: Parts,
     },
-    #[error("the budget of {} is not smaller than {platform} of {}", Time(*.total), Time(*.limit))]
+    #[error("the budget of {} is not smaller than {platform} of {}", Rounded(*.total), Rounded(*.limit))]
     OverPlatform {
         total: Duration,
         platform: String,
@@ -235,7 +235,7 @@ impl fmt::Display for Member {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the budget of {}", Time(self.time))?;
+        write!(f, "the budget of {}", Rounded(self.time))?;
         match &self.phase {
             Some(phase) => write!(f, " of phase `{phase}`"),
             None => Ok(()),
@@ -246,8 +246,8 @@ impl fmt::Display for Limit {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kept(name, time) => write!(f, "{name} {}", Time(*time)),
-            Self::Component(name, time) => write!(f, "`{name}` {}", Time(*time)),
+            Self::Kept(name, time) => write!(f, "{name} {}", Rounded(*time)),
+            Self::Component(name, time) => write!(f, "`{name}` {}", Rounded(*time)),
         }
     }
 }
@@ -261,7 +261,7 @@ impl fmt::Display for Parts {
         if self.0.is_empty() {
             return Ok(());
         }
-        write!(f, ": {} = {}", joined(&self.0, " + "), Time(sum))
+        write!(f, ": {} = {}", joined(&self.0, " + "), Rounded(sum))
     }
 }
 

@@ -2,6 +2,29 @@
 
 use super::component_state::ComponentState;
 use super::event::{Event, EventKind};
+use crate::console;
+use crate::time::Rounded;
+
+/// Says what a program without a log says about the stop.
+///
+/// What is nested is told by what is around it.
+pub(super) fn say(lifecycle: &str, event: &Event) {
+    if *event.lifecycle != *lifecycle {
+        return;
+    }
+    match &event.kind {
+        EventKind::StopTriggered { cause, .. } if !cause.is_trigger() => {
+            console::say(Some(lifecycle), format_args!("{cause}, stopping"));
+        }
+        EventKind::Stopped { took, .. } => {
+            console::say(
+                Some(lifecycle),
+                format_args!("stopped in {}", Rounded(*took)),
+            );
+        }
+        _ => {}
+    }
+}
 
 /// Writes one event.
 ///
@@ -15,59 +38,59 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             tracing::debug!(name: "taskgroup.component.starting", target: "taskgroup", lifecycle, component, "component is starting");
         }
         EventKind::Ready(after) => {
-            tracing::debug!(name: "taskgroup.component.ready", target: "taskgroup", lifecycle, component, elapsed = ?after, "component is ready");
+            tracing::debug!(name: "taskgroup.component.ready", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component is ready");
         }
         EventKind::AllReady => {
-            tracing::info!(name: "taskgroup.ready", target: "taskgroup", lifecycle, elapsed = ?event.at, "all components are ready");
+            tracing::info!(name: "taskgroup.ready", target: "taskgroup", lifecycle, elapsed = %Rounded(event.at), "all components are ready");
         }
         // A trigger has said so itself.
         EventKind::StopTriggered { cause, budget } if cause.is_trigger() => {
-            tracing::debug!(name: "taskgroup.stopping", target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown begins");
+            tracing::debug!(name: "taskgroup.stopping", target: "taskgroup", lifecycle, %cause, budget = %Rounded(*budget), uptime = %Rounded(event.at), "shutdown begins");
         }
         EventKind::StopTriggered { cause, budget } => {
-            tracing::info!(name: "taskgroup.trigger", target: "taskgroup", lifecycle, %cause, ?budget, uptime = ?event.at, "shutdown triggered");
+            tracing::info!(name: "taskgroup.trigger", target: "taskgroup", lifecycle, %cause, budget = %Rounded(*budget), uptime = %Rounded(event.at), "shutdown triggered");
         }
         EventKind::InFlight(in_flight) => {
             tracing::debug!(name: "taskgroup.component.in_flight", target: "taskgroup", lifecycle, component, in_flight, "in flight when the shutdown was triggered");
         }
         EventKind::JitterBegan(length) => {
-            tracing::info!(name: "taskgroup.jitter", target: "taskgroup", lifecycle, ?length, "waiting for a jitter, still ready");
+            tracing::info!(name: "taskgroup.jitter", target: "taskgroup", lifecycle, length = %Rounded(*length), "waiting for a jitter, still ready");
         }
         EventKind::NotReady => {
             tracing::debug!(name: "taskgroup.not_ready", target: "taskgroup", lifecycle, "not ready any more");
         }
         EventKind::LameDuckBegan(length) => {
-            tracing::info!(name: "taskgroup.lame_duck", target: "taskgroup", lifecycle, ?length, "lame duck: not ready, still serving");
+            tracing::info!(name: "taskgroup.lame_duck", target: "taskgroup", lifecycle, length = %Rounded(*length), "lame duck: not ready, still serving");
         }
         EventKind::DrainBegan(within) => {
-            tracing::info!(name: "taskgroup.draining", target: "taskgroup", lifecycle, ?within, "draining");
+            tracing::info!(name: "taskgroup.draining", target: "taskgroup", lifecycle, within = %Rounded(*within), "draining");
         }
         EventKind::DrainEnded => {
             tracing::debug!(name: "taskgroup.drained", target: "taskgroup", lifecycle, "drained");
         }
         EventKind::StopBegan(within) => {
-            tracing::debug!(name: "taskgroup.component.stopping", target: "taskgroup", lifecycle, component, ?within, "component is told to stop");
+            tracing::debug!(name: "taskgroup.component.stopping", target: "taskgroup", lifecycle, component, within = %Rounded(*within), "component is told to stop");
         }
         EventKind::Failed(error) => {
             tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, error = %format_args!("{error:#}"), "component failed");
         }
         EventKind::Forced(after) => {
-            tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, ?after, "component was forced to stop");
+            tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, after = %Rounded(*after), "component was forced to stop");
         }
         EventKind::Ended { state, took, .. } => {
             // Forced was said before.
             let elapsed = took.unwrap_or_default();
             if *state == ComponentState::Stopped {
-                tracing::info!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
+                tracing::info!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, elapsed = %Rounded(elapsed), "component ended");
             } else {
-                tracing::warn!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, ?elapsed, "component ended");
+                tracing::warn!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, elapsed = %Rounded(elapsed), "component ended");
             }
         }
         EventKind::CleanupBegan => {
             tracing::debug!(name: "taskgroup.cleanup", target: "taskgroup", lifecycle, "cleanup began");
         }
         EventKind::Stopped { took, errors } => {
-            tracing::info!(name: "taskgroup.stopped", target: "taskgroup", lifecycle, elapsed = ?took, errors, "shutdown complete");
+            tracing::info!(name: "taskgroup.stopped", target: "taskgroup", lifecycle, elapsed = %Rounded(*took), errors, "shutdown complete");
         }
     }
 }

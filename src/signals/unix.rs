@@ -14,7 +14,6 @@ use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -29,6 +28,7 @@ use signal_hook::iterator;
 use signal_hook::low_level::emulate_default_handler;
 use signal_hook::low_level::unregister;
 
+use crate::lock::lock;
 use crate::signal::Signal;
 
 use super::watched::Watched;
@@ -136,7 +136,7 @@ fn force_on_the_second(set: &[Watched]) -> io::Result<Option<Arc<AtomicUsize>>> 
     if set.iter().all(|watched| watched.status.is_none()) {
         return Ok(None);
     }
-    let mut sets = FORCING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sets = lock(&FORCING);
     if let Some(forcing) = sets.iter().find(|forcing| forcing.set == set) {
         return Ok(Some(Arc::clone(&forcing.came)));
     }

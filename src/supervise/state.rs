@@ -12,11 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::backoff::Delays;
-
-/// How long an aborted child has to be gone before it counts as still running.
-///
-/// Its future is dropped when its task gets to it, so this is scheduling, not work.
-pub(super) const CONFIRMATION: Duration = Duration::from_secs(1);
+use crate::time::CONFIRMATION;
 
 /// Which children are restarted when one has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

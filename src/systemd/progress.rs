@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lifecycle::{Event, EventKind};
+use crate::time::Rounded;
 
 /// How many components are named at once.
 const NAMED: usize = 5;
@@ -40,13 +41,13 @@ impl Progress {
                 self.stage = format!("stopping: {cause}");
             }
             EventKind::JitterBegan(length) => {
-                self.stage = format!("stopping in {}, still ready", seconds(*length));
+                self.stage = format!("stopping in {}, still ready", Rounded(*length));
             }
             EventKind::LameDuckBegan(length) => {
-                self.stage = format!("lame duck: still serving, for {}", seconds(*length));
+                self.stage = format!("lame duck: still serving, for {}", Rounded(*length));
             }
             EventKind::DrainBegan(within) if *within < Duration::MAX => {
-                self.stage = format!("draining: for {} at most", seconds(*within));
+                self.stage = format!("draining: for {} at most", Rounded(*within));
             }
             EventKind::DrainBegan(_) => self.stage = "draining".into(),
             EventKind::StopBegan(_) => self.wait_for(event),
@@ -66,7 +67,7 @@ impl Progress {
             }
             EventKind::Stopped { took, errors } => {
                 self.waiting.clear();
-                self.stage = format!("stopped in {}", seconds(*took));
+                self.stage = format!("stopped in {}", Rounded(*took));
                 match errors {
                     0 => {}
                     1 => self.stage.push_str(", 1 error"),
@@ -133,10 +134,6 @@ fn clean(line: &str) -> String {
         clean.push('…');
     }
     clean
-}
-
-fn seconds(length: Duration) -> String {
-    format!("{:.1}s", length.as_secs_f64())
 }
 
 #[cfg(test)]

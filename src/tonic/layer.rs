@@ -13,6 +13,7 @@ use crate::gate::Front;
 use crate::gate::Gate;
 use crate::gate::Gated;
 use crate::gate::GatedBody;
+use crate::lock::lock;
 
 /// The connections that are open, by their addresses.
 ///
@@ -59,7 +60,7 @@ impl Conns {
     }
 
     fn begun(&self) -> MutexGuard<'_, Option<(Ends, Weak<Conn>)>> {
-        self.0.begun.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.begun)
     }
 
     pub(super) fn insert(&self, ends: Ends, conn: &Arc<Conn>) {

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use taskgroup::lifecycle::{Context, Event, EventKind, Provided, Report, StepKind, TimelineStep};
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals, Stop};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Program, Signals, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -51,17 +51,11 @@ pub(crate) fn play() -> Exit {
         std::process::abort();
     });
     started.recv().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(shop())
+    Program::new().worker_threads(2).run(shop)
 }
 
-async fn shop() -> Exit {
+async fn shop(signals: Signals) -> Exit {
     let (tasks, descriptors) = (tasks(), descriptors());
-    let signals = Signals::terminate().unwrap();
     let work = Work::default();
     let in_flight = InFlight::default();
     let report = {

@@ -111,7 +111,7 @@ async fn of_a_shutdown_that_had_to_abort() {
         format!("{error:#}"),
         format!(
             "group `orders` ({}) did not stop within 5s and was aborted with 3 tasks: \
-             `orders/kafka` ({}) for 5.0s, 2 × `orders` ({})",
+             `orders/kafka` ({}) for 5s, 2 × `orders` ({})",
             line(&error),
             stragglers[0],
             stragglers[1],
@@ -135,7 +135,7 @@ async fn of_a_deadline_that_passed() {
         format!("{error:#}"),
         format!(
             "group ({}) passed its deadline of 30s with 1 task: \
-             `import` (tests/group/messages.rs:{import}) for 30.0s",
+             `import` (tests/group/messages.rs:{import}) for 30s",
             line(&error),
         )
     );

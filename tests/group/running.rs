@@ -69,7 +69,7 @@ async fn named_tasks_are_listed_with_id_name_place_and_age() {
     assert_eq!((kafka.place().line(), kafka.count()), (place, 1));
     assert_eq!(
         kafka.to_string(),
-        format!("`kafka` (tests/group/running.rs:{place}) for 12.0s")
+        format!("`kafka` (tests/group/running.rs:{place}) for 12s")
     );
 }
 

@@ -4,6 +4,7 @@ mod context;
 mod kinds;
 mod nested;
 mod odd;
+mod order;
 mod random;
 #[cfg(feature = "axum")]
 mod servers;

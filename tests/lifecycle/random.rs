@@ -395,7 +395,7 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
     assert!(triggered.is_some());
     assert!(report.took() <= report.budget, "{report}");
 
-    for (index, part) in scenario.parts.iter().enumerate() {
+    for index in 0..scenario.parts.len() {
         let name = format!("c{index}");
         let state = handle.state(&name).unwrap();
         let of_report = report
@@ -424,7 +424,7 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
                     | Kind::Panicked
             )
         });
-        for used in (0..index).filter(|other| part.after >> other & 1 == 1) {
+        for used in all_used(scenario, index) {
             let used = &seen[&format!("c{used}")];
             assert!(used.ready.is_some() && used.ready <= this.started);
             if used.told.is_some() && !used_left(used) {
@@ -523,6 +523,22 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
     }
 }
 
+/// What a part uses, directly or through others.
+fn all_used(scenario: &Scenario, index: usize) -> Vec<usize> {
+    let mut all = Vec::new();
+    let mut found = vec![index];
+    while let Some(user) = found.pop() {
+        let after = scenario.parts[user].after;
+        for used in (0..user).filter(|used| after >> used & 1 == 1) {
+            if !all.contains(&used) {
+                all.push(used);
+                found.push(used);
+            }
+        }
+    }
+    all
+}
+
 /// Whether a part was told because something of it had failed, and not in its turn.
 fn used_left(seen: &Seen) -> bool {
     use ComponentErrorKind as Kind;
@@ -556,8 +572,8 @@ fn part() -> impl Strategy<Value = Part> {
     (
         (any::<u16>(), any::<u16>(), option::of(0..40_u64)),
         prop_oneof![4 => Just(5000_u64), 1 => 1..40_u64],
-        (chance(0.1), chance(0.1), start),
-        option::weighted(0.07, (0..100_u64, fault())),
+        (chance(0.2), chance(0.2), start),
+        option::weighted(0.1, (0..100_u64, fault())),
         does(),
         option::weighted(0.15, option::weighted(0.7, (0..100_u64, fault()))),
         (chance(0.2), chance(0.1), chance(0.15)),

@@ -1,4 +1,8 @@
 //! Random lifecycles against the machine, with a small model of what it may do.
+//!
+//! The order is the rule itself: a component is started when all that it uses are ready, and told when
+//! all that use it are over, directly or through others. Which those are is found here, from what the
+//! components name and from their phases, and not by the graph that the machine has.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -119,7 +123,7 @@ struct Sim<'a> {
     /// Those that were ready when the drain began.
     draining: Option<Vec<bool>>,
     until: Vec<Duration>,
-    /// The components that each one uses, by name or by phase, and those that use it.
+    /// The components that each one uses, directly or through others, and those that use it.
     uses: Vec<Vec<usize>>,
     users: Vec<Vec<usize>>,
     phases: Vec<Option<Duration>>,
@@ -165,21 +169,7 @@ impl<'a> Sim<'a> {
         let graph = Graph::new(&places, &phases).unwrap();
         let count = graph.dependencies.len();
 
-        let mut uses = vec![Vec::new(); parts.len()];
-        for (index, uses) in uses.iter_mut().enumerate() {
-            let mut seen = vec![false; count];
-            let mut stack = graph.dependencies[index].clone();
-            while let Some(node) = stack.pop() {
-                if std::mem::replace(&mut seen[node], true) {
-                    continue;
-                }
-                if graph.is_component(node) {
-                    uses.push(node);
-                } else {
-                    stack.extend(&graph.dependencies[node]);
-                }
-            }
-        }
+        let uses = all_used(parts);
         let mut users = vec![Vec::new(); parts.len()];
         for (index, uses) in uses.iter().enumerate() {
             for &used in uses {
@@ -743,6 +733,26 @@ impl<'a> Sim<'a> {
     }
 }
 
+/// What each part uses: what it names, all of the phases that stop later, and what those use.
+fn all_used(parts: &[Part]) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new(); parts.len()];
+    for (index, all) in all.iter_mut().enumerate() {
+        let mut found = vec![index];
+        while let Some(user) = found.pop() {
+            for used in 0..parts.len() {
+                let by_name = used < user && parts[user].after >> used & 1 == 1;
+                let by_phase = parts[user].phase.zip(parts[used].phase);
+                let is_used = by_name || by_phase.is_some_and(|(user, used)| user < used);
+                if is_used && !all.contains(&used) {
+                    all.push(used);
+                    found.push(used);
+                }
+            }
+        }
+    }
+    all
+}
+
 /// Few different times, so that much happens at the same one.
 fn time() -> impl Strategy<Value = u64> {
     prop_oneof![2 => Just(0_u64), 3 => 0..5_u64, 4 => 0..40_u64]
@@ -761,7 +771,7 @@ fn part() -> impl Strategy<Value = Part> {
     ];
     let life = prop_oneof![
         12 => Just(Life::Lasts),
-        1 => (0..80_u64, any::<bool>()).prop_map(|(at, well)| Life::Ends(at, well)),
+        2 => (0..80_u64, well()).prop_map(|(at, well)| Life::Ends(at, well)),
         1 => (0..80_u64).prop_map(Life::HelperFails),
     ];
     let traits = (
@@ -770,8 +780,8 @@ fn part() -> impl Strategy<Value = Part> {
         option::weighted(0.4, 0..3_usize),
         prop_oneof![5 => Just(1000_u64), 1 => 1..30_u64],
         prop_oneof![8 => (0..30_u64).prop_map(Some), 1 => Just(None)],
-        prop::bool::weighted(0.1),
-        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
         prop::bool::weighted(0.2),
     );
     let ends = || option::weighted(0.8, (time(), well()));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Kind;
 use super::Plan;
 use super::PlannedComponent;
-use crate::lifecycle::budget::Time;
 use crate::lifecycle::phase::Phase;
+use crate::time::Rounded;
 
 /// How many names of a chain are printed before the rest is counted.
 const CHAIN: usize = 8;
@@ -79,17 +79,17 @@ impl Text {
         let budget = plan.budget();
         let margin = margin(plan);
         if !budget.jitter_time().is_zero() {
-            let time = Time(budget.jitter_time());
+            let time = Rounded(budget.jitter_time());
             self.line(&format!("{margin}jitter up to {time}: still ready"));
         }
         if !budget.lame_duck_time().is_zero() {
-            let time = Time(budget.lame_duck_time());
+            let time = Rounded(budget.lame_duck_time());
             self.line(&format!(
                 "{margin}lame duck {time}: not ready, still serving"
             ));
         }
         if !budget.drain_time().is_zero() {
-            let time = Time(budget.drain_time());
+            let time = Rounded(budget.drain_time());
             let count = plan.components.iter().filter(|component| component.drains);
             let who = match count.count() {
                 0 => "nobody drains".to_owned(),
@@ -105,10 +105,10 @@ impl Text {
         let budget = plan.budget();
         let margin = margin(plan);
         if !budget.cleanup_time().is_zero() {
-            let time = Time(budget.cleanup_time());
+            let time = Rounded(budget.cleanup_time());
             self.line(&format!("{margin}cleanup within {time}"));
         }
-        let time = Time(budget.margin());
+        let time = Rounded(budget.margin());
         self.line(&format!(
             "{margin}margin {time}: to end what was forced, and to report"
         ));
@@ -151,9 +151,9 @@ fn head(plan: &Plan, path: &str) -> String {
         1 => "1 component".to_owned(),
         count => format!("{count} components"),
     };
-    let budget = Time(plan.budget.total());
+    let budget = Rounded(plan.budget.total());
     let platform = match plan.budget.platform_limit() {
-        Some((platform, limit)) => format!(" ({platform}: {})", Time(limit)),
+        Some((platform, limit)) => format!(" ({platform}: {})", Rounded(limit)),
         None => String::new(),
     };
     format!("{path}: {count}, budget {budget}{platform}")
@@ -172,7 +172,7 @@ fn start(component: &PlannedComponent) -> [String; 4] {
         true => String::new(),
         false => format!("after {}", component.after.join(", ")),
     };
-    let within = format!("within {}", Time(component.start_timeout));
+    let within = format!("within {}", Rounded(component.start_timeout));
     [component.name.to_string(), kind.to_owned(), within, after]
 }
 
@@ -180,10 +180,10 @@ fn start(component: &PlannedComponent) -> [String; 4] {
 fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 4] {
     let within = match component.grace {
         Duration::ZERO => "at once".to_owned(),
-        grace => format!("within {}", Time(grace)),
+        grace => format!("within {}", Rounded(grace)),
     };
     let phase = match phase.map(|phase| (phase.name(), phase.budget_time())) {
-        Some((name, Some(budget))) => format!("phase {name} ({})", Time(budget)),
+        Some((name, Some(budget))) => format!("phase {name} ({})", Rounded(budget)),
         Some((name, None)) => format!("phase {name}"),
         None => String::new(),
     };
@@ -205,8 +205,8 @@ fn chain(plan: &Plan) -> String {
     }
     let graces = plan.longest_chain().map(PlannedComponent::grace);
     let sum = graces.fold(Duration::ZERO, Duration::saturating_add);
-    let limit = Time(plan.budget.stop_time());
-    format!("longest chain {shown}: {} of {limit}", Time(sum))
+    let limit = Rounded(plan.budget.stop_time());
+    format!("longest chain {shown}: {} of {limit}", Rounded(sum))
 }
 
 /// What stands before a line without a number, so that it begins where the names do.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::running::RunningTask;
+use crate::time::Rounded;
 
 /// A task that had not ended when the time of its component was up; plain data.
 ///
@@ -60,7 +61,7 @@ impl fmt::Display for Straggler {
         }
         write!(f, " ({})", self.place)?;
         if let Some(age) = self.age {
-            write!(f, " for {:.1}s", age.as_secs_f64())?;
+            write!(f, " for {}", Rounded(age))?;
         }
         if self.blocking {
             f.write_str(", blocking")?;

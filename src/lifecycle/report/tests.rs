@@ -335,7 +335,7 @@ fn a_lifecycle_without_steps_is_one_line() {
 
     assert_eq!(
         text(&report),
-        "\norders: clean, stopped in 0ms of any time: received SIGTERM"
+        "\norders: clean, stopped in 0s of any time: received SIGTERM"
     );
 }
 

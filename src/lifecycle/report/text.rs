@@ -10,9 +10,10 @@ use super::StepKind;
 use super::TimelineStep;
 use crate::cleanup::StepResult;
 use crate::lifecycle::component_state::ComponentState;
-use crate::lifecycle::words::in_words;
 use crate::lifecycle::words::one_line;
 use crate::lifecycle::words::shortened;
+use crate::time::Rounded;
+use crate::time::column;
 
 /// The cells of a bar.
 const BAR: usize = 20;
@@ -61,10 +62,7 @@ impl Report {
             (false, true) => "FORCED",
             (false, false) => "clean",
         };
-        let budget = match self.budget {
-            Duration::MAX => "any time".to_owned(),
-            budget => in_words(budget),
-        };
+        let budget = Rounded(self.budget);
         let in_flight = match self.in_flight {
             0 => String::new(),
             count => format!("; {count} in flight"),
@@ -72,7 +70,7 @@ impl Report {
         format!(
             "{}: {how}, stopped in {} of {budget}: {}{in_flight}",
             self.name,
-            in_words(self.took()),
+            Rounded(self.took()),
             self.cause,
         )
     }
@@ -98,7 +96,7 @@ impl Report {
             1 => "1 component".to_owned(),
             count => format!("{count} components"),
         };
-        let took = in_words(ended.saturating_sub(began));
+        let took = Rounded(ended.saturating_sub(began));
         Some(format!("  started {components} in {took}"))
     }
 
@@ -139,9 +137,9 @@ impl Report {
 
     fn cells(&self, step: &TimelineStep, shown: &Range<Duration>) -> [String; 6] {
         let at = if step.began < self.stop_began {
-            format!("-{}", seconds(self.stop_began - step.began))
+            format!("-{}", column(self.stop_began - step.began))
         } else {
-            seconds(step.began - self.stop_began)
+            column(step.began - self.stop_began)
         };
         // Of the lifecycle itself there is no need to say that it is.
         let subject = match step.kind {
@@ -153,7 +151,7 @@ impl Report {
             step.kind.to_string(),
             shortened(subject, NAME),
             bar(step, shown),
-            seconds(step.took()),
+            column(step.took()),
             shortened(&step.result.to_string(), RESULT),
         ]
     }
@@ -201,9 +199,4 @@ fn bar(step: &TimelineStep, shown: &Range<Duration>) -> String {
         false => '.',
     };
     (0..cells).map(cell).collect()
-}
-
-/// A time in a column: `12.345s`.
-fn seconds(time: Duration) -> String {
-    format!("{}.{:03}s", time.as_secs(), time.subsec_millis())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::lifecycle::words::in_words;
+use crate::time::Rounded;
 
 /// A step of a lifecycle: what was done with whom, from when to when; plain data.
 ///
@@ -145,10 +145,10 @@ impl fmt::Display for StepEnd {
         match self {
             Self::Done => f.write_str("done"),
             Self::Failed(message) => write!(f, "failed: {message}"),
-            Self::TimedOut(limit) => write!(f, "timed out after {}", in_words(*limit)),
+            Self::TimedOut(limit) => write!(f, "timed out after {}", Rounded(*limit)),
             Self::Panicked(message) => write!(f, "panicked: {message}"),
-            Self::Forced(limit) => write!(f, "forced after {}", in_words(*limit)),
-            Self::StillRunning(limit) => write!(f, "still running after {}", in_words(*limit)),
+            Self::Forced(limit) => write!(f, "forced after {}", Rounded(*limit)),
+            Self::StillRunning(limit) => write!(f, "still running after {}", Rounded(*limit)),
             Self::Skipped(reason) => write!(f, "skipped: {reason}"),
         }
     }

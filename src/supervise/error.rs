@@ -1,0 +1,276 @@
+//! How a supervisor fails: options that make none, and failures that were not mended.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::chain;
+use crate::end::End;
+use crate::error::Failure;
+use crate::time::CONFIRMATION;
+use crate::time::Rounded;
+use crate::verdict;
+use crate::verdict::Ended;
+
+/// Options that make no supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisorBuildError {
+    /// The name of the supervisor is empty.
+    #[error("a supervisor has an empty name")]
+    EmptyName,
+    /// There is nothing to supervise.
+    #[error("supervisor `{supervisor}` has no children")]
+    NoChildren {
+        /// The supervisor's name.
+        supervisor: String,
+    },
+    /// The name of a child is empty.
+    #[error("supervisor `{supervisor}` has a child with an empty name")]
+    EmptyChild {
+        /// The supervisor's name.
+        supervisor: String,
+    },
+    /// Two children have one name.
+    #[error("supervisor `{supervisor}` has two children named `{child}`")]
+    DuplicateChild {
+        /// The supervisor's name.
+        supervisor: String,
+        /// The name that is there twice.
+        child: String,
+    },
+    /// The window of the intensity is 0.
+    #[error(
+        "supervisor `{supervisor}` has an intensity within 0s: no restart could ever be counted"
+    )]
+    ZeroWindow {
+        /// The supervisor's name.
+        supervisor: String,
+    },
+}
+
+/// How a supervisor failed.
+///
+/// The message names the child, and the limit that was passed:
+/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s``.
+/// [`source`](Error::source) is the child's last error, or its panic.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{Supervisor, SupervisorError, TaskGroup};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// Supervisor::new("kafka")
+///     .intensity(2, Duration::from_secs(10))
+///     .child("consumer", |_token| async { Err("the broker is gone".into()) })
+///     .spawn(&group)?;
+///
+/// let error = group.wait().await.unwrap_err().into_error().unwrap();
+/// let error = error.downcast_ref::<SupervisorError>().unwrap();
+/// assert!(error.is_escalated());
+/// assert_eq!(error.child(), "consumer");
+/// assert_eq!(
+///     format!("{error:#}"),
+///     "supervisor `kafka`: child `consumer` failed after 2 restarts within 10s: the broker is gone"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+pub struct SupervisorError(pub(super) Box<Report>);
+
+pub(super) struct Report {
+    pub(super) supervisor: Cow<'static, str>,
+    pub(super) grace: Duration,
+    pub(super) fault: Option<Fault>,
+    /// The children that were aborted at the end.
+    pub(super) forced: Vec<Cow<'static, str>>,
+    /// Those of them that were not gone afterwards.
+    pub(super) lost: Vec<Cow<'static, str>>,
+}
+
+/// A failure that was not mended.
+pub(super) struct Fault {
+    pub(super) child: Cow<'static, str>,
+    pub(super) failure: Failure,
+    /// The intensity, if it was exceeded; without it the child failed when it was to stop.
+    pub(super) exceeded: Option<(usize, Duration)>,
+}
+
+impl SupervisorError {
+    /// Returns the name of the supervisor.
+    #[must_use]
+    pub fn supervisor(&self) -> &str {
+        &self.0.supervisor
+    }
+
+    /// Returns the name of the child that failed, or of the first that had to be aborted.
+    #[must_use]
+    pub fn child(&self) -> &str {
+        let fault = self.0.fault.as_ref().map(|fault| &*fault.child);
+        let mut others = self.forced().chain(self.still_running());
+        fault.or_else(|| others.next()).unwrap_or_default()
+    }
+
+    /// Returns whether a child failed more often than the intensity allows.
+    #[must_use]
+    pub fn is_escalated(&self) -> bool {
+        let fault = self.0.fault.as_ref();
+        fault.is_some_and(|fault| fault.exceeded.is_some())
+    }
+
+    /// Returns how the child that failed has ended; if none failed, how those that had to be aborted
+    /// have: [`TimedOut`](End::TimedOut), or [`StillRunning`](End::StillRunning) if one could not be.
+    #[must_use]
+    pub fn end(&self) -> End {
+        match &self.0.fault {
+            Some(fault) => fault.failure.end(),
+            None if self.0.lost.is_empty() => End::TimedOut,
+            None => End::StillRunning,
+        }
+    }
+
+    /// Returns the names of the children that had to be aborted at the end.
+    pub fn forced(&self) -> impl Iterator<Item = &str> {
+        self.0.forced.iter().map(|name| &**name)
+    }
+
+    /// Returns the names of the children that could not be aborted: they block their threads.
+    pub fn still_running(&self) -> impl Iterator<Item = &str> {
+        self.0.lost.iter().map(|name| &**name)
+    }
+}
+
+impl SupervisorError {
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        source_of(&self.0.fault.as_ref()?.failure)
+    }
+}
+
+/// The error, or the panic, that a failure is made of.
+pub(super) fn source_of(failure: &Failure) -> Option<&(dyn Error + 'static)> {
+    match failure {
+        Failure::Failed(error) => Some(&**error),
+        Failure::Panicked(panic) => Some(panic),
+        _ => None,
+    }
+}
+
+impl fmt::Display for SupervisorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.0.to_string(), self.why())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            supervisor,
+            grace,
+            fault,
+            forced,
+            lost,
+        } = self;
+        write!(f, "supervisor `{supervisor}`")?;
+        let mut separator = ": ";
+        if let Some(fault) = fault {
+            write!(f, "{separator}{fault}")?;
+            separator = "; ";
+        }
+        for child in forced.iter().filter(|child| !lost.contains(child)) {
+            write!(
+                f,
+                "{separator}child `{child}` did not stop within {} and was aborted",
+                Rounded(*grace)
+            )?;
+            separator = "; ";
+        }
+        for child in lost {
+            write!(
+                f,
+                "{separator}child `{child}` did not stop within {} and is still running {} after its abort",
+                Rounded(*grace),
+                Rounded(CONFIRMATION)
+            )?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            child,
+            failure,
+            exceeded,
+        } = self;
+        let when = match exceeded {
+            Some((1, window)) => format!(" after 1 restart within {}", Rounded(*window)),
+            Some((restarts, window)) => {
+                format!(" after {restarts} restarts within {}", Rounded(*window))
+            }
+            None => " while stopping".to_owned(),
+        };
+        write!(f, "child `{child}` {}", Described(failure, &when))
+    }
+}
+
+/// What a child did, and when: `failed after 3 restarts within 60s`. Its error is not a part of it.
+pub(super) struct Described<'a>(pub(super) &'a Failure, pub(super) &'a str);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(failure, when) = self;
+        match failure {
+            Failure::Failed(_) => write!(f, "failed{when}"),
+            Failure::Panicked(_) => write!(f, "panicked{when}"),
+            Failure::EndedEarly => write!(f, "is permanent and returned{when}"),
+            // The last two are failures of groups, never of a child.
+            Failure::Aborted | Failure::TimedOut(_) | Failure::HeartbeatLost(_) => {
+                write!(f, "was dropped before it ended{when}")
+            }
+        }
+    }
+}
+
+impl Error for SupervisorError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl Ended for SupervisorError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for SupervisorError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+}
+
+impl fmt::Debug for SupervisorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("SupervisorError")
+                .field("message", &self.0.to_string())
+                .field("source", &self.why())
+                .finish();
+        }
+        chain::explain(f, &self.0.to_string(), self.why(), None)
+    }
+}

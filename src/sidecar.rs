@@ -687,7 +687,7 @@ impl SidecarError {
             }
         };
         let stop = match stop_panic {
-            Some(panic) => format!("; its stop function panicked: {}", panic.message()),
+            Some(panic) => format!(" (its stop function panicked: {})", panic.message()),
             None => String::new(),
         };
         format!("server `{server}` {what}{stop}")

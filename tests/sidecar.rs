@@ -363,7 +363,7 @@ async fn stop_function_that_panics_is_told_and_the_server_has_its_grace() {
         assert_eq!(took, secs(4));
         let error = assert_message(
             outcome,
-            "server `http` drained; its stop function panicked: no handle",
+            "server `http` drained (its stop function panicked: no handle)",
         );
         assert!(error.is_stop_panicked());
         assert!(!error.end().is_forced());
@@ -381,8 +381,8 @@ async fn stop_function_that_panics_before_a_timeout_or_a_failure_tells_both() {
     assert_eq!(took, GRACE);
     let error = assert_message(
         outcome,
-        "server `http` did not drain within 5s: it was let go of, connections of it may remain; \
-         its stop function panicked: no handle",
+        "server `http` did not drain within 5s: it was let go of, connections of it may remain \
+         (its stop function panicked: no handle)",
     );
     assert!(error.is_timed_out() && error.is_stop_panicked());
 
@@ -392,7 +392,7 @@ async fn stop_function_that_panics_before_a_timeout_or_a_failure_tells_both() {
         .await;
     assert_message(
         outcome,
-        "server `http` failed while draining: disk full; its stop function panicked: no handle",
+        "server `http` failed while draining (its stop function panicked: no handle): disk full",
     );
 }
 

@@ -177,10 +177,6 @@ impl fmt::Display for Report {
         } = self;
         write!(f, "supervisor `{supervisor}`")?;
         let mut separator = ": ";
-        if let Some(fault) = fault {
-            write!(f, "{separator}{fault}")?;
-            separator = "; ";
-        }
         for child in forced.iter().filter(|child| !lost.contains(child)) {
             write!(
                 f,
@@ -198,7 +194,11 @@ impl fmt::Display for Report {
             )?;
             separator = "; ";
         }
-        Ok(())
+        // Last, so that the source follows it.
+        match fault {
+            Some(fault) => write!(f, "{separator}{fault}"),
+            None => Ok(()),
+        }
     }
 }
 

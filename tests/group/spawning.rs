@@ -281,11 +281,7 @@ fn a_blocking_closure_that_fails_or_panics_cancels_the_group() {
         let mut group = TaskGroup::new();
         let handle = group.spawn_blocking(|_| if true { panic!("bad block") } else { Ok(()) });
         assert!(
-            group
-                .wait()
-                .await
-                .unwrap_err()
-                .to_string()
+            format!("{:#}", group.wait().await.unwrap_err())
                 .ends_with("panicked: bad block")
         );
         assert_eq!(handle.await, Err(JoinError::Panicked));

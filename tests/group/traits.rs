@@ -67,17 +67,11 @@ async fn an_error_of_a_group_is_an_error_like_any_other() {
         Ok(())
     }
     assert!(
-        service()
-            .await
-            .unwrap_err()
-            .to_string()
+        format!("{:#}", service().await.unwrap_err())
             .ends_with("no quorum")
     );
     assert!(
-        report()
-            .await
-            .unwrap_err()
-            .to_string()
+        format!("{:#}", report().await.unwrap_err())
             .ends_with("no quorum")
     );
 }

@@ -14,12 +14,10 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use crate::BoxError;
 use crate::bounded;
 use crate::cause::Cause;
 use crate::chain;
 use crate::end::End;
-use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
 use crate::lock::lock;
 #[cfg(feature = "signal")]
@@ -190,7 +188,7 @@ impl Exit {
     ///     let mut group = TaskGroup::new();
     ///     let result = group.shutdown(std::time::Duration::from_secs(5)).await;
     ///     match result {
-    ///         Err(error) if !error.still_running().is_empty() => Exit::from(Err(error)).now(),
+    ///         Err(error) if !error.still_running().is_empty() => Exit::from(Err::<(), _>(error)).now(),
     ///         result => Exit::from(result),
     ///     }
     /// }
@@ -613,16 +611,13 @@ where
     }
 }
 
-/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it.
-impl From<Result<Report, PlanError>> for Exit {
-    fn from(result: Result<Report, PlanError>) -> Self {
-        Self::from(result.map_err(BoxError::from))
-    }
-}
-
-/// As a function returns it that runs a lifecycle after other calls with `?`.
-impl From<Result<Report, BoxError>> for Exit {
-    fn from(result: Result<Report, BoxError>) -> Self {
+/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it, or a function that runs a lifecycle after
+/// other calls with `?`.
+impl<X> From<Result<Report, X>> for Exit
+where
+    X: AsRef<dyn Error + Send + Sync>,
+{
+    fn from(result: Result<Report, X>) -> Self {
         match result {
             Ok(report) => Self::from(&report),
             Err(error) => Self::from(Err::<(), _>(error)),

@@ -157,7 +157,7 @@ pub use crate::end::End;
 pub use crate::error::{Cancelled, TaskError};
 pub use crate::exit::{Exit, ExitPolicy, SignalStatus};
 pub use crate::group::{
-    BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
+    BuildError, Builder, IsolatedTask, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
 pub use crate::heartbeat::{Heartbeat, HeartbeatMonitor};
 #[cfg(any(feature = "axum", feature = "tonic"))]

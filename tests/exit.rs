@@ -203,7 +203,7 @@ async fn a_server_has_the_row_of_what_it_did() {
 
 #[tokio::test]
 async fn a_server_that_did_not_drain_is_named() {
-    let line = Exit::from(Err(server(pending()).await)).to_string();
+    let line = Exit::from(Err::<(), _>(server(pending()).await)).to_string();
     assert!(
         line.contains("server `http` did not drain within 0s"),
         "{line}"
@@ -213,7 +213,10 @@ async fn a_server_that_did_not_drain_is_named() {
 
 #[tokio::test]
 async fn a_message_that_is_in_the_line_is_not_repeated() {
-    let line = Exit::from(Err(server(async { Err("address in use".into()) }).await)).to_string();
+    let line = Exit::from(Err::<(), _>(
+        server(async { Err("address in use".into()) }).await,
+    ))
+    .to_string();
     assert_eq!(line.matches("address in use").count(), 1, "{line}");
 }
 
@@ -360,7 +363,7 @@ fn a_clean_exit_says_nothing() {
 
 #[tokio::test]
 async fn a_failure_is_one_line() {
-    let line = Exit::from(Err(failed().await)).to_string();
+    let line = Exit::from(Err::<(), _>(failed().await)).to_string();
     assert!(
         line.starts_with("error: task `orders/db` (tests/exit.rs:"),
         "{line}"
@@ -442,7 +445,7 @@ async fn a_cleanup_in_the_error_of_a_task_has_its_row() {
 
 #[tokio::test]
 async fn later_failures_are_lines_of_their_own() {
-    let report = Exit::from(Err(timed_out_then_panicked().await)).to_string();
+    let report = Exit::from(Err::<(), _>(timed_out_then_panicked().await)).to_string();
     let lines: Vec<_> = report.lines().collect();
     assert_eq!(lines.len(), 2, "{report}");
     assert!(
@@ -459,7 +462,7 @@ async fn later_failures_are_lines_of_their_own() {
 
 #[tokio::test]
 async fn a_timeout_names_the_stragglers() {
-    let line = Exit::from(Err(timed_out().await)).to_string();
+    let line = Exit::from(Err::<(), _>(timed_out().await)).to_string();
     assert!(
         line.contains("1 task: `orders/db` (tests/exit.rs:"),
         "{line}"

@@ -11,8 +11,8 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::{
-    Backoff, BoxError, CancellationToken, Cancelled, Cause, End, Jitter, Panic, Strategy, Supervisor,
-    SupervisorBuildError, SupervisorError, TaskError, TaskGroup,
+    Backoff, BoxError, CancellationToken, Cancelled, Cause, End, Jitter, Panic, Strategy,
+    Supervisor, SupervisorBuildError, SupervisorError, TaskError, TaskGroup,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};

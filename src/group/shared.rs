@@ -206,20 +206,20 @@ impl<E> Shared<E> {
         }
         let end = failure.end();
         let error = TaskError::new(label.clone(), failure, self.view);
-        // `Display` is code of the user: it may panic, and it must not run under the lock.
-        let message = Panic::catch(|| format!("{error:#}"))
-            .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
+        let message = message_of(&error, label);
         let cause = Cause::Failed(FailedTask::new(label, end, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
-        let name = label.name();
-        log::guarded(|| {
-            if end == End::Panicked {
-                tracing::error!(target: "taskgroup", task = name, "{message}");
-            } else {
-                tracing::debug!(target: "taskgroup", task = name, "{message}");
-            }
-        });
+        log_failure(label, end, &message);
+    }
+
+    /// Makes an error of a failure that is not the group's, and logs it as if it were.
+    #[cold]
+    pub(super) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
+        let end = failure.end();
+        let error = TaskError::new(label.clone(), failure, self.view);
+        log_failure(label, end, &message_of(&error, label));
+        error
     }
 
     /// Records a failure of the group as a whole, with a cause of its own, and returns whether that was
@@ -377,6 +377,23 @@ impl<E> Shared<E> {
         }
         running
     }
+}
+
+/// `Display` is code of the user: it may panic, and it must not run under a lock.
+fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
+    Panic::catch(|| format!("{error:#}"))
+        .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"))
+}
+
+fn log_failure(label: &Label, end: End, message: &str) {
+    let name = label.name();
+    log::guarded(|| {
+        if end == End::Panicked {
+            tracing::error!(target: "taskgroup", task = name, "{message}");
+        } else {
+            tracing::debug!(target: "taskgroup", task = name, "{message}");
+        }
+    });
 }
 
 impl<E> fmt::Debug for Shared<E> {

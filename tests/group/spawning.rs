@@ -280,10 +280,7 @@ fn a_blocking_closure_that_fails_or_panics_cancels_the_group() {
 
         let mut group = TaskGroup::new();
         let handle = group.spawn_blocking(|_| if true { panic!("bad block") } else { Ok(()) });
-        assert!(
-            format!("{:#}", group.wait().await.unwrap_err())
-                .ends_with("panicked: bad block")
-        );
+        assert!(format!("{:#}", group.wait().await.unwrap_err()).ends_with("panicked: bad block"));
         assert_eq!(handle.await, Err(JoinError::Panicked));
     });
 }

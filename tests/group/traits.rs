@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use taskgroup::{
-    BoxError, BuildError, Builder, Cancelled, Cause, End, JoinError, Panic, Running, SpawnError,
-    Spawner, Task, TaskError, TaskGroup, TaskHandle,
+    BoxError, BuildError, Builder, Cancelled, Cause, End, IsolatedTask, JoinError, Panic, Running,
+    SpawnError, Spawner, Task, TaskError, TaskGroup, TaskHandle,
 };
 
 fn everything<T: Send + Sync + Unpin + Debug>() {}
@@ -29,6 +29,7 @@ fn public_types_are_send_sync_and_debug() {
     everything::<Cancelled>();
     shared::<SpawnError<std::future::Ready<()>>>();
     shared::<Task<'_>>();
+    shared::<IsolatedTask<'_>>();
 }
 
 #[test]
@@ -66,12 +67,6 @@ async fn an_error_of_a_group_is_an_error_like_any_other() {
         group.wait().await?;
         Ok(())
     }
-    assert!(
-        format!("{:#}", service().await.unwrap_err())
-            .ends_with("no quorum")
-    );
-    assert!(
-        format!("{:#}", report().await.unwrap_err())
-            .ends_with("no quorum")
-    );
+    assert!(format!("{:#}", service().await.unwrap_err()).ends_with("no quorum"));
+    assert!(format!("{:#}", report().await.unwrap_err()).ends_with("no quorum"));
 }

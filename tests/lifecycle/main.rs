@@ -14,3 +14,4 @@ mod stop;
 mod support;
 mod threads;
 mod traits;
+mod values;

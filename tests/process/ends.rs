@@ -189,7 +189,7 @@ async fn stuck() -> Exit {
     starts.await.unwrap();
     let error = group.shutdown(Duration::ZERO).await.unwrap_err();
     assert!(!error.still_running().is_empty());
-    Exit::from(Err(error)).now()
+    Exit::from(Err::<(), _>(error)).now()
 }
 
 async fn signalled(policy: ExitPolicy, grace: Duration) -> Exit {

@@ -42,7 +42,7 @@ fn the_panic_of_an_isolated_task_goes_to_its_handle() {
             Ok(())
         });
         let error = task.await.unwrap().unwrap_err();
-        let payload = error.into_panic().unwrap();
+        let payload = error.into_panic().unwrap().into_payload();
         assert_eq!(payload.downcast_ref::<u8>(), Some(&7));
         group.wait().await.unwrap();
     });

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 
+use super::budget::detect::is_terminal;
 use super::component::{Component, Work};
 use super::component_error::{ComponentError, ComponentErrorKind, OWN_TASK};
 use super::component_state::ComponentState;
@@ -34,6 +35,7 @@ use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
 use crate::running::Running;
+use crate::signal::Signal;
 
 /// How much is done before others on this thread get a turn.
 const AT_ONCE: usize = 64;
@@ -264,7 +266,12 @@ impl Engine {
             Some(Note::Ended(index, result)) => {
                 machine::Event::Ended(index, self.ending(index, result))
             }
-            Some(Note::Stop) => machine::Event::Stop,
+            Some(Note::Stop) => {
+                if is_typed(self.trigger.cause(), is_terminal()) {
+                    self.machine.on(machine::Event::Skip, self.now(), actions);
+                }
+                machine::Event::Stop
+            }
             Some(Note::Skip) => machine::Event::Skip,
             Some(Note::Told) => self.told(actions),
         }
@@ -920,6 +927,11 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
     let at = |time: Option<Duration>| began + time.unwrap_or_default();
     let times = (at(step.started), at(step.ended));
     TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
+}
+
+/// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
+fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
+    is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
 }
 
 /// What ends while everything drains has drained: it stays until it is told to stop.

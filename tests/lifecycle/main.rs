@@ -1,5 +1,6 @@
 //! The lifecycle, through its public API, on a paused clock.
 
+mod budget;
 mod context;
 mod kinds;
 mod nested;

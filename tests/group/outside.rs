@@ -8,7 +8,7 @@ use std::sync::Once;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taskgroup::TaskGroup;
+use taskgroup::{End, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 

@@ -671,5 +671,5 @@ fn sidecar_without_timers_panics_when_the_token_fires() {
         group.wait().await.unwrap_err()
     });
     assert_eq!(error.end(), End::Panicked, "{error:#}");
-    assert!(error.to_string().contains("timers"), "{error}");
+    assert!(format!("{error:#}").contains("timers"), "{error:#}");
 }

@@ -9,6 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::iter;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::panic::Panic;
 
@@ -21,12 +23,39 @@ pub(crate) fn errors<'a>(
 
 /// The next error of a chain. `source` is code of the user: one that panics ends the chain.
 pub(crate) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        if let Some(wrapped) = error.get_ref() {
-            return Some(wrapped);
-        }
+    let below = Panic::catch(|| next(error));
+    below.unwrap_or_else(|panic| {
+        panic.discard();
+        None
+    })
+}
+
+/// The next error of a chain, also where `source` passes over it: the standard library's wrappers
+/// answer with the source of what they wrap.
+pub(crate) fn next<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let io = error.downcast_ref::<io::Error>();
+    if let Some(inner) = io.and_then(io::Error::get_ref) {
+        return Some(inner);
     }
-    Panic::catch(|| error.source()).ok().flatten()
+    behind::<Box<io::Error>, _>(error)
+        .or_else(|| behind::<Arc<io::Error>, _>(error))
+        .or_else(|| {
+            let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+            Some(&**shared)
+        })
+        .or_else(|| error.source())
+}
+
+/// What an error points to, if it is a pointer of type `P`.
+pub(crate) fn behind<'a, P, T>(
+    error: &'a (dyn Error + 'static),
+) -> Option<&'a (dyn Error + 'static)>
+where
+    P: Error + Deref<Target = T> + 'static,
+    T: Error + 'static,
+{
+    let pointer: &P = error.downcast_ref()?;
+    Some(&**pointer)
 }
 
 /// The messages of a chain on one line, each of them once.
@@ -112,7 +141,11 @@ fn contains(above: &str, message: &str) -> bool {
 /// What an error says. `Display` is code of the user.
 fn message_of(error: &(dyn Error + 'static)) -> String {
     let message = Panic::catch(|| error.to_string());
-    message.unwrap_or_else(|panic| format!("(its message panicked: {})", panic.message()))
+    message.unwrap_or_else(|panic| {
+        let message = format!("(its message panicked: {})", panic.message());
+        panic.discard();
+        message
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -98,6 +99,12 @@ enum Limit {
 ///
 /// A group does not count it as a failure once its token has fired, wherever in the chain of
 /// [`source`](Error::source)s it stands. Before that it is an error like any other.
+///
+/// It is also found inside of an [`io::Error`], and behind a `Box` or an `Arc`, though their `source`
+/// passes over it. Two things hide it: thiserror's `#[error(transparent)]`, so mark the field with
+/// `#[from]` or `#[source]` and give the variant a message of its own; and an `anyhow::Error` without
+/// context that is turned into a boxed error, so spawn such tasks into a group made by
+/// [`reports`](crate::TaskGroup::reports).
 ///
 /// # Examples
 ///
@@ -337,10 +344,17 @@ impl Cancelled {
             if error.is::<Self>() {
                 return true;
             }
-            next = error.source();
+            next = below(error);
         }
         false
     }
+}
+
+/// Returns the error below this one, also where `source` passes over a `Cancelled`.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    chain::behind::<Box<Cancelled>, _>(error)
+        .or_else(|| chain::behind::<Arc<Cancelled>, _>(error))
+        .or_else(|| chain::next(error))
 }
 
 impl TimedOut {

@@ -210,6 +210,7 @@ fn end_of(step: &StepReport) -> Option<End> {
         StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => {
             Some(End::TimedOut)
         }
+        StepResult::StillRunning(_) => Some(End::StillRunning),
         StepResult::Skipped(_) => None,
         _ => Some(End::Failed),
     }

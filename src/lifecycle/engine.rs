@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::budget::detect::is_terminal;
 use super::component::{Component, Work};
@@ -132,11 +132,12 @@ impl Engine {
             observers,
             trigger,
             work,
-            cleanup,
+            mut cleanup,
             shared,
             report,
             outer,
         } = parts;
+        cleanup.run_in(work.contained("cleanup"));
         let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
         let machine = machine_of(&plan, &components);
         let slots: Vec<_> = components
@@ -682,11 +683,25 @@ impl Engine {
         }
     }
 
-    async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
-        // What is gone by itself has left here what it provided.
-        for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
-            drop(Panic::catch(|| ctx.take_out()));
+    /// Takes out what those that are gone by themselves have provided. A destructor of it may block.
+    async fn take_out(&mut self, until: Duration) {
+        let contexts = self.slots.iter().filter_map(|slot| slot.ctx.as_ref());
+        let full: Vec<_> = contexts.filter(|ctx| ctx.provides()).cloned().collect();
+        if full.is_empty() {
+            return;
         }
+        let taken_out = self.work.task("provided").spawn(async move {
+            for ctx in full {
+                drop(Panic::catch(|| ctx.take_out()));
+            }
+            Ok(())
+        });
+        drop(timeout(until.saturating_sub(self.now()), taken_out).await);
+        self.look_at_the_clock();
+    }
+
+    async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
+        self.take_out(until).await;
         let has_steps = !self.cleanup.pending().is_empty();
         if has_steps {
             self.emit(None, EventKind::CleanupBegan);
@@ -921,6 +936,7 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
         StepResult::Done => StepEnd::Done,
         StepResult::Failed(error) => StepEnd::Failed(error.clone()),
         StepResult::TimedOut(limit) => StepEnd::TimedOut(*limit),
+        StepResult::StillRunning(limit) => StepEnd::StillRunning(*limit),
         StepResult::Panicked(message) => StepEnd::Panicked(message.clone()),
         StepResult::Skipped(reason) => StepEnd::Skipped(reason.to_string()),
     };

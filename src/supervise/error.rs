@@ -1,6 +1,7 @@
 //! How a supervisor fails: options that make none, and failures that were not mended.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -177,7 +178,8 @@ impl fmt::Display for Report {
         } = self;
         write!(f, "supervisor `{supervisor}`")?;
         let mut separator = ": ";
-        for child in forced.iter().filter(|child| !lost.contains(child)) {
+        let is_lost: HashSet<_> = lost.iter().collect();
+        for child in forced.iter().filter(|child| !is_lost.contains(child)) {
             write!(
                 f,
                 "{separator}child `{child}` did not stop within {} and was aborted",

@@ -409,7 +409,7 @@ impl<E: Send + 'static> Run<E> {
                 Action::Tell(child) => self.tell(child),
                 Action::Force(child) => self.force(child),
                 Action::Wait(limit) => self.wait(limit).await,
-                Action::RunEnd(ending) => return self.conclude(ending),
+                Action::End(ending) => return self.conclude(ending),
             }
         }
     }

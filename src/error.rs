@@ -93,6 +93,8 @@ pub(crate) struct TimedOut {
 enum Limit {
     Grace(Duration),
     Deadline(Duration),
+    /// It was aborted on purpose, at once.
+    Aborted,
 }
 
 /// The error of a task that ended because it was cancelled.
@@ -183,6 +185,10 @@ impl<E> TaskError<E> {
     #[must_use]
     pub fn place(&self) -> &'static Location<'static> {
         self.0.label.place()
+    }
+
+    pub(crate) fn failure(&self) -> &Failure<E> {
+        &self.0.failure
     }
 
     /// Returns how the task ended, or the group.
@@ -373,6 +379,14 @@ impl TimedOut {
             still_running: Running::default(),
         }
     }
+
+    pub(crate) fn aborted(stragglers: Running) -> Self {
+        Self {
+            limit: Limit::Aborted,
+            stragglers,
+            still_running: Running::default(),
+        }
+    }
 }
 
 impl fmt::Display for TimedOut {
@@ -390,6 +404,11 @@ impl fmt::Display for TimedOut {
                     Rounded(*grace)
                 )?;
             }
+            Limit::Deadline(deadline) if stragglers.is_empty() => {
+                let deadline = Rounded(*deadline);
+                write!(f, "passed its deadline of {deadline} before its first task")?;
+            }
+            Limit::Aborted => write!(f, "was aborted with {stragglers}")?,
             Limit::Deadline(deadline) => {
                 write!(
                     f,

@@ -14,10 +14,10 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use crate::bounded;
 use crate::cause::Cause;
 use crate::chain;
 use crate::end::End;
+use crate::forced;
 use crate::lifecycle::Report;
 use crate::lock::lock;
 #[cfg(feature = "signal")]
@@ -200,9 +200,9 @@ impl Exit {
 
     /// Writes the report, and dies of the signal if that was asked for.
     fn leave(&self) {
+        forced::give_way();
         if !self.report.is_empty() {
-            let report = self.report.clone();
-            bounded::within(PRINTING, move || stderr::write_line(&report));
+            stderr::last_words(self.report.clone(), PRINTING);
         }
         #[cfg(feature = "signal")]
         if let Some(signal) = self.raise {

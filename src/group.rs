@@ -37,6 +37,8 @@ mod abort_on_drop;
 mod clock;
 mod below;
 mod scope;
+#[cfg(test)]
+mod kept;
 
 pub(crate) use self::abort_on_drop::AbortOnDrop;
 pub use self::builder::{BuildError, Builder};

@@ -11,7 +11,8 @@ use crate::time::Rounded;
 /// The tasks that were alive in a group, and in the groups below it, at one moment.
 ///
 /// Its `Display` is one line, made for a log:
-/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``.
+/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``. It shows the first 16 entries, and
+/// how many tasks there are besides; [`iter`](Self::iter) has them all.
 ///
 /// # Examples
 ///
@@ -35,6 +36,9 @@ use crate::time::Rounded;
 pub struct Running {
     tasks: Vec<RunningTask>,
 }
+
+/// How many entries are shown in a message.
+const SHOWN: usize = 16;
 
 /// One named task, or all unnamed ones that were spawned at one place.
 #[derive(Clone, Debug)]
@@ -158,11 +162,15 @@ impl fmt::Display for Running {
             1 => f.write_str("1 task: ")?,
             count => write!(f, "{count} tasks: ")?,
         }
-        for (index, task) in self.tasks.iter().enumerate() {
+        let (shown, hidden) = self.tasks.split_at(self.tasks.len().min(SHOWN));
+        for (index, task) in shown.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{task}")?;
         }
-        Ok(())
+        match hidden.iter().map(RunningTask::count).sum::<usize>() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 

@@ -189,3 +189,25 @@ async fn a_task_spawned_through_any_of_the_ways_is_known_by_the_callers_place() 
             .all(|task| task.place().file() == "tests/group/running.rs")
     );
 }
+
+#[tokio::test]
+async fn a_message_shows_the_first_entries_and_counts_the_others() {
+    let group = TaskGroup::new();
+    for index in 0..1000 {
+        group
+            .task(format!("task-{index}"))
+            .spawn(pending::<Result<(), _>>());
+    }
+    for _ in 0..50 {
+        group.spawn(pending::<Result<(), _>>());
+    }
+    let running = group.running();
+    let line = running.to_string();
+    assert!(line.starts_with("1050 tasks: `task-0` ("), "{line}");
+    assert!(
+        line.contains("`task-15`") && !line.contains("`task-16`"),
+        "{line}"
+    );
+    assert!(line.ends_with(" and 1034 more"), "{line}");
+    assert_eq!(running.iter().count(), 1001);
+}

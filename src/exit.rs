@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::cause::Cause;
 use crate::chain;
 use crate::end::End;
+#[cfg(feature = "signal")]
 use crate::forced;
 use crate::lifecycle::Report;
 use crate::lock::lock;
@@ -37,7 +38,7 @@ use crate::verdict::Failed;
 /// [`ExitPolicy`]; in a `Program` (feature `signal`) that has one, `Exit::from` applies that.
 ///
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
-/// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
+/// sources, and a line for each one that came after it, ten lines at most and the number of the others. Errors in writing are ignored, and a stderr
 /// that takes nothing within a second is given up: neither a closed pipe nor a full one
 /// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
 /// hold for ever.
@@ -200,6 +201,7 @@ impl Exit {
 
     /// Writes the report, and dies of the signal if that was asked for.
     fn leave(&self) {
+        #[cfg(feature = "signal")]
         forced::give_way();
         if !self.report.is_empty() {
             stderr::last_words(self.report.clone(), PRINTING);
@@ -591,12 +593,20 @@ fn signal_of(cause: Option<Cause>) -> Option<Signal> {
     }
 }
 
+/// How many failures are lines of their own.
+const SHOWN: usize = 10;
+
 fn report(failures: &[Failed<'_>]) -> String {
     let line = |(index, (_, error)): (usize, &Failed<'_>)| {
         let word = if index == 0 { "error" } else { "also" };
         format!("{word}: {}", chain::line_of(*error))
     };
-    let lines: Vec<_> = failures.iter().enumerate().map(line).collect();
+    let shown = failures.iter().enumerate().take(SHOWN);
+    let mut lines: Vec<_> = shown.map(line).collect();
+    match failures.len() - lines.len() {
+        0 => {}
+        more => lines.push(format!("also: {more} more")),
+    }
     lines.join("\n")
 }
 

@@ -11,8 +11,8 @@ use crate::time::Rounded;
 /// The tasks that were alive in a group, and in the groups below it, at one moment.
 ///
 /// Its `Display` is one line, made for a log:
-/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``. It shows the first 16 entries, and
-/// how many tasks there are besides; [`iter`](Self::iter) has them all.
+/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``. It shows ten entries and counts the
+/// tasks of the others; [`iter`](Self::iter) has all of them.
 ///
 /// # Examples
 ///
@@ -37,9 +37,6 @@ pub struct Running {
     tasks: Vec<RunningTask>,
 }
 
-/// How many entries are shown in a message.
-const SHOWN: usize = 16;
-
 /// One named task, or all unnamed ones that were spawned at one place.
 #[derive(Clone, Debug)]
 pub struct RunningTask {
@@ -54,6 +51,9 @@ struct Identity {
     id: u64,
     age: Duration,
 }
+
+/// How many entries a line shows.
+const SHOWN: usize = 10;
 
 impl Running {
     /// Returns the number of tasks, each unnamed one counted.
@@ -162,12 +162,12 @@ impl fmt::Display for Running {
             1 => f.write_str("1 task: ")?,
             count => write!(f, "{count} tasks: ")?,
         }
-        let (shown, hidden) = self.tasks.split_at(self.tasks.len().min(SHOWN));
+        let (shown, others) = self.tasks.split_at(SHOWN.min(self.tasks.len()));
         for (index, task) in shown.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{task}")?;
         }
-        match hidden.iter().map(RunningTask::count).sum::<usize>() {
+        match others.iter().map(RunningTask::count).sum() {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }

@@ -79,6 +79,8 @@ pub(super) struct Engine {
     stage_goes_on: bool,
     stragglers: Vec<Straggler>,
     stop_began: Duration,
+    /// Whether what is around this lifecycle stops, and has not told it yet.
+    ends_before_told: bool,
 }
 
 /// What is known of a component.
@@ -152,8 +154,7 @@ impl Engine {
         let outer_whole = outer.as_ref().map(Context::whole);
         let whole = Whole {
             trigger: trigger.spawner(),
-            outermost: outer_whole
-                .map_or_else(|| trigger.spawner(), |whole| whole.outermost.clone()),
+            outer: outer_whole.cloned(),
             leaving: outer_whole
                 .map(|whole| whole.leaving.child_token())
                 .unwrap_or_default(),
@@ -187,6 +188,7 @@ impl Engine {
             stage_goes_on: false,
             stragglers: Vec::new(),
             stop_began: Duration::ZERO,
+            ends_before_told: false,
         }
     }
 
@@ -212,7 +214,23 @@ impl Engine {
             let event = self.next_event(&mut actions).await;
             self.machine.on(event, self.now(), &mut actions);
         };
-        self.finish(cleanup_until).await
+        let told = self.outer.take_if(|_| self.ends_before_told);
+        let report = self.finish(cleanup_until).await;
+        if let Some(outer) = told {
+            outer.stopping().await;
+        }
+        report
+    }
+
+    /// Leaves a component as it is: somebody has asked for the stop, which is heard of next.
+    fn refuse_to_start(&mut self, index: usize) {
+        self.machine.not_started(index);
+        if !self.trigger.is_cancelled() {
+            // It is what is around this lifecycle that stops, and has not told it yet.
+            self.ends_before_told = true;
+            let cause = self.whole.why_to_stop().unwrap_or(Cause::Token);
+            self.trigger.spawner().cancel_for(cause);
+        }
     }
 
     /// Makes the triggers notes.
@@ -308,6 +326,9 @@ impl Engine {
                 others().await;
             }
             match action {
+                Action::Start(index) if self.whole.is_asked_to_stop() => {
+                    self.refuse_to_start(index);
+                }
                 Action::Start(index) => self.start(index),
                 Action::Ready(index) => self.ready(index),
                 Action::AllReady => self.all_ready(),
@@ -360,10 +381,8 @@ impl Engine {
 
         let (may_end, place, drains) = (component.may_end, component.place, component.drains);
         let is_job = component.is_job();
-        let mut work = component.work(ctx.clone(), &group);
-        if drains {
-            work = Box::pin(drained_at_the_end(work, ctx.clone()));
-        }
+        let work = component.work(ctx.clone(), &group);
+        let work = between_start_and_stop(work, ctx.clone(), drains, may_end);
         let task = group.task(OWN_TASK);
         let task = if may_end { task } else { task.essential() };
         drop(task.spawn_from(place, work));
@@ -372,6 +391,9 @@ impl Engine {
     }
 
     fn all_ready(&mut self) {
+        if self.whole.is_asked_to_stop() {
+            return;
+        }
         // The last one's readiness is an event first.
         self.shared.readiness.set_ready();
         if let Some(outer) = &self.outer {
@@ -907,13 +929,27 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
     TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
 }
 
-/// What ends while everything drains has drained: it stays until it is told to stop.
-async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
-    work.await?;
-    if ctx.whole().draining.is_cancelled() {
-        ctx.drained();
-        ctx.stopping().await;
+/// Does the work of a component, unless the stop was asked for before it had its first turn.
+///
+/// What ends while everything drains has drained, and what has asked for the stop has done its part:
+/// both stay until they are told.
+async fn between_start_and_stop(
+    work: Work,
+    ctx: Context,
+    drains: bool,
+    may_end: bool,
+) -> Result<(), BoxError> {
+    if !ctx.whole().is_asked_to_stop() {
+        work.await?;
+        let has_drained = drains && ctx.whole().draining.is_cancelled();
+        if has_drained {
+            ctx.drained();
+        }
+        if !has_drained && (may_end || !ctx.has_asked_to_stop()) {
+            return Ok(());
+        }
     }
+    ctx.stopping().await;
     Ok(())
 }
 

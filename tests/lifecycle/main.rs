@@ -1,5 +1,6 @@
 //! The lifecycle, through its public API, on a paused clock.
 
+mod after_stop;
 mod context;
 mod kinds;
 mod nested;

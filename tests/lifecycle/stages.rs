@@ -321,7 +321,8 @@ async fn the_budget_of_a_phase_does_not_begin_with_a_component_that_fails_before
     let crash = Component::new("cache", |ctx| async move {
         ctx.ready();
         // The helper keeps the component there while it leaves.
-        ctx.group().spawn(async { Ok(sleep(SECOND).await) });
+        ctx.group().spawn(async { Ok(sleep(2 * SECOND).await) });
+        sleep(SECOND).await;
         Err("no memory".into())
     });
     let lifecycle = Lifecycle::new("orders")

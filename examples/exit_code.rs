@@ -15,21 +15,19 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{BoxError, Exit, ExitPolicy, Signals, TaskGroup};
+use taskgroup::{Exit, ExitPolicy, Program, Signals, TaskError, TaskGroup};
 
 #[derive(Debug, thiserror::Error)]
 #[error("the port is missing in the configuration")]
 struct BadConfig;
 
-#[tokio::main]
-async fn main() -> Exit {
+fn main() -> Exit {
     let policy = ExitPolicy::strict().panicked(101).code_from(own_code);
     println!("{policy}");
+    Program::new().policy(policy).run(run)
+}
 
-    let signals = match Signals::terminate() {
-        Ok(signals) => signals,
-        Err(error) => return policy.exit(Err(BoxError::from(error))),
-    };
+async fn run(signals: Signals) -> Result<(), TaskError> {
     let mut group = TaskGroup::new();
     group.cancel_on(signals);
     let token = group.token().clone();
@@ -46,11 +44,10 @@ async fn main() -> Exit {
     });
 
     let stop = group.token().clone();
-    let result = tokio::select! {
+    tokio::select! {
         result = group.wait() => result,
         () = stop.cancelled() => group.shutdown(Duration::from_secs(1)).await,
-    };
-    policy.exit_caused_by(result, group.cause())
+    }
 }
 
 fn own_code(error: &(dyn Error + 'static)) -> Option<u8> {

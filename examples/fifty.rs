@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use taskgroup::lifecycle::{Context, Handle, Provided, StepKind, TimelineStep};
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals};
+use taskgroup::lifecycle::{Context, Handle, Provided, Provider, StepKind, TimelineStep};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Report, Signals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::{task::JoinSet, time::sleep};
@@ -26,27 +26,29 @@ const DOMAINS: [&str; 8] =
 
 type Address = Provided<SocketAddr>;
 
-#[tokio::main]
-async fn main() -> Result<Exit, BoxError> {
+fn main() -> Exit {
+    taskgroup::main(run)
+}
+
+async fn run(signals: Signals) -> Result<Report, BoxError> {
     let entrance = Address::new("gateway");
-    let shop = shop(&entrance).stop_on(Signals::terminate()?);
+    let shop = shop(&entrance).stop_on(signals);
     println!("{}", shop.plan()?);
 
     let handle = shop.handle();
     let load = tokio::spawn(async move {
-        if !handle.ready().await {
-            return Ok(0);
-        }
-        let address = entrance.get()?;
+        let (true, Some(address)) = (handle.ready().await, entrance.get()) else {
+            return 0;
+        };
         println!("all are ready, the gateway is at http://{address}/orders");
         if std::env::args().any(|argument| argument == "--demo") {
             tokio::spawn(stop_after_a_moment(handle));
         }
-        Ok::<_, BoxError>(clients(address).await)
+        clients(address).await
     });
     let report = shop.run().await?;
     println!("{report}");
-    println!("{} requests, all answered", load.await??);
+    println!("{} requests, all answered", load.await?);
     let stops = report
         .timeline
         .iter()
@@ -56,7 +58,7 @@ async fn main() -> Result<Exit, BoxError> {
         report.took(),
     );
     println!("{stops:.1?} of stopping in {took:.1?}");
-    Ok(Exit::from(report))
+    Ok(report)
 }
 
 async fn stop_after_a_moment(handle: Handle) {
@@ -66,27 +68,24 @@ async fn stop_after_a_moment(handle: Handle) {
 
 fn shop(entrance: &Address) -> Lifecycle {
     let mut shop = Lifecycle::new("shop").component(store("queue".into()));
-    let mut servers = Vec::new();
+    let addresses =
+        |part| DOMAINS.map(|domain| Address::new(format!("address of {part}-{domain}")));
+    let (backs, servers) = (addresses("grpc"), addresses("http"));
     for (index, domain) in DOMAINS.into_iter().enumerate() {
         let next = DOMAINS[(index + 1) % DOMAINS.len()];
         let name = |part: &str| format!("{part}-{domain}");
-        let (grpc_address, http_address) = (Address::new(name("grpc")), Address::new(name("http")));
+        let (back, server) = (&backs[index], &servers[index]);
         let (db, cache, repository) = (name("db"), name("cache"), name("repository"));
         shop = shop
             .component(store(db.clone()))
             .component(store(cache.clone()))
             .component(worker(repository.clone(), 40).after([db, cache]))
             .component(worker(name("worker"), 80).after([repository.clone(), "queue".into()]))
-            .component(grpc(name("grpc"), grpc_address.clone()).after([repository]))
-            .component(
-                http(name("http"), grpc_address, http_address.clone())
-                    // It needs its own back, and has its neighbour's numbers in its pages.
-                    .after([name("grpc"), format!("grpc-{next}")]),
-            );
-        servers.push(http_address);
+            .component(grpc(name("grpc"), back).after([repository]))
+            // It uses its own back, and has its neighbour's numbers in its pages.
+            .component(http(name("http"), back, server).after([format!("grpc-{next}")]));
     }
-    let all_servers = DOMAINS.map(|domain| format!("http-{domain}"));
-    shop.component(gateway(servers, entrance.clone()).after(all_servers))
+    shop.component(gateway(&servers, entrance))
 }
 
 /// Is opened, used, and closed when nobody uses it any more; what it flushes meanwhile it flushes to the end.
@@ -118,30 +117,31 @@ async fn jobs(ctx: Context, milliseconds: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn grpc(name: String, address: Address) -> Component {
-    Component::new(name, move |ctx| async move {
+fn grpc(name: String, address: &Address) -> Component {
+    Component::using(address.provider()).run(name, async |ctx, address| {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let bound = listener.local_addr()?;
         let health = Routes::new(ctx.readiness().health_service(&[]));
         let server = taskgroup::tonic::serve("grpc", listener, health).linger(Duration::ZERO);
         let server = server.run::<BoxError>(&ctx);
-        ctx.ready_with(&address, bound);
+        address.set(bound);
+        ctx.ready();
         server.await
     })
 }
 
-fn http(name: String, back: Address, address: Address) -> Component {
-    Component::new(name, move |ctx| async move {
-        let back = Endpoint::from_shared(format!("http://{}", back.get()?))?.connect_lazy();
+fn http(name: String, back: &Address, address: &Address) -> Component {
+    let using = Component::using((back, address.provider()));
+    using.run(name, async |ctx, (back, address)| {
+        let back = Endpoint::from_shared(format!("http://{back}"))?.connect_lazy();
         let app = Router::new().route("/", get(move || work_then_call(back)));
-        serve(ctx, app, &address).await
+        serve(ctx, app, address).await
     })
 }
 
-fn gateway(servers: Vec<Address>, address: Address) -> Component {
-    Component::new("gateway", move |ctx| async move {
-        let servers: Result<Vec<_>, _> = servers.iter().map(Address::get).collect();
-        let servers = servers?;
+fn gateway(servers: &[Address], address: &Address) -> Component {
+    let using = Component::using((servers, address.provider()));
+    using.run("gateway", async |ctx, (servers, address)| {
         let forward = async move |Path(domain): Path<String>| {
             let index = DOMAINS.iter().position(|known| *known == domain);
             let Some(index) = index else {
@@ -154,16 +154,17 @@ fn gateway(servers: Vec<Address>, address: Address) -> Component {
             }
         };
         let app = Router::new().route("/{domain}", get(forward));
-        serve(ctx, app, &address).await
+        serve(ctx, app, address).await
     })
 }
 
-async fn serve(ctx: Context, app: Router, address: &Address) -> Result<(), BoxError> {
+async fn serve(ctx: Context, app: Router, address: Provider<SocketAddr>) -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let bound = listener.local_addr()?;
     let server = taskgroup::axum::serve("http", listener, app).linger(Duration::from_millis(50));
     let server = server.run::<BoxError>(&ctx);
-    ctx.ready_with(address, bound);
+    address.set(bound);
+    ctx.ready();
     server.await
 }
 

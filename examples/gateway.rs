@@ -1,14 +1,14 @@
 //! In which order do a front and the back that it calls stop?
 //!
 //! The front first. Its requests in flight still need the back, so the back is told to stop when the
-//! front is through: that is what `after` says. Leave it out, and these 20 requests get a 502. Run it
-//! with `cargo run --features axum,tonic --example gateway`.
+//! front is through. The front uses the address of the back, and is ordered by that alone. Run it with
+//! `cargo run --features axum,tonic --example gateway`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, http::StatusCode, routing::get};
-use taskgroup::lifecycle::{Context, Provided};
+use taskgroup::lifecycle::{Context, Provided, Provider};
 use taskgroup::{BoxError, Component, Lifecycle, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,10 +20,9 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let (back, front) = (Provided::new("back"), Provided::new("front"));
-    let (backs, fronts) = (back.clone(), front.clone());
     let lifecycle = Lifecycle::new("gateway")
-        .component(Component::new("grpc", |ctx| grpc(ctx, backs)))
-        .component(Component::new("http", |ctx| http(ctx, back, fronts)).after(["grpc"]));
+        .component(Component::using(back.provider()).run("grpc", grpc))
+        .component(Component::using((&back, front.provider())).run("http", http));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
 
@@ -41,9 +40,10 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn grpc(ctx: Context, address: Provided<SocketAddr>) -> Result<(), BoxError> {
+async fn grpc(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    ctx.ready_with(&address, listener.local_addr()?);
+    address.set(listener.local_addr()?);
+    ctx.ready();
     let routes = Routes::new(ctx.readiness().health_service(&[]));
     taskgroup::tonic::serve("grpc", listener, routes)
         .run(&ctx)
@@ -52,13 +52,13 @@ async fn grpc(ctx: Context, address: Provided<SocketAddr>) -> Result<(), BoxErro
 
 async fn http(
     ctx: Context,
-    back: Provided<SocketAddr>,
-    address: Provided<SocketAddr>,
+    (back, address): (SocketAddr, Provider<SocketAddr>),
 ) -> Result<(), BoxError> {
-    let channel = Endpoint::from_shared(format!("http://{}", back.get()?))?.connect_lazy();
+    let channel = Endpoint::from_shared(format!("http://{back}"))?.connect_lazy();
     let handler = async move |stop| work_then_call(stop, channel).await;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    ctx.ready_with(&address, listener.local_addr()?);
+    address.set(listener.local_addr()?);
+    ctx.ready();
     let app = Router::new().route("/", get(handler));
     taskgroup::axum::serve("http", listener, app)
         .run(&ctx)

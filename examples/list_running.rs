@@ -12,17 +12,16 @@ use std::time::Duration;
 
 use taskgroup::{BoxError, Exit, Signal, Signals, TaskGroup};
 
-#[tokio::main]
-async fn main() -> Exit {
+fn main() -> Exit {
+    taskgroup::main(run)
+}
+
+async fn run(signals: Signals) -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    run().await.into()
-}
-
-async fn run() -> Result<(), BoxError> {
     let mut group = TaskGroup::builder().name("orders").build()?;
-    group.cancel_on(Signals::terminate()?);
+    group.cancel_on(signals);
     group.list_on(Signals::watch([Signal::User1])?);
 
     for topic in ["orders", "payments"] {

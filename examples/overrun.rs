@@ -31,7 +31,7 @@ async fn main() -> Exit {
             }
             Exit::from(report) // 1
         }
-        Err(error) => Exit::from(Err(BoxError::from(error))),
+        Err(error) => Exit::from(Err::<(), BoxError>(error.into())),
     }
 }
 

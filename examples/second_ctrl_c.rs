@@ -12,18 +12,15 @@ use std::time::Duration;
 
 use taskgroup::{BoxError, Exit, Signals, TaskGroup};
 
-#[tokio::main]
-async fn main() -> Exit {
+fn main() -> Exit {
+    // The signals come first: from here on none kills the process by accident.
+    taskgroup::main(run)
+}
+
+async fn run(signals: Signals) -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    run().await.into()
-}
-
-async fn run() -> Result<(), BoxError> {
-    // First of all: from here on no signal kills the process by accident.
-    let signals = Signals::terminate()?;
-
     let mut group = TaskGroup::new();
     group.cancel_on(signals);
     let token = group.token().clone();

@@ -13,12 +13,16 @@
 use std::time::Duration;
 
 use taskgroup::lifecycle::Budget;
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Report, Signals};
 use tokio::time::sleep;
 
 #[cfg(unix)]
-#[tokio::main]
-async fn main() -> Result<Exit, BoxError> {
+fn main() -> Exit {
+    taskgroup::main(run)
+}
+
+#[cfg(unix)]
+async fn run(signals: Signals) -> Result<Report, BoxError> {
     // The budget has to be smaller than what systemd grants before it kills; if not, nothing is started.
     let mut budget = Budget::systemd();
     if let Some(limit) = taskgroup::systemd::stop_timeout().await {
@@ -35,12 +39,12 @@ async fn main() -> Result<Exit, BoxError> {
     let report = Lifecycle::new("orders")
         .budget(budget)
         .component(worker)
-        .stop_on(Signals::terminate()?)
+        .stop_on(signals)
         .observe(taskgroup::systemd::observer())
         .watchdog()
         .run()
         .await?;
-    Ok(Exit::from(report))
+    Ok(report)
 }
 
 #[cfg(not(unix))]

@@ -11,20 +11,13 @@
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::{BoxError, Exit, Signals, TaskGroup, Watchdog};
+use taskgroup::{BoxError, Exit, Program, Signals, TaskGroup, Watchdog};
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> Exit {
-    // In a task, as the thread of `main` is none of the two and is never blocked by the others.
-    let service = tokio::spawn(run());
-    service
-        .await
-        .unwrap_or_else(|error| Err(error.into()))
-        .into()
+fn main() -> Exit {
+    Program::new().worker_threads(2).run(run)
 }
 
-async fn run() -> Result<(), BoxError> {
-    let signals = Signals::terminate()?;
+async fn run(signals: Signals) -> Result<(), BoxError> {
     let mut group = TaskGroup::new();
     group.cancel_on(signals);
     // The whole stop has this much; what the platform grants before it kills has to be more.

@@ -10,6 +10,8 @@ use std::io;
 use std::process;
 use std::process::ExitCode;
 use std::process::Termination;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use crate::BoxError;
@@ -25,6 +27,9 @@ use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
 use crate::lifecycle::line_of;
+use crate::lock::lock;
+#[cfg(feature = "signal")]
+use crate::panic::Panic;
 use crate::sidecar::SidecarError;
 use crate::signal::Signal;
 #[cfg(feature = "signal")]
@@ -38,7 +43,8 @@ use sealed::Row;
 ///
 /// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, or any
 /// `Result<(), BoxError>`, and applies [`ExitPolicy::strict`]: 0 when all went well, a signal and a
-/// clean drain included, 1 otherwise. Another mapping is another [`ExitPolicy`].
+/// clean drain included, 1 otherwise. Another mapping is another [`ExitPolicy`]; in a `Program`
+/// (feature `signal`) that has one, `Exit::from` applies that.
 ///
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
 /// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
@@ -50,27 +56,28 @@ use sealed::Row;
 ///
 /// # What comes after
 ///
-/// When `main` has returned, its runtime has already been shut down, and `#[tokio::main]` waits there
-/// for blocking closures that are still running, for ever if need be. See [`now`](Self::now); a
-/// `Watchdog` (feature `signal`) sets a bound to it.
+/// `taskgroup::main` (feature `signal`) runs a whole program, and its end does not wait for blocked
+/// threads. `#[tokio::main]` shuts its runtime down before `main` returns, and waits there for blocking
+/// closures that are still running, without a bound; see [`now`](Self::now).
 ///
 /// # Examples
 ///
-/// ```no_run
+/// ```
 /// use taskgroup::{Exit, TaskGroup};
 ///
-/// #[tokio::main]
-/// async fn main() -> Exit {
-///     let mut group = TaskGroup::new();
-///     group.task("port").spawn(async { Ok("http".parse::<u16>()?) });
-///     Exit::from(group.wait().await)
-///     // error: task `port` (src/main.rs:6) failed: invalid digit found in string
+/// # #[cfg(feature = "signal")]
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         # group.cancel();
+///         group.task("port").spawn(async { Ok("8080".parse::<u16>()?) });
+///         group.wait().await
+///     })
 /// }
+/// # #[cfg(not(feature = "signal"))]
+/// # fn main() {}
 /// ```
-///
-/// For the use of `?` there are two ways: a function that returns `Result<(), BoxError>` and
-/// a `main` that is `run().await.into()`, or a `main() -> Result<Exit, BoxError>`, which leaves it to
-/// the standard library to print the error of a `?`.
 ///
 /// The same by hand, for those who want no type for it:
 ///
@@ -200,9 +207,9 @@ impl Exit {
     /// Ends the process at once, with the report and the exit status that returning from `main`
     /// would have given.
     ///
-    /// For a `main` that cannot return: under `#[tokio::main]` the runtime waits for blocking
-    /// closures that are still running after the body is over, and a closure that hangs keeps the
-    /// process alive. A group names such closures in
+    /// For a `main` that cannot return. `taskgroup::main` (feature `signal`) always returns; under
+    /// `#[tokio::main]` the runtime waits for blocking closures that are still running after the body
+    /// is over, and a closure that hangs keeps the process alive. A group names such closures in
     /// [`still_running`](TaskError::still_running).
     ///
     /// It skips the destructors of everything that is still in scope in any thread, so do what has
@@ -519,6 +526,21 @@ impl ExitPolicy {
         self.failure(&failures, signal.is_some())
     }
 
+    /// The policy that [`Exit::from`] applies.
+    fn in_force() -> Self {
+        in_force().clone().unwrap_or_default()
+    }
+
+    /// Decides how a program ends whose body has panicked.
+    #[cfg(feature = "signal")]
+    pub(crate) fn exit_of_panic(&self, panic: &Panic) -> Exit {
+        Exit {
+            status: self.panicked,
+            report: format!("error: the program panicked: {}", panic.message()),
+            raise: None,
+        }
+    }
+
     fn clean(&self, signal: Option<Signal>) -> Exit {
         let status = match signal {
             None => self.done,
@@ -561,6 +583,35 @@ impl ExitPolicy {
             Row::TimedOut => self.timed_out,
         }
     }
+}
+
+/// The policy of the program that runs in this process, if there is one with a policy.
+static IN_FORCE: Mutex<Option<ExitPolicy>> = Mutex::new(None);
+
+/// Keeps a policy in force for [`Exit::from`] until it is dropped.
+#[cfg(feature = "signal")]
+pub(crate) struct InForce {
+    before: Option<ExitPolicy>,
+}
+
+#[cfg(feature = "signal")]
+impl InForce {
+    pub(crate) fn new(policy: ExitPolicy) -> Self {
+        Self {
+            before: in_force().replace(policy),
+        }
+    }
+}
+
+#[cfg(feature = "signal")]
+impl Drop for InForce {
+    fn drop(&mut self) {
+        *in_force() = self.before.take();
+    }
+}
+
+fn in_force() -> MutexGuard<'static, Option<ExitPolicy>> {
+    lock(&IN_FORCE)
 }
 
 impl SignalStatus {
@@ -713,29 +764,36 @@ impl ExitError for BoxError {}
 
 impl<E: 'static> From<Result<(), TaskError<E>>> for Exit {
     fn from(result: Result<(), TaskError<E>>) -> Self {
-        ExitPolicy::strict().exit(result)
+        ExitPolicy::in_force().exit(result)
     }
 }
 
 impl From<Result<(), BoxError>> for Exit {
     fn from(result: Result<(), BoxError>) -> Self {
-        ExitPolicy::strict().exit(result)
+        ExitPolicy::in_force().exit(result)
     }
 }
 
 /// As the lifecycle's [`run`](crate::Lifecycle::run) returns it.
 impl From<Result<Report, PlanError>> for Exit {
     fn from(result: Result<Report, PlanError>) -> Self {
+        Self::from(result.map_err(BoxError::from))
+    }
+}
+
+/// As a function returns it that runs a lifecycle after other calls with `?`.
+impl From<Result<Report, BoxError>> for Exit {
+    fn from(result: Result<Report, BoxError>) -> Self {
         match result {
             Ok(report) => Self::from(&report),
-            Err(error) => Self::from(Err::<(), BoxError>(error.into())),
+            Err(error) => Self::from(Err::<(), BoxError>(error)),
         }
     }
 }
 
 impl From<&Report> for Exit {
     fn from(report: &Report) -> Self {
-        ExitPolicy::strict().exit_of(report)
+        ExitPolicy::in_force().exit_of(report)
     }
 }
 

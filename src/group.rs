@@ -21,24 +21,29 @@ mod latch;
 mod wakers;
 mod record;
 mod slots;
+mod aborts;
 mod shared;
+mod origin;
 mod seat;
 mod spawn_error;
 mod handle;
 mod member;
 mod hub;
 mod task;
+mod isolated;
 mod spawner;
 mod builder;
 mod below;
 
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{JoinError, TaskHandle};
+pub use self::isolated::IsolatedTask;
 pub use self::spawn_error::SpawnError;
 pub use self::spawner::Spawner;
 pub use self::task::Task;
 
-use self::hub::{Hub, Origin};
+use self::hub::{Hub, as_it_is};
+use self::origin::Origin;
 use self::record::first_of;
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
@@ -219,6 +224,7 @@ impl Builder {
         self.build_with(view_report, Location::caller())
     }
 
+    #[track_caller]
     fn build_with<E: Send + 'static>(
         &self,
         view: View<E>,
@@ -241,9 +247,9 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// - An error or a panic of the task is a failure of the group; `Ok` is no event.
     /// - With a [limit](Builder::limit), a task that finds no free slot waits for one, first come,
-    ///   first served. It costs the memory of a task meanwhile; see
-    ///   [`spawn_when_ready`](Self::spawn_when_ready). Once the group is cancelled, a task that
-    ///   waits for a slot never starts.
+    ///   first served. Its place in the queue is taken in this call. It costs the memory of a task
+    ///   meanwhile; see [`spawn_when_ready`](Self::spawn_when_ready). Once the group is cancelled, a
+    ///   task that waits for a slot never starts.
     /// - In a cancelled group the task starts with the token fired, and is waited for: work that is
     ///   being finished may need helpers.
     /// - In a [closed](Self::close) group the future is dropped, never polled, and the handle
@@ -251,7 +257,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// Outside of a Tokio runtime. The panic names the line of this call, and is no failure of the group.
     ///
     /// # Examples
     ///
@@ -277,6 +283,8 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a task unless it would have to wait for a slot.
     ///
+    /// It does not overtake: while others wait for a slot, it is refused.
+    ///
     /// # Errors
     ///
     /// All slots are taken, or the group is closed. The error gives the future back, never polled.
@@ -295,21 +303,32 @@ impl<E: Send + 'static> TaskGroup<E> {
         T: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), future)
+            .try_spawn(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
     /// Waits for a slot, then spawns a task: the caller is held back, so memory stays bounded.
     ///
-    /// Without a limit this is [`try_spawn`](Self::try_spawn). Callers are served in their order.
+    /// Without a limit this is [`try_spawn`](Self::try_spawn). Callers wait in one queue with the tasks
+    /// of [`spawn`](Self::spawn); a caller's place in it is taken when the returned future is first
+    /// polled.
+    ///
+    /// A task of the group may call it too, and holds its own slot meanwhile. If every slot is held by
+    /// a task that waits in here, none can become free: the last one to begin its wait is refused at
+    /// once, in a group with a limit of 1 the first. Other circles are not seen. For example, a task
+    /// that awaits the [handle](TaskHandle) of a task which waits for its slot waits for ever.
     ///
     /// # Errors
     ///
-    /// The group is closed, or it was cancelled while the caller waited. The error gives the future
-    /// back, never polled.
+    /// - The group is closed, now or while the caller waits.
+    /// - The group is cancelled while the caller waits.
+    /// - The caller would wait for itself: [`is_deadlock`](SpawnError::is_deadlock).
+    ///
+    /// The error gives the future back, never polled.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// The future panics when it is polled outside of a Tokio runtime; the message names the line of this
+    /// call.
     ///
     /// # Cancel safety
     ///
@@ -340,7 +359,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         T: Send + 'static,
     {
         self.hub
-            .spawn_when_ready(Origin::unnamed(Location::caller()), future)
+            .spawn_when_ready(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
     /// Runs a closure on a thread for blocking work, as a member of the group.
@@ -465,6 +484,10 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// failure it is [`Failure::TimedOut`], and in any case the error names the
     /// [`stragglers`](TaskError::stragglers).
     ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose timers are enabled. The group is cancelled before.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the group cancelled, and its tasks aborted if the grace was over.
@@ -553,10 +576,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     /// Cancels the group, and makes it a failure if tasks are running, after `deadline` from now.
+    #[track_caller]
     fn cancel_after(&self, deadline: Duration) {
         let hub = Arc::downgrade(&self.hub);
+        // Made here: where there are no timers the caller panics, not a task that nobody looks at.
+        let over = tokio::time::sleep(deadline);
         let task = tokio::spawn(async move {
-            tokio::time::sleep(deadline).await;
+            over.await;
             let Some(hub) = hub.upgrade() else { return };
             let running = hub.running();
             let cause = Cause::Deadline(deadline);
@@ -699,11 +725,14 @@ impl<E> TaskGroup<E> {
         self.hub.shared.cause()
     }
 
-    /// Closes the group: from now on spawning is refused. Tasks that run are not touched.
+    /// Closes the group and the groups below it: from now on spawning is refused.
+    ///
+    /// Tasks that run are not touched, and tasks that wait for a slot get theirs. A caller that waits
+    /// in [`spawn_when_ready`](Self::spawn_when_ready) wakes and is refused.
     ///
     /// There is no way back; a second call does nothing.
     pub fn close(&self) {
-        self.hub.shared.latch.close();
+        self.hub.close();
     }
 
     /// Returns whether the group takes no more tasks.

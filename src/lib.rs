@@ -6,8 +6,9 @@
 //!   stop and gets a grace of its own, and a stop that had to be forced is never reported as `Ok`.
 //! - **`axum::serve`** and **`tonic::serve`** put a gate around the unmodified servers: no request is lost
 //!   at the stop, no client can hold it up, nothing is left behind, and what had to be cut is counted.
-//! - **`Signals`** cancel the group on SIGINT and SIGTERM; a second signal ends the process at once, even
-//!   when every thread of the runtime is blocked. **`Exit`** makes the result an exit code that is true.
+//! - **`taskgroup::main`** runs a program. SIGINT and SIGTERM are registered first and stop it; a second signal
+//!   ends the process at once, even when every thread of the runtime is blocked. The result becomes an
+//!   **`Exit`**, an exit status that is true; no thread that hangs holds it up.
 //! - A **`Lifecycle`** starts components in order and stops them in reverse, all within one budget: who
 //!   overruns is forced and named, the next goes on, and the report says what happened, as a timeline.
 //! - Nothing outlives its owner, the way out takes a bounded time, and it says what it did.
@@ -41,6 +42,7 @@
 //! | stop when a lease is lost | [`Heartbeat`] |
 //! | see the stop in the metrics | `metrics::observer` (feature `metrics`) |
 //! | tell systemd, and feed its watchdog | `systemd::observer` (feature `systemd`) |
+//! | run a whole program | `main`, `Program` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
 //! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
 //!
@@ -67,6 +69,9 @@
 //! DEBUG only. The audit of a stop is two events, by the names `taskgroup.trigger` (fields `group`,
 //! `cause` and `signal`) and `taskgroup.stopped` (fields `group`, `cause` and `outcome`). What
 //! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
+//!
+//! The crate itself prints nothing. A program that `taskgroup::main` runs (feature `signal`) and that has
+//! installed no subscriber is the exception: the lines about its stop go to stderr.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
@@ -86,6 +91,7 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+mod console;
 mod label;
 mod signal;
 mod cause;
@@ -136,6 +142,8 @@ pub mod systemd;
 #[cfg(feature = "serde")]
 mod serialize;
 mod exit;
+#[cfg(feature = "signal")]
+mod program;
 
 pub use crate::backoff::{Backoff, Jitter};
 pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
@@ -145,7 +153,7 @@ pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
 pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
 pub use crate::group::{
-    BuildError, Builder, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
+    BuildError, Builder, IsolatedTask, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };
 pub use crate::heartbeat::{Heartbeat, HeartbeatMonitor};
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -154,6 +162,8 @@ pub use crate::lifecycle::{Component, Lifecycle, Report};
 pub use crate::on_cancel::{CallbackOutcome, OnCancel};
 pub use crate::panic::Panic;
 pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
+#[cfg(feature = "signal")]
+pub use crate::program::{Program, main};
 pub use crate::readiness::{Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 #[cfg(any(feature = "axum", feature = "tonic"))]

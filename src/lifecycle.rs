@@ -23,17 +23,19 @@ mod words;
 mod budget;
 mod phase;
 mod plan_error;
+mod provided;
+mod uses;
 mod graph;
 mod plan;
 mod machine;
 mod component_state;
 mod component_error;
 mod report;
-mod provided;
 mod event;
 mod trace;
 mod context;
 mod component;
+mod using;
 mod handle;
 mod engine;
 mod nested;
@@ -49,8 +51,10 @@ pub use self::handle::{AddError, Handle};
 pub use self::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
 pub use self::plan_error::PlanError;
-pub use self::provided::{NotProvided, Provided};
+pub use self::provided::{Provided, Provider};
 pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+pub use self::uses::Uses;
+pub use self::using::Using;
 
 use self::engine::{Engine, Parts};
 use self::event::Observer;
@@ -63,8 +67,8 @@ use self::event::Observer;
 ///
 /// # What happens
 ///
-/// **Start.** What depends on nothing is started at once, everything else when all it comes
-/// [after](Component::after) are ready. When all are, [`Readiness`] says so. A failure, or a reason
+/// **Start.** What depends on nothing is started at once, everything else when all it
+/// [uses](Component::using), or comes [after](Component::after), are ready. When all are, [`Readiness`] says so. A failure, or a reason
 /// to stop, in the middle of it means that nothing more is started, and that what was started is
 /// stopped.
 ///
@@ -106,7 +110,6 @@ use self::event::Observer;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::Provided;
 /// use taskgroup::{Component, Lifecycle};
 ///
 /// # #[derive(Clone)]
@@ -117,21 +120,12 @@ use self::event::Observer;
 /// # }
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
-/// let db = Provided::new("db");
-/// let database = Component::resource(
+/// let (database, db) = Component::shared(
 ///     "database",
-///     {
-///         let db = db.clone();
-///         |ctx| async move {
-///             let opened = Db::open().await?;
-///             ctx.provide(&db, opened.clone());
-///             Ok(opened)
-///         }
-///     },
-///     |db| async move { Ok(db.close().await?) },
+///     async |_ctx| Ok(Db::open().await?),
+///     async |db| Ok(db.close().await?),
 /// );
-/// let worker = Component::new("worker", |ctx| async move {
-///     let _db = db.get()?;
+/// let worker = Component::using(&db).run("worker", async |ctx, _db| {
 ///     ctx.ready();
 ///     Ok(ctx.stopping().await)
 /// });
@@ -139,7 +133,7 @@ use self::event::Observer;
 /// let lifecycle = Lifecycle::new("orders")
 ///     .budget(Duration::from_secs(10))
 ///     .component(database)
-///     .component(worker.after(["database"]).grace(Duration::from_secs(5)));
+///     .component(worker.grace(Duration::from_secs(5)));
 /// let handle = lifecycle.handle();
 /// # tokio::spawn(async move { handle.ready().await; handle.stop("the example is over") });
 /// let report = lifecycle.run().await?;
@@ -336,8 +330,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// There is none: a cycle, an unknown or a double name, a budget that is too small for its
-    /// parts, and what else [`PlanError`] says.
+    /// The components make no plan: a cycle, an unknown or a double name, a value that no component
+    /// provides, a budget that is too small for its parts, and what else [`PlanError`] says.
     ///
     /// # Examples
     ///
@@ -350,6 +344,11 @@ impl Lifecycle {
     /// assert!(error.to_string().contains("`hen` → `egg` → `hen`"), "{error}");
     /// ```
     pub fn plan(&self) -> Result<Plan, PlanError> {
+        self.plan_inside()?.complete()
+    }
+
+    /// The same for a lifecycle in another one, which may provide what is missing here.
+    fn plan_inside(&self) -> Result<Plan, PlanError> {
         let registry = handle::lock(&self.handle.shared.registry);
         let components = self.components.as_ref().or(registry.as_ref());
         let nodes = components.into_iter().flatten().map(Component::node);

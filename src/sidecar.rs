@@ -176,6 +176,8 @@ impl Sidecar {
     /// A panic of the server goes through the returned future; a group records it with the name of
     /// the task. The stop future has resolved by then, as it does on every drop.
     ///
+    /// When the token fires, the future panics outside of a Tokio runtime whose timers are enabled.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the returned future forces the server down, see [Drop](Self#drop).
@@ -246,6 +248,8 @@ impl Sidecar {
     /// # Panics
     ///
     /// A panic of the server goes through the returned future.
+    ///
+    /// When the token fires, the future panics outside of a Tokio runtime whose timers are enabled.
     ///
     /// # Cancel safety
     ///

@@ -58,9 +58,10 @@ use self::windows as engine;
 ///
 /// # Registration
 ///
-/// The constructors are synchronous and can fail. They work before there is a runtime and outside
-/// of one; call them first thing in `main`, before anything that takes time. A signal that comes
-/// later is kept until somebody asks for it, and does not kill the process any more.
+/// [`taskgroup::main`](crate::main) registers a terminating set before anything else, and hands it to
+/// the program. The constructors do the same by hand: they are synchronous and can fail, and they work
+/// before there is a runtime and outside of one. A signal that comes later is kept until somebody asks
+/// for it, and no longer kills the process.
 ///
 /// A thread named `taskgroup-signals` delivers. It lives until the value is dropped.
 ///
@@ -108,14 +109,15 @@ use self::windows as engine;
 /// A service that stops on Ctrl-C and SIGTERM:
 ///
 /// ```no_run
-/// use taskgroup::{BoxError, Exit, Signals, TaskGroup};
+/// use taskgroup::{Exit, TaskGroup};
 ///
-/// #[tokio::main]
-/// async fn main() -> Result<Exit, BoxError> {
-///     let mut group = TaskGroup::new();
-///     group.cancel_on(Signals::terminate()?);
-///     // spawn servers and workers here
-///     Ok(Exit::from(group.wait().await))
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         // spawn servers and workers here
+///         group.wait().await
+///     })
 /// }
 /// ```
 ///
@@ -167,6 +169,17 @@ enum Receiver {
     Called(Arc<dyn Fn(Signal) + Send + Sync>),
 }
 
+/// The set of [`Signals::terminate`].
+#[cfg(unix)]
+pub(crate) const TERMINATE: [Signal; 2] = [Signal::Interrupt, Signal::Terminate];
+#[cfg(windows)]
+pub(crate) const TERMINATE: [Signal; 4] = [
+    Signal::Interrupt,
+    Signal::Break,
+    Signal::Close,
+    Signal::Shutdown,
+];
+
 /// How long the line about a signal may hold the stop back.
 const LOGGING: Duration = Duration::from_millis(200);
 
@@ -196,15 +209,7 @@ impl Signals {
     /// # }
     /// ```
     pub fn terminate() -> io::Result<Self> {
-        #[cfg(unix)]
-        return Self::terminate_on([Signal::Interrupt, Signal::Terminate]);
-        #[cfg(windows)]
-        return Self::terminate_on([
-            Signal::Interrupt,
-            Signal::Break,
-            Signal::Close,
-            Signal::Shutdown,
-        ]);
+        Self::terminate_on(TERMINATE)
     }
 
     /// Listens to `set`: the first signal is delivered, the second ends the process with 128 + n.

@@ -74,15 +74,16 @@ use crate::time::Rounded;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use taskgroup::{BoxError, Exit, Signals, TaskGroup, Watchdog};
+/// use taskgroup::{BoxError, Exit, TaskGroup, Watchdog};
 ///
-/// #[tokio::main]
-/// async fn main() -> Result<Exit, BoxError> {
-///     let mut group = TaskGroup::new();
-///     group.cancel_on(Signals::terminate()?);
-///     Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
-///     // spawn servers and workers here
-///     Ok(Exit::from(group.wait().await))
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| -> Result<(), BoxError> {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
+///         // spawn servers and workers here
+///         Ok(group.wait().await?)
+///     })
 /// }
 /// ```
 #[must_use = "a watchdog does nothing unless it is armed"]

@@ -370,7 +370,7 @@ async fn a_failure_is_one_line() {
 
 #[tokio::test]
 async fn sources_follow_in_the_line_once_each() {
-    let boxed = Exit::from(Err(BoxError::from(caused())));
+    let boxed = Exit::from(Err::<(), _>(BoxError::from(caused())));
     assert_eq!(boxed.to_string(), "error: cannot serve: address in use");
 
     let mut group = TaskGroup::new();

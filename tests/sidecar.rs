@@ -655,3 +655,21 @@ fn types_are_send_and_sync_and_print_their_state() {
         "Sidecar { name: \"http\", grace: 5s, asked: Some(5s) }"
     );
 }
+
+// Without timers.
+
+#[test]
+fn sidecar_without_timers_panics_when_the_token_fires() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut group = TaskGroup::new();
+    let served = http().serve(group.token(), |_stop| pending::<io::Result<()>>());
+    group.cancel();
+    let error = runtime.block_on(async {
+        group.spawn(served);
+        group.wait().await.unwrap_err()
+    });
+    assert!(error.is_panicked(), "{error}");
+    assert!(error.to_string().contains("timers"), "{error}");
+}

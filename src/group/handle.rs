@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
+use super::aborts;
+
 /// The handle of a task in a group; awaiting it gives the task's value.
 ///
 /// Dropping it changes nothing: the task stays a member of its group, and a failure of it is the
@@ -14,9 +16,8 @@ use tokio::task::JoinHandle;
 ///
 /// # Comparison to `JoinHandle`
 ///
-/// A [`JoinHandle`] gives the task's error too, and aborts the task on request. Here the error
-/// belongs to the group, which is what is awaited for it; a part of a group that must be stopped
-/// alone is a [`child`](crate::TaskGroup::child).
+/// A [`JoinHandle`] gives the task's error too. Here the error belongs to the group, which is what is
+/// awaited for it, unless the task is [isolated](crate::Task::isolated).
 ///
 /// # Cancel safety
 ///
@@ -76,6 +77,36 @@ impl<T> TaskHandle<T> {
 
     pub(super) fn refused() -> Self {
         Self(Inner::Refused)
+    }
+
+    /// Aborts the task: it is dropped at its next point of suspension.
+    ///
+    /// This returns at once. The handle resolves to [`JoinError::Aborted`] when the task is gone, or to
+    /// the task's own end if that came first; the group waits for it like for any task. An abort on
+    /// purpose is no failure of the group, not even that of an [essential](crate::Task::essential) task.
+    ///
+    /// A closure of [`spawn_blocking`](crate::TaskGroup::spawn_blocking) that has started is not touched,
+    /// as nothing can end a thread; one that has not never starts. A task that waits for a slot leaves
+    /// the queue. On a task that has ended, and on a second call, this does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{JoinError, TaskGroup};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// let deaf = group.spawn(std::future::pending::<Result<(), _>>());
+    /// deaf.abort();
+    /// assert_eq!(deaf.await, Err(JoinError::Aborted));
+    /// group.wait().await?;
+    /// # Ok::<_, taskgroup::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn abort(&self) {
+        if let Inner::Task(task) = &self.0 {
+            aborts::abort(task.abort_handle());
+        }
     }
 
     /// Returns whether the task has ended, or was refused in the first place.

@@ -4,16 +4,19 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
-use super::member::{BlockingMember, Member, Queued};
+use super::member::{Admission, BlockingMember, Member, Queued};
+use super::origin::Origin;
 use super::record::Recorded;
-use super::seat::{Classes, Kind, Seat};
+use super::seat::{Classes, Kind, Seat, SpawningLocally};
 use super::shared::Shared;
-use super::slots::Slot;
+use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
 use crate::running::{Running, RunningTask};
@@ -27,22 +30,9 @@ pub(super) struct Hub<E> {
     children: Lock<Vec<Arc<Hub<E>>>>,
 }
 
-/// Who is being spawned: the place, and the name if there is one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Origin<'a> {
-    pub(super) place: &'static Location<'static>,
-    pub(super) name: Option<&'a str>,
-    pub(super) essential: bool,
-}
-
-impl Origin<'_> {
-    pub(super) fn unnamed(place: &'static Location<'static>) -> Self {
-        Self {
-            place,
-            name: None,
-            essential: false,
-        }
-    }
+/// The future of a plain task is spawned as it was given.
+pub(super) fn as_it_is<F>(future: F) -> F {
+    future
 }
 
 impl<E> Hub<E> {
@@ -86,7 +76,10 @@ impl<E> Hub<E> {
             gone
         };
         drop(gone);
-        // An abort that ran before the push did not see the child.
+        // A close or an abort that ran before the push did not see the child.
+        if self.shared.latch.is_closed() {
+            child.close();
+        }
         if self.shared.wakers.is_aborted() {
             child.abort();
         }
@@ -110,6 +103,15 @@ impl<E> Hub<E> {
         // Last, as a child that is being dropped hands its failures up.
         failures.append(&mut self.shared.take_failures());
         failures
+    }
+
+    /// Closes the group and the groups below it, and refuses the callers that wait for a slot.
+    pub(super) fn close(&self) {
+        self.shared.latch.close();
+        self.shared.slots.close();
+        for child in self.children() {
+            child.close();
+        }
     }
 
     /// Aborts every task of the group and of the groups below it, without waiting.
@@ -145,14 +147,13 @@ impl<E> Hub<E> {
     fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
         match origin.name {
             None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),
-            Some(name) => {
-                Seat::take_named(&self.shared, name, origin.place, kind, origin.essential)
-            }
+            Some(_) => Seat::take_named(&self.shared, origin, kind),
         }
     }
 }
 
 impl<E: Send + 'static> Hub<E> {
+    #[track_caller]
     pub(super) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -169,14 +170,16 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[inline(never)]
+    #[track_caller]
     fn spawn_queued<F, T>(&self, future: F, seat: Seat<E>) -> JoinHandle<Result<T, JoinError>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        tokio::spawn(self.queued(Member::new(future, seat)))
+        tokio::spawn(self.queued(future, seat))
     }
 
+    #[track_caller]
     pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + 'static,
@@ -185,20 +188,23 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return TaskHandle::refused();
         };
+        let _spawning = SpawningLocally::begin();
         TaskHandle::new(if self.try_take_slot(&mut seat) {
             tokio::task::spawn_local(Member::new(future, seat))
         } else {
-            tokio::task::spawn_local(self.queued(Member::new(future, seat)))
+            tokio::task::spawn_local(self.queued(future, seat))
         })
     }
 
-    pub(super) fn try_spawn<F, T>(
+    #[track_caller]
+    pub(super) fn try_spawn<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
+        wrap: impl FnOnce(F) -> G,
     ) -> Result<TaskHandle<T>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
+        G: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
@@ -209,32 +215,47 @@ impl<E: Send + 'static> Hub<E> {
             seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
-        Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
+        let member = Member::new(wrap(future), seat);
+        Ok(TaskHandle::new(tokio::spawn(member)))
     }
 
-    pub(super) async fn spawn_when_ready<F, T>(
+    pub(super) async fn spawn_when_ready<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
+        wrap: impl FnOnce(F) -> G,
     ) -> Result<TaskHandle<T>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
+        G: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        let slot = match self.shared.slots.try_take() {
-            Some(slot) => slot,
-            None => match self.shared.slots.take(self.shared.token()).await {
-                Some(slot) => slot,
-                None => return Err(SpawnError::cancelled(future)),
-            },
+        // In a future the place of the caller is not to be had otherwise.
+        if Handle::try_current().is_err() {
+            panic!(
+                "spawn_when_ready of {} is polled outside of a Tokio runtime",
+                origin.place
+            );
+        }
+        let slots = &self.shared.slots;
+        let slot = match slots.try_take() {
+            Some(slot) => Ok(slot),
+            None => slots.take_as_caller(self.shared.token()).await,
+        };
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(NoSlot::Cancelled) => return Err(SpawnError::cancelled(future)),
+            Err(NoSlot::Closed) => return Err(SpawnError::closed(future)),
+            Err(NoSlot::Deadlock) => return Err(SpawnError::deadlock(future)),
         };
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return Err(SpawnError::closed(future));
         };
         seat.marks.hold(slot);
-        Ok(TaskHandle::new(tokio::spawn(Member::new(future, seat))))
+        let member = Member::new(wrap(future), seat);
+        Ok(TaskHandle::new(tokio::spawn(member)))
     }
 
+    #[track_caller]
     pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
     where
         F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
@@ -243,24 +264,24 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Blocking) else {
             return TaskHandle::refused();
         };
-        let started = self.try_take_slot(&mut seat);
+        if self.try_take_slot(&mut seat) {
+            return TaskHandle::new(start_blocking(BlockingMember::new(closure, seat)));
+        }
+        // The queue is a task; the closure gets its thread when it gets its slot.
+        let admission = self.admission(&mut seat);
         let mut member = BlockingMember::new(closure, seat);
-        TaskHandle::new(if started {
-            start_blocking(member)
-        } else {
-            // The queue is a task; the closure gets its thread when it gets its slot.
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move {
-                let Some(slot) = shared.slots.take(shared.token()).await else {
+        TaskHandle::new(tokio::spawn(async move {
+            if let Some(admission) = admission {
+                if !admission.await {
                     member.marks().set_ended();
                     return Err(JoinError::Refused);
-                };
-                member.marks().hold(slot);
-                start_blocking(member)
-                    .await
-                    .unwrap_or(Err(JoinError::Aborted))
-            })
-        })
+                }
+                member.marks().hold_kept_slot();
+            }
+            start_blocking(member)
+                .await
+                .unwrap_or(Err(JoinError::Aborted))
+        }))
     }
 
     fn try_take_slot(&self, seat: &mut Seat<E>) -> bool {
@@ -268,16 +289,35 @@ impl<E: Send + 'static> Hub<E> {
         slot.map(|slot| seat.marks.hold(slot)).is_some()
     }
 
-    fn queued<F>(&self, member: Member<F, E>) -> Queued<F, E> {
+    fn queued<F>(&self, future: F, mut seat: Seat<E>) -> Queued<F, E> {
+        let admission = self.admission(&mut seat);
+        Queued::new(admission, Member::new(future, seat))
+    }
+
+    /// Takes a place in the queue for a slot, now and not when the task is first polled: the first
+    /// to be spawned is the first to run. `None` if a slot has become free meanwhile.
+    fn admission(&self, seat: &mut Seat<E>) -> Option<Admission> {
         let shared = Arc::clone(&self.shared);
-        let admission = async move {
+        let mut admission: Admission = Box::pin(async move {
             let slot = shared.slots.take(shared.token()).await;
-            slot.map(Slot::keep).is_some()
-        };
-        Queued::new(Box::pin(admission), member)
+            slot.map(Slot::keep).is_ok()
+        });
+        // A wake-up that this waker swallows is not lost: the task is polled once in any case.
+        match admission
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Pending => Some(admission),
+            Poll::Ready(true) => {
+                seat.marks.hold_kept_slot();
+                None
+            }
+            Poll::Ready(false) => Some(Box::pin(std::future::ready(false))),
+        }
     }
 }
 
+#[track_caller]
 fn start_blocking<F, T, E>(member: BlockingMember<F, E>) -> JoinHandle<Result<T, JoinError>>
 where
     F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,

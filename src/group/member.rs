@@ -84,6 +84,7 @@ where
             return Poll::Ready(Err(JoinError::Aborted));
         }
         // Whatever the result, tokio drops this future next, and with it the user's.
+        let _holding = class.hold(marks);
         let poll = match Panic::catch(|| future.poll(cx)) {
             Ok(poll) => poll,
             Err(panic) => {
@@ -125,11 +126,8 @@ pin_project! {
 pub(super) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 impl<F, E> Queued<F, E> {
-    pub(super) fn new(admission: Admission, member: Member<F, E>) -> Self {
-        Self {
-            admission: Some(admission),
-            member,
-        }
+    pub(super) fn new(admission: Option<Admission>, member: Member<F, E>) -> Self {
+        Self { admission, member }
     }
 }
 
@@ -185,6 +183,7 @@ impl<F, E> BlockingMember<F, E> {
             return Err(JoinError::Aborted);
         };
         let token = class.shared().token().clone();
+        let _holding = class.hold(marks);
         match Panic::catch(|| closure(&token)) {
             Ok(Ok(value)) => {
                 class.returned(marks);

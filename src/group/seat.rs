@@ -1,13 +1,20 @@
 //! The place a member takes in its group, and the classes that count members by place of spawn.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::thread;
 
+use tokio::runtime::Handle;
+use tokio::task;
+
+use super::aborts;
+use super::origin::Origin;
 use super::shared::Shared;
-use super::slots::Slot;
+use super::slots::{Holding, Slot};
 use super::wakers::Key;
 use crate::error::Failure;
 use crate::label::Label;
@@ -39,6 +46,7 @@ struct Named {
     id: u64,
     label: Label,
     essential: bool,
+    isolated: bool,
 }
 
 impl<E> Class<E> {
@@ -185,21 +193,26 @@ impl<E> Seat<E> {
     #[inline(never)]
     pub(super) fn take_named(
         shared: &Arc<Shared<E>>,
-        name: &str,
-        place: &'static Location<'static>,
+        origin: Origin<'_>,
         kind: Kind,
-        essential: bool,
     ) -> Option<Self> {
         if !shared.enter() {
             shared.leave();
             return None;
         }
-        let label = Label::named(shared.path().cloned(), name, place);
+        let Origin {
+            place,
+            essential,
+            isolated,
+            ..
+        } = origin;
+        let label = origin.label(shared);
         let id = shared.register(label.clone(), kind == Kind::Blocking);
         let named = Some(Named {
             id,
             label,
             essential,
+            isolated,
         });
         let shared = Arc::clone(shared);
         Some(Self::new(Arc::new(Class {
@@ -241,6 +254,15 @@ impl<E> Class<E> {
         self.shared.wakers.is_aborted()
     }
 
+    /// Notes that the code of a member runs now, if the member has a slot of a limited group.
+    #[inline]
+    pub(super) fn hold(&self, marks: &Marks) -> Option<Holding> {
+        if !marks.has_slot {
+            return None;
+        }
+        self.shared.slots.hold(marks)
+    }
+
     /// Makes an abort wake this task, and returns whether there has been an abort already.
     ///
     /// A task's waker is the same for all its life, so once is enough. That holds because we spawn
@@ -264,7 +286,17 @@ impl<E> Class<E> {
     #[cold]
     pub(super) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
         marks.has_ended = true;
-        self.shared.fail(&self.label(), failure);
+        self.record(failure);
+    }
+
+    /// Records a failure, unless it stays the task's own: then it is only logged.
+    fn record(&self, failure: Failure<E>) {
+        if self.named.as_ref().is_some_and(|named| named.isolated) {
+            let error = self.shared.error_of(&self.label(), failure);
+            drop(Panic::catch(|| drop(error)));
+        } else {
+            self.shared.fail(&self.label(), failure);
+        }
     }
 
     /// Drops what the member owns; a destructor that panics is a failure like any panic.
@@ -294,9 +326,47 @@ impl<E> Class<E> {
     /// Records that a member was dropped with its work undone, unless it had to be.
     #[cold]
     fn abandon(&self) {
-        if !self.shared.is_cancelled() {
-            self.shared.fail(&self.label(), Failure::Aborted);
+        if !self.shared.is_cancelled() && !was_never_spawned() && !aborts::was_asked_for() {
+            self.record(Failure::Aborted);
         }
+    }
+}
+
+/// Whether a member is dropped because Tokio's spawn panics: there is no runtime, or no `LocalSet`.
+///
+/// That is told to the caller, by the panic; the group has lost nothing. A task that Tokio has taken is
+/// dropped under its own id, also by a `LocalSet` that is outside of a runtime.
+fn was_never_spawned() -> bool {
+    let has_no_runtime = task::try_id().is_none() && Handle::try_current().is_err();
+    has_no_runtime || (SpawningLocally::is_under_way() && thread::panicking())
+}
+
+thread_local! {
+    static SPAWNING_LOCALLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread is inside of `spawn_local`, which may panic within a runtime.
+pub(super) struct SpawningLocally(());
+
+impl SpawningLocally {
+    pub(super) fn begin() -> Self {
+        Self::set(true);
+        Self(())
+    }
+
+    fn is_under_way() -> bool {
+        SPAWNING_LOCALLY.try_with(Cell::get).unwrap_or(false)
+    }
+
+    fn set(under_way: bool) {
+        // Where the thread's locals are gone, there is no `LocalSet` either.
+        let _ = SPAWNING_LOCALLY.try_with(|flag| flag.set(under_way));
+    }
+}
+
+impl Drop for SpawningLocally {
+    fn drop(&mut self) {
+        Self::set(false);
     }
 }
 

@@ -15,6 +15,7 @@ use super::slots::Slots;
 use super::sync::Lock;
 use super::wakers::Wakers;
 use crate::cause::{Cause, FailedTask, LostHeartbeat};
+use crate::console;
 use crate::error::{Failure, TaskError, View};
 use crate::label::{self, Label};
 use crate::log;
@@ -204,20 +205,20 @@ impl<E> Shared<E> {
         }
         let panicked = matches!(failure, Failure::Panicked(_));
         let error = TaskError::new(label.clone(), failure, self.view);
-        // `Display` is code of the user: it may panic, and it must not run under the lock.
-        let message = Panic::catch(|| error.to_string())
-            .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"));
+        let message = message_of(&error, label);
         let cause = Cause::Failed(FailedTask::new(label, panicked, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
-        let name = label.name();
-        log::guarded(|| {
-            if panicked {
-                tracing::error!(target: "taskgroup", task = name, "{message}");
-            } else {
-                tracing::debug!(target: "taskgroup", task = name, "{message}");
-            }
-        });
+        log_failure(label, panicked, &message);
+    }
+
+    /// Makes an error of a failure that is not the group's, and logs it as if it were.
+    #[cold]
+    pub(super) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
+        let panicked = matches!(failure, Failure::Panicked(_));
+        let error = TaskError::new(label.clone(), failure, self.view);
+        log_failure(label, panicked, &message_of(&error, label));
+        error
     }
 
     /// Records a failure of the group as a whole, with a cause of its own, and returns whether that was
@@ -300,15 +301,17 @@ impl<E> Shared<E> {
                 name: "taskgroup.trigger", target: "taskgroup", group, %cause, signal, "{cause}, {then}"
             );
         });
+        console::say(group, format_args!("{cause}, {then}"));
     }
 
     /// Says what followed the cancellation; loudly only if a trigger asked for it.
     pub(super) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
+        // Whoever contains the failures of a group says how it ended.
+        let loudly = cause.is_trigger() && !self.contains;
         log::guarded(|| {
-            // Whoever contains the failures of a group says how it ended.
-            if cause.is_trigger() && !self.contains {
+            if loudly {
                 tracing::info!(
                     name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
                 );
@@ -318,6 +321,9 @@ impl<E> Shared<E> {
                 );
             }
         });
+        if loudly {
+            console::say(group, format_args!("stopped"));
+        }
     }
 
     /// Takes a share of the latch, here and in every group above. The caller must
@@ -370,6 +376,23 @@ impl<E> Shared<E> {
         }
         running
     }
+}
+
+/// `Display` is code of the user: it may panic, and it must not run under a lock.
+fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
+    Panic::catch(|| error.to_string())
+        .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"))
+}
+
+fn log_failure(label: &Label, panicked: bool, message: &str) {
+    let name = label.name();
+    log::guarded(|| {
+        if panicked {
+            tracing::error!(target: "taskgroup", task = name, "{message}");
+        } else {
+            tracing::debug!(target: "taskgroup", task = name, "{message}");
+        }
+    });
 }
 
 impl<E> fmt::Debug for Shared<E> {

@@ -32,6 +32,7 @@ enum Reason {
     Full,
     Closed,
     Cancelled,
+    Deadlock,
 }
 
 impl<F> SpawnError<F> {
@@ -56,6 +57,13 @@ impl<F> SpawnError<F> {
         }
     }
 
+    pub(super) fn deadlock(future: F) -> Self {
+        Self {
+            reason: Reason::Deadlock,
+            future,
+        }
+    }
+
     /// Returns whether all slots of the group were taken.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -75,6 +83,13 @@ impl<F> SpawnError<F> {
         self.reason == Reason::Cancelled
     }
 
+    /// Returns whether the caller would have waited for itself: each slot of the group is held by a
+    /// task that waits for a slot of it, and the caller is one of these tasks.
+    #[must_use]
+    pub fn is_deadlock(&self) -> bool {
+        self.reason == Reason::Deadlock
+    }
+
     /// Returns the future, never polled.
     #[must_use]
     pub fn into_future(self) -> F {
@@ -88,6 +103,9 @@ impl<F> fmt::Display for SpawnError<F> {
             Reason::Full => "the group is full",
             Reason::Closed => "the group is closed",
             Reason::Cancelled => "the group was cancelled before a slot was free",
+            Reason::Deadlock => {
+                "each slot of the group is held by a task that waits for a slot: it would wait for itself"
+            }
         })
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::TaskHandle;
-use super::hub::{Hub, Origin};
+use super::hub::{Hub, as_it_is};
+use super::origin::Origin;
 use super::spawn_error::SpawnError;
 use super::task::Task;
 use crate::BoxError;
@@ -156,7 +157,7 @@ impl<E: Send + 'static> Spawner<E> {
         T: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), future)
+            .try_spawn(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
     /// Waits for a slot, then spawns a task; as
@@ -184,7 +185,7 @@ impl<E: Send + 'static> Spawner<E> {
         T: Send + 'static,
     {
         self.hub
-            .spawn_when_ready(Origin::unnamed(Location::caller()), future)
+            .spawn_when_ready(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
     /// Runs a closure on a thread for blocking work; as

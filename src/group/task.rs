@@ -8,7 +8,8 @@ use std::panic::Location;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::TaskHandle;
-use super::hub::{Hub, Origin};
+use super::hub::{Hub, as_it_is};
+use super::origin::Origin;
 use super::spawn_error::SpawnError;
 use crate::BoxError;
 
@@ -38,6 +39,7 @@ pub struct Task<'a, E = BoxError> {
     hub: &'a Hub<E>,
     name: Cow<'static, str>,
     essential: bool,
+    isolated: bool,
 }
 
 impl<'a, E> Task<'a, E> {
@@ -46,6 +48,7 @@ impl<'a, E> Task<'a, E> {
             hub,
             name,
             essential: false,
+            isolated: false,
         }
     }
 
@@ -58,12 +61,28 @@ impl<'a, E> Task<'a, E> {
         self
     }
 
-    fn origin(&self, place: &'static Location<'static>) -> Origin<'_> {
+    pub(super) fn origin(&self, place: &'static Location<'static>) -> Origin<'_> {
         Origin {
             place,
             name: Some(&self.name),
             essential: self.essential,
+            isolated: self.isolated,
         }
+    }
+
+    pub(super) fn hub(&self) -> &'a Hub<E> {
+        self.hub
+    }
+
+    /// Makes an isolated task of it, and returns whether an early end is its failure.
+    pub(super) fn into_isolated(self) -> (Self, bool) {
+        let essential = self.essential;
+        let task = Self {
+            essential: false,
+            isolated: true,
+            ..self
+        };
+        (task, essential)
     }
 }
 
@@ -83,6 +102,7 @@ impl<E: Send + 'static> Task<'_, E> {
     }
 
     /// Spawns the task as one of `place`: a supervisor starts what was given to it elsewhere.
+    #[track_caller]
     pub(crate) fn spawn_from<F, T>(
         self,
         place: &'static Location<'static>,
@@ -111,7 +131,8 @@ impl<E: Send + 'static> Task<'_, E> {
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        self.hub.try_spawn(self.origin(Location::caller()), future)
+        self.hub
+            .try_spawn(self.origin(Location::caller()), future, as_it_is)
     }
 
     /// Waits for a slot, then spawns the task; see
@@ -139,7 +160,10 @@ impl<E: Send + 'static> Task<'_, E> {
         T: Send + 'static,
     {
         let place = Location::caller();
-        async move { self.hub.spawn_when_ready(self.origin(place), future).await }
+        async move {
+            let origin = self.origin(place);
+            self.hub.spawn_when_ready(origin, future, as_it_is).await
+        }
     }
 
     /// Runs a closure on a thread for blocking work; see

@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::context::Context;
 use super::plan::{Kind, Node, Plan};
 use super::plan_error::PlanError;
+use super::provided::{Outlet, Value};
 use crate::BoxError;
 use crate::group::TaskGroup;
 use crate::lock::into_inner;
-use crate::panic::Panic;
 use crate::periodic::{Periodic, PeriodicError, Tick};
 use crate::supervise::Supervisor;
 
@@ -31,14 +31,16 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | something that runs until told to stop | [`new`](Self::new) |
 /// | something that is opened and closed, started and stopped | [`resource`](Self::resource) |
 /// | something to do before others start | [`job`](Self::job) |
+/// | one of these, with values of other components | [`using`](Self::using) |
 /// | tasks that are started again when they fail | [`supervisor`](Self::supervisor) |
 /// | something that is done again and again | [`periodic`](Self::periodic) |
 /// | made of components | [`lifecycle`](Self::lifecycle) |
 ///
 /// # The rules
 ///
-/// 1. It is started when all that it comes [`after`](Self::after) are ready, and told to stop when
-///    all that come after it have ended, directly or through others. What does not depend on each other starts and stops at the
+/// 1. It is started when all that it [uses](Self::using), or comes [`after`](Self::after), are ready,
+///    and told to stop when all that use it or come after it have ended, directly or through others.
+///    What does not depend on each other starts and stops at the
 ///    same time.
 /// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late
 ///    before that, the start has failed: nothing else is started, and what has been started is
@@ -66,6 +68,8 @@ pub struct Component {
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
     after: Vec<Cow<'static, str>>,
+    pub(super) uses: Vec<Value>,
+    pub(super) provides: Vec<Box<dyn Outlet>>,
     phase: Option<Cow<'static, str>>,
     grace: Option<Duration>,
     start_timeout: Duration,
@@ -81,95 +85,6 @@ pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>
 type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
 
 impl Component {
-    /// Makes a component that runs until it is told to stop.
-    ///
-    /// `run` is called when it is started, in a task of its own, and has to call [`Context::ready`].
-    ///
-    /// # Examples
-    ///
-    /// See [`Context`].
-    #[track_caller]
-    pub fn new<F, W>(name: impl Into<Cow<'static, str>>, run: F) -> Self
-    where
-        F: FnOnce(Context) -> W + Send + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
-        let start = |ctx, _: &TaskGroup| -> Work { Box::pin(async move { run(ctx).await }) };
-        Self::of(name.into(), Kind::Component, Box::new(start))
-    }
-
-    /// Makes a component that is opened, is passive while it is used, and is closed after all that
-    /// use it.
-    ///
-    /// It is ready when `open` has returned. What `open` returned is what `close` gets: a pool, a
-    /// connection, the handle of a server that is started by one call and stopped by another. For
-    /// those that use it see [`Context::provide`]. If the stop begins before `open` has returned,
-    /// `open` is dropped.
-    ///
-    /// # Examples
-    ///
-    /// See [`Provided`](super::Provided).
-    #[track_caller]
-    pub fn resource<O, F, T, C, G>(name: impl Into<Cow<'static, str>>, open: O, close: C) -> Self
-    where
-        O: FnOnce(Context) -> F + Send + 'static,
-        F: Future<Output = Result<T, BoxError>> + Send + 'static,
-        T: Send + 'static,
-        C: FnOnce(T) -> G + Send + 'static,
-        G: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
-        let start = |ctx: Context, _: &TaskGroup| -> Work {
-            Box::pin(async move {
-                let opening = async { open(ctx.clone()).await };
-                let Some(opened) = ctx.token().run_until_cancelled(opening).await else {
-                    return Ok(());
-                };
-                let opened = opened?;
-                ctx.ready();
-                ctx.stopping().await;
-                // A destructor that panics is told, after all that is open has been closed.
-                let taken_out = Panic::catch(|| ctx.take_out());
-                let closed = close(opened).await;
-                if let Err(panic) = taken_out {
-                    panic.resume();
-                }
-                closed
-            })
-        };
-        Self::of(name.into(), Kind::Resource, Box::new(start))
-    }
-
-    /// Makes a component that is ready when it has ended: a migration, a warm-up.
-    ///
-    /// If the stop begins before that, its token fires, and it has its grace to end.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{Component, Lifecycle};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), taskgroup::BoxError> {
-    /// let report = Lifecycle::new("orders")
-    ///     .component(Component::job("migrate", |_| async { Err("table `orders` is locked".into()) }))
-    ///     .component(Component::new("http", |_| async { unreachable!() }).after(["migrate"]))
-    ///     .run()
-    ///     .await?;
-    /// let error = report.first_error().unwrap();
-    /// assert_eq!(error.to_string(), "component `migrate` did not start: table `orders` is locked");
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn job<F, W>(name: impl Into<Cow<'static, str>>, run: F) -> Self
-    where
-        F: FnOnce(Context) -> W + Send + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
-        let start = |ctx, _: &TaskGroup| -> Work { Box::pin(async move { run(ctx).await }) };
-        Self::of(name.into(), Kind::Job, Box::new(start)).may_end()
-    }
-
     /// Makes a component of supervised tasks, under the supervisor's name.
     ///
     /// It is ready when they have been started. A supervisor whose children are all done has ended.
@@ -223,6 +138,8 @@ impl Component {
             place: Location::caller(),
             may_end: false,
             after: Vec::new(),
+            uses: Vec::new(),
+            provides: Vec::new(),
             phase: None,
             grace: None,
             start_timeout: START_TIMEOUT,
@@ -232,7 +149,9 @@ impl Component {
         }
     }
 
-    /// Names what this component uses: it starts after these are ready, and stops before they do.
+    /// Lets it start after these are ready, and stop before they do.
+    ///
+    /// It is for pure order. What the component [uses](Self::using) it comes after anyway.
     ///
     /// A second call adds to the first. The names may be those of components that are added later.
     pub fn after<N: Into<Cow<'static, str>>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
@@ -295,14 +214,26 @@ impl Component {
     }
 
     pub(super) fn node(&self) -> Result<Node, PlanError> {
+        let nested = self.nested.clone().transpose()?;
+        let inside = nested.as_ref();
+        // What a lifecycle inside does not find there it uses; all that it has there it provides.
+        let uses = inside.into_iter().flat_map(Plan::not_provided);
+        let provides = inside.into_iter().flat_map(Plan::provided);
         Ok(Node {
             name: self.name.clone(),
             after: self.after.clone(),
+            uses: self.uses.iter().chain(uses).cloned().collect(),
+            provides: self
+                .provides
+                .iter()
+                .map(|outlet| outlet.value())
+                .chain(provides.cloned())
+                .collect(),
             phase: self.phase.clone(),
             grace: self.grace,
             start_timeout: self.start_timeout,
             drains: self.drains,
-            nested: self.nested.clone().transpose()?,
+            nested,
             kind: self.kind,
         })
     }

@@ -1,6 +1,5 @@
 //! [`Context`]: what a component is given.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::provided::Provided;
+use super::provided::Outlet;
 use super::report::Report;
 use crate::cause::Cause;
 use crate::cleanup::CleanupHandle;
@@ -71,12 +70,9 @@ struct Shared {
     whole: Arc<Whole>,
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
-    /// What was provided, by its address, to be taken out again.
-    provided: Mutex<HashMap<usize, TakeOut>>,
+    outlets: Vec<Box<dyn Outlet>>,
     nested: Mutex<Option<Report>>,
 }
-
-type TakeOut = Box<dyn Fn() + Send>;
 
 /// What the engine has heard already: who says it again and again must not keep it busy.
 #[derive(Default)]
@@ -119,6 +115,8 @@ impl Whole {
 #[derive(Debug)]
 pub(super) enum Note {
     Ready(usize),
+    /// It says that it is ready, and is not.
+    NotProvided(usize, NotProvided),
     Drained(usize),
     /// A task of the component has failed, and the others have been told.
     Failing(usize, Cause),
@@ -132,13 +130,22 @@ pub(super) enum Note {
     Told,
 }
 
+/// A component was ready without a value that it provides.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("it was ready without having provided `{value}`")]
+pub(super) struct NotProvided {
+    value: Arc<str>,
+}
+
 impl Context {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         path: Arc<str>,
         group: Spawner,
         whole: Arc<Whole>,
         index: usize,
         notes: mpsc::UnboundedSender<Note>,
+        outlets: Vec<Box<dyn Outlet>>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -150,7 +157,7 @@ impl Context {
                 whole,
                 index,
                 notes,
-                provided: Mutex::default(),
+                outlets,
                 nested: Mutex::default(),
             }),
         }
@@ -182,35 +189,16 @@ impl Context {
 
     /// Says that the component is ready, so that those after it are started.
     ///
-    /// Later calls do nothing, and so does one after the component was told to stop.
+    /// Later calls do nothing, and so does one after the component was told to stop. What the
+    /// component [provides](super::Provided::provider) has to be there: it fails otherwise.
     pub fn ready(&self) {
         if !self.shared.said.ready.swap(true, Ordering::Relaxed) {
-            self.say(Note::Ready(self.shared.index));
-        }
-    }
-
-    /// Provides a value to those that start after this component; see [`Provided`].
-    ///
-    /// Another value takes its place. It is taken out when the component has been told to stop or
-    /// has failed, or, if it is a [job](super::Component::job) that went well, when all components
-    /// have ended.
-    pub fn provide<T: Send + Sync + 'static>(&self, to: &Provided<T>, value: T) {
-        to.set(&self.shared.path, value);
-        // Once for all values that it provides to this: it may do so again and again.
-        lock(&self.shared.provided)
-            .entry(to.address())
-            .or_insert_with(|| {
-                let (to, path) = (to.clone(), Arc::clone(&self.shared.path));
-                Box::new(move || to.clear(&path))
+            let index = self.shared.index;
+            self.say(match self.not_provided() {
+                None => Note::Ready(index),
+                Some(error) => Note::NotProvided(index, error),
             });
-    }
-
-    /// Provides a value, and says that the component is ready.
-    ///
-    /// Equivalent to [`provide`](Self::provide) and then [`ready`](Self::ready).
-    pub fn ready_with<T: Send + Sync + 'static>(&self, to: &Provided<T>, value: T) {
-        self.provide(to, value);
-        self.ready();
+        }
     }
 
     /// Returns why the lifecycle is stopping; nothing before it is.
@@ -343,13 +331,27 @@ impl Context {
         &self.shared.whole
     }
 
+    /// Returns the path of the component, which is this very one for its values.
+    pub(super) fn path(&self) -> &Arc<str> {
+        &self.shared.path
+    }
+
+    /// Returns what the component was to provide by now, if it has not.
+    pub(super) fn not_provided(&self) -> Option<NotProvided> {
+        let mut outlets = self.shared.outlets.iter();
+        let missing = outlets.find(|outlet| !outlet.is_there())?;
+        Some(NotProvided {
+            value: missing.value().name,
+        })
+    }
+
     /// Takes out what the component has provided.
     pub(super) fn take_out(&self) {
-        let provided = std::mem::take(&mut *lock(&self.shared.provided));
         let mut panicked = None;
-        for take_out in provided.into_values() {
+        for outlet in &self.shared.outlets {
             // The destructor of one value does not keep the others in.
-            panicked = panicked.or(Panic::catch(take_out).err());
+            let taken_out = Panic::catch(|| outlet.clear(&self.shared.path));
+            panicked = panicked.or(taken_out.err());
         }
         if let Some(panic) = panicked {
             panic.resume();

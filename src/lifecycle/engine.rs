@@ -269,6 +269,10 @@ impl Engine {
         match note {
             None => machine::Event::Tick,
             Some(Note::Ready(index)) => machine::Event::Ready(index),
+            Some(Note::NotProvided(index, error)) => {
+                self.fail(index, error);
+                machine::Event::Tick
+            }
             Some(Note::Drained(index)) => machine::Event::Drained(index),
             Some(Note::Failing(index, cause)) => {
                 self.slots[index].failing.get_or_insert((usize::MAX, cause));
@@ -280,6 +284,16 @@ impl Engine {
             Some(Note::Stop) => machine::Event::Stop,
             Some(Note::Skip) => machine::Event::Skip,
             Some(Note::Told) => self.told(actions),
+        }
+    }
+
+    /// Lets a component fail as if it had returned the error.
+    fn fail(&self, index: usize, error: impl Into<BoxError>) {
+        let slot = &self.slots[index];
+        if let Some(ctx) = &slot.ctx {
+            let error = error.into();
+            let task = ctx.group().task(OWN_TASK);
+            drop(task.spawn_from(slot.place, async { Err::<(), _>(error) }));
         }
     }
 
@@ -362,7 +376,7 @@ impl Engine {
     fn start(&mut self, index: usize) {
         let now = self.now();
         let slot = &mut self.slots[index];
-        let Some(component) = slot.component.take() else {
+        let Some(mut component) = slot.component.take() else {
             return;
         };
         slot.start = Some(Span::from(now));
@@ -374,20 +388,20 @@ impl Engine {
             Arc::clone(&self.whole),
             index,
             self.notes.clone(),
+            std::mem::take(&mut component.provides),
         );
         slot.ctx = Some(ctx.clone());
         self.enter(index, ComponentState::Starting);
         self.emit(Some(path), EventKind::StartBegan);
 
         let (may_end, place, drains) = (component.may_end, component.place, component.drains);
-        let is_job = component.is_job();
         let work = component.work(ctx.clone(), &group);
         let work = between_start_and_stop(work, ctx.clone(), drains, may_end);
         let task = group.task(OWN_TASK);
         let task = if may_end { task } else { task.essential() };
         drop(task.spawn_from(place, work));
         self.followers
-            .spawn(follow(index, group, ctx, is_job, self.notes.clone()));
+            .spawn(follow(index, group, ctx, self.notes.clone()));
     }
 
     fn all_ready(&mut self) {
@@ -684,7 +698,7 @@ impl Engine {
     }
 
     async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
-        // What jobs have provided is there until now.
+        // What is gone by itself has left here what it provided.
         for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
             drop(Panic::catch(|| ctx.take_out()));
         }
@@ -782,6 +796,7 @@ impl Engine {
             component,
             kind,
         };
+        super::trace::say(self.plan.name(), &event);
         log::guarded(|| super::trace::event(self.plan.name(), &event));
         for observer in &mut self.observers {
             // A panic of it is told by its hook, and changes nothing.
@@ -967,7 +982,6 @@ async fn follow(
     index: usize,
     mut group: TaskGroup,
     ctx: Context,
-    is_job: bool,
     notes: mpsc::UnboundedSender<Note>,
 ) {
     let (spawner, token) = (group.spawner(), group.token().clone());
@@ -978,8 +992,8 @@ async fn follow(
         Poll::Pending => fired.as_mut().poll(cx).map(|()| None),
     });
     let result = match ended.await {
-        // Those that wait for a job begin now, with what it has for them.
-        Some(Ok(())) if is_job => {
+        // It has ended by itself. What it has provided is there for those that begin now.
+        Some(Ok(())) if !token.is_cancelled() => {
             let _ = notes.send(Note::Ended(index, Ok(())));
             return;
         }
@@ -1015,6 +1029,10 @@ impl Drop for Engine {
             if slot.ctx.is_some() && !slot.state.is_over() {
                 self.enter(index, ComponentState::ForceStopped);
             }
+        }
+        // Nothing is told in its turn any more.
+        for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
+            drop(Panic::catch(|| ctx.take_out()));
         }
         if left.is_empty() {
             return;

@@ -16,18 +16,22 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 
 use super::phase::Phase;
 use super::plan_error::Kind;
 use super::plan_error::Member;
 use super::plan_error::PlanError;
+use super::provided::Value;
 
 /// What a component says about its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) name: &'a str,
     pub(super) after: &'a [Cow<'static, str>],
+    pub(super) uses: &'a [Value],
+    pub(super) provides: &'a [Value],
     pub(super) phase: Option<&'a str>,
 }
 
@@ -81,7 +85,7 @@ impl Turns {
 pub(super) struct Graph {
     /// How many of the nodes are components; the others are barriers.
     pub(super) components: usize,
-    /// What each node depends on: as named, then its barrier.
+    /// What each node depends on: as named, then for its values, then its barrier.
     pub(super) dependencies: Vec<Vec<usize>>,
     /// What depends on each node.
     pub(super) dependents: Vec<Vec<usize>>,
@@ -95,6 +99,8 @@ pub(super) struct Graph {
     pub(super) stop_levels: Vec<usize>,
     /// The phase of each component, as an index.
     pub(super) phases: Vec<Option<usize>>,
+    /// The values that no component provides, each with the first component that uses it.
+    pub(super) not_provided: Vec<(usize, Value)>,
 }
 
 impl Graph {
@@ -108,6 +114,7 @@ impl Graph {
             .map(|place| phase_of(place, &phase_indices, phases))
             .collect::<Result<Vec<_>, _>>()?;
         let mut dependencies = named_dependencies(places, &indices)?;
+        let not_provided = add_values(&mut dependencies, places)?;
         add_barriers(&mut dependencies, &members, phases.len());
 
         let mut dependents = vec![Vec::new(); dependencies.len()];
@@ -137,6 +144,7 @@ impl Graph {
             start_levels,
             stop_levels,
             phases: members,
+            not_provided,
         })
     }
 
@@ -248,6 +256,53 @@ fn named_dependencies(
         dependencies.push(needed);
     }
     Ok(dependencies)
+}
+
+/// Adds the components that provide what each one uses. Returns what none of them provides.
+fn add_values(
+    dependencies: &mut [Vec<usize>],
+    places: &[Place<'_>],
+) -> Result<Vec<(usize, Value)>, PlanError> {
+    let mut providers = HashMap::new();
+    for (node, place) in places.iter().enumerate() {
+        for value in place.provides {
+            let Some(first) = providers.insert(value.address, node) else {
+                continue;
+            };
+            return Err(Kind::TwoProviders {
+                value: value.name.to_string(),
+                first: places[first].name.to_owned(),
+                second: place.name.to_owned(),
+            }
+            .into());
+        }
+    }
+    let mut not_provided: Vec<(usize, Value)> = Vec::new();
+    let mut seen = HashSet::new();
+    for (node, place) in places.iter().enumerate() {
+        if place.uses.is_empty() {
+            continue;
+        }
+        let mut known: HashSet<_> = dependencies[node].iter().copied().collect();
+        for value in place.uses {
+            match providers.get(&value.address) {
+                Some(&provider) if provider == node => {
+                    return Err(Kind::DependsOnItself {
+                        component: place.name.to_owned(),
+                    }
+                    .into());
+                }
+                Some(&provider) => {
+                    if known.insert(provider) {
+                        dependencies[node].push(provider);
+                    }
+                }
+                None if seen.insert(value.address) => not_provided.push((node, value.clone())),
+                None => {}
+            }
+        }
+    }
+    Ok(not_provided)
 }
 
 /// Adds the barriers and their edges; invariant 3.
@@ -411,7 +466,13 @@ mod tests {
         let places: Vec<_> = given
             .iter()
             .zip(&after)
-            .map(|(&(name, _, phase), after)| Place { name, after, phase })
+            .map(|(&(name, _, phase), after)| Place {
+                name,
+                after,
+                uses: &[],
+                provides: &[],
+                phase,
+            })
             .collect();
         let phases: Vec<_> = phases
             .iter()
@@ -631,6 +692,8 @@ mod tests {
             let places = places.map(|(name, after)| Place {
                 name,
                 after,
+                uses: &[],
+                provides: &[],
                 phase: None,
             });
             Graph::new(&places.collect::<Vec<_>>(), &[])
@@ -696,6 +759,8 @@ mod tests {
             .map(|index| Place {
                 name: &names[index],
                 after: &after[index],
+                uses: &[],
+                provides: &[],
                 phase: given[index].2.map(|phase| &*phase_names[phase]),
             })
             .collect();
@@ -773,7 +838,7 @@ mod tests {
             prop_assert!(path.len() > 2);
             prop_assert_eq!(path.first(), path.last());
             prop_assert_eq!(path[0].trim_matches('`'), error.component().unwrap());
-            let unique: std::collections::HashSet<_> = path.iter().collect();
+            let unique: HashSet<_> = path.iter().collect();
             prop_assert_eq!(unique.len(), path.len() - 1, "nothing but the first is there twice");
             for step in path.windows(2) {
                 prop_assert!(depends(&given, step[0], step[1]), "{} → {} in {}", step[0], step[1], text);

@@ -18,11 +18,14 @@ impl Component {
     /// [handle](Lifecycle::handle) of its own stops it alone, which is an end like that of any
     /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is
     /// left out: the process belongs to the outermost lifecycle.
+    ///
+    /// A [value](super::Provided) that its components use and do not provide is one that this component
+    /// uses, and those that they provide can be used by others outside of it.
     #[track_caller]
     pub fn lifecycle(lifecycle: Lifecycle) -> Self {
         let lifecycle = lifecycle.closed();
         let name = lifecycle.name().to_owned().into();
-        let plan = lifecycle.plan();
+        let plan = lifecycle.plan_inside();
         let start = |ctx: Context, _: &TaskGroup| -> Work {
             Box::pin(async move { lifecycle.run_inside(ctx).await })
         };
@@ -35,7 +38,7 @@ impl Component {
 impl Lifecycle {
     /// Runs as a component of another lifecycle.
     async fn run_inside(self, ctx: Context) -> Result<(), BoxError> {
-        let plan = self.plan()?;
+        let plan = self.plan_inside()?;
         let work = ctx.group().clone();
         let (engine, _work) = self.engine(plan, work, Some(ctx.clone()));
         let report = engine.run().await;

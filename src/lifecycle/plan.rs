@@ -13,6 +13,7 @@ use super::plan_error::Limit;
 use super::plan_error::Part;
 use super::plan_error::Parts;
 use super::plan_error::PlanError;
+use super::provided::Value;
 
 mod graces;
 mod text;
@@ -69,6 +70,8 @@ pub struct Plan {
     graph: Graph,
     /// The components that decide how long the stop may take.
     chain: Vec<usize>,
+    /// What the components provide.
+    provided: Vec<Value>,
 }
 
 /// One component of a [`Plan`].
@@ -91,6 +94,8 @@ pub struct PlannedComponent {
 pub(super) struct Node {
     pub(super) name: Cow<'static, str>,
     pub(super) after: Vec<Cow<'static, str>>,
+    pub(super) uses: Vec<Value>,
+    pub(super) provides: Vec<Value>,
     pub(super) phase: Option<Cow<'static, str>>,
     pub(super) grace: Option<Duration>,
     pub(super) start_timeout: Duration,
@@ -132,9 +137,16 @@ impl Plan {
             let parts = parts(&budget, Vec::new());
             return Err(Error::OverBudget { limit, parts }.into());
         }
+        let provided = nodes.iter().flat_map(|node| node.provides.iter().cloned());
+        let provided: Vec<_> = provided.collect();
+        // The names that those that use values come after, if there are any.
+        let names: Vec<_> = match provided.is_empty() {
+            true => Vec::new(),
+            false => nodes.iter().map(|node| node.name.clone()).collect(),
+        };
         let components = nodes.into_iter().zip(graces).enumerate();
         let components =
-            components.map(|(index, (node, grace))| node.planned(index, grace, &graph));
+            components.map(|(index, (node, grace))| node.planned(index, grace, &graph, &names));
         Ok(Self {
             name,
             components: components.collect(),
@@ -142,7 +154,30 @@ impl Plan {
             budget,
             graph,
             chain,
+            provided,
         })
+    }
+
+    /// Refuses what no component provides.
+    pub(super) fn complete(self) -> Result<Self, PlanError> {
+        match self.graph.not_provided.first() {
+            None => Ok(self),
+            Some((index, value)) => Err(Error::NotProvided {
+                component: self.components[*index].name.to_string(),
+                value: value.name.to_string(),
+            }
+            .into()),
+        }
+    }
+
+    /// What the components use and none of them provides.
+    pub(super) fn not_provided(&self) -> impl Iterator<Item = &Value> {
+        self.graph.not_provided.iter().map(|(_, value)| value)
+    }
+
+    /// What the components provide.
+    pub(super) fn provided(&self) -> impl Iterator<Item = &Value> {
+        self.provided.iter()
     }
 
     /// Returns the name of the lifecycle.
@@ -193,7 +228,8 @@ impl PlannedComponent {
         &self.name
     }
 
-    /// Returns what it starts after and stops before, each once, as it was named.
+    /// Returns what it starts after and stops before, each once: as it was named, and then what
+    /// provides the values that it uses.
     pub fn after(&self) -> impl Iterator<Item = &str> {
         self.after.iter().map(|name| &**name)
     }
@@ -246,6 +282,8 @@ impl Node {
         Place {
             name: &self.name,
             after: &self.after,
+            uses: &self.uses,
+            provides: &self.provides,
             phase: self.phase.as_deref(),
         }
     }
@@ -283,14 +321,24 @@ impl Node {
         self.grace.or_else(|| Some(nested?.budget.total()))
     }
 
-    fn planned(self, index: usize, grace: Duration, graph: &Graph) -> PlannedComponent {
+    fn planned(
+        self,
+        index: usize,
+        grace: Duration,
+        graph: &Graph,
+        names: &[Cow<'static, str>],
+    ) -> PlannedComponent {
         let mut after = self.after;
-        // The graph has found out whether a name is there twice.
         let in_phase = usize::from(graph.phases[index].is_some());
-        if after.len() > graph.dependencies[index].len() - in_phase {
+        let dependencies = &graph.dependencies[index];
+        let dependencies = &dependencies[..dependencies.len() - in_phase];
+        // The graph has found out whether a name is there twice.
+        if after.len() > dependencies.len() || !self.uses.is_empty() {
             let mut seen = HashSet::new();
             after.retain(|name| seen.insert(name.clone()));
         }
+        let of_values = dependencies[after.len()..].iter();
+        after.extend(of_values.map(|&provider| names[provider].clone()));
         PlannedComponent {
             name: self.name,
             kind: self.kind,
@@ -404,6 +452,8 @@ mod tests {
         Node {
             name: name.into(),
             after: after.iter().map(|&name| name.into()).collect(),
+            uses: Vec::new(),
+            provides: Vec::new(),
             phase: None,
             grace: None,
             start_timeout: secs(30),

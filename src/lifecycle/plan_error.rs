@@ -16,6 +16,7 @@ use crate::time::Rounded;
 ///
 /// ```text
 /// component `http` depends on `databases`, which does not exist: did you mean `database`?
+/// component `worker` uses `pool`, which no component provides
 /// the components depend on each other in a cycle: `a` → `b` → `a`
 /// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
 /// the budget of 30s is not smaller than Kubernetes' terminationGracePeriodSeconds of 30s
@@ -55,6 +56,14 @@ pub(super) enum Kind {
         component: String,
         unknown: String,
         close: Option<String>,
+    },
+    #[error("component `{component}` uses `{value}`, which no component provides")]
+    NotProvided { component: String, value: String },
+    #[error("components `{first}` and `{second}` both provide `{value}`")]
+    TwoProviders {
+        value: String,
+        first: String,
+        second: String,
     },
     #[error("component `{component}` depends on itself")]
     DependsOnItself { component: String },
@@ -142,21 +151,25 @@ impl PlanError {
         )
     }
 
-    /// Returns whether a component names another one, or a phase, that does not exist.
+    /// Returns whether a component names another one, or a phase, that does not exist, or uses a value
+    /// that no component provides.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(
             *self.kind,
-            Kind::UnknownDependency { .. } | Kind::UnknownPhase { .. }
+            Kind::UnknownDependency { .. } | Kind::UnknownPhase { .. } | Kind::NotProvided { .. }
         )
     }
 
-    /// Returns whether two components, or two phases, have one name.
+    /// Returns whether two components, or two phases, have one name, or two components provide one
+    /// value.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         matches!(
             *self.kind,
-            Kind::DuplicateComponent { .. } | Kind::DuplicatePhase { .. }
+            Kind::DuplicateComponent { .. }
+                | Kind::DuplicatePhase { .. }
+                | Kind::TwoProviders { .. }
         )
     }
 
@@ -184,6 +197,10 @@ impl PlanError {
             | Kind::DuplicateComponent { component }
             | Kind::UnknownDependency { component, .. }
             | Kind::UnknownPhase { component, .. }
+            | Kind::NotProvided { component, .. }
+            | Kind::TwoProviders {
+                second: component, ..
+            }
             | Kind::DependsOnItself { component }
             | Kind::ZeroStartTimeout { component }
             | Kind::NoDrainTime { component }

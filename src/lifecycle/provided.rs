@@ -1,19 +1,26 @@
-//! [`Provided`]: a value that one component has for those that start after it.
+//! [`Provided`]: a value that one component has for those that use it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// A value that one component provides to those that start after it: a pool, a bound address.
+/// A value that one component provides and others use: a pool, a bound address.
 ///
-/// Its component fills it with [`Context::provide`](super::Context::provide) before it is ready, so
-/// a component that comes [after](super::Component::after) it finds it there. When the component
-/// has been told to stop, which is after all that use it have ended, the value is taken out again:
-/// what the component closes is not held by anybody any more who goes by the dependencies. That of
-/// a [job](super::Component::job), which ends before they begin, stays until all components have
-/// ended. A component takes out its own value only, and not that of another which has taken its
-/// place.
+/// Components that use it are made by [`Component::using`](super::Component::using), and get it as an
+/// argument. They start after its component is ready and stop before it does, by that alone. The
+/// [plan](super::Lifecycle::plan) refuses a value that no component provides, one that two provide,
+/// and a cycle through values.
+///
+/// | the value is | made by |
+/// |---|---|
+/// | what a resource has opened | [`Component::shared`](super::Component::shared) |
+/// | anything else: a bound address, a loaded setting | [`new`](Self::new), and set through its [`provider`](Self::provider) |
+///
+/// The value is taken out when its component has been told to stop, which is after all that use it
+/// have ended, or when it has failed. So nothing holds on to what the component closes, except for
+/// clones outside of the lifecycle. A component that ends by itself and well, such as a
+/// [job](super::Component::job), leaves its value in until all components have ended.
 ///
 /// # Clones
 ///
@@ -22,25 +29,19 @@ use tokio::sync::watch;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::{Lifecycle, Provided};
-/// use taskgroup::Component;
+/// use taskgroup::lifecycle::Provided;
+/// use taskgroup::{Component, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
-/// let limit = Provided::<u32>::new("limit");
-/// let (ours, theirs) = (limit.clone(), limit.clone());
+/// let limit = Provided::new("limit");
 /// let report = Lifecycle::new("orders")
-///     .component(Component::resource(
-///         "settings",
-///         |ctx| async move { Ok(ctx.provide(&ours, 8)) },
-///         |()| async { Ok(()) },
-///     ))
-///     .component(Component::job("check", |_| async move { Ok(assert_eq!(theirs.get()?, 8)) }).after(["settings"]))
-///     .component(Component::job("end", |ctx| async move { Ok(ctx.stop("done")) }).after(["check"]))
+///     .component(Component::using(limit.provider()).job("settings", async |_, limit| Ok(limit.set(8))))
+///     .component(Component::using(&limit).job("check", async |_, limit| Ok(assert_eq!(limit, 8))))
 ///     .run()
 ///     .await?;
 /// assert!(report.is_clean());
-/// assert!(limit.get().is_err());
+/// assert_eq!(limit.get(), None);
 /// # Ok(())
 /// # }
 /// ```
@@ -50,36 +51,92 @@ pub struct Provided<T> {
     value: Arc<watch::Sender<Option<Here<T>>>>,
 }
 
-/// A value, and who has provided it.
+/// A value, and the path of the component that has provided it.
 struct Here<T> {
     by: Arc<str>,
     value: Arc<T>,
 }
 
-/// A value was asked for that is not there.
+/// Sets the value of a [`Provided`]: an argument of the component that provides it.
 ///
-/// ``nothing provides `db` now: its component has to be started before this one``
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nothing provides `{name}` now: its component has to be started before this one")]
-pub struct NotProvided {
-    name: Arc<str>,
+/// The value has to be there when the component says that it is [ready](super::Context::ready): it
+/// fails otherwise, with an error that names the value.
+///
+/// # Clones
+///
+/// A clone sets the same value, from a helper of the component. It keeps nothing alive.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use taskgroup::lifecycle::{Context, Provided, Provider};
+/// use taskgroup::{BoxError, Component, Lifecycle};
+/// use tokio::net::TcpListener;
+///
+/// async fn http(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxError> {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     address.set(listener.local_addr()?);
+///     ctx.ready();
+///     Ok(ctx.stopping().await)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let address = Provided::new("address of http");
+/// let lifecycle = Lifecycle::new("orders")
+///     .component(Component::using(address.provider()).run("http", http))
+///     .component(Component::using(&address).job("check", async |ctx, address| {
+///         assert_ne!(address.port(), 0);
+///         Ok(ctx.stop("checked"))
+///     }));
+/// assert!(lifecycle.run().await?.is_clean());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Provider<T> {
+    to: Provided<T>,
+    by: Arc<str>,
 }
 
-impl NotProvided {
-    /// Returns the name of the value.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
+/// What the plan knows of a value.
+#[derive(Clone, Debug)]
+pub(super) struct Value {
+    pub(super) name: Arc<str>,
+    /// The same for all handles on one value, and for no other.
+    pub(super) address: usize,
+}
+
+/// A value of any type, as the component that provides it has it.
+pub(super) trait Outlet: Send + Sync {
+    fn value(&self) -> Value;
+
+    fn is_there(&self) -> bool;
+
+    /// Takes the value out, if it belongs to the component with this very path.
+    fn clear(&self, by: &Arc<str>);
 }
 
 impl<T> Provided<T> {
-    /// Makes an empty one; the name is for the error of who finds it empty.
+    /// Makes an empty one; the errors of a plan call it by this name.
     #[must_use]
     pub fn new(name: impl AsRef<str>) -> Self {
         Self {
             name: name.as_ref().into(),
             value: Arc::new(watch::Sender::new(None)),
+        }
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn provider_for(&self, by: &Arc<str>) -> Provider<T> {
+        Provider {
+            to: self.clone(),
+            by: Arc::clone(by),
         }
     }
 
@@ -93,18 +150,12 @@ impl<T> Provided<T> {
         drop(self.value.send_replace(Some(here)));
     }
 
-    /// Takes the value out, if it belongs to this very component.
-    pub(super) fn clear(&self, by: &Arc<str>) {
-        let mut taken = None;
-        self.value.send_if_modified(|here| {
-            taken = here.take_if(|here| Arc::ptr_eq(&here.by, by));
-            taken.is_some()
-        });
-    }
-
-    /// Returns what is the same for all handles on this value, and for no other.
-    pub(super) fn address(&self) -> usize {
-        Arc::as_ptr(&self.value) as usize
+    /// Returns what the plan knows of it.
+    pub(super) fn as_value(&self) -> Value {
+        Value {
+            name: Arc::clone(&self.name),
+            address: Arc::as_ptr(&self.value) as usize,
+        }
     }
 
     fn here(here: &Option<Here<T>>) -> Option<Arc<T>> {
@@ -113,23 +164,20 @@ impl<T> Provided<T> {
 }
 
 impl<T: Clone> Provided<T> {
-    /// Returns the value.
+    /// Returns the value, if it is there now.
     ///
-    /// # Errors
-    ///
-    /// It is not there yet, or not any more.
-    pub fn get(&self) -> Result<T, NotProvided> {
+    /// It is for code outside of the lifecycle. A component gets its values as
+    /// [arguments](super::Component::using).
+    #[must_use]
+    pub fn get(&self) -> Option<T> {
         let here = Self::here(&self.value.borrow());
         here.map(|value| T::clone(&value))
-            .ok_or_else(|| NotProvided {
-                name: Arc::clone(&self.name),
-            })
     }
 
     /// Waits until the value is there, and returns it.
     ///
-    /// It waits for ever if nobody provides one: for code that is no component, race it with
-    /// [`Handle::ready`](super::Handle::ready).
+    /// It is for code outside of the lifecycle, and waits for ever if no component provides the
+    /// value: race it with [`Handle::report`](super::Handle::report).
     ///
     /// # Cancel safety
     ///
@@ -147,11 +195,47 @@ impl<T: Clone> Provided<T> {
     }
 }
 
+impl<T> Provider<T> {
+    /// Sets the value, in place of the one that was there.
+    pub fn set(&self, value: T) {
+        self.to.set(&self.by, value);
+    }
+}
+
+impl<T: Send + Sync + 'static> Outlet for Provided<T> {
+    fn value(&self) -> Value {
+        self.as_value()
+    }
+
+    fn is_there(&self) -> bool {
+        self.value.borrow().is_some()
+    }
+
+    fn clear(&self, by: &Arc<str>) {
+        let mut taken = None;
+        self.value.send_if_modified(|here| {
+            taken = here.take_if(|here| Arc::ptr_eq(&here.by, by));
+            taken.is_some()
+        });
+        // The value is dropped here, and not under the lock.
+        drop(taken);
+    }
+}
+
 impl<T> Clone for Provided<T> {
     fn clone(&self) -> Self {
         Self {
             name: Arc::clone(&self.name),
             value: Arc::clone(&self.value),
+        }
+    }
+}
+
+impl<T> Clone for Provider<T> {
+    fn clone(&self) -> Self {
+        Self {
+            to: self.to.clone(),
+            by: Arc::clone(&self.by),
         }
     }
 }
@@ -162,5 +246,11 @@ impl<T> fmt::Debug for Provided<T> {
             .field("name", &self.name)
             .field("is_there", &self.value.borrow().is_some())
             .finish()
+    }
+}
+
+impl<T> fmt::Debug for Provider<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Provider").field(&self.to).finish()
     }
 }

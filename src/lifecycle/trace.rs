@@ -2,7 +2,29 @@
 
 use super::component_state::ComponentState;
 use super::event::{Event, EventKind};
+use crate::console;
 use crate::time::Rounded;
+
+/// Says what a program without a log says about the stop.
+///
+/// What is nested is told by what is around it.
+pub(super) fn say(lifecycle: &str, event: &Event) {
+    if *event.lifecycle != *lifecycle {
+        return;
+    }
+    match &event.kind {
+        EventKind::StopTriggered { cause, .. } if !cause.is_trigger() => {
+            console::say(Some(lifecycle), format_args!("{cause}, stopping"));
+        }
+        EventKind::Stopped { took, .. } => {
+            console::say(
+                Some(lifecycle),
+                format_args!("stopped in {}", Rounded(*took)),
+            );
+        }
+        _ => {}
+    }
+}
 
 /// Writes one event.
 ///

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use taskgroup::lifecycle::{Context, Event, EventKind, Provided, Report, StepKind, TimelineStep};
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Signals, Stop};
+use taskgroup::lifecycle::{
+    Context, Event, EventKind, Provided, Provider, Report, StepKind, TimelineStep,
+};
+use taskgroup::{BoxError, Component, Exit, Lifecycle, Program, Signals, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -51,17 +53,11 @@ pub(crate) fn play() -> Exit {
         std::process::abort();
     });
     started.recv().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(shop())
+    Program::new().worker_threads(2).run(shop)
 }
 
-async fn shop() -> Exit {
+async fn shop(signals: Signals) -> Exit {
     let (tasks, descriptors) = (tasks(), descriptors());
-    let signals = Signals::terminate().unwrap();
     let work = Work::default();
     let in_flight = InFlight::default();
     let report = {
@@ -215,23 +211,19 @@ fn components(work: &Work) -> (Lifecycle, Vec<(&'static str, Address)>) {
         let next = (domain + 1) % DOMAINS;
         let name = |part: &str| format!("{part}-{domain}");
         let address = Address::new("http");
-        let backs = [grpcs[domain].clone(), grpcs[next].clone()];
+        let backs = [&grpcs[domain], &grpcs[next]];
         shop = shop
             .component(store(name("db"), work))
             .component(store(name("cache"), work))
             .component(worker(name("repository"), work).after([name("db"), name("cache")]))
             .component(worker(name("worker"), work).after([name("repository"), "queue".into()]))
-            .component(grpc(name("grpc"), work, grpcs[domain].clone()).after([name("repository")]))
-            .component(
-                http(name("http"), work, backs, address.clone())
-                    .after([name("grpc"), format!("grpc-{next}")]),
-            );
+            .component(grpc(name("grpc"), work, &grpcs[domain]).after([name("repository")]))
+            .component(http(name("http"), work, backs, &address));
         addresses.push(("http", address));
     }
     let servers: Vec<_> = addresses.iter().map(|(_, http)| http.clone()).collect();
     let address = Address::new("gateway");
-    let all = (0..DOMAINS).map(|domain| format!("http-{domain}"));
-    shop = shop.component(gateway(work, servers, address.clone()).after(all));
+    shop = shop.component(gateway(work, &servers, &address));
     addresses.push(("http", address));
     addresses.extend(grpcs.into_iter().map(|grpc| ("grpc", grpc)));
     assert_eq!(addresses.len(), SERVERS as usize);
@@ -266,16 +258,17 @@ async fn jobs(ctx: Context, work: Work) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn grpc(name: String, work: &Work, address: Address) -> Component {
+fn grpc(name: String, work: &Work, address: &Address) -> Component {
     let work = work.clone();
-    Component::new(name, move |ctx| async move {
+    Component::using(address.provider()).run(name, async move |ctx, address| {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let bound = listener.local_addr()?;
         let routes = Routes::new(HealthServer::new(work));
         // Who speaks HTTP/2 is told that it is over, and has lost nothing by that.
         let server = taskgroup::tonic::serve("grpc", listener, routes).linger(STOP);
         let server = server.run::<BoxError>(&ctx);
-        ctx.ready_with(&address, bound);
+        address.set(bound);
+        ctx.ready();
         server.await
     })
 }
@@ -305,19 +298,19 @@ impl Health for Work {
 }
 
 /// Each of its requests calls two backs.
-fn http(name: String, work: &Work, backs: [Address; 2], address: Address) -> Component {
+fn http(name: String, work: &Work, backs: [&Address; 2], address: &Address) -> Component {
     let work = work.clone();
-    Component::new(name, move |ctx| async move {
+    let using = Component::using((backs[0], backs[1], address.provider()));
+    using.run(name, async move |ctx, (own, next, address)| {
         let mut channels = Vec::new();
-        for back in &backs {
-            let back = format!("http://{}", back.get()?);
-            channels.push(Endpoint::from_shared(back)?.connect_lazy());
+        for back in [own, next] {
+            channels.push(Endpoint::from_shared(format!("http://{back}"))?.connect_lazy());
         }
         let page = {
             let work = work.clone();
             async move || work.job(call_all(channels)).await
         };
-        serve(ctx, Router::new().route("/", get(page)), work, &address).await
+        serve(ctx, Router::new().route("/", get(page)), work, address).await
     })
 }
 
@@ -332,11 +325,11 @@ async fn call_all(channels: Vec<Channel>) -> (StatusCode, String) {
 }
 
 /// Each of its requests is one to the next HTTP server, on a connection of its own.
-fn gateway(work: &Work, servers: Vec<Address>, address: Address) -> Component {
+fn gateway(work: &Work, servers: &[Address], address: &Address) -> Component {
     let work = work.clone();
-    Component::new("gateway", move |ctx| async move {
-        let servers: Result<Vec<_>, _> = servers.iter().map(Address::get).collect();
-        let servers = Arc::new(servers?);
+    let using = Component::using((servers, address.provider()));
+    using.run("gateway", async move |ctx, (servers, address)| {
+        let servers = Arc::new(servers);
         let turn = Arc::new(AtomicUsize::new(0));
         let forward = {
             let work = work.clone();
@@ -349,7 +342,7 @@ fn gateway(work: &Work, servers: Vec<Address>, address: Address) -> Component {
                 }
             }
         };
-        serve(ctx, Router::new().route("/", get(forward)), work, &address).await
+        serve(ctx, Router::new().route("/", get(forward)), work, address).await
     })
 }
 
@@ -362,7 +355,12 @@ async fn ask(address: SocketAddr) -> std::io::Result<String> {
     Ok(answer)
 }
 
-async fn serve(ctx: Context, app: Router, work: Work, address: &Address) -> Result<(), BoxError> {
+async fn serve(
+    ctx: Context,
+    app: Router,
+    work: Work,
+    address: Provider<SocketAddr>,
+) -> Result<(), BoxError> {
     let held = async move |stop: Stop| work.held(stop).await;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let bound = listener.local_addr()?;
@@ -370,7 +368,8 @@ async fn serve(ctx: Context, app: Router, work: Work, address: &Address) -> Resu
     // Longer than a busy client is without a word on any machine; they leave when they are told.
     let server = taskgroup::axum::serve("http", listener, app).linger(PLENTY / 10);
     let server = server.run::<BoxError>(&ctx);
-    ctx.ready_with(address, bound);
+    address.set(bound);
+    ctx.ready();
     server.await
 }
 

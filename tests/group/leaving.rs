@@ -242,3 +242,116 @@ fn an_abort_reaches_tasks_that_are_just_being_parked() {
         }
     });
 }
+
+// One task.
+
+#[test]
+fn a_task_that_is_aborted_through_its_handle_is_joined_and_is_no_failure() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        let alive = Alive::default();
+        let (plain, named) = (
+            group.spawn(hold::<(), _>(alive.guard())),
+            group
+                .task("named")
+                .essential()
+                .spawn(hold::<(), _>(alive.guard())),
+        );
+        let other = group.spawn(async { Ok(7) });
+        tokio::task::yield_now().await;
+        plain.abort();
+        named.abort();
+        named.abort();
+        assert_eq!(plain.await, Err(JoinError::Aborted));
+        assert_eq!(named.await, Err(JoinError::Aborted));
+        assert_eq!(other.await, Ok(7));
+        assert!(!group.is_cancelled());
+        group.wait().await.unwrap();
+        assert_eq!(alive.count(), 0);
+    });
+}
+
+#[test]
+fn an_abort_after_the_end_of_a_task_does_nothing() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        for _ in 0..100 {
+            let mut task = group.spawn(async { Ok(7) });
+            let value = (&mut task).await;
+            task.abort();
+            assert_eq!(value, Ok(7));
+        }
+        group.wait().await.unwrap();
+    });
+}
+
+#[test]
+fn an_abort_that_races_with_the_end_of_its_task_is_either() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        for _ in 0..200 {
+            let task = group.spawn(async { Ok(tokio::task::yield_now().await) });
+            task.abort();
+            assert!(matches!(task.await, Ok(()) | Err(JoinError::Aborted)));
+        }
+        group.wait().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn an_aborted_task_frees_its_slot_and_its_place_in_the_queue() {
+    let mut group = TaskGroup::builder().limit(1).build().unwrap();
+    let first = group.spawn(pending::<Result<(), _>>());
+    let second = group.spawn(pending::<Result<(), _>>());
+    let third = group.spawn(async { Ok(3) });
+    second.abort();
+    assert_eq!(second.await, Err(JoinError::Aborted));
+    first.abort();
+    assert_eq!(third.await, Ok(3));
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn a_destructor_that_panics_in_an_aborted_task_is_a_failure() {
+    on_both(|| async {
+        let mut group = TaskGroup::new();
+        let bomb = crate::support::Bomb("aborted");
+        let task = group.spawn(async move {
+            let _bomb = bomb;
+            pending::<Result<(), _>>().await
+        });
+        tokio::task::yield_now().await;
+        task.abort();
+        assert_eq!(task.await, Err(JoinError::Aborted));
+        assert!(group.wait().await.unwrap_err().is_panicked());
+    });
+}
+
+fn never_started(_: &taskgroup::CancellationToken) -> Result<(), taskgroup::BoxError> {
+    unreachable!("it was aborted")
+}
+
+#[test]
+fn a_closure_that_has_not_started_is_aborted_and_one_that_has_runs_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut group = TaskGroup::new();
+        let (started, starts) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let running = group.spawn_blocking(move |_| {
+            started.send(()).unwrap();
+            Ok(released.recv()?)
+        });
+        let waiting = group.spawn_blocking(never_started);
+        starts.await.unwrap();
+        running.abort();
+        waiting.abort();
+        release.send(()).unwrap();
+        assert_eq!(running.await, Ok(()));
+        assert_eq!(waiting.await, Err(JoinError::Aborted));
+        group.wait().await.unwrap();
+    });
+}

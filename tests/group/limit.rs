@@ -262,3 +262,244 @@ async fn a_child_takes_no_slot_of_its_parent() {
     child.wait().await.unwrap();
     group.wait().await.unwrap();
 }
+
+/// Spawns five tasks in each of the ways that wait in the queue, and returns the order of their start.
+async fn order_of(group: &TaskGroup) -> Vec<usize> {
+    let (said, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for index in 0..12 {
+        let said = said.clone();
+        match index % 3 {
+            0 => drop(group.spawn(async move { Ok(said.send(index)?) })),
+            1 => drop(group.spawn_blocking(move |_| Ok(said.send(index)?))),
+            _ => drop(
+                group
+                    .task("named")
+                    .spawn(async move { Ok(said.send(index)?) }),
+            ),
+        }
+    }
+    drop(said);
+    let mut indices = Vec::new();
+    while let Some(index) = order.recv().await {
+        indices.push(index);
+    }
+    indices
+}
+
+#[test]
+fn the_first_to_be_spawned_by_a_task_on_a_worker_is_the_first_to_run() {
+    on_both(|| async {
+        for _ in 0..20 {
+            let mut group = limited(1);
+            assert_eq!(order_of(&group).await, (0..12).collect::<Vec<_>>());
+            group.wait().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_local_task_keeps_its_place_in_the_queue() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let mut group = limited(1);
+        for index in 0..10 {
+            let order = Arc::clone(&order);
+            let task = async move {
+                order.lock().unwrap().push(index);
+                Ok(tokio::task::yield_now().await)
+            };
+            if index % 2 == 0 {
+                group.spawn_local(task);
+            } else {
+                group.spawn(task);
+            }
+        }
+        group.wait().await.unwrap();
+    });
+    assert_eq!(*order.lock().unwrap(), (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_task_with_no_budget_left_keeps_the_place_in_the_queue_that_it_takes() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let task = |index| {
+        let order = Arc::clone(&order);
+        async move { Ok(order.lock().unwrap().push(index)) }
+    };
+    // Tokio lets a task do so much in one poll; here it has done all of that.
+    while tokio::task::coop::has_budget_remaining() {
+        tokio::task::consume_budget().await;
+    }
+    group.spawn(task(0));
+    let mut second = tokio_test::task::spawn(group.spawn_when_ready(task(1)));
+    assert_pending!(second.poll());
+    group.spawn(task(2));
+    end.send(()).unwrap();
+    second.await.unwrap();
+    group.wait().await.unwrap();
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_a_slot_keeps_its_place_before_a_later_spawn() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let task = |index| {
+        let order = Arc::clone(&order);
+        async move { Ok(order.lock().unwrap().push(index)) }
+    };
+    let mut first = tokio_test::task::spawn(group.spawn_when_ready(task(0)));
+    assert_pending!(first.poll());
+    group.spawn(task(1));
+    end.send(()).unwrap();
+    first.await.unwrap();
+    group.wait().await.unwrap();
+    assert_eq!(*order.lock().unwrap(), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_close_wakes_and_refuses_a_caller_that_waits_for_a_slot() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    let spawner = group.spawner();
+    let mut waiting = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(7) }));
+    assert_pending!(waiting.poll());
+    group.close();
+    assert!(waiting.is_woken());
+    let error = assert_ready!(waiting.poll()).unwrap_err();
+    assert!(error.is_closed() && !error.is_cancelled());
+    assert_eq!(error.into_future().await.unwrap(), 7);
+    end.send(()).unwrap();
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn spawn_when_ready_into_a_closed_full_group_returns_at_once() {
+    let mut group = limited(1);
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    group.close();
+    let mut refused = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
+    assert!(assert_ready!(refused.poll()).unwrap_err().is_closed());
+    end.send(()).unwrap();
+    drop(refused);
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn a_close_lets_those_run_that_are_in_the_queue() {
+    on_both(|| async {
+        let mut group = limited(1);
+        let handles: Vec<_> = (0..5)
+            .map(|index| group.spawn(async move { Ok(index) }))
+            .collect();
+        group.close();
+        for (index, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.await, Ok(index));
+        }
+        group.wait().await.unwrap();
+    });
+}
+
+#[test]
+fn a_task_that_waits_for_a_slot_of_its_own_full_group_is_refused() {
+    on_both(|| async {
+        let mut group = limited(1);
+        let spawner = group.spawner();
+        let task = group.spawn(async move {
+            let error = spawner.spawn_when_ready(async { Ok(7) }).await.unwrap_err();
+            assert!(error.is_deadlock());
+            assert_eq!(
+                error.to_string(),
+                "each slot of the group is held by a task that waits for a slot: it would wait for itself"
+            );
+            // It gives the future back, so that the task can do the work itself.
+            error.into_future().await
+        });
+        assert_eq!(task.await, Ok(7));
+        group.wait().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_thread_that_waits_for_a_slot_of_its_own_full_group_is_refused() {
+    let mut group = limited(1);
+    let spawner = group.spawner();
+    let runtime = tokio::runtime::Handle::current();
+    let closure = group.spawn_blocking(move |_| {
+        let waited = runtime.block_on(spawner.spawn_when_ready(async { Ok(()) }));
+        Ok(waited.unwrap_err().is_deadlock())
+    });
+    assert_eq!(closure.await, Ok(true));
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_tasks_that_all_wait_for_a_slot_of_their_group_the_last_is_refused() {
+    let mut group = limited(2);
+    let (begin, begun) = oneshot::channel::<()>();
+    let spawner = group.spawner();
+    let first = group.spawn(async move {
+        let below = spawner.spawn_when_ready(async { Ok("below the first") });
+        let (begin, below) = (begin, tokio_test::task::spawn(below));
+        // Its wait is under way before the other one begins.
+        let mut below = below;
+        assert_pending!(below.poll());
+        begin.send(()).unwrap();
+        Ok(below.await?.await?)
+    });
+    let spawner = group.spawner();
+    let second = group.spawn(async move {
+        begun.await?;
+        let refused = spawner.spawn_when_ready(async { Ok(()) }).await;
+        assert!(refused.unwrap_err().is_deadlock());
+        Ok("ended instead")
+    });
+    assert_eq!(second.await, Ok("ended instead"));
+    assert_eq!(first.await, Ok("below the first"));
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_two_slots_counts_once() {
+    let mut group = limited(2);
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    let spawner = group.spawner();
+    let both = group.spawn(async move {
+        let mut one = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(1) }));
+        let mut two = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(2) }));
+        assert_pending!(one.poll());
+        assert_pending!(two.poll());
+        end.send(()).unwrap();
+        Ok((one.await?.await?, two.await?.await?))
+    });
+    assert_eq!(both.await, Ok((1, 2)));
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_of_another_group_that_waits_for_a_slot_does_not_wait_for_itself() {
+    let (mut full, mut other) = (limited(1), limited(1));
+    let (end, ended) = oneshot::channel::<()>();
+    full.spawn(async move { Ok(ended.await?) });
+    let spawner = full.spawner();
+    let waiting = other.spawn(async move {
+        let mut slot = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(7) }));
+        assert_pending!(slot.poll());
+        end.send(()).unwrap();
+        Ok(slot.await?.await?)
+    });
+    assert_eq!(waiting.await, Ok(7));
+    other.wait().await.unwrap();
+    full.wait().await.unwrap();
+}

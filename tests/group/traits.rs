@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use taskgroup::{
-    BoxError, BuildError, Builder, Cancelled, Cause, Failure, JoinError, Panic, Running,
-    SpawnError, Spawner, Task, TaskError, TaskGroup, TaskHandle,
+    BoxError, BuildError, Builder, Cancelled, Cause, Failure, IsolatedTask, JoinError, Panic,
+    Running, SpawnError, Spawner, Task, TaskError, TaskGroup, TaskHandle,
 };
 
 fn everything<T: Send + Sync + Unpin + Debug>() {}
@@ -29,6 +29,7 @@ fn public_types_are_send_sync_and_debug() {
     everything::<Cancelled>();
     shared::<SpawnError<std::future::Ready<()>>>();
     shared::<Task<'_>>();
+    shared::<IsolatedTask<'_>>();
 }
 
 #[test]

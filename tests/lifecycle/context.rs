@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use taskgroup::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context, EventKind, Provided};
+use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context, EventKind};
 use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, errors, obedient, stopped};
+use crate::support::{Diary, SECOND, obedient, stopped};
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_and_the_cause_are_there_before_the_token_fires() {
@@ -233,131 +233,6 @@ async fn what_is_in_flight_when_the_stop_begins_is_in_the_report() {
     let mut each = [ends.recv().await.unwrap(), ends.recv().await.unwrap()];
     each.sort_unstable();
     assert_eq!(each, [3, 5]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_value_is_there_for_those_after_it_and_taken_out_before_it_is_closed() {
-    struct Pool;
-    impl Drop for Pool {
-        fn drop(&mut self) {}
-    }
-    let pool = Provided::<Arc<Pool>>::new("pool");
-    assert_eq!(
-        pool.get().err().unwrap().to_string(),
-        "nothing provides `pool` now: its component has to be started before this one"
-    );
-    let db = {
-        let ours = pool.clone();
-        let theirs = pool.clone();
-        Component::resource(
-            "db",
-            move |ctx| async move {
-                let pool = Arc::new(Pool);
-                ctx.provide(&ours, Arc::clone(&pool));
-                Ok(pool)
-            },
-            move |pool| async move {
-                assert!(theirs.get().is_err());
-                assert_eq!(Arc::strong_count(&pool), 1, "nobody holds it any more");
-                Ok(())
-            },
-        )
-    };
-    let user = {
-        let pool = pool.clone();
-        Component::new("worker", move |ctx: Context| async move {
-            let _pool = pool.get()?;
-            ctx.ready();
-            ctx.stopping().await;
-            assert!(pool.get().is_ok(), "it is there until the users have ended");
-            Ok(())
-        })
-    };
-    let waits = tokio::spawn({
-        let pool = pool.clone();
-        async move { drop(pool.wait().await) }
-    });
-    let lifecycle = Lifecycle::new("orders")
-        .component(db)
-        .component(user.after(["db"]));
-    let report = stopped(lifecycle).await;
-    assert!(report.is_clean(), "{report}");
-    waits.await.unwrap();
-    assert_eq!(pool.get().err().unwrap().name(), "pool");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_missing_value_is_an_error_of_who_wants_it() {
-    let pool = Provided::<u8>::new("pool");
-    let worker = Component::new("worker", move |ctx: Context| async move {
-        pool.get()?;
-        Ok(ctx.ready())
-    });
-    let report = Lifecycle::new("orders")
-        .component(worker)
-        .run()
-        .await
-        .unwrap();
-    assert_eq!(
-        errors(&report),
-        [
-            "component `worker` did not start: nothing provides `pool` now: its component has to \
-             be started before this one"
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_clone_of_a_value_is_made_without_a_lock() {
-    struct Renewed(Context, Provided<Renewed>);
-    impl Clone for Renewed {
-        fn clone(&self) -> Self {
-            let copy = || Self(self.0.clone(), self.1.clone());
-            // With the channel locked this would wait for itself.
-            self.0.provide(&self.1, copy());
-            copy()
-        }
-    }
-    let value = Provided::new("value");
-    let job = {
-        let value = value.clone();
-        Component::job("job", move |ctx: Context| async move {
-            ctx.ready_with(&value, Renewed(ctx.clone(), value.clone()));
-            value.get()?;
-            drop(value.wait().await);
-            Ok(())
-        })
-    };
-    let report = Lifecycle::new("orders").component(job).run().await.unwrap();
-    assert!(report.is_clean(), "{report}");
-    assert!(value.get().is_err(), "it is taken out at the end");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_value_whose_destructor_panics_does_not_keep_the_others_in() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            if !std::thread::panicking() {
-                panic!("boom");
-            }
-        }
-    }
-    let (bomb, other) = (Provided::<Bomb>::new("bomb"), Provided::<u8>::new("other"));
-    let db = {
-        let other = other.clone();
-        Component::resource(
-            "db",
-            move |ctx| async move {
-                ctx.provide(&bomb, Bomb);
-                ctx.provide(&other, 1);
-                Ok(())
-            },
-            |()| async { Ok(()) },
-        )
-    };
-    stopped(Lifecycle::new("orders").component(db)).await;
-    assert!(other.get().is_err());
 }
 
 #[tokio::test(start_paused = true)]

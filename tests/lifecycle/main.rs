@@ -15,3 +15,4 @@ mod stop;
 mod support;
 mod threads;
 mod traits;
+mod values;

@@ -4,65 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{Budget, Provided};
+use taskgroup::lifecycle::Budget;
 use taskgroup::{Component, ExitPolicy, Lifecycle, ReadinessState};
 
 use crate::support::{Diary, SECOND, deaf, obedient, stopped};
-
-#[tokio::test(start_paused = true)]
-async fn what_a_job_provides_is_there_for_those_after_it() {
-    let value = Provided::<u32>::new("value");
-    let (ours, theirs) = (value.clone(), value.clone());
-    let job = Component::job("load", |ctx| async move {
-        ctx.provide(&ours, 8);
-        Ok(())
-    });
-    let user = Component::new("user", |ctx| async move {
-        assert_eq!(theirs.get()?, 8);
-        ctx.ready();
-        ctx.stopping().await;
-        assert_eq!(theirs.get()?, 8);
-        Ok(())
-    });
-    let report = stopped(
-        Lifecycle::new("orders")
-            .component(job)
-            .component(user.after(["load"])),
-    )
-    .await;
-    assert!(report.is_clean(), "{report}");
-    assert!(value.get().is_err(), "it is taken out at the end");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_component_takes_out_only_what_is_still_its_own() {
-    let value = Provided::<u32>::new("value");
-    let (first, second, theirs) = (value.clone(), value.clone(), value.clone());
-    let old = Component::new("old", |ctx| async move {
-        ctx.ready_with(&first, 1);
-        tokio::time::sleep(SECOND).await;
-        Ok(())
-    });
-    let new = Component::new("new", |ctx| async move {
-        ctx.ready_with(&second, 2);
-        Ok(ctx.stopping().await)
-    });
-    let user = Component::new("user", |ctx| async move {
-        ctx.ready();
-        tokio::time::sleep(2 * SECOND).await;
-        assert_eq!(theirs.get()?, 2);
-        ctx.stop("seen");
-        Ok(ctx.stopping().await)
-    });
-    let report = Lifecycle::new("orders")
-        .component(old.may_end())
-        .component(new.after(["old"]))
-        .component(user.after(["new"]))
-        .run()
-        .await
-        .unwrap();
-    assert!(report.is_clean(), "{report}");
-}
 
 #[tokio::test(start_paused = true)]
 async fn what_is_forced_in_a_nested_lifecycle_has_the_same_exit_status() {
@@ -123,24 +68,6 @@ async fn a_nested_lifecycle_does_not_begin_when_the_stop_was_asked_for() {
     assert!(report.took() < SECOND, "{report}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_provided_again_and_again_is_not_kept() {
-    let value = Provided::<Arc<()>>::new("value");
-    let (ours, shared) = (value.clone(), Arc::new(()));
-    let given = Arc::clone(&shared);
-    let lifecycle = Lifecycle::new("orders").component(Component::new("renew", |ctx| async move {
-        for _ in 0..100 {
-            ctx.provide(&ours, Arc::clone(&given));
-        }
-        assert_eq!(Arc::strong_count(&given), 3);
-        ctx.ready();
-        Ok(ctx.stopping().await)
-    }));
-    assert!(stopped(lifecycle).await.is_clean());
-    assert!(value.get().is_err());
-    assert_eq!(Arc::strong_count(&shared), 1);
-}
-
 #[test]
 fn nothing_can_be_added_to_a_lifecycle_that_is_gone() {
     let held = Arc::new(());
@@ -185,23 +112,4 @@ async fn the_cleanup_is_told_what_went_wrong_in_a_nested_lifecycle() {
     let _step = failed.cleanup().push(flush).unwrap();
     let outcome = outcome_around(failed).await;
     assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_destructor_that_panics_does_not_keep_a_resource_open() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("bang");
-        }
-    }
-    let (bomb, diary) = (Provided::<Bomb>::new("bomb"), Diary::default());
-    let closed = diary.clone();
-    let lifecycle = Lifecycle::new("orders").component(Component::resource(
-        "db",
-        move |ctx| async move { Ok(ctx.provide(&bomb, Bomb)) },
-        move |()| async move { Ok(closed.write("closed")) },
-    ));
-    let report = stopped(lifecycle).await;
-    assert_eq!(diary.lines(), ["closed"], "{report}");
 }

@@ -35,15 +35,12 @@ fn one_after_another(diary: &Diary) {
 #[tokio::test(start_paused = true)]
 async fn the_database_is_told_when_the_worker_after_a_finished_migration_has_ended() {
     let diary = Diary::default();
-    let pool = Provided::new("pool");
-    let database = {
-        let (pool, diary) = (pool.clone(), diary.clone());
-        Component::resource(
-            "database",
-            move |ctx| async move { Ok(ctx.provide(&pool, "a pool")) },
-            move |()| async move { Ok(diary.write("database is closed")) },
-        )
-    };
+    let log = diary.clone();
+    let (database, pool) = Component::shared(
+        "database",
+        async |_| Ok("a pool"),
+        async move |_| Ok(log.write("database is closed")),
+    );
     let worker = {
         let (pool, diary) = (pool.clone(), diary.clone());
         Component::new("worker", move |ctx| async move {
@@ -51,7 +48,7 @@ async fn the_database_is_told_when_the_worker_after_a_finished_migration_has_end
             ctx.stopping().await;
             // The rest of its batch.
             sleep(SECOND).await;
-            diary.write(format!("worker has {}", pool.get()?));
+            diary.write(format!("worker has {}", pool.get().unwrap()));
             Ok(())
         })
     };
@@ -63,7 +60,7 @@ async fn the_database_is_told_when_the_worker_after_a_finished_migration_has_end
     let report = stopped(lifecycle).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(diary.lines(), ["worker has a pool", "database is closed"]);
-    assert!(pool.get().is_err());
+    assert_eq!(pool.get(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,19 +269,14 @@ async fn the_order_holds_through_a_phase_that_is_over() {
 async fn what_a_finished_job_has_provided_stays_until_all_have_ended() {
     let diary = Diary::default();
     let schema = Provided::new("schema");
-    let middle = {
-        let schema = schema.clone();
-        Component::job(
-            "middle",
-            move |ctx| async move { Ok(ctx.provide(&schema, 7)) },
-        )
-    };
+    let middle = Component::using(schema.provider());
+    let middle = middle.job("middle", async |_, schema| Ok(schema.set(7)));
     let db = {
         let (schema, diary) = (schema.clone(), diary.clone());
         Component::new("db", move |ctx| async move {
             ctx.ready();
             ctx.stopping().await;
-            Ok(diary.write(format!("schema {}", schema.get()?)))
+            Ok(diary.write(format!("schema {}", schema.get().unwrap())))
         })
     };
     let lifecycle = Lifecycle::new("orders")
@@ -293,7 +285,7 @@ async fn what_a_finished_job_has_provided_stays_until_all_have_ended() {
         .component(obedient("worker").after(["middle"]));
     assert!(stopped(lifecycle).await.is_clean());
     assert_eq!(diary.lines(), ["schema 7"]);
-    assert!(schema.get().is_err());
+    assert_eq!(schema.get(), None);
 }
 
 #[tokio::test(start_paused = true)]

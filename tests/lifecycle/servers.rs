@@ -45,9 +45,9 @@ impl Running {
     async fn start(lame_duck: Duration) -> Self {
         let (sender, entered) = mpsc::unbounded_channel();
         let bound = Provided::new("address");
-        let http = {
-            let bound = bound.clone();
-            Component::new("http", move |ctx: Context| async move {
+        let http = Component::using(bound.provider());
+        let http = http.run("http", {
+            async move |ctx: Context, bound| {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
                 let address = listener.local_addr()?;
                 let app = Router::new()
@@ -59,10 +59,11 @@ impl Running {
                     .grace(60 * SECOND)
                     .linger(Duration::ZERO)
                     .run(&ctx);
-                ctx.ready_with(&bound, address);
+                bound.set(address);
+                ctx.ready();
                 serving.await
-            })
-        };
+            }
+        });
         let lifecycle = Lifecycle::new("orders")
             .budget(Budget::new(1000 * SECOND).lame_duck(lame_duck))
             .component(obedient("db"))

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 
 use taskgroup::lifecycle::{
     AddError, Budget, ComponentError, ComponentErrorKind, ComponentState, ComponentStatus, Context,
-    Event, EventKind, Handle, NotProvided, Phase, Plan, PlanError, PlannedComponent, Provided,
-    StepEnd, StepKind, Straggler, TimelineStep,
+    Event, EventKind, Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider,
+    StepEnd, StepKind, Straggler, TimelineStep, Using,
 };
 use taskgroup::{BoxError, Component, Lifecycle, Report};
 
@@ -22,6 +22,8 @@ fn public_types_are_send_sync_and_debug() {
     everything::<Context>();
     everything::<Handle>();
     everything::<Provided<String>>();
+    everything::<Provider<String>>();
+    everything::<Using<()>>();
     everything::<Report>();
     everything::<Plan>();
     everything::<PlannedComponent>();
@@ -38,7 +40,6 @@ fn public_types_are_send_sync_and_debug() {
     everything::<TimelineStep>();
     error::<AddError>();
     error::<ComponentError>();
-    error::<NotProvided>();
     error::<PlanError>();
 }
 

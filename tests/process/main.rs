@@ -16,6 +16,10 @@ mod lifecycle;
 #[cfg(unix)]
 mod lives;
 #[cfg(unix)]
+mod mains;
+#[cfg(unix)]
+mod program;
+#[cfg(unix)]
 mod roles;
 #[cfg(unix)]
 mod runner;
@@ -33,6 +37,7 @@ fn main() -> taskgroup::Exit {
         Err(_) => runner::run(&[
             exit::TESTS,
             lifecycle::TESTS,
+            program::TESTS,
             signals::TESTS,
             #[cfg(feature = "systemd")]
             systemd::TESTS,

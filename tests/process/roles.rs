@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 use crate::ends;
 use crate::hangs;
 use crate::lives;
+use crate::mains;
 
 pub(crate) fn play(role: &str) -> Exit {
     // No child outlives its test: one that hangs dies of SIGABRT, which no test expects.
@@ -55,6 +56,7 @@ pub(crate) fn play(role: &str) -> Exit {
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
         role if role.starts_with("lives_") => lives::play(role),
+        role if role.starts_with("main_") => mains::play(role),
         #[cfg(feature = "systemd")]
         role if role.starts_with("systemd_") => crate::systemd::play(role),
         role if role.starts_with("watched_") => hangs::play(role),

@@ -3,7 +3,7 @@
 //!
 //! `cargo run -p orders` serves until Ctrl-C; `cargo run -p orders -- demo` shows a stop under
 //! load. How the parts are started and stopped is in `service.rs`; read that first. This file owns
-//! what only the owner of a process may decide: signals, the runtime, the log, the exit status.
+//! what only the owner of a process may decide: signals, the log, the exit status.
 
 mod bind;
 mod demo;
@@ -25,7 +25,6 @@ use std::time::Instant;
 
 use clap::Parser;
 use taskgroup::{BoxError, Exit, Lifecycle, Signal, Signals, StopFile};
-use tokio::runtime;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
@@ -39,32 +38,16 @@ mod proto {
 }
 
 fn main() -> Exit {
-    // Before anything else: from here on a signal means "stop in an orderly way".
-    let triggers = triggers();
+    // The signals come first: from here on one means "stop in an orderly way".
+    taskgroup::main(async |signals| match run(signals).await {
+        Ok(exit) => exit,
+        Err(error) => Exit::from(Err::<(), BoxError>(error)),
+    })
+}
+
+async fn run(signals: Signals) -> Result<Exit, BoxError> {
     let CommandLine { command, options } = CommandLine::parse();
-    let ended = triggers.and_then(|triggers| run(command, options, triggers));
-    ended.unwrap_or_else(|error| Exit::from(Err::<(), BoxError>(error)))
-}
-
-/// The signals that steer the service.
-struct Triggers {
-    stop: Signals,
-    /// Not on Windows, which has no signal for it.
-    list: Option<Signals>,
-}
-
-fn triggers() -> Result<Triggers, BoxError> {
-    let stop = Signals::terminate()?;
-    let list = if cfg!(unix) {
-        Some(Signals::watch([Signal::User1])?)
-    } else {
-        None
-    };
-    Ok(Triggers { stop, list })
-}
-
-fn run(command: Option<Command>, options: Options, triggers: Triggers) -> Result<Exit, BoxError> {
-    let owned = own(&options, triggers);
+    let owned = own(&options, signals)?;
     let print_ready = print_ready(&options);
     let parts = Parts::new(options, metrics::record()?, |_| {});
     let lifecycle = service::lifecycle(&parts);
@@ -72,33 +55,35 @@ fn run(command: Option<Command>, options: Options, triggers: Triggers) -> Result
         print(&lifecycle.plan()?);
         return Ok(Exit::from(Ok::<(), BoxError>(())));
     }
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = match command {
         None => {
             log_to(io::stderr);
-            runtime.block_on(service::run(owned(lifecycle), &parts, print_ready))?
+            service::run(owned(lifecycle), &parts, print_ready).await?
         }
         Some(Command::Demo) => {
             log_to(io::stdout);
-            runtime.block_on(demo::run(parts, owned))?
+            demo::run(parts, owned).await?
         }
     };
-    // What blocks its thread, a handler that was given up as stuck for one, does not hold up the exit.
-    runtime.shutdown_background();
     Ok(Exit::from(report))
 }
 
 /// Returns what makes a lifecycle the one of this process: what stops it, and what ends it if it does not stop.
-fn own(options: &Options, triggers: Triggers) -> impl FnOnce(Lifecycle) -> Lifecycle + use<> {
+fn own(
+    options: &Options,
+    signals: Signals,
+) -> Result<impl FnOnce(Lifecycle) -> Lifecycle + use<>, BoxError> {
     let file = options.stop_file.as_ref().map(StopFile::new);
-    move |lifecycle| {
-        let lifecycle = lifecycle.stop_on(triggers.stop).watchdog();
-        let lifecycle = triggers
-            .list
-            .into_iter()
-            .fold(lifecycle, Lifecycle::list_on);
+    // Not on Windows, which has no signal for it.
+    let list = match cfg!(unix) {
+        true => Some(Signals::watch([Signal::User1])?),
+        false => None,
+    };
+    Ok(move |lifecycle: Lifecycle| {
+        let lifecycle = lifecycle.stop_on(signals).watchdog();
+        let lifecycle = list.into_iter().fold(lifecycle, Lifecycle::list_on);
         file.into_iter().fold(lifecycle, Lifecycle::stop_on)
-    }
+    })
 }
 
 /// Who asks for an address of the metrics is told it here, too.

@@ -9,7 +9,6 @@ use taskgroup::lifecycle::Provided;
 use taskgroup::serve::Serve;
 
 use crate::options::Options;
-use crate::store::Store;
 use crate::times::{KILL_GRACE, Times};
 
 #[derive(Clone)]
@@ -17,7 +16,6 @@ pub(crate) struct Parts {
     pub(crate) options: Options,
     pub(crate) recorded: PrometheusHandle,
     on_report: Arc<dyn Fn(&DrainReport) + Send + Sync>,
-    pub(crate) store: Provided<Store>,
     pub(crate) http: Provided<SocketAddr>,
     pub(crate) grpc: Provided<SocketAddr>,
     pub(crate) metrics: Provided<SocketAddr>,
@@ -42,7 +40,6 @@ impl Parts {
             options,
             recorded,
             on_report: Arc::new(on_report),
-            store: Provided::new("store"),
             http: Provided::new("address of http"),
             grpc: Provided::new("address of grpc"),
             metrics: Provided::new("address of metrics"),
@@ -52,9 +49,9 @@ impl Parts {
     /// Returns nothing if a server is not there, or not any more.
     pub(crate) fn addresses(&self) -> Option<Addresses> {
         Some(Addresses {
-            http: self.http.get().ok()?,
-            grpc: self.grpc.get().ok()?,
-            metrics: self.metrics.get().ok()?,
+            http: self.http.get()?,
+            grpc: self.grpc.get()?,
+            metrics: self.metrics.get()?,
         })
     }
 

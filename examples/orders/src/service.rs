@@ -13,7 +13,7 @@
 //! closed when nobody uses it any more. The metrics are there before all others and after them, so that
 //! the start and the stop can be watched.
 
-use taskgroup::lifecycle::{Context, PlanError};
+use taskgroup::lifecycle::{Context, PlanError, Provided};
 use taskgroup::{BoxError, Component, Lifecycle, Report};
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -31,14 +31,15 @@ pub(crate) fn lifecycle(parts: &Parts) -> Lifecycle {
     let times = parts.times();
     let grace = times.grace.saturating_add(AFTER_THE_GRACE);
     let (fault, faults) = mpsc::channel(1);
+    let (database, store) = database(parts);
     Lifecycle::new("orders")
         .budget(times.budget)
         .observe(taskgroup::metrics::observer())
         .component(metrics(parts))
-        .component(database(parts).after(["metrics"]))
-        .component(grpc(parts).after(["database"]).grace(grace))
-        .component(http(parts, fault).after(["grpc"]).grace(grace))
-        .component(worker(parts, faults).after(["database"]))
+        .component(database.after(["metrics"]))
+        .component(grpc(parts, &store).grace(grace))
+        .component(http(parts, fault).grace(grace))
+        .component(worker(&store, faults))
 }
 
 /// Runs it to its end; `on_ready` is called when all of it is ready.
@@ -59,37 +60,37 @@ pub(crate) async fn run(
 
 fn metrics(parts: &Parts) -> Component {
     let parts = parts.clone();
-    Component::new("metrics", async move |ctx| {
+    let using = Component::using(parts.metrics.provider());
+    using.run("metrics", async move |ctx, bound| {
         let listener = metrics::bind(parts.options.metrics.as_deref()).await?;
         let address = listener.local_addr()?;
         info!("metrics: on http://{address}/metrics");
         let routes = metrics::routes(parts.recorded).merge(ctx.readiness().routes());
-        ctx.ready_with(&parts.metrics, address);
+        bound.set(address);
+        ctx.ready();
         let server = taskgroup::axum::serve("metrics", listener, routes);
         server.run(&ctx).await
     })
 }
 
-fn database(parts: &Parts) -> Component {
-    let parts = parts.clone();
-    let open = async move |ctx: Context| {
-        let store = open(parts.options.db).await?;
-        ctx.provide(&parts.store, store.clone());
-        Ok(store)
-    };
+fn database(parts: &Parts) -> (Component, Provided<Store>) {
+    let database = parts.options.db.clone();
+    let open = async move |_: Context| open(database).await;
     let close = async |store: Store| {
         store.close().await;
         Ok(info!("database: closed"))
     };
-    Component::resource("database", open, close)
+    Component::shared("database", open, close)
 }
 
-fn grpc(parts: &Parts) -> Component {
+fn grpc(parts: &Parts, store: &Provided<Store>) -> Component {
     let parts = parts.clone();
-    Component::new("grpc", async move |ctx| {
+    let using = Component::using((store, parts.grpc.provider()));
+    using.run("grpc", async move |ctx, (store, bound)| {
         let listener = bind("grpc", &parts.options.grpc).await?;
-        let services = grpc::routes(parts.store.get()?, ctx.readiness());
-        ctx.ready_with(&parts.grpc, listener.local_addr()?);
+        let services = grpc::routes(store, ctx.readiness());
+        bound.set(listener.local_addr()?);
+        ctx.ready();
         let server = taskgroup::tonic::serve("grpc", listener, services);
         parts.set_up(server).run(&ctx).await
     })
@@ -97,23 +98,23 @@ fn grpc(parts: &Parts) -> Component {
 
 fn http(parts: &Parts, fault: mpsc::Sender<WorkerFault>) -> Component {
     let parts = parts.clone();
-    Component::new("http", async move |ctx| {
+    let using = Component::using((&parts.grpc, parts.http.provider()));
+    using.run("http", async move |ctx, (grpc, bound)| {
         let listener = bind("http", &parts.options.http).await?;
-        let back = Endpoint::from_shared(format!("http://{}", parts.grpc.get()?))?;
+        let back = Endpoint::from_shared(format!("http://{grpc}"))?;
         let mut routes = http::routes(back.connect_lazy()).merge(ctx.readiness().routes());
         if parts.options.faults {
             routes = routes.merge(faults::routes(fault));
         }
-        ctx.ready_with(&parts.http, listener.local_addr()?);
+        bound.set(listener.local_addr()?);
+        ctx.ready();
         let server = taskgroup::axum::serve("http", listener, routes);
         parts.set_up(server).run(&ctx).await
     })
 }
 
-fn worker(parts: &Parts, faults: mpsc::Receiver<WorkerFault>) -> Component {
-    let store = parts.store.clone();
-    Component::new("worker", async move |ctx| {
-        let store = store.get()?;
+fn worker(store: &Provided<Store>, faults: mpsc::Receiver<WorkerFault>) -> Component {
+    Component::using(store).run("worker", async |ctx, store| {
         ctx.ready();
         worker::run(store, faults, ctx.token()).await
     })

@@ -164,6 +164,8 @@ impl<'a> Sim<'a> {
             .map(|index| Place {
                 name: &names[index],
                 after: &after[index],
+                uses: &[],
+                provides: &[],
                 phase: parts[index].phase.map(|phase| phase_names[phase]),
             })
             .collect();

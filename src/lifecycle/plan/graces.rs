@@ -239,6 +239,8 @@ mod tests {
             .map(|index| Place {
                 name: &names[index],
                 after: &after[index],
+                uses: &[],
+                provides: &[],
                 phase: members[index].map(|phase| phases[phase].name()),
             })
             .collect();

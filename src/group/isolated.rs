@@ -1,0 +1,266 @@
+//! [`IsolatedTask`]: a task whose failure stays its own.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::TaskHandle;
+use super::origin::Origin;
+use super::shared::Shared;
+use super::spawn_error::SpawnError;
+use super::task::Task;
+use crate::BoxError;
+use crate::error::{Failure, TaskError};
+use crate::label::Label;
+use crate::panic::Panic;
+
+/// A task whose failure goes to its handle and not to its group, made by [`Task::isolated`].
+///
+/// For the work of one message or one connection, whose failure must not stop the others.
+///
+/// - The task is a member like any other: it is waited for, told by the token, and listed.
+/// - Its error or its panic is the value of its [handle](TaskHandle): a `Result<T, TaskError<E>>`, with
+///   the error as the task gave it. The group is not cancelled. A panic is logged at ERROR all the same.
+/// - An [essential](Task::essential) one that returns `Ok` before the cancel fails in the same way.
+/// - A task that was refused or aborted has no such value: the handle says so with a
+///   [`JoinError`](crate::JoinError). A panic while it is dropped, and a runtime that goes away under it,
+///   are no failures of the group either.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let parsed = group.task("message").isolated().spawn(async { Ok("7x".parse::<u32>()?) });
+///
+/// let error = parsed.await?.unwrap_err();
+/// assert_eq!(error.name(), Some("message"));
+/// assert!(error.into_error().unwrap().is::<std::num::ParseIntError>());
+/// group.wait().await?; // the group has not failed
+/// # Ok::<_, taskgroup::BoxError>(())
+/// # }).unwrap();
+/// ```
+#[must_use = "a task does nothing until it is spawned"]
+pub struct IsolatedTask<'a, E = BoxError> {
+    task: Task<'a, E>,
+    essential: bool,
+}
+
+impl<'a, E> Task<'a, E> {
+    /// Keeps a failure of the task from its group: it goes to the handle; see [`IsolatedTask`].
+    pub fn isolated(self) -> IsolatedTask<'a, E> {
+        let (task, essential) = self.into_isolated();
+        IsolatedTask { task, essential }
+    }
+}
+
+impl<E> IsolatedTask<'_, E> {
+    fn origin(&self, place: &'static Location<'static>) -> Origin<'_> {
+        self.task.origin(place)
+    }
+
+    fn blame(&self, place: &'static Location<'static>) -> Blame<E> {
+        let shared = Arc::clone(&self.task.hub().shared);
+        let label = self.origin(place).label(&shared);
+        Blame {
+            label,
+            shared,
+            essential: self.essential,
+        }
+    }
+}
+
+impl<E: Send + 'static> IsolatedTask<'_, E> {
+    /// Spawns the task; see [`TaskGroup::spawn`](super::TaskGroup::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F, T>(self, future: F) -> TaskHandle<Result<T, TaskError<E>>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = Location::caller();
+        let future = Isolated::new(future, self.blame(place));
+        self.task.hub().spawn(self.origin(place), future)
+    }
+
+    /// Spawns the task unless it would have to wait; see
+    /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
+    ///
+    /// # Errors
+    ///
+    /// The group is full or closed. The error gives the future back.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn try_spawn<F, T>(
+        self,
+        future: F,
+    ) -> Result<TaskHandle<Result<T, TaskError<E>>>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = Location::caller();
+        let blame = self.blame(place);
+        let isolate = |future| Isolated::new(future, blame);
+        self.task
+            .hub()
+            .try_spawn(self.origin(place), future, isolate)
+    }
+
+    /// Waits for a slot, then spawns the task; see
+    /// [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
+    ///
+    /// # Panics
+    ///
+    /// The future panics when it is polled outside of a Tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    #[track_caller]
+    pub fn spawn_when_ready<F, T>(
+        self,
+        future: F,
+    ) -> impl Future<Output = Result<TaskHandle<Result<T, TaskError<E>>>, SpawnError<F>>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = Location::caller();
+        async move {
+            let blame = self.blame(place);
+            let isolate = |future| Isolated::new(future, blame);
+            let hub = self.task.hub();
+            hub.spawn_when_ready(self.origin(place), future, isolate)
+                .await
+        }
+    }
+
+    /// Runs a closure on a thread for blocking work; see
+    /// [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(self, closure: F) -> TaskHandle<Result<T, TaskError<E>>>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = Location::caller();
+        let blame = self.blame(place);
+        let closure =
+            move |token: &CancellationToken| Ok(blame.end(Panic::catch(|| closure(token))));
+        self.task.hub().spawn_blocking(self.origin(place), closure)
+    }
+
+    /// Spawns the task on the current thread; see
+    /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    #[track_caller]
+    pub fn spawn_local<F, T>(self, future: F) -> TaskHandle<Result<T, TaskError<E>>>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        let place = Location::caller();
+        let future = Isolated::new(future, self.blame(place));
+        self.task.hub().spawn_local(self.origin(place), future)
+    }
+}
+
+impl<E> fmt::Debug for IsolatedTask<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IsolatedTask").field(&self.task).finish()
+    }
+}
+
+/// Makes an error of how an isolated task failed.
+pub(super) struct Blame<E> {
+    pub(super) label: Label,
+    pub(super) shared: Arc<Shared<E>>,
+    pub(super) essential: bool,
+}
+
+impl<E> Blame<E> {
+    /// Makes the value of the handle of how the task ended.
+    fn end<T>(&self, ended: Result<Result<T, E>, Panic>) -> Result<T, TaskError<E>> {
+        let failure = match ended {
+            Ok(Ok(value)) if !self.essential || self.shared.is_cancelled() => return Ok(value),
+            Ok(Ok(_)) => Failure::EndedEarly,
+            Ok(Err(error)) => Failure::Failed(error),
+            Err(panic) => Failure::Panicked(panic),
+        };
+        Err(self.error(failure))
+    }
+
+    fn error(&self, failure: Failure<E>) -> TaskError<E> {
+        self.shared.error_of(&self.label, failure)
+    }
+}
+
+pin_project! {
+    /// A future whose failure is its value.
+    pub(super) struct Isolated<F, E> {
+        // `None` once it has ended: a panic as it is dropped is its failure too.
+        #[pin]
+        future: Option<F>,
+        blame: Blame<E>,
+    }
+}
+
+impl<F, E> Isolated<F, E> {
+    pub(super) fn new(future: F, blame: Blame<E>) -> Self {
+        Self {
+            future: Some(future),
+            blame,
+        }
+    }
+}
+
+impl<F, T, E> Future for Isolated<F, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<Result<T, TaskError<E>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let ended = match Panic::catch(|| future.poll(cx)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(panic) => Err(panic),
+        };
+        let ended = this.blame.end(ended);
+        Poll::Ready(Ok(match Panic::catch(|| this.future.set(None)) {
+            Ok(()) => ended,
+            Err(panic) => ended.and(Err(this.blame.error(Failure::Panicked(panic)))),
+        }))
+    }
+}

@@ -1,0 +1,35 @@
+//! Who is being spawned, and from where.
+
+use std::panic::Location;
+
+use super::shared::Shared;
+use crate::label::Label;
+
+/// Who is being spawned: the place, and the name if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) place: &'static Location<'static>,
+    pub(super) name: Option<&'a str>,
+    pub(super) essential: bool,
+    /// Whether a failure is not the group's.
+    pub(super) isolated: bool,
+}
+
+impl Origin<'_> {
+    pub(super) fn unnamed(place: &'static Location<'static>) -> Self {
+        Self {
+            place,
+            name: None,
+            essential: false,
+            isolated: false,
+        }
+    }
+
+    pub(super) fn label<E>(self, shared: &Shared<E>) -> Label {
+        let group = shared.path().cloned();
+        match self.name {
+            Some(name) => Label::named(group, name, self.place),
+            None => Label::unnamed(group, self.place),
+        }
+    }
+}

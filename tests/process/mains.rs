@@ -1,0 +1,176 @@
+//! Whole programs, as `taskgroup::main` runs them.
+
+use std::future::pending;
+use std::thread;
+use std::time::Duration;
+
+use taskgroup::BoxError;
+use taskgroup::Component;
+use taskgroup::Exit;
+use taskgroup::ExitPolicy;
+use taskgroup::Lifecycle;
+use taskgroup::Program;
+use taskgroup::Report;
+use taskgroup::Signals;
+use taskgroup::TaskError;
+use taskgroup::TaskGroup;
+use taskgroup::lifecycle::PlanError;
+use tokio::io::AsyncReadExt;
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::roles::log_to_stderr;
+use crate::roles::say;
+
+pub(crate) fn play(role: &str) -> Exit {
+    match role {
+        "main_group" => taskgroup::main(group),
+        "main_logged_group" => taskgroup::main(async |signals| {
+            log_to_stderr();
+            group(signals).await
+        }),
+        "main_lifecycle" => taskgroup::main(async |signals| run(signals, waits()).await),
+        "main_logged_lifecycle" => taskgroup::main(async |signals| {
+            log_to_stderr();
+            run(signals, waits()).await
+        }),
+        "main_filtered_lifecycle" => taskgroup::main(async |signals| {
+            tracing_subscriber::fmt()
+                .with_max_level(LevelFilter::OFF)
+                .init();
+            run(signals, waits()).await
+        }),
+        "main_failing_lifecycle" => taskgroup::main(async |signals| run(signals, fails()).await),
+        "main_stdin" => taskgroup::main(async |signals| run(signals, reads_stdin()).await),
+        "main_blocked_worker" => two_workers().run(async |signals| run(signals, blocks()).await),
+        "main_blocking_closure" => taskgroup::main(blocking_closure),
+        "main_blocking_destructor" => Program::new().current_thread().run(blocking_destructor),
+        "main_panics" => Program::new()
+            .policy(ExitPolicy::strict().panicked(70))
+            .run(async |_| -> Result<(), BoxError> { panic!("no table") }),
+        "main_without_signals" => Program::new().signals([]).run(never),
+        "main_without_workers" => Program::new().worker_threads(0).run(never),
+        "main_policy" => Program::new()
+            .policy(ExitPolicy::strict().failed(70).second_signal(3))
+            .run(policy),
+        "main_early_signal" => early_signal(),
+        _ => unreachable!("no role {role}"),
+    }
+}
+
+fn two_workers() -> Program {
+    Program::new().worker_threads(2)
+}
+
+async fn never(_signals: Signals) -> Result<(), BoxError> {
+    say("the body was called");
+    Ok(())
+}
+
+async fn group(signals: Signals) -> Result<(), TaskError> {
+    let mut group = TaskGroup::builder().name("orders").build().unwrap();
+    group.cancel_on(signals);
+    let token = group.token().clone();
+    group.spawn(async move { Ok(token.cancelled().await) });
+    say("ready");
+    group.wait().await
+}
+
+async fn run(signals: Signals, component: Component) -> Result<Report, PlanError> {
+    let orders = Lifecycle::new("orders").component(component);
+    orders.stop_on(signals).run().await
+}
+
+/// The thread that reads it is never given back: nobody writes.
+fn reads_stdin() -> Component {
+    Component::new("console", |ctx| async move {
+        let mut stdin = tokio::io::stdin();
+        let mut buffer = [0];
+        let read = stdin.read(&mut buffer);
+        ctx.ready();
+        say("ready");
+        drop(ctx.token().run_until_cancelled(read).await);
+        Ok(())
+    })
+}
+
+fn waits() -> Component {
+    Component::new("worker", |ctx| async move {
+        ctx.ready();
+        say("ready");
+        Ok(ctx.stopping().await)
+    })
+}
+
+fn fails() -> Component {
+    Component::job("migrate", |_| async { Err("no table".into()) })
+}
+
+fn blocks() -> Component {
+    let blocks = Component::new("stuck", |ctx| async move {
+        ctx.ready();
+        say("ready");
+        ctx.stopping().await;
+        Ok(hang())
+    });
+    blocks.grace(Duration::from_millis(50))
+}
+
+async fn blocking_closure(_signals: Signals) -> Result<(), BoxError> {
+    let (started, starts) = oneshot::channel();
+    tokio::task::spawn_blocking(|| {
+        started.send(()).unwrap();
+        hang();
+    });
+    Ok(starts.await?)
+}
+
+/// What is dropped with the runtime blocks the thread that drops it.
+async fn blocking_destructor(_signals: Signals) -> Result<(), BoxError> {
+    struct Hangs;
+    impl Drop for Hangs {
+        fn drop(&mut self) {
+            hang();
+        }
+    }
+    let (started, starts) = oneshot::channel();
+    tokio::spawn(async {
+        let _hangs = Hangs;
+        started.send(()).unwrap();
+        pending::<()>().await;
+    });
+    Ok(starts.await?)
+}
+
+/// The policy counts for an `Exit` that is made in the body, too.
+async fn policy(mut signals: Signals) -> Exit {
+    let failed = Exit::from(Err::<(), BoxError>("no table".into()));
+    say("ready");
+    signals.recv().await;
+    say("received");
+    if std::io::stdin().read_line(&mut String::new()).is_err() {
+        pending::<()>().await;
+    }
+    failed
+}
+
+/// The first thread of the runtime waits for a signal to be there before anything else.
+fn early_signal() -> Exit {
+    let mut builder = runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().on_thread_start(|| {
+        say("the runtime is being built");
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+    });
+    let program = Program::new().runtime(builder);
+    program.run(async |mut signals: Signals| -> Result<(), BoxError> {
+        say(signals.recv().await);
+        Ok(())
+    })
+}
+
+fn hang() {
+    loop {
+        thread::sleep(Duration::MAX);
+    }
+}

@@ -77,7 +77,9 @@ use self::event::Observer;
 ///
 /// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to
 ///    count.
-/// 2. Readiness is draining, after the [jitter](Budget::jitter), if there is one.
+/// 2. Readiness is draining: in the moment in which the stop is asked for, so that it is when
+///    [`Handle::stop`] has returned. The one exception is a budget with a [jitter](Budget::jitter):
+///    the service stays ready until that is over.
 /// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is
 ///    left out if not everything had been ready, and by [`Handle::stop_now`], and over when nothing
 ///    is left that serves.
@@ -135,7 +137,7 @@ use self::event::Observer;
 ///     .component(database)
 ///     .component(worker.grace(Duration::from_secs(5)));
 /// let handle = lifecycle.handle();
-/// # tokio::spawn(async move { handle.ready().await; handle.stop("the example is over") });
+/// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("the example is over") });
 /// let report = lifecycle.run().await?;
 /// assert!(report.is_clean(), "{report}");
 /// # Ok(())
@@ -178,7 +180,8 @@ impl Lifecycle {
                 trigger: trigger.spawner(),
                 work: work.spawner().into(),
                 skip: CancellationToken::new(),
-                readiness: Readiness::new(),
+                readiness: Readiness::drain_on(trigger.token()),
+                all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
                 states: watch::Sender::default(),
             }),

@@ -149,6 +149,9 @@ impl Engine {
             states: vec![ComponentState::Created; slots.len()].into(),
         });
         let _ = shared.states.send_replace(Arc::clone(&states));
+        if !plan.budget().jitter_time().is_zero() {
+            shared.readiness.stay_after_token();
+        }
         *handle::lock(&shared.work) = work.clone();
         let (notes, inbox) = mpsc::unbounded_channel();
         let outer_whole = outer.as_ref().map(Context::whole);
@@ -410,6 +413,7 @@ impl Engine {
         }
         // The last one's readiness is an event first.
         self.shared.readiness.set_ready();
+        self.shared.all_ready.cancel();
         if let Some(outer) = &self.outer {
             outer.ready();
         }

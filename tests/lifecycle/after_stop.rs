@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use taskgroup::lifecycle::{ComponentState, EventKind};
-use taskgroup::{BoxError, Component, Lifecycle};
+use taskgroup::lifecycle::{Budget, ComponentState, EventKind};
+use taskgroup::{BoxError, Cause, Component, Lifecycle, ReadinessState};
 
 use crate::support::{Diary, SECOND, obedient, states};
 
@@ -148,4 +148,105 @@ async fn a_component_that_has_asked_for_the_stop_may_return() {
     );
     assert_eq!(events.recv().await.unwrap(), "orders/worker");
     assert_eq!(events.recv().await.unwrap(), "orders/done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_call_of_stop_has_returned_the_service_is_not_ready() {
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert_eq!(handle.ready().await, Ok(()));
+    assert!(handle.readiness().is_ready());
+    // The run has no turn in between.
+    handle.stop("enough");
+    assert!(!handle.readiness().is_ready());
+    assert_eq!(handle.readiness().state(), ReadinessState::Draining);
+    assert!(!handle.readiness().set_ready());
+    assert!(run.await.unwrap().unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_stop_before_the_run_the_service_cannot_become_ready() {
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    handle.stop("enough");
+    assert!(!handle.readiness().set_ready());
+    assert_eq!(handle.readiness().state(), ReadinessState::Draining);
+    lifecycle.run().await.unwrap();
+    assert_eq!(handle.readiness().state(), ReadinessState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_jitter_the_service_is_ready_until_that_is_over() {
+    let budget = Budget::new(20 * SECOND).jitter(10 * SECOND);
+    let lifecycle = Lifecycle::new("orders").budget(budget);
+    let lifecycle = lifecycle.component(Diary::default().component("db", SECOND));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert_eq!(handle.ready().await, Ok(()));
+    handle.stop("enough");
+    assert!(handle.readiness().is_ready());
+    let seen = handle.readiness().changed(ReadinessState::Ready).await;
+    assert_eq!(seen, ReadinessState::Draining);
+    assert!(run.await.unwrap().unwrap().is_clean());
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn when_a_call_of_stop_has_returned_readyz_is_503() {
+    use axum::http::Request;
+    use tower_service::Service;
+
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    let routes: axum::Router = handle.readiness().routes();
+    let ask = || async {
+        let request = Request::get("/readyz");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        routes.clone().call(request).await.unwrap().status()
+    };
+    let run = tokio::spawn(lifecycle.run());
+    assert_eq!(handle.ready().await, Ok(()));
+    assert_eq!(ask().await, 200);
+    handle.stop("enough");
+    assert_eq!(ask().await, 503);
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_readiness_hears_of_a_stop_before_the_run() {
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    let waits = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.ready().await }
+    });
+    handle.stop("enough");
+    let cause = Cause::Requested(Some("enough".into()));
+    assert_eq!(waits.await.unwrap(), Err(cause.clone()));
+    assert_eq!(handle.ready().await, Err(cause));
+    lifecycle.run().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifecycle_of_jobs_that_has_ended_was_ready() {
+    let lifecycle = Lifecycle::new("orders").component(Component::job("job", |_| async { Ok(()) }));
+    let handle = lifecycle.handle();
+    lifecycle.run().await.unwrap();
+    assert_eq!(handle.ready().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_readiness_is_told_why_it_never_comes() {
+    let job = Component::job("job", |_| async { Err("no licence".into()) });
+    let lifecycle = Lifecycle::new("orders").component(job);
+    let handle = lifecycle.handle();
+    lifecycle.run().await.unwrap();
+    let error = handle.ready().await.unwrap_err();
+    assert!(error.to_string().contains("no licence"), "{error}");
+
+    let lifecycle = Lifecycle::new("orders").component(obedient("db"));
+    let handle = lifecycle.handle();
+    drop(lifecycle);
+    assert_eq!(handle.ready().await, Err(Cause::Dropped));
 }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! cargo build --features signal,systemd --example systemd
-//! systemd-run --user --pty --property=Type=notify --property=WatchdogSec=10 target/debug/examples/systemd
+//! systemd-run --user --pty --property=Type=notify --property=WatchdogSec=10 \
+//!     --property=TimeoutStopSec=40 --setenv=TIMEOUT_STOP_SEC=40 target/debug/examples/systemd
 //! ```
 
 #![cfg_attr(not(unix), allow(unused_imports))]
@@ -24,11 +25,8 @@ fn main() -> Exit {
 #[cfg(unix)]
 async fn run(signals: Signals) -> Result<Report, BoxError> {
     // The budget has to be smaller than what systemd grants before it kills; if not, nothing is started.
-    let mut budget = Budget::systemd();
-    if let Some(limit) = taskgroup::systemd::stop_timeout().await {
-        println!("systemd kills after {limit:?}");
-        budget = budget.platform("systemd's TimeoutStopSec", limit);
-    }
+    // A unit says it with `Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`.
+    let budget = Budget::detect();
     let worker = Component::new("worker", |ctx| async move {
         ctx.ready();
         ctx.stopping().await;

@@ -6,8 +6,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::group::TaskGroup;
 use crate::lock::get_mut;
 use crate::log;
 use crate::panic::Panic;
@@ -29,7 +30,7 @@ pub use self::report::{CleanupError, CleanupReport};
 pub use self::step::Step;
 pub use self::step_report::{Priority, SkipReason, StepReport, StepResult};
 
-use self::current::Current;
+use self::current::{CONFIRMATION, Current, Ended};
 use self::plan::{Plan, Turn};
 use self::registry::Registry;
 
@@ -52,12 +53,21 @@ use self::registry::Registry;
 /// - A step that overruns is dropped, and the next one begins when its destructors have run.
 /// - The run takes its budget and the [guaranteed](Self::guaranteed) times of the steps that
 ///   [always](Step::always) run, at most. When the budget is spent, the others are skipped.
-/// - When it has returned, nothing of a step is alive.
+/// - When it has returned, nothing of a step is alive, except for what the report calls
+///   [still running](StepResult::StillRunning).
+///
+/// # Steps that block their thread
+///
+/// Each step runs in a task of its own, so one that blocks its thread, in a destructor too, has its
+/// deadline all the same: 100 ms after it the step is reported as still running, and the next one
+/// begins. Those 100 ms come on top of the budget. On a runtime with a single thread, such as the
+/// `current_thread` flavor, a task that blocks it holds up the run too: then the run goes on when
+/// the step comes back, which counts as done, with a warning. [`Step::blocking`] is for steps that must
+/// block, and keeps its deadline on every runtime.
 ///
 /// # What it cannot do
 ///
-/// - A step that **blocks its thread**, in a destructor too, cannot be cut by anything. The run waits
-///   for it, it counts as done when it comes back, with a warning, and the others have less time.
+/// - Nothing ends a thread: a step that blocks one goes on until it comes back, or the process ends.
 /// - What a step has spawned, a task or a closure on a thread, is not ended with it.
 /// - Nothing runs when the process is killed.
 ///
@@ -67,7 +77,7 @@ use self::registry::Registry;
 /// # Drop
 ///
 /// There is no asynchronous drop, so dropping a `Cleanup` **runs no step**: those that have not
-/// run are dropped, the one under way too, and the log has a warning with their names. One that
+/// run are dropped, the one under way is aborted, and the log has a warning with their names. One that
 /// always runs is no exception. A cleanup without steps, or one that has run, is dropped silently.
 ///
 /// # Comparison to `Drop`
@@ -109,6 +119,8 @@ use self::registry::Registry;
 #[must_use = "a dropped cleanup runs no step"]
 pub struct Cleanup {
     registry: Arc<Registry>,
+    /// Where the steps run. Dropped with the cleanup, it aborts the one under way.
+    group: TaskGroup,
     // A step is `Send` and nothing more; the lock, which is never taken, makes the cleanup `Sync`.
     run: Mutex<Option<Box<Going>>>,
 }
@@ -161,8 +173,14 @@ impl Cleanup {
     pub fn new() -> Self {
         Self {
             registry: Registry::new(),
+            group: TaskGroup::named("cleanup"),
             run: Mutex::new(None),
         }
+    }
+
+    /// Runs the steps in `group`, which says then that they are running.
+    pub(crate) fn run_in(&mut self, group: TaskGroup) {
+        self.group = group;
     }
 
     /// Pushes a step: it runs before those of its priority that were pushed before.
@@ -253,9 +271,9 @@ impl Cleanup {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops nothing for good: the step under way is kept, not polled, and the
-    /// next call goes on with it, with the outcome and the budget of the first call. The clock runs
-    /// on meanwhile.
+    /// Dropping the future stops nothing: the step under way goes on in its task, within its time, and
+    /// no other one begins. The next call goes on from there, with the outcome and the budget of the
+    /// first call. The clock runs on meanwhile.
     ///
     /// # Examples
     ///
@@ -295,7 +313,7 @@ impl Cleanup {
                 self.registry.close();
                 Box::new(Going::new(outcome, budget))
             });
-            going.finish(&self.registry).await
+            going.finish(&self.registry, &mut self.group).await
         }
     }
 }
@@ -328,32 +346,36 @@ impl Going {
         }
     }
 
-    /// Runs what there is to run. Cancel safe: all state is in `self` and in the registry.
-    async fn finish(&mut self, registry: &Registry) -> CleanupReport {
+    /// Runs what there is to run. Cancel safe: all state is in `self`, in the registry and in the group.
+    async fn finish(&mut self, registry: &Registry, group: &mut TaskGroup) -> CleanupReport {
         loop {
             if let Some(current) = &mut self.current {
-                let result = current.end(&self.outcome).await;
-                self.ended(result);
+                let ended = current.end().await;
+                self.ended(ended);
             } else if let Some(step) = registry.pop() {
-                self.turn(step);
+                self.turn(step, group);
             } else {
-                return self.report();
+                break;
             }
         }
+        let report = self.report();
+        // The destructors of skipped steps, and steps that were still running a while ago.
+        drop(timeout(CONFIRMATION, group.wait()).await);
+        report
     }
 
     /// Begins a step or skips it.
-    fn turn(&mut self, step: Step) {
+    fn turn(&mut self, step: Step, group: &TaskGroup) {
         match self.plan.turn(step.rules(), self.began.elapsed()) {
             Turn::Run(time) => {
-                let current = Current::begin(step.into_parts(), time, &self.outcome);
+                let current = Current::begin(step, time, &self.outcome, group);
                 self.current = Some(current);
             }
-            Turn::Skip(reason) => self.skipped(step, reason),
+            Turn::Skip(reason) => self.skipped(step, reason, group),
         }
     }
 
-    fn skipped(&mut self, step: Step, reason: SkipReason) {
+    fn skipped(&mut self, step: Step, reason: SkipReason, group: &TaskGroup) {
         let result = StepResult::Skipped(reason);
         self.plan.note(step.name(), step.rules(), &result);
         self.note(StepReport {
@@ -365,17 +387,24 @@ impl Going {
             attempts: 0,
             result,
         });
-        discard(step);
+        // Its destructor may block, too.
+        let task = group.task(step.name().to_owned());
+        drop(task.spawn_from(step.place(), async { Ok(discard(step)) }));
     }
 
-    fn ended(&mut self, result: StepResult) {
+    fn ended(&mut self, ended: Ended) {
         let Some(current) = self.current.take() else {
             return;
         };
-        let (name, rules) = (current.name.clone(), current.rules.clone());
-        let (started, time, attempts) = (current.started, current.time, current.attempts);
-        let panic = current.dismiss();
-        let result = match (result, panic) {
+        let attempts = current.attempts();
+        let Current {
+            name,
+            rules,
+            started,
+            time,
+            ..
+        } = current;
+        let result = match (ended.result, ended.panic) {
             (StepResult::Done, Some(panic)) => StepResult::Panicked(panic.message().to_owned()),
             (result, Some(panic)) => {
                 tell_panic_of_drop(&name, &panic);
@@ -383,7 +412,7 @@ impl Going {
             }
             (result, None) => result,
         };
-        let took = started.elapsed();
+        let took = ended.at - started;
         if result == StepResult::Done && is_late(took, time) {
             tell_late(&name, took, time);
         }
@@ -393,7 +422,7 @@ impl Going {
             priority: rules.priority,
             best_effort: rules.best_effort,
             started: Some(started - self.began),
-            ended: Some(self.began.elapsed()),
+            ended: Some(ended.at - self.began),
             attempts,
             result,
         });
@@ -469,7 +498,7 @@ impl Default for Cleanup {
     }
 }
 
-/// Nothing of a step is left afterwards, and none has run for it.
+/// No step runs for it. The one under way is aborted with the group, after this.
 impl Drop for Cleanup {
     fn drop(&mut self) {
         self.registry.close();
@@ -480,12 +509,6 @@ impl Drop for Cleanup {
         forgotten.extend(self.registry.names());
         if !forgotten.is_empty() {
             tell_forgotten(&forgotten);
-        }
-        if let Some(current) = current {
-            let name = current.name.clone();
-            if let Some(panic) = current.dismiss() {
-                tell_panic_of_drop(&name, &panic);
-            }
         }
         while let Some(step) = self.registry.pop() {
             discard(step);

@@ -674,9 +674,9 @@ fn row_of_cleanup(error: &CleanupError) -> Row {
         .failures()
         .filter_map(|step| match step.result {
             StepResult::Panicked(_) => Some(Row::Panicked),
-            StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => {
-                Some(Row::TimedOut)
-            }
+            StepResult::TimedOut(_)
+            | StepResult::StillRunning(_)
+            | StepResult::Skipped(SkipReason::BudgetSpent(_)) => Some(Row::TimedOut),
             StepResult::Skipped(_) => None,
             _ => Some(Row::Failed),
         });

@@ -277,6 +277,7 @@ impl Serialize for StepResult {
             Self::Done => Tagged::alone("done"),
             Self::Failed(message) => Tagged::with_message("failed", message),
             Self::TimedOut(limit) => Tagged::with_limit("timed_out", *limit),
+            Self::StillRunning(limit) => Tagged::with_limit("still_running", *limit),
             Self::Panicked(message) => Tagged::with_message("panicked", message),
             Self::Skipped(why) => {
                 reason = why.to_string();

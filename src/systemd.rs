@@ -34,6 +34,7 @@
 //! NotifyAccess=main
 //! ExecStart=/usr/bin/orders
 //! TimeoutStopSec=40
+//! Environment=TIMEOUT_STOP_SEC=40
 //! WatchdogSec=20
 //! KillMode=mixed
 //! Restart=on-failure
@@ -44,7 +45,7 @@
 //! - `NotifyAccess=main`: no child can say that the service is ready, or alive.
 //! - `TimeoutStopSec`: more than the budget, so that systemd does not kill what is still in time;
 //!   the [watchdog](crate::Lifecycle::watchdog) of the lifecycle comes first, and says who hung.
-//!   See [`stop_timeout`].
+//!   [`Budget::detect`](crate::lifecycle::Budget::detect) reads it from the variable beside it.
 //! - `WatchdogSec`: more than twice as long as anything may block the runtime.
 //! - `KillMode=mixed`: SIGTERM goes to the service alone, which stops its children in its own
 //!   order; by default all of them get it at once. What is left at the end is killed all the same.
@@ -59,12 +60,8 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), taskgroup::BoxError> {
-//! let mut budget = Budget::systemd();
-//! if let Some(limit) = systemd::stop_timeout().await {
-//!     budget = budget.platform("systemd's TimeoutStopSec", limit);
-//! }
 //! let report = Lifecycle::new("orders")
-//!     .budget(budget)
+//!     .budget(Budget::detect())
 //!     .component(Component::job("migrate", |_| async { Ok(()) }))
 //!     .observe(systemd::observer())
 //!     .run()
@@ -77,7 +74,6 @@
 mod socket;
 mod progress;
 mod outbox;
-mod stop_timeout;
 
 use std::env;
 use std::ffi::OsStr;
@@ -88,7 +84,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use self::outbox::Outbox;
@@ -122,35 +118,6 @@ pub fn observer() -> impl FnMut(&Event) + Send + 'static {
             observer.on(event);
         }
     }
-}
-
-/// Asks systemd for the `TimeoutStopSec` of this service, for [`Budget::platform`].
-///
-/// [`Duration::MAX`] is `infinity`. Nothing is returned where it cannot be known: outside of a
-/// service, in a process that was not started by systemd itself (`SYSTEMD_EXEC_PID`), without
-/// `systemctl`, or when that takes more than two seconds. The reason is logged at DEBUG.
-///
-/// The unit is the innermost service in `/proc/self/cgroup`, or what the variable `SYSTEMD_UNIT`
-/// says. A unit that is not found otherwise sets it with `Environment=SYSTEMD_UNIT=%n`.
-///
-/// # Panics
-///
-/// Outside of a Tokio runtime.
-///
-/// # Cancel safety
-///
-/// Cancel safe: dropping the future loses nothing. The command goes on for two seconds at most, and
-/// is killed then.
-///
-/// [`Budget::platform`]: crate::lifecycle::Budget::platform
-pub async fn stop_timeout() -> Option<Duration> {
-    let unknown = match spawn_blocking(stop_timeout::ask).await {
-        Ok(Ok(timeout)) => return Some(timeout),
-        Ok(Err(unknown)) => unknown,
-        Err(error) => error.to_string(),
-    };
-    log::guarded(|| tracing::debug!(target: "taskgroup", "TimeoutStopSec is not known: {unknown}"));
-    None
 }
 
 /// Returns what the watchdog of systemd grants this process, if it wants to hear from it.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::ready;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -23,6 +24,10 @@ use crate::panic::Panic;
 /// The function is given the [`Outcome`] of the active phase and returns a `Result<(), BoxError>`, so
 /// that `?` takes any error. It is called when the step's turn has come, never before. A panic in it,
 /// in its future or in a destructor of either ends the step and nothing else.
+///
+/// The step runs in a task of its own. One that blocks its thread holds up neither the cleanup nor its
+/// own deadline, as long as another thread of the runtime is free. On a runtime with a single thread it
+/// holds up everything; [`Step::blocking`] holds up nothing anywhere.
 ///
 /// Names are for people, and two steps may have the same: ten connections are ten times
 /// `connection`.
@@ -57,6 +62,7 @@ use crate::panic::Panic;
 pub struct Step {
     name: Cow<'static, str>,
     rules: Rules,
+    place: &'static Location<'static>,
     // The function is `Send` and nothing more; the lock makes the step `Sync`, so that the error of
     // a refused push can be boxed.
     work: Mutex<Work>,
@@ -66,12 +72,14 @@ pub struct Step {
 pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<Returned, Panic>> + Send>>;
 
 type Returned = Result<(), BoxError>;
+pub(super) type Closure = Box<dyn FnOnce(Outcome) -> Returned + Send>;
 type StepFuture = Pin<Box<dyn Future<Output = Returned> + Send>>;
 
 /// The function of a step.
 pub(super) enum Work {
     Once(Box<dyn FnOnce(Outcome) -> StepFuture + Send>),
     Again(Box<dyn FnMut(Outcome) -> StepFuture + Send>),
+    Blocking(Closure),
 }
 
 impl Step {
@@ -98,6 +106,7 @@ impl Step {
     /// let step = Step::new("journal", |_| async { Ok(file.await?.sync_all().await?) });
     /// assert_eq!(step.name(), "journal");
     /// ```
+    #[track_caller]
     pub fn new<F, Fut>(name: impl Into<Cow<'static, str>>, function: F) -> Self
     where
         F: FnOnce(Outcome) -> Fut + Send + 'static,
@@ -139,6 +148,7 @@ impl Step {
     /// # Ok(())
     /// # }
     /// ```
+    #[track_caller]
     pub fn retrying<F, Fut>(
         name: impl Into<Cow<'static, str>>,
         retries: u32,
@@ -153,6 +163,33 @@ impl Step {
         Self::with_work(name.into(), retries, backoff, work)
     }
 
+    /// Makes a step that blocks its thread: it runs on a thread for blocking work, once.
+    ///
+    /// Nothing can end a thread. When the step's [deadline](Self::deadline) is over, the cleanup leaves it
+    /// alone, reports it as [still running](super::StepResult::StillRunning), and goes on. This holds
+    /// on every runtime, also on one with a single thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::cleanup::Step;
+    ///
+    /// let step = Step::blocking("journal", |_| {
+    ///     std::fs::File::open("journal")?.sync_all()?;
+    ///     Ok(())
+    /// });
+    /// assert_eq!(step.name(), "journal");
+    /// ```
+    #[track_caller]
+    pub fn blocking<F>(name: impl Into<Cow<'static, str>>, closure: F) -> Self
+    where
+        F: FnOnce(Outcome) -> Result<(), BoxError> + Send + 'static,
+    {
+        let work = Work::Blocking(Box::new(closure));
+        Self::with_work(name.into(), 0, Duration::ZERO, work)
+    }
+
+    #[track_caller]
     fn with_work(name: Cow<'static, str>, retries: u32, backoff: Duration, work: Work) -> Self {
         let rules = Rules {
             priority: Priority::Normal,
@@ -167,6 +204,7 @@ impl Step {
         Self {
             name,
             rules,
+            place: Location::caller(),
             work: Mutex::new(work),
         }
     }
@@ -309,6 +347,11 @@ impl Step {
         &self.rules
     }
 
+    /// Where the step was made.
+    pub(super) fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
     pub(super) fn into_parts(self) -> (Cow<'static, str>, Rules, Work) {
         let work = into_inner(self.work);
         (self.name, self.rules, work)
@@ -329,6 +372,10 @@ impl Work {
                     Err(panic) => Box::pin(ready(Err(panic))),
                 };
                 (attempt, Some(Self::Again(function)))
+            }
+            Self::Blocking(closure) => {
+                let attempt = Panic::catch_future(async move { closure(outcome) });
+                (Box::pin(attempt), None)
             }
         }
     }

@@ -60,6 +60,8 @@ pub enum StepResult {
     Failed(String),
     /// It had not ended after this time and was dropped.
     TimedOut(Duration),
+    /// It had not ended after this time and could not be dropped: it blocks its thread.
+    StillRunning(Duration),
     /// It panicked with this message, or a destructor of it did.
     Panicked(String),
     /// It has never begun.
@@ -108,6 +110,7 @@ impl fmt::Display for StepResult {
             Self::Done => f.write_str("done"),
             Self::Failed(error) => write!(f, "failed: {error}"),
             Self::TimedOut(time) => write!(f, "timed out after {}", Rounded(*time)),
+            Self::StillRunning(time) => write!(f, "still running after {}", Rounded(*time)),
             Self::Panicked(message) => write!(f, "panicked: {message}"),
             Self::Skipped(reason) => write!(f, "skipped: {reason}"),
         }

@@ -182,6 +182,18 @@ impl<E: Send + 'static> Task<'_, E> {
             .spawn_blocking(self.origin(Location::caller()), closure)
     }
 
+    pub(crate) fn spawn_blocking_from<F, T>(
+        self,
+        place: &'static Location<'static>,
+        closure: F,
+    ) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub.spawn_blocking(self.origin(place), closure)
+    }
+
     /// Spawns the task on the current thread; see
     /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
     ///

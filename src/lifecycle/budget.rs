@@ -1,8 +1,12 @@
 //! [`Budget`]: how long a stop may take in all, and what its parts are.
 
+pub(super) mod detect;
+
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::time::Duration;
+
+use self::detect::{Found, Platform, Surroundings};
 
 /// How long the stop of a lifecycle may take in all, and what is kept of it for the parts that are no
 /// component; plain data.
@@ -50,6 +54,7 @@ pub struct Budget {
     drain: Duration,
     cleanup: Duration,
     platform: Option<(Cow<'static, str>, Duration)>,
+    detected: Option<String>,
     invalid: Option<InvalidVariable>,
 }
 
@@ -83,6 +88,7 @@ impl Budget {
             drain: Duration::ZERO,
             cleanup: Duration::ZERO,
             platform: None,
+            detected: None,
             invalid: None,
         }
     }
@@ -153,6 +159,56 @@ impl Budget {
         Self::new(Duration::from_secs(10))
     }
 
+    /// Makes the budget of what the process runs under, read from its environment now.
+    ///
+    /// | runs under | because | budget |
+    /// |---|---|---|
+    /// | Kubernetes | `KUBERNETES_SERVICE_HOST` is set | [`kubernetes`](Self::kubernetes) |
+    /// | systemd | `SYSTEMD_EXEC_PID` is this process, or `NOTIFY_SOCKET` is set | [`systemd`](Self::systemd) |
+    /// | a terminal | stdin or stderr is one | [`local`](Self::local) |
+    /// | none of them | | [`local`](Self::local) |
+    ///
+    /// The first row that fits counts. The plan prints it, with the reason.
+    ///
+    /// No process can see the limit of its platform, but a manifest can say it a second time, in
+    /// seconds: `TERMINATION_GRACE_PERIOD_SECONDS` in a pod, `TIMEOUT_STOP_SEC` in a unit
+    /// (`Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`). The total is then that limit,
+    /// less what the preset keeps back (2 s in a pod, 5 s in a unit, a tenth of the limit at most), and the
+    /// lame duck is a quarter of it at most. A value that is no number of seconds is an error of
+    /// the plan.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::Lifecycle;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let plan = Lifecycle::new("orders").budget(Budget::detect()).plan()?;
+    /// assert!(plan.to_string().contains("\ndetected "), "{plan}");
+    /// # Ok::<(), taskgroup::BoxError>(())
+    /// ```
+    pub fn detect() -> Self {
+        Self::found(Surroundings::now().found())
+    }
+
+    fn found(found: Found) -> Self {
+        let (mut budget, reserve) = match found.platform {
+            Platform::Kubernetes => (Self::kubernetes(), Duration::from_secs(2)),
+            Platform::Systemd => (Self::systemd(), Duration::from_secs(5)),
+            Platform::Local => (Self::local(), Duration::ZERO),
+        };
+        budget.detected = Some(found.why);
+        let Some((variable, value)) = found.limit else {
+            return budget;
+        };
+        if let Some(limit) = seconds(&value.to_string_lossy()) {
+            budget.total = limit.saturating_sub(reserve.min(limit / 10));
+            // Most of a short stop is for the work in flight.
+            budget.lame_duck = budget.lame_duck.min(budget.total / 4);
+        }
+        budget.platform_from(variable.into(), Some(value))
+    }
+
     /// Sets the longest random wait before a stop begins; zero by default, which is none.
     ///
     /// Everything is ready and serves in that time. It is for many replicas that hear of the stop at
@@ -165,6 +221,9 @@ impl Budget {
     /// Sets how long everything goes on serving after it has stopped to be ready; zero by default.
     ///
     /// It has to be longer than the load balancer takes to notice in the worst case.
+    ///
+    /// A stop by SIGINT has none if stdin or stderr is a terminal: somebody has pressed Ctrl-C there,
+    /// and no load balancer has to notice. The same goes for the [jitter](Self::jitter).
     pub const fn lame_duck(mut self, length: Duration) -> Self {
         self.lame_duck = length;
         self
@@ -300,12 +359,24 @@ impl Budget {
         self.total.saturating_sub(self.kept())
     }
 
+    /// Returns what [`detect`](Self::detect) has found, and why.
+    #[must_use]
+    pub fn detected_as(&self) -> Option<&str> {
+        self.detected.as_deref()
+    }
+
     /// Returns what the platform calls its limit, and the limit, if there is one.
     #[must_use]
     pub fn platform_limit(&self) -> Option<(&str, Duration)> {
         self.platform
             .as_ref()
             .map(|(name, limit)| (&**name, *limit))
+    }
+
+    /// How long it takes at most until the first component is told.
+    pub(super) fn before_the_stop(&self) -> Duration {
+        let parts = self.jitter.saturating_add(self.lame_duck);
+        parts.saturating_add(self.drain)
     }
 
     /// What is kept for the parts that are no components.
@@ -438,5 +509,109 @@ mod tests {
         }
         let later = read("soon").platform_from("OTHER".into(), Some("60".into()));
         assert!(later.invalid_variable().is_some());
+    }
+
+    const IN_A_POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+
+    fn surroundings(variables: &[(&'static str, &str)], is_terminal: bool) -> Surroundings {
+        let variables = variables.iter();
+        Surroundings {
+            variables: variables
+                .map(|(name, value)| (*name, value.into()))
+                .collect(),
+            pid: 42,
+            is_terminal,
+        }
+    }
+
+    #[track_caller]
+    fn detected(variables: &[(&'static str, &str)], is_terminal: bool) -> (String, Budget) {
+        let budget = Budget::found(surroundings(variables, is_terminal).found());
+        (budget.detected_as().unwrap().to_owned(), budget)
+    }
+
+    impl Budget {
+        fn because(self, why: &str) -> Self {
+            Self {
+                detected: Some(why.to_owned()),
+                ..self
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_is_kubernetes_even_with_a_terminal() {
+        let (why, budget) = detected(&[IN_A_POD], true);
+        assert_eq!(why, "Kubernetes: KUBERNETES_SERVICE_HOST is set");
+        assert_eq!(budget, Budget::kubernetes().because(&why));
+    }
+
+    #[test]
+    fn the_grace_period_of_a_pod_is_its_limit() {
+        let (_, budget) = detected(
+            &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "60")],
+            false,
+        );
+        assert_eq!(budget.total(), 58 * SECOND);
+        assert_eq!(budget.lame_duck_time(), 5 * SECOND);
+        assert_eq!(
+            budget.platform_limit(),
+            Some(("TERMINATION_GRACE_PERIOD_SECONDS", 60 * SECOND))
+        );
+        let (_, budget) = detected(
+            &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "10")],
+            false,
+        );
+        assert_eq!(budget.total(), 9 * SECOND);
+        assert_eq!(budget.lame_duck_time(), 9 * SECOND / 4);
+    }
+
+    #[test]
+    fn the_main_process_of_a_unit_is_under_systemd() {
+        let (why, budget) = detected(&[("SYSTEMD_EXEC_PID", "42")], false);
+        assert_eq!(why, "systemd: SYSTEMD_EXEC_PID is this process");
+        assert_eq!(budget.total(), 85 * SECOND);
+        let (why, budget) = detected(
+            &[("NOTIFY_SOCKET", "@x"), ("TIMEOUT_STOP_SEC", "20")],
+            false,
+        );
+        assert_eq!(why, "systemd: NOTIFY_SOCKET is set");
+        assert_eq!(budget.total(), 18 * SECOND);
+        assert_eq!(
+            budget.platform_limit(),
+            Some(("TIMEOUT_STOP_SEC", 20 * SECOND))
+        );
+    }
+
+    #[test]
+    fn a_shell_below_a_unit_is_a_terminal() {
+        let (why, budget) = detected(&[("SYSTEMD_EXEC_PID", "7"), ("NOTIFY_SOCKET", "")], true);
+        assert_eq!(why, "a terminal: stdin or stderr is one");
+        assert_eq!(budget, Budget::local().because(&why));
+    }
+
+    #[test]
+    fn what_is_none_of_them_is_local() {
+        let (why, budget) = detected(&[], false);
+        assert_eq!(why, "no platform and no terminal");
+        assert_eq!(budget.total(), 10 * SECOND);
+    }
+
+    #[test]
+    fn a_limit_that_is_no_number_is_an_error_of_the_plan() {
+        let (_, budget) = detected(
+            &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "30s")],
+            false,
+        );
+        let invalid = budget.invalid_variable().unwrap();
+        assert_eq!(
+            (&*invalid.variable, &*invalid.value),
+            ("TERMINATION_GRACE_PERIOD_SECONDS", "30s")
+        );
+        let (_, budget) = detected(
+            &[("SYSTEMD_EXEC_PID", "42"), ("TIMEOUT_STOP_SEC", "infinity")],
+            false,
+        );
+        assert!(budget.invalid_variable().is_some());
     }
 }

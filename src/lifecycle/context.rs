@@ -331,6 +331,11 @@ impl Context {
         &self.shared.whole
     }
 
+    /// Returns whether there is something to be taken out.
+    pub(super) fn provides(&self) -> bool {
+        self.shared.outlets.iter().any(|outlet| outlet.is_there())
+    }
+
     /// Returns the path of the component, which is this very one for its values.
     pub(super) fn path(&self) -> &Arc<str> {
         &self.shared.path

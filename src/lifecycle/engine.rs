@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::budget::detect::is_terminal;
 use super::component::{Component, Work};
 use super::component_error::{ComponentError, ComponentErrorKind, OWN_TASK};
 use super::component_state::ComponentState;
@@ -33,6 +34,7 @@ use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
 use crate::running::Running;
+use crate::signal::Signal;
 
 /// How much is done before others on this thread get a turn.
 const AT_ONCE: usize = 64;
@@ -131,11 +133,12 @@ impl Engine {
             observers,
             trigger,
             work,
-            cleanup,
+            mut cleanup,
             shared,
             report,
             outer,
         } = parts;
+        cleanup.run_in(work.contained("cleanup"));
         let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
         let machine = machine_of(&plan, &components);
         let slots: Vec<_> = components
@@ -284,7 +287,12 @@ impl Engine {
             Some(Note::Ended(index, result)) => {
                 machine::Event::Ended(index, self.ending(index, result))
             }
-            Some(Note::Stop) => machine::Event::Stop,
+            Some(Note::Stop) => {
+                if is_typed(self.trigger.cause(), is_terminal()) {
+                    self.machine.on(machine::Event::Skip, self.now(), actions);
+                }
+                machine::Event::Stop
+            }
             Some(Note::Skip) => machine::Event::Skip,
             Some(Note::Told) => self.told(actions),
         }
@@ -701,11 +709,25 @@ impl Engine {
         }
     }
 
-    async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
-        // What is gone by itself has left here what it provided.
-        for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
-            drop(Panic::catch(|| ctx.take_out()));
+    /// Takes out what those that are gone by themselves have provided. A destructor of it may block.
+    async fn take_out(&mut self, until: Duration) {
+        let contexts = self.slots.iter().filter_map(|slot| slot.ctx.as_ref());
+        let full: Vec<_> = contexts.filter(|ctx| ctx.provides()).cloned().collect();
+        if full.is_empty() {
+            return;
         }
+        let taken_out = self.work.task("provided").spawn(async move {
+            for ctx in full {
+                drop(Panic::catch(|| ctx.take_out()));
+            }
+            Ok(())
+        });
+        drop(timeout(until.saturating_sub(self.now()), taken_out).await);
+        self.look_at_the_clock();
+    }
+
+    async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
+        self.take_out(until).await;
         let has_steps = !self.cleanup.pending().is_empty();
         if has_steps {
             self.emit(None, EventKind::CleanupBegan);
@@ -940,12 +962,18 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
         StepResult::Done => StepEnd::Done,
         StepResult::Failed(error) => StepEnd::Failed(error.clone()),
         StepResult::TimedOut(limit) => StepEnd::TimedOut(*limit),
+        StepResult::StillRunning(limit) => StepEnd::StillRunning(*limit),
         StepResult::Panicked(message) => StepEnd::Panicked(message.clone()),
         StepResult::Skipped(reason) => StepEnd::Skipped(reason.to_string()),
     };
     let at = |time: Option<Duration>| began + time.unwrap_or_default();
     let times = (at(step.started), at(step.ended));
     TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
+}
+
+/// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
+fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
+    is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
 }
 
 /// Does the work of a component, unless the stop was asked for before it had its first turn.

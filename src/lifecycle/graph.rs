@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use super::phase::Phase;
 use super::plan_error::Kind;
 use super::plan_error::Member;
+use super::plan_error::Names;
 use super::plan_error::PlanError;
 use super::provided::Value;
 
@@ -214,7 +215,7 @@ fn phase_of(
         return Err(Kind::UnknownPhase {
             component: place.name.to_owned(),
             unknown: name.to_owned(),
-            close: closest(name, phases.iter().map(Phase::name)),
+            known: Names::of(phases.iter().map(Phase::name)),
         }
         .into());
     };
@@ -238,7 +239,7 @@ fn named_dependencies(
                 return Err(Kind::UnknownDependency {
                     component: component(),
                     unknown: name.clone().into_owned(),
-                    close: closest(name, others),
+                    known: Names::of(others),
                 }
                 .into());
             };
@@ -417,38 +418,6 @@ fn by_level(components: usize, order: &[usize], levels: &[usize]) -> Vec<usize> 
     levelled.concat()
 }
 
-/// Finds the name that `unknown` was probably meant to be.
-fn closest<'a>(unknown: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let allowed = unknown.chars().count().max(3) / 3;
-    names
-        .map(|name| (distance(unknown, name), name))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name.to_owned())
-}
-
-/// How many letters have to be changed, added or taken away to make one of the other, whatever their
-/// case.
-fn distance(a: &str, b: &str) -> usize {
-    let letters = |text: &str| {
-        text.chars()
-            .flat_map(char::to_lowercase)
-            .collect::<Vec<_>>()
-    };
-    let (a, b) = (letters(a), letters(b));
-    let mut row: Vec<_> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -582,54 +551,49 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_named_with_what_may_have_been_meant() {
-        let given: &[Given<'_>] = &[("database", &[], None), ("http", &["databases"], None)];
+    fn what_does_not_exist_is_named_with_what_there_is() {
+        let given: &[Given<'_>] = &[
+            ("database", &[], None),
+            ("grpc", &[], None),
+            ("http", &["databases"], None),
+        ];
         let error = refused(
             given,
             &[],
-            "component `http` depends on `databases`, which does not exist: did you mean `database`?",
+            "component `http` depends on `databases`, which does not exist: there are `database`, `grpc`",
         );
         assert!(error.is_unknown());
         assert_eq!(error.component(), Some("http"));
-        refused(
-            &[("database", &[], None), ("http", &["redis"], None)],
-            &[],
-            "component `http` depends on `redis`, which does not exist",
-        );
         // Itself is never meant.
         refused(
             &[("http", &["htxp"], None)],
             &[],
-            "component `http` depends on `htxp`, which does not exist",
+            "component `http` depends on `htxp`, which does not exist: there is none",
         );
         let error = refused(
             &[("http", &[], Some("Accepts"))],
             &["accept"],
-            "component `http` is in phase `Accepts`, which does not exist: did you mean `accept`?",
+            "component `http` is in phase `Accepts`, which does not exist: there is `accept`",
         );
         assert!(error.is_unknown());
         refused(
             &[("http", &[], Some("accept"))],
             &[],
-            "component `http` is in phase `accept`, which does not exist",
+            "component `http` is in phase `accept`, which does not exist: there is none",
         );
     }
 
     #[test]
-    fn the_closest_name_is_meant_and_of_two_the_first() {
-        let names = ["cache2", "cache1", "caches-all"];
-        assert_eq!(
-            closest("cache", names.into_iter()).as_deref(),
-            Some("cache2")
+    fn no_more_than_ten_names_are_listed() {
+        let names: Vec<_> = (0..12).map(|index| index.to_string()).collect();
+        let mut given: Vec<Given<'_>> = names.iter().map(|name| (&**name, &[][..], None)).collect();
+        given.push(("http", &["x"], None));
+        refused(
+            &given,
+            &[],
+            "component `http` depends on `x`, which does not exist: there are `0`, `1`, `2`, `3`, `4`, \
+             `5`, `6`, `7`, `8`, `9` and 2 more",
         );
-        assert_eq!(
-            closest("CACHE1", names.into_iter()).as_deref(),
-            Some("cache1")
-        );
-        assert_eq!(closest("kafka", names.into_iter()), None);
-        assert_eq!(closest("", names.into_iter()), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use super::plan_error::Parts;
 use super::plan_error::PlanError;
 use super::provided::Value;
 
+use self::graces::Ask;
+
 mod graces;
 mod text;
 
@@ -26,11 +28,12 @@ mod text;
 /// # The graces
 ///
 /// A component that asks for a grace gets it; with zero it is told to stop and forced at once. The
-/// others share evenly what is left. The largest share is taken with which every chain of
-/// components that stop one after another fits into the [stop time](Budget::stop_time), in whole
-/// milliseconds. In a [phase with a budget](Phase::budget) they share that one. So there is enough
-/// for all: if each one takes the whole of its grace, the last has ended when the stop time is
-/// over.
+/// others share what is left, by weight: a resource or a job has 1, any other component 3, and 6 if
+/// nothing stops before it, because callers wait for those. The largest share is taken with which
+/// every chain of components that stop one after another fits into the
+/// [stop time](Budget::stop_time), in whole milliseconds. In a [phase with a budget](Phase::budget)
+/// they share that one. So there is enough for all: if each one takes the whole of its grace, the
+/// last has ended when the stop time is over.
 ///
 /// # The text
 ///
@@ -40,6 +43,10 @@ mod text;
 /// starts when all it is `after` are ready, and is told to stop when all that are after it, directly
 /// or through others, and the phases before its own, have ended. Nested lifecycles follow, each below its path. Whatever would
 /// break a line is a space.
+///
+/// In the stop each line says how long the component has from the moment it is told, and by when it
+/// has ended at the latest, [counted from the begin of the stop](PlannedComponent::stops_by). That
+/// is what a request gets.
 ///
 /// ```text
 /// orders: 4 components, budget 28s (Kubernetes' terminationGracePeriodSeconds: 30s)
@@ -52,10 +59,10 @@ mod text;
 ///
 /// stop
 ///      lame duck 5s: not ready, still serving
-///   1  http      within 10s
-///      worker    within 6s
-///   2  grpc      within 6s
-///   3  database  within 6s
+///   1  http      within 10s  by 15s
+///      worker    within 18s  by 23s
+///   2  grpc      within 9s   by 24s
+///   3  database  within 3s   by 27s
 ///      margin 1s: to end what was forced, and to report
 ///
 /// longest chain http → grpc → database: 22s of 22s
@@ -82,6 +89,7 @@ pub struct PlannedComponent {
     after: Vec<Cow<'static, str>>,
     phase: Option<Cow<'static, str>>,
     grace: Duration,
+    stops_by: Duration,
     start_timeout: Duration,
     start_level: usize,
     stop_level: usize,
@@ -129,8 +137,9 @@ impl Plan {
         nodes.iter().try_for_each(|node| node.check(&budget))?;
         check_budget(&budget)?;
 
-        let asked = nodes.iter().map(Node::asked).collect();
-        let shared = graces::share(&graph, &phases, budget.stop_time(), asked);
+        let asked = nodes.iter().enumerate();
+        let asked = asked.map(|(index, node)| node.asked(graph.stop_levels[index]));
+        let shared = graces::share(&graph, &phases, budget.stop_time(), asked.collect());
         let (graces, chain) = shared.map_err(|misfit| explain(misfit, &nodes, &phases, &budget))?;
         if budget.total() < budget.kept() {
             let limit = whole(&budget);
@@ -144,9 +153,11 @@ impl Plan {
             true => Vec::new(),
             false => nodes.iter().map(|node| node.name.clone()).collect(),
         };
-        let components = nodes.into_iter().zip(graces).enumerate();
+        let ends = ends(&graph, &graces, budget.before_the_stop());
+        let times = graces.into_iter().zip(ends);
+        let components = nodes.into_iter().zip(times).enumerate();
         let components =
-            components.map(|(index, (node, grace))| node.planned(index, grace, &graph, &names));
+            components.map(|(index, (node, times))| node.planned(index, times, &graph, &names));
         Ok(Self {
             name,
             components: components.collect(),
@@ -246,6 +257,15 @@ impl PlannedComponent {
         self.grace
     }
 
+    /// Returns how long after the stop began it has ended at the latest, if all that stop before it
+    /// take the whole of their graces.
+    ///
+    /// A request that it serves has that long, the jitter, the lame duck and the drain included.
+    #[must_use]
+    pub fn stops_by(&self) -> Duration {
+        self.stops_by
+    }
+
     /// Returns how long it may take to become ready.
     #[must_use]
     pub fn start_timeout(&self) -> Duration {
@@ -315,16 +335,19 @@ impl Node {
         }
     }
 
-    /// The grace that it asks for: a lifecycle for its budget.
-    fn asked(&self) -> Option<Duration> {
+    /// The grace that it asks for: a lifecycle for its budget, another one for a part of the rest.
+    fn asked(&self, stop_level: usize) -> Ask {
         let nested = self.nested.as_ref();
-        self.grace.or_else(|| Some(nested?.budget.total()))
+        match self.grace.or_else(|| Some(nested?.budget.total())) {
+            Some(grace) => Ask::Grace(grace),
+            None => Ask::Weight(self.kind.weight(stop_level)),
+        }
     }
 
     fn planned(
         self,
         index: usize,
-        grace: Duration,
+        (grace, stops_by): (Duration, Duration),
         graph: &Graph,
         names: &[Cow<'static, str>],
     ) -> PlannedComponent {
@@ -345,6 +368,7 @@ impl Node {
             after,
             phase: self.phase,
             grace,
+            stops_by,
             start_timeout: self.start_timeout,
             start_level: graph.start_levels[index],
             stop_level: graph.stop_levels[index],
@@ -352,6 +376,33 @@ impl Node {
             nested: self.nested,
         }
     }
+}
+
+impl Kind {
+    /// How much of the rest one gets that asks for no grace.
+    ///
+    /// To close a resource takes little, and a job has ended by then. The others have work to finish.
+    /// Those that stop first have what callers wait for; those behind them finish what is left.
+    fn weight(self, stop_level: usize) -> u32 {
+        match (self, stop_level) {
+            (Self::Resource | Self::Job, _) => 1,
+            (Self::Component | Self::Lifecycle, 1) => 6,
+            (Self::Component | Self::Lifecycle, _) => 3,
+        }
+    }
+}
+
+/// Returns when each component has ended at the latest, if the first are told after `before`.
+fn ends(graph: &Graph, graces: &[Duration], before: Duration) -> Vec<Duration> {
+    let mut ends = vec![before; graph.order.len()];
+    // Those that depend on a node stop before it.
+    for &node in graph.order.iter().rev() {
+        let users = graph.dependents[node].iter().map(|&user| ends[user]);
+        let told = users.max().unwrap_or(before);
+        let grace = graces.get(node).copied().unwrap_or_default();
+        ends[node] = told.saturating_add(grace);
+    }
+    ends
 }
 
 fn check_name(name: &str) -> Result<(), PlanError> {
@@ -531,10 +582,10 @@ start
 
 stop
      lame duck 5s: not ready, still serving
-  1  http      within 10s
-     worker    within 6s
-  2  grpc      within 6s
-  3  database  within 6s
+  1  http      within 10s  by 15s
+     worker    within 18s  by 23s
+  2  grpc      within 9s   by 24s
+  3  database  within 3s   by 27s
      margin 1s: to end what was forced, and to report
 
 longest chain http → grpc → database: 22s of 22s";
@@ -573,10 +624,10 @@ stop
      jitter up to 2s: still ready
      lame duck 5s: not ready, still serving
      drain within 3s: 2 components at once
-  1  http     within 8s   phase accept (8s)  drains
-     grpc     within 2s   phase accept (8s)  drains
-     migrate  within 45s
-  2  db       at once     phase close
+  1  http     within 8s   by 18s  phase accept (8s)  drains
+     grpc     within 2s   by 12s  phase accept (8s)  drains
+     migrate  within 45s  by 55s
+  2  db       at once     by 55s  phase close
      cleanup within 4s
      margin 1s: to end what was forced, and to report
 
@@ -603,8 +654,8 @@ start
   2  http             within 30s  after mail
 
 stop
-  1  http  within 4s
-  2  mail  within 5s
+  1  http  within 4s  by 4s
+  2  mail  within 5s  by 9s
      margin 1s: to end what was forced, and to report
 
 longest chain http → mail: 9s of 9s
@@ -616,8 +667,8 @@ longest chain http → mail: 9s of 9s
     2  queue  lifecycle  within 30s  after smtp
 
   stop
-    1  queue  within 2s
-    2  smtp   within 2.5s
+    1  queue  within 2s    by 2s
+    2  smtp   within 2.5s  by 4.5s
        margin 500ms: to end what was forced, and to report
 
   longest chain queue → smtp: 4.5s of 4.5s
@@ -628,7 +679,7 @@ longest chain http → mail: 9s of 9s
       1  consumer  within 30s
 
     stop
-      1  consumer  within 1.8s
+      1  consumer  within 1.8s  by 1.8s
          margin 200ms: to end what was forced, and to report
 
     longest chain consumer: 1.8s of 1.8s";
@@ -643,12 +694,12 @@ longest chain http → mail: 9s of 9s
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[3], "   1  a  within 30s");
         assert_eq!(lines[12], "  10  j  within 30s  after i");
-        assert_eq!(lines[17], "   1  l  within 1s");
+        assert_eq!(lines[17], "   1  l  within 1.846s  by 1.846s");
         assert_eq!(
             lines[29],
             "      margin 1s: to end what was forced, and to report"
         );
-        let last = "longest chain l → k → j → i → h → g → f → e → … 3 more … → a: 12s of 12s";
+        let last = "longest chain l → k → j → i → h → g → f → e → … 3 more … → a: 11.999s of 12s";
         assert_eq!(lines[31], last);
     }
 

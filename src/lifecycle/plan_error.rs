@@ -15,7 +15,7 @@ use crate::time::Rounded;
 /// The messages look like these:
 ///
 /// ```text
-/// component `http` depends on `databases`, which does not exist: did you mean `database`?
+/// component `http` depends on `databases`, which does not exist: there are `database`, `grpc`
 /// component `worker` uses `pool`, which no component provides
 /// the components depend on each other in a cycle: `a` → `b` → `a`
 /// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
@@ -44,18 +44,17 @@ pub(super) enum Kind {
     DuplicateComponent { component: String },
     #[error("two phases have the name `{phase}`")]
     DuplicatePhase { phase: String },
-    #[error("component `{component}` depends on `{unknown}`, which does not exist{}", meant(.close))]
+    #[error("component `{component}` depends on `{unknown}`, which does not exist: {known}")]
     UnknownDependency {
         component: String,
         unknown: String,
-        /// A name that looks like it.
-        close: Option<String>,
+        known: Names,
     },
-    #[error("component `{component}` is in phase `{unknown}`, which does not exist{}", meant(.close))]
+    #[error("component `{component}` is in phase `{unknown}`, which does not exist: {known}")]
     UnknownPhase {
         component: String,
         unknown: String,
-        close: Option<String>,
+        known: Names,
     },
     #[error("component `{component}` uses `{value}`, which no component provides")]
     NotProvided { component: String, value: String },
@@ -117,6 +116,13 @@ pub(super) enum Member {
     Phase(String),
 }
 
+/// What could have been named: the first few, and how many there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    first: Vec<String>,
+    count: usize,
+}
+
 /// A budget, of a whole stop or of one phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
@@ -132,6 +138,22 @@ pub(super) struct Parts(pub(super) Vec<Part>);
 pub(super) enum Part {
     Kept(&'static str, Duration),
     Component(String, Duration),
+}
+
+impl Names {
+    /// How many are listed.
+    const LISTED: usize = 10;
+
+    pub(super) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let (mut first, mut count) = (Vec::new(), 0);
+        for name in names {
+            if count < Self::LISTED {
+                first.push(format!("`{name}`"));
+            }
+            count += 1;
+        }
+        Self { first, count }
+    }
 }
 
 impl PlanError {
@@ -242,6 +264,20 @@ impl fmt::Display for Member {
     }
 }
 
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return f.write_str("there is none");
+        }
+        let verb = if self.count == 1 { "is" } else { "are" };
+        write!(f, "there {verb} {}", joined(&self.first, ", "))?;
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the budget of {}", Rounded(self.time))?;
@@ -277,11 +313,4 @@ impl fmt::Display for Parts {
 fn joined(items: &[impl ToString], between: &str) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
     items.join(between)
-}
-
-fn meant(close: &Option<String>) -> String {
-    match close {
-        Some(close) => format!(": did you mean `{close}`?"),
-        None => String::new(),
-    }
 }

@@ -191,6 +191,8 @@ impl Report {
 fn out_of_time(step: &StepReport) -> bool {
     matches!(
         step.result,
-        StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_))
+        StepResult::TimedOut(_)
+            | StepResult::StillRunning(_)
+            | StepResult::Skipped(SkipReason::BudgetSpent(_))
     )
 }

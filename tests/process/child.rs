@@ -1,11 +1,15 @@
 //! A child process that plays a role, and the parent's conversation with it.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process;
 use std::process::ChildStderr;
 use std::process::ChildStdin;
@@ -17,14 +21,22 @@ use std::process::Stdio;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
+use rustix::pty::OpenptFlags;
+use rustix::pty::grantpt;
+use rustix::pty::openpt;
+use rustix::pty::ptsname;
+use rustix::pty::unlockpt;
 
 /// The variable that makes this binary a child.
 pub(crate) const ROLE: &str = "TASKGROUP_TEST_ROLE";
 
-/// What systemd sets: the tests may run in a service themselves.
-const SYSTEMDS: [&str; 4] = [
+/// What platforms set: the tests may run in a pod or in a service themselves.
+const PLATFORMS: [&str; 7] = [
+    "KUBERNETES_SERVICE_HOST",
     "NOTIFY_SOCKET",
     "SYSTEMD_EXEC_PID",
+    "TERMINATION_GRACE_PERIOD_SECONDS",
+    "TIMEOUT_STOP_SEC",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
@@ -33,8 +45,8 @@ const SYSTEMDS: [&str; 4] = [
 pub(crate) struct Child {
     process: process::Child,
     stdin: ChildStdin,
-    /// The other end of a stderr that was full from the start.
-    _unread: Option<UnixStream>,
+    /// The other end of its stderr, if nobody reads it.
+    _unread: Option<OwnedFd>,
     stdout: Option<BufReader<ChildStdout>>,
     stderr: Option<BufReader<ChildStderr>>,
 }
@@ -44,8 +56,7 @@ impl Child {
         Self::start_with(role, Stdio::piped(), None, &[])
     }
 
-    /// Starts a child with these variables, and none of those that systemd sets.
-    #[cfg(feature = "systemd")]
+    /// Starts a child with these variables, and none of those that platforms set.
     pub(crate) fn start_in(role: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_with(role, Stdio::piped(), None, variables)
     }
@@ -57,17 +68,28 @@ impl Child {
         while (&stderr).write(&[b'x'; 4096]).is_ok() {}
         while (&stderr).write(b"x").is_ok() {}
         stderr.set_nonblocking(false).unwrap();
-        Self::start_with(role, OwnedFd::from(stderr).into(), Some(unread), &[])
+        Self::start_with(role, OwnedFd::from(stderr).into(), Some(unread.into()), &[])
+    }
+
+    /// Starts a child whose stderr is a terminal.
+    pub(crate) fn start_at_a_terminal(role: &str) -> Self {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let path = ptsname(&terminal, Vec::new()).unwrap();
+        let path = Path::new(OsStr::from_bytes(path.as_bytes()));
+        let stderr = File::options().write(true).open(path).unwrap();
+        Self::start_with(role, stderr.into(), Some(terminal), &[])
     }
 
     fn start_with(
         role: &str,
         stderr: Stdio,
-        unread: Option<UnixStream>,
+        unread: Option<OwnedFd>,
         variables: &[(&str, &str)],
     ) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        for variable in SYSTEMDS {
+        for variable in PLATFORMS {
             command.env_remove(variable);
         }
         let mut process = command

@@ -18,6 +18,8 @@ mod lives;
 #[cfg(unix)]
 mod mains;
 #[cfg(unix)]
+mod platform;
+#[cfg(unix)]
 mod program;
 #[cfg(unix)]
 mod roles;
@@ -37,6 +39,7 @@ fn main() -> taskgroup::Exit {
         Err(_) => runner::run(&[
             exit::TESTS,
             lifecycle::TESTS,
+            platform::TESTS,
             program::TESTS,
             signals::TESTS,
             #[cfg(feature = "systemd")]

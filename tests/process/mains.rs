@@ -14,12 +14,16 @@ use taskgroup::Report;
 use taskgroup::Signals;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
+use taskgroup::cleanup::Step;
+use taskgroup::lifecycle::Budget;
 use taskgroup::lifecycle::PlanError;
+use taskgroup::lifecycle::Provided;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::hangs::BUDGET;
 use crate::roles::log_to_stderr;
 use crate::roles::say;
 
@@ -55,6 +59,23 @@ pub(crate) fn play(role: &str) -> Exit {
             .policy(ExitPolicy::strict().failed(70).second_signal(3))
             .run(policy),
         "main_early_signal" => early_signal(),
+        "main_blocking_step" => two_workers().run(async |signals| {
+            let stuck = Step::new("stuck", |_| async { Ok(hang()) });
+            clean(signals, stuck).await
+        }),
+        "main_blocking_destructor_of_a_step" => two_workers().run(async |signals| {
+            let hangs = Hangs;
+            let stuck = Step::new("stuck", |_| async move { Ok(drop(hangs)) });
+            clean(signals, stuck).await
+        }),
+        "main_blocking_step_on_its_own_thread" => {
+            Program::new().current_thread().run(async |signals| {
+                let stuck = Step::blocking("stuck", |_| Ok(hang()));
+                clean(signals, stuck).await
+            })
+        }
+        "main_blocking_destructor_of_a_value" => two_workers().run(blocking_value),
+        "main_watched_step" => Program::new().current_thread().run(watched_step),
         _ => unreachable!("no role {role}"),
     }
 }
@@ -126,14 +147,45 @@ async fn blocking_closure(_signals: Signals) -> Result<(), BoxError> {
     Ok(starts.await?)
 }
 
+/// Its destructor blocks the thread.
+struct Hangs;
+
+impl Drop for Hangs {
+    fn drop(&mut self) {
+        hang();
+    }
+}
+
+/// A lifecycle with a step in front of another one.
+async fn clean(signals: Signals, stuck: Step) -> Result<Report, BoxError> {
+    let orders = Lifecycle::new("orders").component(waits());
+    let cleanup = orders.cleanup();
+    cleanup.push(Step::new("last", |_| async { Ok(say("closed")) }))?;
+    cleanup.push(stuck.deadline(Duration::from_millis(100)))?;
+    Ok(orders.stop_on(signals).run().await?)
+}
+
+/// What a job has provided is dropped when everything has ended.
+async fn blocking_value(_signals: Signals) -> Result<Report, BoxError> {
+    let value = Provided::new("value");
+    let job = Component::using(value.provider());
+    let job = job.job("job", async |_, value| Ok(value.set(Hangs)));
+    let orders = Lifecycle::new("orders").component(job);
+    let orders = orders.budget(Budget::new(Duration::from_millis(1500)));
+    Ok(orders.run().await?)
+}
+
+/// A step that blocks the only thread there is.
+async fn watched_step(signals: Signals) -> Result<Report, BoxError> {
+    let orders = Lifecycle::new("orders").budget(BUDGET).watchdog();
+    let orders = orders.component(waits());
+    let cleanup = orders.cleanup();
+    cleanup.push(Step::new("stuck", |_| async { Ok(hang()) }))?;
+    Ok(orders.stop_on(signals).run().await?)
+}
+
 /// What is dropped with the runtime blocks the thread that drops it.
 async fn blocking_destructor(_signals: Signals) -> Result<(), BoxError> {
-    struct Hangs;
-    impl Drop for Hangs {
-        fn drop(&mut self) {
-            hang();
-        }
-    }
     let (started, starts) = oneshot::channel();
     tokio::spawn(async {
         let _hangs = Hangs;
@@ -155,12 +207,13 @@ async fn policy(mut signals: Signals) -> Exit {
     failed
 }
 
-/// The first thread of the runtime waits for a signal to be there before anything else.
+/// The first thread of the runtime is not made before the parent says so.
 fn early_signal() -> Exit {
     let mut builder = runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).enable_all().on_thread_start(|| {
+    builder.worker_threads(1).enable_all().thread_name_fn(|| {
         say("the runtime is being built");
         std::io::stdin().read_line(&mut String::new()).unwrap();
+        "worker".to_owned()
     });
     let program = Program::new().runtime(builder);
     program.run(async |mut signals: Signals| -> Result<(), BoxError> {

@@ -27,6 +27,11 @@ tests![
     a_log_that_takes_nothing_of_this_crate_is_all_there_is,
     a_program_without_a_log_ends_in_time_though_stderr_is_full,
     a_program_without_a_log_has_its_status_though_stderr_is_closed,
+    a_cleanup_step_that_blocks_its_thread_has_its_deadline,
+    a_destructor_in_a_cleanup_step_that_blocks_its_thread_has_a_deadline,
+    a_blocking_cleanup_step_has_its_deadline_on_a_runtime_of_one_thread,
+    the_destructor_of_a_value_that_a_job_has_provided_does_not_hold_up_the_end,
+    a_cleanup_step_that_the_watchdog_ends_is_named,
 ];
 
 /// What the end may take when the machine is busy with other tests.
@@ -177,4 +182,37 @@ fn a_program_without_a_log_has_its_status_though_stderr_is_closed() {
     let mut child = Child::start("main_lifecycle");
     child.expect("ready").close_stderr();
     child.send(Signal::TERM).expect_code(0);
+}
+
+#[track_caller]
+fn expect_step_left_behind(role: &str) {
+    let mut child = Child::start(role);
+    child.expect("ready").send(Signal::TERM);
+    child.expect("closed").expect_code(1);
+    let error = "error: cleanup step `stuck` still running after 100ms";
+    assert_eq!(errors(&mut child), [error]);
+}
+
+fn a_cleanup_step_that_blocks_its_thread_has_its_deadline() {
+    expect_step_left_behind("main_blocking_step");
+}
+
+fn a_destructor_in_a_cleanup_step_that_blocks_its_thread_has_a_deadline() {
+    expect_step_left_behind("main_blocking_destructor_of_a_step");
+}
+
+fn a_blocking_cleanup_step_has_its_deadline_on_a_runtime_of_one_thread() {
+    expect_step_left_behind("main_blocking_step_on_its_own_thread");
+}
+
+fn the_destructor_of_a_value_that_a_job_has_provided_does_not_hold_up_the_end() {
+    Child::start("main_blocking_destructor_of_a_value").expect_code(0);
+}
+
+fn a_cleanup_step_that_the_watchdog_ends_is_named() {
+    let mut child = Child::start("main_watched_step");
+    child.expect("ready").send(Signal::TERM).expect_code(1);
+    let error = errors(&mut child).remove(0);
+    let named = "still running: 1 task: `orders/cleanup/stuck` (tests/process/mains.rs:";
+    assert!(error.contains(named), "{error}");
 }

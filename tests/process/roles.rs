@@ -55,6 +55,7 @@ pub(crate) fn play(role: &str) -> Exit {
         "no_listener" => no_listener(),
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
+        role if role.starts_with("platform_") => crate::platform::play(role),
         role if role.starts_with("lives_") => lives::play(role),
         role if role.starts_with("main_") => mains::play(role),
         #[cfg(feature = "systemd")]

@@ -1,11 +1,10 @@
-//! systemd as the service sees it: a datagram socket, some variables and `systemctl`. Both sides are here.
+//! systemd as the service sees it: a datagram socket and some variables. Both sides are here.
 
 use std::fs;
 use std::future::pending;
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +21,6 @@ use crate::roles::listen;
 use crate::roles::log_to_stderr;
 use crate::roles::runtime;
 use crate::roles::say;
-use crate::roles::success;
 use crate::tests;
 
 tests![
@@ -33,8 +31,6 @@ tests![
     l11_a_socket_that_nobody_reads_does_not_hold_up_the_stop,
     l11_without_a_socket_nothing_is_said,
     l11_a_bad_address_is_a_warning_and_no_failure,
-    l10_the_stop_timeout_is_what_systemctl_says,
-    l10_a_stop_timeout_that_cannot_be_known_is_none,
 ];
 
 /// What the stop of the child may take.
@@ -59,10 +55,6 @@ pub(crate) fn play(role: &str) -> Exit {
                     pending::<()>().await;
                 };
                 tokio::join!(service(), blocks).0
-            }
-            "systemd_stop_timeout" => {
-                say(format!("{:?}", systemd::stop_timeout().await));
-                success()
             }
             _ => unreachable!("no role {role}"),
         }
@@ -276,78 +268,4 @@ fn l11_a_bad_address_is_a_warning_and_no_failure() {
     assert!(warning.contains("WARN"), "{warning}");
     child.expect("ready").send(Signal::TERM).expect("stopping");
     child.tell("go").expect_code(0);
-}
-
-/// A directory with a `systemctl` in it.
-struct Systemctl(PathBuf);
-
-impl Systemctl {
-    fn new(name: &str, script: &str) -> Self {
-        let path = temporary(name);
-        fs::create_dir(&path).unwrap();
-        // Written by a process of its own: a child that another test has just forked would hold the file open for
-        // writing, and then nobody can run it.
-        let written = Command::new("sh")
-            .args([
-                "-c",
-                "printf '#!/bin/sh\\n%s\\n' \"$1\" >systemctl && chmod +x systemctl",
-            ])
-            .args(["sh", script])
-            .current_dir(&path)
-            .status();
-        assert!(written.unwrap().success());
-        Self(path)
-    }
-
-    fn stop_timeout(&self, variables: &[(&str, &str)]) -> String {
-        let path = ("PATH", self.0.to_str().unwrap());
-        let variables = [&[path], variables].concat();
-        let mut child = Child::start_in("systemd_stop_timeout", &variables);
-        let line = child.line();
-        child.expect_code(0);
-        line
-    }
-
-    fn asked(&self) -> Option<String> {
-        fs::read_to_string(Path::new(&self.0).join("asked")).ok()
-    }
-}
-
-impl Drop for Systemctl {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
-
-const UNIT: (&str, &str) = ("SYSTEMD_UNIT", "orders.service");
-
-fn l10_the_stop_timeout_is_what_systemctl_says() {
-    let script = "echo \"$*\" >\"${0%/*}/asked\"; echo '1min 30s'";
-    let systemctl = Systemctl::new("says", script);
-    assert_eq!(systemctl.stop_timeout(&[UNIT]), "Some(90s)");
-    let asked = systemctl.asked().unwrap();
-    // The tests may run in a service of a user.
-    let asked = asked.trim_start_matches("--user ").trim_end();
-    assert_eq!(
-        asked,
-        "show --property=TimeoutStopUSec --value -- orders.service"
-    );
-
-    let infinite = Systemctl::new("infinite", "echo infinity");
-    let forever = format!("Some({:?})", Duration::MAX);
-    assert_eq!(infinite.stop_timeout(&[UNIT]), forever);
-}
-
-fn l10_a_stop_timeout_that_cannot_be_known_is_none() {
-    let hangs = Systemctl::new("hangs", "exec /bin/sleep 1000");
-    assert_eq!(hangs.stop_timeout(&[UNIT]), "None");
-    let fails = Systemctl::new("fails", "exit 1");
-    assert_eq!(fails.stop_timeout(&[UNIT]), "None");
-    let empty = Systemctl::new("empty", "");
-    fs::remove_file(empty.0.join("systemctl")).unwrap();
-    assert_eq!(empty.stop_timeout(&[UNIT]), "None");
-    let script = "echo asked >\"${0%/*}/asked\"; echo 5s";
-    let others = Systemctl::new("others", script);
-    assert_eq!(others.stop_timeout(&[("SYSTEMD_EXEC_PID", "1")]), "None");
-    assert_eq!(others.asked(), None);
 }

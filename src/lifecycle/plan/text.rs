@@ -37,6 +37,9 @@ impl Text {
     /// One plan, and those in it below their paths.
     fn plan(&mut self, plan: &Plan, path: &str) {
         self.line(&head(plan, path));
+        if let Some(detected) = plan.budget.detected_as() {
+            self.line(&format!("detected {detected}"));
+        }
         if !plan.components.is_empty() {
             self.line("");
             self.line("start");
@@ -177,7 +180,7 @@ fn start(component: &PlannedComponent) -> [String; 4] {
 }
 
 /// The cells of a component in the stop.
-fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 4] {
+fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 5] {
     let within = match component.grace {
         Duration::ZERO => "at once".to_owned(),
         grace => format!("within {}", Rounded(grace)),
@@ -191,7 +194,13 @@ fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 4] {
         true => "drains",
         false => "",
     };
-    [component.name.to_string(), within, phase, drains.to_owned()]
+    let by = match component.stops_by {
+        // That says nothing.
+        Duration::MAX => String::new(),
+        by => format!("by {}", Rounded(by)),
+    };
+    let name = component.name.to_string();
+    [name, within, by, phase, drains.to_owned()]
 }
 
 fn chain(plan: &Plan) -> String {

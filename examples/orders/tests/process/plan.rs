@@ -37,14 +37,14 @@ start
   4  http                within 30s  after grpc
 
 stop
-  1  http      within 5.5s
-     worker    within 8s
-  2  grpc      within 5.5s
-  3  database  within 8s
-  4  metrics   within 8s
+  1  http      within 5.5s   by 5.5s
+     worker    within 16.2s  by 16.2s
+  2  grpc      within 5.5s   by 11s
+  3  database  within 2.7s   by 18.9s
+  4  metrics   within 8.1s   by 27s
      margin 1s: to end what was forced, and to report
 
-longest chain http → grpc → database → metrics: 27s of 27s
+longest chain worker → database → metrics: 27s of 27s
 ";
     assert_eq!(end.stdout, plan);
 }
@@ -57,8 +57,8 @@ fn the_plan_has_the_times_that_were_asked_for() {
     for line in [
         "orders: 5 components, budget 20s\n",
         "     lame duck 5s: not ready, still serving\n",
-        "  1  http      within 2.5s\n",
-        "  2  grpc      within 2.5s\n",
+        "  1  http      within 2.5s  by 7.5s\n",
+        "  2  grpc      within 2.5s  by 10s\n",
     ] {
         assert!(end.stdout.contains(line), "{line:?}: {}", end.stdout);
     }

@@ -1,0 +1,109 @@
+//! What the process runs under, read from its environment.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+
+/// Kubernetes sets it in every container.
+const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
+
+/// Where a manifest repeats its `terminationGracePeriodSeconds`.
+pub(super) const GRACE_PERIOD: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
+
+/// The process that systemd has started; older ones do not say.
+const MAIN_PROCESS: &str = "SYSTEMD_EXEC_PID";
+
+/// systemd sets it for a unit of `Type=notify`.
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Where a unit repeats its `TimeoutStopSec`.
+pub(super) const TIMEOUT_STOP: &str = "TIMEOUT_STOP_SEC";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Platform {
+    Kubernetes,
+    Systemd,
+    Local,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) platform: Platform,
+    pub(super) why: String,
+    /// The variable with the limit of the platform, if it is set, and what it says.
+    pub(super) limit: Option<(&'static str, OsString)>,
+}
+
+/// All that is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    pub(super) variables: HashMap<&'static str, OsString>,
+    pub(super) pid: u32,
+    /// Whether stdin or stderr is one.
+    pub(super) is_terminal: bool,
+}
+
+impl Surroundings {
+    pub(super) fn now() -> Self {
+        let names = [
+            KUBERNETES,
+            GRACE_PERIOD,
+            MAIN_PROCESS,
+            NOTIFY_SOCKET,
+            TIMEOUT_STOP,
+        ];
+        let read = |name| Some((name, std::env::var_os(name)?));
+        Self {
+            variables: names.into_iter().filter_map(read).collect(),
+            pid: std::process::id(),
+            is_terminal: is_terminal(),
+        }
+    }
+
+    /// The most certain comes first: a pod may have a terminal, and a terminal may run in a unit.
+    pub(super) fn found(&self) -> Found {
+        if self.has(KUBERNETES) {
+            let why = format!("Kubernetes: {KUBERNETES} is set");
+            return self.platform(Platform::Kubernetes, why, Some(GRACE_PERIOD));
+        }
+        // What a unit has started inherits the variables, a shell in a terminal among them.
+        if self.is(MAIN_PROCESS, &self.pid.to_string()) {
+            let why = format!("systemd: {MAIN_PROCESS} is this process");
+            return self.platform(Platform::Systemd, why, Some(TIMEOUT_STOP));
+        }
+        if self.has(NOTIFY_SOCKET) {
+            let why = format!("systemd: {NOTIFY_SOCKET} is set");
+            return self.platform(Platform::Systemd, why, Some(TIMEOUT_STOP));
+        }
+        let why = match self.is_terminal {
+            true => "a terminal: stdin or stderr is one",
+            false => "no platform and no terminal",
+        };
+        self.platform(Platform::Local, why.to_owned(), None)
+    }
+
+    fn platform(&self, platform: Platform, why: String, limit: Option<&'static str>) -> Found {
+        let value = |name| Some((name, self.variables.get(name)?.clone()));
+        Found {
+            platform,
+            why,
+            limit: limit.and_then(value),
+        }
+    }
+
+    fn has(&self, variable: &str) -> bool {
+        self.variables
+            .get(variable)
+            .is_some_and(|value| !value.is_empty())
+    }
+
+    fn is(&self, variable: &str, value: &str) -> bool {
+        self.variables.get(variable).is_some_and(|it| it == value)
+    }
+}
+
+/// Returns whether somebody may press Ctrl-C.
+pub(in crate::lifecycle) fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
+}

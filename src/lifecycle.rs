@@ -33,6 +33,7 @@ mod component_error;
 mod report;
 mod event;
 mod trace;
+mod herald;
 mod context;
 mod component;
 mod using;
@@ -269,8 +270,14 @@ impl Lifecycle {
 
     /// Calls `observer` with everything that happens, in its order.
     ///
-    /// It is called by the run itself, so it must not block; what takes longer goes through a
-    /// channel. Its panic is caught and changes nothing. There may be several.
+    /// It is called apart from the run, which does not wait for it: one that blocks holds up the
+    /// observers and the log, and no component. On a runtime of several threads it is called on a
+    /// thread of its own, on one of a single thread in a task; there whatever blocks holds up
+    /// everything, so what takes longer goes through a channel.
+    ///
+    /// When the run has returned, all has been told, unless an observer or the log has blocked for
+    /// longer than the budget, and a second, lasts. A panic of an observer is caught and changes
+    /// nothing. There may be several.
     ///
     /// # Examples
     ///

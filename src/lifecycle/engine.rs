@@ -20,6 +20,7 @@ use super::component_state::ComponentStatus;
 use super::context::{Context, Note, Whole};
 use super::event::{Event, EventKind, Observer};
 use super::handle;
+use super::herald::Herald;
 use super::machine;
 use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
 use super::plan::{Plan, PlannedComponent};
@@ -35,6 +36,7 @@ use crate::log;
 use crate::panic::Panic;
 use crate::running::Running;
 use crate::signal::Signal;
+use crate::time::CONFIRMATION;
 
 /// How much is done before others on this thread get a turn.
 const AT_ONCE: usize = 64;
@@ -59,7 +61,7 @@ pub(super) struct Engine {
     plan: Arc<Plan>,
     path: Arc<str>,
     slots: Vec<Slot>,
-    observers: Vec<Observer>,
+    herald: Herald,
     trigger: TaskGroup,
     work: Spawner,
     whole: Arc<Whole>,
@@ -170,12 +172,13 @@ impl Engine {
                 .clone(),
             cleanup: cleanup.handle(),
         };
+        let herald = Herald::new(Arc::clone(&plan), observers);
         Self {
             machine,
             plan,
             path: path.into(),
             slots,
-            observers,
+            herald,
             trigger,
             work,
             whole: Arc::new(whole),
@@ -692,6 +695,14 @@ impl Engine {
         self.followers.shutdown().await;
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
+        let until = self
+            .began
+            .checked_add(until)
+            .filter(|_| until < Duration::MAX);
+        let at_least = Instant::now() + CONFIRMATION;
+        self.herald
+            .end(until.map(|until| until.max(at_least)))
+            .await;
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
         if many {
             self.let_go().await;
@@ -822,12 +833,7 @@ impl Engine {
             component,
             kind,
         };
-        super::trace::say(self.plan.name(), &event);
-        log::guarded(|| super::trace::event(self.plan.name(), &event));
-        for observer in &mut self.observers {
-            // A panic of it is told by its hook, and changes nothing.
-            drop(Panic::catch(|| observer(&event)));
-        }
+        self.herald.tell(event);
     }
 }
 

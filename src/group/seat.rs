@@ -130,6 +130,10 @@ impl<E> Classes<E> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.get().is_none())
+    }
+
     /// Visits each class with the number of its members.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Class<E>, usize)) {
         for bucket in &self.buckets {
@@ -159,12 +163,23 @@ pub(super) struct Seat<E> {
     pub(super) marks: Marks,
 }
 
-/// What a member has taken besides its seat, and whether it has ended.
+/// What a member has taken besides its seat, and how far it has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
     waker: Key,
     has_slot: bool,
-    has_ended: bool,
+    stage: Stage,
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It waits for a slot of its group.
+    Queued,
+    /// It has what it needs; dropped now, its work is lost.
+    Started,
+    /// It has ended, or has been aborted, or refused.
+    Ended,
 }
 
 impl<E> Seat<E> {
@@ -174,7 +189,7 @@ impl<E> Seat<E> {
             marks: Marks {
                 waker: Key::NONE,
                 has_slot: false,
-                has_ended: false,
+                stage: Stage::Started,
             },
         }
     }
@@ -230,17 +245,24 @@ impl Marks {
     #[inline]
     pub(super) fn hold(&mut self, slot: Slot<'_>) {
         self.has_slot = slot.keep();
+        self.stage = Stage::Started;
     }
 
     #[inline]
     pub(super) fn hold_kept_slot(&mut self) {
         self.has_slot = true;
+        self.stage = Stage::Started;
+    }
+
+    /// Notes that the member waits for a slot.
+    pub(super) fn set_queued(&mut self) {
+        self.stage = Stage::Queued;
     }
 
     /// Notes that the member has ended as it should, without a failure.
     #[inline]
     pub(super) fn set_ended(&mut self) {
-        self.has_ended = true;
+        self.stage = Stage::Ended;
     }
 }
 
@@ -275,9 +297,18 @@ impl<E> Class<E> {
         false
     }
 
+    /// As [`park`](Self::park), for a member whose waker may be another one each time.
+    pub(super) fn repark(&self, marks: &mut Marks, waker: &Waker) -> bool {
+        if marks.waker != Key::NONE {
+            self.shared.wakers.remove(marks.waker);
+            marks.waker = Key::NONE;
+        }
+        self.park(marks, waker)
+    }
+
     /// Notes that the member returned `Ok`; an essential one must not before the cancel.
     pub(super) fn returned(&self, marks: &mut Marks) {
-        marks.has_ended = true;
+        marks.set_ended();
         if self.is_essential() && !self.shared.is_cancelled() {
             self.fail(marks, Failure::EndedEarly);
         }
@@ -285,7 +316,7 @@ impl<E> Class<E> {
 
     #[cold]
     pub(super) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
-        marks.has_ended = true;
+        marks.set_ended();
         self.record(failure);
     }
 
@@ -293,7 +324,7 @@ impl<E> Class<E> {
     fn record(&self, failure: Failure<E>) {
         if self.named.as_ref().is_some_and(|named| named.isolated) {
             let error = self.shared.error_of(&self.label(), failure);
-            drop(Panic::catch(|| drop(error)));
+            self.shared.forget(vec![error]);
         } else {
             self.shared.fail(&self.label(), failure);
         }
@@ -308,8 +339,8 @@ impl<E> Class<E> {
 
     /// Gives the seat up. Afterwards the group counts one member less; nothing of it is left.
     pub(super) fn leave(&self, marks: Marks) {
-        if !marks.has_ended {
-            self.abandon();
+        if marks.stage != Stage::Ended {
+            self.abandon(marks.stage);
         }
         if marks.waker != Key::NONE {
             self.shared.wakers.remove(marks.waker);
@@ -323,10 +354,15 @@ impl<E> Class<E> {
         self.shared.leave();
     }
 
-    /// Records that a member was dropped with its work undone, unless it had to be.
+    /// Records that a member was dropped with its work undone by somebody else than its group. A cancel
+    /// alone is no reason for that: the member may have been in the middle of its last flush.
     #[cold]
-    fn abandon(&self) {
-        if !self.shared.is_cancelled() && !was_never_spawned() && !aborts::was_asked_for() {
+    fn abandon(&self, stage: Stage) {
+        // In a cancelled group what is queued would have been refused.
+        let is_refused = stage == Stage::Queued && self.shared.is_cancelled();
+        // Asked last: the note may be for the task around this member, a scope in it.
+        let is_on_purpose = self.is_aborted() || is_refused || aborts::was_asked_for();
+        if !is_on_purpose && !was_never_spawned() {
             self.record(Failure::Aborted);
         }
     }

@@ -85,11 +85,16 @@ impl<E> Spawner<E> {
         self.hub.shared.cause()
     }
 
+    /// Closes the group; as [`TaskGroup::close`](super::TaskGroup::close).
+    pub fn close(&self) {
+        self.hub.close();
+    }
+
     /// Returns whether the group takes no more tasks; as
     /// [`TaskGroup::is_closed`](super::TaskGroup::is_closed).
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.hub.shared.latch.is_closed()
+        self.hub.shared.is_closed()
     }
 
     /// Returns who is alive in the group; as [`TaskGroup::running`](super::TaskGroup::running).

@@ -110,6 +110,7 @@ mod backoff;
 mod supervise;
 mod periodic;
 mod readiness;
+mod deadline;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -151,6 +152,7 @@ mod program;
 pub use crate::backoff::{Backoff, Jitter};
 pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
 pub use crate::cleanup::Cleanup;
+pub use crate::deadline::DeadlinePassed;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
@@ -176,7 +178,7 @@ pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::stop::Stop;
 pub use crate::stop_after::StopAfter;
 pub use crate::stop_file::StopFile;
 pub use crate::stop_signal::StopSignal;

@@ -293,6 +293,17 @@ async fn a_cleanup_that_is_dropped_before_its_end_warns_of_every_step_that_is_fo
 }
 
 #[tokio::test]
+async fn a_lifecycle_that_is_dropped_after_its_plan_warns_of_nothing() {
+    capture();
+    let lifecycle = Lifecycle::new("orders").component(Component::job("migrate", |_| pending()));
+    let step = Step::new("flush", |_| pending());
+    let _step = lifecycle.cleanup().push(step).unwrap();
+    assert!(lifecycle.plan().is_ok());
+    drop(lifecycle);
+    assert_eq!(lines(Level::WARN), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_cleanup_without_steps_or_after_its_run_is_dropped_silently() {
     capture();
     drop(Cleanup::new());

@@ -85,6 +85,8 @@ pub(super) struct Engine {
     stop_began: Duration,
     /// Whether what is around this lifecycle stops, and has not told it yet.
     ends_before_told: bool,
+    /// Whether the stop has begun because nothing was left to do.
+    is_done: bool,
 }
 
 /// What is known of a component.
@@ -198,6 +200,7 @@ impl Engine {
             stragglers: Vec::new(),
             stop_began: Duration::ZERO,
             ends_before_told: false,
+            is_done: false,
         }
     }
 
@@ -403,6 +406,7 @@ impl Engine {
             index,
             self.notes.clone(),
             std::mem::take(&mut component.provides),
+            component.is_resource(),
         );
         slot.ctx = Some(ctx.clone());
         self.enter(index, ComponentState::Starting);
@@ -497,6 +501,7 @@ impl Engine {
     fn begin_stop(&mut self) {
         self.stop_began = self.now();
         // Nobody has asked for it if all components have ended by themselves.
+        self.is_done = !self.trigger.is_cancelled();
         self.trigger.cancel_because("all components have ended");
         let cause = self.cause();
         self.take_failure_of_trigger();
@@ -568,6 +573,9 @@ impl Engine {
         let Some(ctx) = slot.ctx.clone() else { return };
         ctx.keep_in_flight();
         let path = Arc::clone(&slot.path);
+        if ctx.wants_outcome() {
+            ctx.set_outcome(self.outcome());
+        }
         self.limit(index, until);
         self.enter(index, ComponentState::Draining);
         self.emit(Some(path), EventKind::StopBegan(until.saturating_sub(now)));
@@ -771,9 +779,14 @@ impl Engine {
         if let Some(error) = errors().next() {
             return Outcome::Failed(error.to_string().into());
         }
+        if !self.errors.is_empty() {
+            // It is still leaving.
+            return Outcome::Failed(self.cause().to_string().into());
+        }
         match nested(|report| !report.is_clean()) {
             Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
-            None => Outcome::Clean,
+            None if self.is_done => Outcome::Clean,
+            None => Outcome::Stopped(self.cause()),
         }
     }
 

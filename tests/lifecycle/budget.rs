@@ -13,7 +13,7 @@ fn grace(plan: &Plan, name: &str) -> Duration {
 }
 
 fn pool(name: &'static str) -> Component {
-    Component::resource(name, |_| async { Ok(()) }, |()| async { Ok(()) })
+    Component::resource(name, |_| async { Ok(()) }, |(), _| async { Ok(()) })
 }
 
 #[test]

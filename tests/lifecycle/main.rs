@@ -9,6 +9,7 @@ mod nested;
 mod odd;
 mod order;
 mod random;
+mod running;
 #[cfg(feature = "axum")]
 mod servers;
 mod stages;

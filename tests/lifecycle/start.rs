@@ -105,7 +105,7 @@ async fn a_start_that_takes_too_long_is_stopped_and_named() {
 
 #[tokio::test(start_paused = true)]
 async fn the_opening_of_a_resource_is_dropped_when_the_stop_comes() {
-    let db = Component::resource("db", |_| pending(), |()| async { unreachable!() });
+    let db = Component::resource("db", |_| pending(), |(), _| async { unreachable!() });
     let lifecycle = Lifecycle::new("orders").component(db);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());

@@ -452,7 +452,7 @@ impl Lifecycle {
             engine.run().await
         });
         let mut run = Run::new(handle, AbortOnDrop::new(&task));
-        if run.handle().ready().await {
+        if run.handle().ready().await.is_ok() {
             return Ok(run);
         }
         Err(run.wait().await.into())

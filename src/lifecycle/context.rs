@@ -282,7 +282,7 @@ impl Context {
     /// # async fn main() -> Result<(), BoxError> {
     /// let lifecycle = Lifecycle::new("orders").component(Component::new("worker", worker));
     /// # let handle = lifecycle.handle();
-    /// # tokio::spawn(async move { handle.ready().await; handle.stop("enough") });
+    /// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("enough") });
     /// assert!(lifecycle.run().await?.is_clean(), "it has ended in time");
     /// # Ok(())
     /// # }

@@ -14,7 +14,7 @@ fn resource(name: &'static str, opened: &Arc<AtomicBool>) -> Component {
     Component::resource(
         name,
         move |_| async move { Ok(opened.store(true, Ordering::SeqCst)) },
-        |()| async { Ok(()) },
+        |(), _| async { Ok(()) },
     )
 }
 

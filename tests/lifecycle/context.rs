@@ -367,7 +367,7 @@ async fn a_resource_is_closed_with_the_outcome_and_its_cause() {
         let lifecycle = lifecycle.component(with.after(["transaction"]));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        handle.ready().await;
+        assert_eq!(handle.ready().await, Ok(()));
         if let Some(reason) = reason {
             handle.stop(reason);
         }

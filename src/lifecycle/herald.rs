@@ -28,8 +28,14 @@ pub(super) struct Herald {
     telling: Option<Telling>,
 }
 
+enum News {
+    Event(Event),
+    /// It hears of what comes from here on.
+    Observer(Observer),
+}
+
 struct Telling {
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<News>,
     /// Never comes: its sender is dropped when all has been told.
     over: oneshot::Receiver<()>,
 }
@@ -40,6 +46,16 @@ impl Herald {
             plan,
             observers,
             telling: None,
+        }
+    }
+
+    /// Lets these hear of all events from now on.
+    pub(super) fn join(&mut self, observers: Vec<Observer>) {
+        match &self.telling {
+            None => self.observers.extend(observers),
+            Some(telling) => observers.into_iter().for_each(|observer| {
+                let _ = telling.events.send(News::Observer(observer));
+            }),
         }
     }
 
@@ -54,7 +70,7 @@ impl Herald {
             let observers = std::mem::take(&mut self.observers);
             Telling::begin(Arc::clone(&self.plan), observers)
         });
-        let _ = telling.events.send(event);
+        let _ = telling.events.send(News::Event(event));
     }
 
     /// Waits until all has been told, but no longer than until then.
@@ -111,10 +127,17 @@ impl Telling {
 async fn tell_all(
     plan: Arc<Plan>,
     mut observers: Vec<Observer>,
-    mut events: mpsc::UnboundedReceiver<Event>,
+    mut events: mpsc::UnboundedReceiver<News>,
     ended: oneshot::Sender<()>,
 ) {
-    while let Some(event) = events.recv().await {
+    while let Some(news) = events.recv().await {
+        let event = match news {
+            News::Event(event) => event,
+            News::Observer(observer) => {
+                observers.push(observer);
+                continue;
+            }
+        };
         log::guarded(|| trace::event(plan.name(), &event));
         for observer in &mut observers {
             // A panic of it is told by its hook, and changes nothing.

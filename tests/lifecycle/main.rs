@@ -6,6 +6,7 @@ mod budget;
 mod context;
 mod kinds;
 mod nested;
+mod observe;
 mod odd;
 mod order;
 mod random;

@@ -45,7 +45,6 @@ mod nested;
 
 pub use self::budget::Budget;
 pub use self::component::Component;
-pub(crate) use self::component_error::line_of;
 pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;

@@ -71,7 +71,7 @@ async fn a_panic_is_logged_once_at_error_when_it_happens() {
     let error = group.wait().await.unwrap_err();
     assert_eq!(
         at_panic_time,
-        [format!("ERROR taskgroup: {error} task=\"parser\"")]
+        [format!("ERROR taskgroup: {error:#} task=\"parser\"")]
     );
     assert_eq!(lines(Level::ERROR), [""; 0]);
 }
@@ -85,7 +85,10 @@ async fn an_error_is_the_callers_to_report_and_logged_at_debug_only() {
         .spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
     let lines = lines(Level::DEBUG);
-    assert_eq!(lines[0], format!("DEBUG taskgroup: {error} task=\"http\""));
+    assert_eq!(
+        lines[0],
+        format!("DEBUG taskgroup: {error:#} task=\"http\"")
+    );
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(
         lines[1].starts_with("DEBUG taskgroup: group stopped"),

@@ -29,6 +29,7 @@ use crate::BoxError;
 use crate::backoff::{Backoff, Jitter};
 use crate::cause::{Cause, FailedTask};
 use crate::cleanup::{Cleanup, CleanupReport, Outcome, StepReport, StepResult};
+use crate::end::End;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
 use crate::label::Label;
@@ -336,7 +337,7 @@ impl Engine {
         match result {
             Ok(()) => Ending::Well,
             // That is what was done to it.
-            Err(error) if slot.forced && error.is_aborted() => Ending::Well,
+            Err(error) if slot.forced && error.end() == End::Aborted => Ending::Well,
             Err(error) => {
                 slot.error = Some(error);
                 Ending::Failed
@@ -496,8 +497,7 @@ impl Engine {
         self.errors.extend(suppressed.iter().cloned().map(Some));
         if !self.trigger.is_cancelled() {
             let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
-            let panicked = error.kind == ComponentErrorKind::Panicked;
-            let failed = FailedTask::new(&label, panicked, &error.to_string());
+            let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
         }
         for error in std::iter::once(error).chain(suppressed) {
@@ -778,7 +778,7 @@ impl Engine {
     fn outcome(&self) -> Outcome {
         let errors = || self.errors.iter().flatten();
         if let Some(error) = errors().find(|error| error.is_forced()) {
-            return Outcome::Forced(error.to_string().into());
+            return Outcome::Forced(format!("{error:#}").into());
         }
         // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this
         // one.
@@ -793,7 +793,7 @@ impl Engine {
             return Outcome::Forced(format!("lifecycle `{name}` was forced").into());
         }
         if let Some(error) = errors().next() {
-            return Outcome::Failed(error.to_string().into());
+            return Outcome::Failed(format!("{error:#}").into());
         }
         if !self.errors.is_empty() {
             // It is still leaving.
@@ -901,14 +901,14 @@ impl Slot {
     /// What a fault is called in the report.
     fn verdict(&self, fault: Fault, error: Option<&TaskError>) -> ComponentErrorKind {
         use ComponentErrorKind as Kind;
-        let early = error.is_some_and(TaskError::is_ended_early);
+        let early = error.is_some_and(|error| error.end() == End::EndedEarly);
         match fault {
             Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
             Fault::StartOverran(limit) => Kind::StartTimedOut(limit),
             Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
             Fault::Overran => Kind::Overran(self.grace),
             Fault::StillRunning => Kind::StillRunning(self.grace),
-            _ if error.is_some_and(TaskError::is_panicked) => Kind::Panicked,
+            _ if error.is_some_and(|error| error.end() == End::Panicked) => Kind::Panicked,
             Fault::StartFailed if early => Kind::EndedBeforeReady,
             Fault::StartFailed => Kind::StartFailed,
             Fault::EndedBeforeReady => Kind::EndedBeforeReady,

@@ -73,7 +73,7 @@ async fn a_failed_start_stops_what_has_started_and_names_the_culprit() {
     );
     let error = report.first_error().unwrap();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "component `grpc` did not start: address in use"
     );
     assert_eq!(error.kind, ComponentErrorKind::StartFailed);
@@ -179,7 +179,7 @@ async fn a_helper_that_fails_before_the_component_is_ready_fails_the_start() {
     let report = Lifecycle::new("orders").component(db).run().await.unwrap();
     let error = report.first_error().unwrap();
     assert_eq!(error.kind, ComponentErrorKind::StartFailed);
-    assert!(error.to_string().contains("no route"), "{error}");
+    assert!(format!("{error:#}").contains("no route"), "{error:#}");
     assert_eq!(report.errors.len(), 1);
 }
 
@@ -300,7 +300,7 @@ async fn a_component_added_after_the_start_is_given_back() {
 
     let error = handle.add(obedient("late")).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "component `late` was added to lifecycle `orders` after its start"
     );
     assert_eq!(error.into_component().name(), "late");

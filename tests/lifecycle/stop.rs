@@ -82,7 +82,7 @@ async fn the_first_failure_stops_the_whole_and_is_the_first_error() {
         .unwrap();
 
     assert_eq!(
-        report.first_error().unwrap().to_string(),
+        format!("{:#}", report.first_error().unwrap()),
         "component `worker` panicked: boom"
     );
     assert_eq!(report.errors.len(), 1);

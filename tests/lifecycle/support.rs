@@ -67,7 +67,8 @@ pub(crate) async fn stopped(lifecycle: Lifecycle) -> Report {
 
 /// What went wrong, line by line.
 pub(crate) fn errors(report: &Report) -> Vec<String> {
-    report.errors.iter().map(ToString::to_string).collect()
+    let errors = report.errors.iter();
+    errors.map(|error| format!("{error:#}")).collect()
 }
 
 /// How far each component has come, as it is in the plan.

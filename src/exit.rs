@@ -38,7 +38,8 @@ use crate::verdict::Failed;
 /// [`ExitPolicy`]; in a `Program` (feature `signal`) that has one, `Exit::from` applies that.
 ///
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
-/// sources, and a line for each one that came after it, ten lines at most and the number of the others. Errors in writing are ignored, and a stderr
+/// sources, and a line for each one that came after it, ten lines at most and the number of the
+/// others. Errors in writing are ignored, and a stderr
 /// that takes nothing within a second is given up: neither a closed pipe nor a full one
 /// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
 /// hold for ever.

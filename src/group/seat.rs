@@ -294,10 +294,6 @@ impl<E> Class<E> {
             marks.waker = self.shared.wakers.insert(waker.clone());
             return self.is_aborted();
         }
-        debug_assert!(
-            self.shared.wakers.holds(marks.waker, waker),
-            "a task is polled with one waker"
-        );
         false
     }
 

@@ -84,6 +84,7 @@ impl Wakers {
     }
 
     /// Returns whether the place holds a waker of the same task, or one that was woken.
+    #[cfg(test)]
     pub(super) fn holds(&self, Key(key): Key, waker: &Waker) -> bool {
         let places = self.shard(key % SHARDS).lock();
         match places.places.get((key / SHARDS) as usize) {

@@ -232,4 +232,6 @@ impl fmt::Display for LostHeartbeat {
     }
 }
 
+impl Error for Cause {}
+
 impl Error for LostHeartbeat {}

@@ -494,7 +494,7 @@ async fn a_lifecycle_that_is_dropped_in_its_run_warns_with_the_names() {
                 ready = handle.ready() => ready,
             }
         };
-        assert!(ready.await);
+        assert_eq!(ready.await, Ok(()));
         assert_eq!(lines(Level::WARN), [""; 0]);
     }
     assert_eq!(
@@ -536,7 +536,7 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
     let lifecycle = Lifecycle::new("orders").component(obedient("db"));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("the lease was lost");
     run.await.unwrap().unwrap();
     assert_eq!(
@@ -582,7 +582,7 @@ async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_
         .component(deaf.after(["worker"]).grace(second));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap();
     let log = LOG.with_borrow_mut(std::mem::take);

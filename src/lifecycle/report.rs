@@ -79,7 +79,7 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 /// });
 /// let lifecycle = Lifecycle::new("orders").component(deaf.grace(Duration::from_secs(2)));
 /// let handle = lifecycle.handle();
-/// # tokio::spawn(async move { handle.ready().await; handle.stop("a deployment") });
+/// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("a deployment") });
 /// let report = lifecycle.run().await?;
 ///
 /// assert!(report.was_forced() && !report.is_clean());

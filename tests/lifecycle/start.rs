@@ -36,7 +36,7 @@ async fn components_start_after_what_they_depend_on_is_ready() {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
 
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     assert_eq!(
         diary.lines(),
         ["db starts", "db is ready", "grpc starts", "http starts"]
@@ -135,7 +135,7 @@ async fn independent_components_start_at_once() {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     let began = Instant::now();
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     assert_eq!(began.elapsed(), SECOND);
     handle.stop("enough");
     run.await.unwrap().unwrap();
@@ -236,7 +236,7 @@ async fn a_stop_before_the_start_starts_nothing_and_the_report_says_so() {
     assert!(report.is_clean());
     assert!(report.timeline.is_empty());
     assert!(ready.recv().await.is_none());
-    assert!(!handle.ready().await);
+    assert!(handle.ready().await.is_err());
     assert_eq!(handle.wait_for("db", ComponentState::Running).await, None);
 }
 
@@ -296,7 +296,7 @@ async fn a_component_added_after_the_start_is_given_back() {
     let handle = lifecycle.handle();
     handle.add(obedient("cache")).unwrap();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
 
     let error = handle.add(obedient("late")).unwrap_err();
     assert_eq!(
@@ -317,7 +317,7 @@ async fn a_plan_that_is_refused_starts_nothing_and_makes_no_report() {
     let handle = lifecycle.handle();
     lifecycle.run().await.unwrap_err();
     assert!(handle.report().await.is_none());
-    assert!(!handle.ready().await);
+    assert!(handle.ready().await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

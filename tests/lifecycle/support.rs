@@ -60,7 +60,7 @@ pub(crate) fn deaf(name: &'static str) -> Component {
 pub(crate) async fn stopped(lifecycle: Lifecycle) -> Report {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap()
 }

@@ -1,6 +1,7 @@
 //! The lifecycle, through its public API, on a paused clock.
 
 mod budget;
+mod composed;
 mod context;
 mod kinds;
 mod nested;

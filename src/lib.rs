@@ -169,7 +169,7 @@ pub use crate::panic::Panic;
 pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
 #[cfg(feature = "signal")]
 pub use crate::program::{Program, main};
-pub use crate::readiness::{Readiness, ReadinessState};
+pub use crate::readiness::{Check, Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::serve::serve;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cleanup::{Cleanup, CleanupHandle};
 use crate::group::{AbortOnDrop, TaskGroup};
-use crate::readiness::Readiness;
+use crate::readiness::{Check, Readiness};
 use crate::running::Running;
 #[cfg(feature = "signal")]
 use crate::signals::Signals;
@@ -153,6 +153,7 @@ pub struct Lifecycle {
     /// In locks that nobody takes, so that a lifecycle is `Sync`.
     observers: Mutex<Vec<Observer>>,
     triggers: Mutex<Vec<Attach>>,
+    checks: Mutex<Vec<Check>>,
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
@@ -185,6 +186,7 @@ impl Lifecycle {
                 skip: CancellationToken::new(),
                 readiness: Readiness::new(),
                 registry: Some(Vec::new()).into(),
+                late_observers: Mutex::default(),
                 states: watch::Sender::default(),
             }),
         };
@@ -194,6 +196,7 @@ impl Lifecycle {
             phases: Vec::new(),
             observers: Mutex::default(),
             triggers: Mutex::default(),
+            checks: Mutex::default(),
             trigger,
             work,
             // A lifecycle may be dropped before it runs, for its plan say.
@@ -299,6 +302,40 @@ impl Lifecycle {
     /// ```
     pub fn observe(self, observer: impl FnMut(&Event) + Send + 'static) -> Self {
         handle::lock(&self.observers).push(Box::new(observer));
+        self
+    }
+
+    /// Adds a check of the readiness, which runs from the start until the service is draining.
+    ///
+    /// While it fails the service is not ready: `/readyz` names it, and the health service says
+    /// `NOT_SERVING`. Nothing is stopped. In a lifecycle within another one it counts for the
+    /// outermost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Check, Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let lifecycle = Lifecycle::new("orders")
+    ///     .check(Check::new("database", async || Ok(())))
+    ///     .component(Component::new("http", |ctx| async move {
+    ///         ctx.ready();
+    ///         Ok(ctx.stopping().await)
+    ///     }));
+    /// let handle = lifecycle.handle();
+    /// let run = tokio::spawn(lifecycle.run());
+    /// handle.ready().await;
+    /// # tokio::task::yield_now().await;
+    /// assert!(handle.readiness().is_ready());
+    /// handle.stop("enough");
+    /// assert!(run.await??.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check(self, check: Check) -> Self {
+        handle::lock(&self.checks).push(check);
         self
     }
 
@@ -484,6 +521,7 @@ impl Lifecycle {
         self.cleanup.owe();
         let triggers = std::mem::take(&mut *handle::lock(&self.triggers));
         let observers = std::mem::take(&mut *handle::lock(&self.observers));
+        let checks = std::mem::take(&mut *handle::lock(&self.checks));
         for attach in triggers {
             attach(&self.trigger);
         }
@@ -491,6 +529,7 @@ impl Lifecycle {
             plan: Arc::new(plan),
             components: self.components.unwrap_or_default(),
             observers,
+            checks,
             trigger: self.trigger,
             work,
             cleanup: self.cleanup,

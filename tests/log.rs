@@ -540,10 +540,8 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
         lines(Level::INFO),
         [
             "INFO taskgroup: all components are ready lifecycle=\"orders\" elapsed=0s",
-            "INFO taskgroup: shutdown triggered lifecycle=\"orders\" cause=cancelled on request: \
-             the lease was lost budget=10s uptime=0s",
-            "INFO taskgroup: component ended lifecycle=\"orders\" component=\"orders/db\" \
-             state=stopped elapsed=0s",
+            "INFO taskgroup: cancelled on request: the lease was lost, stopping group=\"orders\" \
+             cause=cancelled on request: the lease was lost",
             "INFO taskgroup: shutdown complete lifecycle=\"orders\" elapsed=0s errors=0",
         ]
     );

@@ -33,6 +33,7 @@ use crate::group::{Spawner, TaskGroup};
 use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
+use crate::readiness::Check;
 use crate::running::Running;
 use crate::signal::Signal;
 
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub(super) plan: Arc<Plan>,
     pub(super) components: Vec<Component>,
     pub(super) observers: Vec<Observer>,
+    pub(super) checks: Vec<Check>,
     pub(super) trigger: TaskGroup,
     pub(super) work: Spawner,
     pub(super) cleanup: Cleanup,
@@ -131,6 +133,7 @@ impl Engine {
             plan,
             components,
             observers,
+            checks,
             trigger,
             work,
             mut cleanup,
@@ -176,6 +179,11 @@ impl Engine {
             observers,
             trigger,
             work,
+            followers: {
+                // They end with the drain, and with the engine.
+                let checks = checks.into_iter();
+                checks.map(|check| whole.readiness.check(check)).collect()
+            },
             whole: Arc::new(whole),
             cleanup,
             shared,
@@ -184,7 +192,6 @@ impl Engine {
             states,
             inbox,
             notes,
-            followers: JoinSet::new(),
             began: Instant::now(),
             moment: Duration::ZERO,
             errors: Vec::new(),
@@ -433,7 +440,16 @@ impl Engine {
         let kind = slot.verdict(fault, error.as_ref());
         let (error, suppressed) = match error {
             Some(error) => ComponentError::all_from_task(slot.name(), kind, error),
-            None => (ComponentError::new(slot.name(), kind), Vec::new()),
+            None => {
+                let error = ComponentError::new(slot.name(), kind);
+                let error = match fault {
+                    Fault::StartOverran(_) => {
+                        error.with_message("the whole start has no more time")
+                    }
+                    _ => error,
+                };
+                (error, Vec::new())
+            }
         };
         slot.conclude(fault, end_of(&error), now);
         let path = Arc::clone(&slot.path);
@@ -809,6 +825,8 @@ impl Engine {
             component,
             kind,
         };
+        self.observers
+            .append(&mut handle::lock(&self.shared.late_observers));
         super::trace::say(self.plan.name(), &event);
         log::guarded(|| super::trace::event(self.plan.name(), &event));
         for observer in &mut self.observers {
@@ -854,6 +872,7 @@ impl Slot {
         let early = error.is_some_and(TaskError::is_ended_early);
         match fault {
             Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
+            Fault::StartOverran(limit) => Kind::StartTimedOut(limit),
             Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
             Fault::Overran => Kind::Overran(self.grace),
             Fault::StillRunning => Kind::StillRunning(self.grace),
@@ -871,7 +890,10 @@ impl Slot {
     /// Notes in the timeline what has become of the step that went wrong.
     fn conclude(&mut self, fault: Fault, end: StepEnd, now: Duration) {
         match fault {
-            Fault::StartFailed | Fault::EndedBeforeReady | Fault::StartTimedOut => {
+            Fault::StartFailed
+            | Fault::EndedBeforeReady
+            | Fault::StartTimedOut
+            | Fault::StartOverran(_) => {
                 self.crashed = true;
                 if let Some(start) = &mut self.start {
                     start.ended.get_or_insert(now);
@@ -920,6 +942,7 @@ fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
     let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).jitter(Jitter::Full);
     let times = Times {
         total: budget.total(),
+        start: budget.start_time(),
         jitter: jitter.delays().draw(),
         lame_duck: budget.lame_duck_time(),
         drain: budget.drain_time(),

@@ -5,6 +5,7 @@ mod composed;
 mod context;
 mod kinds;
 mod nested;
+mod observe;
 mod odd;
 mod order;
 mod random;

@@ -21,6 +21,7 @@ use crate::cleanup::SkipReason;
 use crate::cleanup::StepResult;
 use crate::error::Failure;
 use crate::error::TaskError;
+#[cfg(feature = "signal")]
 use crate::forced;
 use crate::lifecycle::ComponentError;
 use crate::lifecycle::ComponentErrorKind;
@@ -47,7 +48,7 @@ use sealed::Row;
 /// (feature `signal`) that has one, `Exit::from` applies that.
 ///
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
-/// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
+/// sources, and a line for each one that came after it, ten lines at most and the number of the others. Errors in writing are ignored, and a stderr
 /// that takes nothing within a second is given up: neither a closed pipe nor a full one
 /// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
 /// hold for ever.
@@ -238,6 +239,7 @@ impl Exit {
 
     /// Writes the report, and dies of the signal if that was asked for.
     fn leave(&self) {
+        #[cfg(feature = "signal")]
         forced::give_way();
         if !self.report.is_empty() {
             stderr::last_words(self.report.clone(), PRINTING);
@@ -723,12 +725,20 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
+/// How many failures are lines of their own.
+const SHOWN: usize = 10;
+
 fn report(failures: &[Judged<'_>]) -> String {
     let line = |(index, (_, error)): (usize, &Judged<'_>)| {
         let word = if index == 0 { "error" } else { "also" };
         format!("{word}: {}", line_of(*error))
     };
-    let lines: Vec<_> = failures.iter().enumerate().map(line).collect();
+    let shown = failures.iter().enumerate().take(SHOWN);
+    let mut lines: Vec<_> = shown.map(line).collect();
+    match failures.len() - lines.len() {
+        0 => {}
+        more => lines.push(format!("also: {more} more")),
+    }
     lines.join("\n")
 }
 

@@ -37,6 +37,8 @@ mod abort_on_drop;
 mod clock;
 mod below;
 mod scope;
+#[cfg(test)]
+mod kept;
 
 pub(crate) use self::abort_on_drop::AbortOnDrop;
 pub use self::builder::{BuildError, Builder};
@@ -643,6 +645,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Ends the group after its owner was found alone.
     fn finish(&mut self) -> Result<(), TaskError<E>> {
         self.over = true;
+        // It is closed; a caller behind one that was given a slot and does not take it waits no longer.
+        self.hub.shared.slots.close();
         self.take_outcome()
     }
 

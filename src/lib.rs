@@ -93,6 +93,9 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+// What outlives the process is there with one feature, and forced exits with the other.
+#[cfg(any(feature = "process", feature = "signal"))]
+#[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
 mod forced;
 mod console;
 mod label;

@@ -458,6 +458,19 @@ async fn later_failures_are_lines_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_report_has_ten_lines_and_counts_the_other_failures() {
+    let mut group = TaskGroup::new();
+    for number in 0..10_000 {
+        group.spawn(async move { Err::<(), _>(format!("no table {number}").into()) });
+    }
+    let report = Exit::from(group.wait().await).to_string();
+    let lines: Vec<_> = report.lines().collect();
+    assert_eq!(lines.len(), 11, "{report}");
+    assert!(lines[9].starts_with("also: task "), "{report}");
+    assert_eq!(lines[10], "also: 9990 more");
+}
+
+#[tokio::test]
 async fn a_timeout_names_the_stragglers() {
     let line = Exit::from(Err(timed_out().await)).to_string();
     assert!(

@@ -176,7 +176,10 @@ impl Process {
         match started {
             Ok((child, seat)) => {
                 let group = Arc::new(os::Group::of(&child));
-                seat.fill(Arc::clone(&group) as Arc<dyn Undo>);
+                let program = command.as_std().get_program().to_string_lossy();
+                let id = child.id().unwrap_or_default();
+                let name = format!("process {id} (`{program}`)");
+                seat.fill(&name, Arc::clone(&group) as Arc<dyn Undo>);
                 Ok(Self {
                     child,
                     group,

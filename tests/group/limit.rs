@@ -395,6 +395,22 @@ async fn spawn_when_ready_into_a_closed_full_group_returns_at_once() {
     group.wait().await.unwrap();
 }
 
+#[tokio::test]
+async fn the_end_of_a_wait_refuses_a_caller_behind_one_that_does_not_take_its_slot() {
+    let mut group = limited(1);
+    let spawner = group.spawner();
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    let mut idle = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(()) }));
+    let mut behind = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(()) }));
+    assert_pending!(idle.poll());
+    assert_pending!(behind.poll());
+    end.send(()).unwrap();
+    group.wait().await.unwrap();
+    assert!(behind.is_woken());
+    assert!(assert_ready!(behind.poll()).unwrap_err().is_closed());
+}
+
 #[test]
 fn a_close_lets_those_run_that_are_in_the_queue() {
     on_both(|| async {

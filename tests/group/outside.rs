@@ -170,6 +170,22 @@ fn a_group_with_a_deadline_is_not_built_without_timers() {
 }
 
 #[test]
+fn a_group_with_a_grace_is_not_built_without_timers() {
+    let options = TaskGroup::builder().grace(Duration::from_secs(1));
+    let build = || drop(options.build());
+    let line = line!() - 1;
+    assert_eq!(place_of_panic(build), here(line));
+    timeless().block_on(async {
+        place_of_panic(build);
+    });
+    // One below another group neither.
+    let group = TaskGroup::new();
+    let build = || drop(group.child_with(&options));
+    assert_eq!(place_of_panic(build), here(line!() - 1));
+    assert_has_not_failed(group);
+}
+
+#[test]
 fn a_shutdown_panics_without_timers_and_has_cancelled_the_group() {
     let mut group = TaskGroup::new();
     timeless().block_on(async {

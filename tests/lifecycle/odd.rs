@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::Budget;
-use taskgroup::{Component, ExitPolicy, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Budget, Context};
+use taskgroup::{Cancelled, Cause, Component, ExitPolicy, Lifecycle, ReadinessState};
 
 use crate::support::{Diary, SECOND, deaf, obedient, stopped};
 
@@ -113,4 +113,28 @@ async fn the_cleanup_is_told_what_went_wrong_in_a_nested_lifecycle() {
     let _step = failed.cleanup().push(flush).unwrap();
     let outcome = outcome_around(failed).await;
     assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_thread_of_a_component_is_told_when_the_run_is_dropped() {
+    let (started, starts) = tokio::sync::oneshot::channel();
+    let (told, tells) = std::sync::mpsc::channel();
+    let component = Component::new("worker", |ctx: Context| async move {
+        let group = ctx.group().clone();
+        ctx.group().spawn_blocking(move |token| {
+            started.send(()).unwrap();
+            tokio::runtime::Handle::current().block_on(token.cancelled());
+            told.send(group.cause()).unwrap();
+            // It counts for nothing: it was aborted with its component.
+            Err::<(), _>(Cancelled.into())
+        });
+        ctx.ready();
+        std::future::pending().await
+    });
+    let run = tokio::spawn(Lifecycle::new("orders").component(component).run());
+    starts.await.unwrap();
+    run.abort();
+    assert!(run.await.unwrap_err().is_cancelled());
+    // A bound only for the case that nobody tells the thread, which would wait for ever.
+    assert_eq!(tells.recv_timeout(60 * SECOND), Ok(Some(Cause::Dropped)));
 }

@@ -97,7 +97,7 @@ use crate::time::CONFIRMATION;
 ///     group.spawn(async move { Ok(port.parse::<u16>()?) });
 /// }
 /// let error = group.wait().await.unwrap_err();
-/// assert!(error.to_string().ends_with("failed: invalid digit found in string"));
+/// assert!(format!("{error:#}").ends_with("failed: invalid digit found in string"));
 /// # });
 /// ```
 pub struct TaskGroup<E = BoxError> {
@@ -173,7 +173,8 @@ impl<E: AsRef<dyn Error + Send + Sync> + Send + 'static> TaskGroup<E> {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let mut group = TaskGroup::<anyhow::Error>::reports();
     /// group.spawn(async { anyhow::bail!("no quorum"); Ok(()) });
-    /// assert!(group.wait().await.unwrap_err().to_string().ends_with("failed: no quorum"));
+    /// let error = group.wait().await.unwrap_err();
+    /// assert!(format!("{error:#}").ends_with("failed: no quorum"));
     /// # });
     /// ```
     #[track_caller]
@@ -525,7 +526,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Errors
     ///
     /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
-    /// failure it is [`Failure::TimedOut`](crate::Failure::TimedOut), and in any case the error names the
+    /// failure it is [`End::TimedOut`](crate::End::TimedOut), and in any case the error names the
     /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
     /// a group above is being waited for, and to nobody else.
     ///
@@ -616,10 +617,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         if self.hub.shared.latch.shares() <= 1 {
             return self.finish();
         }
-        let outcome = self.give_up();
-        if outcome.is_err() {
-            return outcome;
-        }
+        self.give_up()?;
         // Its failures have been handed over by an earlier wait; it is not `Ok` all the same.
         self.force(TimedOut::aborted);
         self.give_up()

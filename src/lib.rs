@@ -100,7 +100,10 @@ mod forced;
 mod console;
 mod label;
 mod signal;
+mod end;
+mod chain;
 mod cause;
+mod verdict;
 mod running;
 mod error;
 mod group;
@@ -158,8 +161,9 @@ pub use crate::cleanup::Cleanup;
 pub use crate::deadline::DeadlinePassed;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
-pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
-pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
+pub use crate::end::End;
+pub use crate::error::{Cancelled, TaskError};
+pub use crate::exit::{Exit, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, IsolatedTask, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };

@@ -321,7 +321,7 @@ mod tests {
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
         let stop = tokio::spawn(async move {
-            assert!(handle.ready().await);
+            assert_eq!(handle.ready().await, Ok(()));
             sleep(time).await;
             handle.stop("enough");
         });
@@ -387,7 +387,7 @@ mod tests {
             .observe(manager.observer(None));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         manager.heard();
         handle.stop("enough");
         let began = Instant::now();
@@ -442,7 +442,7 @@ mod tests {
             .observe(manager.observer(Some(2 * SECOND)));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         handle.stop("enough");
         sleep(SECOND / 2).await;
 
@@ -470,7 +470,7 @@ mod tests {
         }
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         let mut heard = manager.heard();
         handle.stop("enough");
         run.await.unwrap().unwrap();

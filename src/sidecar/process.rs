@@ -147,7 +147,7 @@ impl SidecarError {
     ///
     /// let failed = failed.unwrap_err();
     /// assert_eq!(failed.exit_status().unwrap().code(), Some(3));
-    /// assert_eq!(failed.to_string(), "server `cache` failed: exit status: 3");
+    /// assert_eq!(format!("{failed:#}"), "server `cache` failed: exit status: 3");
     /// # }
     /// ```
     #[must_use]
@@ -249,7 +249,7 @@ struct Exited(ExitStatus);
 
 /// The error of a process that could not be started. That of the system does not name the program.
 #[derive(Debug, thiserror::Error)]
-#[error("could not start `{program}`: {source}")]
+#[error("could not start `{program}`")]
 struct NotStarted {
     program: String,
     source: io::Error,

@@ -69,7 +69,7 @@ async fn try_spawn_refuses_when_all_slots_are_taken_and_takes_the_next_free_one(
     let first = group.try_spawn(async move { Ok(ended.await?) }).unwrap();
     let error = group.try_spawn(async { Ok(7) }).unwrap_err();
     assert!(error.is_full() && !error.is_closed());
-    assert_eq!(error.to_string(), "the group is full");
+    assert_eq!(format!("{error:#}"), "the group is full");
     end.send(()).unwrap();
     first.await.unwrap();
     assert_eq!(group.try_spawn(error.into_future()).unwrap().await, Ok(7));
@@ -180,7 +180,7 @@ async fn after_the_cancel_a_caller_that_waits_for_a_slot_wakes() {
     let error = assert_ready!(waiting.poll()).unwrap_err();
     assert!(error.is_cancelled());
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "the group was cancelled before a slot was free"
     );
     assert_eq!(error.into_future().await.unwrap(), 7);

@@ -8,7 +8,7 @@ use std::sync::Once;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taskgroup::TaskGroup;
+use taskgroup::{End, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
@@ -144,7 +144,8 @@ fn a_task_that_is_lost_while_a_thread_panics_is_a_failure_all_the_same() {
         }
     }));
     assert!(panicked.is_err());
-    assert!(timeless().block_on(group.wait()).unwrap_err().is_aborted());
+    let error = timeless().block_on(group.wait()).unwrap_err();
+    assert_eq!(error.end(), End::Aborted);
 }
 
 #[test]
@@ -155,7 +156,8 @@ fn a_local_task_that_is_lost_with_its_set_is_a_failure() {
     group.spawn_local(std::future::pending::<Result<(), _>>());
     drop(entered);
     drop(set);
-    assert!(timeless().block_on(group.wait()).unwrap_err().is_aborted());
+    let error = timeless().block_on(group.wait()).unwrap_err();
+    assert_eq!(error.end(), End::Aborted);
 }
 
 #[test]

@@ -33,7 +33,7 @@ async fn a_lifecycle_in_a_group_stops_in_order_when_the_group_is_cancelled() {
     group
         .task("orders")
         .spawn(async move { Ok::<_, BoxError>(lifecycle.run().await?.into_result()?) });
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     group.cancel_because("a deployment");
     group.wait().await.unwrap();
     assert_eq!(diary.lines(), IN_ORDER);
@@ -49,7 +49,7 @@ async fn the_failure_of_another_task_of_the_group_stops_a_lifecycle_in_order() {
     group
         .task("orders")
         .spawn(async move { Ok::<_, BoxError>(lifecycle.run().await?.into_result()?) });
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     group
         .task("disk")
         .spawn(async { Err::<(), _>("full".into()) });

@@ -61,6 +61,10 @@ pub enum Cause {
     /// A [`Heartbeat`](crate::Heartbeat) was lost. That is a failure of the group too, with the
     /// [`LostHeartbeat`] as its source.
     Heartbeat(LostHeartbeat),
+    /// It is stopped to be started again in this process, with other settings say.
+    ///
+    /// `systemd::observer` says so to the service manager.
+    Reload,
     /// The group was dropped.
     Dropped,
     /// The token was cancelled directly, or a token above it that belongs to no group.
@@ -194,8 +198,38 @@ impl Cause {
     pub(crate) fn is_trigger(&self) -> bool {
         match self {
             Self::Signal(_) | Self::Deadline(_) | Self::File { .. } | Self::Heartbeat(_) => true,
-            Self::Failed(_) | Self::Requested(_) | Self::Dropped | Self::Token => false,
+            Self::Failed(_) | Self::Requested(_) | Self::Reload | Self::Dropped | Self::Token => {
+                false
+            }
         }
+    }
+}
+
+/// A request, with this reason.
+impl From<Cow<'static, str>> for Cause {
+    fn from(reason: Cow<'static, str>) -> Self {
+        Self::Requested(Some(reason))
+    }
+}
+
+/// A request, with this reason.
+impl From<&'static str> for Cause {
+    fn from(reason: &'static str) -> Self {
+        Self::Requested(Some(reason.into()))
+    }
+}
+
+/// A request, with this reason.
+impl From<String> for Cause {
+    fn from(reason: String) -> Self {
+        Self::Requested(Some(reason.into()))
+    }
+}
+
+/// A request without a reason.
+impl From<()> for Cause {
+    fn from((): ()) -> Self {
+        Self::Requested(None)
     }
 }
 
@@ -216,6 +250,7 @@ impl fmt::Display for Cause {
                 write!(f, "stop file `{}` {when}", path.display())
             }
             Self::Heartbeat(lost) => lost.fmt(f),
+            Self::Reload => f.write_str("it is to be reloaded"),
             Self::Dropped => f.write_str("the group was dropped"),
             Self::Token => f.write_str("the token was cancelled"),
         }

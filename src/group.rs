@@ -15,6 +15,7 @@ use crate::BoxError;
 use crate::cause::Cause;
 use crate::error::{Failure, TaskError, TimedOut};
 use crate::running::Running;
+use crate::stop_request::StopRequest;
 
 mod sync;
 mod latch;
@@ -531,7 +532,9 @@ impl<E: Send + 'static> TaskGroup<E> {
         // The last one may have left between the end of the grace and now.
         if !stragglers.is_empty() {
             let failure = Failure::TimedOut(TimedOut::grace(grace, stragglers));
-            self.hub.shared.fail_group(Cause::Requested(None), failure);
+            self.hub
+                .shared
+                .fail_group(Cause::Requested(StopRequest::default()), failure);
         }
     }
 
@@ -698,7 +701,9 @@ impl<E> TaskGroup<E> {
     /// That is no failure: `wait` returns `Ok` if the tasks end well. A second call does nothing, as
     /// the first cause wins.
     pub fn cancel(&self) {
-        self.hub.shared.cancel(Cause::Requested(None));
+        self.hub
+            .shared
+            .cancel(Cause::Requested(StopRequest::default()));
     }
 
     /// Cancels the group as [`cancel`](Self::cancel) does, and says why.
@@ -706,8 +711,8 @@ impl<E> TaskGroup<E> {
     /// # Examples
     ///
     /// See [`Cause`].
-    pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
-        let cause = Cause::Requested(Some(reason.into()));
+    pub fn cancel_because(&self, reason: impl Into<StopRequest>) {
+        let cause = Cause::Requested(reason.into());
         self.hub.shared.cancel(cause);
     }
 

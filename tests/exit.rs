@@ -470,7 +470,7 @@ async fn a_timeout_names_the_stragglers() {
 fn a_policy_prints_as_one_line() {
     assert_eq!(
         ExitPolicy::strict().to_string(),
-        "done 0, signal 0, failed 1, panicked 1, ended early 1, aborted 1, timed out 1, timed out \
+        "done 0, requested 0, signal 0, failed 1, panicked 1, ended early 1, aborted 1, timed out 1, timed out \
          after a signal 1, second signal 128 + n"
     );
     assert_eq!(

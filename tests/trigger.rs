@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use taskgroup::{
     Cause, Exit, ExitPolicy, Failure, Heartbeat, HeartbeatMonitor, LostHeartbeat, StopAfter,
-    StopFile, TaskError, TaskGroup, Trigger,
+    StopFile, StopRequest, TaskError, TaskGroup, Trigger,
 };
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
@@ -361,7 +361,7 @@ mod heartbeats {
         });
         group.cancel_because("enough");
         group.wait().await.unwrap();
-        assert_eq!(group.cause(), Some(Cause::Requested(Some("enough".into()))));
+        assert_eq!(group.cause(), Some(Cause::Requested("enough".into())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -373,7 +373,10 @@ mod heartbeats {
         drop(heartbeat);
         group.cancel();
         group.wait().await.unwrap();
-        assert_eq!(group.cause(), Some(Cause::Requested(None)));
+        assert_eq!(
+            group.cause(),
+            Some(Cause::Requested(StopRequest::default()))
+        );
     }
 
     #[tokio::test(start_paused = true)]

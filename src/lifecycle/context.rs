@@ -20,6 +20,7 @@ use crate::in_flight::InFlight;
 use crate::lock::lock;
 use crate::panic::Panic;
 use crate::readiness::Readiness;
+use crate::stop_request::StopRequest;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
 /// What a component is given: when to stop and until when, and how to say that it is ready.
@@ -269,7 +270,9 @@ impl Context {
     }
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
-    pub fn stop(&self, reason: impl Into<std::borrow::Cow<'static, str>>) {
+    ///
+    /// A [`StopRequest`] also says with which exit status.
+    pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.whole.outermost.cancel_because(reason);
     }
 

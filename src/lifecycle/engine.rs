@@ -468,7 +468,7 @@ impl Engine {
     fn begin_stop(&mut self) {
         self.stop_began = self.now();
         // Nobody has asked for it if all components have ended by themselves.
-        self.trigger.cancel_because("all components have ended");
+        self.trigger.spawner().cancel_for(Cause::Done);
         let cause = self.cause();
         self.take_failure_of_trigger();
         if let (Some(outer), Cause::Failed(_) | Cause::Heartbeat(_)) = (&self.outer, &cause) {
@@ -777,7 +777,7 @@ impl Engine {
     }
 
     fn cause(&self) -> Cause {
-        self.trigger.cause().unwrap_or(Cause::Requested(None))
+        self.trigger.cause().unwrap_or(Cause::Done)
     }
 
     /// Returns the time of what is being dealt with: the same for the machine and for all that it says.

@@ -3,7 +3,10 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::ops::Deref;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -95,6 +98,12 @@ enum Limit {
 ///
 /// A group does not count it as a failure once its token has fired, wherever in the chain of
 /// [`source`](Error::source)s it stands. Before that it is an error like any other.
+///
+/// It is also found inside of an [`io::Error`], and behind a `Box` or an `Arc`, though their `source`
+/// passes over it. Two things hide it: thiserror's `#[error(transparent)]`, so mark the field with
+/// `#[from]` or `#[source]` and give the variant a message of its own; and an `anyhow::Error` without
+/// context that is turned into a boxed error, so spawn such tasks into a group made by
+/// [`reports`](crate::TaskGroup::reports).
 ///
 /// # Examples
 ///
@@ -312,10 +321,37 @@ impl Cancelled {
             if error.is::<Self>() {
                 return true;
             }
-            next = error.source();
+            next = below(error);
         }
         false
     }
+}
+
+/// Returns the error below this one, also where `source` passes over it: the standard library's wrappers
+/// answer with the source of what they wrap.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let io = error.downcast_ref::<io::Error>();
+    if let Some(inner) = io.and_then(io::Error::get_ref) {
+        return Some(inner);
+    }
+    behind::<Box<io::Error>, _>(error)
+        .or_else(|| behind::<Arc<io::Error>, _>(error))
+        .or_else(|| behind::<Box<Cancelled>, _>(error))
+        .or_else(|| behind::<Arc<Cancelled>, _>(error))
+        .or_else(|| {
+            let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+            Some(&**shared)
+        })
+        .or_else(|| error.source())
+}
+
+fn behind<'a, P, T>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)>
+where
+    P: Error + Deref<Target = T> + 'static,
+    T: Error + 'static,
+{
+    let pointer: &P = error.downcast_ref()?;
+    Some(&**pointer)
 }
 
 impl TimedOut {

@@ -27,6 +27,7 @@ mod shared;
 mod origin;
 mod seat;
 mod spawn_error;
+mod value;
 mod handle;
 mod member;
 mod hub;
@@ -45,7 +46,7 @@ pub use self::task::Task;
 
 use self::hub::{Hub, as_it_is};
 use self::origin::Origin;
-use self::record::first_of;
+use self::record::{Recorded, first_of};
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
@@ -99,6 +100,8 @@ pub struct TaskGroup<E = BoxError> {
     hub: Arc<Hub<E>>,
     /// Whether the owner's share of the latch has been given back.
     over: bool,
+    /// A forced stop, for the one who asked for the stop: whoever waits for a group above is not told.
+    forced: Lock<Option<Recorded<E>>>,
     /// What listens for the group, and ends with it.
     attached: Lock<Vec<Box<dyn Send>>>,
 }
@@ -475,7 +478,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// An aborted task is dropped at its next poll. What is not gone a second after the abort is
     /// named as [`still_running`](TaskError::still_running): a closure on a thread, a task that
     /// blocks its thread. So it returns within `grace` and a second, whatever the tasks do, as long
-    /// as the runtime's timers work. The group is closed afterwards.
+    /// as the runtime's timers work. The group is closed when `grace` is over: what is spawned during
+    /// the abort is refused.
     ///
     /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`].
     ///
@@ -483,7 +487,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
     /// failure it is [`Failure::TimedOut`], and in any case the error names the
-    /// [`stragglers`](TaskError::stragglers).
+    /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
+    /// a group above is being waited for, and to nobody else.
     ///
     /// # Panics
     ///
@@ -491,8 +496,9 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the group cancelled, and its tasks aborted if the grace was over.
-    /// A second call starts with a fresh grace.
+    /// Dropping the future leaves the group cancelled. If the grace was over, the group is closed as
+    /// well, its tasks are aborted, and the next `wait` or `shutdown` returns the error. A second call
+    /// starts with a fresh grace.
     ///
     /// # Examples
     ///
@@ -525,16 +531,19 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.give_up()
     }
 
-    /// Aborts what is left; who that is makes the shutdown a failure.
-    fn force(&self, grace: Duration) {
+    /// Closes the group and aborts what is left, which makes the shutdown a failure.
+    ///
+    /// Whether anything is left is decided by the latch, in the moment in which it closes. The list is
+    /// read at another moment and only describes it.
+    fn force(&mut self, grace: Duration) {
+        let is_alone = self.hub.shared.latch.close() <= 1;
+        self.hub.close();
         let stragglers = self.running();
         self.hub.abort();
-        // The last one may have left between the end of the grace and now.
-        if !stragglers.is_empty() {
+        let forced = self.forced.get_mut();
+        if !is_alone && forced.is_none() {
             let failure = Failure::TimedOut(TimedOut::grace(grace, stragglers));
-            self.hub
-                .shared
-                .fail_group(Cause::Requested(StopRequest::default()), failure);
+            *forced = Some(self.hub.shared.failure_of_group(failure));
         }
     }
 
@@ -567,7 +576,9 @@ impl<E: Send + 'static> TaskGroup<E> {
         let Some(cause) = self.cause() else {
             return Ok(());
         };
-        let failure = first_of(self.hub.take_failures());
+        let mut failures = self.hub.take_failures();
+        failures.extend(self.forced.get_mut().take());
+        let failure = first_of(failures);
         self.hub.shared.log_end(&cause, failure.is_none());
         match failure {
             Some(mut error) => {
@@ -589,7 +600,8 @@ impl<E: Send + 'static> TaskGroup<E> {
             let Some(hub) = hub.upgrade() else { return };
             let running = hub.running();
             let cause = Cause::Deadline(deadline);
-            if running.is_empty() {
+            // As in a forced stop, the latch decides and the list describes.
+            if hub.shared.latch.shares() <= 1 {
                 hub.shared.trigger(&cause);
                 return;
             }
@@ -611,6 +623,7 @@ impl<E> TaskGroup<E> {
         Self {
             hub,
             over: false,
+            forced: Lock::default(),
             attached: Lock::default(),
         }
     }
@@ -740,10 +753,10 @@ impl<E> TaskGroup<E> {
         self.hub.close();
     }
 
-    /// Returns whether the group takes no more tasks.
+    /// Returns whether the group takes no more tasks: it is closed, or a group above it is.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.hub.shared.latch.is_closed()
+        self.hub.shared.is_closed()
     }
 
     /// Returns who is alive in this group and in the groups below it.
@@ -760,12 +773,12 @@ impl<E> TaskGroup<E> {
         self.hub.running()
     }
 
-    /// Keeps something until the group's wait has returned or the group is dropped.
     /// Takes the first failure that nobody has been told of, without waiting for anything.
     pub(crate) fn take_failure(&self) -> Option<TaskError<E>> {
         first_of(self.hub.take_failures())
     }
 
+    /// Keeps something until the group's wait has returned or the group is dropped.
     pub(crate) fn attach(&self, listener: Box<dyn Send>) {
         if !self.over {
             self.attached.lock().push(listener);
@@ -793,8 +806,9 @@ impl<E> Drop for TaskGroup<E> {
         if shared.latch.shares() > 1 {
             self.hub.abort();
         }
-        shared.latch.leave();
+        // In this order: a group whose owner and members are gone is forgotten by the one above it.
         shared.orphan();
+        shared.latch.leave();
     }
 }
 

@@ -8,5 +8,7 @@ use crate::panic::Panic;
 /// tracing-subscriber's `fmt` reports a failed write to stderr with `eprintln!`. A failure must be
 /// recorded and a task must be counted all the same.
 pub(crate) fn guarded(write: impl FnOnce()) {
-    drop(Panic::catch(write));
+    if let Err(panic) = Panic::catch(write) {
+        panic.discard();
+    }
 }

@@ -69,6 +69,20 @@ impl Panic {
         output.and_then(|output| dropped.map(|()| output))
     }
 
+    /// Drops a value of a user, and catches the panic of its destructor.
+    pub(crate) fn catch_drop<T>(value: T) -> Result<(), Self> {
+        Self::catch(|| drop(value))
+    }
+
+    /// Drops the payload, whose destructor is code of a user too.
+    pub(crate) fn discard(self) {
+        let payload = self.into_payload();
+        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            // A second payload that might panic is leaked: there is no end to it otherwise.
+            let _: &mut _ = Box::leak(again);
+        }
+    }
+
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         Self {
             message: message(&*payload).to_owned(),

@@ -6,14 +6,16 @@ mod state;
 mod error;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +60,8 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 ///    ends with an error, which cancels its group.
 /// 5. When the group's token fires, nothing is started any more, also in the middle of a backoff. The
 ///    children are stopped in reverse order, each with the grace. What they return then, other than
-///    [`Cancelled`](crate::Cancelled), is an error of the supervisor.
+///    [`Cancelled`](crate::Cancelled), is an error of the supervisor. A closed group ends the supervisor
+///    in the same way, as soon as a child would have to be started in it.
 /// 6. When all children are done, the supervisor returns `Ok`.
 ///
 /// So the stop takes at most the grace and a second for each child. A child that had to be aborted is
@@ -70,7 +73,8 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 ///
 /// Each knows nothing of the other: if the waits of a child that fails for ever do not fit into the
 /// window, the intensity is never exceeded and the child is restarted for ever. That may be what you
-/// want. With the defaults, a child that always fails at once is given up within about three seconds.
+/// want. The time in which siblings are being stopped is not counted: a long grace does not carry
+/// restarts out of the window. With the defaults, a child that always fails at once is given up within about three seconds.
 ///
 /// # Comparison to `TaskGroup` and `Sidecar`
 ///
@@ -321,14 +325,12 @@ impl Supervisor {
         if self.limits.window.is_zero() {
             return Err(Error::ZeroWindow { supervisor });
         }
-        for (index, Child { name, .. }) in self.children.iter().enumerate() {
+        let mut names = HashSet::new();
+        for Child { name, .. } in &self.children {
             if name.is_empty() {
                 return Err(Error::EmptyChild { supervisor });
             }
-            if self.children[..index]
-                .iter()
-                .any(|other| other.name == *name)
-            {
+            if !names.insert(name) {
                 let child = name.to_string();
                 return Err(Error::DuplicateChild { supervisor, child });
             }
@@ -346,6 +348,9 @@ where
 }
 
 /// A supervisor at work. What is left of it when it is dropped is aborted with its group.
+///
+/// Each run of a child sends its end. To ask the handles of all children for the next end would take as
+/// long as there are children, for each of them.
 struct Run<E> {
     name: Cow<'static, str>,
     children: Vec<Child>,
@@ -354,6 +359,8 @@ struct Run<E> {
     began: Instant,
     /// The runs that have not ended, by child. Dropped, and so told, before their group is.
     alive: Vec<Option<Alive>>,
+    send_end: mpsc::UnboundedSender<(usize, End)>,
+    ends: mpsc::UnboundedReceiver<(usize, End)>,
     fault: Option<Fault>,
     forced: Vec<Cow<'static, str>>,
     group: TaskGroup<E>,
@@ -361,7 +368,6 @@ struct Run<E> {
 
 /// One run of a child.
 struct Alive {
-    handle: TaskHandle<End>,
     token: CancellationToken,
     force: CancellationToken,
 }
@@ -378,6 +384,7 @@ impl<E: Send + 'static> Run<E> {
             children,
         } = supervisor;
         let delays = children.iter().map(|_| backoff.delays());
+        let (send_end, ends) = mpsc::unbounded_channel();
         Self {
             name,
             state: State::new(limits.clone(), delays),
@@ -385,6 +392,8 @@ impl<E: Send + 'static> Run<E> {
             began: Instant::now(),
             alive: children.iter().map(|_| None).collect(),
             children,
+            send_end,
+            ends,
             fault: None,
             forced: Vec::new(),
             group,
@@ -415,13 +424,19 @@ impl<E: Send + 'static> Run<E> {
             name, start, place, ..
         } = &self.children[child];
         let (token, force) = (CancellationToken::new(), CancellationToken::new());
-        let run = run(Arc::clone(start), token.clone(), force.clone());
+        let ended = Ended {
+            child,
+            end: Some(Err(Failure::Aborted)),
+            send: self.send_end.clone(),
+        };
+        let run = run(Arc::clone(start), token.clone(), force.clone(), ended);
         let task = self.group.task(name.clone());
-        self.alive[child] = Some(Alive {
-            handle: task.spawn_from(place, async { Ok(run.await) }),
-            token,
-            force,
-        });
+        if task.spawn_from(place, run).is_refused() {
+            let now = self.began.elapsed();
+            self.state.on(Event::Refused(child), now);
+            return;
+        }
+        self.alive[child] = Some(Alive { token, force });
     }
 
     fn tell(&self, child: usize) {
@@ -450,8 +465,7 @@ impl<E: Send + 'static> Run<E> {
 
     /// Waits until a child has ended or the group is cancelled, at most for `limit`.
     async fn wait(&mut self, limit: Duration) {
-        let alive = &mut self.alive;
-        let ended = timeout(limit, poll_fn(|cx| poll_end(alive, cx)));
+        let ended = timeout(limit, self.ends.recv());
         let ended = if self.state.is_ending() {
             ended.await.ok()
         } else {
@@ -460,12 +474,17 @@ impl<E: Send + 'static> Run<E> {
         };
         // First, so that a failure after the cancel asks for no restart.
         self.notice_the_cancel();
-        if let Some((child, end)) = ended {
+        // Never the end of the channel, one of whose senders is here.
+        if let Some((child, end)) = ended.flatten() {
             self.ended(child, end);
         }
     }
 
     fn ended(&mut self, child: usize, end: End) {
+        if self.alive[child].take().is_none() {
+            // It was refused, and so never ran.
+            return;
+        }
         let now = self.began.elapsed();
         let end = match end {
             Ok(()) if self.children[child].permanent => Err(Failure::EndedEarly),
@@ -541,31 +560,41 @@ impl<E: Send + 'static> Run<E> {
 }
 
 /// One run of a child, until it has ended or is forced; its future is gone afterwards.
-async fn run(start: Start, token: CancellationToken, force: CancellationToken) -> End {
+async fn run<E>(
+    start: Start,
+    token: CancellationToken,
+    force: CancellationToken,
+    mut ended: Ended,
+) -> Result<(), E> {
     let mut work = Box::pin(async move { start(token).await });
-    let ended = poll_fn(|cx| match Panic::catch(|| work.as_mut().poll(cx)) {
+    let result = poll_fn(|cx| match Panic::catch(|| work.as_mut().poll(cx)) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     });
-    let ended = force.run_until_cancelled(ended).await;
-    let dropped = Panic::catch(|| drop(work));
-    match (ended, dropped) {
+    let result = force.run_until_cancelled(result).await;
+    let dropped = Panic::catch_drop(work);
+    ended.end = Some(match (result, dropped) {
         (Some(Err(panic)), _) | (_, Err(panic)) => Err(Failure::Panicked(panic)),
         (Some(Ok(result)), Ok(())) => result.map_err(Failure::Failed),
         (None, Ok(())) => Err(Failure::Aborted),
-    }
+    });
+    Ok(())
 }
 
-fn poll_end(alive: &mut [Option<Alive>], cx: &mut Context<'_>) -> Poll<(usize, End)> {
-    for (child, slot) in alive.iter_mut().enumerate() {
-        let Some(run) = slot else { continue };
-        if let Poll::Ready(end) = Pin::new(&mut run.handle).poll(cx) {
-            *slot = None;
-            // A run that was refused by a closed group, or dropped with its runtime.
-            return Poll::Ready((child, end.unwrap_or(Err(Failure::Aborted))));
+/// Tells the supervisor how a run has ended, also if its task is dropped with its runtime.
+struct Ended {
+    child: usize,
+    end: Option<End>,
+    send: mpsc::UnboundedSender<(usize, End)>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            // A supervisor that is gone does not want to know.
+            let _ = self.send.send((self.child, end));
         }
     }
-    Poll::Pending
 }
 
 /// Whether a child that was to stop may end like this.

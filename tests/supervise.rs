@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::future::pending;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -771,17 +772,64 @@ async fn a_shutdown_out_of_time_leaves_nothing_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_closed_group_a_restart_that_is_refused_is_escalated() {
-    let diary = Diary::new();
+async fn a_closed_group_ends_the_supervisor_at_the_next_start_and_is_no_failure() {
     let mut group = TaskGroup::new();
-    failing_after(Supervisor::new("kafka"), "consumer", SECOND, &diary)
+    let diary = Diary::new();
+    let supervisor = Supervisor::new("kafka")
+        .backoff(Backoff::new(Duration::ZERO, Duration::ZERO))
+        .intensity(usize::MAX, Duration::MAX);
+    let supervisor = steady(supervisor, "steady", &diary);
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&runs);
+    supervisor
+        .child("consumer", move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async {
+                sleep(Duration::from_secs(10)).await;
+                Err("the broker is gone".into())
+            }
+        })
         .spawn(&group)
         .unwrap();
-    tokio::task::yield_now().await;
+    sleep(Duration::from_secs(5)).await;
     group.close();
+    // What runs is not touched. The failure asks for a start, which the group refuses.
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(group.running().count(), 3);
+    group.wait().await.unwrap();
+    assert!(!group.is_cancelled());
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_finds_its_group_closed_ends_at_once() {
+    let mut group = TaskGroup::new();
+    let supervisor = Supervisor::new("kafka")
+        .intensity(usize::MAX, Duration::MAX)
+        .child("consumer", |_| async {
+            unreachable!("it is never started")
+        })
+        .run::<BoxError>(&group)
+        .unwrap();
+    group.wait().await.unwrap();
+    supervisor.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_grace_does_not_carry_restarts_out_of_the_window() {
+    let mut group = TaskGroup::new();
+    Supervisor::new("kafka")
+        .strategy(Strategy::OneForAll)
+        .backoff(Backoff::new(Duration::ZERO, Duration::ZERO))
+        .intensity(2, Duration::from_secs(10))
+        .grace(Duration::from_secs(20))
+        .child("consumer", |_| async { Err("the broker is gone".into()) })
+        .child("deaf", |_| pending())
+        .spawn(&group)
+        .unwrap();
     let error = supervisor_error(group.wait().await.unwrap_err());
     assert!(error.is_escalated());
-    assert_eq!(diary.lines(), ["0.0 start consumer", "1.0 end consumer"]);
+    assert_eq!(error.child(), "consumer");
 }
 
 #[tokio::test(start_paused = true)]

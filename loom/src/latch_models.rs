@@ -136,6 +136,30 @@ fn a_spawn_that_races_with_close_is_waited_for_or_refused() {
     });
 }
 
+#[test]
+fn a_spawn_that_races_with_a_forced_stop_is_refused_or_counted_by_it() {
+    model(|| {
+        let latch = Arc::new(Latch::new());
+        let spawner = thread::spawn({
+            let latch = Arc::clone(&latch);
+            move || {
+                let entered = latch.enter();
+                if !entered {
+                    latch.leave();
+                }
+                entered
+            }
+        });
+        let left = latch.close();
+
+        // Whoever was let in is there to be aborted, and the force knows of it.
+        let entered = spawner.join().unwrap();
+        assert_eq!(left, if entered { 2 } else { 1 });
+        assert!(!latch.enter(), "what is spawned later is refused");
+        latch.leave();
+    });
+}
+
 /// A group below another: as in the crate's `group/shared.rs`, without what has no part in the race.
 struct Group {
     latch: Latch,

@@ -13,7 +13,11 @@
 #![allow(clippy::duplicate_mod)]
 
 mod harness;
+mod stand_ins;
 mod sync;
+
+use stand_ins::cause;
+use stand_ins::error;
 
 #[allow(dead_code)]
 #[path = "../../src/group/latch.rs"]
@@ -24,11 +28,21 @@ mod latch;
 mod wakers;
 
 #[allow(dead_code)]
+#[path = "../../src/group/record.rs"]
+mod record;
+
+#[allow(dead_code)]
+#[path = "../../src/group/value.rs"]
+mod value;
+
+#[allow(dead_code)]
 #[path = "../../src/gate/switch.rs"]
 mod switch;
 
 mod weak;
 
 mod latch_models;
+mod record_models;
 mod switch_models;
+mod value_models;
 mod wakers_models;

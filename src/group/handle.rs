@@ -2,17 +2,25 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::aborts;
+use super::value::Receiver;
 
 /// The handle of a task in a group; awaiting it gives the task's value.
 ///
 /// Dropping it changes nothing: the task stays a member of its group, and a failure of it is the
-/// group's failure. A value that nobody awaits is dropped as soon as the task has ended.
+/// group's failure.
+///
+/// The value is dropped once, by whoever has it last:
+///
+/// - If the handle is dropped before the task has ended, the task drops its value. The group's `wait`
+///   returns afterwards, and a panic in the value's destructor is a failure of the task.
+/// - If the handle is dropped later, it drops the value, there and then. A panic in the value's
+///   destructor is the caller's, as with any value.
 ///
 /// # Comparison to `JoinHandle`
 ///
@@ -45,6 +53,8 @@ pub struct TaskHandle<T>(Inner<T>);
 #[derive(Debug)]
 enum Inner<T> {
     Task(JoinHandle<Result<T, JoinError>>),
+    /// The value has a destructor, so it takes a way of its own.
+    Sending(JoinHandle<Result<(), JoinError>>, Receiver<T>),
     Refused,
 }
 
@@ -79,6 +89,10 @@ impl<T> TaskHandle<T> {
         Self(Inner::Refused)
     }
 
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.0, Inner::Refused)
+    }
+
     /// Aborts the task: it is dropped at its next point of suspension.
     ///
     /// This returns at once. The handle resolves to [`JoinError::Aborted`] when the task is gone, or to
@@ -104,8 +118,10 @@ impl<T> TaskHandle<T> {
     /// # }).unwrap();
     /// ```
     pub fn abort(&self) {
-        if let Inner::Task(task) = &self.0 {
-            aborts::abort(task.abort_handle());
+        match &self.0 {
+            Inner::Task(task) => aborts::abort(task.abort_handle()),
+            Inner::Sending(task, _) => aborts::abort(task.abort_handle()),
+            Inner::Refused => {}
         }
     }
 
@@ -114,8 +130,19 @@ impl<T> TaskHandle<T> {
     pub fn is_finished(&self) -> bool {
         match &self.0 {
             Inner::Task(task) => task.is_finished(),
+            Inner::Sending(task, _) => task.is_finished(),
             Inner::Refused => true,
         }
+    }
+}
+
+impl TaskHandle<()> {
+    /// Makes this the handle of a task whose value goes to `receiver`.
+    pub(super) fn receiving<T>(self, receiver: Receiver<T>) -> TaskHandle<T> {
+        TaskHandle(match self.0 {
+            Inner::Task(task) | Inner::Sending(task, _) => Inner::Sending(task, receiver),
+            Inner::Refused => Inner::Refused,
+        })
     }
 }
 
@@ -128,6 +155,11 @@ impl<T> Future for TaskHandle<T> {
                 .poll(cx)
                 // The wrapper catches the task's panics, so what is left is a dropped task.
                 .map(|joined| joined.unwrap_or(Err(JoinError::Aborted))),
+            Inner::Sending(task, value) => {
+                let joined = ready!(Pin::new(task).poll(cx));
+                let sent = joined.unwrap_or(Err(JoinError::Aborted));
+                Poll::Ready(sent.and_then(|()| value.take().ok_or(JoinError::Aborted)))
+            }
             Inner::Refused => Poll::Ready(Err(JoinError::Refused)),
         }
     }

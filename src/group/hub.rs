@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem::needs_drop;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{JoinError, TaskHandle};
-use super::member::{Admission, BlockingMember, Member, Queued};
+use super::member::{Admission, BlockingMember, Member, Queued, Sending};
 use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
@@ -19,6 +20,7 @@ use super::shared::Shared;
 use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
+use super::value;
 use crate::running::{Running, RunningTask};
 
 /// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
@@ -152,9 +154,102 @@ impl<E> Hub<E> {
     }
 }
 
+/// A value with a destructor takes a way of its own to its handle, see [`value`](super::value). Which way
+/// is known when this is compiled: nobody pays for the other.
 impl<E: Send + 'static> Hub<E> {
     #[track_caller]
     pub(super) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let future = Sending::new(future, sender);
+            self.start(origin, future).receiving(value)
+        } else {
+            self.start(origin, future)
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let future = Sending::new(future, sender);
+            self.start_local(origin, future).receiving(value)
+        } else {
+            self.start_local(origin, future)
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn try_spawn<F, G, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        wrap: impl FnOnce(F) -> G,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        G: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let wrap = |future| Sending::new(wrap(future), sender);
+            let started = self.try_start(origin, future, wrap);
+            started.map(|handle| handle.receiving(value))
+        } else {
+            self.try_start(origin, future, wrap)
+        }
+    }
+
+    pub(super) async fn spawn_when_ready<F, G, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        wrap: impl FnOnce(F) -> G,
+    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        G: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let wrap = |future| Sending::new(wrap(future), sender);
+            let started = self.start_when_ready(origin, future, wrap).await;
+            started.map(|handle| handle.receiving(value))
+        } else {
+            self.start_when_ready(origin, future, wrap).await
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        if const { needs_drop::<T>() } {
+            let (sender, value) = value::place();
+            let closure = move |token: &CancellationToken| {
+                let output = closure(token);
+                output.map(|value| sender.send(value))
+            };
+            self.start_in_thread(origin, closure).receiving(value)
+        } else {
+            self.start_in_thread(origin, closure)
+        }
+    }
+}
+
+impl<E: Send + 'static> Hub<E> {
+    #[track_caller]
+    fn start<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -180,7 +275,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn spawn_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    fn start_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
     where
         F: Future<Output = Result<T, E>> + 'static,
         T: 'static,
@@ -197,7 +292,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn try_spawn<F, G, T>(
+    fn try_start<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
@@ -219,7 +314,7 @@ impl<E: Send + 'static> Hub<E> {
         Ok(TaskHandle::new(tokio::spawn(member)))
     }
 
-    pub(super) async fn spawn_when_ready<F, G, T>(
+    async fn start_when_ready<F, G, T>(
         &self,
         origin: Origin<'_>,
         future: F,
@@ -256,7 +351,7 @@ impl<E: Send + 'static> Hub<E> {
     }
 
     #[track_caller]
-    pub(super) fn spawn_blocking<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    fn start_in_thread<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
     where
         F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -307,12 +402,18 @@ impl<E: Send + 'static> Hub<E> {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
         {
-            Poll::Pending => Some(admission),
+            Poll::Pending => {
+                seat.marks.set_queued();
+                Some(admission)
+            }
             Poll::Ready(true) => {
                 seat.marks.hold_kept_slot();
                 None
             }
-            Poll::Ready(false) => Some(Box::pin(std::future::ready(false))),
+            Poll::Ready(false) => {
+                seat.marks.set_queued();
+                Some(Box::pin(std::future::ready(false)))
+            }
         }
     }
 }

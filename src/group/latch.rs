@@ -13,7 +13,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-use super::sync::{AtomicUsize, Lock, Ordering};
+use super::sync::{AtomicUsize, Lock, Ordering, wake};
 
 const CLOSED: usize = 1;
 /// Somebody waits to be alone; only then is it worth telling.
@@ -64,12 +64,17 @@ impl Latch {
     fn wake(&self) {
         let waiter = self.waiter.lock().take();
         if let Some(waiter) = waiter {
-            waiter.wake();
+            wake(waiter);
         }
     }
 
-    pub(super) fn close(&self) {
-        self.state.fetch_or(CLOSED, Ordering::AcqRel);
+    /// Closes, and returns the number of shares at that moment, the owner's among them.
+    ///
+    /// It is the number of those that were let in and have not left, and nobody is let in afterwards: so
+    /// it says whether an abort that follows has anything to abort. Only if the latch was closed before
+    /// can it be too high, by the refused entries of that moment.
+    pub(super) fn close(&self) -> usize {
+        self.state.fetch_or(CLOSED, Ordering::AcqRel) / ONE
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -98,8 +103,9 @@ impl Latch {
         if self.close_if_alone() {
             return Poll::Ready(());
         }
-        let before = self.waiter.lock().replace(cx.waker().clone());
-        // A waker is code of the user: it is dropped outside the lock.
+        // A waker is code of the user: it is cloned and dropped outside the lock.
+        let waker = cx.waker().clone();
+        let before = self.waiter.lock().replace(waker);
         drop(before);
         if self.close_if_alone() {
             return Poll::Ready(());

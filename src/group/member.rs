@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::JoinError;
 use super::seat::{Class, Marks, Seat};
+use super::value::Sender;
 use crate::error::Failure;
 use crate::panic::Panic;
 
@@ -152,6 +153,34 @@ where
             marks.hold_kept_slot();
         }
         this.member.poll(cx)
+    }
+}
+
+pin_project! {
+    /// A task's future, whose value goes to the place.
+    pub(super) struct Sending<F, T> {
+        #[pin]
+        future: F,
+        sender: Sender<T>,
+    }
+}
+
+impl<F, T> Sending<F, T> {
+    pub(super) fn new(future: F, sender: Sender<T>) -> Self {
+        Self { future, sender }
+    }
+}
+
+impl<F, T, E> Future for Sending<F, T>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<(), E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let output = std::task::ready!(this.future.poll(cx));
+        Poll::Ready(output.map(|value| this.sender.send(value)))
     }
 }
 

@@ -159,12 +159,23 @@ pub(super) struct Seat<E> {
     pub(super) marks: Marks,
 }
 
-/// What a member has taken besides its seat, and whether it has ended.
+/// What a member has taken besides its seat, and how far it has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
     waker: Key,
     has_slot: bool,
-    has_ended: bool,
+    stage: Stage,
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It waits for a slot of its group.
+    Queued,
+    /// It has what it needs; dropped now, its work is lost.
+    Started,
+    /// It has ended, or has been aborted, or refused.
+    Ended,
 }
 
 impl<E> Seat<E> {
@@ -174,7 +185,7 @@ impl<E> Seat<E> {
             marks: Marks {
                 waker: Key::NONE,
                 has_slot: false,
-                has_ended: false,
+                stage: Stage::Started,
             },
         }
     }
@@ -230,17 +241,24 @@ impl Marks {
     #[inline]
     pub(super) fn hold(&mut self, slot: Slot<'_>) {
         self.has_slot = slot.keep();
+        self.stage = Stage::Started;
     }
 
     #[inline]
     pub(super) fn hold_kept_slot(&mut self) {
         self.has_slot = true;
+        self.stage = Stage::Started;
+    }
+
+    /// Notes that the member waits for a slot.
+    pub(super) fn set_queued(&mut self) {
+        self.stage = Stage::Queued;
     }
 
     /// Notes that the member has ended as it should, without a failure.
     #[inline]
     pub(super) fn set_ended(&mut self) {
-        self.has_ended = true;
+        self.stage = Stage::Ended;
     }
 }
 
@@ -277,7 +295,7 @@ impl<E> Class<E> {
 
     /// Notes that the member returned `Ok`; an essential one must not before the cancel.
     pub(super) fn returned(&self, marks: &mut Marks) {
-        marks.has_ended = true;
+        marks.set_ended();
         if self.is_essential() && !self.shared.is_cancelled() {
             self.fail(marks, Failure::EndedEarly);
         }
@@ -285,7 +303,7 @@ impl<E> Class<E> {
 
     #[cold]
     pub(super) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
-        marks.has_ended = true;
+        marks.set_ended();
         self.record(failure);
     }
 
@@ -293,7 +311,7 @@ impl<E> Class<E> {
     fn record(&self, failure: Failure<E>) {
         if self.named.as_ref().is_some_and(|named| named.isolated) {
             let error = self.shared.error_of(&self.label(), failure);
-            drop(Panic::catch(|| drop(error)));
+            self.shared.forget(vec![error]);
         } else {
             self.shared.fail(&self.label(), failure);
         }
@@ -308,8 +326,8 @@ impl<E> Class<E> {
 
     /// Gives the seat up. Afterwards the group counts one member less; nothing of it is left.
     pub(super) fn leave(&self, marks: Marks) {
-        if !marks.has_ended {
-            self.abandon();
+        if marks.stage != Stage::Ended {
+            self.abandon(marks.stage);
         }
         if marks.waker != Key::NONE {
             self.shared.wakers.remove(marks.waker);
@@ -323,10 +341,14 @@ impl<E> Class<E> {
         self.shared.leave();
     }
 
-    /// Records that a member was dropped with its work undone, unless it had to be.
+    /// Records that a member was dropped with its work undone by somebody else than its group. A cancel
+    /// alone is no reason for that: the member may have been in the middle of its last flush.
     #[cold]
-    fn abandon(&self) {
-        if !self.shared.is_cancelled() && !was_never_spawned() && !aborts::was_asked_for() {
+    fn abandon(&self, stage: Stage) {
+        // In a cancelled group what is queued would have been refused.
+        let is_refused = stage == Stage::Queued && self.shared.is_cancelled();
+        let is_on_purpose = aborts::was_asked_for() || self.is_aborted() || is_refused;
+        if !is_on_purpose && !was_never_spawned() {
             self.record(Failure::Aborted);
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::iter;
 use std::panic::Location;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,18 +25,15 @@ use crate::running::{Running, RunningTask};
 
 /// Invariants:
 ///
-/// 1. The cause, and the failure behind it, are recorded before the token fires. Whoever sees the
-///    token can read them.
-/// 2. No code of a user runs under the locks: no destructor, no waker, no `Display`.
-/// 3. Under the record's lock only the token is looked at. `named` is locked alone.
-/// 4. A member of a group is a member of every group above it: each has a share for it in its latch.
+/// 1. No code of a user runs under the locks, or outside of a guard against its panic: no destructor, no
+///    waker, no `Display`, no `source`.
+/// 2. `named` is locked alone; [`Record`] says in what order two records are.
+/// 3. A member of a group is a member of every group above it: each has a share for it in its latch.
 pub(super) struct Shared<E> {
     pub(super) latch: Latch,
     pub(super) wakers: Wakers,
     pub(super) slots: Slots,
-    /// Made when first asked for: a group that nobody cancels and nobody watches needs none.
-    token: OnceLock<CancellationToken>,
-    record: Lock<Record<E>>,
+    record: Record<E>,
     named: Lock<BTreeMap<u64, Named>>,
     next_id: AtomicU64,
     parent: Option<Arc<Shared<E>>>,
@@ -94,7 +92,7 @@ impl<E> Shared<E> {
                 place,
             },
         );
-        if self.latch.is_closed() {
+        if self.is_closed() {
             child.latch.close();
             child.token().cancel();
         }
@@ -107,8 +105,7 @@ impl<E> Shared<E> {
             latch: Latch::new(),
             wakers: Wakers::default(),
             slots: Slots::new(plan.limit),
-            token: plan.token.map_or_else(OnceLock::new, OnceLock::from),
-            record: Lock::new(Record::new()),
+            record: Record::new(plan.token),
             named: Lock::default(),
             next_id: AtomicU64::new(1),
             parent,
@@ -121,17 +118,12 @@ impl<E> Shared<E> {
 
     /// Keeps failures from the groups above, and their cancellation from this one: whoever waits for it
     /// decides what the ones mean, and when it is to stop. It is aborted with them.
-    pub(super) fn containing(self) -> Self {
-        let token = if self.latch.is_closed() {
-            self.token
-        } else {
-            OnceLock::new()
-        };
-        Self {
-            contains: true,
-            token,
-            ..self
+    pub(super) fn containing(mut self) -> Self {
+        self.contains = true;
+        if !self.latch.is_closed() {
+            self.record.forget_token();
         }
+        self
     }
 
     /// What is aborted had to be dropped, which is no failure of it.
@@ -151,31 +143,22 @@ impl<E> Shared<E> {
     }
 
     pub(super) fn token(&self) -> &CancellationToken {
-        self.token.get().unwrap_or_else(|| {
-            let token = self.token.get_or_init(CancellationToken::new);
-            // A cancel that found no token has left its cause. Either it took the record's lock
-            // before us, then we see the cause; or after us, then it sees the token.
-            if self.record.lock().cause().is_some() {
-                token.cancel();
-            }
-            token
-        })
+        self.record.token()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.token_fired() || self.record.lock().cause().is_some()
+        self.record.is_cancelled()
     }
 
-    fn token_fired(&self) -> bool {
-        self.token
-            .get()
-            .is_some_and(CancellationToken::is_cancelled)
+    /// Whether nobody is let in: this group is closed, or one above it is.
+    pub(super) fn is_closed(&self) -> bool {
+        let above = self.parent.as_deref();
+        self.latch.is_closed() || above.is_some_and(Self::is_closed)
     }
 
     pub(super) fn cause(&self) -> Option<Cause> {
-        let own = self.record.lock().cause().cloned();
-        own.or_else(|| {
-            self.token_fired().then(|| {
+        self.record.cause().or_else(|| {
+            self.record.has_token_fired().then(|| {
                 let parent = self.parent.as_ref();
                 parent
                     .and_then(|parent| parent.cause())
@@ -186,23 +169,15 @@ impl<E> Shared<E> {
 
     /// Cancels for this cause, and returns whether it was the first.
     pub(super) fn cancel(&self, cause: Cause) -> bool {
-        let first = {
-            let mut record = self.record.lock();
-            // Whoever fired the token without us came first: its cause is read through.
-            !self.token_fired() && record.set_cause(cause)
-        };
-        if let Some(token) = self.token.get() {
-            token.cancel();
-        }
-        first
+        self.record.cancel(cause)
     }
 
     /// Records how a member failed, then cancels.
     #[cold]
     pub(super) fn fail(&self, label: &Label, failure: Failure<E>) {
-        if self.is_cancelled() && failure.is_cancellation(self.view) {
+        let Some(failure) = self.unless_cancelled(failure) else {
             return;
-        }
+        };
         let panicked = matches!(failure, Failure::Panicked(_));
         let error = TaskError::new(label.clone(), failure, self.view);
         let message = message_of(&error, label);
@@ -221,16 +196,39 @@ impl<E> Shared<E> {
         error
     }
 
+    /// Returns the failure, unless it is an error that says no more than that the task was cancelled.
+    ///
+    /// To look for that, and to drop the error then, is to run code of the user.
+    fn unless_cancelled(&self, failure: Failure<E>) -> Option<Failure<E>> {
+        if !self.is_cancelled() {
+            return Some(failure);
+        }
+        match Panic::catch(|| failure.is_cancellation(self.view)) {
+            Ok(true) => Panic::catch_drop(failure).err().map(Failure::Panicked),
+            Ok(false) => Some(failure),
+            Err(panic) => {
+                panic.discard();
+                Some(failure)
+            }
+        }
+    }
+
     /// Records a failure of the group as a whole, with a cause of its own, and returns whether that was
     /// the first.
     ///
     /// The groups above are not cancelled: it is told to the one who shuts this group down, who may
     /// want the rest to go on.
     pub(super) fn fail_group(&self, cause: Cause, failure: Failure<E>) -> bool {
+        let failure = self.failure_of_group(failure);
+        self.record.keep(vec![failure]);
+        self.cancel(cause)
+    }
+
+    /// Makes a failure of the group as a whole, for whoever is to be told.
+    pub(super) fn failure_of_group(&self, failure: Failure<E>) -> Recorded<E> {
         let error = TaskError::new(self.label(), failure, self.view);
         log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
-        self.record.lock().keep(vec![Recorded::now(error)]);
-        self.cancel(cause)
+        Recorded::now(error)
     }
 
     /// Cancels for a trigger, and says so if that was the first cause.
@@ -251,17 +249,12 @@ impl<E> Shared<E> {
         let cause = Cause::Heartbeat(lost.clone());
         let failure = Failure::HeartbeatLost(lost.clone());
         let error = TaskError::new(self.label(), failure, self.view);
-        let failures = vec![Recorded::now(error)];
-        {
-            let mut record = self.record.lock();
-            if self.token_fired() || !record.set_cause(cause.clone()) {
-                return false;
-            }
-            // The owner is there: one that goes leaves a cause.
-            record.keep(failures);
+        // The owner is there to be told: one that goes leaves a cause.
+        let first = self.record.keep_first(cause.clone(), Recorded::now(error));
+        if first {
+            self.stop_for(&cause, Vec::new());
         }
-        self.stop_for(&cause, Vec::new());
-        true
+        first
     }
 
     /// Keeps the failures here, or in the first group above that has an owner, and cancels this group
@@ -269,23 +262,39 @@ impl<E> Shared<E> {
     fn stop_for(&self, cause: &Cause, mut failures: Vec<Recorded<E>>) {
         let mut next = Some(self);
         while let Some(group) = next {
-            failures = group.record.lock().keep(failures);
+            failures = group.record.keep(failures);
             group.cancel(cause.clone());
             next = group.parent.as_deref().filter(|_| !group.contains);
         }
+        self.forget(failures);
     }
 
     pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
-        self.record.lock().take()
+        self.record.take()
     }
 
     /// Hands failures that nobody has taken to the group above, now and from now on.
     pub(super) fn orphan(&self) {
-        let mut failures = self.record.lock().orphan();
-        let mut next = self.parent.as_deref();
-        while let (Some(group), false) = (next, failures.is_empty()) {
-            failures = group.record.lock().keep(failures);
-            next = group.parent.as_deref();
+        let parent = self.parent.as_deref();
+        let above = iter::successors(parent, |group| group.parent.as_deref());
+        let failures = self.record.hand_up(above.map(|group| &group.record));
+        self.forget(failures);
+    }
+
+    /// Drops failures that nobody will ask for, one by one: two panics at once would end the process.
+    pub(super) fn forget<T>(&self, failures: Vec<T>) {
+        for failure in failures {
+            if let Err(panic) = Panic::catch_drop(failure) {
+                let group = self.label();
+                log::guarded(|| {
+                    tracing::error!(
+                        target: "taskgroup",
+                        "an error of a {group} panicked as it was dropped: {}",
+                        panic.message()
+                    );
+                });
+                panic.discard();
+            }
         }
     }
 
@@ -380,8 +389,10 @@ impl<E> Shared<E> {
 
 /// `Display` is code of the user: it may panic, and it must not run under a lock.
 fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
-    Panic::catch(|| error.to_string())
-        .unwrap_or_else(|_| format!("{label} failed with an error whose message panicked"))
+    Panic::catch(|| error.to_string()).unwrap_or_else(|panic| {
+        panic.discard();
+        format!("{label} failed with an error whose message panicked")
+    })
 }
 
 fn log_failure(label: &Label, panicked: bool, message: &str) {
@@ -400,7 +411,7 @@ impl<E> fmt::Debug for Shared<E> {
         f.debug_struct("Group")
             .field("name", &self.path)
             .field("members", &self.latch.shares().saturating_sub(1))
-            .field("closed", &self.latch.is_closed())
+            .field("closed", &self.is_closed())
             .field("cause", &self.cause())
             .finish_non_exhaustive()
     }

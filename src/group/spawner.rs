@@ -90,7 +90,7 @@ impl<E> Spawner<E> {
     /// [`TaskGroup::is_closed`](super::TaskGroup::is_closed).
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.hub.shared.latch.is_closed()
+        self.hub.shared.is_closed()
     }
 
     /// Returns who is alive in the group; as [`TaskGroup::running`](super::TaskGroup::running).

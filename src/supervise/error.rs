@@ -1,6 +1,7 @@
 //! How a supervisor fails: options that make none, and failures that were not mended.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -157,7 +158,8 @@ impl fmt::Display for SupervisorError {
             write!(f, "{separator}{fault}")?;
             separator = "; ";
         }
-        for child in forced.iter().filter(|child| !lost.contains(child)) {
+        let is_lost: HashSet<_> = lost.iter().collect();
+        for child in forced.iter().filter(|child| !is_lost.contains(child)) {
             write!(
                 f,
                 "{separator}child `{child}` did not stop within {} and was aborted",

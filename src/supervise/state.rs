@@ -7,8 +7,13 @@
 //!    while a child is, or is [`Doomed`](Phase::Doomed).
 //! 2. Once the supervisor is ending no child is [`Up`](Phase::Up), and none is started.
 //! 3. A child is started only when its last run has ended.
+//! 4. A child is looked at when something happens to it, and never to find another: what is to be done
+//!    next stands in the sets. So a supervisor of ten times as many children does ten times as much. Only
+//!    a failure that takes its siblings along, and the end, look at all of them.
+//! 5. The window of the intensity stands still while children are being stopped. However long their
+//!    grace is, it does not carry restarts out of the window.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::backoff::Delays;
@@ -42,6 +47,8 @@ pub(super) enum Event {
     Done(usize),
     /// The child failed, or returned and must not.
     Failed(usize),
+    /// The child was not started: the group is closed.
+    Refused(usize),
     /// The supervisor is to end.
     Cancelled,
 }
@@ -62,7 +69,7 @@ pub(super) enum Action {
 /// Why the supervisor ends before all of its children are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It was cancelled.
+    /// It was cancelled, or its group is closed.
     Asked,
     /// Too many restarts.
     Escalated,
@@ -109,21 +116,45 @@ struct Child {
 pub(super) struct State {
     limits: Limits,
     children: Vec<Child>,
-    /// When the restarts within the window were decided on.
+    /// The children that are down, by the time when they may be started; without those in `due`.
+    waiting: BTreeSet<(Duration, usize)>,
+    /// The children that are down and may be started now.
+    due: BTreeSet<usize>,
+    doomed: BTreeSet<usize>,
+    /// The child that is told or forced.
+    stopping: Option<usize>,
+    /// How many are not done.
+    left: usize,
+    /// When the restarts within the window were decided on, on the window's clock.
     restarts: VecDeque<Duration>,
+    /// How long children have been being stopped, up to `seen`.
+    stopped: Duration,
+    seen: Duration,
     ending: Option<Ending>,
+    /// How often a child was looked at.
+    #[cfg(test)]
+    looks: std::cell::Cell<usize>,
 }
 
 impl State {
     pub(super) fn new(limits: Limits, delays: impl Iterator<Item = Delays>) -> Self {
-        let phase = Phase::Down {
-            due: Duration::ZERO,
-        };
+        let due = Duration::ZERO;
+        let phase = Phase::Down { due };
+        let children: Vec<_> = delays.map(|delays| Child { phase, delays }).collect();
         Self {
             limits,
-            children: delays.map(|delays| Child { phase, delays }).collect(),
+            waiting: (0..children.len()).map(|child| (due, child)).collect(),
+            due: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            stopping: None,
+            left: children.len(),
             restarts: VecDeque::new(),
+            stopped: Duration::ZERO,
+            seen: Duration::ZERO,
             ending: None,
+            children,
+            #[cfg(test)]
+            looks: std::cell::Cell::default(),
         }
     }
 
@@ -133,28 +164,76 @@ impl State {
 
     /// Takes in what has happened.
     pub(super) fn on(&mut self, event: Event, now: Duration) -> Answer {
+        self.pass(now);
         match event {
             Event::Done(child) => self.done(child),
             Event::Failed(child) => self.failed(child, now),
+            Event::Refused(child) => {
+                self.set(child, Phase::Done);
+                self.end(Ending::Asked)
+            }
             Event::Cancelled => self.end(Ending::Asked),
         }
     }
 
+    /// Notes how much of the time that has passed went into stopping children.
+    fn pass(&mut self, now: Duration) {
+        if self.stopping.is_some() || !self.doomed.is_empty() {
+            self.stopped += now.saturating_sub(self.seen);
+        }
+        self.seen = now;
+    }
+
+    fn phase(&self, child: usize) -> Phase {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
+        self.children[child].phase
+    }
+
+    /// Moves a child to a phase, and from set to set with it.
+    fn set(&mut self, child: usize, phase: Phase) {
+        match self.phase(child) {
+            Phase::Down { due } => {
+                if !self.due.remove(&child) {
+                    self.waiting.remove(&(due, child));
+                }
+            }
+            Phase::Doomed { .. } => {
+                self.doomed.remove(&child);
+            }
+            Phase::Told { .. } | Phase::Forced { .. } => self.stopping = None,
+            Phase::Done => self.left += 1,
+            Phase::Up { .. } | Phase::Lost => {}
+        }
+        match phase {
+            Phase::Down { due } => {
+                self.waiting.insert((due, child));
+            }
+            Phase::Doomed { .. } => {
+                self.doomed.insert(child);
+            }
+            Phase::Told { .. } | Phase::Forced { .. } => self.stopping = Some(child),
+            Phase::Done => self.left -= 1,
+            Phase::Up { .. } | Phase::Lost => {}
+        }
+        self.children[child].phase = phase;
+    }
+
     fn done(&mut self, child: usize) -> Answer {
-        let phase = &mut self.children[child].phase;
-        *phase = match *phase {
+        let phase = match self.phase(child) {
             // Told to stop, it has left its work for the next run.
             Phase::Told { due, .. } | Phase::Forced { due, .. } => Phase::Down { due },
             _ => Phase::Done,
         };
+        self.set(child, phase);
         Answer::Expected
     }
 
     fn failed(&mut self, child: usize, now: Duration) -> Answer {
-        match self.children[child].phase {
+        match self.phase(child) {
             Phase::Up { since } => self.restart(child, now.saturating_sub(since), now),
             Phase::Doomed { due } | Phase::Told { due, .. } | Phase::Forced { due, .. } => {
-                self.children[child].phase = Phase::Down { due };
+                self.set(child, Phase::Down { due });
                 Answer::Expected
             }
             Phase::Down { .. } | Phase::Lost | Phase::Done => Answer::Expected,
@@ -162,16 +241,10 @@ impl State {
     }
 
     fn restart(&mut self, child: usize, ran: Duration, now: Duration) -> Answer {
-        self.children[child].phase = Phase::Down { due: now };
-        let window = self.limits.window;
-        self.restarts.retain(|&at| now.saturating_sub(at) < window);
-        if self.restarts.len() >= self.limits.intensity {
+        self.set(child, Phase::Down { due: now });
+        if self.count_restart(now.saturating_sub(self.stopped)) {
             self.end(Ending::Escalated);
             return Answer::Escalate;
-        }
-        // Without a bound there is nothing to count, and the list would grow for ever.
-        if self.limits.intensity < usize::MAX {
-            self.restarts.push_back(now);
         }
         let delays = &mut self.children[child].delays;
         if ran >= self.limits.reset_after {
@@ -182,6 +255,22 @@ impl State {
         Answer::Restart(delay)
     }
 
+    /// Counts one more restart, and returns whether it is one too many. Times are the window's.
+    fn count_restart(&mut self, now: Duration) -> bool {
+        let window = self.limits.window;
+        while self.restarts.front().is_some_and(|&at| now - at >= window) {
+            self.restarts.pop_front();
+        }
+        if self.restarts.len() >= self.limits.intensity {
+            return true;
+        }
+        // Without a bound there is nothing to count, and the list would grow for ever.
+        if self.limits.intensity < usize::MAX {
+            self.restarts.push_back(now);
+        }
+        false
+    }
+
     /// Dooms those who fall with `child`; none of them is started before `due`.
     fn postpone(&mut self, child: usize, due: Duration) {
         let range = match self.limits.strategy {
@@ -189,24 +278,33 @@ impl State {
             Strategy::OneForAll => 0..self.children.len(),
             Strategy::RestForOne => child..self.children.len(),
         };
-        for Child { phase, .. } in &mut self.children[range] {
-            match phase {
-                Phase::Up { .. } => *phase = Phase::Doomed { due },
-                Phase::Down { due: own }
-                | Phase::Doomed { due: own }
-                | Phase::Told { due: own, .. }
-                | Phase::Forced { due: own, .. } => *own = due.max(*own),
-                Phase::Lost | Phase::Done => {}
-            }
+        for child in range {
+            let phase = match self.phase(child) {
+                Phase::Up { .. } => Phase::Doomed { due },
+                Phase::Down { due: own } => Phase::Down { due: due.max(own) },
+                Phase::Doomed { due: own } => Phase::Doomed { due: due.max(own) },
+                Phase::Told { due: own, until } => Phase::Told {
+                    due: due.max(own),
+                    until,
+                },
+                Phase::Forced { due: own, until } => Phase::Forced {
+                    due: due.max(own),
+                    until,
+                },
+                Phase::Lost | Phase::Done => continue,
+            };
+            self.set(child, phase);
         }
     }
 
-    /// Dooms all. The first reason to end is the one that counts.
+    /// Dooms all, once. The first reason to end is the one that counts.
     fn end(&mut self, ending: Ending) -> Answer {
-        self.ending.get_or_insert(ending);
-        for Child { phase, .. } in &mut self.children {
-            if let Phase::Up { since: due } = *phase {
-                *phase = Phase::Doomed { due };
+        if self.ending.is_none() {
+            self.ending = Some(ending);
+            for child in 0..self.children.len() {
+                if let Phase::Up { since: due } = self.phase(child) {
+                    self.set(child, Phase::Doomed { due });
+                }
             }
         }
         Answer::Expected
@@ -214,60 +312,56 @@ impl State {
 
     /// Decides what to do now, and takes it as done.
     pub(super) fn next(&mut self, now: Duration) -> Action {
-        for child in 0..self.children.len() {
-            match self.children[child].phase {
+        self.pass(now);
+        if let Some(child) = self.stopping {
+            match self.phase(child) {
                 Phase::Told { until, .. } | Phase::Forced { until, .. } if now < until => {
                     return Action::Wait(until - now);
                 }
                 Phase::Told { due, .. } => {
                     let until = now.saturating_add(CONFIRMATION);
-                    self.children[child].phase = Phase::Forced { due, until };
+                    self.set(child, Phase::Forced { due, until });
                     return Action::Force(child);
                 }
-                Phase::Forced { .. } => {
-                    self.children[child].phase = Phase::Lost;
+                _ => {
+                    self.set(child, Phase::Lost);
                     self.end(Ending::Lost(child));
                 }
-                _ => {}
             }
         }
-        if let Some(action) = self.tell_the_last(now) {
-            return action;
+        if let Some(&child) = self.doomed.last() {
+            return self.tell(child, now);
         }
-        let all_done = self.children.iter().all(|child| child.phase == Phase::Done);
-        if self.is_ending() || all_done {
+        if self.is_ending() || self.left == 0 {
             return Action::End(self.ending);
         }
         self.start_the_first(now)
     }
 
-    fn tell_the_last(&mut self, now: Duration) -> Option<Action> {
-        let until = now.saturating_add(self.limits.grace);
-        let children = self.children.iter_mut().enumerate().rev();
-        for (child, Child { phase, .. }) in children {
-            if let Phase::Doomed { due } = *phase {
-                *phase = Phase::Told { due, until };
-                return Some(Action::Tell(child));
-            }
+    fn tell(&mut self, child: usize, now: Duration) -> Action {
+        if let Phase::Doomed { due } = self.phase(child) {
+            let until = now.saturating_add(self.limits.grace);
+            self.set(child, Phase::Told { due, until });
         }
-        None
+        Action::Tell(child)
     }
 
     /// Starts the first child that is due. One that fell with a sibling is never due before it, so the
     /// order of start is kept.
     fn start_the_first(&mut self, now: Duration) -> Action {
-        let mut wait = Duration::MAX;
-        for (child, Child { phase, .. }) in self.children.iter_mut().enumerate() {
-            let Phase::Down { due } = *phase else {
-                continue;
-            };
-            if due <= now {
-                *phase = Phase::Up { since: now };
-                return Action::Start(child);
-            }
-            wait = wait.min(due - now);
+        while let Some(&(due, child)) = self.waiting.first().filter(|(due, _)| *due <= now) {
+            self.waiting.remove(&(due, child));
+            self.due.insert(child);
         }
-        Action::Wait(wait)
+        if let Some(&child) = self.due.first() {
+            self.set(child, Phase::Up { since: now });
+            return Action::Start(child);
+        }
+        Action::Wait(
+            self.waiting
+                .first()
+                .map_or(Duration::MAX, |(due, _)| *due - now),
+        )
     }
 }
 
@@ -314,6 +408,94 @@ mod tests {
         assert_eq!(state.next(8 * SECOND), Action::End(Some(Ending::Lost(2))));
     }
 
+    #[test]
+    fn a_refused_child_ends_the_supervisor_and_the_others_are_stopped() {
+        let mut state = state(limits(Strategy::OneForOne), 2);
+        assert_eq!(state.next(Duration::ZERO), Action::Start(0));
+        assert_eq!(state.next(Duration::ZERO), Action::Start(1));
+        assert_eq!(
+            state.on(Event::Refused(1), Duration::ZERO),
+            Answer::Expected
+        );
+        assert_eq!(state.next(Duration::ZERO), Action::Tell(0));
+        state.on(Event::Done(0), SECOND);
+        assert_eq!(state.next(SECOND), Action::End(Some(Ending::Asked)));
+    }
+
+    /// How often children are looked at from the start of them all to the end of them all, with a
+    /// failure of every tenth between the two.
+    fn looks(children: usize) -> usize {
+        let limits = Limits {
+            intensity: usize::MAX,
+            ..limits(Strategy::OneForOne)
+        };
+        let mut state = state(limits, children);
+        let mut now = Duration::ZERO;
+        let mut up = vec![false; children];
+        for child in (0..children).step_by(10).chain([children]) {
+            loop {
+                match state.next(now) {
+                    Action::Start(child) => up[child] = true,
+                    Action::Wait(Duration::MAX) => break,
+                    Action::Wait(limit) => now += limit,
+                    other => unreachable!("{other:?}"),
+                }
+            }
+            if child < children {
+                up[child] = false;
+                state.on(Event::Failed(child), now);
+            }
+        }
+        assert_eq!(up, vec![true; children]);
+        state.on(Event::Cancelled, now);
+        while let Action::Tell(child) = state.next(now) {
+            state.on(Event::Done(child), now);
+        }
+        state.looks.get()
+    }
+
+    #[test]
+    fn ten_times_as_many_children_cost_ten_times_as_much() {
+        let (few, many) = (looks(300), looks(3000));
+        assert!(few > 300, "{few}");
+        assert!(many <= 11 * few, "{few} looks for 300, {many} for 3000");
+    }
+
+    #[test]
+    fn the_time_of_a_stop_is_not_that_of_the_window() {
+        // Each failure of the first takes the second along, and it takes its grace, which is half of
+        // the window. Without the stops the failures are one second apart.
+        let limits = Limits {
+            grace: 30 * SECOND,
+            ..limits(Strategy::OneForAll)
+        };
+        let mut state = state(limits, 2);
+        let mut now = Duration::ZERO;
+        let mut restarts = 0;
+        loop {
+            for child in [0, 1] {
+                while state.next(now) != Action::Start(child) {
+                    now += SECOND;
+                }
+            }
+            now += SECOND;
+            if state.on(Event::Failed(0), now) == Answer::Escalate {
+                break;
+            }
+            restarts += 1;
+            assert!(restarts < 10, "it is restarted for ever");
+            assert_eq!(state.next(now), Action::Tell(1));
+            now += 29 * SECOND;
+            assert_eq!(
+                state.next(now),
+                Action::Wait(SECOND),
+                "its grace is its own"
+            );
+            state.on(Event::Done(1), now);
+        }
+        assert_eq!(restarts, 3);
+    }
+
     /// What the world does next. Children that do not run cannot end.
     #[derive(Clone, Copy, Debug)]
     enum Step {
@@ -350,6 +532,10 @@ mod tests {
         /// Whether an abort ends a child.
         can_be_forced: bool,
         restarts: Vec<Duration>,
+        /// The last that was told, if nothing was started since.
+        told: Option<usize>,
+        /// How long children have been being stopped.
+        stopped: Duration,
         /// When the backoff of each is over.
         due: [Duration; 4],
         end: Option<Option<Ending>>,
@@ -375,6 +561,7 @@ mod tests {
         }
 
         fn start(&mut self, child: usize) {
+            self.told = None;
             assert!(!self.state.is_ending(), "started after the cancel");
             assert!(!self.alive[child], "two runs of one child");
             assert!(self.now >= self.due[child], "started in its backoff");
@@ -389,6 +576,7 @@ mod tests {
         }
 
         fn tell(&mut self, child: usize) {
+            self.told = Some(child);
             assert!(self.alive[child], "told when it was gone");
             let later = child + 1..4;
             assert_eq!(
@@ -413,13 +601,13 @@ mod tests {
             let Limits {
                 intensity, window, ..
             } = self.state.limits;
-            let recent = |at: &&Duration| self.now - **at < window;
+            let recent = |at: &&Duration| self.now - self.stopped - **at < window;
             let recent = self.restarts.iter().filter(recent).count();
             match answer {
                 Answer::Restart(delay) => {
                     assert!(recent < intensity, "more restarts than the intensity");
                     assert!((SECOND..=4 * SECOND).contains(&delay), "{delay:?}");
-                    self.restarts.push(self.now);
+                    self.restarts.push(self.now - self.stopped);
                     self.due[child] = self.now + delay;
                 }
                 Answer::Escalate => assert_eq!(recent, intensity, "gave up too early"),
@@ -427,9 +615,17 @@ mod tests {
             }
         }
 
+        /// Lets time pass. Nothing of what passes while a child is told or forced is the window's.
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            if self.told.is_some_and(|child| self.alive[child]) {
+                self.stopped += time;
+            }
+        }
+
         fn step(&mut self, step: Step) {
             match step {
-                Step::Pass(ms) => self.now += Duration::from_millis(ms),
+                Step::Pass(ms) => self.pass(Duration::from_millis(ms)),
                 Step::Fail(child) => self.end_of(child, true),
                 Step::Return(child) => self.end_of(child, false),
                 Step::Cancel => {
@@ -461,6 +657,8 @@ mod tests {
                 lost: [false; 4],
                 can_be_forced,
                 restarts: Vec::new(),
+                told: None,
+                stopped: Duration::ZERO,
                 due: [Duration::ZERO; 4],
                 end: None,
             };
@@ -475,7 +673,7 @@ mod tests {
             let cancelled = world.now;
             while world.end.is_none() {
                 let wait = world.settle();
-                world.now += if world.end.is_some() { Duration::ZERO } else { wait };
+                world.pass(if world.end.is_some() { Duration::ZERO } else { wait });
             }
             let most = 4 * (world.state.limits.grace + CONFIRMATION);
             assert!(world.now - cancelled <= most, "{:?}", world.now - cancelled);

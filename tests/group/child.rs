@@ -50,8 +50,24 @@ async fn an_idle_child_does_not_hold_its_parent_and_is_closed_with_it() {
     let mut child = group.child("child");
     child.spawn(async { Ok(()) }).await.unwrap();
     group.wait().await.unwrap();
+    assert!(child.is_closed() && child.spawner().is_closed());
     assert_eq!(child.spawn(async { Ok(()) }).await, Err(JoinError::Refused));
     child.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_child_of_a_group_that_is_closed_later_is_closed_with_it() {
+    let group = TaskGroup::new();
+    let child = group.child("child");
+    let below = child.child("below");
+    let spawner = below.spawner();
+    assert!(!below.is_closed() && !spawner.is_closed());
+    group.close();
+    assert!(child.is_closed() && below.is_closed() && spawner.is_closed());
+    assert!(!below.is_cancelled(), "closing cancels nothing");
+    // One that is made now is refused by the group at the top, so it is born closed as well.
+    let late = below.child("late");
+    assert!(late.is_closed() && late.is_cancelled());
 }
 
 #[tokio::test]
@@ -174,6 +190,44 @@ async fn a_shutdown_of_a_child_that_was_forced_is_told_to_its_caller_alone() {
     assert!(error.is_timed_out());
     assert!(!group.is_cancelled());
     group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_failure_of_a_dropped_child_is_kept_while_its_parent_makes_more_children() {
+    let mut group = TaskGroup::new();
+    let child = group.child("child");
+    let failed = child.task("first");
+    let failed = failed.spawn(async { Err::<(), _>("before the drop".into()) });
+    failed.await.unwrap_err();
+    let bomb = Bomb("after the drop");
+    child.task("second").spawn(async move {
+        let _bomb = bomb;
+        pending::<Result<(), _>>().await
+    });
+    tokio::task::yield_now().await;
+    drop(child);
+    // Children that are over are forgotten when others are made, in one of the rounds.
+    for _ in 0..100 {
+        drop(group.child("next"));
+        tokio::task::yield_now().await;
+    }
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(error.name(), Some("child/first"));
+    assert_eq!(error.suppressed()[0].name(), Some("child/second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_shutdown_of_a_child_is_told_to_its_caller_while_its_parent_is_waited_for() {
+    let mut group = TaskGroup::new();
+    let mut child = group.child("child");
+    child.task("deaf").spawn(pending::<Result<(), _>>());
+    group.cancel();
+    let (parent, child) = tokio::join!(group.wait(), child.shutdown(Duration::from_secs(1)));
+    let error = child.unwrap_err();
+    assert!(error.is_timed_out());
+    let straggler = error.stragglers();
+    assert_eq!(straggler.iter().next().unwrap().name(), Some("child/deaf"));
+    parent.unwrap();
 }
 
 #[test]

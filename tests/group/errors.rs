@@ -456,3 +456,146 @@ async fn an_error_whose_message_panics_is_a_failure_all_the_same() {
     assert!(matches!(error.into_error(), Ok(Rude)));
     assert!(sibling_ended.load(Ordering::SeqCst));
 }
+
+/// In a group that is cancelled: what the task returned then.
+async fn after_the_cancel<E: Error + Send + 'static>(error: E) -> Result<(), TaskError<E>> {
+    let mut group = TaskGroup::<E>::typed();
+    let token = group.token().clone();
+    group.task("flush").spawn(async move {
+        token.cancelled().await;
+        Err::<(), _>(error)
+    });
+    group.cancel();
+    group.wait().await
+}
+
+#[tokio::test]
+async fn an_error_whose_source_panics_is_a_failure_after_the_cancel_too() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("no source for you")]
+    struct Rude;
+    #[derive(Debug)]
+    struct Outer(Rude);
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the flush failed")
+        }
+    }
+    impl Error for Outer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            panic!("{}", self.0)
+        }
+    }
+    let error = after_the_cancel(Outer(Rude)).await.unwrap_err();
+    assert_eq!(error.name(), Some("flush"));
+    assert!(error.to_string().ends_with(" failed: the flush failed"));
+}
+
+#[tokio::test]
+async fn a_cancellation_whose_destructor_panics_is_a_failure() {
+    #[derive(Debug)]
+    struct Armed(
+        Cancelled,
+        #[expect(dead_code, reason = "it is there to be dropped")] Bomb,
+    );
+    impl fmt::Display for Armed {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("given up")
+        }
+    }
+    impl Error for Armed {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    let outcome = after_the_cancel(Armed(Cancelled, Bomb("as it is dropped"))).await;
+    let error = outcome.unwrap_err();
+    assert!(error.to_string().ends_with(" panicked: as it is dropped"));
+    assert_eq!(error.name(), Some("flush"));
+}
+
+#[tokio::test]
+async fn a_payload_that_panics_as_it_is_dropped_disturbs_nobody() {
+    #[derive(Debug)]
+    struct Rude;
+    impl fmt::Display for Rude {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            std::panic::panic_any(Bomb("the payload of a message"))
+        }
+    }
+    impl Error for Rude {}
+    let mut group = TaskGroup::<Rude>::typed();
+    let token = group.token().clone();
+    let told = group.spawn(async move { Ok(token.cancelled().await) });
+    let failed = group.spawn(async { Err::<(), _>(Rude) });
+    assert_eq!(failed.await, Err(taskgroup::JoinError::Failed));
+    told.await.unwrap();
+    assert!(matches!(
+        group.wait().await.unwrap_err().into_error(),
+        Ok(Rude)
+    ));
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_takes_may_panic_as_it_is_dropped() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("armed")]
+    struct Armed(Bomb);
+    let group = TaskGroup::<Armed>::typed();
+    for text in ["the first", "the second"] {
+        let failed = group.spawn(async move { Err::<(), _>(Armed(Bomb(text))) });
+        failed.await.unwrap_err();
+    }
+    // Two panics in one drop would end the process.
+    drop(group);
+}
+
+#[tokio::test]
+async fn cancelled_is_found_inside_of_what_wraps_it() {
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the upload was given up")]
+    struct Upload(#[source] io::Error);
+
+    let io = || io::Error::other(Cancelled);
+    let boxed: BoxError = Cancelled.into();
+    let anyhow = anyhow::Error::new(Upload(io())).context("uploading");
+    let wrapped: Vec<BoxError> = vec![
+        io().into(),
+        io::Error::new(io::ErrorKind::BrokenPipe, io()).into(),
+        io::Error::other(boxed).into(),
+        io::Error::other(Upload(io())).into(),
+        io::Error::other(anyhow::Error::new(io()).context("writing")).into(),
+        Upload(io::Error::other(Upload(io()))).into(),
+        anyhow.into(),
+        Arc::new(io()).into(),
+        Arc::new(Cancelled).into(),
+        Box::new(Cancelled).into(),
+        Box::new(io()).into(),
+        io::Error::other(Arc::<dyn Error + Send + Sync>::from(BoxError::from(
+            Cancelled,
+        )))
+        .into(),
+    ];
+    for error in wrapped {
+        let text = format!("{error:?}");
+        let mut group = TaskGroup::new();
+        group.cancel();
+        group.spawn(async { Err::<(), _>(error) });
+        assert!(group.wait().await.is_ok(), "{text}");
+    }
+    after_the_cancel(io()).await.unwrap();
+
+    let mut group = TaskGroup::<anyhow::Error>::reports();
+    group.cancel();
+    group.spawn(async { Err::<(), _>(anyhow::Error::new(io::Error::other(Cancelled))) });
+    group.wait().await.unwrap();
+
+    // The kind alone says nothing, and before the cancel it is an error like any other.
+    let failed = after_the_cancel(io::Error::other("disk full")).await;
+    assert!(failed.unwrap_err().is_failed());
+    let mut group = TaskGroup::<io::Error>::typed();
+    group.spawn(async { Err::<(), _>(io::Error::other(Cancelled)) });
+    assert!(group.wait().await.unwrap_err().is_failed());
+}

@@ -1,14 +1,15 @@
 //! Rules 12 and 13: a shutdown with a grace, and a drop.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use taskgroup::{Cause, JoinError, TaskGroup};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Alive, hold, on_both};
+use crate::support::{Alive, OnDrop, hold, on_both};
 
 // Rule 12.
 
@@ -161,8 +162,8 @@ fn a_task_that_blocks_its_thread_is_named_as_still_running() {
         .enable_time()
         .build()
         .unwrap();
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let (started, starts) = std::sync::mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (started, starts) = mpsc::channel();
     let mut group = TaskGroup::new();
     let entered = runtime.enter();
     group.task("stuck").spawn(async move {
@@ -186,6 +187,122 @@ fn a_task_that_blocks_its_thread_is_named_as_still_running() {
     );
     release.send(()).unwrap();
     watcher.block_on(group.wait()).unwrap();
+}
+
+/// Blocks whoever wakes it, in the middle of the waking, until it is released.
+struct Held {
+    entered: mpsc::Sender<()>,
+    released: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Held {
+    fn wake(self: Arc<Self>) {
+        self.entered.send(()).unwrap();
+        let _ = self.released.lock().unwrap().recv();
+    }
+}
+
+/// A group with a member that no list shows any more: the last task of `child` is leaving, its thread is
+/// held up in the waker of `child`'s wait, and it has not yet left the group above.
+///
+/// `then` gets the group, and what lets the thread go on.
+fn with_a_member_that_is_in_no_list(
+    group: impl FnOnce() -> TaskGroup,
+    then: impl AsyncFnOnce(&mut TaskGroup, mpsc::Sender<()>),
+) {
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    let paused = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    paused.block_on(async {
+        let mut group = group();
+        let mut child = group.child("child");
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let entered = workers.enter();
+        child.task("last").spawn(async move { Ok(ended.await?) });
+        drop(entered);
+
+        let (entered, enters) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        let released = Mutex::new(released);
+        let waker = Waker::from(Arc::new(Held { entered, released }));
+        let mut waiting = Box::pin(child.wait());
+        let mut cx = Context::from_waker(&waker);
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        end.send(()).unwrap();
+        enters.recv().unwrap();
+        assert!(group.running().is_empty());
+        then(&mut group, release).await;
+    });
+}
+
+#[test]
+fn a_forced_stop_is_never_ok_though_no_list_shows_a_task() {
+    with_a_member_that_is_in_no_list(TaskGroup::new, async |group, release| {
+        let error = group.shutdown(Duration::ZERO).await.unwrap_err();
+        assert!(error.is_timed_out(), "{error}");
+        release.send(()).unwrap();
+    });
+}
+
+#[test]
+fn a_deadline_is_a_failure_though_no_list_shows_a_task() {
+    let deadline = Duration::from_secs(1);
+    let build = || TaskGroup::builder().deadline(deadline).build().unwrap();
+    with_a_member_that_is_in_no_list(build, async |group, release| {
+        let token = group.token().clone();
+        tokio::spawn(async move {
+            token.cancelled().await;
+            release.send(()).unwrap();
+        });
+        let error = group.wait().await.unwrap_err();
+        assert!(error.is_timed_out(), "{error}");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_forced_takes_no_more_tasks() {
+    let mut group = TaskGroup::new();
+    let (spawner, refused) = (group.spawner(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&refused);
+    let on_drop = OnDrop(move || {
+        let late = spawner.try_spawn(async { Ok(()) });
+        count.fetch_add(
+            usize::from(late.is_err_and(|error| error.is_closed())),
+            Ordering::SeqCst,
+        );
+    });
+    group.spawn(async move {
+        let _on_drop = on_drop;
+        pending::<Result<(), _>>().await
+    });
+    tokio::task::yield_now().await;
+    assert!(
+        group
+            .shutdown(Duration::ZERO)
+            .await
+            .unwrap_err()
+            .is_timed_out()
+    );
+    assert_eq!(refused.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_was_forced_and_then_dropped_is_told_by_the_wait() {
+    let mut group = TaskGroup::new();
+    group.task("deaf").spawn(pending::<Result<(), _>>());
+    tokio::task::yield_now().await;
+    let mut shutdown = tokio_test::task::spawn(group.shutdown(Duration::ZERO));
+    tokio_test::assert_pending!(shutdown.poll());
+    drop(shutdown);
+    let error = group.wait().await.unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!(error.stragglers().count(), 1);
 }
 
 // Rule 13.
@@ -340,7 +457,7 @@ fn a_closure_that_has_not_started_is_aborted_and_one_that_has_runs_on() {
     runtime.block_on(async {
         let mut group = TaskGroup::new();
         let (started, starts) = tokio::sync::oneshot::channel();
-        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (release, released) = mpsc::channel::<()>();
         let running = group.spawn_blocking(move |_| {
             started.send(()).unwrap();
             Ok(released.recv()?)

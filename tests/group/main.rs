@@ -18,4 +18,5 @@ mod running;
 mod runtime;
 mod spawning;
 mod traits;
+mod values;
 mod waiting;

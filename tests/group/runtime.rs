@@ -1,9 +1,10 @@
 //! A runtime that goes away under the group, and other threads.
 
 use std::future::pending;
+use std::sync::mpsc;
 use std::time::Duration;
 
-use taskgroup::{JoinError, TaskGroup};
+use taskgroup::{Cause, JoinError, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Alive, hold};
@@ -40,14 +41,56 @@ fn tasks_lost_with_their_runtime_are_a_failure() {
 }
 
 #[test]
-fn tasks_lost_with_their_runtime_after_the_cancel_are_no_failure() {
+fn tasks_lost_with_their_runtime_after_the_cancel_are_a_failure() {
     for runtime in [current_thread(), multi_thread()] {
         let mut group = TaskGroup::new();
-        spawn_on(&runtime, || group.spawn(pending::<Result<(), _>>()));
+        let token = group.token().clone();
+        let (flushing, flushes) = mpsc::channel();
+        let flush = async move {
+            token.cancelled().await;
+            flushing.send(()).unwrap();
+            pending::<Result<(), _>>().await
+        };
+        spawn_on(&runtime, || group.task("flush").spawn(flush));
         group.cancel();
+        runtime.block_on(tokio::task::yield_now());
+        flushes.recv().unwrap();
         drop(runtime);
-        current_thread().block_on(group.wait()).unwrap();
+        let error = current_thread().block_on(group.wait()).unwrap_err();
+        assert!(error.is_aborted(), "{error}");
+        assert_eq!(error.name(), Some("flush"));
+        assert_eq!(group.cause(), Some(Cause::Requested(None)));
     }
+}
+
+#[test]
+fn tasks_that_never_got_a_slot_are_not_lost_with_their_runtime_after_the_cancel() {
+    let runtime = current_thread();
+    let mut group = TaskGroup::builder().limit(1).build().unwrap();
+    spawn_on(&runtime, || {
+        group.task("runs").spawn(pending::<Result<(), _>>());
+        group.task("queued").spawn(pending::<Result<(), _>>());
+        group.task("thread").spawn_blocking(|_| Ok(()));
+    });
+    runtime.block_on(tokio::task::yield_now());
+    group.cancel();
+    drop(runtime);
+    let error = current_thread().block_on(group.wait()).unwrap_err();
+    assert_eq!(error.name(), Some("runs"));
+    assert!(error.suppressed().is_empty(), "{error:?}");
+}
+
+#[test]
+fn tasks_that_were_aborted_are_not_lost_with_their_runtime() {
+    let runtime = current_thread();
+    let group = TaskGroup::new();
+    let mut child = group.child("child");
+    spawn_on(&runtime, || child.spawn(pending::<Result<(), _>>()));
+    runtime.block_on(tokio::task::yield_now());
+    // Aborted, but never polled again.
+    drop(group);
+    drop(runtime);
+    current_thread().block_on(child.wait()).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskgroup::{Cause, TaskGroup};
+use taskgroup::{Cause, JoinError, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready};
@@ -62,6 +62,16 @@ async fn a_second_wait_returns_ok_at_once_and_the_cause_still_tells() {
     drop(again);
     assert!(matches!(group.cause(), Some(Cause::Failed(_))));
     group.shutdown(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_that_was_closed_stays_closed_after_the_wait() {
+    let mut group = TaskGroup::new();
+    group.close();
+    group.wait().await.unwrap();
+    assert!(group.is_closed());
+    let late = group.spawn(async { Ok(()) });
+    assert_eq!(late.await, Err(JoinError::Refused));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use loom::sync::atomic::Ordering;
 mod sync {
     pub(super) use crate::sync::Lock;
     pub(super) use crate::sync::Ordering;
+    pub(super) use crate::sync::wake;
 
     #[derive(Debug)]
     pub(super) struct AtomicUsize(loom::sync::atomic::AtomicUsize);

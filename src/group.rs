@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
@@ -50,7 +51,7 @@ use self::record::{Recorded, first_of};
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
-use crate::time::CONFIRMATION;
+use crate::time::{CONFIRMATION, LONG, THEN};
 
 /// Tasks that share one token and one fate: the first failure cancels them all, and none outlives
 /// the group.
@@ -481,7 +482,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// as the runtime's timers work. The group is closed when `grace` is over: what is spawned during
     /// the abort is refused.
     ///
-    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`].
+    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`]. A stop that takes long says
+    /// at INFO who is waited for, after 5 s and then every 10 s.
     ///
     /// # Errors
     ///
@@ -518,14 +520,11 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// ```
     pub async fn shutdown(&mut self, grace: Duration) -> Result<(), TaskError<E>> {
         self.cancel();
-        if tokio::time::timeout(grace, self.alone()).await.is_ok() {
+        if self.alone_within(grace).await {
             return self.finish();
         }
         self.force(grace);
-        if tokio::time::timeout(CONFIRMATION, self.alone())
-            .await
-            .is_ok()
-        {
+        if timeout(CONFIRMATION, self.alone()).await.is_ok() {
             return self.finish();
         }
         self.give_up()
@@ -556,6 +555,24 @@ impl<E: Send + 'static> TaskGroup<E> {
             error.set_still_running(still_running);
         }
         outcome
+    }
+
+    /// Waits until the owner is alone, or until `grace` is over, and says now and then who is waited for.
+    async fn alone_within(&self, grace: Duration) -> bool {
+        let began = Instant::now();
+        let mut next = LONG;
+        loop {
+            let left = grace.saturating_sub(began.elapsed());
+            if timeout(left.min(next), self.alone()).await.is_ok() {
+                return true;
+            }
+            let left = grace.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            self.hub.shared.log_waiting(&self.running(), left);
+            next = THEN;
+        }
     }
 
     async fn alone(&self) {

@@ -33,6 +33,7 @@ mod component_error;
 mod report;
 mod event;
 mod trace;
+mod waiting;
 mod context;
 mod component;
 mod using;
@@ -90,6 +91,9 @@ use self::event::Observer;
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
 /// A second signal ends the process at any point, as `Signals` says.
+///
+/// A stop that takes long says at INFO who is waited for and for how long still, after 5 s and then every
+/// 10 s.
 ///
 /// When the run has ended nothing of it is alive, except for what the report calls still running:
 /// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for

@@ -6,6 +6,7 @@ use std::iter;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::label::{self, Label};
 use crate::log;
 use crate::panic::Panic;
 use crate::running::{Running, RunningTask};
+use crate::time::Rounded;
 
 /// Invariants:
 ///
@@ -311,6 +313,21 @@ impl<E> Shared<E> {
             );
         });
         console::say(group, format_args!("{cause}, {then}"));
+    }
+
+    /// Says who is waited for, and for how long still.
+    pub(super) fn log_waiting(&self, running: &Running, left: Duration) {
+        let group = self.path.as_deref();
+        let left = Rounded(left);
+        log::guarded(|| {
+            tracing::info!(
+                name: "taskgroup.waiting", target: "taskgroup", group, "still waiting for {running} ({left} left)"
+            );
+        });
+        console::say(
+            group,
+            format_args!("still waiting for {running} ({left} left)"),
+        );
     }
 
     /// Says what followed the cancellation; loudly only if a trigger asked for it.

@@ -16,6 +16,9 @@ pub(super) fn say(lifecycle: &str, event: &Event) {
         EventKind::StopTriggered { cause, .. } if !cause.is_trigger() => {
             console::say(Some(lifecycle), format_args!("{cause}, stopping"));
         }
+        EventKind::Waiting(waited) => {
+            console::say(Some(lifecycle), format_args!("still waiting for {waited}"));
+        }
         EventKind::Stopped { took, .. } => {
             console::say(
                 Some(lifecycle),
@@ -85,6 +88,9 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             } else {
                 tracing::warn!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, elapsed = %Rounded(elapsed), "component ended");
             }
+        }
+        EventKind::Waiting(waited) => {
+            tracing::info!(name: "taskgroup.waiting", target: "taskgroup", lifecycle, "still waiting for {waited}");
         }
         EventKind::CleanupBegan => {
             tracing::debug!(name: "taskgroup.cleanup", target: "taskgroup", lifecycle, "cleanup began");

@@ -70,7 +70,34 @@ pub enum Cause {
 
 /// The task whose failure cancelled a group, as a [`Cause`] keeps it.
 ///
-/// The error itself belongs to the one who waits for the group; here is what it said.
+/// The error itself belongs to the one who waits for the group; here is what it said. It comes back by
+/// move, so it cannot be shared with the siblings before: they cannot ask whether it is a `T`. A task
+/// whose siblings must know leaves a note for them before it returns the error; whoever sees the token
+/// can read the note.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use std::sync::{Arc, OnceLock};
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let kind = Arc::new(OnceLock::new());
+/// let (note, token) = (Arc::clone(&kind), group.token().clone());
+/// group.spawn(async move {
+///     token.cancelled().await;
+///     assert_eq!(note.get(), Some(&ErrorKind::AddrInUse));
+///     Ok(())
+/// });
+/// group.task("http").spawn(async move {
+///     let bound = Err::<(), _>(Error::from(ErrorKind::AddrInUse));
+///     Ok(bound.inspect_err(|error| drop(kind.set(error.kind())))?)
+/// });
+/// assert_eq!(group.wait().await.unwrap_err().name(), Some("http"));
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedTask {
     name: Option<Arc<str>>,

@@ -92,6 +92,8 @@ pub struct TimedOut {
 enum Limit {
     Grace(Duration),
     Deadline(Duration),
+    /// It was aborted on purpose, at once.
+    Aborted,
 }
 
 /// The error of a task that ended because it was cancelled.
@@ -371,11 +373,20 @@ impl TimedOut {
         }
     }
 
-    /// Returns the time that was given.
+    pub(crate) fn aborted(stragglers: Running) -> Self {
+        Self {
+            limit: Limit::Aborted,
+            stragglers,
+            still_running: Running::default(),
+        }
+    }
+
+    /// Returns the time that was given; zero if the group was [aborted](crate::TaskGroup::abort).
     #[must_use]
     pub fn limit(&self) -> Duration {
         match self.limit {
             Limit::Grace(limit) | Limit::Deadline(limit) => limit,
+            Limit::Aborted => Duration::ZERO,
         }
     }
 }
@@ -395,6 +406,11 @@ impl fmt::Display for TimedOut {
                     Rounded(*grace)
                 )?;
             }
+            Limit::Deadline(deadline) if stragglers.is_empty() => {
+                let deadline = Rounded(*deadline);
+                write!(f, "passed its deadline of {deadline} before its first task")?;
+            }
+            Limit::Aborted => write!(f, "was aborted with {stragglers}")?,
             Limit::Deadline(deadline) => {
                 write!(
                     f,

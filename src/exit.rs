@@ -15,13 +15,13 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use crate::BoxError;
-use crate::bounded;
 use crate::cause::Cause;
 use crate::cleanup::CleanupError;
 use crate::cleanup::SkipReason;
 use crate::cleanup::StepResult;
 use crate::error::Failure;
 use crate::error::TaskError;
+use crate::forced;
 use crate::lifecycle::ComponentError;
 use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::PlanError;
@@ -240,9 +240,9 @@ impl Exit {
 
     /// Writes the report, and dies of the signal if that was asked for.
     fn leave(&self) {
+        forced::give_way();
         if !self.report.is_empty() {
-            let report = self.report.clone();
-            bounded::within(PRINTING, move || stderr::write_line(&report));
+            stderr::last_words(self.report.clone(), PRINTING);
         }
         #[cfg(feature = "signal")]
         if let Some(signal) = self.raise {

@@ -8,13 +8,12 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::cause::Cause;
-use crate::error::{Failure, TaskError, TimedOut};
+use crate::error::{TaskError, TimedOut};
 use crate::running::Running;
 use crate::stop_request::StopRequest;
 
@@ -36,8 +35,12 @@ mod task;
 mod isolated;
 mod spawner;
 mod builder;
+mod abort_on_drop;
+mod clock;
 mod below;
+mod scope;
 
+pub(crate) use self::abort_on_drop::AbortOnDrop;
 pub use self::builder::{BuildError, Builder};
 pub use self::handle::{JoinError, TaskHandle};
 pub use self::isolated::IsolatedTask;
@@ -185,11 +188,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A limit or a deadline of zero, or an empty name.
+    /// A limit of zero, an empty name, or [`isolated`](Self::isolated) for a group below no other one.
     ///
     /// # Panics
     ///
-    /// With a deadline, outside of a Tokio runtime whose timers are enabled.
+    /// With a deadline or a grace, outside of a Tokio runtime whose timers are enabled.
     #[track_caller]
     pub fn build(&self) -> Result<TaskGroup, BuildError> {
         self.build_reports()
@@ -235,12 +238,34 @@ impl Builder {
         view: View<E>,
         place: &'static Location<'static>,
     ) -> Result<TaskGroup<E>, BuildError> {
-        let (plan, deadline) = self.plan(view, place)?;
-        let group = TaskGroup::from_plan(plan);
+        let plan = self.plan(view, place)?;
+        Ok(self.start_clocks(TaskGroup::from_plan(plan)))
+    }
+
+    #[track_caller]
+    fn build_below<E: Send + 'static>(
+        &self,
+        above: &Hub<E>,
+        place: &'static Location<'static>,
+    ) -> Result<TaskGroup<E>, BuildError> {
+        let plan = self.plan_below(&above.shared, place)?;
+        Ok(self.start_clocks(TaskGroup::from_hub(above.child(plan))))
+    }
+
+    #[track_caller]
+    fn start_clocks<E: Send + 'static>(&self, group: TaskGroup<E>) -> TaskGroup<E> {
+        let (deadline, grace) = self.clocks();
         if let Some(deadline) = deadline {
-            group.cancel_after(deadline);
+            if deadline.is_zero() {
+                group.hub.pass_deadline(deadline);
+            } else {
+                group.attach(Box::new(clock::start_deadline(&group.hub, deadline)));
+            }
         }
-        Ok(group)
+        if let Some(grace) = grace {
+            group.attach(Box::new(clock::start_grace(&group.hub, grace)));
+        }
+        group
     }
 }
 
@@ -440,13 +465,18 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// races with the end is either waited for or refused. It does not cancel: a group whose tasks
     /// run until they are told to stop is waited for until somebody tells them.
     ///
+    /// A cancelled group is waited for until its tasks have ended, however long that takes. With a
+    /// [grace](Builder::grace) it is forced, and named as [`still_running`](TaskError::still_running) is
+    /// what could not be ended.
+    ///
     /// A call after it has returned returns `Ok` at once: the error has been handed over. The
     /// [`cause`](Self::cause) still tells.
     ///
     /// # Errors
     ///
     /// The first failure, with the later ones as [`suppressed`](TaskError::suppressed). A group
-    /// that was cancelled by hand or by a signal and whose tasks ended well is `Ok`.
+    /// that was cancelled by hand or by a signal and whose tasks ended well is `Ok`. One that had to be
+    /// forced never is.
     ///
     /// # Cancel safety
     ///
@@ -470,7 +500,15 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # });
     /// ```
     pub async fn wait(&mut self) -> Result<(), TaskError<E>> {
-        self.alone().await;
+        let hub = Arc::clone(&self.hub);
+        match hub.shared.given_up() {
+            None => self.alone().await,
+            Some(given_up) => {
+                if given_up.run_until_cancelled(self.alone()).await.is_none() {
+                    return self.leave_behind();
+                }
+            }
+        }
         self.finish()
     }
 
@@ -488,7 +526,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Errors
     ///
     /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
-    /// failure it is [`Failure::TimedOut`], and in any case the error names the
+    /// failure it is [`Failure::TimedOut`](crate::Failure::TimedOut), and in any case the error names the
     /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
     /// a group above is being waited for, and to nobody else.
     ///
@@ -523,7 +561,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         if self.alone_within(grace).await {
             return self.finish();
         }
-        self.force(grace);
+        self.force(|stragglers| TimedOut::grace(grace, stragglers));
         if timeout(CONFIRMATION, self.alone()).await.is_ok() {
             return self.finish();
         }
@@ -531,19 +569,58 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     /// Closes the group and aborts what is left, which makes the shutdown a failure.
-    ///
-    /// Whether anything is left is decided by the latch, in the moment in which it closes. The list is
-    /// read at another moment and only describes it.
-    fn force(&mut self, grace: Duration) {
-        let is_alone = self.hub.shared.latch.close() <= 1;
-        self.hub.close();
-        let stragglers = self.running();
-        self.hub.abort();
-        let forced = self.forced.get_mut();
-        if !is_alone && forced.is_none() {
-            let failure = Failure::TimedOut(TimedOut::grace(grace, stragglers));
-            *forced = Some(self.hub.shared.failure_of_group(failure));
+    fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
+        let Some(failure) = self.hub.force(timed_out) else {
+            return;
+        };
+        let failure = self.hub.shared.failure_of_group(failure);
+        let mut forced = self.forced.lock();
+        if forced.is_none() {
+            *forced = Some(failure);
         }
+    }
+
+    /// Cancels the group and aborts its tasks, and those of the groups below it, without waiting.
+    ///
+    /// Each task is dropped when its runtime gets to it; closures on threads run on, as nothing can end
+    /// those. [`wait`](Self::wait) joins them. What is spawned afterwards is
+    /// refused.
+    ///
+    /// It is a forced stop, so `wait` is not `Ok` if anything was running: without another failure its
+    /// error [is timed out](TaskError::is_timed_out), and names what was cut as
+    /// [`stragglers`](TaskError::stragglers). To end one task, which is no failure, there is
+    /// [`TaskHandle::abort`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// group.task("deaf").spawn(std::future::pending::<Result<(), _>>());
+    /// group.abort();
+    /// let error = group.wait().await.unwrap_err();
+    /// assert!(error.to_string().contains("was aborted with 1 task: `deaf`"));
+    /// # });
+    /// ```
+    pub fn abort(&self) {
+        self.cancel();
+        self.force(TimedOut::aborted);
+    }
+
+    /// Leaves a group whose grace is over with what cannot be confirmed dead.
+    fn leave_behind(&mut self) -> Result<(), TaskError<E>> {
+        if self.hub.shared.latch.shares() <= 1 {
+            return self.finish();
+        }
+        let outcome = self.give_up();
+        if outcome.is_err() {
+            return outcome;
+        }
+        // Its failures have been handed over by an earlier wait; it is not `Ok` all the same.
+        self.force(TimedOut::aborted);
+        self.give_up()
     }
 
     /// Leaves without those that cannot be confirmed dead, and names them.
@@ -570,7 +647,10 @@ impl<E: Send + 'static> TaskGroup<E> {
             if left.is_zero() {
                 return false;
             }
-            self.hub.shared.log_waiting(&self.running(), left);
+            // A group with a grace says so itself.
+            if self.hub.shared.given_up().is_none() {
+                self.hub.shared.log_waiting(&self.running(), left);
+            }
             next = THEN;
         }
     }
@@ -606,28 +686,39 @@ impl<E: Send + 'static> TaskGroup<E> {
         }
     }
 
-    /// Cancels the group, and makes it a failure if tasks are running, after `deadline` from now.
+    /// Makes a group below this one, with all options of a group.
+    ///
+    /// Its tree is that of [`child`](Self::child), which is this with a name alone. A group without a name
+    /// has the path of this one.
+    ///
+    /// # Errors
+    ///
+    /// A limit of zero, an empty name, or a [token](Builder::parent) as a second parent.
+    ///
+    /// # Panics
+    ///
+    /// With a deadline or a grace, outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::builder().name("orders").build()?;
+    /// let options = TaskGroup::builder().name("mails").limit(8).isolated();
+    /// let mut mails = group.child_with(&options)?;
+    /// mails.task("welcome").spawn(async { Err::<(), _>("no such host".into()) });
+    ///
+    /// assert_eq!(mails.wait().await.unwrap_err().name(), Some("orders/mails/welcome"));
+    /// assert!(!group.is_cancelled());
+    /// group.wait().await?;
+    /// # Ok::<_, taskgroup::BoxError>(())
+    /// # }).unwrap();
+    /// ```
     #[track_caller]
-    fn cancel_after(&self, deadline: Duration) {
-        let hub = Arc::downgrade(&self.hub);
-        // Made here: where there are no timers the caller panics, not a task that nobody looks at.
-        let over = tokio::time::sleep(deadline);
-        let task = tokio::spawn(async move {
-            over.await;
-            let Some(hub) = hub.upgrade() else { return };
-            let running = hub.running();
-            let cause = Cause::Deadline(deadline);
-            // As in a forced stop, the latch decides and the list describes.
-            if hub.shared.latch.shares() <= 1 {
-                hub.shared.trigger(&cause);
-                return;
-            }
-            let failure = Failure::TimedOut(TimedOut::deadline(deadline, running));
-            if hub.shared.fail_group(cause.clone(), failure) {
-                hub.shared.log_trigger(&cause, "stopping");
-            }
-        });
-        self.attach(Box::new(AbortOnDrop::new(&task)));
+    pub fn child_with(&self, options: &Builder) -> Result<Self, BuildError> {
+        options.build_below(&self.hub, Location::caller())
     }
 }
 
@@ -637,6 +728,7 @@ impl<E> TaskGroup<E> {
     }
 
     fn from_hub(hub: Arc<Hub<E>>) -> Self {
+        hub.shared.own_above();
         Self {
             hub,
             over: false,
@@ -689,7 +781,7 @@ impl<E> TaskGroup<E> {
         Task::new(&self.hub, name.into())
     }
 
-    /// Makes a group below this one.
+    /// Makes a group below this one, without options; [`child_with`](Self::child_with) has those.
     ///
     /// - Cancelling flows down: the child's token is a child of this group's, and its
     ///   [`cause`](Self::cause) reads through. Cancelling the child leaves this group alone.
@@ -701,10 +793,11 @@ impl<E> TaskGroup<E> {
     ///   the child's tasks too. A shutdown of the child alone that runs out of time is told to its
     ///   caller alone.
     /// - Names become paths: `orders/http/accept`.
+    /// - A child that has had no task of its own is no more than a path: when its owner is dropped, the
+    ///   groups below it go on, below this group. So `group.child("http").child("v2")` works.
     ///
     /// In a closed group the child is born closed and cancelled. For a part whose failures are to stay
-    /// its own, run a group in a task of this one, with this group's token as its
-    /// [parent](Builder::parent).
+    /// its own there is [`Builder::isolated`].
     ///
     /// # Examples
     ///
@@ -723,7 +816,8 @@ impl<E> TaskGroup<E> {
     #[track_caller]
     #[must_use = "a dropped group aborts its tasks"]
     pub fn child(&self, name: impl AsRef<str>) -> Self {
-        Self::from_hub(self.hub.child(name.as_ref(), Location::caller()))
+        let plan = self.hub.plan_below(name.as_ref(), Location::caller());
+        Self::from_hub(self.hub.child(plan))
     }
 
     /// Cancels the group: its token fires, and its tasks are expected to end by themselves.
@@ -815,38 +909,30 @@ impl Default for TaskGroup {
 impl<E> Drop for TaskGroup<E> {
     fn drop(&mut self) {
         let shared = &self.hub.shared;
+        if !self.over && !shared.is_cancelled() && !self.hub.has_spawned_itself() {
+            let attached = std::mem::take(self.attached.get_mut());
+            match shared.stay_as_path(attached) {
+                Ok(()) => return,
+                Err(attached) => *self.attached.get_mut() = attached,
+            }
+        }
         shared.cancel(Cause::Dropped);
-        if self.over {
-            return;
+        if !self.over {
+            self.hub.close();
+            if shared.latch.shares() > 1 {
+                self.hub.abort();
+            }
+            // In this order: a group whose owner and members are gone is forgotten by the one above it.
+            shared.orphan();
+            shared.latch.leave();
         }
-        shared.latch.close();
-        if shared.latch.shares() > 1 {
-            self.hub.abort();
-        }
-        // In this order: a group whose owner and members are gone is forgotten by the one above it.
-        shared.orphan();
-        shared.latch.leave();
+        shared.disown_above();
     }
 }
 
 impl<E> fmt::Debug for TaskGroup<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TaskGroup").field(&self.hub).finish()
-    }
-}
-
-/// What listens for a group on the runtime.
-pub(crate) struct AbortOnDrop(AbortHandle);
-
-impl AbortOnDrop {
-    pub(crate) fn new<T>(task: &JoinHandle<T>) -> Self {
-        Self(task.abort_handle())
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

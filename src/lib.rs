@@ -21,7 +21,9 @@
 //! | spawn from elsewhere, from a task too | [`Spawner`] |
 //! | name a task, or make it essential | [`TaskGroup::task`] |
 //! | run no more than so many at once | [`Builder::limit`] |
-//! | stop everything within a time | [`TaskGroup::shutdown`] |
+//! | stop everything within a time | [`Builder::grace`], [`TaskGroup::shutdown`] |
+//! | leave with `?`, and join the tasks | [`TaskGroup::scope`] |
+//! | keep a task's failure from the others | [`Task::isolated`] |
 //! | know why, in the code that cleans up | [`Cause`] |
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
@@ -91,6 +93,7 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+mod forced;
 mod console;
 mod label;
 mod signal;

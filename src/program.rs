@@ -12,6 +12,7 @@ use crate::console;
 use crate::exit::Exit;
 use crate::exit::ExitPolicy;
 use crate::exit::InForce;
+use crate::forced;
 use crate::panic::Panic;
 use crate::signal::Signal;
 use crate::signals::Signals;
@@ -242,8 +243,11 @@ where
         Err(error) => return policy.exit(Err(error)),
     };
     let ended = Panic::catch(|| Exit::from(runtime.block_on(body(signals))));
-    // Not here: a destructor may block its thread.
-    bounded::within(LETTING_GO, move || runtime.shutdown_background());
+    // Not here, unless there is no other thread: a destructor may block it.
+    let unended = bounded::within(LETTING_GO, runtime, Runtime::shutdown_background).err();
+    unended.map(Runtime::shutdown_background);
+    // The tasks of a blocked thread have kept what they have.
+    forced::undo_all(forced::TELLING, || false);
     ended.unwrap_or_else(|panic| policy.exit_of_panic(&panic))
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::bounded;
 use crate::cause::Cause;
+use crate::forced;
 use crate::group::Spawner;
 use crate::group::TaskGroup;
 use crate::running::Running;
@@ -54,7 +55,11 @@ use crate::time::Rounded;
 ///
 /// The line has 200 ms to be written, by another thread: a stderr that takes nothing, a panic, or a
 /// lock that somebody holds for ever costs the line and not the end. On Unix it is written past the
-/// lock of [`std::io::stderr`]; without a thread for it there is no line.
+/// lock of [`std::io::stderr`]. If the system has no thread left, the watchdog writes it to stderr itself.
+///
+/// At the same time it ends what would outlive the process and what only destructors would have ended: the
+/// child processes of `Sidecar::serve_process` (feature `process`) get SIGTERM, and half a second later their
+/// process groups are killed. It does not wait that long if they end earlier.
 ///
 /// Then the process ends with `_exit`, and not with [`process::exit`](std::process::exit): the
 /// orderly way out has had its time. Functions registered with `atexit` would run beside threads that
@@ -91,7 +96,8 @@ pub struct Watchdog {
     budget: Duration,
     code: u8,
     report: Box<dyn FnOnce(&str) + Send>,
-    exit: Box<dyn FnOnce(u8) + Send>,
+    /// `None`: it ends the process.
+    exit: Option<Box<dyn FnOnce(u8) + Send>>,
 }
 
 /// A [`Watchdog`] that waits for its token; dropping it disarms it.
@@ -125,10 +131,6 @@ pub struct ArmedWatchdog {
 /// How long the report may hold the end back.
 const REPORTING: Duration = Duration::from_millis(200);
 
-/// How long an orderly exit may take where there is no other.
-#[cfg(not(unix))]
-const EXITING: Duration = Duration::from_millis(200);
-
 impl Watchdog {
     /// Plans the end of the process, with status 1, `budget` after the token has fired.
     pub fn new(budget: Duration) -> Self {
@@ -136,7 +138,7 @@ impl Watchdog {
             budget,
             code: 1,
             report: Box::new(stderr::write_line),
-            exit: Box::new(end),
+            exit: None,
         }
     }
 
@@ -159,7 +161,7 @@ impl Watchdog {
     ///
     /// For tests, and for an end of another kind, such as an abort that leaves a core file. It is
     /// called on the thread of the watchdog, which does nothing more: whether and when the process
-    /// ends is up to `exit`.
+    /// ends is up to `exit`, and so are its child processes.
     ///
     /// # Examples
     ///
@@ -172,7 +174,7 @@ impl Watchdog {
     /// # drop(watchdog);
     /// ```
     pub fn exit_with(mut self, exit: impl FnOnce(u8) + Send + 'static) -> Self {
-        self.exit = Box::new(exit);
+        self.exit = Some(Box::new(exit));
         self
     }
 
@@ -274,9 +276,23 @@ impl Watchdog {
 
     /// Everything that can hang is left to the thread of the report: the locks of the group too.
     fn fire(self, look: impl FnOnce() -> Option<Seen> + Send + 'static) {
-        let Self { budget, report, .. } = self;
-        bounded::within(REPORTING, move || report(&describe(budget, look())));
-        (self.exit)(self.code);
+        let budget = self.budget;
+        let writing = bounded::start((self.report, look), move |(report, look)| {
+            report(&describe(budget, look()));
+        });
+        if self.exit.is_none() {
+            // Beside the report, so that both together take no longer than one of them.
+            forced::begin();
+            forced::undo_all(forced::TELLING, || false);
+        }
+        match writing {
+            Ok(writing) => writing.wait(REPORTING),
+            Err((_, look)) => stderr::write_line_here(&describe(budget, look()), REPORTING),
+        }
+        match self.exit {
+            Some(exit) => exit(self.code),
+            None => forced::end(self.code),
+        }
     }
 }
 
@@ -352,17 +368,6 @@ fn describe(budget: Duration, seen: Option<Seen>) -> String {
     };
     let budget = Rounded(budget);
     format!("error: the process did not stop within {budget}{cause} and is ended{running}")
-}
-
-#[cfg(unix)]
-fn end(code: u8) {
-    signal_hook::low_level::exit(i32::from(code));
-}
-
-#[cfg(not(unix))]
-fn end(code: u8) {
-    bounded::within(EXITING, move || std::process::exit(i32::from(code)));
-    std::process::abort();
 }
 
 impl fmt::Debug for Watchdog {

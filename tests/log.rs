@@ -593,10 +593,22 @@ async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_
 #[tokio::test(start_paused = true)]
 async fn a_group_whose_stop_takes_long_says_now_and_then_who_is_waited_for() {
     capture();
-    let mut group = TaskGroup::builder().name("orders").build().unwrap();
-    group.task("deaf").spawn(pending::<Result<(), _>>());
     let grace = Duration::from_secs(20);
+    let builder = || TaskGroup::builder().name("orders");
+    let mut group = builder().build().unwrap();
+    group.task("deaf").spawn(pending::<Result<(), _>>());
     group.shutdown(grace).await.unwrap_err();
+    expect_waiting();
+
+    let mut group = builder().grace(grace).build().unwrap();
+    group.task("deaf").spawn(pending::<Result<(), _>>());
+    group.cancel();
+    group.wait().await.unwrap_err();
+    expect_waiting();
+}
+
+#[track_caller]
+fn expect_waiting() {
     let lines = lines(Level::INFO);
     assert_eq!(lines.len(), 2, "{lines:?}");
     let start = "INFO taskgroup: still waiting for 1 task: `orders/deaf` (tests/log.rs:";

@@ -42,8 +42,36 @@ fn no_runtime_is_needed_to_register() {
 
 #[test]
 fn a_signal_that_is_named_twice_counts_once() {
-    let signals = Signals::watch([Signal::Interrupt, Signal::Interrupt]).unwrap();
-    assert!(format!("{signals:?}").contains("set: [Interrupt], terminating: false"));
+    let signal = if cfg!(unix) {
+        Signal::User1
+    } else {
+        Signal::Break
+    };
+    let signals = Signals::watch([signal, signal]).unwrap();
+    let expected = format!("set: [{signal:?}], terminating: false");
+    assert!(format!("{signals:?}").contains(&expected));
+}
+
+#[test]
+fn what_is_only_watched_cannot_insist() {
+    let signals = Signals::watch([Signal::Interrupt]).unwrap();
+    let error = signals.insist_on([Signal::Interrupt]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        error.to_string(),
+        "signals that are only watched cannot insist"
+    );
+}
+
+#[test]
+fn a_signal_that_is_not_in_the_set_cannot_insist_and_is_named() {
+    let error = Signals::terminate().unwrap().insist_on([Signal::User1]);
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        error.to_string(),
+        "SIGUSR1 cannot insist: it is not in the set"
+    );
 }
 
 #[test]

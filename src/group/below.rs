@@ -3,19 +3,39 @@
 use std::panic::Location;
 
 use super::TaskGroup;
+use super::builder::{BuildError, Builder};
 use super::spawner::Spawner;
 
 impl<E> Spawner<E> {
-    /// Makes a group below, as [`TaskGroup::child`].
+    /// Makes a group below; as [`TaskGroup::child`].
     #[track_caller]
-    pub(crate) fn child(&self, name: impl AsRef<str>) -> TaskGroup<E> {
-        TaskGroup::from_hub(self.hub.child(name.as_ref(), Location::caller()))
+    #[must_use = "a dropped group aborts its tasks"]
+    pub fn child(&self, name: impl AsRef<str>) -> TaskGroup<E> {
+        let plan = self.hub.plan_below(name.as_ref(), Location::caller());
+        TaskGroup::from_hub(self.hub.child(plan))
     }
 
-    /// The same, but what fails in it does not cancel this group, and it is not cancelled with this one:
-    /// whoever waits for it decides.
+    /// Makes an isolated group below that is not cancelled with this one: whoever waits for it says when
+    /// it is to stop.
     #[track_caller]
-    pub(crate) fn contained(&self, name: &str) -> TaskGroup<E> {
-        TaskGroup::from_hub(self.hub.contained(name, Location::caller()))
+    pub(crate) fn child_told_apart(&self, name: &str) -> TaskGroup<E> {
+        let plan = self.hub.plan_below(name, Location::caller());
+        TaskGroup::from_hub(self.hub.child(plan.told_apart()))
+    }
+}
+
+impl<E: Send + 'static> Spawner<E> {
+    /// Makes a group below with options; as [`TaskGroup::child_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskGroup::child_with`].
+    ///
+    /// # Panics
+    ///
+    /// As [`TaskGroup::child_with`].
+    #[track_caller]
+    pub fn child_with(&self, options: &Builder) -> Result<TaskGroup<E>, BuildError> {
+        options.build_below(&self.hub, Location::caller())
     }
 }

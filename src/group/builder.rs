@@ -2,18 +2,21 @@
 
 use std::borrow::Cow;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::shared::Plan;
+use super::shared::{Plan, Shared};
 use crate::error::View;
+use crate::label;
 
 /// The options of a [`TaskGroup`](crate::TaskGroup); plain data that can be printed and used more
 /// than once.
 ///
-/// Without options a group has no name, no limit, no deadline and a token of its own.
+/// Without options a group has no name, no limit, no deadline, no grace and a token of its own. The same
+/// options make a group [below another one](crate::TaskGroup::child_with).
 ///
 /// # Examples
 ///
@@ -33,7 +36,10 @@ pub struct Builder {
     name: Option<Cow<'static, str>>,
     limit: Option<usize>,
     deadline: Option<Duration>,
+    grace: Option<Duration>,
     parent: Option<CancellationToken>,
+    isolated: bool,
+    in_current_span: bool,
 }
 
 /// Options that make no group.
@@ -46,9 +52,17 @@ pub enum BuildError {
         /// The group, as the message names it.
         group: String,
     },
-    /// The deadline is 0.
-    #[error("{group} has a deadline of 0s: it would be over before it starts")]
-    ZeroDeadline {
+    /// The group is to be made below another one, and has a [token](Builder::parent) as a parent too.
+    #[error(
+        "{group} has a token as its parent, and is made below another group: it can have one parent"
+    )]
+    TwoParents {
+        /// The group, as the message names it.
+        group: String,
+    },
+    /// The group is [isolated](Builder::isolated), and below no other group.
+    #[error("{group} is isolated, and below no other group: its failures are its own anyhow")]
+    IsolatedFromNothing {
         /// The group, as the message names it.
         group: String,
     },
@@ -75,53 +89,147 @@ impl Builder {
 
     /// Cancels the group this long after it is built; tasks that are running then are a failure.
     ///
-    /// The clock starts when the group is built. Its tasks are told by the token, and the wait goes
-    /// on until they have ended; give [`TaskGroup::shutdown`](crate::TaskGroup::shutdown) a grace to
-    /// force them.
+    /// The clock starts when the group is built, and may be anything from zero to [`Duration::MAX`]. The
+    /// tasks are told by the token, and the wait goes on until they have ended; a [grace](Self::grace)
+    /// bounds it.
+    ///
+    /// - Tasks that have ended by then are in time. A task that the same tick of the clock wakes and that
+    ///   ends in that poll is in time too: of the two the task wins.
+    /// - If nothing was spawned by then, as with a deadline of zero, the group is cancelled, and whatever
+    ///   is spawned into it afterwards is too late: `wait` fails with
+    ///   [`Failure::TimedOut`](crate::Failure::TimedOut).
+    /// - If all tasks have ended by then, the group is cancelled, and that is no failure.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
+    /// Bounds the wait: this long after the cancel, whatever the cause, what is left is aborted.
+    ///
+    /// So [`wait`](crate::TaskGroup::wait) returns within `grace` and a second of the cancel, as
+    /// [`shutdown`](crate::TaskGroup::shutdown) does, and it names what it had to force: it is never `Ok`
+    /// then. A task that ends in the moment in which the grace is over is in time. The clock starts when
+    /// the token fires, and it runs whether anybody waits or not. Zero aborts at the cancel;
+    /// [`Duration::MAX`] is as good as none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::builder().grace(Duration::from_secs(10)).build()?;
+    /// group.task("deaf").spawn(std::future::pending::<Result<(), _>>());
+    /// group.cancel();
+    /// let error = group.wait().await.unwrap_err(); // ten seconds later
+    /// assert_eq!(error.stragglers().iter().next().unwrap().name(), Some("deaf"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
     /// Makes the group's token a child of `parent`.
     ///
-    /// For a group below another group, [`TaskGroup::child`](crate::TaskGroup::child) does more: the
-    /// parent waits for it.
+    /// For a token that belongs to no group: the cause is [`Cause::Token`](crate::Cause::Token), and
+    /// nobody waits for the group but its owner. Below another group there is
+    /// [`TaskGroup::child_with`](crate::TaskGroup::child_with).
     pub fn parent(mut self, parent: &CancellationToken) -> Self {
         self.parent = Some(parent.clone());
         self
     }
 
-    /// Checks the options and makes them a plan; the deadline is apart, it needs a runtime.
+    /// Keeps the failures of a group below another one from that one.
+    ///
+    /// They go to whoever waits for this group, and to nobody else; if its owner is dropped before, they
+    /// are only logged. All else is as with any [child](crate::TaskGroup::child): cancelling and aborting
+    /// flow down, and the group above waits for the tasks.
+    pub fn isolated(mut self) -> Self {
+        self.isolated = true;
+        self
+    }
+
+    /// Runs each task in the [`tracing`] span that is current when the task is spawned.
+    ///
+    /// Groups below inherit this. For one task there is
+    /// [`Task::in_current_span`](crate::Task::in_current_span).
+    pub fn in_current_span(mut self) -> Self {
+        self.in_current_span = true;
+        self
+    }
+
+    /// Returns the deadline and the grace, which need a runtime.
+    pub(super) fn clocks(&self) -> (Option<Duration>, Option<Duration>) {
+        (self.deadline, self.grace)
+    }
+
+    /// Checks the options and makes them the plan of a group below no other one.
     pub(super) fn plan<E>(
         &self,
         view: View<E>,
         place: &'static Location<'static>,
-    ) -> Result<(Plan<E>, Option<Duration>), BuildError> {
+    ) -> Result<Plan<E>, BuildError> {
         self.check()?;
-        let plan = Plan {
+        if self.isolated {
+            return Err(BuildError::IsolatedFromNothing {
+                group: self.label(),
+            });
+        }
+        Ok(Plan {
             path: self.name.as_deref().map(Into::into),
             limit: self.limit,
+            bounded: self.grace.is_some(),
+            in_current_span: self.in_current_span,
             token: self.parent.as_ref().map(CancellationToken::child_token),
-            view,
-            place,
-        };
-        Ok((plan, self.deadline))
+            ..Plan::new(view, place)
+        })
+    }
+
+    /// Checks the options and makes them the plan of a group below another one.
+    pub(super) fn plan_below<E>(
+        &self,
+        above: &Arc<Shared<E>>,
+        place: &'static Location<'static>,
+    ) -> Result<Plan<E>, BuildError> {
+        self.check()?;
+        if self.parent.is_some() {
+            return Err(BuildError::TwoParents {
+                group: self.label(),
+            });
+        }
+        let plan = Plan::below(above, place);
+        Ok(Plan {
+            path: match &self.name {
+                Some(name) => Some(label::join(plan.path.as_deref(), name)),
+                None => plan.path,
+            },
+            limit: self.limit,
+            isolated: self.isolated,
+            bounded: self.grace.is_some(),
+            in_current_span: self.in_current_span || plan.in_current_span,
+            ..plan
+        })
+    }
+
+    fn label(&self) -> String {
+        match &self.name {
+            Some(name) => format!("group `{name}`"),
+            None => "a group without a name".to_owned(),
+        }
     }
 
     fn check(&self) -> Result<(), BuildError> {
-        let group = || match &self.name {
-            Some(name) => format!("group `{name}`"),
-            None => "a group without a name".to_owned(),
-        };
         if self.name.as_deref() == Some("") {
             return Err(BuildError::EmptyName);
         }
         if self.limit == Some(0) {
-            return Err(BuildError::ZeroLimit { group: group() });
-        }
-        if self.deadline == Some(Duration::ZERO) {
-            return Err(BuildError::ZeroDeadline { group: group() });
+            return Err(BuildError::ZeroLimit {
+                group: self.label(),
+            });
         }
         Ok(())
     }

@@ -6,21 +6,26 @@ use std::mem::needs_drop;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::handle::{JoinError, TaskHandle};
-use super::member::{Admission, BlockingMember, Member, Queued, Sending};
+use super::member::{Admission, BlockingMember, Member, Sending, Wrapped};
 use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
-use super::shared::Shared;
+use super::shared::{Plan, Shared};
 use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
 use super::value;
+use crate::cause::Cause;
+use crate::error::{Failure, TimedOut};
+use crate::label;
 use crate::running::{Running, RunningTask};
 
 /// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
@@ -29,7 +34,13 @@ pub(super) struct Hub<E> {
     classes: Classes<E>,
     /// The groups below. They are held until they are over, with or without an owner: a thread of a
     /// dropped child can still be running, and must be named.
-    children: Lock<Vec<Arc<Hub<E>>>>,
+    children: Lock<Children<E>>,
+}
+
+struct Children<E> {
+    present: Vec<Arc<Hub<E>>>,
+    /// Whether anything was ever spawned into one that is gone.
+    have_spawned: bool,
 }
 
 /// The future of a plain task is spawned as it was given.
@@ -44,37 +55,42 @@ impl<E> Hub<E> {
         Self {
             shared,
             classes: Classes::new(),
-            children: Lock::default(),
+            children: Lock::new(Children {
+                present: Vec::new(),
+                have_spawned: false,
+            }),
         }
     }
 
-    /// Makes the hub of a child group; in a closed group it is born closed and cancelled.
-    pub(super) fn child(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
-        self.adopted(self.shared.child(name, place))
-    }
-
-    /// The same, but its failures do not cancel this group, and it is not cancelled with it.
-    pub(super) fn contained(&self, name: &str, place: &'static Location<'static>) -> Arc<Self> {
-        self.adopted(self.shared.child(name, place).containing())
-    }
-
-    fn adopted(&self, shared: Shared<E>) -> Arc<Self> {
-        let child = Arc::new(Self::new(shared));
+    /// Makes the hub of a group below this one.
+    pub(super) fn child(&self, plan: Plan<E>) -> Arc<Self> {
+        let child = Arc::new(Self::new(Shared::new(plan)));
         self.adopt(&child);
         child
+    }
+
+    /// The plan of a group below this one that has no options but its name.
+    pub(super) fn plan_below(&self, name: &str, place: &'static Location<'static>) -> Plan<E> {
+        let plan = Plan::below(&self.shared, place);
+        Plan {
+            path: Some(label::join(plan.path.as_deref(), name)),
+            ..plan
+        }
     }
 
     fn adopt(&self, child: &Arc<Self>) {
         let gone = {
             let mut children = self.children.lock();
-            let gone = if children.len() == children.capacity() {
-                let (gone, present) = children.drain(..).partition(|child| child.is_over());
-                *children = present;
-                gone
-            } else {
-                Vec::new()
-            };
-            children.push(Arc::clone(child));
+            let Children {
+                present,
+                have_spawned,
+            } = &mut *children;
+            let mut gone = Vec::new();
+            if present.len() == present.capacity() {
+                (gone, *present) = present.drain(..).partition(|child| child.is_over());
+                *have_spawned |= gone.iter().any(|child| child.has_spawned());
+            }
+            present.push(Arc::clone(child));
             gone
         };
         drop(gone);
@@ -93,14 +109,20 @@ impl<E> Hub<E> {
     }
 
     fn children(&self) -> Vec<Arc<Self>> {
-        self.children.lock().clone()
+        self.children.lock().present.clone()
     }
 
     /// Takes the failures of this group, and those of the groups below that nobody has taken.
     pub(super) fn take_failures(&self) -> Vec<Recorded<E>> {
+        if let Some(deadline) = self.shared.take_overdue_if(|| self.has_spawned()) {
+            let failure = Failure::TimedOut(TimedOut::deadline(deadline, Running::default()));
+            self.shared.fail_group(Cause::Deadline(deadline), failure);
+        }
         let mut failures = Vec::new();
         for child in self.children() {
-            failures.append(&mut child.take_failures());
+            if !child.shared.is_isolated() {
+                failures.append(&mut child.take_failures());
+            }
         }
         // Last, as a child that is being dropped hands its failures up.
         failures.append(&mut self.shared.take_failures());
@@ -118,11 +140,55 @@ impl<E> Hub<E> {
 
     /// Aborts every task of the group and of the groups below it, without waiting.
     pub(super) fn abort(&self) {
-        self.shared.cancel_contained();
+        self.shared.cancel_told_apart();
         self.shared.wakers.abort();
         for child in self.children() {
             child.abort();
         }
+    }
+
+    /// Closes the group and aborts what is left, and returns the failure that this is.
+    ///
+    /// Whether anything is left is decided by the latch, in the moment in which it closes. The list is
+    /// read at another moment and only describes it.
+    pub(super) fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) -> Option<Failure<E>> {
+        let is_alone = self.shared.latch.close() <= 1;
+        self.close();
+        let stragglers = self.running();
+        self.abort();
+        (!is_alone).then(|| Failure::TimedOut(timed_out(stragglers)))
+    }
+
+    /// Cancels because the deadline has passed, and makes it a failure if tasks are running.
+    pub(super) fn pass_deadline(&self, deadline: Duration) {
+        let cause = Cause::Deadline(deadline);
+        let running = self.running();
+        // As in a forced stop, the latch decides and the list describes.
+        if self.shared.latch.shares() <= 1 {
+            if !self.has_spawned() {
+                self.shared.set_overdue(deadline);
+            }
+            self.shared.trigger(&cause);
+            return;
+        }
+        let failure = Failure::TimedOut(TimedOut::deadline(deadline, running));
+        if self.shared.fail_group(cause.clone(), failure) {
+            self.shared.log_trigger(&cause, "stopping");
+        }
+    }
+
+    /// Whether anything was ever spawned into this group, or into one below it.
+    fn has_spawned(&self) -> bool {
+        if self.has_spawned_itself() {
+            return true;
+        }
+        let children = self.children.lock();
+        children.have_spawned || children.present.iter().any(|child| child.has_spawned())
+    }
+
+    /// Whether anything was ever spawned into this group itself.
+    pub(super) fn has_spawned_itself(&self) -> bool {
+        !self.classes.is_empty() || self.shared.has_named()
     }
 
     pub(super) fn running(&self) -> Running {
@@ -146,7 +212,7 @@ impl<E> Hub<E> {
 
     // Always, so that an unnamed spawn does not carry an origin and a seat around in memory.
     #[inline(always)]
-    fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
+    pub(super) fn seat(&self, origin: Origin<'_>, kind: Kind) -> Option<Seat<E>> {
         match origin.name {
             None => Seat::take(self.classes.get(&self.shared, origin.place, kind)),
             Some(_) => Seat::take_named(&self.shared, origin, kind),
@@ -257,21 +323,28 @@ impl<E: Send + 'static> Hub<E> {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
             return TaskHandle::refused();
         };
-        TaskHandle::new(if self.try_take_slot(&mut seat) {
+        let has_slot = self.try_take_slot(&mut seat);
+        TaskHandle::new(if has_slot && !self.is_in_span(origin) {
             tokio::spawn(Member::new(future, seat))
         } else {
-            self.spawn_queued(future, seat)
+            self.spawn_wrapped(origin, future, seat, has_slot)
         })
     }
 
     #[inline(never)]
     #[track_caller]
-    fn spawn_queued<F, T>(&self, future: F, seat: Seat<E>) -> JoinHandle<Result<T, JoinError>>
+    fn spawn_wrapped<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        seat: Seat<E>,
+        has_slot: bool,
+    ) -> JoinHandle<Result<T, JoinError>>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        tokio::spawn(self.queued(future, seat))
+        tokio::spawn(self.wrapped(origin, future, seat, has_slot))
     }
 
     #[track_caller]
@@ -284,10 +357,11 @@ impl<E: Send + 'static> Hub<E> {
             return TaskHandle::refused();
         };
         let _spawning = SpawningLocally::begin();
-        TaskHandle::new(if self.try_take_slot(&mut seat) {
+        let has_slot = self.try_take_slot(&mut seat);
+        TaskHandle::new(if has_slot && !self.is_in_span(origin) {
             tokio::task::spawn_local(Member::new(future, seat))
         } else {
-            tokio::task::spawn_local(self.queued(future, seat))
+            tokio::task::spawn_local(self.wrapped(origin, future, seat, has_slot))
         })
     }
 
@@ -310,8 +384,11 @@ impl<E: Send + 'static> Hub<E> {
             seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
-        let member = Member::new(wrap(future), seat);
-        Ok(TaskHandle::new(tokio::spawn(member)))
+        Ok(TaskHandle::new(self.spawn_member(
+            origin,
+            wrap(future),
+            seat,
+        )))
     }
 
     async fn start_when_ready<F, G, T>(
@@ -346,8 +423,11 @@ impl<E: Send + 'static> Hub<E> {
             return Err(SpawnError::closed(future));
         };
         seat.marks.hold(slot);
-        let member = Member::new(wrap(future), seat);
-        Ok(TaskHandle::new(tokio::spawn(member)))
+        Ok(TaskHandle::new(self.spawn_member(
+            origin,
+            wrap(future),
+            seat,
+        )))
     }
 
     #[track_caller]
@@ -360,11 +440,12 @@ impl<E: Send + 'static> Hub<E> {
             return TaskHandle::refused();
         };
         if self.try_take_slot(&mut seat) {
-            return TaskHandle::new(start_blocking(BlockingMember::new(closure, seat)));
+            let member = BlockingMember::new(closure, seat, self.span(origin));
+            return TaskHandle::new(start_blocking(member));
         }
         // The queue is a task; the closure gets its thread when it gets its slot.
         let admission = self.admission(&mut seat);
-        let mut member = BlockingMember::new(closure, seat);
+        let mut member = BlockingMember::new(closure, seat, self.span(origin));
         TaskHandle::new(tokio::spawn(async move {
             if let Some(admission) = admission {
                 if !admission.await {
@@ -384,9 +465,46 @@ impl<E: Send + 'static> Hub<E> {
         slot.map(|slot| seat.marks.hold(slot)).is_some()
     }
 
-    fn queued<F>(&self, future: F, mut seat: Seat<E>) -> Queued<F, E> {
-        let admission = self.admission(&mut seat);
-        Queued::new(admission, Member::new(future, seat))
+    /// Spawns a member that has its slot.
+    #[track_caller]
+    fn spawn_member<F, T>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        seat: Seat<E>,
+    ) -> JoinHandle<Result<T, JoinError>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.is_in_span(origin) {
+            return self.spawn_wrapped(origin, future, seat, true);
+        }
+        tokio::spawn(Member::new(future, seat))
+    }
+
+    fn wrapped<F>(
+        &self,
+        origin: Origin<'_>,
+        future: F,
+        mut seat: Seat<E>,
+        has_slot: bool,
+    ) -> Wrapped<F, E> {
+        let admission = if has_slot {
+            None
+        } else {
+            self.admission(&mut seat)
+        };
+        Wrapped::new(admission, self.span(origin), Member::new(future, seat))
+    }
+
+    #[inline]
+    fn is_in_span(&self, origin: Origin<'_>) -> bool {
+        origin.in_current_span || self.shared.runs_in_spans()
+    }
+
+    fn span(&self, origin: Origin<'_>) -> Option<Span> {
+        self.is_in_span(origin).then(Span::current)
     }
 
     /// Takes a place in the queue for a slot, now and not when the task is first polled: the first

@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
+use tracing::span::Entered;
 
 use super::handle::JoinError;
 use super::seat::{Class, Marks, Seat};
@@ -27,13 +29,7 @@ pin_project! {
 
     impl<F, E> PinnedDrop for Member<F, E> {
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            if let BodyParts::Alive { marks, .. } = this.body.as_mut().project() {
-                let mut marks = *marks;
-                let body = &mut this.body;
-                this.class.release(&mut marks, || body.set(Body::Over));
-                this.class.leave(marks);
-            }
+            this.end();
         }
     }
 }
@@ -60,10 +56,33 @@ impl<F, E> Member<F, E> {
         }
     }
 
+    /// Drops the future, then gives the seat up; once.
+    fn end(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if let BodyParts::Alive { marks, .. } = this.body.as_mut().project() {
+            let mut marks = *marks;
+            let body = &mut this.body;
+            this.class.release(&mut marks, || body.set(Body::Over));
+            this.class.leave(marks);
+        }
+    }
+
     fn marks(self: Pin<&mut Self>) -> Option<&mut Marks> {
         match self.project().body.project() {
             BodyParts::Alive { marks, .. } => Some(marks),
             BodyParts::Over => None,
+        }
+    }
+}
+
+impl<F, E> Member<F, E> {
+    /// Makes an abort wake the task that polls this now, and returns whether there has been one; for a
+    /// member that is no task of its own, and so may be polled by several.
+    pub(super) fn repark(self: Pin<&mut Self>, waker: &Waker) -> bool {
+        let this = self.project();
+        match this.body.project() {
+            BodyParts::Alive { marks, .. } => this.class.repark(marks, waker),
+            BodyParts::Over => false,
         }
     }
 }
@@ -114,25 +133,42 @@ where
 }
 
 pin_project! {
-    /// A task that must get a slot of its group before it starts.
-    pub(super) struct Queued<F, E> {
+    /// A task that must get a slot of its group before it starts, or that runs in a span.
+    pub(super) struct Wrapped<F, E> {
         // Boxed, so that a task which is past the queue carries no more than a pointer for it.
         admission: Option<Admission>,
+        span: Option<Span>,
         #[pin]
         member: Member<F, E>,
+    }
+
+    impl<F, E> PinnedDrop for Wrapped<F, E> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let _entered = enter(this.span.as_ref());
+            this.member.end();
+        }
     }
 }
 
 /// Resolves to whether a slot was kept for the task; none is once the group has been cancelled.
 pub(super) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-impl<F, E> Queued<F, E> {
-    pub(super) fn new(admission: Option<Admission>, member: Member<F, E>) -> Self {
-        Self { admission, member }
+impl<F, E> Wrapped<F, E> {
+    pub(super) fn new(
+        admission: Option<Admission>,
+        span: Option<Span>,
+        member: Member<F, E>,
+    ) -> Self {
+        Self {
+            admission,
+            span,
+            member,
+        }
     }
 }
 
-impl<F, T, E> Future for Queued<F, E>
+impl<F, T, E> Future for Wrapped<F, E>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -152,8 +188,14 @@ where
             }
             marks.hold_kept_slot();
         }
+        let _entered = enter(this.span.as_ref());
         this.member.poll(cx)
     }
+}
+
+/// A subscriber is code of the user: what it does must not end the task.
+fn enter(span: Option<&Span>) -> Option<Entered<'_>> {
+    span.and_then(|span| Panic::catch(|| span.enter()).ok())
 }
 
 pin_project! {
@@ -187,13 +229,15 @@ where
 /// A closure for a thread: the user's closure, then its seat.
 pub(super) struct BlockingMember<F, E> {
     closure: Option<F>,
+    span: Option<Span>,
     seat: Seat<E>,
 }
 
 impl<F, E> BlockingMember<F, E> {
-    pub(super) fn new(closure: F, seat: Seat<E>) -> Self {
+    pub(super) fn new(closure: F, seat: Seat<E>, span: Option<Span>) -> Self {
         Self {
             closure: Some(closure),
+            span,
             seat,
         }
     }
@@ -213,6 +257,7 @@ impl<F, E> BlockingMember<F, E> {
         };
         let token = class.shared().token().clone();
         let _holding = class.hold(marks);
+        let _entered = enter(self.span.as_ref());
         match Panic::catch(|| closure(&token)) {
             Ok(Ok(value)) => {
                 class.returned(marks);

@@ -13,6 +13,8 @@ pub(super) struct Origin<'a> {
     pub(super) essential: bool,
     /// Whether a failure is not the group's.
     pub(super) isolated: bool,
+    /// Whether the task runs in the span of its spawn.
+    pub(super) in_current_span: bool,
 }
 
 impl Origin<'_> {
@@ -22,6 +24,7 @@ impl Origin<'_> {
             name: None,
             essential: false,
             isolated: false,
+            in_current_span: false,
         }
     }
 

@@ -63,11 +63,6 @@ impl<E> Record<E> {
         }
     }
 
-    /// Forgets the token that the record was made with.
-    pub(super) fn forget_token(&mut self) {
-        self.token = OnceLock::new();
-    }
-
     pub(super) fn token(&self) -> &CancellationToken {
         self.token.get().unwrap_or_else(|| self.make_token())
     }

@@ -130,6 +130,10 @@ impl<E> Classes<E> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.get().is_none())
+    }
+
     /// Visits each class with the number of its members.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Class<E>, usize)) {
         for bucket in &self.buckets {
@@ -293,6 +297,15 @@ impl<E> Class<E> {
         false
     }
 
+    /// As [`park`](Self::park), for a member whose waker may be another one each time.
+    pub(super) fn repark(&self, marks: &mut Marks, waker: &Waker) -> bool {
+        if marks.waker != Key::NONE {
+            self.shared.wakers.remove(marks.waker);
+            marks.waker = Key::NONE;
+        }
+        self.park(marks, waker)
+    }
+
     /// Notes that the member returned `Ok`; an essential one must not before the cancel.
     pub(super) fn returned(&self, marks: &mut Marks) {
         marks.set_ended();
@@ -347,7 +360,8 @@ impl<E> Class<E> {
     fn abandon(&self, stage: Stage) {
         // In a cancelled group what is queued would have been refused.
         let is_refused = stage == Stage::Queued && self.shared.is_cancelled();
-        let is_on_purpose = aborts::was_asked_for() || self.is_aborted() || is_refused;
+        // Asked last: the note may be for the task around this member, a scope in it.
+        let is_on_purpose = self.is_aborted() || is_refused || aborts::was_asked_for();
         if !is_on_purpose && !was_never_spawned() {
             self.record(Failure::Aborted);
         }

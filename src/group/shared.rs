@@ -19,7 +19,7 @@ use super::wakers::Wakers;
 use crate::cause::{Cause, FailedTask, LostHeartbeat};
 use crate::console;
 use crate::error::{Failure, TaskError, View};
-use crate::label::{self, Label};
+use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
 use crate::running::{Running, RunningTask};
@@ -39,8 +39,14 @@ pub(super) struct Shared<E> {
     named: Lock<BTreeMap<u64, Named>>,
     next_id: AtomicU64,
     parent: Option<Arc<Shared<E>>>,
-    /// Whether a failure ends here, and is no failure of the groups above, nor their end that of this one.
-    contains: bool,
+    owners: Lock<Owners>,
+    /// Fires when a group with a grace is left, though something in it could not be ended.
+    given_up: Option<CancellationToken>,
+    /// The deadline that had passed before anything was spawned.
+    overdue: Lock<Option<Duration>>,
+    /// Whether failures stay here: they do not cancel the groups above, and are not told there.
+    isolated: bool,
+    in_current_span: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
@@ -53,11 +59,27 @@ struct Named {
     blocking: bool,
 }
 
+/// Who owns the groups below this one, see [`Shared::stay_as_path`].
+#[derive(Default)]
+struct Owners {
+    below: usize,
+    /// Whether this group's own owner has left it to those below.
+    left: bool,
+    /// What listened for the owner that has left.
+    attached: Vec<Box<dyn Send>>,
+}
+
 /// What a group is made of.
 pub(super) struct Plan<E> {
     pub(super) path: Option<Arc<str>>,
     pub(super) limit: Option<usize>,
     pub(super) token: Option<CancellationToken>,
+    pub(super) parent: Option<Arc<Shared<E>>>,
+    pub(super) isolated: bool,
+    /// Whether its wait is bounded by a grace.
+    pub(super) bounded: bool,
+    /// Whether each task runs in the span of its spawn.
+    pub(super) in_current_span: bool,
     pub(super) view: View<E>,
     pub(super) place: &'static Location<'static>,
 }
@@ -69,70 +91,86 @@ impl<E> Plan<E> {
             path: None,
             limit: None,
             token: None,
+            parent: None,
+            isolated: false,
+            bounded: false,
+            in_current_span: false,
             view,
             place,
+        }
+    }
+
+    /// A group without options below another one, and without a name of its own.
+    pub(super) fn below(above: &Arc<Shared<E>>, place: &'static Location<'static>) -> Self {
+        Self {
+            path: above.path.clone(),
+            token: Some(above.token().child_token()),
+            parent: Some(Arc::clone(above)),
+            in_current_span: above.in_current_span,
+            ..Self::new(above.view, place)
+        }
+    }
+
+    /// The plan of a component: its failures stay, and it is not cancelled with the group above, as
+    /// whoever waits for it says when it is to stop. It is aborted with that group.
+    pub(super) fn told_apart(self) -> Self {
+        Self {
+            token: None,
+            isolated: true,
+            ..self
         }
     }
 }
 
 impl<E> Shared<E> {
+    /// Makes the shared part of a group; below a closed group it is born closed and cancelled.
     // Inlined, like the others that make a group, so that it is built where it stays.
     #[inline]
     pub(super) fn new(plan: Plan<E>) -> Self {
-        Self::below(None, plan)
-    }
-
-    /// The shared part of a child group; born closed and cancelled if the parent is closed.
-    pub(super) fn child(self: &Arc<Self>, name: &str, place: &'static Location<'static>) -> Self {
-        let child = Self::below(
-            Some(Arc::clone(self)),
-            Plan {
-                path: Some(label::join(self.path.as_deref(), name)),
-                limit: None,
-                token: Some(self.token().child_token()),
-                view: self.view,
-                place,
-            },
-        );
-        if self.is_closed() {
-            child.latch.close();
-            child.token().cancel();
-        }
-        child
-    }
-
-    #[inline]
-    fn below(parent: Option<Arc<Shared<E>>>, plan: Plan<E>) -> Self {
-        Self {
+        let group = Self {
             latch: Latch::new(),
             wakers: Wakers::default(),
             slots: Slots::new(plan.limit),
             record: Record::new(plan.token),
             named: Lock::default(),
             next_id: AtomicU64::new(1),
-            parent,
-            contains: false,
+            parent: plan.parent,
+            owners: Lock::default(),
+            given_up: plan.bounded.then(CancellationToken::new),
+            overdue: Lock::default(),
+            isolated: plan.isolated,
+            in_current_span: plan.in_current_span,
             path: plan.path,
             place: plan.place,
             view: plan.view,
+        };
+        if group.parent.as_ref().is_some_and(|above| above.is_closed()) {
+            group.latch.close();
+            group.slots.close();
+            group.token().cancel();
         }
-    }
-
-    /// Keeps failures from the groups above, and their cancellation from this one: whoever waits for it
-    /// decides what the ones mean, and when it is to stop. It is aborted with them.
-    pub(super) fn containing(mut self) -> Self {
-        self.contains = true;
-        if !self.latch.is_closed() {
-            self.record.forget_token();
-        }
-        self
+        group
     }
 
     /// What is aborted had to be dropped, which is no failure of it.
-    pub(super) fn cancel_contained(&self) {
-        if self.contains {
+    pub(super) fn cancel_told_apart(&self) {
+        if self.isolated {
             self.cancel(Cause::Dropped);
         }
+    }
+
+    /// The group that the failures of this one go up to.
+    fn above_for_failures(&self) -> Option<&Self> {
+        self.parent.as_deref().filter(|_| !self.isolated)
+    }
+
+    pub(super) fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    #[inline]
+    pub(super) fn runs_in_spans(&self) -> bool {
+        self.in_current_span
     }
 
     pub(super) fn path(&self) -> Option<&Arc<str>> {
@@ -189,6 +227,18 @@ impl<E> Shared<E> {
         log_failure(label, panicked, &message);
     }
 
+    /// Records an error of [`error_of`](Self::error_of), then cancels; one that says no more than that its
+    /// task was cancelled is given back.
+    #[cold]
+    pub(super) fn blame(&self, label: &Label, error: TaskError<E>) -> Option<TaskError<E>> {
+        if self.is_cancelled() && error.failure().is_cancellation(self.view) {
+            return Some(error);
+        }
+        let cause = FailedTask::new(label, error.is_panicked(), &message_of(&error, label));
+        self.stop_for(&Cause::Failed(cause), vec![Recorded::now(error)]);
+        None
+    }
+
     /// Makes an error of a failure that is not the group's, and logs it as if it were.
     #[cold]
     pub(super) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
@@ -233,6 +283,31 @@ impl<E> Shared<E> {
         Recorded::now(error)
     }
 
+    /// What fires when whoever waits for this group is to leave, if its wait is bounded.
+    pub(super) fn given_up(&self) -> Option<&CancellationToken> {
+        self.given_up.as_ref()
+    }
+
+    pub(super) fn give_up(&self) {
+        if let Some(given_up) = &self.given_up {
+            given_up.cancel();
+        }
+    }
+
+    /// Notes a deadline that has passed before anything was spawned: whatever comes is late.
+    pub(super) fn set_overdue(&self, deadline: Duration) {
+        *self.overdue.lock() = Some(deadline);
+    }
+
+    pub(super) fn take_overdue_if(&self, late: impl FnOnce() -> bool) -> Option<Duration> {
+        self.overdue.lock().take_if(|_| late())
+    }
+
+    /// Whether a task with a name was ever spawned.
+    pub(super) fn has_named(&self) -> bool {
+        self.next_id.load(Ordering::Relaxed) > 1
+    }
+
     /// Cancels for a trigger, and says so if that was the first cause.
     pub(super) fn trigger(&self, cause: &Cause) {
         let first = match cause {
@@ -260,13 +335,13 @@ impl<E> Shared<E> {
     }
 
     /// Keeps the failures here, or in the first group above that has an owner, and cancels this group
-    /// and all those above it, up to one that contains its failures.
+    /// and all those above it, up to one that keeps its failures.
     fn stop_for(&self, cause: &Cause, mut failures: Vec<Recorded<E>>) {
         let mut next = Some(self);
         while let Some(group) = next {
             failures = group.record.keep(failures);
             group.cancel(cause.clone());
-            next = group.parent.as_deref().filter(|_| !group.contains);
+            next = group.above_for_failures();
         }
         self.forget(failures);
     }
@@ -277,10 +352,61 @@ impl<E> Shared<E> {
 
     /// Hands failures that nobody has taken to the group above, now and from now on.
     pub(super) fn orphan(&self) {
-        let parent = self.parent.as_deref();
-        let above = iter::successors(parent, |group| group.parent.as_deref());
+        let above = iter::successors(self.above_for_failures(), |group| {
+            group.above_for_failures()
+        });
         let failures = self.record.hand_up(above.map(|group| &group.record));
         self.forget(failures);
+    }
+
+    /// Notes that a group below this one has an owner.
+    pub(super) fn own_above(&self) {
+        if let Some(above) = &self.parent {
+            above.owners.lock().below += 1;
+        }
+    }
+
+    /// Leaves this group to the owners below it, if there are any, and returns whether it did.
+    ///
+    /// For a group that has had no task of its own: it is no more than a path to those below it, whose
+    /// tasks the group above waits for and aborts. So in `group.child("a").child("b")` the owner of `a`
+    /// is dropped at once, and `b` goes on.
+    pub(super) fn stay_as_path(
+        &self,
+        attached: Vec<Box<dyn Send>>,
+    ) -> Result<(), Vec<Box<dyn Send>>> {
+        {
+            let mut owners = self.owners.lock();
+            if self.parent.is_none() || owners.below == 0 {
+                return Err(attached);
+            }
+            owners.left = true;
+            owners.attached = attached;
+        }
+        self.orphan();
+        Ok(())
+    }
+
+    /// Notes that an owner of this group is gone; the last one below a group that was left to them takes
+    /// that group along.
+    pub(super) fn disown_above(&self) {
+        let mut next = self.parent.as_deref();
+        while let Some(group) = next {
+            let attached = {
+                let mut owners = group.owners.lock();
+                owners.below -= 1;
+                if owners.below > 0 || !owners.left {
+                    return;
+                }
+                std::mem::take(&mut owners.attached)
+            };
+            drop(attached);
+            group.cancel(Cause::Dropped);
+            group.latch.close();
+            group.slots.close();
+            group.latch.leave();
+            next = group.parent.as_deref();
+        }
     }
 
     /// Drops failures that nobody will ask for, one by one: two panics at once would end the process.
@@ -335,7 +461,7 @@ impl<E> Shared<E> {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         // Whoever contains the failures of a group says how it ended.
-        let loudly = cause.is_trigger() && !self.contains;
+        let loudly = cause.is_trigger() && !self.isolated;
         log::guarded(|| {
             if loudly {
                 tracing::info!(

@@ -86,6 +86,11 @@ impl<E> Spawner<E> {
         self.hub.shared.cause()
     }
 
+    /// Closes the group; as [`TaskGroup::close`](super::TaskGroup::close).
+    pub fn close(&self) {
+        self.hub.close();
+    }
+
     /// Returns whether the group takes no more tasks; as
     /// [`TaskGroup::is_closed`](super::TaskGroup::is_closed).
     #[must_use]

@@ -40,6 +40,7 @@ pub struct Task<'a, E = BoxError> {
     name: Cow<'static, str>,
     essential: bool,
     isolated: bool,
+    in_current_span: bool,
 }
 
 impl<'a, E> Task<'a, E> {
@@ -49,6 +50,7 @@ impl<'a, E> Task<'a, E> {
             name,
             essential: false,
             isolated: false,
+            in_current_span: false,
         }
     }
 
@@ -61,12 +63,40 @@ impl<'a, E> Task<'a, E> {
         self
     }
 
+    /// Runs the task in the [`tracing`] span that is current when it is spawned.
+    ///
+    /// The span is entered for each poll, and while the future is dropped; on a thread, for the closure.
+    /// [`Builder::in_current_span`](crate::Builder::in_current_span) is for all tasks of a group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    /// use tracing::info_span;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// info_span!("request", id = 7).in_scope(|| {
+    ///     group.task("audit").in_current_span().spawn(async {
+    ///         tracing::info!("stands in the span of the request");
+    ///         Ok(())
+    ///     });
+    /// });
+    /// assert!(group.wait().await.is_ok());
+    /// # });
+    /// ```
+    pub fn in_current_span(mut self) -> Self {
+        self.in_current_span = true;
+        self
+    }
+
     pub(super) fn origin(&self, place: &'static Location<'static>) -> Origin<'_> {
         Origin {
             place,
             name: Some(&self.name),
             essential: self.essential,
             isolated: self.isolated,
+            in_current_span: self.in_current_span,
         }
     }
 

@@ -140,7 +140,7 @@ impl Engine {
             report,
             outer,
         } = parts;
-        cleanup.run_in(work.contained("cleanup"));
+        cleanup.run_in(work.child_told_apart("cleanup"));
         let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
         let machine = machine_of(&plan, &components);
         let slots: Vec<_> = components
@@ -377,7 +377,7 @@ impl Engine {
         };
         slot.start = Some(Span::from(now));
         let path = Arc::clone(&slot.path);
-        let group = self.work.contained(component.name());
+        let group = self.work.child_told_apart(component.name());
         let ctx = Context::new(
             Arc::clone(&path),
             group.spawner(),

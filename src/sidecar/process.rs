@@ -1,14 +1,17 @@
 //! A server that is a child process.
 
 use std::error::Error;
+use std::future::pending;
 use std::io;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::forced::{self, Seat, Undo};
 use crate::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 use crate::stop_signal::{Parts, StopSignal};
 
@@ -58,6 +61,12 @@ impl Sidecar {
     /// Dropping the returned future kills the process and its group at once. The runtime reaps the
     /// process later, when it can.
     ///
+    /// # Forced exits
+    ///
+    /// When a second signal or a watchdog ends this process, no destructor runs. On Unix the child process gets
+    /// SIGTERM first, a second one if it is stopping already, and half a second to end; then what is left of
+    /// its group is killed. A third signal ends the waiting. From then on no process is started.
+    ///
     /// # Examples
     ///
     /// ```
@@ -106,6 +115,10 @@ impl Sidecar {
         let asked = CancellationToken::new();
         let ask = |_| async { asked.cancel() };
         let mut outcome = self.drive(told, process.end(&asked), ask).await;
+        if forced::has_begun() {
+            // It was told or killed by that, which is no outcome: the process is about to end.
+            pending::<()>().await;
+        }
         if let Fate::TimedOut(_) = outcome.fate {
             outcome.fate = Fate::TimedOut(process.kill().await);
         }
@@ -147,18 +160,29 @@ impl SidecarError {
 /// A child process that is killed when this is dropped.
 struct Process {
     child: Child,
-    group: os::Group,
+    group: Arc<os::Group>,
+    /// Given up last: until then a forced exit kills the group.
+    _seat: Seat,
 }
 
 impl Process {
     fn start(mut command: Command) -> Result<Self, NotStarted> {
         os::Group::set(&mut command);
         command.kill_on_drop(true);
-        match command.spawn() {
-            Ok(child) => Ok(Self {
-                group: os::Group::of(&child),
-                child,
-            }),
+        let started = match Seat::take() {
+            Some(seat) => command.spawn().map(|child| (child, seat)),
+            None => Err(io::Error::other("the exit of this process is forced")),
+        };
+        match started {
+            Ok((child, seat)) => {
+                let group = Arc::new(os::Group::of(&child));
+                seat.fill(Arc::clone(&group) as Arc<dyn Undo>);
+                Ok(Self {
+                    child,
+                    group,
+                    _seat: seat,
+                })
+            }
             Err(source) => Err(NotStarted {
                 program: command
                     .as_std()
@@ -236,10 +260,15 @@ mod os {
 
     use rustix::process::Pid;
     use rustix::process::Signal;
+    use rustix::process::WaitId;
+    use rustix::process::WaitIdOptions;
     use rustix::process::kill_process;
     use rustix::process::kill_process_group;
+    use rustix::process::waitid;
     use tokio::process::Child;
     use tokio::process::Command;
+
+    use crate::forced::Undo;
 
     /// The process group that a child leads.
     pub(super) struct Group(Option<Pid>);
@@ -258,6 +287,31 @@ mod os {
         pub(super) fn kill(&self) {
             if let Some(leader) = self.0 {
                 let _ = kill_process_group(leader, Signal::KILL);
+            }
+        }
+    }
+
+    /// In a forced exit the child is asked to end, a second time if it has been asked before, and may
+    /// force its own end with that.
+    impl Undo for Group {
+        fn tell(&self) {
+            if let Some(leader) = self.0 {
+                let _ = kill_process(leader, Signal::TERM);
+            }
+        }
+
+        fn is_over(&self) -> bool {
+            // It is looked at and not reaped, which is left to the runtime.
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let ended = |leader| !matches!(waitid(WaitId::Pid(leader), look), Ok(None));
+            self.0.is_none_or(ended)
+        }
+
+        fn undo(&self) {
+            self.kill();
+            // It may have moved to another group.
+            if let (Some(leader), false) = (self.0, self.is_over()) {
+                let _ = kill_process(leader, Signal::KILL);
             }
         }
     }
@@ -291,6 +345,8 @@ mod os {
     use tokio::process::Child;
     use tokio::process::Command;
 
+    use crate::forced::Undo;
+
     /// A console process group, which cannot be killed as a whole.
     pub(super) struct Group;
 
@@ -309,6 +365,11 @@ mod os {
         }
 
         pub(super) fn kill(&self) {}
+    }
+
+    /// A forced exit has no more of it than its id, and leaves it alone.
+    impl Undo for Group {
+        fn undo(&self) {}
     }
 
     /// Terminates a child, which cannot be asked.

@@ -1,23 +1,12 @@
-//! The Unix engine of [`Signals`](crate::Signals): handlers of signal-hook and one thread.
+//! The Unix engine of [`Signals`](crate::Signals): the handlers of signal-hook.
 //!
-//! Invariants:
-//!
-//! 1. Of a terminating set, each signal's actions run in the order: note which one it is, exit if
-//!    armed, arm, wake the thread. Noting is registered first: from the first registration on, the
-//!    system does not end the process any more, and a signal that comes before the others would be
-//!    lost. Exiting comes before arming, so the first signal never exits; the thread is woken last,
-//!    so that nothing it does can arm the signal that woke it.
-//! 2. The first three are never taken back: the second signal works after the listener is gone.
-//! 3. They are registered once for each set, so that listeners made in a loop leave nothing behind.
+//! A handler wakes the thread of the hub, which decides. It ends the process by itself only when the hub has
+//! armed its set, which it does in a forced exit that is asked for once more.
 
 use std::io;
 use std::process;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use std::thread;
 
 use nix::sys::signal;
 use nix::sys::signal::SigSet;
@@ -28,7 +17,6 @@ use signal_hook::iterator;
 use signal_hook::low_level::emulate_default_handler;
 use signal_hook::low_level::unregister;
 
-use crate::lock::lock;
 use crate::signal::Signal;
 
 use super::watched::Watched;
@@ -42,44 +30,58 @@ const CATCHABLE: [Signal; 6] = [
     Signal::User2,
 ];
 
-/// The terminating sets this process has registered.
-static FORCING: Mutex<Vec<Forcing>> = Mutex::new(Vec::new());
-
-/// Owns the thread's life: dropping it ends the thread, without waiting for it.
+/// Registers signals that the [`Source`] then hears.
 #[derive(Debug)]
-pub(super) struct Listener {
-    handle: iterator::Handle,
+pub(super) struct Handle {
+    arrived: iterator::Handle,
 }
 
-/// A set whose second signal ends the process. Lives as long as the process.
-struct Forcing {
-    set: Vec<Watched>,
-    /// The number of the signal that came, 0 before.
-    came: Arc<AtomicUsize>,
+/// Where the signals arrive.
+#[derive(Debug)]
+pub(super) struct Source {
+    arrived: iterator::Signals,
 }
 
-/// Holds the signals of a set back from this thread while they are registered.
+/// Holds all signals back from this thread, and from those that it starts, until it is dropped.
 ///
 /// signal-hook sets its handler before it knows what to call from it: a signal in between would be
 /// swallowed. Held back it comes when this is dropped. In a process with one thread, as at the
 /// beginning of `main`, no other can take it.
-struct Held {
-    mask: SigSet,
+pub(super) struct Held {
+    before: Mask,
 }
 
+/// Which signals a thread takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask(SigSet);
+
 impl Held {
-    fn back(set: &[Watched]) -> io::Result<Self> {
-        let numbers = set.iter().map(|watched| watched.signal.number());
+    pub(super) fn back() -> io::Result<Self> {
+        let numbers = CATCHABLE.iter().map(|signal| signal.number());
         let signals = numbers.filter_map(|number| signal::Signal::try_from(i32::from(number)).ok());
-        let mask = SigSet::from_iter(signals).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        Ok(Self { mask })
+        let before = SigSet::from_iter(signals).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self {
+            before: Mask(before),
+        })
+    }
+
+    /// The mask for a thread that has been started in the meantime, and that is to take signals again: its
+    /// own threads and processes would be deaf.
+    pub(super) fn before(&self) -> Mask {
+        self.before
+    }
+}
+
+impl Mask {
+    pub(super) fn set(self) {
+        // It has been a thread's mask before, so it is a good one.
+        let _ = self.0.thread_set_mask();
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // It has been this thread's mask before, so it is a good one.
-        let _ = self.mask.thread_set_mask();
+        self.before.set();
     }
 }
 
@@ -87,40 +89,84 @@ pub(super) fn can_be_caught(signal: Signal) -> bool {
     CATCHABLE.contains(&signal)
 }
 
-/// Registers the set and starts the thread that calls `deliver`.
-pub(super) fn listen(
-    set: &[Watched],
-    deliver: impl Fn(Signal) + Send + 'static,
-) -> io::Result<Listener> {
-    let held = Held::back(set)?;
-    let came = force_on_the_second(set)?;
-    let mut arrived = iterator::Signals::new(None::<i32>)?;
-    for watched in set {
-        let number = i32::from(watched.signal.number());
-        arrived
-            .add_signal(number)
-            .map_err(|error| watched.refused(&error))?;
-    }
-    // Before the thread is made, which would inherit it.
-    drop(held);
-    let listener = Listener {
-        handle: arrived.handle(),
+/// Returns the signals that the process ignores, as far as the system tells that without `unsafe`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn ignored() -> Vec<Signal> {
+    // Without `/proc` it is as on other systems.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_in(&status)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn ignored() -> Vec<Signal> {
+    Vec::new()
+}
+
+/// The mask of ignored signals is a number in hexadecimal digits, whose lowest bit is signal 1.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn ignored_in(status: &str) -> Vec<Signal> {
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    // Of the 128 signals of some architectures, the first 64 are the last 16 digits.
+    let mask = mask.and_then(|mask| u128::from_str_radix(mask.trim(), 16).ok());
+    let is_set = |signal: &Signal| mask.unwrap_or_default() >> (signal.number() - 1) & 1 == 1;
+    CATCHABLE.into_iter().filter(is_set).collect()
+}
+
+pub(super) fn open() -> io::Result<(Handle, Source)> {
+    let arrived = iterator::Signals::new(None::<i32>)?;
+    let handle = Handle {
+        arrived: arrived.handle(),
     };
-    thread::Builder::new()
-        .name("taskgroup-signals".into())
-        .spawn(move || {
-            // One that came while nobody listened, or between the two registrations above: the process
-            // has been asked to stop, and a listener that is not told would wait for ever.
-            if let Some(signal) = came.and_then(|came| signal_of(came.load(Ordering::SeqCst))) {
-                deliver(signal);
-            }
-            for number in arrived.forever() {
-                if let Some(signal) = usize::try_from(number).ok().and_then(signal_of) {
-                    deliver(signal);
+    Ok((handle, Source { arrived }))
+}
+
+impl Handle {
+    /// Has the signals of `set`, which are held back, wake the source, and end the process by themselves once `armed` is true.
+    pub(super) fn catch(
+        &mut self,
+        set: &[Watched],
+        armed: Option<&Arc<AtomicBool>>,
+    ) -> io::Result<()> {
+        let mut registered = Vec::new();
+        for watched in set {
+            if let Err(error) = self.catch_one(*watched, armed, &mut registered) {
+                // Half a set must not stay armed: the caller is told that there is none.
+                for id in registered {
+                    unregister(id);
                 }
+                return Err(watched.refused(&error));
             }
-        })?;
-    Ok(listener)
+        }
+        Ok(())
+    }
+
+    fn catch_one(
+        &mut self,
+        watched: Watched,
+        armed: Option<&Arc<AtomicBool>>,
+        registered: &mut Vec<SigId>,
+    ) -> io::Result<()> {
+        let number = i32::from(watched.signal.number());
+        if let (Some(armed), Some(status)) = (armed, watched.status) {
+            let armed = Arc::clone(armed);
+            let id = flag::register_conditional_shutdown(number, i32::from(status), armed)?;
+            registered.push(id);
+        }
+        self.arrived.add_signal(number)
+    }
+}
+
+impl Source {
+    /// Waits for signals. They come in the order of their numbers, each once however often it was sent.
+    pub(super) fn wait(&mut self) -> Vec<Signal> {
+        self.arrived.wait().filter_map(signal_of).collect()
+    }
+
+    /// Returns whether another one has come.
+    pub(super) fn more(&mut self) -> bool {
+        self.arrived.pending().next().is_some()
+    }
 }
 
 pub(super) fn die_of(signal: Signal) {
@@ -131,75 +177,10 @@ pub(super) fn die_of(signal: Signal) {
     }
 }
 
-/// Registers what makes the second signal end the process, unless no signal of the set does.
-fn force_on_the_second(set: &[Watched]) -> io::Result<Option<Arc<AtomicUsize>>> {
-    if set.iter().all(|watched| watched.status.is_none()) {
-        return Ok(None);
-    }
-    let mut sets = lock(&FORCING);
-    if let Some(forcing) = sets.iter().find(|forcing| forcing.set == set) {
-        return Ok(Some(Arc::clone(&forcing.came)));
-    }
-    let came = register(set)?;
-    sets.push(Forcing {
-        set: set.to_vec(),
-        came: Arc::clone(&came),
-    });
-    Ok(Some(came))
-}
-
-fn register(set: &[Watched]) -> io::Result<Arc<AtomicUsize>> {
-    let armed = Arc::new(AtomicBool::new(false));
-    let came = Arc::new(AtomicUsize::new(0));
-    let mut registered = Vec::new();
-    for watched in set {
-        if let Err(error) = register_one(*watched, &armed, &came, &mut registered) {
-            // Half a set must not stay armed: the caller was told that there is none.
-            for id in registered {
-                unregister(id);
-            }
-            return Err(watched.refused(&error));
-        }
-    }
-    Ok(came)
-}
-
-/// Registers the three actions in the order of invariant 1.
-fn register_one(
-    watched: Watched,
-    armed: &Arc<AtomicBool>,
-    came: &Arc<AtomicUsize>,
-    registered: &mut Vec<SigId>,
-) -> io::Result<()> {
-    let Some(status) = watched.status else {
-        return Ok(());
-    };
-    let number = watched.signal.number();
-    registered.push(flag::register_usize(
-        i32::from(number),
-        Arc::clone(came),
-        usize::from(number),
-    )?);
-    registered.push(flag::register_conditional_shutdown(
-        i32::from(number),
-        i32::from(status),
-        Arc::clone(armed),
-    )?);
-    registered.push(flag::register(i32::from(number), Arc::clone(armed))?);
-    Ok(())
-}
-
-fn signal_of(number: usize) -> Option<Signal> {
+fn signal_of(number: i32) -> Option<Signal> {
     CATCHABLE
         .into_iter()
-        .find(|signal| usize::from(signal.number()) == number)
-}
-
-impl Drop for Listener {
-    /// The thread may still be inside the call it makes for the last signal; it makes no other one.
-    fn drop(&mut self) {
-        self.handle.close();
-    }
+        .find(|signal| i32::from(signal.number()) == number)
 }
 
 #[cfg(test)]
@@ -207,6 +188,16 @@ mod tests {
     use signal_hook::consts::signal;
 
     use super::*;
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        let status = "Name:\tcat\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001003\n";
+        assert_eq!(ignored_in(status), [Signal::Interrupt, Signal::Hangup]);
+        for status in ["", "SigIgn:\tnone\n"] {
+            assert_eq!(ignored_in(status), []);
+        }
+    }
 
     #[test]
     fn the_numbers_are_those_of_the_c_library() {

@@ -1,41 +1,73 @@
 //! The Windows engine of [`Signals`](crate::Signals): console events and one thread.
 //!
 //! Windows calls a console handler on a thread of its own, so no runtime of the program is needed
-//! to see an event: the thread here has a runtime for itself, without a reactor. The second event
-//! exits from that thread.
+//! to see an event: the source here has a runtime for itself, without a reactor.
 
 use std::future::poll_fn;
 use std::io;
-use std::process;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::Context;
 use std::task::Poll;
-use std::thread;
 
 use tokio::runtime;
+use tokio::runtime::Runtime;
 use tokio::signal::windows;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 
 use crate::signal::Signal;
 
 use super::watched::Watched;
 
-/// Owns the thread's life: dropping it ends the thread, without waiting for it.
+/// Registers events that the [`Source`] then hears.
 #[derive(Debug)]
-pub(super) struct Listener {
-    closed: CancellationToken,
+pub(super) struct Handle {
+    added: mpsc::UnboundedSender<Event>,
+    caught: Vec<Signal>,
+}
+
+/// Where the events arrive.
+#[derive(Debug)]
+pub(super) struct Source {
+    runtime: Runtime,
+    added: mpsc::UnboundedReceiver<Event>,
+    events: Vec<Event>,
 }
 
 /// One console event, listened to since it was made.
+#[derive(Debug)]
 struct Event {
-    watched: Watched,
+    signal: Signal,
     kind: Kind,
 }
 
+#[derive(Debug)]
 enum Kind {
     C(windows::CtrlC),
     Break(windows::CtrlBreak),
     Close(windows::CtrlClose),
     Shutdown(windows::CtrlShutdown),
+}
+
+/// The events need not be held back.
+pub(super) struct Held;
+
+/// As on Unix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask;
+
+impl Held {
+    pub(super) fn back() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(super) fn before(&self) -> Mask {
+        Mask
+    }
+}
+
+impl Mask {
+    pub(super) fn set(self) {}
 }
 
 pub(super) fn can_be_caught(signal: Signal) -> bool {
@@ -45,47 +77,75 @@ pub(super) fn can_be_caught(signal: Signal) -> bool {
     )
 }
 
-/// Registers the set and starts the thread that calls `deliver`.
-pub(super) fn listen(
-    set: &[Watched],
-    deliver: impl Fn(Signal) + Send + 'static,
-) -> io::Result<Listener> {
-    let mut events = set
-        .iter()
-        .copied()
-        .map(Event::new)
-        .collect::<io::Result<Vec<_>>>()?;
+/// No console event is ignored when a program starts.
+pub(super) fn ignored() -> Vec<Signal> {
+    Vec::new()
+}
+
+pub(super) fn open() -> io::Result<(Handle, Source)> {
     let runtime = runtime::Builder::new_current_thread().build()?;
-    let closed = CancellationToken::new();
-    let listener = Listener {
-        closed: closed.clone(),
+    let (sender, added) = mpsc::unbounded_channel();
+    let handle = Handle {
+        added: sender,
+        caught: Vec::new(),
     };
-    thread::Builder::new()
-        .name("taskgroup-signals".into())
-        .spawn(move || {
-            let mut armed = false;
-            let listening = async {
-                loop {
-                    let watched = poll_fn(|cx| poll_next(&mut events, cx)).await;
-                    match watched.status {
-                        Some(status) if armed => process::exit(i32::from(status)),
-                        status => armed |= status.is_some(),
-                    }
-                    deliver(watched.signal);
-                }
-            };
-            runtime.block_on(closed.run_until_cancelled(listening))
-        })?;
-    Ok(listener)
+    let source = Source {
+        runtime,
+        added,
+        events: Vec::new(),
+    };
+    Ok((handle, source))
+}
+
+impl Handle {
+    /// Has the events of `set` wake the source. Nothing is armed: no event ends a process by itself.
+    pub(super) fn catch(
+        &mut self,
+        set: &[Watched],
+        _armed: Option<&Arc<AtomicBool>>,
+    ) -> io::Result<()> {
+        let new = set.iter().copied();
+        let new = new.filter(|watched| !self.caught.contains(&watched.signal));
+        let events = new.map(Event::new).collect::<io::Result<Vec<_>>>()?;
+        for event in events {
+            self.caught.push(event.signal);
+            // The source lives as long as the process.
+            let _ = self.added.send(event);
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    /// Waits for an event.
+    pub(super) fn wait(&mut self) -> Vec<Signal> {
+        let Self {
+            runtime,
+            added,
+            events,
+        } = self;
+        let next = poll_fn(|cx| {
+            while let Poll::Ready(Some(event)) = added.poll_recv(cx) {
+                events.push(event);
+            }
+            poll_next(events, cx)
+        });
+        vec![runtime.block_on(next)]
+    }
+
+    /// Returns whether another one has come; nothing that is undone here takes time.
+    pub(super) fn more(&mut self) -> bool {
+        false
+    }
 }
 
 /// A process cannot die of a console event.
 pub(super) fn die_of(_signal: Signal) {}
 
-fn poll_next(events: &mut [Event], cx: &mut Context<'_>) -> Poll<Watched> {
+fn poll_next(events: &mut [Event], cx: &mut Context<'_>) -> Poll<Signal> {
     for event in events {
         if event.poll(cx).is_ready() {
-            return Poll::Ready(event.watched);
+            return Poll::Ready(event.signal);
         }
     }
     Poll::Pending
@@ -100,7 +160,10 @@ impl Event {
             _ => windows::ctrl_c().map(Kind::C),
         };
         let kind = kind.map_err(|error| watched.refused(&error))?;
-        Ok(Self { watched, kind })
+        Ok(Self {
+            signal: watched.signal,
+            kind,
+        })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
@@ -110,12 +173,5 @@ impl Event {
             Kind::Close(event) => event.poll_recv(cx),
             Kind::Shutdown(event) => event.poll_recv(cx),
         }
-    }
-}
-
-impl Drop for Listener {
-    /// The thread may still be inside the call it makes for the last event; it makes no other one.
-    fn drop(&mut self) {
-        self.closed.cancel();
     }
 }

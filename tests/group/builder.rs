@@ -127,3 +127,111 @@ async fn a_group_without_options_waits_for_ever_for_a_task_that_never_ends() {
     tokio::task::yield_now().await;
     assert!(!wait.is_woken());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_zero_is_a_group_that_is_over_its_deadline() {
+    let mut group = TaskGroup::builder()
+        .name("import")
+        .deadline(Duration::ZERO)
+        .build()
+        .unwrap();
+    assert!(group.token().is_cancelled());
+    assert_eq!(group.cause(), Some(Cause::Deadline(Duration::ZERO)));
+    // Born cancelled, waited for, and late.
+    let token = group.token().clone();
+    let task = group.spawn(async move { Ok(token.is_cancelled()) });
+    assert_eq!(task.await, Ok(true));
+    let error = group.wait().await.unwrap_err();
+    assert!(error.is_timed_out());
+    let message = error.to_string();
+    assert!(
+        message.ends_with("passed its deadline of 0s before its first task"),
+        "{message}"
+    );
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn a_deadline_of_zero_needs_no_runtime() {
+    let options = TaskGroup::builder().deadline(Duration::ZERO);
+    let group = options.build().unwrap();
+    assert_eq!(group.cause(), Some(Cause::Deadline(Duration::ZERO)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_spawned_makes_a_passed_deadline_no_failure() {
+    let mut group = TaskGroup::builder()
+        .deadline(Duration::ZERO)
+        .build()
+        .unwrap();
+    group.wait().await.unwrap();
+    assert_eq!(group.cause(), Some(Cause::Deadline(Duration::ZERO)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passed_before_the_first_task_makes_the_task_late() {
+    for below in [false, true] {
+        let mut group = TaskGroup::builder()
+            .deadline(Duration::from_secs(1))
+            .build()
+            .unwrap();
+        sleep(Duration::from_secs(2)).await;
+        if below {
+            group.child("below").task("late").spawn(async { Ok(()) });
+        } else {
+            group.task("late").spawn(async { Ok(()) });
+        }
+        assert!(group.wait().await.unwrap_err().is_timed_out());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_task_and_a_deadline_in_the_same_moment_the_task_wins() {
+    let deadline = Duration::from_secs(30);
+    let mut group = TaskGroup::builder().deadline(deadline).build().unwrap();
+    let start = Instant::now();
+    // The timer of the deadline is the older one, so it fires first.
+    let task = group.spawn(async move { Ok(sleep(deadline).await) });
+    task.await.unwrap();
+    assert_eq!(start.elapsed(), deadline);
+    group.token().cancelled().await;
+    assert_eq!(group.cause(), Some(Cause::Deadline(deadline)));
+    group.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_task_and_a_grace_in_the_same_moment_the_task_wins() {
+    let grace = Duration::from_secs(5);
+    let mut group = TaskGroup::builder().grace(grace).build().unwrap();
+    let token = group.token().clone();
+    group.spawn(async move {
+        token.cancelled().await;
+        Ok(sleep(grace).await)
+    });
+    tokio::task::yield_now().await;
+    group.cancel();
+    let start = Instant::now();
+    let waited = tokio::spawn(async move { group.wait().await });
+    waited.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), grace);
+}
+
+#[test]
+fn a_group_has_one_parent() {
+    let token = CancellationToken::new();
+    let options = TaskGroup::builder().name("http").parent(&token);
+    let error = TaskGroup::new().child_with(&options).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "group `http` has a token as its parent, and is made below another group: it can have one parent"
+    );
+}
+
+#[test]
+fn a_group_below_no_other_one_is_not_isolated() {
+    let error = TaskGroup::builder().isolated().build().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a group without a name is isolated, and below no other group: its failures are its own anyhow"
+    );
+}

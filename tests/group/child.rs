@@ -367,3 +367,177 @@ async fn running_shows_the_tasks_of_children_under_their_paths() {
         .collect();
     assert_eq!(groups, ["orders", "orders/http"]);
 }
+
+fn options() -> taskgroup::Builder {
+    TaskGroup::builder()
+}
+
+#[tokio::test]
+async fn a_child_can_have_a_limit_of_its_own() {
+    let mut group = options().name("orders").build().unwrap();
+    let http = group.child_with(&options().name("http").limit(1)).unwrap();
+    assert_eq!(http.name(), Some("orders/http"));
+    let first = http.spawn(pending::<Result<(), _>>());
+    assert!(http.try_spawn(async { Ok(()) }).unwrap_err().is_full());
+    group.try_spawn(async { Ok(()) }).unwrap().await.unwrap();
+    first.abort();
+    group.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_can_have_a_deadline_of_its_own() {
+    let mut group = TaskGroup::new();
+    let deadline = Duration::from_secs(3);
+    let import = options().name("import").deadline(deadline);
+    let mut import = group.child_with(&import).unwrap();
+    let token = import.token().clone();
+    import.spawn(async move { Ok(token.cancelled().await) });
+    assert!(import.wait().await.unwrap_err().is_timed_out());
+    assert_eq!(import.cause(), Some(taskgroup::Cause::Deadline(deadline)));
+    assert!(!group.is_cancelled());
+    group.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_grace_of_a_child_is_kept_when_only_the_parent_waits() {
+    let start = tokio::time::Instant::now();
+    let mut group = TaskGroup::new();
+    let child = options().name("child").grace(Duration::from_secs(5));
+    let child = group.child_with(&child).unwrap();
+    child.task("deaf").spawn(pending::<Result<(), _>>());
+    group.cancel_because("the parent's cause");
+    assert_eq!(child.cause(), group.cause());
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert_eq!(
+        error.stragglers().iter().next().unwrap().name(),
+        Some("child/deaf")
+    );
+}
+
+#[tokio::test]
+async fn an_isolated_child_keeps_its_failures() {
+    let mut group = TaskGroup::new();
+    let mut mails = group
+        .child_with(&options().name("mails").isolated())
+        .unwrap();
+    let below = mails.child("smtp");
+    below.spawn(async { Err::<(), _>("no such host".into()) });
+    assert!(mails.wait().await.is_err());
+    assert!(!group.is_cancelled());
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failure_of_an_isolated_child_is_not_told_by_the_parents_wait() {
+    let mut group = TaskGroup::new();
+    let options = options().name("mails").isolated();
+    let (alive, dropped) = (
+        group.child_with(&options).unwrap(),
+        group.child_with(&options).unwrap(),
+    );
+    for mails in [&alive, &dropped] {
+        let failed = mails.spawn(async { Err::<(), _>("no such host".into()) });
+        assert_eq!(failed.await, Err(JoinError::Failed));
+    }
+    drop(dropped);
+    group.wait().await.unwrap();
+    drop(alive);
+}
+
+#[tokio::test]
+async fn an_isolated_child_is_cancelled_and_waited_for_with_its_parent() {
+    let mut group = TaskGroup::new();
+    let mails = group.child_with(&options().isolated()).unwrap();
+    let token = mails.token().clone();
+    mails.spawn(async move { Ok(token.cancelled().await) });
+    let mut waiting = tokio_test::task::spawn(group.wait());
+    assert_pending!(waiting.poll());
+    drop(waiting);
+    group.cancel_because("enough");
+    assert_eq!(mails.cause(), group.cause());
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_spawner_makes_children_and_closes() {
+    let mut group = options().name("orders").build().unwrap();
+    let spawner = group.spawner();
+    let child = spawner.child("http");
+    assert_eq!(child.name(), Some("orders/http"));
+    let limited = spawner.child_with(&options().limit(1)).unwrap();
+    assert_eq!(limited.name(), Some("orders"));
+    child.spawn(async { Err::<(), _>("up it goes".into()) });
+    assert!(group.wait().await.is_err());
+
+    let group = TaskGroup::new();
+    let child = group.child("child");
+    group.spawner().close();
+    assert!(group.is_closed() && child.is_closed());
+}
+
+#[test]
+fn a_group_in_the_middle_that_is_dropped_at_once_is_a_path_for_the_one_below() {
+    on_both(|| async {
+        let mut group = options().name("orders").build().unwrap();
+        let v2 = group.child("http").child("v2");
+        assert_eq!(v2.name(), Some("orders/http/v2"));
+        assert!(!v2.is_closed() && !v2.is_cancelled());
+        assert_eq!(v2.spawn(async { Ok(7) }).await, Ok(7));
+        // It is waited for, and its failures go up.
+        let failed = v2
+            .task("accept")
+            .spawn(async { Err::<(), _>("gone".into()) });
+        failed.await.unwrap_err();
+        assert!(group.is_cancelled());
+        let error = group.wait().await.unwrap_err();
+        assert_eq!(error.name(), Some("orders/http/v2/accept"));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_below_a_path_is_told_listed_and_aborted_with_the_group_above() {
+    let mut group = TaskGroup::new();
+    let alive = Alive::default();
+    let below = group.child("a").child("b").child("c");
+    let deaf = below.spawn(hold::<(), _>(alive.guard()));
+    assert_eq!(
+        group.running().iter().next().unwrap().group(),
+        Some("a/b/c")
+    );
+    let error = group.shutdown(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(error.stragglers().count(), 1);
+    assert_eq!(deaf.await, Err(JoinError::Aborted));
+    assert_eq!(alive.count(), 0);
+    assert!(below.is_cancelled());
+}
+
+#[test]
+fn a_path_is_over_when_the_last_group_below_it_is() {
+    let group = TaskGroup::new();
+    let a = group.child("a");
+    let spawner = a.spawner();
+    let (b, c) = (a.child("b"), a.child("c"));
+    drop(a);
+    assert!(!spawner.is_closed());
+    drop(b);
+    assert!(!spawner.is_closed());
+    drop(c);
+    assert!(spawner.is_closed());
+    assert_eq!(spawner.cause(), Some(taskgroup::Cause::Dropped));
+}
+
+#[tokio::test]
+async fn a_group_with_tasks_takes_those_below_along_when_it_is_dropped() {
+    let mut group = TaskGroup::new();
+    let alive = Alive::default();
+    let a = group.child("a");
+    let b = a.child("b");
+    a.spawn(hold::<(), _>(alive.guard()));
+    b.spawn(hold::<(), _>(alive.guard()));
+    tokio::task::yield_now().await;
+    drop(a);
+    assert!(b.is_cancelled() && b.is_closed());
+    group.wait().await.unwrap();
+    assert_eq!(alive.count(), 0);
+}

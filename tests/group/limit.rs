@@ -503,3 +503,19 @@ async fn a_task_of_another_group_that_waits_for_a_slot_does_not_wait_for_itself(
     other.wait().await.unwrap();
     full.wait().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_close_of_the_group_above_wakes_a_caller_that_waits_for_a_slot_below() {
+    let mut group = TaskGroup::new();
+    let (end, ended) = oneshot::channel::<()>();
+    let below = group.child_with(&TaskGroup::builder().limit(1)).unwrap();
+    below.spawn(async move { Ok(ended.await?) });
+    let mut waiting = tokio_test::task::spawn(below.spawn_when_ready(async { Ok(()) }));
+    assert_pending!(waiting.poll());
+    group.close();
+    assert!(waiting.is_woken());
+    assert!(assert_ready!(waiting.poll()).unwrap_err().is_closed());
+    end.send(()).unwrap();
+    drop(waiting);
+    group.wait().await.unwrap();
+}

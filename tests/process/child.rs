@@ -82,13 +82,33 @@ impl Child {
         Self::start_with(role, stderr.into(), Some(terminal), &[])
     }
 
+    /// Starts a child through a shell that ignores these signals, as `nohup` does with one of them.
+    pub(crate) fn start_ignoring(role: &str, signals: &str) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("trap '' {signals}; exec \"$0\"");
+        shell
+            .arg("-c")
+            .arg(script)
+            .arg(std::env::current_exe().unwrap());
+        Self::start_command(shell, role, Stdio::piped(), None, &[])
+    }
+
     fn start_with(
         role: &str,
         stderr: Stdio,
         unread: Option<OwnedFd>,
         variables: &[(&str, &str)],
     ) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Self::start_command(this_binary(), role, stderr, unread, variables)
+    }
+
+    fn start_command(
+        mut command: Command,
+        role: &str,
+        stderr: Stdio,
+        unread: Option<OwnedFd>,
+        variables: &[(&str, &str)],
+    ) -> Self {
         for variable in PLATFORMS {
             command.env_remove(variable);
         }
@@ -140,6 +160,11 @@ impl Child {
         self
     }
 
+    /// Writes a line that the child waits for, and returns whether there is one that can take it.
+    pub(crate) fn try_tell(&mut self, line: &str) -> bool {
+        writeln!(self.stdin, "{line}").is_ok()
+    }
+
     /// Writes a line that the child waits for.
     pub(crate) fn tell(&mut self, line: &str) -> &mut Self {
         writeln!(self.stdin, "{line}").unwrap();
@@ -178,6 +203,23 @@ impl Child {
     pub(crate) fn rest_of_stderr(&mut self) -> String {
         std::io::read_to_string(self.stderr.as_mut().unwrap()).unwrap()
     }
+}
+
+/// This binary with all signals as by default: a background job of a script ignores SIGINT, and so would a child.
+fn this_binary() -> Command {
+    let this = std::env::current_exe().unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let asks = [Signal::HUP, Signal::INT, Signal::TERM];
+    let is_set = |signal: &Signal| ignored.unwrap_or_default() >> (signal.as_raw() - 1) & 1 == 1;
+    if !asks.iter().any(is_set) {
+        return Command::new(this);
+    }
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(this);
+    command
 }
 
 impl Drop for Child {

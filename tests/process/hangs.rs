@@ -36,6 +36,7 @@ pub(crate) fn play(role: &str) -> Exit {
         "watched_stdout_is_locked" => blocking(|| hang_with(io::stdout().lock())),
         "watched_stderr_is_locked" => blocking(|| hang_with(io::stderr().lock())),
         "watched_without_descriptors" => blocking(hang_without_descriptors),
+        "watched_without_threads" => without_threads(),
         "watched_exit" => exit(),
         "watched_clean" => clean(),
         "watched_disarmed" => disarmed(),
@@ -49,7 +50,7 @@ fn watched(group: &TaskGroup) {
     Watchdog::new(BUDGET).arm(group).unwrap().keep();
 }
 
-fn hang() {
+pub(crate) fn hang() {
     say("hanging");
     loop {
         thread::sleep(Duration::MAX);
@@ -63,6 +64,13 @@ fn hang_with<T>(_held: T) {
 fn hang_without_descriptors() {
     limit(Resource::Nofile, 0);
     hang();
+}
+
+fn without_threads() -> Exit {
+    blocking(|| {
+        limit(Resource::As, memory() + (1 << 20));
+        hang();
+    })
 }
 
 /// Of two, `count` sleep for ever; `wait` is on the thread of `main`, which is none of them.
@@ -185,7 +193,7 @@ fn no_thread() -> Exit {
 }
 
 /// How many bytes the process has mapped.
-fn memory() -> u64 {
+pub(crate) fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mut lines = status.lines();
     let size = lines.find_map(|line| line.strip_prefix("VmSize:")).unwrap();
@@ -194,7 +202,7 @@ fn memory() -> u64 {
 }
 
 /// What the process has it keeps.
-fn limit(resource: Resource, most: u64) {
+pub(crate) fn limit(resource: Resource, most: u64) {
     let limit = Rlimit {
         current: Some(most),
         ..getrlimit(resource)

@@ -18,9 +18,10 @@ use crate::hangs::BUDGET;
 use crate::roles::log_to_stderr;
 use crate::roles::runtime;
 use crate::roles::say;
+use crate::roles::terminate;
 
 pub(crate) fn play(role: &str) -> Exit {
-    let signals = Signals::terminate().unwrap();
+    let signals = terminate();
     let orders = Lifecycle::new("orders").stop_on(signals);
     let orders = match role {
         "lives_done" => orders.component(Component::job("migrate", |_| async { Ok(()) })),

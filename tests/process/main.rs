@@ -4,7 +4,11 @@
 //! the tests and the `main` of each child. libtest cannot do that, hence `harness = false`.
 
 #[cfg(unix)]
+mod asked;
+#[cfg(unix)]
 mod child;
+#[cfg(all(unix, feature = "process"))]
+mod children;
 #[cfg(unix)]
 mod ends;
 #[cfg(unix)]
@@ -37,6 +41,8 @@ fn main() -> taskgroup::Exit {
     match std::env::var(child::ROLE) {
         Ok(role) => roles::play(&role),
         Err(_) => runner::run(&[
+            #[cfg(feature = "process")]
+            children::TESTS,
             exit::TESTS,
             lifecycle::TESTS,
             platform::TESTS,

@@ -221,7 +221,8 @@ async fn blocking_destructor(_signals: Signals) -> Result<(), BoxError> {
 }
 
 /// The policy counts for an `Exit` that is made in the body, too.
-async fn policy(mut signals: Signals) -> Exit {
+async fn policy(signals: Signals) -> Exit {
+    let mut signals = signals.insist_after(Duration::ZERO);
     let failed = Exit::from(Err::<(), BoxError>("no table".into()));
     say("ready");
     signals.recv().await;

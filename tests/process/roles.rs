@@ -19,6 +19,9 @@ use taskgroup::Signals;
 use taskgroup::TaskGroup;
 use tokio::runtime::Runtime;
 
+use crate::asked;
+#[cfg(feature = "process")]
+use crate::children;
 use crate::ends;
 use crate::hangs;
 use crate::lives;
@@ -55,6 +58,9 @@ pub(crate) fn play(role: &str) -> Exit {
         "no_listener" => no_listener(),
         "panicking_log" => panicking_log(),
         "second_signal_is_3" => second_signal_is_3(),
+        role if role.starts_with("asked_") => asked::play(role),
+        #[cfg(feature = "process")]
+        role if role.starts_with("children_") => children::play(role),
         role if role.starts_with("platform_") => crate::platform::play(role),
         role if role.starts_with("lives_") => lives::play(role),
         role if role.starts_with("main_") => mains::play(role),
@@ -95,10 +101,15 @@ pub(crate) fn log_to_stderr() {
         .init();
 }
 
+/// SIGINT and SIGTERM, of which the second one counts whenever it comes: no test has to wait for that.
+pub(crate) fn terminate() -> Signals {
+    Signals::terminate().unwrap().insist_after(Duration::ZERO)
+}
+
 /// A group that is cancelled by signals, and what cancels it.
 pub(crate) fn stopped_by_signals() -> TaskGroup {
     let group = TaskGroup::builder().name("orders").build().unwrap();
-    group.cancel_on(Signals::terminate().unwrap());
+    group.cancel_on(terminate());
     group
 }
 
@@ -109,7 +120,7 @@ async fn say_when_cancelled(token: CancellationToken) -> Result<(), BoxError> {
 }
 
 fn recv() -> Exit {
-    let mut signals = Signals::terminate().unwrap();
+    let mut signals = terminate();
     say("ready");
     say(runtime().block_on(signals.recv()));
     success()
@@ -117,7 +128,7 @@ fn recv() -> Exit {
 
 /// There is no runtime when the signal comes.
 fn recv_later() -> Exit {
-    let mut signals = Signals::terminate().unwrap();
+    let mut signals = terminate();
     say("ready");
     listen();
     say(runtime().block_on(signals.recv()));
@@ -125,7 +136,7 @@ fn recv_later() -> Exit {
 }
 
 fn recv_after_a_dropped_recv() -> Exit {
-    let mut signals = Signals::terminate().unwrap();
+    let mut signals = terminate();
     runtime().block_on(async {
         for _ in 0..3 {
             let mut recv = pin!(signals.recv());
@@ -138,7 +149,7 @@ fn recv_after_a_dropped_recv() -> Exit {
 }
 
 fn drain_for_ever() -> Exit {
-    let mut signals = Signals::terminate().unwrap();
+    let mut signals = terminate();
     say("ready");
     runtime().block_on(async {
         say(signals.recv().await);
@@ -147,11 +158,14 @@ fn drain_for_ever() -> Exit {
 }
 
 fn drop_signals() -> Exit {
-    drop(Signals::terminate().unwrap());
-    loop {
-        say("alive");
-        listen();
-    }
+    drop(terminate());
+    let mut marks = Signals::watch([Signal::User2]).unwrap();
+    say("ready");
+    runtime().block_on(async {
+        loop {
+            say(marks.recv().await);
+        }
+    })
 }
 
 /// The set is the same in whatever order it is written.
@@ -176,8 +190,9 @@ fn watch() -> Exit {
 }
 
 fn two() -> Exit {
-    let mut one = Signals::terminate().unwrap();
-    let mut other = Signals::terminate_on([Signal::Terminate, Signal::Hangup]).unwrap();
+    let mut one = terminate();
+    let other = Signals::terminate_on([Signal::Terminate, Signal::Hangup]).unwrap();
+    let mut other = other.insist_after(Duration::ZERO);
     say("ready");
     runtime().block_on(async {
         say(one.recv().await);
@@ -193,9 +208,16 @@ fn many() -> Exit {
             .unwrap()
             .count()
     };
+    // The one thread that hears all signals, and its pipe, are there for good.
+    let first = (terminate(), count("task"));
+    let with_both = first.1;
+    drop(first);
+    while count("task") >= with_both {
+        thread::yield_now();
+    }
     let before = (count("task"), count("fd"));
     for _ in 0..50 {
-        drop(Signals::terminate().unwrap());
+        drop(terminate());
         drop(Signals::watch([Signal::User2]).unwrap());
     }
     // The threads end by themselves, soon; a test that fails hangs here until it is aborted.
@@ -230,7 +252,7 @@ fn group_drains_for_ever() -> Exit {
 }
 
 fn group_after_the_signal() -> Exit {
-    let signals = Signals::terminate().unwrap();
+    let signals = terminate();
     say("ready");
     listen();
     runtime().block_on(async {
@@ -395,7 +417,8 @@ fn panicking_log() -> Exit {
 
 fn second_signal_is_3() -> Exit {
     let policy = ExitPolicy::strict().second_signal(3);
-    let mut signals = policy.terminate_on([Signal::Terminate]).unwrap();
+    let signals = policy.terminate_on([Signal::Terminate]).unwrap();
+    let mut signals = signals.insist_after(Duration::ZERO);
     say("ready");
     runtime().block_on(async {
         say(signals.recv().await);

@@ -1,5 +1,8 @@
 //! Signals as the parent sends them.
 
+use std::time::Duration;
+use std::time::Instant;
+
 use rustix::process::Signal;
 
 use crate::child::Child;
@@ -29,6 +32,13 @@ tests![
     running_tasks_are_listed_and_nothing_stops,
     running_tasks_are_listed_while_the_runtime_is_blocked,
     a_log_that_panics_does_not_end_the_listener,
+    without_descriptors_nothing_is_armed_and_sigterm_kills,
+    without_threads_nothing_is_armed_and_sigterm_kills,
+    a_signal_that_was_received_is_not_delivered_to_the_next_value,
+    x10_the_same_act_that_arrives_twice_is_one_stop,
+    x10_only_a_signal_that_was_chosen_insists,
+    x10_a_second_signal_counts_from_300_ms_on,
+    x11_what_was_ignored_at_the_start_stays_ignored,
 ];
 
 fn the_first_signal_is_received() {
@@ -92,13 +102,9 @@ fn the_second_signal_may_be_another_one_of_the_set() {
 }
 
 fn after_a_drop_the_first_signal_does_not_kill_and_the_second_does() {
-    Child::start("drop")
-        .expect("alive")
-        .send(Signal::TERM)
-        .tell("still there?")
-        .expect("alive")
-        .send(Signal::INT)
-        .expect_code(130);
+    let mut child = Child::start("drop");
+    expect_nothing_came_of_it(child.expect("ready").send(Signal::TERM));
+    child.send(Signal::INT).expect_code(130);
 }
 
 fn a_signal_that_nobody_heard_is_delivered_to_the_next_listener() {
@@ -280,5 +286,84 @@ fn a_log_that_panics_does_not_end_the_listener() {
     child.expect("ready");
     for _ in 0..3 {
         child.send(Signal::USR1).expect("logged");
+    }
+}
+
+fn without_descriptors_nothing_is_armed_and_sigterm_kills() {
+    Child::start("asked_without_descriptors")
+        .expect("true")
+        .send(Signal::TERM)
+        .expect_killed_by(Signal::TERM);
+}
+
+/// Reads in `/proc` how much memory it has, which other systems do not have.
+fn without_threads_nothing_is_armed_and_sigterm_kills() {
+    if cfg!(target_os = "linux") {
+        Child::start("asked_without_threads")
+            .expect("true")
+            .send(Signal::TERM)
+            .expect_killed_by(Signal::TERM);
+    }
+}
+
+fn a_signal_that_was_received_is_not_delivered_to_the_next_value() {
+    Child::start("asked_of_the_next")
+        .expect("ready")
+        .send(Signal::TERM)
+        .expect("SIGTERM")
+        .expect("again")
+        .send(Signal::INT)
+        .expect("SIGINT")
+        .expect_code(0);
+}
+
+/// What comes after the second mark has seen all that was sent before the first one.
+#[track_caller]
+fn expect_nothing_came_of_it(child: &mut Child) {
+    for _ in 0..2 {
+        child.send(Signal::USR2).expect("SIGUSR2");
+    }
+}
+
+/// A Ctrl-C that a parent passes on as SIGTERM, and a supervisor that signals the process and its group.
+fn x10_the_same_act_that_arrives_twice_is_one_stop() {
+    for (first, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
+        let mut child = Child::start("asked_in_the_pause");
+        child.expect("ready").send(first).expect(name);
+        expect_nothing_came_of_it(child.send(Signal::TERM));
+        expect_nothing_came_of_it(child.send(Signal::INT));
+    }
+}
+
+fn x10_only_a_signal_that_was_chosen_insists() {
+    let mut child = Child::start("asked_to_insist");
+    child.expect("ready").send(Signal::TERM).expect("SIGTERM");
+    for _ in 0..3 {
+        expect_nothing_came_of_it(child.send(Signal::TERM));
+    }
+    child.send(Signal::INT).expect_code(130);
+}
+
+/// Signals it as fast as it answers.
+fn x10_a_second_signal_counts_from_300_ms_on() {
+    let mut child = Child::start("asked_by_default");
+    let started = Instant::now();
+    while child.line() == "alive" {
+        child.send(Signal::TERM);
+        child.try_tell("still there?");
+    }
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    child.expect_code(143);
+}
+
+fn x11_what_was_ignored_at_the_start_stays_ignored() {
+    if cfg!(target_os = "linux") {
+        Child::start_ignoring("asked_what_is_ignored", "INT HUP")
+            .expect("ready")
+            .send(Signal::INT)
+            .send(Signal::HUP)
+            .send(Signal::TERM)
+            .expect("SIGTERM")
+            .expect_code(0);
     }
 }

@@ -19,6 +19,8 @@ tests![
     r22_a_locked_stdout_does_not_hold_the_watchdog,
     r22_a_locked_stderr_holds_neither_the_watchdog_nor_its_report,
     r22_without_descriptors_the_watchdog_reports_all_the_same,
+    r22_without_threads_the_watchdog_reports_all_the_same,
+    r22_without_threads_a_full_stderr_does_not_hold_the_watchdog,
     r22_an_exit_that_hangs_is_ended_in_time,
     r22_a_clean_stop_is_not_disturbed_by_the_watchdog,
     r22_a_dropped_watchdog_does_not_end_the_process,
@@ -110,6 +112,20 @@ fn r22_a_locked_stderr_holds_neither_the_watchdog_nor_its_report() {
 
 fn r22_without_descriptors_the_watchdog_reports_all_the_same() {
     expect_stuck("watched_without_descriptors");
+}
+
+/// Reads in `/proc` how much memory it has, which other systems do not have.
+fn r22_without_threads_the_watchdog_reports_all_the_same() {
+    if cfg!(target_os = "linux") {
+        expect_stuck("watched_without_threads");
+    }
+}
+
+fn r22_without_threads_a_full_stderr_does_not_hold_the_watchdog() {
+    if cfg!(target_os = "linux") {
+        let mut child = Child::start_with_full_stderr("watched_without_threads");
+        expect_end_after_signal(&mut child, 1);
+    }
 }
 
 fn r22_an_exit_that_hangs_is_ended_in_time() {

@@ -57,8 +57,7 @@ fn a_second_signal_forces_the_exit_of_a_lame_duck() {
         service.begin_to_stop(signal);
         TcpStream::connect(service.http).expect("it listens");
         let begin = Instant::now();
-        service.signal(signal);
-        service.wait().assert_code(code);
+        service.insist(signal).assert_code(code);
         assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
     }
 }

@@ -49,8 +49,24 @@ pub(crate) struct End {
     pub(crate) stderr: String,
 }
 
+/// With all signals as by default: a background job of a script ignores SIGINT, and so would the service.
 pub(crate) fn orders() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_orders"))
+    let orders = env!("CARGO_BIN_EXE_orders");
+    if !asks_are_ignored() {
+        return Command::new(orders);
+    }
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(orders);
+    command
+}
+
+fn asks_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let is_set = |signal: Signal| mask.unwrap_or_default() >> (signal.as_raw() - 1) & 1 == 1;
+    STOP_SIGNALS.iter().any(|(signal, _)| is_set(*signal))
 }
 
 /// On free ports, with a database of its own.
@@ -164,6 +180,16 @@ impl Process {
         });
     }
 
+    /// Sends a signal until the process is gone.
+    #[track_caller]
+    pub(crate) fn insist(&mut self, signal: Signal) -> End {
+        wait_until("the forced end of the process", || {
+            self.signal(signal);
+            self.child.try_wait().unwrap().is_some()
+        });
+        self.wait()
+    }
+
     #[track_caller]
     pub(crate) fn wait(&mut self) -> End {
         let mut status = None;
@@ -257,6 +283,12 @@ impl Service {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> End {
         self.process.wait()
+    }
+
+    /// Insists with a signal that comes until the process is gone: in the first 300 ms it is the same request.
+    #[track_caller]
+    pub(crate) fn insist(&mut self, signal: Signal) -> End {
+        self.process.insist(signal)
     }
 
     /// Sends the first of the signals that ask for a stop, and waits until it has been understood.

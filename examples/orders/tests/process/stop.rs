@@ -170,8 +170,7 @@ fn a_second_signal_while_it_drains_forces_the_exit() {
         let _slow = http::in_flight(&service, "/slow?ms=60000");
         service.begin_to_stop(signal);
         let begin = Instant::now();
-        service.signal(signal);
-        service.wait().assert_code(code);
+        service.insist(signal).assert_code(code);
         assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
     }
 }
@@ -181,8 +180,7 @@ fn a_second_signal_of_the_other_kind_forces_the_exit_too() {
     let mut service = Service::start(&["--grace", "60"]);
     let _slow = http::in_flight(&service, "/slow?ms=60000");
     service.begin_to_stop(Signal::TERM);
-    service.signal(Signal::INT);
-    service.wait().assert_code(130);
+    service.insist(Signal::INT).assert_code(130);
 }
 
 #[test]
@@ -194,14 +192,8 @@ fn a_second_signal_forces_the_exit_with_every_runtime_thread_blocked() {
             .process
             .wait_for_stderr("every thread of the runtime sleeps");
         service.signal(signal);
-        // Signals of one kind are merged into one while the first waits for its delivery.
-        wait_until("the delivery", || {
-            !service.process.has_in_set("ShdPnd", signal)
-        });
-        thread::sleep(Duration::from_millis(100));
         let begin = Instant::now();
-        service.signal(signal);
-        service.wait().assert_code(code);
+        service.insist(signal).assert_code(code);
         assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
         drop(block);
     }

@@ -1,0 +1,18 @@
+//! A task beside a group, which ends with its handle.
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+/// What listens for a group on the runtime.
+pub(crate) struct AbortOnDrop(AbortHandle);
+
+impl AbortOnDrop {
+    pub(crate) fn new<T>(task: &JoinHandle<T>) -> Self {
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

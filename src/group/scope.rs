@@ -1,0 +1,128 @@
+//! [`TaskGroup::scope`]: a body that is the first member of its group.
+
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::TaskGroup;
+use super::isolated::{Blame, Isolated};
+use super::member::Member;
+use super::origin::Origin;
+use super::seat::Kind;
+use super::spawner::Spawner;
+use crate::error::{Failure, TaskError};
+
+impl<E: Send + 'static> TaskGroup<E> {
+    /// Runs `body` as the first member of the group, waits for all members, and returns the body's value.
+    ///
+    /// A `?` in the body is a failure like that of any task: the others are cancelled, and **joined**. In
+    /// a plain function the `?` would drop the group, and so abort them in the middle of their clean-up.
+    /// The idea is Trio's nursery.
+    ///
+    /// - The body gets a [`Spawner`] of the group. It may borrow from its surroundings, as it runs within
+    ///   the returned future and not as a task of its own.
+    /// - When a task fails, the body is told by the token, as every member is, and is waited for. A
+    ///   [grace](Builder::grace) bounds that: what is left of the body then is dropped.
+    /// - It is in [`running`](Self::running), by the place of this call. It takes no slot of a limit.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of the body or of a task, as from [`wait`](Self::wait). The body's value is
+    /// dropped if a task failed. If the group is cancelled and the body ends with
+    /// [`Cancelled`](crate::Cancelled), that is the error when there is no other, as there is no value.
+    /// In a closed group the body does not run, and the error [is aborted](TaskError::is_aborted).
+    ///
+    /// # Panics
+    ///
+    /// A panic of the body is its failure.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the group: it is cancelled, the body is dropped, the tasks are aborted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let numbers = ["1", "2", "x"];
+    /// let sum = TaskGroup::new().scope(async |spawner| {
+    ///     let token = spawner.token().clone();
+    ///     spawner.task("flush").spawn(async move { Ok(token.cancelled().await) });
+    ///     let mut sum = 0;
+    ///     for number in &numbers {
+    ///         sum += number.parse::<i32>()?; // `flush` is told, and joined
+    ///     }
+    ///     spawner.cancel();
+    ///     Ok(sum)
+    /// });
+    /// assert!(sum.await.unwrap_err().to_string().ends_with("invalid digit found in string"));
+    /// # });
+    /// ```
+    ///
+    /// [`Builder::grace`]: crate::Builder::grace
+    #[track_caller]
+    pub fn scope<B, F, T>(self, body: B) -> impl Future<Output = Result<T, TaskError<E>>>
+    where
+        // With `AsyncFnOnce` a scope in a task is refused: its future is not known to be `Send`.
+        B: FnOnce(Spawner<E>) -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.run_scope(body, Location::caller())
+    }
+
+    async fn run_scope<B, F, T>(
+        self,
+        body: B,
+        place: &'static Location<'static>,
+    ) -> Result<T, TaskError<E>>
+    where
+        B: FnOnce(Spawner<E>) -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        let shared = Arc::clone(&self.hub.shared);
+        let origin = Origin::unnamed(place);
+        let label = origin.label(&shared);
+        let lost = || shared.error_of(&label, Failure::Aborted);
+        let Some(seat) = self.hub.seat(origin, Kind::Task) else {
+            return Err(lost());
+        };
+        let blame = Blame {
+            label: label.clone(),
+            shared: Arc::clone(&shared),
+            essential: false,
+        };
+        let body = Isolated::new(body(self.spawner()), blame);
+        let mut member = pin!(Some(Member::new(body, seat)));
+        // Declared after the member, so dropped before it: whatever the body drops sees the cause.
+        let mut group = self;
+
+        let ended = poll_fn(|cx| {
+            let Some(mut member) = member.as_mut().as_pin_mut() else {
+                return Poll::Pending;
+            };
+            match member.as_mut().poll(cx) {
+                Poll::Pending if member.as_mut().repark(cx.waker()) => member.poll(cx),
+                poll => poll,
+            }
+        })
+        .await;
+        let ended = match ended {
+            Ok(Ok(value)) => Some(Ok(value)),
+            Ok(Err(error)) => shared.blame(&label, error).map(Err),
+            // It was aborted with its group, whose wait says so.
+            Err(_) => None,
+        };
+        member.set(None);
+        group.wait().await?;
+        ended.unwrap_or_else(|| Err(lost())).map_err(|mut error| {
+            if let Some(cause) = shared.cause() {
+                error.set_cause(cause);
+            }
+            error
+        })
+    }
+}

@@ -26,7 +26,7 @@ async fn service() -> Result<(), BoxError> {
     cleanup.push(erase.always(Duration::from_millis(100)))?;
 
     let database = Step::new("database", |outcome| async move {
-        let last = if outcome.is_clean() {
+        let last = if outcome.is_done() {
             "commit"
         } else {
             "roll back"

@@ -95,7 +95,7 @@ fn store(name: String) -> Component {
         ctx.group().spawn(jobs(ctx.clone(), 10));
         Ok(())
     };
-    Component::resource(name, open, |()| async {
+    Component::resource(name, open, |(), _| async {
         Ok(sleep(Duration::from_millis(40)).await)
     })
 }

@@ -29,6 +29,6 @@ fn said(name: &'static str, start: Result<(), &'static str>) -> Component {
         println!("{name} starts: {start:?}");
         Ok::<_, BoxError>(start?)
     };
-    let close = move |()| async move { Ok(println!("{name} stops")) };
+    let close = move |(), _| async move { Ok(println!("{name} stops")) };
     Component::resource(name, open, close)
 }

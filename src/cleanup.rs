@@ -123,6 +123,8 @@ pub struct Cleanup {
     group: TaskGroup,
     // A step is `Send` and nothing more; the lock, which is never taken, makes the cleanup `Sync`.
     run: Mutex<Option<Box<Going>>>,
+    /// Whether it is an error to drop it with steps that have not run.
+    owes: bool,
 }
 
 /// Pushes steps onto a [`Cleanup`] from anywhere; cheap to clone.
@@ -175,7 +177,23 @@ impl Cleanup {
             registry: Registry::new(),
             group: TaskGroup::named("cleanup"),
             run: Mutex::new(None),
+            owes: true,
         }
+    }
+
+    /// Makes a cleanup for what may never begin: dropped before [`owe`](Self::owe), it says nothing.
+    pub(crate) fn that_owes_nothing() -> Self {
+        Self {
+            registry: Registry::new(),
+            group: TaskGroup::named("cleanup"),
+            run: Mutex::new(None),
+            owes: false,
+        }
+    }
+
+    /// From here on its steps have to be run.
+    pub(crate) fn owe(&mut self) {
+        self.owes = true;
     }
 
     /// Runs the steps in `group`, which says then that they are running.
@@ -515,7 +533,7 @@ impl Drop for Cleanup {
         let mut forgotten = Vec::new();
         forgotten.extend(current.as_ref().map(|current| current.name.to_string()));
         forgotten.extend(self.registry.names());
-        if !forgotten.is_empty() {
+        if self.owes && !forgotten.is_empty() {
             tell_forgotten(&forgotten);
         }
         while let Some(step) = self.registry.pop() {

@@ -111,6 +111,7 @@ mod backoff;
 mod supervise;
 mod periodic;
 mod readiness;
+mod deadline;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
 #[cfg(any(feature = "axum", feature = "tonic"))]
@@ -152,6 +153,7 @@ mod program;
 pub use crate::backoff::{Backoff, Jitter};
 pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
 pub use crate::cleanup::Cleanup;
+pub use crate::deadline::DeadlinePassed;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
 pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
@@ -168,7 +170,7 @@ pub use crate::panic::Panic;
 pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
 #[cfg(feature = "signal")]
 pub use crate::program::{Program, main};
-pub use crate::readiness::{Readiness, ReadinessState};
+pub use crate::readiness::{Check, Readiness, ReadinessState};
 pub use crate::running::{Running, RunningTask};
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::serve::serve;
@@ -177,7 +179,7 @@ pub use crate::signal::Signal;
 #[cfg(feature = "signal")]
 pub use crate::signals::Signals;
 #[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::stop::{DeadlinePassed, Stop};
+pub use crate::stop::Stop;
 pub use crate::stop_after::StopAfter;
 pub use crate::stop_file::StopFile;
 pub use crate::stop_request::StopRequest;

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cleanup::{Cleanup, CleanupHandle};
-use crate::group::TaskGroup;
-use crate::readiness::Readiness;
+use crate::group::{AbortOnDrop, TaskGroup};
+use crate::readiness::{Check, Readiness};
 use crate::running::Running;
 #[cfg(feature = "signal")]
 use crate::signals::Signals;
@@ -31,6 +31,7 @@ mod machine;
 mod component_state;
 mod component_error;
 mod report;
+mod run_error;
 mod event;
 mod trace;
 mod waiting;
@@ -39,6 +40,7 @@ mod component;
 mod using;
 mod handle;
 mod engine;
+mod run;
 mod nested;
 
 pub use self::budget::Budget;
@@ -54,6 +56,8 @@ pub use self::plan::{Plan, PlannedComponent};
 pub use self::plan_error::PlanError;
 pub use self::provided::{Provided, Provider};
 pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+pub use self::run::Run;
+pub use self::run_error::RunError;
 pub use self::uses::Uses;
 pub use self::using::Using;
 
@@ -127,7 +131,7 @@ use self::event::Observer;
 /// let (database, db) = Component::shared(
 ///     "database",
 ///     async |_ctx| Ok(Db::open().await?),
-///     async |db| Ok(db.close().await?),
+///     async |db, _| Ok(db.close().await?),
 /// );
 /// let worker = Component::using(&db).run("worker", async |ctx, _db| {
 ///     ctx.ready();
@@ -152,6 +156,7 @@ pub struct Lifecycle {
     /// In locks that nobody takes, so that a lifecycle is `Sync`.
     observers: Mutex<Vec<Observer>>,
     triggers: Mutex<Vec<Attach>>,
+    checks: Mutex<Vec<Check>>,
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
@@ -184,6 +189,7 @@ impl Lifecycle {
                 skip: CancellationToken::new(),
                 readiness: Readiness::new(),
                 registry: Some(Vec::new()).into(),
+                late_observers: Mutex::default(),
                 states: watch::Sender::default(),
             }),
         };
@@ -193,9 +199,11 @@ impl Lifecycle {
             phases: Vec::new(),
             observers: Mutex::default(),
             triggers: Mutex::default(),
+            checks: Mutex::default(),
             trigger,
             work,
-            cleanup: Cleanup::new(),
+            // A lifecycle may be dropped before it runs, for its plan say.
+            cleanup: Cleanup::that_owes_nothing(),
             #[cfg(feature = "signal")]
             watchdog: Mutex::default(),
             handle,
@@ -300,6 +308,40 @@ impl Lifecycle {
         self
     }
 
+    /// Adds a check of the readiness, which runs from the start until the service is draining.
+    ///
+    /// While it fails the service is not ready: `/readyz` names it, and the health service says
+    /// `NOT_SERVING`. Nothing is stopped. In a lifecycle within another one it counts for the
+    /// outermost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Check, Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let lifecycle = Lifecycle::new("orders")
+    ///     .check(Check::new("database", async || Ok(())))
+    ///     .component(Component::new("http", |ctx| async move {
+    ///         ctx.ready();
+    ///         Ok(ctx.stopping().await)
+    ///     }));
+    /// let handle = lifecycle.handle();
+    /// let run = tokio::spawn(lifecycle.run());
+    /// handle.ready().await;
+    /// # tokio::task::yield_now().await;
+    /// assert!(handle.readiness().is_ready());
+    /// handle.stop("enough");
+    /// assert!(run.await??.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check(self, check: Check) -> Self {
+        handle::lock(&self.checks).push(check);
+        self
+    }
+
     /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -390,6 +432,63 @@ impl Lifecycle {
         Ok(engine.run().await)
     }
 
+    /// Starts all components, and returns when all are ready; the run goes on in a task of its own.
+    ///
+    /// A lifecycle of jobs alone may have ended by then.
+    ///
+    /// # Errors
+    ///
+    /// There is no [plan](Self::plan), and nothing has been started. Or not everything became ready,
+    /// because a component failed or the stop was asked for: all that had been started has been
+    /// stopped, and the error has the [report](RunError::report).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future aborts all components, as dropping the [`Run`] does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let worker = Component::new("worker", async |ctx| {
+    ///     ctx.ready();
+    ///     Ok(ctx.stopping().await)
+    /// });
+    /// let run = Lifecycle::new("orders").component(worker).start().await?;
+    /// // … all is ready here …
+    /// run.stop("enough").await.into_result()?;
+    ///
+    /// let broken = Component::job("migrate", async |_| Err("the table is locked".into()));
+    /// let error = Lifecycle::new("orders").component(broken).start().await.unwrap_err();
+    /// assert!(error.to_string().starts_with("lifecycle `orders`: component `migrate` did not start"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn start(self) -> Result<Run, RunError> {
+        let this = self.closed();
+        let plan = this.plan()?;
+        #[cfg(feature = "signal")]
+        let this = this.guarded(&plan)?;
+        let (handle, work) = (this.handle(), this.work.spawner());
+        let (engine, work) = this.engine(plan, work, None);
+        let task = tokio::spawn(async move {
+            let _work = work;
+            engine.run().await
+        });
+        let mut run = Run::new(handle, AbortOnDrop::new(&task));
+        if run.handle().ready().await {
+            return Ok(run);
+        }
+        Err(run.wait().await.into())
+    }
+
     /// Lets nothing be added any more.
     fn closed(mut self) -> Self {
         if self.components.is_none() {
@@ -413,13 +512,15 @@ impl Lifecycle {
     }
 
     fn engine(
-        self,
+        mut self,
         plan: Plan,
         work: crate::group::Spawner,
         outer: Option<Context>,
     ) -> (Engine, TaskGroup) {
+        self.cleanup.owe();
         let triggers = std::mem::take(&mut *handle::lock(&self.triggers));
         let observers = std::mem::take(&mut *handle::lock(&self.observers));
+        let checks = std::mem::take(&mut *handle::lock(&self.checks));
         for attach in triggers {
             attach(&self.trigger);
         }
@@ -427,6 +528,7 @@ impl Lifecycle {
             plan: Arc::new(plan),
             components: self.components.unwrap_or_default(),
             observers,
+            checks,
             trigger: self.trigger,
             work,
             cleanup: self.cleanup,

@@ -1,5 +1,6 @@
 //! [`Readiness`]: whether a service wants traffic.
 
+mod check;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "tonic")]
@@ -14,6 +15,10 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::check::Check;
+
+use self::check::Statuses;
+
 /// Says whether a service wants traffic: starting, ready, draining, stopped, in this order and never
 /// back.
 ///
@@ -27,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 /// | starting | ready | [`set_ready`](Self::set_ready) |
 /// | starting, ready | draining | [`set_draining`](Self::set_draining), or the token |
 /// | any other | stopped | [`set_stopped`](Self::set_stopped) |
+///
+/// [Checks](Self::check) may fail and recover between ready and draining: while one of them fails,
+/// [`is_ready`](Self::is_ready) is false, and the state is what it was.
 ///
 /// Everything else is ignored, and the setter returns `false`: a start that takes long does not call
 /// a service ready that is draining already.
@@ -103,6 +111,7 @@ struct Shared {
     set: watch::Sender<ReadinessState>,
     /// Draining, once it has fired.
     token: CancellationToken,
+    checks: Statuses,
 }
 
 impl Readiness {
@@ -144,6 +153,7 @@ impl Readiness {
             shared: Arc::new(Shared {
                 set: watch::Sender::new(ReadinessState::Starting),
                 token: token.clone(),
+                checks: Statuses::default(),
             }),
         }
     }
@@ -165,7 +175,8 @@ impl Readiness {
         set.max(self.shared.by_token())
     }
 
-    /// Returns whether the service wants traffic.
+    /// Returns whether the service wants traffic: its state is ready, and no [check](Self::check)
+    /// that counts for all of it fails.
     ///
     /// # Examples
     ///
@@ -179,7 +190,93 @@ impl Readiness {
     /// ```
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        self.state() == ReadinessState::Ready && !self.any_failing(|status| status.counts_for_all())
+    }
+
+    /// Makes `check` count from now on, and returns the future that runs it, to be spawned.
+    ///
+    /// The check fails until it has passed once. The future ends when the service is draining or
+    /// stopped. [`Lifecycle::check`](crate::Lifecycle::check) does all of that by itself.
+    ///
+    /// # Drop
+    ///
+    /// Dropping the future, polled or not, takes the check out: it no longer counts.
+    ///
+    /// # Panics
+    ///
+    /// The future panics outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Check, Readiness, TaskGroup};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// let readiness = Readiness::drain_on(group.token());
+    /// let disk = readiness.check(Check::new("disk", async || Err("it is full".into())));
+    /// group.spawn(async { Ok(disk.await) });
+    /// readiness.set_ready();
+    ///
+    /// tokio::task::yield_now().await;
+    /// assert!(!readiness.is_ready());
+    /// assert_eq!(readiness.failing(), [("disk".to_owned(), "it is full".to_owned())]);
+    ///
+    /// group.cancel();
+    /// group.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check(&self, check: Check) -> impl Future<Output = ()> + Send + use<> {
+        let checking = check.run(&self.shared.checks);
+        let readiness = self.clone();
+        async move {
+            let mut over = pin!(readiness.wait_for(ReadinessState::Draining));
+            let mut checking = pin!(checking);
+            poll_fn(|cx| {
+                if over.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                checking.as_mut().poll(cx)
+            })
+            .await;
+        }
+    }
+
+    /// Returns the checks that fail, as they were added, each with what it said last.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(String, String)> {
+        let checks = self.shared.checks.borrow();
+        let failing = checks.iter().filter_map(|status| {
+            let failure = status.failure.as_ref()?;
+            Some((status.name.clone(), failure.clone()))
+        });
+        failing.collect()
+    }
+
+    /// Returns whether a gRPC service wants traffic: the state is ready, and no check that counts for
+    /// this service fails.
+    #[must_use]
+    pub fn is_serving(&self, service: &str) -> bool {
         self.state() == ReadinessState::Ready
+            && !self.any_failing(|status| status.counts_for(service))
+    }
+
+    /// The names of the checks that keep the service as a whole from being ready.
+    #[cfg(feature = "axum")]
+    fn failing_for_all(&self) -> Vec<String> {
+        let checks = self.shared.checks.borrow();
+        let failing = checks
+            .iter()
+            .filter(|status| status.counts_for_all() && status.failure.is_some());
+        failing.map(|status| status.name.clone()).collect()
+    }
+
+    fn any_failing(&self, counts: impl Fn(&check::Status) -> bool) -> bool {
+        let checks = self.shared.checks.borrow();
+        let mut failing = checks.iter().filter(|status| status.failure.is_some());
+        failing.any(counts)
     }
 
     /// Says that the service is ready, if it is starting.

@@ -238,8 +238,13 @@ impl Serialize for CleanupReport {
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let stopped;
         let tagged = match self {
             Self::Clean => Tagged::alone("clean"),
+            Self::Stopped(cause) => {
+                stopped = cause.to_string();
+                Tagged::with_message("stopped", &stopped)
+            }
             Self::Failed(message) => Tagged::with_message("failed", message),
             Self::Forced(message) => Tagged::with_message("forced", message),
         };

@@ -1,19 +1,13 @@
 //! [`Stop`]: what a handler knows of the stop of its server.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// The part of the drain that is kept free for answering, after outgoing work has been given up.
-const PART_FOR_ANSWERS: u32 = 10;
-
-/// No more than this is kept free.
-const MOST_FOR_ANSWERS: Duration = Duration::from_millis(250);
+use crate::deadline;
+use crate::deadline::DeadlinePassed;
 
 /// Tells a handler that its server is stopping, and how long the drain may take.
 ///
@@ -90,25 +84,6 @@ struct Times {
     /// When outgoing work is given up, so that there is time to answer.
     work: Option<Instant>,
 }
-
-/// The drain deadline passed before the work was done.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use taskgroup::Stop;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let stop = Stop::begun(Duration::ZERO);
-/// let late = stop.until_deadline(std::future::pending::<()>()).await.unwrap_err();
-/// assert_eq!(late.to_string(), "the drain deadline of the server passed");
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the drain deadline of the server passed")]
-pub struct DeadlinePassed(());
 
 impl Stop {
     /// Returns a stop that never begins, for calling a handler where no server is: in a test.
@@ -268,10 +243,7 @@ impl Stop {
     /// ```
     #[must_use]
     pub fn clip(&self, timeout: Duration) -> Duration {
-        match self.work_deadline() {
-            Some(deadline) => timeout.min(until(deadline)),
-            None => timeout,
-        }
+        deadline::clip(timeout, self.work_deadline())
     }
 
     /// Runs outgoing work that may use up the drain, but not more.
@@ -311,14 +283,7 @@ impl Stop {
     /// # }
     /// ```
     pub async fn until_deadline<F: Future>(&self, work: F) -> Result<F::Output, DeadlinePassed> {
-        let mut work = pin!(work);
-        let mut passed = pin!(self.work_deadline_passed());
-        // The work is asked first: an answer that is there is never thrown away.
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => passed.as_mut().poll(cx).map(|()| Err(DeadlinePassed(()))),
-        })
-        .await
+        deadline::until(work, self.work_deadline_passed()).await
     }
 
     /// The first call counts, and the later ones change nothing.
@@ -361,10 +326,9 @@ impl StopSource {
 impl Times {
     fn of(drain: Duration) -> Self {
         let now = Instant::now();
-        let for_answers = (drain / PART_FOR_ANSWERS).min(MOST_FOR_ANSWERS);
         Self {
             deadline: now.checked_add(drain),
-            work: now.checked_add(drain - for_answers),
+            work: deadline::of_work(now, drain),
         }
     }
 }
@@ -502,7 +466,7 @@ mod tests {
 
         source.begin(5 * SECOND);
 
-        assert_eq!(call.await.unwrap(), Err(DeadlinePassed(())));
+        assert!(call.await.unwrap().is_err());
         assert_eq!(started.elapsed(), Duration::from_millis(5750));
     }
 

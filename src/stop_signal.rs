@@ -1,12 +1,17 @@
 //! [`StopSignal`]: what tells a server to stop.
 
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::deadline::of_work;
 use crate::in_flight::{Counted, InFlight};
 use crate::lock::lock;
 
@@ -93,7 +98,22 @@ const KEPT: Duration = Duration::from_millis(50);
 /// Until when a stop may take, which is known once it has begun. It is set before the token fires,
 /// and may come nearer afterwards.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limit(Option<Arc<Mutex<Option<Instant>>>>);
+pub(crate) struct Limit(Option<Arc<Deadline>>);
+
+#[derive(Debug, Default)]
+struct Deadline {
+    times: Mutex<Times>,
+    /// Tells those who wait for a deadline that there is another one.
+    changed: Notify,
+}
+
+/// `None` is a stop that has not begun, or may take for ever.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    deadline: Option<Instant>,
+    /// When outgoing work is given up, so that there is time to answer.
+    work: Option<Instant>,
+}
 
 impl Limit {
     pub(crate) fn to_be_set() -> Self {
@@ -109,14 +129,44 @@ impl Limit {
 
     /// `None` is no limit.
     pub(crate) fn set(&self, deadline: Option<Instant>) {
-        if let Some(limit) = &self.0 {
-            *lock(limit) = deadline;
-        }
+        let Some(limit) = &self.0 else { return };
+        let now = Instant::now();
+        let work = deadline.and_then(|at| of_work(now, at.saturating_duration_since(now)));
+        *lock(&limit.times) = Times { deadline, work };
+        limit.changed.notify_waiters();
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let limit = self.0.as_ref()?;
-        *lock(limit)
+        lock(&self.0.as_ref()?.times).deadline
+    }
+
+    /// Returns when outgoing work is given up.
+    pub(crate) fn work_deadline(&self) -> Option<Instant> {
+        lock(&self.0.as_ref()?.times).work
+    }
+
+    /// Waits until outgoing work is given up; for ever if there is no limit.
+    pub(crate) async fn work_deadline_passed(&self) {
+        let Some(limit) = &self.0 else {
+            return pending().await;
+        };
+        loop {
+            // Made before the look at the times: a change in between wakes it.
+            let mut changed = pin!(limit.changed.notified());
+            changed.as_mut().enable();
+            let Some(deadline) = self.work_deadline() else {
+                changed.await;
+                continue;
+            };
+            let mut passed = pin!(sleep_until(deadline));
+            let is_over = poll_fn(|cx| match passed.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => changed.as_mut().poll(cx).map(|()| false),
+            });
+            if is_over.await {
+                return;
+            }
+        }
     }
 
     /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up
@@ -135,3 +185,22 @@ mod sealed {
 }
 
 pub(crate) use sealed::Parts as StopParts;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_under_way_notices_a_deadline_that_comes_nearer() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (limit, began) = (Limit::to_be_set(), Instant::now());
+        let mut passed = tokio_test::task::spawn(limit.work_deadline_passed());
+        tokio_test::assert_pending!(passed.poll());
+        limit.set(Some(began + 100 * SECOND));
+        assert!(passed.is_woken());
+        tokio_test::assert_pending!(passed.poll());
+        limit.set(Some(began + SECOND));
+        passed.await;
+        assert_eq!(began.elapsed(), SECOND * 9 / 10);
+    }
+}

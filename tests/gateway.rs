@@ -316,7 +316,7 @@ async fn r16_call_that_is_bound_by_the_drain_deadline_is_a_504_before_the_cut() 
     front.pass(PLENTY - BEFORE_THE_CUT).await;
 
     let end = front.end().await;
-    end.assert_all("504 the drain deadline of the server passed");
+    end.assert_all("504 the deadline of the stop passed");
     end.assert_clean();
     assert!(end.report.took() >= PLENTY - BEFORE_THE_CUT);
 }

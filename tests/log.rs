@@ -294,6 +294,17 @@ async fn a_cleanup_that_is_dropped_before_its_end_warns_of_every_step_that_is_fo
 }
 
 #[tokio::test]
+async fn a_lifecycle_that_is_dropped_after_its_plan_warns_of_nothing() {
+    capture();
+    let lifecycle = Lifecycle::new("orders").component(Component::job("migrate", |_| pending()));
+    let step = Step::new("flush", |_| pending());
+    let _step = lifecycle.cleanup().push(step).unwrap();
+    assert!(lifecycle.plan().is_ok());
+    drop(lifecycle);
+    assert_eq!(lines(Level::WARN), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_cleanup_without_steps_or_after_its_run_is_dropped_silently() {
     capture();
     drop(Cleanup::new());
@@ -530,10 +541,8 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
         lines(Level::INFO),
         [
             "INFO taskgroup: all components are ready lifecycle=\"orders\" elapsed=0s",
-            "INFO taskgroup: shutdown triggered lifecycle=\"orders\" cause=cancelled on request: \
-             the lease was lost budget=10s uptime=0s",
-            "INFO taskgroup: component ended lifecycle=\"orders\" component=\"orders/db\" \
-             state=stopped elapsed=0s",
+            "INFO taskgroup: cancelled on request: the lease was lost, stopping group=\"orders\" \
+             cause=cancelled on request: the lease was lost",
             "INFO taskgroup: shutdown complete lifecycle=\"orders\" elapsed=0s errors=0",
         ]
     );

@@ -302,3 +302,133 @@ fn it_can_be_shared_between_threads() {
     shared::<Readiness>();
     shared::<ReadinessState>();
 }
+
+mod checks {
+    //! Checks that fail and recover while the service runs.
+
+    use std::future::pending;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use taskgroup::{BoxError, Check, Component, Lifecycle, Readiness};
+    use tokio::time::sleep;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Passes while the switch is 0, fails while it is 1, panics while it is 2, hangs while it is 3.
+    fn switched(name: &'static str) -> (Check, Arc<AtomicUsize>) {
+        let switch = Arc::new(AtomicUsize::new(0));
+        let now = Arc::clone(&switch);
+        let check = Check::new(name, move || {
+            let now = now.load(Ordering::SeqCst);
+            async move {
+                match now {
+                    0 => Ok(()),
+                    1 => Err::<(), BoxError>("connection refused".into()),
+                    2 => std::panic::resume_unwind(Box::new("bad byte")),
+                    _ => pending().await,
+                }
+            }
+        });
+        (check.every(SECOND).timeout(SECOND), switch)
+    }
+
+    fn failing(readiness: &Readiness) -> Vec<String> {
+        let failing = readiness.failing().into_iter();
+        failing
+            .map(|(name, why)| format!("{name}: {why}"))
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_fails_and_recovers_while_the_service_runs() {
+        let readiness = Readiness::new();
+        readiness.set_ready();
+        let (check, switch) = switched("database");
+        tokio::spawn(readiness.check(check));
+        assert_eq!(failing(&readiness), ["database: has not been run yet"]);
+        assert!(!readiness.is_ready());
+
+        for (now, why) in [
+            (0, None),
+            (1, Some("database: connection refused")),
+            (0, None),
+            (2, Some("database: panicked: bad byte")),
+            (0, None),
+            (3, Some("database: took longer than 1s")),
+            (0, None),
+        ] {
+            switch.store(now, Ordering::SeqCst);
+            sleep(5 * SECOND).await;
+            assert_eq!(failing(&readiness), why.into_iter().collect::<Vec<_>>());
+            assert_eq!(readiness.is_ready(), why.is_none());
+            // That is about the stop alone.
+            assert_eq!(readiness.to_string(), "ready");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_of_a_check_once_the_service_is_draining() {
+        let readiness = Readiness::new();
+        let (check, switch) = switched("database");
+        switch.store(3, Ordering::SeqCst);
+        let checking = tokio::spawn(readiness.check(check));
+        sleep(SECOND / 2).await;
+        readiness.set_draining();
+        checking.await.unwrap();
+        assert_eq!(failing(&readiness), [""; 0]);
+        assert!(!readiness.is_ready());
+    }
+
+    #[test]
+    fn a_check_whose_future_is_dropped_no_longer_counts() {
+        let readiness = Readiness::new();
+        readiness.set_ready();
+        let checking = readiness.check(switched("database").0);
+        assert!(!readiness.is_ready());
+        drop(checking);
+        assert!(readiness.is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_of_named_services_counts_for_them_alone() {
+        let readiness = Readiness::new();
+        readiness.set_ready();
+        let (check, switch) = switched("warehouse");
+        switch.store(1, Ordering::SeqCst);
+        tokio::spawn(readiness.check(check.services(["shop.Orders"])));
+        sleep(SECOND / 2).await;
+        assert!(readiness.is_ready());
+        assert!(!readiness.is_serving("shop.Orders"));
+        assert!(readiness.is_serving("shop.Carts"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lifecycle_runs_its_checks_until_it_drains() {
+        let (check, switch) = switched("database");
+        let worker = Component::new("worker", |ctx| async move {
+            ctx.ready();
+            Ok(ctx.stopping().await)
+        });
+        let lifecycle = Lifecycle::new("orders").check(check).component(worker);
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        assert!(handle.ready().await);
+        sleep(SECOND / 2).await;
+        assert!(handle.readiness().is_ready());
+        switch.store(1, Ordering::SeqCst);
+        sleep(2 * SECOND).await;
+        assert!(!handle.readiness().is_ready());
+        assert_eq!(
+            failing(handle.readiness()),
+            ["database: connection refused"]
+        );
+        assert_eq!(handle.cause(), None, "a check stops nothing");
+
+        handle.stop("enough");
+        assert!(run.await.unwrap().unwrap().is_clean());
+        assert_eq!(failing(handle.readiness()), [""; 0]);
+        assert_eq!(Arc::strong_count(&switch), 1, "the check is gone");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskgroup::{CancellationToken, Readiness, Sidecar, SidecarError};
+use taskgroup::{CancellationToken, Check, Readiness, Sidecar, SidecarError};
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::server::TcpIncoming;
@@ -138,4 +138,26 @@ async fn an_open_watch_does_not_hold_the_drain() {
 
     assert!(service.server.await.unwrap().is_ok());
     assert_eq!(watch.message().await.unwrap().unwrap().status(), NotServing);
+}
+
+#[tokio::test]
+async fn a_check_of_a_service_is_told_to_those_who_watch_it_and_to_no_others() {
+    let service = Service::start().await;
+    service.readiness.set_ready();
+    let watch = service.client.clone().watch(request("shop.Orders")).await;
+    let mut watch = watch.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), Serving);
+
+    let check = Check::new("warehouse", async || Ok(())).services(["shop.Orders"]);
+    let checking = service.readiness.check(check);
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), NotServing);
+    assert_eq!(service.check("shop.Orders").await, Ok(NotServing));
+    assert_eq!(service.check("").await, Ok(Serving));
+
+    let checking = tokio::spawn(checking);
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), Serving);
+    service.token.cancel();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), NotServing);
+    assert_eq!(watch.message().await.unwrap(), None);
+    checking.await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use taskgroup::{CancellationToken, Readiness};
+use taskgroup::{CancellationToken, Check, Readiness};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -99,4 +99,16 @@ async fn a_head_request_gets_the_code_alone() {
     let answer = service.ask("HEAD", "/readyz").await;
     assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn readyz_names_the_check_that_fails_and_not_what_it_said() {
+    let service = Service::start().await;
+    service.readiness.set_ready();
+    let check = Check::new("database", async || Err("no route to db-7".into()));
+    let checking = service.readiness.check(check);
+    service.assert_answers(503, "failing: database").await;
+
+    drop(checking);
+    service.assert_answers(200, "ready").await;
 }

@@ -60,7 +60,7 @@ use futures_sink::Sink;
 
 use tokio::time::{Sleep, sleep};
 
-use crate::stop::DeadlinePassed;
+use crate::deadline::DeadlinePassed;
 use crate::stop::Stop;
 
 /// How long a peer may say nothing after it was sent the Close: 1 second.

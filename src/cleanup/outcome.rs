@@ -5,6 +5,7 @@ use std::fmt;
 use std::iter;
 use std::sync::Arc;
 
+use crate::cause::Cause;
 use crate::error::TaskError;
 use crate::sidecar::SidecarError;
 
@@ -13,7 +14,8 @@ use crate::sidecar::SidecarError;
 /// A step branches on it: commit or roll back, keep the file or throw it away. It is made of what
 /// [`TaskGroup::wait`](crate::TaskGroup::wait) or [`shutdown`](crate::TaskGroup::shutdown) returned,
 /// and is `Forced` if anything had to be cut, here or after another failure. The whole error stays
-/// with whoever has waited.
+/// with whoever has waited. A result alone does not say whether the group was cancelled, so the cause is
+/// given with it: `(&result, group.cause())`.
 ///
 /// # Examples
 ///
@@ -32,8 +34,11 @@ use crate::sidecar::SidecarError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Everything ended well: by itself, on request, or by a signal and a clean drain.
+    /// Everything was done and ended well by itself, as far as known: nothing was asked to stop.
     Clean,
+    /// Everything ended well after it was asked to stop for this cause, such as a signal. What was
+    /// under way may not have been done.
+    Stopped(Cause),
     /// Something failed or panicked, with this message; what was running has ended by itself.
     Failed(Arc<str>),
     /// Something had to be cut or is still running, so its work may be half done.
@@ -41,18 +46,54 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns whether everything ended well.
+    /// Returns whether everything ended well: by itself, on request, or by a signal and a clean drain.
     ///
     /// # Examples
     ///
     /// ```
     /// use taskgroup::cleanup::Outcome;
+    /// use taskgroup::Cause;
     ///
     /// assert!(Outcome::Clean.is_clean());
+    /// assert!(Outcome::Stopped(Cause::Token).is_clean());
     /// assert!(!Outcome::Failed("disk full".into()).is_clean());
     /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
+        matches!(self, Self::Clean | Self::Stopped(_))
+    }
+
+    /// Returns whether everything was done: it ended well, and nothing was asked to stop.
+    ///
+    /// # Examples
+    ///
+    /// A step that commits on success only:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::cleanup::Step;
+    /// use taskgroup::{Cleanup, TaskGroup};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut cleanup = Cleanup::new();
+    /// cleanup.push(Step::new("transaction", |outcome| async move {
+    ///     let last = if outcome.is_done() { "commit" } else { "roll back" };
+    ///     Ok(assert_eq!(last, "roll back"))
+    /// }))?;
+    ///
+    /// let mut group = TaskGroup::new();
+    /// let token = group.token().clone();
+    /// group.spawn(async move { Ok(token.cancelled().await) });
+    /// group.cancel_because("a deployment");
+    /// let result = group.wait().await;
+    /// let report = cleanup.run((&result, group.cause()), Duration::from_secs(1)).await;
+    /// assert!(report.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_done(&self) -> bool {
         matches!(self, Self::Clean)
     }
 }
@@ -61,6 +102,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clean => f.write_str("clean"),
+            Self::Stopped(cause) => write!(f, "clean: {cause}"),
             Self::Failed(message) => write!(f, "failed: {message}"),
             Self::Forced(message) => write!(f, "forced: {message}"),
         }
@@ -72,6 +114,16 @@ impl<E: 'static> From<&Result<(), TaskError<E>>> for Outcome {
         match result {
             Ok(()) => Self::Clean,
             Err(error) => error.into(),
+        }
+    }
+}
+
+/// With the cause of the group: [`TaskGroup::cause`](crate::TaskGroup::cause).
+impl<E: 'static> From<(&Result<(), TaskError<E>>, Option<Cause>)> for Outcome {
+    fn from((result, cause): (&Result<(), TaskError<E>>, Option<Cause>)) -> Self {
+        match (result, cause) {
+            (Ok(()), Some(cause)) => Self::Stopped(cause),
+            (result, _) => result.into(),
         }
     }
 }

@@ -36,7 +36,7 @@ fn distinct() -> ExitPolicy {
 fn report(errors: impl IntoIterator<Item = ComponentError>) -> Report {
     Report {
         name: "orders".into(),
-        cause: Cause::Requested(crate::StopRequest::default()),
+        cause: Cause::Done,
         errors: errors.into_iter().collect(),
         timeline: Vec::new(),
         components: Vec::new(),

@@ -53,6 +53,7 @@ pub struct Budget {
     lame_duck: Duration,
     drain: Duration,
     cleanup: Duration,
+    start: Duration,
     platform: Option<(Cow<'static, str>, Duration)>,
     detected: Option<String>,
     invalid: Option<InvalidVariable>,
@@ -87,6 +88,7 @@ impl Budget {
             lame_duck: Duration::ZERO,
             drain: Duration::ZERO,
             cleanup: Duration::ZERO,
+            start: Duration::MAX,
             platform: None,
             detected: None,
             invalid: None,
@@ -247,6 +249,37 @@ impl Budget {
         self
     }
 
+    /// Sets the time within which all components have to be ready; no limit by default.
+    ///
+    /// It counts from the begin of the run. When it is over the start has failed, and each component
+    /// that is being started and is not ready is an error of the report. It is no part of the total,
+    /// which is for the stop. Zero is an error of the plan.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    /// use taskgroup::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let slow = Component::new("cache", |ctx| async move { Ok(ctx.stopping().await) });
+    /// let report = Lifecycle::new("orders")
+    ///     .budget(Budget::local().start_within(Duration::from_secs(20)))
+    ///     .component(slow)
+    ///     .run()
+    ///     .await?;
+    /// let error = report.errors[0].to_string();
+    /// assert!(error.starts_with("component `cache` was not ready within 20s"), "{error}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn start_within(mut self, limit: Duration) -> Self {
+        self.start = limit;
+        self
+    }
+
     /// Says after what time the platform kills the process, and what it calls that `limit`.
     ///
     /// The total has to be smaller. A second call replaces the platform.
@@ -339,6 +372,12 @@ impl Budget {
     #[must_use]
     pub const fn cleanup_time(&self) -> Duration {
         self.cleanup
+    }
+
+    /// Returns the time within which all components have to be ready; [`Duration::MAX`] is no limit.
+    #[must_use]
+    pub const fn start_time(&self) -> Duration {
+        self.start
     }
 
     /// Returns what is kept to see that what was forced is gone, and to report: a tenth of the total,

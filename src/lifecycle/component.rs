@@ -209,6 +209,10 @@ impl Component {
         into_inner(self.start)(ctx, group)
     }
 
+    pub(super) fn is_resource(&self) -> bool {
+        self.kind == Kind::Resource
+    }
+
     pub(super) fn is_job(&self) -> bool {
         self.kind == Kind::Job
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,7 +13,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use super::provided::Outlet;
 use super::report::Report;
 use crate::cause::Cause;
-use crate::cleanup::CleanupHandle;
+use crate::cleanup::{CleanupHandle, Outcome};
+use crate::deadline;
+use crate::deadline::DeadlinePassed;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
 use crate::in_flight::InFlight;
@@ -72,6 +74,8 @@ struct Shared {
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
     outlets: Vec<Box<dyn Outlet>>,
+    /// Of those that are told how everything else has ended.
+    outcome: Option<OnceLock<Outcome>>,
     nested: Mutex<Option<Report>>,
 }
 
@@ -129,6 +133,7 @@ impl Context {
         index: usize,
         notes: mpsc::UnboundedSender<Note>,
         outlets: Vec<Box<dyn Outlet>>,
+        wants_outcome: bool,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -141,6 +146,7 @@ impl Context {
                 index,
                 notes,
                 outlets,
+                outcome: wants_outcome.then(OnceLock::new),
                 nested: Mutex::default(),
             }),
         }
@@ -210,6 +216,62 @@ impl Context {
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Clips the timeout of a call that is about to be made to what is left for it.
+    ///
+    /// What is left ends a little before the [`deadline`](Self::deadline), so that there is time to
+    /// deal with the answer: a tenth of the grace, at most 250 ms. Before the component was told to
+    /// stop, the timeout stays as it is. A call that may still run when the stop begins is better bound
+    /// with [`until_deadline`](Self::until_deadline).
+    #[must_use]
+    pub fn clip(&self, timeout: Duration) -> Duration {
+        deadline::clip(timeout, self.shared.limit.work_deadline())
+    }
+
+    /// Does work that may use up the grace of the component, but not more.
+    ///
+    /// The stop alone does not touch the work. It is given up, by dropping it, when what
+    /// [`clip`](Self::clip) leaves has passed. A deadline that comes nearer is noticed. Without a stop,
+    /// or with a grace without end, this waits for the work.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadlinePassed`] if the work was given up. Work that is ready at once is never given up.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the runtime has no timer and the work is running when the stop begins.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the work with it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Context;
+    /// use taskgroup::{BoxError, Component, Lifecycle};
+    ///
+    /// async fn worker(ctx: Context) -> Result<(), BoxError> {
+    ///     ctx.ready();
+    ///     ctx.stopping().await;
+    ///     let flush = std::future::pending::<()>();
+    ///     let given_up = ctx.until_deadline(flush).await.unwrap_err();
+    ///     Ok(println!("not flushed: {given_up}"))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let lifecycle = Lifecycle::new("orders").component(Component::new("worker", worker));
+    /// # let handle = lifecycle.handle();
+    /// # tokio::spawn(async move { handle.ready().await; handle.stop("enough") });
+    /// assert!(lifecycle.run().await?.is_clean(), "it has ended in time");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn until_deadline<F: Future>(&self, work: F) -> Result<F::Output, DeadlinePassed> {
+        deadline::until(work, self.shared.limit.work_deadline_passed()).await
     }
 
     /// Returns the group of the component, to spawn helpers into.
@@ -320,6 +382,29 @@ impl Context {
         let missing = outlets.find(|outlet| !outlet.is_there())?;
         Some(NotProvided {
             value: missing.value().name,
+        })
+    }
+
+    /// Returns whether the component is told how everything that used it has ended.
+    pub(super) fn wants_outcome(&self) -> bool {
+        self.shared.outcome.is_some()
+    }
+
+    /// It is set before the token fires.
+    pub(super) fn set_outcome(&self, outcome: Outcome) {
+        if let Some(place) = &self.shared.outcome {
+            let _ = place.set(outcome);
+        }
+    }
+
+    /// Returns how everything that used the component has ended.
+    pub(super) fn outcome(&self) -> Outcome {
+        let told = self.shared.outcome.as_ref().and_then(OnceLock::get);
+        told.cloned().unwrap_or_else(|| match self.cause() {
+            // A task of its own has failed, which makes the token fire before anything is told.
+            Some(Cause::Failed(task)) => Outcome::Failed(task.message().into()),
+            Some(cause) => Outcome::Stopped(cause),
+            None => Outcome::Clean,
         })
     }
 

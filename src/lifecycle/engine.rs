@@ -36,6 +36,7 @@ use crate::group::{Spawner, TaskGroup};
 use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
+use crate::readiness::Check;
 use crate::running::Running;
 use crate::signal::Signal;
 
@@ -47,6 +48,7 @@ pub(super) struct Parts {
     pub(super) plan: Arc<Plan>,
     pub(super) components: Vec<Component>,
     pub(super) observers: Vec<Observer>,
+    pub(super) checks: Vec<Check>,
     pub(super) trigger: TaskGroup,
     pub(super) work: Spawner,
     pub(super) cleanup: Cleanup,
@@ -133,6 +135,7 @@ impl Engine {
             plan,
             components,
             observers,
+            checks,
             trigger,
             work,
             mut cleanup,
@@ -178,6 +181,11 @@ impl Engine {
             observers,
             trigger,
             work,
+            followers: {
+                // They end with the drain, and with the engine.
+                let checks = checks.into_iter();
+                checks.map(|check| whole.readiness.check(check)).collect()
+            },
             whole: Arc::new(whole),
             cleanup,
             shared,
@@ -186,7 +194,6 @@ impl Engine {
             states,
             inbox,
             notes,
-            followers: JoinSet::new(),
             began: Instant::now(),
             moment: Duration::ZERO,
             errors: Vec::new(),
@@ -385,6 +392,7 @@ impl Engine {
             index,
             self.notes.clone(),
             std::mem::take(&mut component.provides),
+            component.is_resource(),
         );
         slot.ctx = Some(ctx.clone());
         self.enter(index, ComponentState::Starting);
@@ -438,7 +446,16 @@ impl Engine {
         let kind = slot.verdict(fault, error.as_ref());
         let (error, suppressed) = match error {
             Some(error) => ComponentError::all_from_task(slot.name(), kind, error),
-            None => (ComponentError::new(slot.name(), kind), Vec::new()),
+            None => {
+                let error = ComponentError::new(slot.name(), kind);
+                let error = match fault {
+                    Fault::StartOverran(_) => {
+                        error.with_message("the whole start has no more time")
+                    }
+                    _ => error,
+                };
+                (error, Vec::new())
+            }
         };
         slot.conclude(fault, end_of(&error), now);
         let path = Arc::clone(&slot.path);
@@ -562,6 +579,9 @@ impl Engine {
         let Some(ctx) = slot.ctx.clone() else { return };
         ctx.keep_in_flight();
         let path = Arc::clone(&slot.path);
+        if ctx.wants_outcome() {
+            ctx.set_outcome(self.outcome());
+        }
         self.limit(index, until);
         self.enter(index, ComponentState::Draining);
         self.emit(Some(path), EventKind::StopBegan(until.saturating_sub(now)));
@@ -776,9 +796,16 @@ impl Engine {
         if let Some(error) = errors().next() {
             return Outcome::Failed(error.to_string().into());
         }
+        if !self.errors.is_empty() {
+            // It is still leaving.
+            return Outcome::Failed(self.cause().to_string().into());
+        }
         match nested(|report| !report.is_clean()) {
             Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
-            None => Outcome::Clean,
+            None => match self.cause() {
+                Cause::Done => Outcome::Clean,
+                cause => Outcome::Stopped(cause),
+            },
         }
     }
 
@@ -838,6 +865,8 @@ impl Engine {
             component,
             kind,
         };
+        self.observers
+            .append(&mut handle::lock(&self.shared.late_observers));
         super::trace::say(self.plan.name(), &event);
         log::guarded(|| super::trace::event(self.plan.name(), &event));
         for observer in &mut self.observers {
@@ -894,6 +923,7 @@ impl Slot {
         let early = error.is_some_and(TaskError::is_ended_early);
         match fault {
             Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
+            Fault::StartOverran(limit) => Kind::StartTimedOut(limit),
             Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
             Fault::Overran => Kind::Overran(self.grace),
             Fault::StillRunning => Kind::StillRunning(self.grace),
@@ -911,7 +941,10 @@ impl Slot {
     /// Notes in the timeline what has become of the step that went wrong.
     fn conclude(&mut self, fault: Fault, end: StepEnd, now: Duration) {
         match fault {
-            Fault::StartFailed | Fault::EndedBeforeReady | Fault::StartTimedOut => {
+            Fault::StartFailed
+            | Fault::EndedBeforeReady
+            | Fault::StartTimedOut
+            | Fault::StartOverran(_) => {
                 self.crashed = true;
                 if let Some(start) = &mut self.start {
                     start.ended.get_or_insert(now);
@@ -960,6 +993,7 @@ fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
     let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).jitter(Jitter::Full);
     let times = Times {
         total: budget.total(),
+        start: budget.start_time(),
         jitter: jitter.delays().draw(),
         lame_duck: budget.lame_duck_time(),
         drain: budget.drain_time(),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::component::Component;
 use super::component_state::ComponentState;
+use super::event::{Event, Observer};
 use super::report::Report;
 use crate::cause::Cause;
 use crate::group::Spawner;
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     pub(super) readiness: Readiness,
     /// Nothing any more once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
+    /// Those that the run has not taken over yet.
+    pub(super) late_observers: Mutex<Vec<Observer>>,
     /// Empty before the run.
     pub(super) states: watch::Sender<Arc<States>>,
 }
@@ -193,6 +196,51 @@ impl Handle {
         let now = lock(&states.states).clone();
         let state = |&index: &usize| (states.names[index].clone(), now[index]);
         states.order.iter().map(state).collect()
+    }
+
+    /// Calls `observer` with everything that happens from now on, and returns the states of all
+    /// components, which are those before that; nothing before the run.
+    ///
+    /// No change is missed in between. What happens while this is called may be in both. The
+    /// observer is called as one of [`Lifecycle::observe`](super::Lifecycle::observe) is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::{ComponentState, EventKind};
+    /// use taskgroup::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let lifecycle = Lifecycle::new("orders").component(Component::new("worker", |ctx| async move {
+    ///     ctx.ready();
+    ///     Ok(ctx.stopping().await)
+    /// }));
+    /// let handle = lifecycle.handle();
+    /// let run = tokio::spawn(lifecycle.run());
+    /// handle.ready().await;
+    ///
+    /// let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    /// let states = handle.observe(move |event| {
+    ///     if let EventKind::Ended { state, .. } = event.kind {
+    ///         sender.send(state).unwrap();
+    ///     }
+    /// });
+    /// assert_eq!(states, [("worker".to_owned(), ComponentState::Running)]);
+    ///
+    /// handle.stop("enough");
+    /// run.await??;
+    /// assert_eq!(ends.recv().await, Some(ComponentState::Stopped));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observe(
+        &self,
+        observer: impl FnMut(&Event) + Send + 'static,
+    ) -> Vec<(String, ComponentState)> {
+        // A state is entered before it is told, so one that is told to nobody else is read here.
+        lock(&self.shared.late_observers).push(Box::new(observer));
+        self.states()
     }
 
     /// Waits until a component is in this state or a later one, and returns that.

@@ -61,6 +61,8 @@ pub(super) struct Traits {
 #[derive(Clone, Debug)]
 pub(super) struct Times {
     pub(super) total: Duration,
+    /// By when all have to be ready.
+    pub(super) start: Duration,
     /// As it was drawn.
     pub(super) jitter: Duration,
     pub(super) lame_duck: Duration,
@@ -144,6 +146,8 @@ pub(super) enum Action {
 pub(super) enum Fault {
     StartFailed,
     StartTimedOut,
+    /// The start as a whole took longer than this.
+    StartOverran(Duration),
     EndedBeforeReady,
     /// It is still there, and leaving; how it failed is known when it has ended.
     Failing,
@@ -343,6 +347,7 @@ impl Machine {
         let stage = match self.stage {
             Stage::Jitter { until } | Stage::Draining { until, .. } => Some(until),
             Stage::LameDuck { half, until } => Some(half.unwrap_or(until)),
+            Stage::Starting => Some(self.times.start),
             _ => None,
         };
         let next = [node, stage].into_iter().flatten().min();
@@ -608,6 +613,9 @@ impl Machine {
     }
 
     fn expire(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.stage == Stage::Starting && self.times.start <= now {
+            self.start_overran(now, actions);
+        }
         while let Some(Reverse((at, node))) = self.timers.peek().copied() {
             if at > now {
                 break;
@@ -617,6 +625,17 @@ impl Machine {
                 self.late(node, now, actions);
             }
         }
+    }
+
+    /// The time for the whole start is up: all that is being started is blamed for it.
+    fn start_overran(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for node in 0..self.nodes.len() {
+            if let Phase::Starting { .. } = self.phases[node] {
+                self.phases[node] = Phase::Late;
+                actions.push(Action::Blame(node, Fault::StartOverran(self.times.start)));
+            }
+        }
+        self.stop(false, now, actions);
     }
 
     /// The time of a node is up.

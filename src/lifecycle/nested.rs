@@ -4,6 +4,7 @@ use super::Lifecycle;
 use super::component::{Component, Work};
 use super::context::Context;
 use super::plan::Kind;
+use super::run_error::RunError;
 use crate::BoxError;
 use crate::group::TaskGroup;
 
@@ -42,8 +43,12 @@ impl Lifecycle {
         let work = ctx.group().clone();
         let (engine, _work) = self.engine(plan, work, Some(ctx.clone()));
         let report = engine.run().await;
-        let error = report.first_error().cloned();
+        let error: Option<BoxError> = match &*report.errors {
+            [] => None,
+            [error] => Some(error.clone().into()),
+            _ => Some(RunError::from(report.clone()).into()),
+        };
         ctx.keep_nested(report);
-        error.map_or(Ok(()), |error| Err(error.into()))
+        error.map_or(Ok(()), Err)
     }
 }

@@ -424,6 +424,9 @@ fn check_budget(budget: &Budget) -> Result<(), PlanError> {
     if total.is_zero() {
         return Err(Error::ZeroBudget.into());
     }
+    if budget.start_time().is_zero() {
+        return Err(Error::ZeroStart.into());
+    }
     if let Some((platform, limit)) = budget.platform_limit() {
         if total >= limit {
             return Err(Error::OverPlatform {

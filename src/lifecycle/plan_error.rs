@@ -87,6 +87,8 @@ pub(super) enum Kind {
     },
     #[error("the budget is 0s: there is no time to stop anything")]
     ZeroBudget,
+    #[error("the start has to be over within 0s: nothing could ever be ready")]
+    ZeroStart,
     #[error("{limit} is smaller than its parts{parts}")]
     OverBudget { limit: Limit, parts: Parts },
     #[error("{limit} leaves no time for `{component}`, which asks for no grace{parts}")]
@@ -202,6 +204,7 @@ impl PlanError {
         matches!(
             *self.kind,
             Kind::ZeroBudget
+                | Kind::ZeroStart
                 | Kind::OverBudget { .. }
                 | Kind::NothingLeft { .. }
                 | Kind::OverPlatform { .. }
@@ -238,6 +241,7 @@ impl PlanError {
             | Kind::Slash { .. }
             | Kind::DuplicatePhase { .. }
             | Kind::ZeroBudget
+            | Kind::ZeroStart
             | Kind::OverBudget { .. }
             | Kind::OverPlatform { .. }
             | Kind::InvalidVariable(_) => None,

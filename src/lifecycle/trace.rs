@@ -1,7 +1,10 @@
 //! The events of a lifecycle in the log; names and fields are stable.
 
-use super::component_state::ComponentState;
+use std::fmt;
+
+use super::component_error::ComponentErrorKind;
 use super::event::{Event, EventKind};
+use crate::cause::Cause;
 use crate::console;
 use crate::time::Rounded;
 
@@ -29,11 +32,11 @@ pub(super) fn say(lifecycle: &str, event: &Event) {
     }
 }
 
-/// Writes one event.
+/// Writes one event. `docs/lifecycle.md` has the table.
 ///
-/// What an operator of the service has to know is INFO, the rest DEBUG; an error is returned in the
-/// report, so it is no ERROR here, but it is a WARN when it happens, as the report comes later, or
-/// never.
+/// What an operator of the service has to know is INFO, the rest DEBUG. An error is returned in the
+/// report, which comes later, or never, so it is a WARN when it happens. It is printed there and in no
+/// other line; that of a panic has been printed already, when it was caught.
 pub(super) fn event(lifecycle: &str, event: &Event) {
     let component = event.component.as_deref().unwrap_or(lifecycle);
     match &event.kind {
@@ -46,24 +49,26 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::AllReady => {
             tracing::info!(name: "taskgroup.ready", target: "taskgroup", lifecycle, elapsed = %Rounded(event.at), "all components are ready");
         }
-        // A trigger has said so itself.
-        EventKind::StopTriggered { cause, budget } if cause.is_trigger() => {
-            tracing::debug!(name: "taskgroup.stopping", target: "taskgroup", lifecycle, %cause, budget = %Rounded(*budget), uptime = %Rounded(event.at), "shutdown begins");
-        }
         EventKind::StopTriggered { cause, budget } => {
-            tracing::info!(name: "taskgroup.trigger", target: "taskgroup", lifecycle, %cause, budget = %Rounded(*budget), uptime = %Rounded(event.at), "shutdown triggered");
+            // A trigger has said so itself, with the same words.
+            if !cause.is_trigger() {
+                let cause = Brief(cause);
+                tracing::info!(name: "taskgroup.trigger", target: "taskgroup", group = lifecycle, %cause, "{cause}, stopping");
+            }
+            let cause = Brief(cause);
+            tracing::debug!(name: "taskgroup.stopping", target: "taskgroup", lifecycle, %cause, budget = %Rounded(*budget), uptime = %Rounded(event.at), "shutdown begins");
         }
         EventKind::InFlight(in_flight) => {
             tracing::debug!(name: "taskgroup.component.in_flight", target: "taskgroup", lifecycle, component, in_flight, "in flight when the shutdown was triggered");
         }
         EventKind::JitterBegan(length) => {
-            tracing::info!(name: "taskgroup.jitter", target: "taskgroup", lifecycle, length = %Rounded(*length), "waiting for a jitter, still ready");
+            tracing::info!(name: "taskgroup.jitter", target: "taskgroup", lifecycle, within = %Rounded(*length), "waiting for a jitter, still ready");
         }
         EventKind::NotReady => {
-            tracing::debug!(name: "taskgroup.not_ready", target: "taskgroup", lifecycle, "not ready any more");
+            tracing::debug!(name: "taskgroup.not_ready", target: "taskgroup", lifecycle, "no longer ready");
         }
         EventKind::LameDuckBegan(length) => {
-            tracing::info!(name: "taskgroup.lame_duck", target: "taskgroup", lifecycle, length = %Rounded(*length), "lame duck: not ready, still serving");
+            tracing::info!(name: "taskgroup.lame_duck", target: "taskgroup", lifecycle, within = %Rounded(*length), "lame duck: not ready, still serving");
         }
         EventKind::DrainBegan(within) => {
             tracing::info!(name: "taskgroup.draining", target: "taskgroup", lifecycle, within = %Rounded(*within), "draining");
@@ -74,20 +79,19 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::StopBegan(within) => {
             tracing::debug!(name: "taskgroup.component.stopping", target: "taskgroup", lifecycle, component, within = %Rounded(*within), "component is told to stop");
         }
+        EventKind::Failed(error) if error.kind == ComponentErrorKind::Panicked => {
+            tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, error = "panicked", "component failed");
+        }
         EventKind::Failed(error) => {
             tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, %error, "component failed");
         }
         EventKind::Forced(after) => {
-            tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, after = %Rounded(*after), "component was forced to stop");
+            tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component was forced to stop");
         }
         EventKind::Ended { state, took, .. } => {
-            // Forced was said before.
-            let elapsed = took.unwrap_or_default();
-            if *state == ComponentState::Stopped {
-                tracing::info!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, elapsed = %Rounded(elapsed), "component ended");
-            } else {
-                tracing::warn!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, elapsed = %Rounded(elapsed), "component ended");
-            }
+            // What went wrong was said before.
+            let elapsed = Rounded(took.unwrap_or_default());
+            tracing::debug!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, %elapsed, "component ended");
         }
         EventKind::Waiting(waited) => {
             tracing::info!(name: "taskgroup.waiting", target: "taskgroup", lifecycle, "still waiting for {waited}");
@@ -97,6 +101,21 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         }
         EventKind::Stopped { took, errors } => {
             tracing::info!(name: "taskgroup.stopped", target: "taskgroup", lifecycle, elapsed = %Rounded(*took), errors, "shutdown complete");
+        }
+    }
+}
+
+/// A cause without the error, which has a line of its own.
+struct Brief<'a>(&'a Cause);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Cause::Failed(task) => match task.name() {
+                Some(name) => write!(f, "`{name}` failed"),
+                None => f.write_str("a component failed"),
+            },
+            cause => cause.fmt(f),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::plan::Kind;
 use super::provided::Provided;
 use super::uses::{Declared, Uses, Wire};
 use crate::BoxError;
+use crate::cleanup::Outcome;
 use crate::group::TaskGroup;
 use crate::panic::Panic;
 
@@ -78,7 +79,8 @@ impl Component {
     ///
     /// It is ready when `open` has returned. What `open` returned is what `close` gets: a pool, a
     /// connection, the handle of a server that is started by one call and stopped by another. To let
-    /// others use it see [`shared`](Self::shared). If the stop begins before `open` has returned,
+    /// others use it see [`shared`](Self::shared). `close` is told the [`Outcome`] so far of the whole, with
+    /// its cause: a transaction can be committed if all was done, and rolled back if not. If the stop begins before `open` has returned,
     /// `open` is dropped.
     ///
     /// # Examples
@@ -94,7 +96,7 @@ impl Component {
     /// let lock = Component::resource(
     ///     "lock",
     ///     async |_ctx| Ok((File::create(&lock).await?, lock)),
-    ///     async |(_file, lock)| Ok(remove_file(lock).await?),
+    ///     async |(_file, lock), _| Ok(remove_file(lock).await?),
     /// );
     /// let handle = Lifecycle::new("orders").component(lock);
     /// # let lifecycle = handle;
@@ -111,7 +113,7 @@ impl Component {
         O: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<T, BoxError>> + Send + 'static,
         T: Send + 'static,
-        C: FnOnce(T) -> G + Send + 'static,
+        C: FnOnce(T, Outcome) -> G + Send + 'static,
         G: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         Self::using(()).resource(name, |ctx, ()| open(ctx), close)
@@ -135,7 +137,7 @@ impl Component {
         O: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<T, BoxError>> + Send + 'static,
         T: Clone + Send + Sync + 'static,
-        C: FnOnce(T) -> G + Send + 'static,
+        C: FnOnce(T, Outcome) -> G + Send + 'static,
         G: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         Self::using(()).shared(name, |ctx, ()| open(ctx), close)
@@ -201,7 +203,7 @@ impl Component {
     /// let (database, pool) = Component::shared(
     ///     "database",
     ///     async |_ctx| Ok(Pool::connect().await?),
-    ///     async |pool| Ok(pool.close().await?),
+    ///     async |pool, _| Ok(pool.close().await?),
     /// );
     /// let batch = Provided::new("batch");
     /// let migrate = Component::using((&pool, batch.provider())).job("migrate", async |_ctx, (pool, batch)| {
@@ -278,7 +280,7 @@ impl<V: Wire> Using<V> {
         O: FnOnce(Context, V::Values) -> F + Send + 'static,
         F: Future<Output = Result<T, BoxError>> + Send + 'static,
         T: Send + 'static,
-        C: FnOnce(T) -> G + Send + 'static,
+        C: FnOnce(T, Outcome) -> G + Send + 'static,
         G: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let run = |ctx, values| open_and_close(ctx, values, open, |_, _: &T| (), close);
@@ -297,7 +299,7 @@ impl<V: Wire> Using<V> {
         O: FnOnce(Context, V::Values) -> F + Send + 'static,
         F: Future<Output = Result<T, BoxError>> + Send + 'static,
         T: Clone + Send + Sync + 'static,
-        C: FnOnce(T) -> G + Send + 'static,
+        C: FnOnce(T, Outcome) -> G + Send + 'static,
         G: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let name = name.into();
@@ -343,7 +345,7 @@ where
     O: FnOnce(Context, V) -> F,
     F: Future<Output = Result<T, BoxError>>,
     S: FnOnce(&Context, &T),
-    C: FnOnce(T) -> G,
+    C: FnOnce(T, Outcome) -> G,
     G: Future<Output = Result<(), BoxError>>,
 {
     let opening = async { open(ctx.clone(), values).await };
@@ -356,7 +358,7 @@ where
     ctx.stopping().await;
     // A destructor that panics is told, after all that is open has been closed.
     let taken_out = Panic::catch(|| ctx.take_out());
-    let closed = close(opened).await;
+    let closed = close(opened, ctx.outcome()).await;
     if let Err(panic) = taken_out {
         panic.resume();
     }

@@ -1,6 +1,7 @@
 //! The health service of gRPC (feature `tonic`).
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tonic::codegen::tokio_stream::Stream;
@@ -20,10 +21,11 @@ impl Readiness {
     ///
     /// It is `SERVING` while the service is ready, and `NOT_SERVING` before, and again from the first
     /// moment of draining. It answers for the server as a whole, which is what Kubernetes asks for,
-    /// and for the names in `services`, such as the `SERVICE_NAME` that is generated for each; all
-    /// have the same state. Any other name is `NOT_FOUND`.
+    /// and for the names in `services`, such as the `SERVICE_NAME` that is generated for each. They
+    /// differ by the [checks](Self::check) that count for one and not for another. Any other name is
+    /// `NOT_FOUND`.
     ///
-    /// A stream of `Watch` ends with the `NOT_SERVING` that draining brings: nothing comes after
+    /// A stream of `Watch` tells each change, and ends with the `NOT_SERVING` that draining brings: nothing comes after
     /// it, and an open stream would hold the drain. No task runs for the service.
     ///
     /// # Examples
@@ -93,31 +95,65 @@ impl Health for Service {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         self.check_name(request.get_ref())?;
-        let status = serving_status(self.readiness.state());
+        let status = status_of(&self.readiness, &request.get_ref().service);
         Ok(Response::new(response(status)))
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Watch>, Status> {
         self.check_name(request.get_ref())?;
-        Ok(Response::new(Watch::new(self.readiness.clone())))
+        let service = request.into_inner().service;
+        Ok(Response::new(Watch::new(self.readiness.clone(), service)))
     }
 }
 
 /// The answers to one `Watch` call: the status now, and then every other one until the last.
 struct Watch {
-    readiness: Readiness,
-    sent: Option<ServingStatus>,
     /// `None` once the status cannot change any more.
-    next: Option<Pin<Box<dyn Future<Output = ReadinessState> + Send>>>,
+    next: Option<Pin<Box<dyn Future<Output = (Teller, Option<ServingStatus>)> + Send>>>,
+}
+
+/// Tells the next status of one service.
+struct Teller {
+    readiness: Readiness,
+    service: String,
+    sent: Option<ServingStatus>,
 }
 
 impl Watch {
-    fn new(readiness: Readiness) -> Self {
-        let now = readiness.state();
-        Self {
+    fn new(readiness: Readiness, service: String) -> Self {
+        let teller = Teller {
             readiness,
+            service,
             sent: None,
-            next: Some(Box::pin(std::future::ready(now))),
+        };
+        Self {
+            next: Some(Box::pin(teller.next())),
+        }
+    }
+}
+
+impl Teller {
+    /// Waits for a status that was not sent; `None` if there will be no other.
+    async fn next(mut self) -> (Self, Option<ServingStatus>) {
+        let mut checks = self.readiness.shared.checks.subscribe();
+        loop {
+            // Both are looked at before the status: a change after that wakes the task.
+            checks.mark_unchanged();
+            let state = self.readiness.state();
+            let status = status_of(&self.readiness, &self.service);
+            if self.sent.replace(status) != Some(status) {
+                return (self, Some(status));
+            }
+            if state >= ReadinessState::Draining {
+                return (self, None);
+            }
+            let mut later = pin!(self.readiness.changed(state));
+            let mut changed = pin!(checks.changed());
+            poll_fn(|cx| match later.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending => changed.as_mut().poll(cx).map(|_| ()),
+            })
+            .await;
         }
     }
 }
@@ -126,30 +162,24 @@ impl Stream for Watch {
     type Item = Result<HealthCheckResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        while let Some(next) = &mut self.next {
-            let state = ready!(next.as_mut().poll(cx));
-            let readiness = self.readiness.clone();
-            self.next = match state {
-                ReadinessState::Starting | ReadinessState::Ready => {
-                    Some(Box::pin(async move { readiness.changed(state).await }))
-                }
-                ReadinessState::Draining | ReadinessState::Stopped => None,
-            };
-            let status = serving_status(state);
-            if self.sent.replace(status) != Some(status) {
-                return Poll::Ready(Some(Ok(response(status))));
-            }
-        }
-        Poll::Ready(None)
+        let Some(next) = &mut self.next else {
+            return Poll::Ready(None);
+        };
+        let (teller, status) = ready!(next.as_mut().poll(cx));
+        self.next = status.is_some().then(|| Box::pin(teller.next()) as _);
+        Poll::Ready(status.map(|status| Ok(response(status))))
     }
 }
 
-fn serving_status(state: ReadinessState) -> ServingStatus {
-    match state {
-        ReadinessState::Ready => ServingStatus::Serving,
-        ReadinessState::Starting | ReadinessState::Draining | ReadinessState::Stopped => {
-            ServingStatus::NotServing
-        }
+/// The checks of named services do not count for the server as a whole.
+fn status_of(readiness: &Readiness, service: &str) -> ServingStatus {
+    let is_serving = match service {
+        WHOLE_SERVER => readiness.is_ready(),
+        service => readiness.is_serving(service),
+    };
+    match is_serving {
+        true => ServingStatus::Serving,
+        false => ServingStatus::NotServing,
     }
 }
 

@@ -1,9 +1,11 @@
 //! The routes that a load balancer or an orchestrator asks (feature `axum`).
 
+use std::borrow::Cow;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::{Readiness, ReadinessState};
@@ -14,7 +16,7 @@ impl Readiness {
     ///
     /// | | starting | ready | draining | stopped |
     /// |---|---|---|---|---|
-    /// | `/readyz` | 503 `starting` | 200 `ready` | 503 `draining` | 503 `stopped` |
+    /// | `/readyz` | 503 `starting` | 200 `ready`, or 503 `failing: database` | 503 `draining` | 503 `stopped` |
     /// | `/livez` | 200 `live` | 200 `live` | 200 `live` | 200 `live` |
     ///
     /// `/livez` says that the process answers, and nothing else: a service that drains is alive, and
@@ -65,17 +67,22 @@ impl Readiness {
     }
 }
 
-fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
+fn readyz(readiness: &Readiness) -> Response {
     // Read once: the code and the text have to be of the same moment.
     let state = readiness.state();
-    let status = if state == ReadinessState::Ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    answer(status, state.as_str())
+    if state != ReadinessState::Ready {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, state.as_str());
+    }
+    match readiness.failing_for_all() {
+        failing if failing.is_empty() => answer(StatusCode::OK, state.as_str()),
+        failing => {
+            // What they said is for the log: it may name hosts and users.
+            let text = format!("failing: {}", failing.join(", "));
+            answer(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
 }
 
-fn answer(status: StatusCode, text: &'static str) -> impl IntoResponse {
-    (status, [(CACHE_CONTROL, "no-store")], text)
+fn answer(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Response {
+    (status, [(CACHE_CONTROL, "no-store")], text.into()).into_response()
 }

@@ -236,7 +236,7 @@ fn store(name: String, work: &Work) -> Component {
         ctx.group().spawn(jobs(ctx.clone(), work));
         Ok(())
     };
-    let close = |()| async { Ok(sleep(STOP).await) };
+    let close = |(), _| async { Ok(sleep(STOP).await) };
     Component::resource(name, open, close)
 }
 

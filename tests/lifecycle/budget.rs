@@ -5,7 +5,7 @@ use std::time::Duration;
 use taskgroup::lifecycle::{Budget, Plan};
 use taskgroup::{Component, Lifecycle};
 
-use crate::support::{SECOND, obedient};
+use crate::support::{SECOND, errors, obedient};
 
 fn grace(plan: &Plan, name: &str) -> Duration {
     let mut components = plan.components();
@@ -13,7 +13,7 @@ fn grace(plan: &Plan, name: &str) -> Duration {
 }
 
 fn pool(name: &'static str) -> Component {
-    Component::resource(name, |_| async { Ok(()) }, |()| async { Ok(()) })
+    Component::resource(name, |_| async { Ok(()) }, |(), _| async { Ok(()) })
 }
 
 #[test]
@@ -60,4 +60,56 @@ fn the_plan_says_until_when_a_request_is_served() {
     let text = plan.to_string();
     assert!(text.contains("\n  1  http  within 10s  by 15s\n"), "{text}");
     assert!(text.contains("\n  2  grpc  within 12s  by 27s\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_time_for_the_start_is_over_all_that_is_not_ready_is_named() {
+    let never = |name| Component::new(name, |ctx| async move { Ok(ctx.stopping().await) });
+    let report = Lifecycle::new("orders")
+        .budget(Budget::local().start_within(20 * SECOND))
+        .component(obedient("database"))
+        .component(never("cache").after(["database"]))
+        .component(never("kafka").after(["database"]))
+        .component(obedient("http").after(["cache"]))
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(
+        errors(&report),
+        [
+            "component `cache` was not ready within 20s: the whole start has no more time",
+            "component `kafka` was not ready within 20s: the whole start has no more time",
+        ]
+    );
+    assert_eq!(report.stop_began, 20 * SECOND);
+    let text = report.to_string();
+    assert!(text.contains("never started: http"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_the_start_ends_with_it() {
+    let lifecycle = Lifecycle::new("orders")
+        .budget(Budget::local().start_within(SECOND))
+        .component(obedient("http"));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert!(handle.ready().await);
+    tokio::time::sleep(10 * SECOND).await;
+    handle.stop("enough");
+    assert!(run.await.unwrap().unwrap().is_clean());
+}
+
+#[test]
+fn the_time_for_the_start_is_in_the_plan_and_may_not_be_zero() {
+    let plan = |limit| {
+        let budget = Budget::local().start_within(limit);
+        let lifecycle = Lifecycle::new("orders").budget(budget);
+        lifecycle.component(obedient("http")).plan()
+    };
+    let text = plan(20 * SECOND).unwrap().to_string();
+    assert!(text.contains("\nstart within 20s\n"), "{text}");
+    let error = plan(Duration::ZERO).unwrap_err();
+    let message = "the start has to be over within 0s: nothing could ever be ready";
+    assert_eq!(error.to_string(), message);
+    assert!(error.is_budget());
 }

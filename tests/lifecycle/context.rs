@@ -323,3 +323,84 @@ async fn a_run_that_is_dropped_aborts_all_and_the_handle_says_so() {
         Some(ComponentState::ForceStopped)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn work_may_use_up_the_grace_but_not_more() {
+    let (sender, mut took) = mpsc::unbounded_channel();
+    let worker = Component::new("worker", async move |ctx: Context| {
+        let long = 60 * SECOND;
+        assert_eq!(ctx.clip(long), long, "nothing is known before the stop");
+        ctx.ready();
+        // It is running when the stop begins, which does not touch it.
+        let began = Instant::now();
+        let hangs = ctx.until_deadline(std::future::pending::<()>()).await;
+        assert_eq!(
+            hangs.unwrap_err().to_string(),
+            "the deadline of the stop passed"
+        );
+        sender.send(began.elapsed()).unwrap();
+        assert_eq!(ctx.clip(long), Duration::ZERO);
+        assert_eq!(
+            ctx.until_deadline(async { 7 }).await,
+            Ok(7),
+            "what is there is there"
+        );
+        Ok(())
+    });
+    let lifecycle = Lifecycle::new("orders").component(worker.grace(4 * SECOND));
+    let report = stopped(lifecycle).await;
+    assert!(report.is_clean(), "{report}");
+    let took = took.recv().await.unwrap();
+    assert!(took >= SECOND * 15 / 4 && took < 4 * SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_is_closed_with_the_outcome_and_its_cause() {
+    async fn told(with: Component, reason: Option<&'static str>) -> Outcome {
+        let (sender, mut told) = mpsc::unbounded_channel();
+        let transaction = Component::resource(
+            "transaction",
+            async |_| Ok(()),
+            async move |(), outcome| Ok(sender.send(outcome).unwrap()),
+        );
+        let lifecycle = Lifecycle::new("orders").component(transaction);
+        let lifecycle = lifecycle.component(with.after(["transaction"]));
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        handle.ready().await;
+        if let Some(reason) = reason {
+            handle.stop(reason);
+        }
+        drop(run.await.unwrap().unwrap());
+        told.recv().await.unwrap()
+    }
+
+    let outcome = told(obedient("worker"), Some("a deployment")).await;
+    assert!(outcome.is_clean() && !outcome.is_done());
+    let stopped =
+        matches!(&outcome, Outcome::Stopped(cause) if cause.to_string().contains("a deployment"));
+    assert!(stopped, "{outcome:?}");
+
+    let fails = Component::new("worker", async |ctx: Context| {
+        ctx.ready();
+        Err("disk full".into())
+    });
+    let outcome = told(fails, None).await;
+    let failed = matches!(&outcome, Outcome::Failed(why) if why.contains("`worker`"));
+    assert!(failed, "{outcome:?}");
+
+    let forced = told(crate::support::deaf("worker"), Some("a deployment")).await;
+    assert!(matches!(forced, Outcome::Forced(_)), "{forced:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_knows_that_everything_was_done_and_nothing_was_stopped() {
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let lifecycle = Lifecycle::new("orders").component(Component::job("import", async |_| Ok(())));
+    let step = Step::new("commit", move |outcome: Outcome| async move {
+        Ok(sender.send(outcome.is_done()).unwrap())
+    });
+    let _step = lifecycle.cleanup().push(step).unwrap();
+    assert!(lifecycle.run().await.unwrap().is_clean());
+    assert_eq!(told.recv().await, Some(true));
+}

@@ -333,7 +333,7 @@ async fn a_resource_is_opened_used_and_closed() {
             opened.write("db is open");
             Ok(7)
         },
-        move |db| async move {
+        move |db, _| async move {
             sleep(SECOND).await;
             closed.write(format!("db {db} is closed"));
             Ok(())
@@ -370,7 +370,7 @@ async fn a_resource_that_does_not_close_or_open_is_named() {
                     Err("no such host".into())
                 }
             },
-            |()| async { Err("connection reset".into()) },
+            |(), _| async { Err("connection reset".into()) },
         )
     };
     let report = stopped(Lifecycle::new("orders").component(failing(true))).await;

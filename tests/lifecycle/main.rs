@@ -4,9 +4,11 @@ mod budget;
 mod context;
 mod kinds;
 mod nested;
+mod observe;
 mod odd;
 mod order;
 mod random;
+mod running;
 #[cfg(feature = "axum")]
 mod servers;
 mod stages;

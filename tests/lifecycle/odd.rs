@@ -102,7 +102,7 @@ async fn outcome_around(inner: Lifecycle) -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn the_cleanup_is_told_what_went_wrong_in_a_nested_lifecycle() {
     let clean = Lifecycle::new("inner").component(obedient("worker"));
-    assert!(matches!(outcome_around(clean).await, Outcome::Clean));
+    assert!(matches!(outcome_around(clean).await, Outcome::Stopped(_)));
 
     let forced = Lifecycle::new("inner").component(deaf("deaf").grace(SECOND));
     let outcome = outcome_around(forced).await;

@@ -39,7 +39,7 @@ async fn the_database_is_told_when_the_worker_after_a_finished_migration_has_end
     let (database, pool) = Component::shared(
         "database",
         async |_| Ok("a pool"),
-        async move |_| Ok(log.write("database is closed")),
+        async move |_, _| Ok(log.write("database is closed")),
     );
     let worker = {
         let (pool, diary) = (pool.clone(), diary.clone());

@@ -105,7 +105,7 @@ async fn a_start_that_takes_too_long_is_stopped_and_named() {
 
 #[tokio::test(start_paused = true)]
 async fn the_opening_of_a_resource_is_dropped_when_the_stop_comes() {
-    let db = Component::resource("db", |_| pending(), |()| async { unreachable!() });
+    let db = Component::resource("db", |_| pending(), |(), _| async { unreachable!() });
     let lifecycle = Lifecycle::new("orders").component(db);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
@@ -347,10 +347,7 @@ async fn a_job_is_ready_when_it_has_ended_and_jobs_alone_end_the_lifecycle() {
         .unwrap();
     assert_eq!(diary.lines(), ["migrate", "warm up"]);
     assert!(report.is_clean(), "{report}");
-    assert_eq!(
-        report.cause.to_string(),
-        "cancelled on request: all components have ended"
-    );
+    assert_eq!(report.cause.to_string(), "all components have ended");
     assert_eq!(report.ended, 2 * SECOND);
     assert_eq!(
         events.recv().await.unwrap(),

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 
 use taskgroup::lifecycle::{
     AddError, Budget, ComponentError, ComponentErrorKind, ComponentState, ComponentStatus, Context,
-    Event, EventKind, Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider,
-    StepEnd, StepKind, Straggler, TimelineStep, Using,
+    Event, EventKind, Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider, Run,
+    RunError, StepEnd, StepKind, Straggler, TimelineStep, Using,
 };
 use taskgroup::{BoxError, Component, Lifecycle, Report};
 
@@ -25,6 +25,7 @@ fn public_types_are_send_sync_and_debug() {
     everything::<Provider<String>>();
     everything::<Using<()>>();
     everything::<Report>();
+    everything::<Run>();
     everything::<Plan>();
     everything::<PlannedComponent>();
     everything::<Budget>();
@@ -41,6 +42,7 @@ fn public_types_are_send_sync_and_debug() {
     error::<AddError>();
     error::<ComponentError>();
     error::<PlanError>();
+    error::<RunError>();
 }
 
 #[tokio::test]
@@ -48,6 +50,7 @@ async fn the_futures_of_a_lifecycle_are_send() {
     let lifecycle = Lifecycle::new("orders");
     let handle = lifecycle.handle();
     send(&lifecycle.run());
+    send(&Lifecycle::new("orders").start());
     send(&handle.ready());
     send(&handle.report());
     send(&handle.wait_for("db", ComponentState::Running));

@@ -18,7 +18,7 @@ fn pool(diary: &Diary) -> (Component, Provided<Pool>) {
             opens.write("opened");
             Ok(Arc::new("pool"))
         },
-        async move |pool: Pool| {
+        async move |pool: Pool, _| {
             assert_eq!(Arc::strong_count(&pool), 1, "a user still has it");
             Ok(closes.write("closed"))
         },
@@ -151,12 +151,12 @@ async fn a_resource_uses_values_and_shares_its_own() {
     let (database, pool) = Component::using(&url).shared(
         "database",
         async |_, url| Ok(format!("pool of {url}")),
-        async |_| Ok(()),
+        async |_, _| Ok(()),
     );
     let cache = Component::using(&pool).resource(
         "cache",
         async |_, pool| Ok(format!("cache of {pool}")),
-        async |cache| Ok(assert_eq!(cache, "cache of pool of db")),
+        async |cache, _| Ok(assert_eq!(cache, "cache of pool of db")),
     );
     let lifecycle = Lifecycle::new("orders")
         .component(cache)
@@ -368,7 +368,7 @@ async fn a_destructor_that_panics_does_not_keep_other_values_in_or_a_resource_op
             bomb.set(Bomb);
             Ok(other.set(1))
         },
-        async move |()| Ok(closed.write("closed")),
+        async move |(), _| Ok(closed.write("closed")),
     );
     let report = stopped(Lifecycle::new("orders").component(database)).await;
     assert_eq!(diary.lines(), ["closed"], "{report}");

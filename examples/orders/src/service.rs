@@ -76,7 +76,7 @@ fn metrics(parts: &Parts) -> Component {
 fn database(parts: &Parts) -> (Component, Provided<Store>) {
     let database = parts.options.db.clone();
     let open = async move |_: Context| open(database).await;
-    let close = async |store: Store| {
+    let close = async |store: Store, _| {
         store.close().await;
         Ok(info!("database: closed"))
     };

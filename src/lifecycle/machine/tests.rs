@@ -200,6 +200,7 @@ impl<'a> Sim<'a> {
             .map_or(Duration::MAX, |time| millis(kept + time));
         let times = Times {
             total,
+            start: Duration::MAX,
             jitter: millis(scenario.jitter),
             lame_duck: millis(scenario.lame_duck),
             drain: millis(scenario.drain),

@@ -42,7 +42,10 @@ impl Text {
         }
         if !plan.components.is_empty() {
             self.line("");
-            self.line("start");
+            match plan.budget.start_time() {
+                Duration::MAX => self.line("start"),
+                limit => self.line(&format!("start within {}", Rounded(limit))),
+            }
             self.table(plan, plan.graph.start_order(), |index| {
                 let component = &plan.components[index];
                 (component.start_level, start(component))

@@ -1,0 +1,84 @@
+//! [`Run`]: a lifecycle that has been started.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::handle::Handle;
+use super::report::Report;
+use crate::group::AbortOnDrop;
+
+/// A lifecycle whose components have all become ready; made by
+/// [`Lifecycle::start`](super::Lifecycle::start).
+///
+/// It runs in a task of its own, and stops as any other: on a trigger, by a call through a
+/// [handle](Self::handle), when a component fails.
+///
+/// # Drop
+///
+/// Dropping it aborts all components at once, in no order, as dropping the future of
+/// [`Lifecycle::run`](super::Lifecycle::run) does; the log has a warning with their names. Their tasks are
+/// gone when the runtime has got to them. Dropped after the end of the run, it does nothing.
+///
+/// # Examples
+///
+/// See [`Lifecycle::start`](super::Lifecycle::start).
+#[must_use = "a run that is dropped is aborted"]
+pub struct Run {
+    handle: Handle,
+    _task: AbortOnDrop,
+}
+
+impl Run {
+    pub(super) fn new(handle: Handle, task: AbortOnDrop) -> Self {
+        Self {
+            handle,
+            _task: task,
+        }
+    }
+
+    /// Returns a handle, to look at the run from anywhere and to stop it. It does not own the run.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until all is over, and returns the report.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime of the run was shut down before the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, and can be called again: dropping the future loses nothing, the run goes on.
+    pub async fn wait(&mut self) -> Report {
+        let report = self.handle.report().await;
+        report.map_or_else(|| self.is_lost(), Arc::unwrap_or_clone)
+    }
+
+    /// Stops it for this reason, waits until all is over, and returns the report.
+    ///
+    /// Equivalent to [`Handle::stop`] and then [`wait`](Self::wait).
+    ///
+    /// # Panics
+    ///
+    /// If the runtime of the run was shut down before the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the run; see [Drop](#drop).
+    pub async fn stop(mut self, reason: impl Into<crate::StopRequest>) -> Report {
+        self.handle.stop(reason);
+        self.wait().await
+    }
+
+    fn is_lost(&self) -> Report {
+        panic!("{:?} was dropped with its runtime", self.handle)
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Run").field(&self.handle).finish()
+    }
+}

@@ -39,7 +39,7 @@ async fn main() -> Result<(), BoxError> {
     let Err(error) = group.wait().await else {
         return Err("a forced stop is no success".into());
     };
-    println!("{error}");
+    println!("{error:#}");
 
     let error = error.into_error()?;
     let error = error.downcast::<SidecarError>()?;

@@ -37,7 +37,7 @@ async fn run(signals: Signals) -> Result<Report, BoxError> {
 
     let handle = shop.handle();
     let load = tokio::spawn(async move {
-        let (true, Some(address)) = (handle.ready().await, entrance.get()) else {
+        let (Ok(()), Some(address)) = (handle.ready().await, entrance.get()) else {
             return 0;
         };
         println!("all are ready, the gateway is at http://{address}/orders");

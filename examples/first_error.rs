@@ -41,7 +41,7 @@ async fn main() {
 
     match group.wait().await {
         Ok(()) => println!("all parts are here"),
-        Err(error) => println!("{error}"),
+        Err(error) => println!("{error:#}"),
     }
     assert!(group.running().is_empty());
 }

@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
 
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.ready().await;
+    let _ = handle.ready().await;
     handle.stop("the example is over");
     println!("{}", run.await??);
 

@@ -17,7 +17,7 @@ async fn main() -> Result<(), BoxError> {
 
     let handle = orders.handle();
     let run = tokio::spawn(orders.run());
-    handle.ready().await;
+    let _ = handle.ready().await;
     println!("{}\n", handle.running());
     handle.stop("a deployment");
     println!("{}", run.await??);

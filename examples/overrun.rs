@@ -22,7 +22,7 @@ async fn main() -> Exit {
         .component(Component::new("fails", fails).after(["panics"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.ready().await;
+    let _ = handle.ready().await;
     handle.stop("a deployment");
     match run.await {
         Ok(report) => {

@@ -33,7 +33,7 @@ async fn main() {
         .shutdown(Duration::from_secs(2))
         .await
         .expect_err("one task is deaf");
-    println!("{error}");
+    println!("{error:#}");
     assert!(error.is_timed_out());
     assert_eq!(error.stragglers().count(), 1);
     assert!(error.still_running().is_empty(), "the abort was confirmed");

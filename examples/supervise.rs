@@ -41,7 +41,7 @@ async fn main() -> Result<(), BoxError> {
         .spawn(&group)?;
 
     let error = group.wait().await.unwrap_err();
-    println!("{error}");
+    println!("{error:#}");
     assert_eq!(error.name(), Some("orders/kafka"));
     Ok(())
 }

@@ -20,7 +20,7 @@ async fn main() -> Result<(), BoxError> {
                 EventKind::StartBegan => println!("{component}: starts"),
                 EventKind::Ready(took) => println!("{component}: ready after {took:.1?}"),
                 EventKind::StopBegan(within) => println!("{component}: stops within {within:?}"),
-                EventKind::Failed(error) => println!("{component}: {error}"),
+                EventKind::Failed(error) => println!("{component}: {error:#}"),
                 EventKind::Ended { state, took, .. } => println!("{component}: {state} {took:.1?}"),
                 _ => {}
             }

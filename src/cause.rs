@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::end::End;
 use crate::label::Label;
 use crate::signal::Signal;
 use crate::stop_request::StopRequest;
@@ -59,8 +60,8 @@ pub enum Cause {
         /// Whether it was there already at the first look, right after the group had begun to listen.
         at_start: bool,
     },
-    /// A [`Heartbeat`](crate::Heartbeat) was lost. That is a failure too:
-    /// [`Failure::HeartbeatLost`](crate::Failure::HeartbeatLost).
+    /// A [`Heartbeat`](crate::Heartbeat) was lost. That is a failure of the group too, with the
+    /// [`LostHeartbeat`] as its source.
     Heartbeat(LostHeartbeat),
     /// The group was dropped.
     Dropped,
@@ -102,14 +103,13 @@ pub enum Cause {
 pub struct FailedTask {
     name: Option<Arc<str>>,
     place: &'static Location<'static>,
-    panicked: bool,
+    end: End,
     message: Arc<str>,
 }
 
 /// A [`Heartbeat`](crate::Heartbeat) that did not come any more.
 ///
-/// It is in the [`Cause`] and in the [`Failure`](crate::Failure), and the
-/// [source](Error::source) of the [`TaskError`](crate::TaskError), where
+/// It is in the [`Cause`], and the [source](Error::source) of the [`TaskError`](crate::TaskError), where
 /// [`ExitPolicy::code_from`](crate::ExitPolicy::code_from) finds it.
 ///
 /// # Examples
@@ -157,11 +157,11 @@ impl LostHeartbeat {
 }
 
 impl FailedTask {
-    pub(crate) fn new(label: &Label, panicked: bool, message: &str) -> Self {
+    pub(crate) fn new(label: &Label, end: End, message: &str) -> Self {
         Self {
             name: label.name().map(Arc::from),
             place: label.place(),
-            panicked,
+            end,
             message: message.into(),
         }
     }
@@ -178,13 +178,13 @@ impl FailedTask {
         self.place
     }
 
-    /// Returns whether the task panicked.
+    /// Returns how the task ended.
     #[must_use]
-    pub fn is_panic(&self) -> bool {
-        self.panicked
+    pub fn end(&self) -> End {
+        self.end
     }
 
-    /// Returns the whole message: ``task `http` (src/main.rs:42) failed: address in use``.
+    /// Returns the whole message, with the sources of the error: ``task `http` (src/main.rs:42) failed: address in use``.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -235,5 +235,7 @@ impl fmt::Display for LostHeartbeat {
         }
     }
 }
+
+impl Error for Cause {}
 
 impl Error for LostHeartbeat {}

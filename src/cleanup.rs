@@ -24,7 +24,6 @@ mod current;
 mod report;
 
 pub use self::outcome::Outcome;
-pub(crate) use self::outcome::was_forced;
 pub use self::registry::{PushError, StepHandle};
 pub use self::report::{CleanupError, CleanupReport};
 pub use self::step::Step;

@@ -1,10 +1,7 @@
 //! [`TaskError`]: how a group failed.
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::ops::Deref;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +10,14 @@ use thiserror::Error;
 
 use crate::BoxError;
 use crate::cause::{Cause, LostHeartbeat};
+use crate::chain;
+use crate::end::End;
 use crate::label::Label;
 use crate::panic::Panic;
 use crate::running::Running;
 use crate::time::Rounded;
+use crate::verdict;
+use crate::verdict::Ended;
 
 /// How to look at an `E` as an error; a group captures it when it is made.
 ///
@@ -29,10 +30,10 @@ pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
 /// It is what [`TaskGroup::wait`](crate::TaskGroup::wait) returns. The task's own error is inside as
 /// the value that the task gave; [`into_error`](Self::into_error) takes it out.
 ///
-/// The message names the task, its place of spawn and the error:
-/// ``task `http` (src/main.rs:42) failed: address in use``. [`source`](Error::source) is the task's
-/// error itself, so a reporter that prints the whole chain prints its message twice; in return it
-/// can be found by type.
+/// The message names the task and its place of spawn: ``task `http` (src/main.rs:42) failed``. The
+/// [`source`](Error::source) says why, and is the task's error itself, or its [`Panic`]. `{:#}` prints
+/// both on one line, ``task `http` (src/main.rs:42) failed: address in use``. `Debug`, which is how
+/// `main` prints an error that it returns, prints them on several lines, and what failed afterwards.
 ///
 /// # Examples
 ///
@@ -45,7 +46,8 @@ pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
 ///
 /// let error = group.wait().await.unwrap_err();
 /// assert_eq!(error.name(), Some("port"));
-/// assert!(error.to_string().ends_with(" failed: invalid digit found in string"));
+/// assert!(error.to_string().starts_with("task `port` (") && error.to_string().ends_with(") failed"));
+/// assert!(format!("{error:#}").ends_with(") failed: invalid digit found in string"));
 /// let error = error.into_error().unwrap();
 /// assert!(error.is::<std::num::ParseIntError>());
 /// # });
@@ -62,8 +64,7 @@ struct Inner<E> {
 
 /// What happened to the task, or to the group, that failed.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Failure<E = BoxError> {
+pub(crate) enum Failure<E = BoxError> {
     /// The task returned this error.
     Failed(E),
     /// The task panicked, or a destructor did while its future was being dropped.
@@ -81,7 +82,7 @@ pub enum Failure<E = BoxError> {
 
 /// Tasks that did not end within the time their group was given.
 #[derive(Clone, Debug)]
-pub struct TimedOut {
+pub(crate) struct TimedOut {
     limit: Limit,
     stragglers: Running,
     still_running: Running,
@@ -143,6 +144,11 @@ impl<E> TaskError<E> {
         self.0.suppressed = later;
     }
 
+    /// Takes the later failures out, to be told one by one.
+    pub(crate) fn take_suppressed(&mut self) -> Vec<Self> {
+        std::mem::take(&mut self.0.suppressed)
+    }
+
     pub(crate) fn set_cause(&mut self, cause: Cause) {
         self.0.cause = Some(cause);
     }
@@ -181,16 +187,32 @@ impl<E> TaskError<E> {
         self.0.label.place()
     }
 
-    /// Returns what happened.
-    #[must_use]
-    pub fn failure(&self) -> &Failure<E> {
+    pub(crate) fn failure(&self) -> &Failure<E> {
         &self.0.failure
     }
 
-    /// Returns what happened, by value.
+    /// Returns how the task ended, or the group.
+    ///
+    /// A group that ran out of time is [`TimedOut`](End::TimedOut), or
+    /// [`StillRunning`](End::StillRunning) if something could not be aborted. One that lost a
+    /// heartbeat has [`Failed`](End::Failed), and its [cause](Self::cause) is
+    /// [`Cause::Heartbeat`].
+    ///
+    /// # Examples
+    ///
+    /// See [`End`].
     #[must_use]
-    pub fn into_failure(self) -> Failure<E> {
-        self.0.failure
+    pub fn end(&self) -> End {
+        self.0.failure.end()
+    }
+
+    /// Returns the error the task returned; `None` if it did not end with an error of its own.
+    #[must_use]
+    pub fn error(&self) -> Option<&E> {
+        match &self.0.failure {
+            Failure::Failed(error) => Some(error),
+            _ => None,
+        }
     }
 
     /// Returns the error the task returned, as it was given.
@@ -206,53 +228,23 @@ impl<E> TaskError<E> {
         }
     }
 
-    /// Returns the payload of the panic, for [`resume_unwind`](std::panic::resume_unwind).
+    /// Returns the panic of the task.
     ///
     /// # Errors
     ///
     /// Gives the `TaskError` back if the task did not panic.
-    pub fn into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
+    pub fn into_panic(self) -> Result<Panic, Self> {
         let inner = *self.0;
         match inner.failure {
-            Failure::Panicked(panic) => Ok(panic.into_payload()),
+            Failure::Panicked(panic) => Ok(panic),
             failure => Err(Self(Box::new(Inner { failure, ..inner }))),
         }
-    }
-
-    /// Returns whether the task returned an error.
-    #[must_use]
-    pub fn is_failed(&self) -> bool {
-        matches!(self.0.failure, Failure::Failed(_))
-    }
-
-    /// Returns whether the task panicked.
-    #[must_use]
-    pub fn is_panicked(&self) -> bool {
-        matches!(self.0.failure, Failure::Panicked(_))
-    }
-
-    /// Returns whether the task was lost: its runtime went away before it ended.
-    #[must_use]
-    pub fn is_aborted(&self) -> bool {
-        matches!(self.0.failure, Failure::Aborted)
-    }
-
-    /// Returns whether an essential task ended before the group was cancelled.
-    #[must_use]
-    pub fn is_ended_early(&self) -> bool {
-        matches!(self.0.failure, Failure::EndedEarly)
     }
 
     /// Returns whether the group ran out of the time it was given, here or after another failure.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         self.timed_out() || self.0.suppressed.iter().any(Self::timed_out)
-    }
-
-    /// Returns whether the group lost a heartbeat.
-    #[must_use]
-    pub fn is_heartbeat_lost(&self) -> bool {
-        matches!(self.0.failure, Failure::HeartbeatLost(_))
     }
 
     /// Returns why the group was cancelled, which need not be this failure: the first cause wins.
@@ -296,7 +288,31 @@ impl<E> TaskError<E> {
 
     /// Whether it is no task that failed, but the group as a whole.
     fn is_of_group(&self) -> bool {
-        self.timed_out() || self.is_heartbeat_lost()
+        matches!(
+            self.0.failure,
+            Failure::TimedOut(_) | Failure::HeartbeatLost(_)
+        )
+    }
+
+    fn message(&self) -> String {
+        let Inner { label, failure, .. } = &*self.0;
+        match failure {
+            Failure::Failed(_) => format!("{label} failed"),
+            Failure::Panicked(_) => format!("{label} panicked"),
+            Failure::Aborted => format!("{label} was dropped before it ended"),
+            Failure::EndedEarly => format!("{label} is essential and ended early"),
+            Failure::TimedOut(timed_out) => format!("{} {timed_out}", Group(label)),
+            Failure::HeartbeatLost(_) => format!("{} failed", Group(label)),
+        }
+    }
+
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0.failure {
+            Failure::Failed(error) => Some((self.0.view)(error)),
+            Failure::Panicked(panic) => Some(panic),
+            Failure::HeartbeatLost(lost) => Some(lost),
+            Failure::Aborted | Failure::EndedEarly | Failure::TimedOut(_) => None,
+        }
     }
 
     fn find_timed_out(&self) -> Option<&TimedOut> {
@@ -309,6 +325,17 @@ impl<E> TaskError<E> {
 }
 
 impl<E> Failure<E> {
+    pub(crate) fn end(&self) -> End {
+        match self {
+            Self::Failed(_) | Self::HeartbeatLost(_) => End::Failed,
+            Self::Panicked(_) => End::Panicked,
+            Self::Aborted => End::Aborted,
+            Self::EndedEarly => End::EndedEarly,
+            Self::TimedOut(timed_out) if timed_out.still_running.is_empty() => End::TimedOut,
+            Self::TimedOut(_) => End::StillRunning,
+        }
+    }
+
     /// Returns whether this is an error that says no more than that the task was cancelled.
     pub(crate) fn is_cancellation(&self, view: View<E>) -> bool {
         matches!(self, Self::Failed(error) if Cancelled::is_behind(view(error)))
@@ -329,31 +356,11 @@ impl Cancelled {
     }
 }
 
-/// Returns the error below this one, also where `source` passes over it: the standard library's wrappers
-/// answer with the source of what they wrap.
+/// Returns the error below this one, also where `source` passes over a `Cancelled`.
 fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    let io = error.downcast_ref::<io::Error>();
-    if let Some(inner) = io.and_then(io::Error::get_ref) {
-        return Some(inner);
-    }
-    behind::<Box<io::Error>, _>(error)
-        .or_else(|| behind::<Arc<io::Error>, _>(error))
-        .or_else(|| behind::<Box<Cancelled>, _>(error))
-        .or_else(|| behind::<Arc<Cancelled>, _>(error))
-        .or_else(|| {
-            let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
-            Some(&**shared)
-        })
-        .or_else(|| error.source())
-}
-
-fn behind<'a, P, T>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)>
-where
-    P: Error + Deref<Target = T> + 'static,
-    T: Error + 'static,
-{
-    let pointer: &P = error.downcast_ref()?;
-    Some(&**pointer)
+    chain::behind::<Box<Cancelled>, _>(error)
+        .or_else(|| chain::behind::<Arc<Cancelled>, _>(error))
+        .or_else(|| chain::next(error))
 }
 
 impl TimedOut {
@@ -378,15 +385,6 @@ impl TimedOut {
             limit: Limit::Aborted,
             stragglers,
             still_running: Running::default(),
-        }
-    }
-
-    /// Returns the time that was given; zero if the group was [aborted](crate::TaskGroup::abort).
-    #[must_use]
-    pub fn limit(&self) -> Duration {
-        match self.limit {
-            Limit::Grace(limit) | Limit::Deadline(limit) => limit,
-            Limit::Aborted => Duration::ZERO,
         }
     }
 }
@@ -428,20 +426,7 @@ impl fmt::Display for TimedOut {
 
 impl<E> fmt::Display for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            label,
-            failure,
-            view,
-            ..
-        } = &*self.0;
-        match failure {
-            Failure::Failed(error) => write!(f, "{label} failed: {}", view(error)),
-            Failure::Panicked(panic) => write!(f, "{label} panicked: {}", panic.message()),
-            Failure::Aborted => write!(f, "{label} was dropped before it ended"),
-            Failure::EndedEarly => write!(f, "{label} is essential and ended early"),
-            Failure::TimedOut(timed_out) => write!(f, "{} {timed_out}", Group(label)),
-            Failure::HeartbeatLost(lost) => write!(f, "{} failed: {lost}", Group(label)),
-        }
+        chain::show(f, &self.message(), self.why())
     }
 }
 
@@ -460,19 +445,48 @@ impl fmt::Display for Group<'_> {
 
 impl<E: 'static> Error for TaskError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.0.failure {
-            Failure::Failed(error) => Some((self.0.view)(error)),
-            Failure::HeartbeatLost(lost) => Some(lost),
-            _ => None,
-        }
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl<E: 'static> Ended for TaskError<E> {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.cause()
+    }
+
+    fn later(&self) -> Vec<&dyn Ended> {
+        self.suppressed().iter().map(|error| error as _).collect()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl<E: Send + Sync + 'static> AsRef<dyn Error + Send + Sync> for TaskError<E> {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }
 
 impl<E> fmt::Debug for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskError")
-            .field("message", &format_args!("{self}"))
-            .field("suppressed", &self.0.suppressed)
-            .finish()
+        if f.alternate() {
+            return f
+                .debug_struct("TaskError")
+                .field("message", &self.message())
+                .field("source", &self.why())
+                .field("cause", &self.0.cause)
+                .field("suppressed", &self.0.suppressed)
+                .finish();
+        }
+        let also = self.0.suppressed.iter().map(|error| format!("{error:#}"));
+        chain::explain(f, &self.message(), self.why(), also)
     }
 }

@@ -14,40 +14,32 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use crate::BoxError;
 use crate::cause::Cause;
-use crate::cleanup::CleanupError;
-use crate::cleanup::SkipReason;
-use crate::cleanup::StepResult;
-use crate::error::Failure;
-use crate::error::TaskError;
+use crate::chain;
+use crate::end::End;
+#[cfg(feature = "signal")]
 use crate::forced;
-use crate::lifecycle::ComponentError;
-use crate::lifecycle::ComponentErrorKind;
-use crate::lifecycle::PlanError;
 use crate::lifecycle::Report;
-use crate::lifecycle::line_of;
 use crate::lock::lock;
 #[cfg(feature = "signal")]
 use crate::panic::Panic;
-use crate::sidecar::SidecarError;
 use crate::signal::Signal;
 #[cfg(feature = "signal")]
 use crate::signals::Signals;
 use crate::stderr;
-
-use sealed::Judge;
-use sealed::Row;
+use crate::verdict;
+use crate::verdict::Failed;
 
 /// How a process ends: an exit status and the lines that explain it, to be returned from `main`.
 ///
-/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, or any
-/// `Result<(), BoxError>`, and applies [`ExitPolicy::strict`]: 0 when all went well, a signal and a
-/// clean drain included, 1 otherwise. Another mapping is another [`ExitPolicy`]; in a `Program`
-/// (feature `signal`) that has one, `Exit::from` applies that.
+/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a
+/// `Result<(), BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]: 0 when all
+/// went well, a signal and a clean drain included, 1 otherwise. Another mapping is another
+/// [`ExitPolicy`]; in a `Program` (feature `signal`) that has one, `Exit::from` applies that.
 ///
 /// When `main` returns it, the error is written to stderr: a line for the first failure with its
-/// sources, and a line for each one that came after it. Errors in writing are ignored, and a stderr
+/// sources, and a line for each one that came after it, ten lines at most and the number of the
+/// others. Errors in writing are ignored, and a stderr
 /// that takes nothing within a second is given up: neither a closed pipe nor a full one
 /// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
 /// hold for ever.
@@ -87,7 +79,7 @@ use sealed::Row;
 /// # fn by_hand(result: Result<(), TaskError>) -> ExitCode {
 /// match result {
 ///     Ok(()) => ExitCode::SUCCESS,
-///     Err(error) => { tracing::error!("{error}"); ExitCode::FAILURE }
+///     Err(error) => { tracing::error!("{error:#}"); ExitCode::FAILURE }
 /// }
 /// # }
 /// ```
@@ -157,34 +149,6 @@ pub enum SignalStatus {
     Plus128,
 }
 
-/// What a policy turns into an [`Exit`]: [`TaskError`] of any group, and [`BoxError`].
-///
-/// It cannot be implemented elsewhere; box other errors.
-pub trait ExitError: Judge {}
-
-/// A failure with the row it is in.
-type Judged<'a> = (Row, &'a (dyn Error + 'static));
-
-mod sealed {
-    pub trait Judge {
-        /// Returns the first failure and those that came after it, in their order.
-        fn judge(&self) -> Vec<super::Judged<'_>>;
-
-        /// Returns why the group was cancelled, if the error is a group's.
-        fn cause(&self) -> Option<&super::Cause>;
-    }
-
-    /// The rows of a policy that an error can be in.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Row {
-        Failed,
-        Panicked,
-        EndedEarly,
-        Aborted,
-        TimedOut,
-    }
-}
-
 /// How long the report may take to get out.
 const PRINTING: Duration = Duration::from_secs(1);
 
@@ -212,7 +176,7 @@ impl Exit {
     /// For a `main` that cannot return. `taskgroup::main` (feature `signal`) always returns; under
     /// `#[tokio::main]` the runtime waits for blocking closures that are still running after the body
     /// is over, and a closure that hangs keeps the process alive. A group names such closures in
-    /// [`still_running`](TaskError::still_running).
+    /// [`still_running`](crate::TaskError::still_running).
     ///
     /// It skips the destructors of everything that is still in scope in any thread, so do what has
     /// to be done before: drop guards that flush a log, close the database. The C library's `atexit`
@@ -228,7 +192,7 @@ impl Exit {
     ///     let mut group = TaskGroup::new();
     ///     let result = group.shutdown(std::time::Duration::from_secs(5)).await;
     ///     match result {
-    ///         Err(error) if !error.still_running().is_empty() => Exit::from(Err(error)).now(),
+    ///         Err(error) if !error.still_running().is_empty() => Exit::from(Err::<(), _>(error)).now(),
     ///         result => Exit::from(result),
     ///     }
     /// }
@@ -240,6 +204,7 @@ impl Exit {
 
     /// Writes the report, and dies of the signal if that was asked for.
     fn leave(&self) {
+        #[cfg(feature = "signal")]
         forced::give_way();
         if !self.report.is_empty() {
             stderr::last_words(self.report.clone(), PRINTING);
@@ -459,14 +424,19 @@ impl ExitPolicy {
     ///
     /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`: an error knows the cause
     /// itself, an `Ok` does not, so the row of a signal and a clean drain is not used.
-    pub fn exit<X: ExitError>(&self, result: Result<(), X>) -> Exit {
+    pub fn exit<X>(&self, result: Result<(), X>) -> Exit
+    where
+        X: AsRef<dyn Error + Send + Sync>,
+    {
         self.exit_caused_by(result, None)
     }
 
     /// Decides how the process ends: `result` is what the group returned, `cause` is
     /// [`TaskGroup::cause`](crate::TaskGroup::cause).
     ///
-    /// Without a cause, that of a [`TaskError`] is used.
+    /// The error may be that of any group, a [`BoxError`](crate::BoxError), or a report such as
+    /// `anyhow::Error`: the errors of this crate are found inside of it, with all that they know.
+    /// Without a cause, that of a [`TaskError`](crate::TaskError) is used.
     ///
     /// # Examples
     ///
@@ -480,18 +450,16 @@ impl ExitPolicy {
     /// assert_eq!(policy.exit_caused_by(result, group.cause()).code(), 0);
     /// # });
     /// ```
-    pub fn exit_caused_by<X: ExitError>(
-        &self,
-        result: Result<(), X>,
-        cause: Option<Cause>,
-    ) -> Exit {
-        match result {
-            Ok(()) => self.clean(cause.as_ref()),
-            Err(error) => {
-                let signal = signal_of(cause.or_else(|| error.cause().cloned()));
-                self.failure(&error.judge(), signal.is_some())
-            }
-        }
+    pub fn exit_caused_by<X>(&self, result: Result<(), X>, cause: Option<Cause>) -> Exit
+    where
+        X: AsRef<dyn Error + Send + Sync>,
+    {
+        let Err(error) = result else {
+            return self.clean(cause.as_ref());
+        };
+        let error: &(dyn Error + 'static) = error.as_ref();
+        let signal = signal_of(cause.or_else(|| verdict::cause_of(error)));
+        self.failure(&verdict::failures_of(error), signal.is_some())
     }
 
     /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
@@ -532,19 +500,14 @@ impl ExitPolicy {
         if report.is_clean() {
             return self.clean(Some(&report.cause));
         }
-        let reports = with_nested(report);
-        let cleanups: Vec<_> = reports
+        let errors = report.all_errors();
+        let failures: Vec<_> = errors
             .iter()
-            .filter_map(|report| unclean(report))
-            .collect();
-        let components = reports.iter().flat_map(|report| &report.errors);
-        let failures: Vec<Judged<'_>> = components
-            .map(|error| (row_of_component(error), error as _))
-            .chain(cleanups.iter().map(|(row, error)| (*row, error as _)))
+            .flat_map(|error| verdict::failures_of(&**error))
             .collect();
         if failures.is_empty() {
             return Exit {
-                status: self.code_of(Row::TimedOut, signal.is_some()),
+                status: self.code_of(End::TimedOut, signal.is_some()),
                 report: format!("error: `{}` was forced", report.name),
                 raise: None,
             };
@@ -584,11 +547,11 @@ impl ExitPolicy {
         }
     }
 
-    fn failure(&self, failures: &[Judged<'_>], after_signal: bool) -> Exit {
-        let status = match decisive(failures) {
-            Some((row, error)) => self
+    fn failure(&self, failures: &[Failed<'_>], after_signal: bool) -> Exit {
+        let status = match verdict::decisive(failures) {
+            Some((end, error)) => self
                 .own_code(error)
-                .unwrap_or_else(|| self.code_of(row, after_signal)),
+                .unwrap_or_else(|| self.code_of(end, after_signal)),
             None => self.failed,
         };
         Exit {
@@ -599,17 +562,18 @@ impl ExitPolicy {
     }
 
     fn own_code(&self, error: &(dyn Error + 'static)) -> Option<u8> {
-        chain(error).find_map(self.code_from?)
+        chain::errors(error).find_map(self.code_from?)
     }
 
-    fn code_of(&self, row: Row, after_signal: bool) -> u8 {
-        match row {
-            Row::Failed => self.failed,
-            Row::Panicked => self.panicked,
-            Row::EndedEarly => self.ended_early,
-            Row::Aborted => self.aborted,
-            Row::TimedOut if after_signal => self.timed_out_after_signal,
-            Row::TimedOut => self.timed_out,
+    fn code_of(&self, end: End, after_signal: bool) -> u8 {
+        match end {
+            End::Panicked => self.panicked,
+            End::EndedEarly => self.ended_early,
+            End::Aborted => self.aborted,
+            End::TimedOut | End::StillRunning if after_signal => self.timed_out_after_signal,
+            End::TimedOut | End::StillRunning => self.timed_out,
+            // What was skipped is part of another failure; alone it is one all the same.
+            End::Failed | End::Done | End::Skipped => self.failed,
         }
     }
 }
@@ -659,163 +623,44 @@ fn signal_of(cause: Option<Cause>) -> Option<Signal> {
     }
 }
 
-/// The first failure that is no timeout, or else the first one.
-fn decisive<'a>(failures: &[Judged<'a>]) -> Option<Judged<'a>> {
-    let no_timeout = failures.iter().find(|(row, _)| *row != Row::TimedOut);
-    no_timeout.or(failures.first()).copied()
-}
+/// How many failures are lines of their own.
+const SHOWN: usize = 10;
 
-/// The row of an error that is no [`TaskError`] itself: those in its chain decide.
-fn row_of(error: &(dyn Error + 'static)) -> Row {
-    let row = chain(error).find_map(|error| {
-        if let Some(error) = error.downcast_ref::<SidecarError>() {
-            return Some(row_of_server(error));
-        }
-        if let Some(error) = error.downcast_ref::<ComponentError>() {
-            return Some(row_of_component(error));
-        }
-        if let Some(error) = error.downcast_ref::<CleanupError>() {
-            return Some(row_of_cleanup(error));
-        }
-        let group = error.downcast_ref::<TaskError>()?;
-        decisive(&group.judge()).map(|(row, _)| row)
-    });
-    row.unwrap_or(Row::Failed)
-}
-
-fn row_of_server(error: &SidecarError) -> Row {
-    if error.is_timed_out() {
-        Row::TimedOut
-    } else if error.is_panicked() {
-        Row::Panicked
-    } else if error.is_ended_early() {
-        Row::EndedEarly
-    } else {
-        Row::Failed
-    }
-}
-
-/// As with tasks, a timeout gives way to any other failure. A step that was skipped for want of another
-/// says nothing of its own.
-fn row_of_cleanup(error: &CleanupError) -> Row {
-    let mut rows = error
-        .report()
-        .failures()
-        .filter_map(|step| match step.result {
-            StepResult::Panicked(_) => Some(Row::Panicked),
-            StepResult::TimedOut(_)
-            | StepResult::StillRunning(_)
-            | StepResult::Skipped(SkipReason::BudgetSpent(_)) => Some(Row::TimedOut),
-            StepResult::Skipped(_) => None,
-            _ => Some(Row::Failed),
-        });
-    let first = rows.next().unwrap_or(Row::Failed);
-    if first != Row::TimedOut {
-        return first;
-    }
-    rows.find(|row| *row != Row::TimedOut).unwrap_or(first)
-}
-
-fn row_of_task<E: 'static>(error: &TaskError<E>) -> Row {
-    match error.failure() {
-        Failure::Failed(_) => error.source().map_or(Row::Failed, row_of),
-        Failure::HeartbeatLost(_) => Row::Failed,
-        Failure::Panicked(_) => Row::Panicked,
-        Failure::Aborted => Row::Aborted,
-        Failure::EndedEarly => Row::EndedEarly,
-        Failure::TimedOut(_) => Row::TimedOut,
-    }
-}
-
-fn row_of_component(error: &ComponentError) -> Row {
-    match error.kind {
-        ComponentErrorKind::Panicked => Row::Panicked,
-        ComponentErrorKind::EndedEarly => Row::EndedEarly,
-        kind if kind.is_forced() => Row::TimedOut,
-        _ => error.source().map_or(Row::Failed, row_of),
-    }
-}
-
-/// A report and all that are nested in it, the outer ones first.
-fn with_nested(report: &Report) -> Vec<&Report> {
-    let nested = report.nested.iter().flat_map(with_nested);
-    std::iter::once(report).chain(nested).collect()
-}
-
-/// The error of a cleanup, with the row of its first step that failed, or else ran out of time.
-fn unclean(report: &Report) -> Option<(Row, CleanupError)> {
-    let error = report.cleanup.clone()?.into_result().err()?;
-    Some((row_of_cleanup(&error), error))
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
-}
-
-fn report(failures: &[Judged<'_>]) -> String {
-    let line = |(index, (_, error)): (usize, &Judged<'_>)| {
+fn report(failures: &[Failed<'_>]) -> String {
+    let line = |(index, (_, error)): (usize, &Failed<'_>)| {
         let word = if index == 0 { "error" } else { "also" };
-        format!("{word}: {}", line_of(*error))
+        format!("{word}: {}", chain::line_of(*error))
     };
-    let lines: Vec<_> = failures.iter().enumerate().map(line).collect();
+    let shown = failures.iter().enumerate().take(SHOWN);
+    let mut lines: Vec<_> = shown.map(line).collect();
+    match failures.len() - lines.len() {
+        0 => {}
+        more => lines.push(format!("also: {more} more")),
+    }
     lines.join("\n")
 }
 
-impl<E: 'static> Judge for TaskError<E> {
-    fn judge(&self) -> Vec<Judged<'_>> {
-        let errors = std::iter::once(self).chain(self.suppressed());
-        errors
-            .map(|error| (row_of_task(error), error as _))
-            .collect()
-    }
-
-    fn cause(&self) -> Option<&Cause> {
-        self.cause()
-    }
-}
-
-impl Judge for BoxError {
-    fn judge(&self) -> Vec<Judged<'_>> {
-        match self.downcast_ref::<TaskError>() {
-            Some(error) => error.judge(),
-            None => vec![(row_of(&**self), &**self)],
-        }
-    }
-
-    fn cause(&self) -> Option<&Cause> {
-        self.downcast_ref::<TaskError>().and_then(TaskError::cause)
-    }
-}
-
-impl<E: 'static> ExitError for TaskError<E> {}
-
-impl ExitError for BoxError {}
-
-impl<E: 'static> From<Result<(), TaskError<E>>> for Exit {
-    fn from(result: Result<(), TaskError<E>>) -> Self {
+/// Of what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, of boxed errors, and of reports such
+/// as `anyhow::Error`.
+impl<X> From<Result<(), X>> for Exit
+where
+    X: AsRef<dyn Error + Send + Sync>,
+{
+    fn from(result: Result<(), X>) -> Self {
         ExitPolicy::in_force().exit(result)
     }
 }
 
-impl From<Result<(), BoxError>> for Exit {
-    fn from(result: Result<(), BoxError>) -> Self {
-        ExitPolicy::in_force().exit(result)
-    }
-}
-
-/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it.
-impl From<Result<Report, PlanError>> for Exit {
-    fn from(result: Result<Report, PlanError>) -> Self {
-        Self::from(result.map_err(BoxError::from))
-    }
-}
-
-/// As a function returns it that runs a lifecycle after other calls with `?`.
-impl From<Result<Report, BoxError>> for Exit {
-    fn from(result: Result<Report, BoxError>) -> Self {
+/// As the lifecycle's [`run`](crate::Lifecycle::run) returns it, or a function that runs a lifecycle after
+/// other calls with `?`.
+impl<X> From<Result<Report, X>> for Exit
+where
+    X: AsRef<dyn Error + Send + Sync>,
+{
+    fn from(result: Result<Report, X>) -> Self {
         match result {
             Ok(report) => Self::from(&report),
-            Err(error) => Self::from(Err::<(), BoxError>(error)),
+            Err(error) => Self::from(Err::<(), _>(error)),
         }
     }
 }

@@ -48,7 +48,14 @@ struct List {
     next: u64,
     /// A forced exit has begun.
     closed: bool,
-    seats: Vec<(u64, Option<Arc<dyn Undo>>)>,
+    seats: Vec<(u64, Option<Left>)>,
+}
+
+/// What is left if nobody undoes it.
+#[derive(Clone)]
+struct Left {
+    name: Arc<str>,
+    undo: Arc<dyn Undo>,
 }
 
 static LIST: Mutex<List> = Mutex::new(List {
@@ -70,11 +77,12 @@ impl Seat {
         Some(Self { id })
     }
 
-    /// Says what is to be undone.
-    pub(crate) fn fill(&self, undo: Arc<dyn Undo>) {
+    /// Says what is to be undone, and its name in a report.
+    pub(crate) fn fill(&self, name: &str, undo: Arc<dyn Undo>) {
         let mut list = lock();
         if let Some(seat) = list.seats.iter_mut().find(|(id, _)| *id == self.id) {
-            seat.1 = Some(undo);
+            let name = name.into();
+            seat.1 = Some(Left { name, undo });
         }
     }
 }
@@ -119,20 +127,27 @@ pub(crate) fn undo_all(limit: Duration, mut hurry: impl FnMut() -> bool) {
     {
         thread::sleep(LOOK);
     }
-    let seats = lock()
-        .seats
-        .iter()
-        .filter_map(|(_, undo)| undo.clone())
-        .collect::<Vec<_>>();
-    seats.iter().for_each(|undo| undo.undo());
+    left().iter().for_each(|left| left.undo.undo());
+}
+
+/// Returns the names of all that outlives the process unless it is undone.
+#[cfg(feature = "signal")]
+pub(crate) fn names() -> Vec<Arc<str>> {
+    left().into_iter().map(|left| left.name).collect()
+}
+
+fn left() -> Vec<Left> {
+    let list = lock();
+    let left = list.seats.iter().filter_map(|(_, left)| left.clone());
+    left.collect()
 }
 
 /// Tells those that were not told yet, and returns whether all are over.
 fn look(told: &mut Vec<u64>) -> bool {
     let seats = lock().seats.clone();
     let mut over = true;
-    for (id, undo) in seats {
-        let Some(undo) = undo else {
+    for (id, left) in seats {
+        let Some(Left { undo, .. }) = left else {
             over = false;
             continue;
         };
@@ -167,4 +182,58 @@ pub(crate) fn end(status: u8) {
         std::process::exit(i32::from(status))
     });
     std::process::abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    #[derive(Default)]
+    struct Deaf {
+        told: AtomicUsize,
+        undone: AtomicUsize,
+    }
+
+    impl Undo for Deaf {
+        fn tell(&self) {
+            self.told.fetch_add(1, SeqCst);
+        }
+
+        fn is_over(&self) -> bool {
+            false
+        }
+
+        fn undo(&self) {
+            self.undone.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// One test, as there is one list.
+    #[test]
+    fn what_is_left_is_told_once_and_undone_when_there_is_a_hurry() {
+        let deaf = Arc::new(Deaf::default());
+        let seat = Seat::take().unwrap();
+        let mut looks = 0;
+        undo_all(Duration::MAX, || {
+            looks += 1;
+            match looks {
+                // It has a seat and is not there yet: that is waited for.
+                1 => assert_eq!(deaf.told.load(SeqCst), 0),
+                2 => seat.fill("deaf", Arc::clone(&deaf) as Arc<dyn Undo>),
+                _ => {}
+            }
+            looks == 5
+        });
+        assert_eq!(deaf.told.load(SeqCst), 1);
+        assert_eq!(deaf.undone.load(SeqCst), 1);
+
+        drop(seat);
+        undo_all(Duration::MAX, || {
+            unreachable!("there is nothing to wait for")
+        });
+        assert_eq!(deaf.undone.load(SeqCst), 1);
+    }
 }

@@ -39,6 +39,8 @@ mod abort_on_drop;
 mod clock;
 mod below;
 mod scope;
+#[cfg(test)]
+mod kept;
 
 pub(crate) use self::abort_on_drop::AbortOnDrop;
 pub use self::builder::{BuildError, Builder};
@@ -97,7 +99,7 @@ use crate::time::{CONFIRMATION, LONG, THEN};
 ///     group.spawn(async move { Ok(port.parse::<u16>()?) });
 /// }
 /// let error = group.wait().await.unwrap_err();
-/// assert!(error.to_string().ends_with("failed: invalid digit found in string"));
+/// assert!(format!("{error:#}").ends_with("failed: invalid digit found in string"));
 /// # });
 /// ```
 pub struct TaskGroup<E = BoxError> {
@@ -173,7 +175,8 @@ impl<E: AsRef<dyn Error + Send + Sync> + Send + 'static> TaskGroup<E> {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let mut group = TaskGroup::<anyhow::Error>::reports();
     /// group.spawn(async { anyhow::bail!("no quorum"); Ok(()) });
-    /// assert!(group.wait().await.unwrap_err().to_string().ends_with("failed: no quorum"));
+    /// let error = group.wait().await.unwrap_err();
+    /// assert!(format!("{error:#}").ends_with("failed: no quorum"));
     /// # });
     /// ```
     #[track_caller]
@@ -526,7 +529,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Errors
     ///
     /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
-    /// failure it is [`Failure::TimedOut`](crate::Failure::TimedOut), and in any case the error names the
+    /// failure it is [`End::TimedOut`](crate::End::TimedOut), and in any case the error names the
     /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
     /// a group above is being waited for, and to nobody else.
     ///
@@ -664,6 +667,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Ends the group after its owner was found alone.
     fn finish(&mut self) -> Result<(), TaskError<E>> {
         self.over = true;
+        // It is closed; a caller behind one that was given a slot and does not take it waits no longer.
+        self.hub.shared.slots.close();
         self.take_outcome()
     }
 

@@ -37,8 +37,8 @@ use crate::trigger::{Trigger, listen_for};
 ///
 /// # It is a failure
 ///
-/// The stop is as orderly as any, but [`wait`](crate::TaskGroup::wait) returns
-/// [`Failure::HeartbeatLost`](crate::Failure::HeartbeatLost), and the exit status is 1: nobody has
+/// The stop is as orderly as any, but [`wait`](crate::TaskGroup::wait) returns an error
+/// whose source is the [`LostHeartbeat`](crate::LostHeartbeat), and the exit status is 1: nobody has
 /// asked the process to stop, and `Restart=on-failure` has to start it again. In a child group it
 /// cancels the groups above as any failure does. Once the group is cancelled for another reason,
 /// nothing is counted any more: the lease may be given up in the drain.
@@ -73,7 +73,7 @@ use crate::trigger::{Trigger, listen_for};
 /// });
 ///
 /// let error = group.wait().await.unwrap_err();
-/// assert!(error.to_string().ends_with(" failed: heartbeat `lease` lost: no beat within 10s"));
+/// assert!(format!("{error:#}").ends_with(" failed: heartbeat `lease` lost: no beat within 10s"));
 /// # }
 /// ```
 #[derive(Clone)]

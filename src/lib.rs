@@ -93,12 +93,18 @@ mod panic;
 mod log;
 mod bounded;
 mod stderr;
+// What outlives the process is there with one feature, and forced exits with the other.
+#[cfg(any(feature = "process", feature = "signal"))]
+#[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
 mod forced;
 mod console;
 mod label;
 mod signal;
 mod stop_request;
+mod end;
+mod chain;
 mod cause;
+mod verdict;
 mod running;
 mod error;
 mod group;
@@ -156,8 +162,9 @@ pub use crate::cleanup::Cleanup;
 pub use crate::deadline::DeadlinePassed;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use crate::drain::DrainReport;
-pub use crate::error::{Cancelled, Failure, TaskError, TimedOut};
-pub use crate::exit::{Exit, ExitError, ExitPolicy, SignalStatus};
+pub use crate::end::End;
+pub use crate::error::{Cancelled, TaskError};
+pub use crate::exit::{Exit, ExitPolicy, SignalStatus};
 pub use crate::group::{
     BuildError, Builder, IsolatedTask, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
 };

@@ -35,6 +35,7 @@ mod run_error;
 mod event;
 mod trace;
 mod waiting;
+mod herald;
 mod context;
 mod component;
 mod using;
@@ -45,7 +46,6 @@ mod nested;
 
 pub use self::budget::Budget;
 pub use self::component::Component;
-pub(crate) use self::component_error::line_of;
 pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
@@ -82,7 +82,9 @@ use self::event::Observer;
 ///
 /// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to
 ///    count.
-/// 2. Readiness is draining, after the [jitter](Budget::jitter), if there is one.
+/// 2. Readiness is draining: in the moment in which the stop is asked for, so that it is when
+///    [`Handle::stop`] has returned. The one exception is a budget with a [jitter](Budget::jitter):
+///    the service stays ready until that is over.
 /// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is
 ///    left out if not everything had been ready, and by [`Handle::stop_now`], and over when nothing
 ///    is left that serves.
@@ -143,7 +145,7 @@ use self::event::Observer;
 ///     .component(database)
 ///     .component(worker.grace(Duration::from_secs(5)));
 /// let handle = lifecycle.handle();
-/// # tokio::spawn(async move { handle.ready().await; handle.stop("the example is over") });
+/// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("the example is over") });
 /// let report = lifecycle.run().await?;
 /// assert!(report.is_clean(), "{report}");
 /// # Ok(())
@@ -187,7 +189,8 @@ impl Lifecycle {
                 trigger: trigger.spawner(),
                 work: work.spawner().into(),
                 skip: CancellationToken::new(),
-                readiness: Readiness::new(),
+                readiness: Readiness::drain_on(trigger.token()),
+                all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
                 late_observers: Mutex::default(),
                 states: watch::Sender::default(),
@@ -278,8 +281,14 @@ impl Lifecycle {
 
     /// Calls `observer` with everything that happens, in its order.
     ///
-    /// It is called by the run itself, so it must not block; what takes longer goes through a
-    /// channel. Its panic is caught and changes nothing. There may be several.
+    /// It is called apart from the run, which does not wait for it: one that blocks holds up the
+    /// observers and the log, and no component. On a runtime of several threads it is called on a
+    /// thread of its own, on one of a single thread in a task; there whatever blocks holds up
+    /// everything, so what takes longer goes through a channel.
+    ///
+    /// When the run has returned, all has been told, unless an observer or the log has blocked for
+    /// longer than the budget, and a second, lasts. A panic of an observer is caught and changes
+    /// nothing. There may be several.
     ///
     /// # Examples
     ///
@@ -329,7 +338,7 @@ impl Lifecycle {
     ///     }));
     /// let handle = lifecycle.handle();
     /// let run = tokio::spawn(lifecycle.run());
-    /// handle.ready().await;
+    /// assert!(handle.ready().await.is_ok());
     /// # tokio::task::yield_now().await;
     /// assert!(handle.readiness().is_ready());
     /// handle.stop("enough");
@@ -483,7 +492,7 @@ impl Lifecycle {
             engine.run().await
         });
         let mut run = Run::new(handle, AbortOnDrop::new(&task));
-        if run.handle().ready().await {
+        if run.handle().ready().await.is_ok() {
             return Ok(run);
         }
         Err(run.wait().await.into())

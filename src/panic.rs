@@ -11,17 +11,19 @@ use crate::lock::into_inner;
 
 /// The payload of a panic that was caught in a task.
 ///
+/// It is the [`source`](std::error::Error::source) of the error that tells of the panic, and prints as
+/// the panic's message.
+///
 /// # Examples
 ///
 /// ```
-/// use taskgroup::{Failure, TaskGroup};
+/// use taskgroup::TaskGroup;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let mut group = TaskGroup::new();
 /// group.spawn(async { if true { panic!("no such table") } Ok(()) });
 ///
-/// let error = group.wait().await.unwrap_err();
-/// let Failure::Panicked(panic) = error.into_failure() else { unreachable!() };
+/// let panic = group.wait().await.unwrap_err().into_panic().unwrap();
 /// assert_eq!(panic.message(), "no such table");
 /// # });
 /// ```
@@ -100,6 +102,14 @@ fn message(payload: &(dyn Any + Send)) -> &str {
         "(the payload is no string)"
     }
 }
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Panic {}
 
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,9 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::backoff::{Backoff, Delays};
+use crate::chain;
+use crate::end::End;
 use crate::error::Cancelled;
 use crate::log;
 use crate::time::Rounded;
+use crate::verdict;
+use crate::verdict::Ended;
 
 /// Runs an async closure periodically, until a token fires.
 ///
@@ -141,13 +145,13 @@ pub enum PeriodicBuildError {
 
 /// How a periodic task failed.
 ///
-/// [`source`](Error::source) is the error of the run, if it was an error.
+/// The message names the task; [`source`](Error::source) is the error of the run, if it was an error.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{CancellationToken, Periodic, PeriodicError};
+/// use taskgroup::{CancellationToken, End, Periodic, PeriodicError};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::PeriodicBuildError> {
@@ -156,15 +160,14 @@ pub enum PeriodicBuildError {
 /// let refresh = refresh.run(&token, |_tick| async { Err("no route to host".into()) })?;
 ///
 /// let error: PeriodicError = refresh.await.unwrap_err();
-/// assert!(error.is_failed());
+/// assert_eq!(error.end(), End::Failed);
 /// assert_eq!(
-///     error.to_string(),
+///     format!("{error:#}"),
 ///     "periodic task `refresh` failed 3 times in a row: no route to host"
 /// );
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct PeriodicError {
     name: Cow<'static, str>,
     kind: Kind,
@@ -310,7 +313,7 @@ impl Periodic {
         }
         let last = self.run_for_the_last_time(run).await;
         if let (Err(_), Err(kind)) = (&ran, &last) {
-            self.log(kind);
+            self.log(chain::line_of(kind));
         }
         self.conclude(ran.and(last))
     }
@@ -347,11 +350,17 @@ impl Periodic {
             }
             match streak.failed() {
                 Next::Retry(delay) if !token.is_cancelled() => {
-                    self.log(format_args!("failed: {error}; again in {}", Rounded(delay)));
+                    self.log(format_args!(
+                        "failed: {}; again in {}",
+                        chain::line_of(&*error),
+                        Rounded(delay)
+                    ));
                     token.run_until_cancelled(sleep(delay)).await;
                     ticks.reset_immediately();
                 }
-                Next::Tick | Next::Retry(_) => self.log(format_args!("failed: {error}")),
+                Next::Tick | Next::Retry(_) => {
+                    self.log(format_args!("failed: {}", chain::line_of(&*error)));
+                }
                 Next::Fail(errors) => return Err(Kind::Failed { errors, error }),
             }
         }
@@ -477,17 +486,14 @@ impl PeriodicError {
         &self.name
     }
 
-    /// Returns whether so many runs in a row failed that it gave up.
+    /// Returns how it ended: [`Failed`](End::Failed) after too many errors in a row or an error of the
+    /// last run, [`TimedOut`](End::TimedOut) when a run was dropped at the end of its time.
     #[must_use]
-    pub fn is_failed(&self) -> bool {
-        matches!(self.kind, Kind::Failed { .. })
-    }
-
-    /// Returns whether a run was dropped at the end of its time: the grace, or the deadline of the
-    /// last run.
-    #[must_use]
-    pub fn is_timed_out(&self) -> bool {
-        matches!(self.kind, Kind::Overran { .. } | Kind::LastOverran { .. })
+    pub fn end(&self) -> End {
+        match self.kind {
+            Kind::Failed { .. } | Kind::LastFailed { .. } => End::Failed,
+            Kind::Overran { .. } | Kind::LastOverran { .. } => End::TimedOut,
+        }
     }
 
     /// Returns whether it was the last run that failed or was dropped.
@@ -500,19 +506,37 @@ impl PeriodicError {
     }
 }
 
-impl fmt::Display for PeriodicError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "periodic task `{}` {}", self.name, self.kind)
+impl PeriodicError {
+    fn message(&self) -> String {
+        format!("periodic task `{}` {}", self.name, self.kind)
     }
 }
 
+impl fmt::Display for PeriodicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.message(), self.kind.source())
+    }
+}
+
+impl fmt::Debug for PeriodicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("PeriodicError")
+                .field("name", &self.name)
+                .field("kind", &self.kind)
+                .finish();
+        }
+        chain::explain(f, &self.message(), self.kind.source(), None)
+    }
+}
+
+/// What it did; the error of a run is the source.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed { errors: 1, error } => write!(f, "failed: {error}"),
-            Self::Failed { errors, error } => {
-                write!(f, "failed {errors} times in a row: {error}")
-            }
+            Self::Failed { errors: 1, .. } => f.write_str("failed"),
+            Self::Failed { errors, .. } => write!(f, "failed {errors} times in a row"),
             Self::Overran { grace } => {
                 write!(
                     f,
@@ -520,7 +544,7 @@ impl fmt::Display for Kind {
                     Rounded(*grace)
                 )
             }
-            Self::LastFailed { error } => write!(f, "failed in its last run: {error}"),
+            Self::LastFailed { .. } => f.write_str("failed in its last run"),
             Self::LastOverran { deadline } => {
                 write!(
                     f,
@@ -532,11 +556,35 @@ impl fmt::Display for Kind {
     }
 }
 
+impl Error for Kind {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed { error, .. } | Self::LastFailed { error } => Some(&**error),
+            Self::Overran { .. } | Self::LastOverran { .. } => None,
+        }
+    }
+}
+
 impl Error for PeriodicError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.kind {
-            Kind::Failed { error, .. } | Kind::LastFailed { error } => Some(&**error),
-            Kind::Overran { .. } | Kind::LastOverran { .. } => None,
-        }
+        verdict::tell(self);
+        self.kind.source()
+    }
+}
+
+impl Ended for PeriodicError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for PeriodicError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }

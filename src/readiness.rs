@@ -9,7 +9,7 @@ mod grpc;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use tokio::sync::watch;
@@ -111,6 +111,8 @@ struct Shared {
     set: watch::Sender<ReadinessState>,
     /// Draining, once it has fired.
     token: CancellationToken,
+    /// Whether that is so: decided when somebody finds it fired, or before.
+    drains_by_token: OnceLock<bool>,
     checks: Statuses,
 }
 
@@ -153,6 +155,7 @@ impl Readiness {
             shared: Arc::new(Shared {
                 set: watch::Sender::new(ReadinessState::Starting),
                 token: token.clone(),
+                drains_by_token: OnceLock::new(),
                 checks: Statuses::default(),
             }),
         }
@@ -402,6 +405,12 @@ impl Readiness {
         seen
     }
 
+    /// Leaves it to [`set_draining`](Self::set_draining) to say when the service drains after the token
+    /// has fired. Whoever has seen it draining before goes on doing so.
+    pub(crate) fn stay_after_token(&self) {
+        let _ = self.shared.drains_by_token.set(false);
+    }
+
     fn set(&self, state: ReadinessState) -> bool {
         // Read before the channel is locked, so that no lock is taken under another.
         let by_token = self.shared.by_token();
@@ -418,7 +427,7 @@ impl Readiness {
 impl Shared {
     /// The state that the token alone stands for.
     fn by_token(&self) -> ReadinessState {
-        if self.token.is_cancelled() {
+        if self.token.is_cancelled() && *self.drains_by_token.get_or_init(|| true) {
             ReadinessState::Draining
         } else {
             ReadinessState::Starting

@@ -11,7 +11,8 @@ use crate::time::Rounded;
 /// The tasks that were alive in a group, and in the groups below it, at one moment.
 ///
 /// Its `Display` is one line, made for a log:
-/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``.
+/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``. It shows ten entries and counts the
+/// tasks of the others; [`iter`](Self::iter) has all of them.
 ///
 /// # Examples
 ///
@@ -50,6 +51,9 @@ struct Identity {
     id: u64,
     age: Duration,
 }
+
+/// How many entries a line shows.
+const SHOWN: usize = 10;
 
 impl Running {
     /// Returns the number of tasks, each unnamed one counted.
@@ -158,11 +162,15 @@ impl fmt::Display for Running {
             1 => f.write_str("1 task: ")?,
             count => write!(f, "{count} tasks: ")?,
         }
-        for (index, task) in self.tasks.iter().enumerate() {
+        let (shown, others) = self.tasks.split_at(SHOWN.min(self.tasks.len()));
+        for (index, task) in shown.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{task}")?;
         }
-        Ok(())
+        match others.iter().map(RunningTask::count).sum() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 

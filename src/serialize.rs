@@ -116,7 +116,7 @@ impl Serialize for ComponentError {
             "kind": name_of_kind(self.kind),
             "limit_seconds": self.kind.limit().map(Seconds),
             "message": self.message,
-            "text": self.to_string(),
+            "text": format!("{self:#}"),
         })
     }
 }

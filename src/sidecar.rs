@@ -19,13 +19,17 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
+use crate::chain;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 use crate::drain::DrainReport;
+use crate::end::End;
 use crate::log;
 use crate::panic::Panic;
 use crate::stop_signal::{Parts, StopSignal};
 use crate::time::Rounded;
 use crate::time::is_late;
+use crate::verdict;
+use crate::verdict::Ended;
 
 /// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
 /// stop and gets its grace to do so.
@@ -404,8 +408,8 @@ impl Sidecar {
 
 /// Why a server was not a success: it ended early, failed, or did not stop in time.
 ///
-/// The message names the server and says all there is to say, the message of the server's own error
-/// included; that error itself is the [`source`](Error::source).
+/// The message names the server and says what happened. The server's own error, or its panic, is the
+/// [`source`](Error::source); `{:#}` prints both on one line.
 ///
 /// # Examples
 ///
@@ -431,7 +435,6 @@ impl Sidecar {
 /// );
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct SidecarError(Box<Inner>);
 
 #[derive(Debug)]
@@ -475,32 +478,21 @@ impl SidecarError {
         self.0.grace
     }
 
-    /// Returns whether the server returned `Ok` before the token had fired.
+    /// Returns how the server ended.
+    ///
+    /// - [`EndedEarly`](End::EndedEarly): it returned `Ok` before the token had fired.
+    /// - [`Failed`](End::Failed): it returned an error, or could not be started.
+    /// - [`Panicked`](End::Panicked): a [blocking](Sidecar::serve_blocking) server panicked, or the
+    ///   server was down in time and its stop function panicked. The panic of any other server goes
+    ///   through the sidecar's future.
+    /// - [`TimedOut`](End::TimedOut): it was not down at the end of its grace.
+    /// - [`StillRunning`](End::StillRunning): the same, and a thread or a process of it could not be
+    ///   ended.
     ///
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let ended: Result<(), SidecarError> = Sidecar::new("http")
-    ///     .serve(&CancellationToken::new(), |_stop| async { Ok::<_, std::io::Error>(()) })
-    ///     .await;
-    /// assert!(ended.unwrap_err().is_ended_early());
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn is_ended_early(&self) -> bool {
-        matches!(self.0.fate, Fate::EndedEarly)
-    }
-
-    /// Returns whether the server returned an error, or could not be started.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, End, Sidecar, SidecarError};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
@@ -508,36 +500,31 @@ impl SidecarError {
     ///     .serve(&CancellationToken::new(), |_stop| async { Err::<(), _>("port in use") })
     ///     .await;
     /// let failed = failed.unwrap_err();
-    /// assert!(failed.is_failed());
-    /// assert_eq!(failed.to_string(), "server `http` failed: port in use");
+    /// assert_eq!(failed.end(), End::Failed);
+    /// assert_eq!(failed.to_string(), "server `http` failed");
+    /// assert_eq!(format!("{failed:#}"), "server `http` failed: port in use");
     /// # }
     /// ```
     #[must_use]
-    pub fn is_failed(&self) -> bool {
-        matches!(self.0.fate, Fate::Failed(_, Fault::Error(_)))
-    }
-
-    /// Returns whether a [blocking](Sidecar::serve_blocking) server panicked.
-    ///
-    /// The panic of any other server goes through the sidecar's future instead.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let run = || -> std::io::Result<()> { panic!("boom") };
-    /// let panicked: Result<(), SidecarError> = Sidecar::new("http")
-    ///     .serve_blocking(&CancellationToken::new(), run, |_grace| {})
-    ///     .await;
-    /// assert!(panicked.unwrap_err().is_panicked());
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn is_panicked(&self) -> bool {
-        matches!(self.0.fate, Fate::Failed(_, Fault::Panic(_)))
+    pub fn end(&self) -> End {
+        let Inner {
+            fate, stop_panic, ..
+        } = &*self.0;
+        match fate {
+            Fate::EndedEarly => End::EndedEarly,
+            Fate::Failed(_, Fault::Error(_)) => End::Failed,
+            Fate::Failed(_, Fault::Panic(_)) => End::Panicked,
+            Fate::TimedOut(Remains::Threads(_)) => End::StillRunning,
+            #[cfg(feature = "process")]
+            Fate::TimedOut(Remains::Process(_)) => End::StillRunning,
+            Fate::TimedOut(_) | Fate::Late(_) => End::TimedOut,
+            #[cfg(any(feature = "axum", feature = "tonic"))]
+            Fate::Cut(report) if report.stuck() > 0 => End::StillRunning,
+            #[cfg(any(feature = "axum", feature = "tonic"))]
+            Fate::Cut(_) => End::TimedOut,
+            Fate::Drained if stop_panic.is_some() => End::Panicked,
+            Fate::Drained => End::Done,
+        }
     }
 
     /// Returns the panic of a [blocking](Sidecar::serve_blocking) server.
@@ -575,12 +562,7 @@ impl SidecarError {
     /// See [`SidecarError`].
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
-        match self.0.fate {
-            Fate::TimedOut(_) | Fate::Late(_) => true,
-            #[cfg(any(feature = "axum", feature = "tonic"))]
-            Fate::Cut(_) => true,
-            _ => false,
-        }
+        self.end().is_forced()
     }
 
     /// Returns whether the function that was to stop the server panicked.
@@ -674,51 +656,92 @@ impl SidecarError {
     }
 }
 
-impl Error for SidecarError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.0.fate {
-            Fate::Failed(_, Fault::Error(error)) => Some(&**error),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for SidecarError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl SidecarError {
+    fn message(&self) -> String {
         let Inner {
             server,
             grace,
             fate,
             stop_panic,
         } = &*self.0;
-        #[cfg(any(feature = "axum", feature = "tonic"))]
-        if let Fate::Cut(report) = fate {
-            return report.fmt(f);
-        }
-        write!(f, "server `{server}` ")?;
-        match fate {
-            Fate::Drained => f.write_str("drained")?,
-            Fate::EndedEarly => f.write_str("ended before it was asked to stop")?,
-            Fate::Failed(When::Serving, fault) => write!(f, "{fault}")?,
-            Fate::Failed(When::Draining, fault) => write!(f, "{fault:#}")?,
+        let what = match fate {
+            Fate::Drained => "drained".to_owned(),
+            Fate::EndedEarly => "ended before it was asked to stop".to_owned(),
+            Fate::Failed(when, fault) => {
+                let what = match fault {
+                    Fault::Error(_) => "failed",
+                    Fault::Panic(_) => "panicked",
+                };
+                match when {
+                    When::Serving => what.to_owned(),
+                    When::Draining => format!("{what} while draining"),
+                }
+            }
             #[cfg(any(feature = "axum", feature = "tonic"))]
-            Fate::Cut(_) => {}
+            Fate::Cut(report) => return report.to_string(),
             Fate::TimedOut(remains) => {
-                write!(f, "did not drain within {}: {remains}", Rounded(*grace))?
+                format!("did not drain within {}: {remains}", Rounded(*grace))
             }
             Fate::Late(took) => {
-                write!(
-                    f,
+                format!(
                     "did not drain within {}: it took {}",
                     Rounded(*grace),
                     Rounded(*took)
-                )?;
+                )
             }
+        };
+        let stop = match stop_panic {
+            Some(panic) => format!(" (its stop function panicked: {})", panic.message()),
+            None => String::new(),
+        };
+        format!("server `{server}` {what}{stop}")
+    }
+
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0.fate {
+            Fate::Failed(_, Fault::Error(error)) => Some(&**error),
+            Fate::Failed(_, Fault::Panic(panic)) => Some(panic),
+            _ => None,
         }
-        match stop_panic {
-            Some(panic) => write!(f, "; its stop function panicked: {}", panic.message()),
-            None => Ok(()),
+    }
+}
+
+impl Error for SidecarError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl Ended for SidecarError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for SidecarError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+}
+
+impl fmt::Display for SidecarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.message(), self.why())
+    }
+}
+
+impl fmt::Debug for SidecarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f.debug_tuple("SidecarError").field(&self.0).finish();
         }
+        chain::explain(f, &self.message(), self.why(), None)
     }
 }
 
@@ -817,17 +840,6 @@ fn fate(phase: Phase, end: Result<(), Fault>, grace: Duration) -> Fate {
         (Ok(()), Phase::Draining(_)) => Fate::Drained,
         (Err(fault), Phase::Serving | Phase::Cancelled) => Fate::Failed(When::Serving, fault),
         (Err(fault), Phase::Draining(_)) => Fate::Failed(When::Draining, fault),
-    }
-}
-
-impl fmt::Display for Fault {
-    /// The alternate form is for a server that was draining.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let when = if f.alternate() { " while draining" } else { "" };
-        match self {
-            Self::Error(error) => write!(f, "failed{when}: {error}"),
-            Self::Panic(panic) => write!(f, "panicked{when}: {}", panic.message()),
-        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::backoff::Backoff;
+use crate::chain;
 use crate::error::{Cancelled, Failure};
 use crate::group::{TaskGroup, TaskHandle};
 use crate::log;
@@ -30,7 +31,7 @@ use crate::time::Rounded;
 pub use self::error::{SupervisorBuildError, SupervisorError};
 pub use self::state::Strategy;
 
-use self::error::{Described, Fault, Report};
+use self::error::{Described, Fault, Report, source_of};
 use self::state::{Action, Answer, Ending, Event, Limits, State};
 
 /// Runs children, starts those again that fail, and gives up when that happens too often.
@@ -211,7 +212,7 @@ impl Supervisor {
 
     /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
     ///
-    /// A return counts as a failure, [`Failure::EndedEarly`], until the child was told to stop.
+    /// A return counts as a failure, [`End::EndedEarly`](crate::End::EndedEarly), until the child was told to stop.
     #[track_caller]
     pub fn permanent<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
@@ -359,8 +360,8 @@ struct Run<E> {
     began: Instant,
     /// The runs that have not ended, by child. Dropped, and so told, before their group is.
     alive: Vec<Option<Alive>>,
-    send_end: mpsc::UnboundedSender<(usize, End)>,
-    ends: mpsc::UnboundedReceiver<(usize, End)>,
+    send_end: mpsc::UnboundedSender<(usize, RunEnd)>,
+    ends: mpsc::UnboundedReceiver<(usize, RunEnd)>,
     fault: Option<Fault>,
     forced: Vec<Cow<'static, str>>,
     group: TaskGroup<E>,
@@ -373,7 +374,7 @@ struct Alive {
 }
 
 /// How a run ended. One that was forced is [`Failure::Aborted`].
-type End = Result<(), Failure>;
+type RunEnd = Result<(), Failure>;
 
 impl<E: Send + 'static> Run<E> {
     fn new(supervisor: Supervisor, group: TaskGroup<E>) -> Self {
@@ -480,7 +481,7 @@ impl<E: Send + 'static> Run<E> {
         }
     }
 
-    fn ended(&mut self, child: usize, end: End) {
+    fn ended(&mut self, child: usize, end: RunEnd) {
         if self.alive[child].take().is_none() {
             // It was refused, and so never ran.
             return;
@@ -515,7 +516,11 @@ impl<E: Send + 'static> Run<E> {
     fn log_failure(&self, child: usize, failure: &Failure, answer: Answer) {
         let path = self.path(child);
         log::guarded(|| {
-            let what = Described(failure, "");
+            let what = Described(failure, "").to_string();
+            let what = match source_of(failure) {
+                Some(error) => format!("{what}: {}", chain::line_of(error)),
+                None => what,
+            };
             let what = match answer {
                 Answer::Restart(delay) => format!("{what}; restart in {}", Rounded(delay)),
                 Answer::Escalate => format!("{what}; too many restarts"),
@@ -584,8 +589,8 @@ async fn run<E>(
 /// Tells the supervisor how a run has ended, also if its task is dropped with its runtime.
 struct Ended {
     child: usize,
-    end: Option<End>,
-    send: mpsc::UnboundedSender<(usize, End)>,
+    end: Option<RunEnd>,
+    send: mpsc::UnboundedSender<(usize, RunEnd)>,
 }
 
 impl Drop for Ended {

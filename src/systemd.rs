@@ -320,7 +320,7 @@ mod tests {
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
         let stop = tokio::spawn(async move {
-            assert!(handle.ready().await);
+            assert_eq!(handle.ready().await, Ok(()));
             sleep(time).await;
             handle.stop("enough");
         });
@@ -386,7 +386,7 @@ mod tests {
             .observe(manager.observer(None));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         manager.heard();
         handle.stop("enough");
         let began = Instant::now();
@@ -441,7 +441,7 @@ mod tests {
             .observe(manager.observer(Some(2 * SECOND)));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         handle.stop("enough");
         sleep(SECOND / 2).await;
 
@@ -469,7 +469,7 @@ mod tests {
         }
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         let mut heard = manager.heard();
         handle.stop("enough");
         run.await.unwrap().unwrap();

@@ -366,8 +366,12 @@ fn describe(budget: Duration, seen: Option<Seen>) -> String {
         Some(running) if running.is_empty() => "; no task of the group is running".into(),
         Some(running) => format!("; still running: {running}"),
     };
+    let left = match &forced::names()[..] {
+        [] => String::new(),
+        names => format!("; ended with it: {}", names.join(", ")),
+    };
     let budget = Rounded(budget);
-    format!("error: the process did not stop within {budget}{cause} and is ended{running}")
+    format!("error: the process did not stop within {budget}{cause} and is ended{running}{left}")
 }
 
 impl fmt::Debug for Watchdog {

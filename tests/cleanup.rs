@@ -166,7 +166,7 @@ async fn every_step_is_told_how_the_active_phase_ended() {
         cleanup.push(step).unwrap();
     }
     let report = cleanup.run(&failed, MINUTE).await;
-    let told = format!("failed: {}", failed.unwrap_err());
+    let told = format!("failed: {:#}", failed.unwrap_err());
     assert_eq!(log.take(), [told.clone(), told]);
     assert!(matches!(report.outcome, Outcome::Failed(_)));
 }

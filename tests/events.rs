@@ -114,7 +114,7 @@ async fn by_call() {
     let lifecycle = lifecycle();
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.ready().await;
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap();
 }
@@ -141,7 +141,7 @@ async fn by_force() {
     let lifecycle = lifecycle().component(deaf.grace(SECOND));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.ready().await;
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop_now("enough");
     run.await.unwrap().unwrap();
 }

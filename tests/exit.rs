@@ -7,11 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use taskgroup::BoxError;
+use taskgroup::CancellationToken;
 use taskgroup::Cause;
 use taskgroup::Cleanup;
+use taskgroup::End;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
 use taskgroup::Sidecar;
+use taskgroup::SidecarError;
 use taskgroup::Signal;
 use taskgroup::SignalStatus;
 use taskgroup::TaskError;
@@ -213,7 +216,7 @@ async fn a_server_has_the_row_of_what_it_did() {
 
 #[tokio::test]
 async fn a_server_that_did_not_drain_is_named() {
-    let line = Exit::from(Err(server(pending()).await)).to_string();
+    let line = Exit::from(Err::<(), _>(server(pending()).await)).to_string();
     assert!(
         line.contains("server `http` did not drain within 0s"),
         "{line}"
@@ -223,7 +226,10 @@ async fn a_server_that_did_not_drain_is_named() {
 
 #[tokio::test]
 async fn a_message_that_is_in_the_line_is_not_repeated() {
-    let line = Exit::from(Err(server(async { Err("address in use".into()) }).await)).to_string();
+    let line = Exit::from(Err::<(), _>(
+        server(async { Err("address in use".into()) }).await,
+    ))
+    .to_string();
     assert_eq!(line.matches("address in use").count(), 1, "{line}");
 }
 
@@ -244,10 +250,7 @@ async fn a_timeout_after_a_signal_has_its_row_and_other_failures_have_not() {
 #[tokio::test]
 async fn a_timeout_gives_way_to_a_failure_that_came_after_it() {
     let error = timed_out_then_panicked().await;
-    assert!(
-        error.suppressed().iter().any(TaskError::is_panicked),
-        "{error:?}"
-    );
+    assert!(error.suppressed()[0].end() == End::Panicked, "{error:?}");
     assert_eq!(
         distinct().exit_caused_by(Err(error), signalled()).code(),
         13
@@ -361,7 +364,7 @@ fn a_second_signal_cannot_be_a_success() {
     let error = policy.terminate_on([Signal::Interrupt]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "a second signal cannot force the exit with status 0"
     );
 }
@@ -373,7 +376,7 @@ fn a_clean_exit_says_nothing() {
 
 #[tokio::test]
 async fn a_failure_is_one_line() {
-    let line = Exit::from(Err(failed().await)).to_string();
+    let line = Exit::from(Err::<(), _>(failed().await)).to_string();
     assert!(
         line.starts_with("error: task `orders/db` (tests/exit.rs:"),
         "{line}"
@@ -455,7 +458,7 @@ async fn a_cleanup_in_the_error_of_a_task_has_its_row() {
 
 #[tokio::test]
 async fn later_failures_are_lines_of_their_own() {
-    let report = Exit::from(Err(timed_out_then_panicked().await)).to_string();
+    let report = Exit::from(Err::<(), _>(timed_out_then_panicked().await)).to_string();
     let lines: Vec<_> = report.lines().collect();
     assert_eq!(lines.len(), 2, "{report}");
     assert!(
@@ -471,8 +474,21 @@ async fn later_failures_are_lines_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_report_has_ten_lines_and_counts_the_other_failures() {
+    let mut group = TaskGroup::new();
+    for number in 0..10_000 {
+        group.spawn(async move { Err::<(), _>(format!("no table {number}").into()) });
+    }
+    let report = Exit::from(group.wait().await).to_string();
+    let lines: Vec<_> = report.lines().collect();
+    assert_eq!(lines.len(), 11, "{report}");
+    assert!(lines[9].starts_with("also: task "), "{report}");
+    assert_eq!(lines[10], "also: 9990 more");
+}
+
+#[tokio::test]
 async fn a_timeout_names_the_stragglers() {
-    let line = Exit::from(Err(timed_out().await)).to_string();
+    let line = Exit::from(Err::<(), _>(timed_out().await)).to_string();
     assert!(
         line.contains("1 task: `orders/db` (tests/exit.rs:"),
         "{line}"
@@ -514,4 +530,106 @@ fn everything_is_send_and_sync() {
     check::<Exit>();
     check::<ExitPolicy>();
     check::<SignalStatus>();
+}
+
+// An error keeps its row, its chain and its type, whatever it is wrapped in.
+
+#[derive(Debug, thiserror::Error)]
+#[error("no quorum")]
+struct NoQuorum;
+
+/// Shows only the sources of what it wraps.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Transparent(#[from] TaskError<anyhow::Error>);
+
+fn code_75() -> ExitPolicy {
+    distinct().code_from(|error| error.is::<NoQuorum>().then_some(75))
+}
+
+/// The failure of a group of reports.
+async fn report_of(
+    task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> TaskError<anyhow::Error> {
+    let mut group = TaskGroup::<anyhow::Error>::reports();
+    group.task("db").essential().spawn(task);
+    group.wait().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn the_rows_of_a_group_of_reports_are_those_of_any_group() {
+    let fails = || report_of(async { Err(NoQuorum.into()) });
+    let panics = || report_of(async { panic!("no table") });
+    let ends = || report_of(async { Ok(()) });
+
+    assert_eq!(code_75().exit(Err(fails().await)).code(), 75);
+    assert_eq!(distinct().exit(Err(fails().await)).code(), 12);
+    assert_eq!(distinct().exit(Err(panics().await)).code(), 13);
+    assert_eq!(distinct().exit(Err(ends().await)).code(), 14);
+    // As `?` converts it, in `main` or in a task of another group.
+    let boxed = |error: TaskError<anyhow::Error>| Err(BoxError::from(error));
+    assert_eq!(code_75().exit(boxed(fails().await)).code(), 75);
+    assert_eq!(distinct().exit(boxed(panics().await)).code(), 13);
+    let report = |error: TaskError<anyhow::Error>| Err(anyhow::Error::from(error));
+    assert_eq!(code_75().exit(report(fails().await)).code(), 75);
+    assert_eq!(distinct().exit(report(ends().await)).code(), 14);
+    let inner = panics().await;
+    let nested = report_of(async { Err(inner.into()) }).await;
+    assert_eq!(distinct().exit(Err(nested)).code(), 13);
+}
+
+#[tokio::test]
+async fn a_wrapper_does_not_hide_how_a_task_ended() {
+    let ended = report_of(async { Ok(()) }).await;
+    let transparent = BoxError::from(Transparent(ended));
+    assert_eq!(distinct().exit(Err(transparent)).code(), 14);
+
+    let ended = report_of(async { Ok(()) }).await;
+    let io = BoxError::from(io::Error::other(ended));
+    assert_eq!(distinct().exit(Err(io)).code(), 14);
+
+    let panicked = report_of(async { panic!("no table") }).await;
+    let context = anyhow::Error::from(panicked).context("in the shop");
+    assert_eq!(distinct().exit(Err(context)).code(), 13);
+}
+
+#[tokio::test]
+async fn an_exit_is_made_of_an_anyhow_result() {
+    async fn run() -> anyhow::Result<()> {
+        Err(anyhow::Error::from(NoQuorum).context("cannot start"))
+    }
+    let exit = Exit::from(run().await);
+    assert_eq!(exit.code(), 1);
+    assert_eq!(exit.to_string(), "error: cannot start: no quorum");
+    assert_eq!(code_75().exit(run().await).code(), 75);
+    assert_eq!(
+        code_75().exit(Err(anyhow::Error::from(NoQuorum))).code(),
+        75
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_and_a_cleanup_have_their_rows_alone_and_in_a_report() {
+    let token = CancellationToken::new();
+    token.cancel();
+    let server = || async {
+        let served: Result<(), SidecarError> = Sidecar::new("http")
+            .grace(Duration::ZERO)
+            .serve(&token, |_stop| pending::<io::Result<()>>())
+            .await;
+        served.unwrap_err()
+    };
+    assert_eq!(distinct().exit(Err(server().await)).code(), 16);
+    let report = anyhow::Error::from(server().await).context("in the shop");
+    assert_eq!(distinct().exit(Err(report)).code(), 16);
+
+    let cleanup = || async {
+        let mut cleanup = Cleanup::new();
+        cleanup.push(hangs("hangs")).unwrap();
+        let report = cleanup.run(Outcome::Clean, Duration::MAX).await;
+        report.into_result().unwrap_err()
+    };
+    assert_eq!(distinct().exit(Err(cleanup().await)).code(), 16);
+    let report = anyhow::Error::from(cleanup().await);
+    assert_eq!(distinct().exit(Err(report)).code(), 16);
 }

@@ -127,7 +127,7 @@ fn r14_a_budget_smaller_than_the_graces_of_its_servers_is_refused_at_the_start()
         .unwrap_err();
 
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "the budget of 28s is smaller than its parts: \
          lame duck 5s + `http` 15s + `grpc` 15s + margin 1s = 36s"
     );
@@ -210,7 +210,7 @@ async fn r15_call_in_a_group_that_the_stop_aborts_fails_its_request() {
     let handler = async move || {
         let call = spawner.spawn(async move { Ok(work.then(call(channel)).await) });
         call.await
-            .unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, error.to_string()))
+            .unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, format!("{error:#}")))
     };
     let front = gateway.serve(handler).await;
 

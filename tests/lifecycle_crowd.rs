@@ -56,7 +56,7 @@ async fn two_thousand_that_start_and_stop_at_once_leave_the_others_their_turn() 
     }
     let handle = lifecycle.handle();
     let stop = tokio::spawn(async move {
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         handle.stop("the test is over");
     });
     let report = lifecycle.run().await.unwrap();

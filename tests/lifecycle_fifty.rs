@@ -117,7 +117,7 @@ async fn each_of_fifty_starts_and_stops_when_the_longest_chain_up_to_it_is_throu
     }
     let handle = lifecycle.handle();
     let stop = tokio::spawn(async move {
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         handle.stop("the test is over");
     });
     let report = lifecycle.run().await.unwrap();

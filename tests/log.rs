@@ -72,7 +72,7 @@ async fn a_panic_is_logged_once_at_error_when_it_happens() {
     let error = group.wait().await.unwrap_err();
     assert_eq!(
         at_panic_time,
-        [format!("ERROR taskgroup: {error} task=\"parser\"")]
+        [format!("ERROR taskgroup: {error:#} task=\"parser\"")]
     );
     assert_eq!(lines(Level::ERROR), [""; 0]);
 }
@@ -86,7 +86,10 @@ async fn an_error_is_the_callers_to_report_and_logged_at_debug_only() {
         .spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
     let lines = lines(Level::DEBUG);
-    assert_eq!(lines[0], format!("DEBUG taskgroup: {error} task=\"http\""));
+    assert_eq!(
+        lines[0],
+        format!("DEBUG taskgroup: {error:#} task=\"http\"")
+    );
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(
         lines[1].starts_with("DEBUG taskgroup: group stopped"),
@@ -492,7 +495,7 @@ async fn a_lifecycle_that_is_dropped_in_its_run_warns_with_the_names() {
                 ready = handle.ready() => ready,
             }
         };
-        assert!(ready.await);
+        assert_eq!(ready.await, Ok(()));
         assert_eq!(lines(Level::WARN), [""; 0]);
     }
     assert_eq!(
@@ -534,7 +537,7 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
     let lifecycle = Lifecycle::new("orders").component(obedient("db"));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("the lease was lost");
     run.await.unwrap().unwrap();
     assert_eq!(
@@ -580,7 +583,7 @@ async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_
         .component(deaf.after(["worker"]).grace(second));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap();
     let log = LOG.with_borrow_mut(std::mem::take);

@@ -82,7 +82,7 @@ fn component(name: &'static str, stop: Duration) -> Component {
 async fn stopped(lifecycle: Lifecycle) -> Report {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap()
 }
@@ -226,7 +226,7 @@ fn l11_in_flight_is_what_was_so_at_the_trigger_and_known_then() {
             .component(component("silent", SECOND));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         let context = context.await.unwrap();
         context.set_in_flight(7);
         handle.stop("enough");
@@ -300,7 +300,7 @@ async fn asked(
     let lifecycle = lifecycle.component(http);
     let handle = lifecycle.handle();
     let run = tokio::spawn(async { lifecycle.run().await.unwrap() });
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     client.write_all(request).await.unwrap();

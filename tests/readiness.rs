@@ -414,7 +414,7 @@ mod checks {
         let lifecycle = Lifecycle::new("orders").check(check).component(worker);
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         sleep(SECOND / 2).await;
         assert!(handle.readiness().is_ready());
         switch.store(1, Ordering::SeqCst);

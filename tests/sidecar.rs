@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taskgroup::{BoxError, CancellationToken, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{BoxError, CancellationToken, End, Sidecar, SidecarError, TaskGroup};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, advance, sleep};
@@ -43,7 +43,7 @@ where
 #[track_caller]
 fn assert_message(outcome: Outcome, message: &str) -> SidecarError {
     let error = outcome.unwrap_err();
-    assert_eq!(error.to_string(), message);
+    assert_eq!(format!("{error:#}"), message);
     assert_eq!(error.name(), "http");
     error
 }
@@ -204,8 +204,8 @@ async fn server_that_ends_by_itself_has_ended_early() {
         .serve(&CancellationToken::new(), |_stop| ready(io::Result::Ok(())))
         .await;
     let error = assert_message(outcome, "server `http` ended before it was asked to stop");
-    assert!(error.is_ended_early());
-    assert!(!error.is_failed() && !error.is_timed_out() && !error.is_panicked());
+    assert_eq!(error.end(), End::EndedEarly);
+    assert!(!error.is_timed_out());
     assert_eq!(error.grace(), GRACE);
 }
 
@@ -217,7 +217,7 @@ async fn server_that_fails_has_its_error_as_the_source() {
         })
         .await;
     let error = assert_message(outcome, "server `http` failed: address in use");
-    assert!(error.is_failed());
+    assert_eq!(error.end(), End::Failed);
     let source = std::error::Error::source(&error).unwrap();
     let source = source.downcast_ref::<io::Error>().unwrap();
     assert_eq!(source.kind(), io::ErrorKind::AddrInUse);
@@ -263,7 +263,7 @@ async fn server_that_fails_while_draining_says_so() {
         })
         .await;
     let error = assert_message(outcome, "server `http` failed while draining: disk full");
-    assert!(error.is_failed());
+    assert_eq!(error.end(), End::Failed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +345,7 @@ async fn stop_is_not_asked_if_the_server_ended_by_itself() {
     let outcome: Outcome = http()
         .serve_with_stop(&CancellationToken::new(), early, never)
         .await;
-    assert!(outcome.unwrap_err().is_ended_early());
+    assert_eq!(outcome.unwrap_err().end(), End::EndedEarly);
 }
 
 #[tokio::test(start_paused = true)]
@@ -363,10 +363,10 @@ async fn stop_function_that_panics_is_told_and_the_server_has_its_grace() {
         assert_eq!(took, secs(4));
         let error = assert_message(
             outcome,
-            "server `http` drained; its stop function panicked: no handle",
+            "server `http` drained (its stop function panicked: no handle)",
         );
         assert!(error.is_stop_panicked());
-        assert!(!error.is_timed_out() && !error.is_panicked());
+        assert!(!error.end().is_forced());
     }
 }
 
@@ -381,8 +381,8 @@ async fn stop_function_that_panics_before_a_timeout_or_a_failure_tells_both() {
     assert_eq!(took, GRACE);
     let error = assert_message(
         outcome,
-        "server `http` did not drain within 5s: it was let go of, connections of it may remain; \
-         its stop function panicked: no handle",
+        "server `http` did not drain within 5s: it was let go of, connections of it may remain \
+         (its stop function panicked: no handle)",
     );
     assert!(error.is_timed_out() && error.is_stop_panicked());
 
@@ -392,7 +392,7 @@ async fn stop_function_that_panics_before_a_timeout_or_a_failure_tells_both() {
         .await;
     assert_message(
         outcome,
-        "server `http` failed while draining: disk full; its stop function panicked: no handle",
+        "server `http` failed while draining (its stop function panicked: no handle): disk full",
     );
 }
 
@@ -565,7 +565,7 @@ async fn server_that_ends_early_cancels_the_group_and_the_others_drain() {
     let error = group.wait().await.unwrap_err();
     assert_eq!(error.name(), Some("grpc"));
     let error = error.into_error().unwrap().downcast::<SidecarError>();
-    assert!(error.unwrap().is_ended_early());
+    assert_eq!(error.unwrap().end(), End::EndedEarly);
     assert_eq!(drained.load(Ordering::SeqCst), 1);
 }
 
@@ -574,7 +574,7 @@ async fn timeout_of_a_server_is_the_error_of_its_group_though_it_comes_after_the
     let mut group = TaskGroup::new();
     group.spawn(http().serve(group.token(), |_stop| pending::<io::Result<()>>()));
     group.cancel();
-    let message = group.wait().await.unwrap_err().to_string();
+    let message = format!("{:#}", group.wait().await.unwrap_err());
     assert!(
         message.contains("server `http` did not drain within 5s"),
         "{message}"
@@ -591,7 +591,7 @@ async fn panic_of_a_server_is_recorded_by_the_group_and_its_stop_fires() {
     });
     group.task("http").spawn(sidecar);
     let error = group.wait().await.unwrap_err();
-    assert!(error.is_panicked());
+    assert_eq!(error.end(), End::Panicked);
     assert_eq!(error.name(), Some("http"));
     stop.await.unwrap().await;
 }
@@ -618,11 +618,11 @@ async fn future_fits_into_any_error_type() {
 
     let boxed: Result<(), BoxError> = http().serve(&token, |_stop| early()).await;
     let boxed = boxed.unwrap_err().downcast::<SidecarError>().unwrap();
-    assert!(boxed.is_ended_early());
+    assert_eq!(boxed.end(), End::EndedEarly);
 
     let report: Result<(), anyhow::Error> = http().serve(&token, |_stop| early()).await;
     let report = report.unwrap_err().downcast::<SidecarError>().unwrap();
-    assert!(report.is_ended_early());
+    assert_eq!(report.end(), End::EndedEarly);
 }
 
 #[test]
@@ -670,6 +670,6 @@ fn sidecar_without_timers_panics_when_the_token_fires() {
         group.spawn(served);
         group.wait().await.unwrap_err()
     });
-    assert!(error.is_panicked(), "{error}");
-    assert!(error.to_string().contains("timers"), "{error}");
+    assert_eq!(error.end(), End::Panicked, "{error:#}");
+    assert!(format!("{error:#}").contains("timers"), "{error:#}");
 }

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::{CancellationToken, Sidecar, SidecarError};
+use taskgroup::{CancellationToken, End, Sidecar, SidecarError};
 use tiny_http::{Response, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -153,7 +153,7 @@ async fn server_has_ended_only_when_its_thread_has_been_joined() {
         .grace(SHORT)
         .serve_blocking(&fired(), run, closes(stop))
         .await;
-    let error = outcome.unwrap_err().to_string();
+    let error = format!("{:#}", outcome.unwrap_err());
     assert!(
         error.ends_with("still running: thread `requests`"),
         "{error}"
@@ -173,9 +173,9 @@ async fn server_that_returns_by_itself_has_ended_early_and_is_not_asked_to_stop(
         )
         .await;
     let error = outcome.unwrap_err();
-    assert!(error.is_ended_early());
+    assert_eq!(error.end(), End::EndedEarly);
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "server `requests` ended before it was asked to stop",
     );
 }
@@ -187,14 +187,14 @@ async fn server_that_fails_or_panics_is_told() {
         .serve_blocking(&token, || Err("disk full"), |_grace| ())
         .await;
     let failed = failed.unwrap_err();
-    assert!(failed.is_failed());
-    assert_eq!(failed.to_string(), "server `requests` failed: disk full");
+    assert_eq!(failed.end(), End::Failed);
+    assert_eq!(format!("{failed:#}"), "server `requests` failed: disk full");
 
     let run = || -> io::Result<()> { panic!("boom") };
     let panicked: Outcome = requests().serve_blocking(&token, run, |_grace| ()).await;
     let panicked = panicked.unwrap_err();
-    assert!(panicked.is_panicked() && !panicked.is_failed());
-    assert_eq!(panicked.to_string(), "server `requests` panicked: boom");
+    assert_eq!(panicked.end(), End::Panicked);
+    assert_eq!(format!("{panicked:#}"), "server `requests` panicked: boom");
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn server_that_fails_or_panics_while_draining_says_so() {
     };
     let failed: Outcome = requests().serve_blocking(&fired(), run, closes(stop)).await;
     assert_eq!(
-        failed.unwrap_err().to_string(),
+        format!("{:#}", failed.unwrap_err()),
         "server `requests` failed while draining: disk full",
     );
 
@@ -217,7 +217,7 @@ async fn server_that_fails_or_panics_while_draining_says_so() {
     };
     let panicked: Outcome = requests().serve_blocking(&fired(), run, closes(stop)).await;
     assert_eq!(
-        panicked.unwrap_err().to_string(),
+        format!("{:#}", panicked.unwrap_err()),
         "server `requests` panicked while draining: boom",
     );
 }
@@ -232,7 +232,7 @@ async fn r27_thread_that_does_not_join_is_named_and_does_not_hold_the_caller() {
     let error = outcome.unwrap_err();
     assert!(error.is_timed_out());
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "server `requests` did not drain within 20ms: still running: thread `requests`",
     );
     drop(release);
@@ -263,7 +263,7 @@ async fn stop_function_that_hangs_is_named_too() {
         })
         .await;
     assert_eq!(
-        outcome.unwrap_err().to_string(),
+        format!("{:#}", outcome.unwrap_err()),
         "server `requests` did not drain within 20ms: \
          still running: threads `requests` and `requests-stop`",
     );
@@ -296,10 +296,11 @@ async fn stop_function_that_panics_is_told_and_the_server_has_its_grace() {
         })
         .await;
     let error = outcome.unwrap_err();
-    assert!(error.is_stop_panicked() && !error.is_panicked());
+    assert!(error.is_stop_panicked());
+    assert_eq!(error.end(), End::Panicked);
     assert_eq!(
-        error.to_string(),
-        "server `requests` drained; its stop function panicked: no handle",
+        format!("{error:#}"),
+        "server `requests` drained (its stop function panicked: no handle)",
     );
 }
 

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::process::{Pid, getpgid, getpgrp};
-use taskgroup::{BoxError, CancellationToken, Sidecar, SidecarError};
+use taskgroup::{BoxError, CancellationToken, End, Sidecar, SidecarError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -114,10 +114,10 @@ async fn process_that_exits_otherwise_after_sigterm_has_failed_while_draining() 
     let script = "trap 'exit 7' TERM; sleep 3600 & echo ready; wait";
     let (outcome, _) = stopped(script, PLENTY).await;
     let error = outcome.unwrap_err();
-    assert!(error.is_failed());
+    assert_eq!(error.end(), End::Failed);
     assert_eq!(error.exit_status().unwrap().code(), Some(7));
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "server `cache` failed while draining: exit status: 7",
     );
 }
@@ -129,7 +129,7 @@ async fn process_that_ignores_sigterm_is_killed_with_its_group_at_the_end_of_the
     let error = outcome.unwrap_err();
     assert!(error.is_timed_out());
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "server `cache` did not drain within 50ms: it was killed",
     );
     assert_eq!(rest, "");
@@ -168,16 +168,19 @@ async fn process_on_a_fired_token_is_started_and_asked_at_once() {
 #[tokio::test]
 async fn process_that_exits_with_0_unasked_has_ended_early() {
     let error = unasked("exit 0").await;
-    assert!(error.is_ended_early());
+    assert_eq!(error.end(), End::EndedEarly);
     assert_eq!(error.exit_status(), None);
 }
 
 #[tokio::test]
 async fn process_that_exits_otherwise_unasked_has_failed() {
     let error = unasked("exit 3").await;
-    assert!(error.is_failed());
+    assert_eq!(error.end(), End::Failed);
     assert_eq!(error.exit_status().unwrap().code(), Some(3));
-    assert_eq!(error.to_string(), "server `cache` failed: exit status: 3");
+    assert_eq!(
+        format!("{error:#}"),
+        "server `cache` failed: exit status: 3"
+    );
 }
 
 #[tokio::test]
@@ -187,9 +190,9 @@ async fn process_that_is_ended_by_a_signal_of_somebody_else_has_failed() {
         ("kill -KILL $$", "signal: 9 (SIGKILL)"),
     ] {
         let error = unasked(script).await;
-        assert!(error.is_failed());
+        assert_eq!(error.end(), End::Failed);
         assert_eq!(
-            error.to_string(),
+            format!("{error:#}"),
             format!("server `cache` failed: {status}"),
         );
     }
@@ -198,7 +201,7 @@ async fn process_that_is_ended_by_a_signal_of_somebody_else_has_failed() {
 #[tokio::test]
 async fn process_that_ends_unasked_leaves_none_of_its_group_behind() {
     let error = unasked("sleep 3600 & exit 0").await;
-    assert!(error.is_ended_early());
+    assert_eq!(error.end(), End::EndedEarly);
 }
 
 #[tokio::test]
@@ -208,8 +211,8 @@ async fn process_that_cannot_be_started_has_failed_and_the_program_is_named() {
         .serve_process(&token, Command::new("no-such-program"))
         .await;
     let error = outcome.unwrap_err();
-    assert!(error.is_failed());
-    let message = error.to_string();
+    assert_eq!(error.end(), End::Failed);
+    let message = format!("{error:#}");
     let expected = "server `cache` failed: could not start `no-such-program`: ";
     assert!(message.starts_with(expected), "{message}");
     let source = error.source().and_then(Error::source).unwrap();

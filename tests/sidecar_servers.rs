@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::{CancellationToken, Sidecar, SidecarError};
+use taskgroup::{CancellationToken, End, Sidecar, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -107,7 +107,7 @@ async fn axum_that_never_answers_a_request_is_timed_out() {
     token.cancel();
     let error = sidecar.await.unwrap().unwrap_err();
     assert!(error.is_timed_out());
-    let message = error.to_string();
+    let message = format!("{error:#}");
     assert!(
         message.contains("`http` did not drain within 50ms"),
         "{message}"
@@ -130,8 +130,8 @@ async fn axum_on_a_port_in_use_fails_at_once_by_name() {
         })
         .await;
     let error = outcome.unwrap_err();
-    assert!(error.is_failed());
-    assert!(error.to_string().starts_with("server `http` failed: "));
+    assert_eq!(error.end(), End::Failed);
+    assert!(format!("{error:#}").starts_with("server `http` failed: "));
     let source = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
     assert_eq!(source.kind(), io::ErrorKind::AddrInUse);
 }

@@ -12,8 +12,8 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::{
-    Backoff, BoxError, CancellationToken, Cancelled, Cause, Failure, Jitter, Strategy, Supervisor,
-    SupervisorBuildError, SupervisorError, TaskError, TaskGroup,
+    Backoff, BoxError, CancellationToken, Cancelled, Cause, End, Jitter, Panic, Strategy,
+    Supervisor, SupervisorBuildError, SupervisorError, TaskError, TaskGroup,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -161,10 +161,10 @@ async fn a_panic_before_the_first_await_is_a_failure_like_others() {
 
     let error = supervisor_error(group.wait().await.unwrap_err());
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka`: child `consumer` panicked after 1 restart within 1s: boom"
     );
-    assert!(error.source().is_none());
+    assert!(error.source().unwrap().is::<Panic>());
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,9 +177,9 @@ async fn a_permanent_child_is_restarted_when_it_returns() {
         .unwrap();
 
     let error = supervisor_error(group.wait().await.unwrap_err());
-    assert!(matches!(error.failure(), Some(Failure::EndedEarly)));
+    assert_eq!(error.end(), End::EndedEarly);
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka`: child `consumer` is permanent and returned after 2 restarts within 60s"
     );
 }
@@ -485,11 +485,11 @@ async fn too_many_restarts_stop_the_siblings_in_reverse_and_cancel_the_group() {
     assert!(error.is_escalated());
     assert_eq!((error.supervisor(), error.child()), ("kafka", "c"));
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka`: child `c` failed after 1 restart within 60s: disk full"
     );
     assert_eq!(error.source().unwrap().to_string(), "disk full");
-    assert!(matches!(error.into_failure(), Some(Failure::Failed(_))));
+    assert_eq!(error.end(), End::Failed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -559,9 +559,9 @@ async fn a_deaf_sibling_is_aborted_and_gone_before_anything_is_started() {
     assert_eq!(error.forced().collect::<Vec<_>>(), ["deaf"]);
     assert_eq!((error.child(), error.is_escalated()), ("a", false));
     assert_eq!(
-        error.to_string(),
-        "supervisor `kafka`: child `a` failed while stopping: disk full; \
-         child `deaf` did not stop within 3s and was aborted"
+        format!("{error:#}"),
+        "supervisor `kafka`: child `deaf` did not stop within 3s and was aborted; \
+         child `a` failed while stopping: disk full"
     );
 }
 
@@ -578,7 +578,7 @@ where
     sleep(SECOND).await;
     group.cancel();
     let waited = group.wait().await;
-    waited.map_err(|error| supervisor_error(error).to_string())
+    waited.map_err(|error| format!("{:#}", supervisor_error(error)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -627,7 +627,7 @@ async fn a_failure_in_the_moment_of_the_cancel_asks_for_no_restart() {
     let error = supervisor_error(group.wait().await.unwrap_err());
     assert!(!error.is_escalated());
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka`: child `consumer` failed while stopping: disk full"
     );
 }
@@ -682,7 +682,7 @@ async fn blocked(sibling_fails: bool) -> SupervisorError {
 async fn nothing_is_started_beside_a_child_that_blocks_its_thread_and_it_is_named() {
     let (failed, cancelled) = tokio::join!(blocked(true), blocked(false));
     assert_eq!(
-        failed.to_string(),
+        format!("{failed:#}"),
         "supervisor `kafka`: child `blocked` did not stop within 0s \
          and is still running 1s after its abort"
     );
@@ -863,7 +863,7 @@ async fn a_supervisor_below_another_is_restarted_by_it() {
         ]
     );
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `outer`: child `inner` failed after 1 restart within 60s: \
          supervisor `inner`: child `leaf` failed after 0 restarts within 1s: disk full"
     );
@@ -876,23 +876,23 @@ async fn options_that_make_no_supervisor_are_refused_by_name() {
     let child = |name| Supervisor::new("kafka").child(name, |_token| pending());
 
     let error = refused(Supervisor::new("kafka"));
-    assert_eq!(error.to_string(), "supervisor `kafka` has no children");
+    assert_eq!(format!("{error:#}"), "supervisor `kafka` has no children");
     let error = refused(Supervisor::new("").child("a", |_token| pending()));
-    assert_eq!(error.to_string(), "a supervisor has an empty name");
+    assert_eq!(format!("{error:#}"), "a supervisor has an empty name");
     let error = refused(child(""));
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka` has a child with an empty name"
     );
     let error = refused(child("a").permanent("a", |_token| pending()));
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka` has two children named `a`"
     );
     let error = refused(child("a").intensity(3, Duration::ZERO));
     assert!(matches!(error, SupervisorBuildError::ZeroWindow { .. }));
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "supervisor `kafka` has an intensity within 0s: no restart could ever be counted"
     );
     assert!(group.running().is_empty());

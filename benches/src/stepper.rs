@@ -143,7 +143,7 @@ async fn lifecycle(shape: Shape, nodes: usize, told: impl FnOnce() + Send + 'sta
 }
 
 async fn stop_when_ready(handle: Handle, told: impl FnOnce()) {
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     told();
     handle.stop("all are ready");
 }

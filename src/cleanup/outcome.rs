@@ -1,13 +1,11 @@
 //! [`Outcome`]: how the active phase of a service ended.
 
-use std::error::Error;
 use std::fmt;
-use std::iter;
 use std::sync::Arc;
 
 use crate::cause::Cause;
 use crate::error::TaskError;
-use crate::sidecar::SidecarError;
+use crate::verdict;
 
 /// How the active phase of a service ended, as each step of a [`Cleanup`](crate::Cleanup) is told.
 ///
@@ -130,27 +128,11 @@ impl<E: 'static> From<(&Result<(), TaskError<E>>, Option<Cause>)> for Outcome {
 
 impl<E: 'static> From<&TaskError<E>> for Outcome {
     fn from(error: &TaskError<E>) -> Self {
-        let message = error.to_string().into();
-        if was_forced(error) {
+        let message = format!("{error:#}").into();
+        if verdict::was_forced(error) {
             Self::Forced(message)
         } else {
             Self::Failed(message)
         }
     }
-}
-
-/// Whether anything had to be cut, here or after another failure.
-pub(crate) fn was_forced<E: 'static>(error: &TaskError<E>) -> bool {
-    let mut failures = iter::once(error).chain(error.suppressed());
-    error.is_timed_out() || failures.any(|failure| failure.source().is_some_and(was_cut))
-}
-
-/// Whether an error of a task tells of a server, or of a group of its own, that was forced.
-fn was_cut(error: &(dyn Error + 'static)) -> bool {
-    let mut chain = iter::successors(Some(error), |error| (*error).source());
-    chain.any(|error| {
-        let server = error.downcast_ref::<SidecarError>();
-        let group = error.downcast_ref::<TaskError>();
-        server.is_some_and(SidecarError::is_timed_out) || group.is_some_and(was_forced)
-    })
 }

@@ -5,8 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::outcome::Outcome;
+use super::step_report::SkipReason;
 use super::step_report::StepReport;
+use super::step_report::StepResult;
+use crate::end::End;
 use crate::time::Rounded;
+use crate::verdict;
+use crate::verdict::Ended;
 
 /// What a [`Cleanup`](crate::Cleanup) did, step by step in the order of their turns; plain data.
 ///
@@ -133,6 +138,14 @@ impl CleanupError {
         &self.first
     }
 
+    /// Returns how the first step that failed has ended; a timeout gives way to any other failure.
+    #[must_use]
+    pub fn end(&self) -> End {
+        let ends: Vec<_> = self.report.failures().filter_map(end_of).collect();
+        let other = ends.iter().find(|end| !end.is_forced());
+        other.or(ends.first()).copied().unwrap_or(End::Failed)
+    }
+
     /// Returns the report of all steps.
     #[must_use]
     pub fn report(&self) -> &CleanupReport {
@@ -190,6 +203,19 @@ fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
+/// How a step ended. One that was skipped for want of another says nothing of its own.
+fn end_of(step: &StepReport) -> Option<End> {
+    match step.result {
+        StepResult::Panicked(_) => Some(End::Panicked),
+        StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => {
+            Some(End::TimedOut)
+        }
+        StepResult::StillRunning(_) => Some(End::StillRunning),
+        StepResult::Skipped(_) => None,
+        _ => Some(End::Failed),
+    }
+}
+
 impl fmt::Display for CleanupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.first)?;
@@ -210,4 +236,26 @@ impl fmt::Debug for CleanupError {
     }
 }
 
-impl Error for CleanupError {}
+impl Error for CleanupError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
+        None
+    }
+}
+
+impl Ended for CleanupError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for CleanupError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+}

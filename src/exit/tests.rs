@@ -5,10 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use super::*;
+use crate::BoxError;
 use crate::cleanup::Cleanup;
 use crate::cleanup::Outcome;
 use crate::cleanup::Step;
+use crate::error::TaskError;
 use crate::group::TaskGroup;
+use crate::lifecycle::ComponentError;
+use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::ComponentState;
 use crate::lifecycle::ComponentStatus;
 use crate::sidecar::Sidecar;
@@ -157,7 +161,7 @@ async fn a_server_that_timed_out_decides_for_its_component() {
     // The same error on its own, and in a task of another group.
     let exit = distinct().exit(Err::<(), BoxError>(Box::new(error.clone())));
     assert_eq!(exit.code(), 16);
-    assert_eq!(exit.to_string(), format!("error: {error}"));
+    assert_eq!(exit.to_string(), format!("error: {error:#}"));
     assert_eq!(distinct().exit(Err(task_failed(error).await)).code(), 16);
 }
 
@@ -227,4 +231,15 @@ fn what_was_forced_without_an_error_is_not_done() {
 
     assert_eq!(exit.code(), 17);
     assert_eq!(exit.to_string(), "error: `orders` was forced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_signal_that_cancelled_a_group_is_found_inside_a_report() {
+    let mut group = TaskGroup::<anyhow::Error>::reports();
+    group.spawn(pending::<Result<(), _>>());
+    group.spawner().cancel_for(Cause::Signal(Signal::Terminate));
+    let forced = group.shutdown(Duration::ZERO).await.unwrap_err();
+
+    let report = anyhow::Error::from(forced).context("in the shop");
+    assert_eq!(distinct().exit(Err(report)).code(), 17);
 }

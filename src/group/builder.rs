@@ -97,7 +97,7 @@ impl Builder {
     ///   ends in that poll is in time too: of the two the task wins.
     /// - If nothing was spawned by then, as with a deadline of zero, the group is cancelled, and whatever
     ///   is spawned into it afterwards is too late: `wait` fails with
-    ///   [`Failure::TimedOut`](crate::Failure::TimedOut).
+    ///   [`End::TimedOut`](crate::End::TimedOut).
     /// - If all tasks have ended by then, the group is cancelled, and that is no failure.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);

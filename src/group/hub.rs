@@ -551,3 +551,36 @@ impl<E> fmt::Debug for Hub<E> {
         self.shared.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::Plan;
+    use super::*;
+
+    fn hub() -> Hub<crate::BoxError> {
+        Hub::new(Shared::new(Plan::new(|error| &**error, Location::caller())))
+    }
+
+    fn below(hub: &Hub<crate::BoxError>, name: &str) -> Arc<Hub<crate::BoxError>> {
+        hub.child(hub.plan_below(name, Location::caller()))
+    }
+
+    /// As when its owner is dropped.
+    fn end(child: &Hub<crate::BoxError>) {
+        child.shared.latch.close();
+        child.shared.orphan();
+        child.shared.latch.leave();
+    }
+
+    #[test]
+    fn children_that_are_over_are_forgotten_and_others_are_not() {
+        let hub = hub();
+        let stays = below(&hub, "stays");
+        for _ in 0..1000 {
+            end(&below(&hub, "goes"));
+        }
+        let children = hub.children();
+        assert!(children.len() < 10, "{} children", children.len());
+        assert!(Arc::ptr_eq(&children[0], &stays));
+    }
+}

@@ -32,7 +32,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// The first failure of the body or of a task, as from [`wait`](Self::wait). The body's value is
     /// dropped if a task failed. If the group is cancelled and the body ends with
     /// [`Cancelled`](crate::Cancelled), that is the error when there is no other, as there is no value.
-    /// In a closed group the body does not run, and the error [is aborted](TaskError::is_aborted).
+    /// In a closed group the body does not run, and the error has [`End::Aborted`](crate::End::Aborted).
     ///
     /// # Panics
     ///
@@ -59,7 +59,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///     spawner.cancel();
     ///     Ok(sum)
     /// });
-    /// assert!(sum.await.unwrap_err().to_string().ends_with("invalid digit found in string"));
+    /// let error = sum.await.unwrap_err();
+    /// assert!(format!("{error:#}").ends_with("invalid digit found in string"));
     /// # });
     /// ```
     ///

@@ -18,6 +18,7 @@ use super::sync::Lock;
 use super::wakers::Wakers;
 use crate::cause::{Cause, FailedTask, LostHeartbeat};
 use crate::console;
+use crate::end::End;
 use crate::error::{Failure, TaskError, View};
 use crate::label::Label;
 use crate::log;
@@ -218,13 +219,13 @@ impl<E> Shared<E> {
         let Some(failure) = self.unless_cancelled(failure) else {
             return;
         };
-        let panicked = matches!(failure, Failure::Panicked(_));
+        let end = failure.end();
         let error = TaskError::new(label.clone(), failure, self.view);
         let message = message_of(&error, label);
-        let cause = Cause::Failed(FailedTask::new(label, panicked, &message));
+        let cause = Cause::Failed(FailedTask::new(label, end, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
-        log_failure(label, panicked, &message);
+        log_failure(label, end, &message);
     }
 
     /// Records an error of [`error_of`](Self::error_of), then cancels; one that says no more than that its
@@ -234,7 +235,7 @@ impl<E> Shared<E> {
         if self.is_cancelled() && error.failure().is_cancellation(self.view) {
             return Some(error);
         }
-        let cause = FailedTask::new(label, error.is_panicked(), &message_of(&error, label));
+        let cause = FailedTask::new(label, error.end(), &message_of(&error, label));
         self.stop_for(&Cause::Failed(cause), vec![Recorded::now(error)]);
         None
     }
@@ -242,9 +243,9 @@ impl<E> Shared<E> {
     /// Makes an error of a failure that is not the group's, and logs it as if it were.
     #[cold]
     pub(super) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
-        let panicked = matches!(failure, Failure::Panicked(_));
+        let end = failure.end();
         let error = TaskError::new(label.clone(), failure, self.view);
-        log_failure(label, panicked, &message_of(&error, label));
+        log_failure(label, end, &message_of(&error, label));
         error
     }
 
@@ -279,7 +280,7 @@ impl<E> Shared<E> {
     /// Makes a failure of the group as a whole, for whoever is to be told.
     pub(super) fn failure_of_group(&self, failure: Failure<E>) -> Recorded<E> {
         let error = TaskError::new(self.label(), failure, self.view);
-        log::guarded(|| tracing::debug!(target: "taskgroup", "{error}"));
+        log::guarded(|| tracing::debug!(target: "taskgroup", "{error:#}"));
         Recorded::now(error)
     }
 
@@ -532,16 +533,16 @@ impl<E> Shared<E> {
 
 /// `Display` is code of the user: it may panic, and it must not run under a lock.
 fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
-    Panic::catch(|| error.to_string()).unwrap_or_else(|panic| {
+    Panic::catch(|| format!("{error:#}")).unwrap_or_else(|panic| {
         panic.discard();
         format!("{label} failed with an error whose message panicked")
     })
 }
 
-fn log_failure(label: &Label, panicked: bool, message: &str) {
+fn log_failure(label: &Label, end: End, message: &str) {
     let name = label.name();
     log::guarded(|| {
-        if panicked {
+        if end == End::Panicked {
             tracing::error!(target: "taskgroup", task = name, "{message}");
         } else {
             tracing::debug!(target: "taskgroup", task = name, "{message}");

@@ -37,7 +37,8 @@ use crate::stop_request::StopRequest;
 ///     spawner.spawn(async { Err::<(), _>("from the inside".into()) });
 ///     Ok(())
 /// });
-/// assert!(group.wait().await.unwrap_err().to_string().contains("from the inside"));
+/// let error = group.wait().await.unwrap_err();
+/// assert!(format!("{error:#}").contains("from the inside"));
 /// # });
 /// ```
 pub struct Spawner<E = BoxError> {

@@ -29,7 +29,7 @@ use crate::BoxError;
 ///     group.task(format!("worker-{shard}")).essential().spawn(async { Ok(()) });
 /// }
 /// let error = group.wait().await.unwrap_err();
-/// assert!(error.is_ended_early());
+/// assert_eq!(error.end(), taskgroup::End::EndedEarly);
 /// assert_eq!(error.name(), Some("orders/worker-0"));
 /// # Ok::<_, taskgroup::BoxError>(())
 /// # }).unwrap();
@@ -57,7 +57,7 @@ impl<'a, E> Task<'a, E> {
     /// Makes it a failure if the task returns `Ok` before the group is cancelled.
     ///
     /// For a task that is meant to run as long as the group: a server, a consumer. Its early end is
-    /// [`Failure::EndedEarly`](crate::Failure::EndedEarly).
+    /// [`End::EndedEarly`](crate::End::EndedEarly).
     pub fn essential(mut self) -> Self {
         self.essential = true;
         self

@@ -21,7 +21,7 @@ use super::sync::{AtomicBool, Lock, Ordering};
 /// Tasks on different threads rarely meet on one lock. Four serve two cores as well as sixteen.
 const SHARDS: u32 = 4;
 
-/// An emptied shard keeps this many places, so that a group at work does not allocate all the time.
+/// A shard keeps this many places when others are given back, so that a group at work does not allocate all the time.
 const KEPT: usize = 64;
 
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ struct Places {
     /// The first of the free places.
     free: u32,
     taken: usize,
+    /// With no more places taken than this, it is worth looking for memory to give back.
+    shrink_at: usize,
 }
 
 /// As large as a waker: the tag is a null where the waker's table of functions is never null.
@@ -60,7 +62,7 @@ const NOWHERE: u32 = u32::MAX;
 const WOKEN: u32 = u32::MAX - 1;
 
 /// The place of one waker: its shard in the lowest bits, its index above them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u32);
 
 impl Key {
@@ -79,6 +81,24 @@ impl Wakers {
     pub(super) fn remove(&self, Key(key): Key) {
         let place = self.shard(key % SHARDS).lock().remove(key / SHARDS);
         drop(place);
+    }
+
+    /// Returns whether the place holds a waker of the same task, or one that was woken.
+    #[cfg(test)]
+    pub(super) fn holds(&self, Key(key): Key, waker: &Waker) -> bool {
+        let places = self.shard(key % SHARDS).lock();
+        match places.places.get((key / SHARDS) as usize) {
+            Some(Place::Taken(own)) => own.will_wake(waker),
+            Some(Place::Empty(WOKEN)) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns for how many wakers there is memory.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        let shards = self.shards().iter();
+        shards.map(|shard| shard.0.lock().places.capacity()).sum()
     }
 
     /// Relaxed is enough: a task that reads too early has not registered yet, or is woken.
@@ -117,6 +137,9 @@ impl Places {
         let index = self.free;
         let Some(place) = self.places.get_mut(index as usize) else {
             self.places.push(taken);
+            if self.places.len() > KEPT {
+                self.shrink_at = self.places.len() / 4;
+            }
             return (self.places.len() - 1) as u32;
         };
         if let Place::Empty(next) = std::mem::replace(place, taken) {
@@ -130,17 +153,31 @@ impl Places {
         let place = std::mem::replace(&mut self.places[index as usize], empty);
         self.free = index;
         self.taken -= 1;
-        if self.taken == 0 {
-            self.clear();
+        if self.taken <= self.shrink_at {
+            self.shrink();
         }
         place
     }
 
-    /// Forgets the free places, in the order of which the next ones would come.
-    fn clear(&mut self) {
-        self.places.clear();
+    /// Cuts off the free places at the end. So one task that waits for long does not keep the places of
+    /// all that once waited beside it, unless its own is among the last.
+    ///
+    /// The next attempt comes when half as many are taken, or after the next growth: all attempts
+    /// together cost no more than the insertions did.
+    #[cold]
+    fn shrink(&mut self) {
+        let is_free = |place: &Place| matches!(place, Place::Empty(next) if *next != WOKEN);
+        let used = self.places.iter().rposition(|place| !is_free(place));
+        self.places.truncate(used.map_or(0, |last| last + 1));
         self.places.shrink_to(KEPT);
         self.free = NOWHERE;
+        for (index, place) in (0..).zip(&mut self.places) {
+            if is_free(place) {
+                *place = Place::Empty(self.free);
+                self.free = index;
+            }
+        }
+        self.shrink_at = self.taken / 2;
     }
 
     fn take_all(&mut self) -> Vec<Waker> {
@@ -161,6 +198,7 @@ impl Default for Places {
             places: Vec::new(),
             free: NOWHERE,
             taken: 0,
+            shrink_at: 0,
         }
     }
 }

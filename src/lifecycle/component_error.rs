@@ -2,37 +2,51 @@
 
 use std::error::Error;
 use std::fmt;
-use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cleanup::was_forced;
-use crate::error::Failure;
+use crate::chain;
+use crate::end::End;
 use crate::error::TaskError;
-use crate::panic::Panic;
 use crate::time::Rounded;
+use crate::verdict;
+use crate::verdict::Ended;
 
-/// What went wrong with a component: which one, in what way, and what it said.
+/// What went wrong with a component: which one, in what way, and why.
 ///
-/// The message names the component: ``component `http` did not start: address in use``. It contains
-/// those of the errors behind it. [`source`](Error::source) is the [`TaskError`] of the component's
-/// task, if there was one, so that its own error can be found by type; a reporter that prints the
-/// whole chain prints the message twice.
+/// The message names the component: ``component `http` did not start``. [`source`](Error::source) is
+/// the error that the component returned, or its panic; for a task that the component has spawned it is
+/// the [`TaskError`], which names that task. `{:#}` prints the chain on one line:
+/// ``component `http` did not start: address in use``.
 ///
 /// # Examples
 ///
 /// See [`Report`](super::Report).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ComponentError {
     /// The name of the component.
     pub component: String,
     /// In what way it went wrong.
     pub kind: ComponentErrorKind,
-    /// What the component said, with the sources of its error; empty if the kind tells all.
+    /// What the component said, with the sources of its error on one line; empty if the kind tells
+    /// all.
     pub message: String,
-    source: Option<Arc<TaskError>>,
+    why: Why,
 }
+
+/// What is behind the error of a component.
+#[derive(Clone, Debug)]
+enum Why {
+    Nothing,
+    Task(Arc<TaskError>),
+    /// What is left of an error that nobody has any more.
+    Said(Said),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
 
 /// In what way a component went wrong.
 ///
@@ -84,28 +98,24 @@ impl ComponentError {
         kind: ComponentErrorKind,
         error: TaskError,
     ) -> Self {
-        let component = component.into();
-        Self {
-            kind,
-            message: guarded_message_of(&component, &error),
-            source: Some(Arc::new(error)),
-            component,
-        }
+        let mut this = Self::new(component, kind);
+        this.why = Why::Task(Arc::new(error));
+        this.message = this.why().map(chain::line_of).unwrap_or_default();
+        this
     }
 
     /// The same, with those of its tasks that failed after it.
     pub(super) fn all_from_task(
         component: &str,
         kind: ComponentErrorKind,
-        error: TaskError,
+        mut error: TaskError,
     ) -> (Self, Vec<Self>) {
-        let later = error.suppressed().iter().map(|later| {
-            let kind = if later.is_panicked() {
-                ComponentErrorKind::Panicked
-            } else {
-                ComponentErrorKind::Failed
+        let later = error.take_suppressed().into_iter().map(|later| {
+            let kind = match later.end() {
+                End::Panicked => ComponentErrorKind::Panicked,
+                _ => ComponentErrorKind::Failed,
             };
-            Self::new(component, kind).with_message(guarded_message_of(component, later))
+            Self::from_task(component, kind, later)
         });
         let later = later.collect();
         (Self::from_task(component, kind, error), later)
@@ -117,14 +127,34 @@ impl ComponentError {
             component: component.into(),
             kind,
             message: String::new(),
-            source: None,
+            why: Why::Nothing,
         }
     }
 
     /// The same with something to say.
     pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into();
+        self.why = Why::Said(Said(self.message.clone()));
         self
+    }
+
+    /// Returns how the component ended.
+    ///
+    /// A component that was not ready in time, or ended before it was ready, has
+    /// [`Failed`](End::Failed) to start.
+    ///
+    /// # Examples
+    ///
+    /// See [`Report`](crate::Report).
+    #[must_use]
+    pub fn end(&self) -> End {
+        match self.kind {
+            ComponentErrorKind::Panicked => End::Panicked,
+            ComponentErrorKind::EndedEarly => End::EndedEarly,
+            ComponentErrorKind::DrainTimedOut(_) | ComponentErrorKind::Overran(_) => End::TimedOut,
+            ComponentErrorKind::StillRunning(_) => End::StillRunning,
+            _ => End::Failed,
+        }
     }
 
     /// Returns the error of the component's task, if there was one.
@@ -134,7 +164,10 @@ impl ComponentError {
     /// See [`Report`](crate::Report).
     #[must_use]
     pub fn task_error(&self) -> Option<&TaskError> {
-        self.source.as_deref()
+        match &self.why {
+            Why::Task(error) => Some(error),
+            Why::Nothing | Why::Said(_) => None,
+        }
     }
 
     /// Returns whether something of the component was cut, or is still running.
@@ -147,7 +180,10 @@ impl ComponentError {
     /// See [`Report`](crate::Report).
     #[must_use]
     pub fn is_forced(&self) -> bool {
-        self.kind.is_forced() || self.task_error().is_some_and(was_forced)
+        self.end().is_forced()
+            || self
+                .task_error()
+                .is_some_and(|error| verdict::was_forced(error))
     }
 }
 
@@ -203,24 +239,40 @@ impl ComponentErrorKind {
     }
 }
 
-/// An error's `Display` is code of the user.
-fn guarded_message_of(component: &str, error: &TaskError) -> String {
-    let message = Panic::catch(|| message_of(component, error));
-    message.unwrap_or_else(|panic| format!("(its error panicked: {})", panic.message()))
-}
+impl ComponentError {
+    fn what(&self) -> String {
+        let subject = match self.kind {
+            ComponentErrorKind::Trigger => "lifecycle",
+            _ => "component",
+        };
+        let hint = match self.kind {
+            ComponentErrorKind::StartTimedOut(_) if self.message.is_empty() => {
+                ": has it called `ready`?"
+            }
+            _ => "",
+        };
+        format!("{subject} `{}` {}{hint}", self.component, self.kind)
+    }
 
-/// What the task of `component` said. Its own name would only repeat the component's; a task of
-/// another name is one that the component has spawned, and is named.
-fn message_of(component: &str, error: &TaskError) -> String {
-    let own = error.name().is_none_or(|task| is_own(component, task));
-    match error.failure() {
-        Failure::HeartbeatLost(lost) => lost.to_string(),
-        Failure::Failed(_) if own => error.source().map_or_else(String::new, line_of),
-        Failure::Panicked(panic) if own => panic.message().to_owned(),
-        Failure::Aborted if own => "its task was dropped before it ended".to_owned(),
-        Failure::EndedEarly if own => String::new(),
-        Failure::TimedOut(timed_out) => timed_out.to_string(),
-        _ => line_of(error),
+    /// Its own task would only repeat its name, so what that said comes next; a task of another name
+    /// is one that it has spawned, and is named.
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        let error = match &self.why {
+            Why::Nothing => return None,
+            Why::Said(said) => return Some(said),
+            Why::Task(error) => error,
+        };
+        if error
+            .name()
+            .is_some_and(|task| !is_own(&self.component, task))
+        {
+            return Some(&**error);
+        }
+        match error.end() {
+            End::Failed | End::Panicked => chain::below(&**error),
+            End::EndedEarly => None,
+            _ => Some(&**error),
+        }
     }
 }
 
@@ -235,44 +287,47 @@ fn is_own(component: &str, task: &str) -> bool {
     ends(component, task) || ends(task, component)
 }
 
-/// The message with its sources, each one that the line does not contain yet.
-pub(crate) fn line_of(error: &(dyn Error + 'static)) -> String {
-    let mut line = String::new();
-    for error in iter::successors(Some(error), |error| (*error).source()) {
-        let message = error.to_string();
-        if line.is_empty() {
-            line = message;
-        } else if !line.contains(&message) {
-            line = format!("{line}: {message}");
-        }
-        // Its message has those of its sources, but not the name of its task.
-        if error.is::<ComponentError>() {
-            break;
-        }
-    }
-    line
-}
-
 impl Error for ComponentError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.task_error().map(|error| error as _)
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl Ended for ComponentError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for ComponentError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }
 
 impl fmt::Display for ComponentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subject = match self.kind {
-            ComponentErrorKind::Trigger => "lifecycle",
-            _ => "component",
-        };
-        write!(f, "{subject} `{}` {}", self.component, self.kind)?;
-        if !self.message.is_empty() {
-            return write!(f, ": {}", self.message);
+        chain::show(f, &self.what(), self.why())
+    }
+}
+
+impl fmt::Debug for ComponentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("ComponentError")
+                .field("component", &self.component)
+                .field("kind", &self.kind)
+                .field("why", &self.why)
+                .finish_non_exhaustive();
         }
-        match self.kind {
-            ComponentErrorKind::StartTimedOut(_) => f.write_str(": has it called `ready`?"),
-            _ => Ok(()),
-        }
+        chain::explain(f, &self.what(), self.why(), None)
     }
 }
 
@@ -368,8 +423,9 @@ mod tests {
         let error = ComponentError::new("db", ComponentErrorKind::StartTimedOut(LIMIT))
             .with_message("no route to host");
 
+        assert_eq!(error.to_string(), "component `db` was not ready within 10s");
         assert_eq!(
-            error.to_string(),
+            format!("{error:#}"),
             "component `db` was not ready within 10s: no route to host"
         );
     }
@@ -381,7 +437,7 @@ mod tests {
             let error = ComponentError::from_task(component, ComponentErrorKind::StartFailed, task);
 
             assert_eq!(
-                error.to_string(),
+                format!("{error:#}"),
                 format!("component `{component}` did not start: address in use")
             );
         }
@@ -406,12 +462,11 @@ mod tests {
         let error = ComponentError::from_task("db", ComponentErrorKind::Failed, task);
 
         assert_eq!(error.message, format!("no quorum: {}", fmt::Error));
-        let below = error.source().and_then(Error::source).unwrap();
-        assert!(below.is::<NoQuorum>());
+        assert!(error.source().unwrap().is::<NoQuorum>());
 
         let above = failed("inner", error.clone()).await;
         let above = ComponentError::from_task("inner", ComponentErrorKind::Failed, above);
-        assert_eq!(above.message, error.to_string());
+        assert_eq!(above.message, format!("{error:#}"));
     }
 
     #[tokio::test]
@@ -426,7 +481,7 @@ mod tests {
         let task = group.wait().await.unwrap_err();
         let error = ComponentError::from_task("worker", ComponentErrorKind::Panicked, task);
 
-        assert_eq!(error.to_string(), "component `worker` panicked: boom");
+        assert_eq!(format!("{error:#}"), "component `worker` panicked: boom");
         assert!(!error.is_forced());
     }
 
@@ -444,7 +499,7 @@ mod tests {
         let task = failed("db", Loud).await;
         let error = ComponentError::from_task("db", ComponentErrorKind::Failed, task);
 
-        assert_eq!(error.message, "(its error panicked: loud)");
+        assert_eq!(error.message, "(its message panicked: loud)");
         assert!(!error.is_forced(), "nor is the question");
     }
 

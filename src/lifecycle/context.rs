@@ -84,18 +84,36 @@ struct Shared {
 struct Said {
     ready: AtomicBool,
     drained: AtomicBool,
+    stop: AtomicBool,
 }
 
 /// What all components of a lifecycle share.
 pub(super) struct Whole {
     pub(super) trigger: Spawner,
-    /// The trigger of the outermost lifecycle.
-    pub(super) outermost: Spawner,
+    /// What the lifecycle around this one shares.
+    pub(super) outer: Option<Arc<Whole>>,
     /// Fires in the middle of the lame duck.
     pub(super) leaving: CancellationToken,
     pub(super) draining: CancellationToken,
     pub(super) readiness: Readiness,
     pub(super) cleanup: CleanupHandle,
+}
+
+impl Whole {
+    /// This one, and those around it.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |whole| whole.outer.as_deref())
+    }
+
+    /// Whether the stop was asked for, of this lifecycle or of one around it: nothing begins then.
+    pub(super) fn is_asked_to_stop(&self) -> bool {
+        self.all().any(|whole| whole.trigger.is_cancelled())
+    }
+
+    /// Returns why that was, as the innermost has it.
+    pub(super) fn why_to_stop(&self) -> Option<Cause> {
+        self.all().find_map(|whole| whole.trigger.cause())
+    }
 }
 
 /// What the engine hears: of a component, or of the whole.
@@ -265,7 +283,7 @@ impl Context {
     /// # async fn main() -> Result<(), BoxError> {
     /// let lifecycle = Lifecycle::new("orders").component(Component::new("worker", worker));
     /// # let handle = lifecycle.handle();
-    /// # tokio::spawn(async move { handle.ready().await; handle.stop("enough") });
+    /// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("enough") });
     /// assert!(lifecycle.run().await?.is_clean(), "it has ended in time");
     /// # Ok(())
     /// # }
@@ -334,8 +352,20 @@ impl Context {
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
     ///
     /// A [`StopRequest`] also says with which exit status.
+    ///
+    /// When this has returned, nothing more is started: not what waits for this component to be
+    /// ready either. The component may return `Ok` from then on without that being a failure. Its
+    /// turn to be told comes as ever, and until then it counts as running.
     pub fn stop(&self, reason: impl Into<StopRequest>) {
-        self.shared.whole.outermost.cancel_because(reason);
+        self.shared.said.stop.store(true, Ordering::Relaxed);
+        if let Some(outermost) = self.shared.whole.all().last() {
+            outermost.trigger.cancel_because(reason);
+        }
+    }
+
+    /// Whether the component has asked for the stop.
+    pub(super) fn has_asked_to_stop(&self) -> bool {
+        self.shared.said.stop.load(Ordering::Relaxed)
     }
 
     fn say(&self, note: Note) {
@@ -362,7 +392,7 @@ impl Context {
         self.say(Note::Failing(self.shared.index, cause));
     }
 
-    pub(super) fn whole(&self) -> &Whole {
+    pub(super) fn whole(&self) -> &Arc<Whole> {
         &self.shared.whole
     }
 

@@ -21,6 +21,7 @@ use super::component_state::ComponentStatus;
 use super::context::{Context, Note, Whole};
 use super::event::{Event, EventKind, Observer};
 use super::handle;
+use super::herald::Herald;
 use super::machine;
 use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
 use super::plan::{Plan, PlannedComponent};
@@ -31,6 +32,7 @@ use crate::BoxError;
 use crate::backoff::{Backoff, Jitter};
 use crate::cause::{Cause, FailedTask};
 use crate::cleanup::{Cleanup, CleanupReport, Outcome, StepReport, StepResult};
+use crate::end::End;
 use crate::error::TaskError;
 use crate::group::{Spawner, TaskGroup};
 use crate::label::Label;
@@ -39,6 +41,7 @@ use crate::panic::Panic;
 use crate::readiness::Check;
 use crate::running::Running;
 use crate::signal::Signal;
+use crate::time::CONFIRMATION;
 
 /// How much is done before others on this thread get a turn.
 const AT_ONCE: usize = 64;
@@ -64,7 +67,7 @@ pub(super) struct Engine {
     plan: Arc<Plan>,
     path: Arc<str>,
     slots: Vec<Slot>,
-    observers: Vec<Observer>,
+    herald: Herald,
     trigger: TaskGroup,
     work: Spawner,
     whole: Arc<Whole>,
@@ -87,6 +90,8 @@ pub(super) struct Engine {
     stragglers: Vec<Straggler>,
     stop_began: Duration,
     waiting: Waiting,
+    /// Whether what is around this lifecycle stops, and has not told it yet.
+    ends_before_told: bool,
 }
 
 /// What is known of a component.
@@ -157,13 +162,15 @@ impl Engine {
             states: vec![ComponentState::Created; slots.len()].into(),
         });
         let _ = shared.states.send_replace(Arc::clone(&states));
+        if !plan.budget().jitter_time().is_zero() {
+            shared.readiness.stay_after_token();
+        }
         *handle::lock(&shared.work) = work.clone();
         let (notes, inbox) = mpsc::unbounded_channel();
         let outer_whole = outer.as_ref().map(Context::whole);
         let whole = Whole {
             trigger: trigger.spawner(),
-            outermost: outer_whole
-                .map_or_else(|| trigger.spawner(), |whole| whole.outermost.clone()),
+            outer: outer_whole.cloned(),
             leaving: outer_whole
                 .map(|whole| whole.leaving.child_token())
                 .unwrap_or_default(),
@@ -173,12 +180,13 @@ impl Engine {
                 .clone(),
             cleanup: cleanup.handle(),
         };
+        let herald = Herald::new(Arc::clone(&plan), observers);
         Self {
             machine,
             plan,
             path: path.into(),
             slots,
-            observers,
+            herald,
             trigger,
             work,
             followers: {
@@ -202,6 +210,7 @@ impl Engine {
             stragglers: Vec::new(),
             stop_began: Duration::ZERO,
             waiting: Waiting::new(),
+            ends_before_told: false,
         }
     }
 
@@ -227,7 +236,23 @@ impl Engine {
             let event = self.next_event(&mut actions).await;
             self.machine.on(event, self.now(), &mut actions);
         };
-        self.finish(cleanup_until).await
+        let told = self.outer.take_if(|_| self.ends_before_told);
+        let report = self.finish(cleanup_until).await;
+        if let Some(outer) = told {
+            outer.stopping().await;
+        }
+        report
+    }
+
+    /// Leaves a component as it is: somebody has asked for the stop, which is heard of next.
+    fn refuse_to_start(&mut self, index: usize) {
+        self.machine.not_started(index);
+        if !self.trigger.is_cancelled() {
+            // It is what is around this lifecycle that stops, and has not told it yet.
+            self.ends_before_told = true;
+            let cause = self.whole.why_to_stop().unwrap_or(Cause::Token);
+            self.trigger.spawner().cancel_for(cause);
+        }
     }
 
     /// Makes the triggers notes.
@@ -318,7 +343,7 @@ impl Engine {
         match result {
             Ok(()) => Ending::Well,
             // That is what was done to it.
-            Err(error) if slot.forced && error.is_aborted() => Ending::Well,
+            Err(error) if slot.forced && error.end() == End::Aborted => Ending::Well,
             Err(error) => {
                 slot.error = Some(error);
                 Ending::Failed
@@ -346,6 +371,9 @@ impl Engine {
                 others().await;
             }
             match action {
+                Action::Start(index) if self.whole.is_asked_to_stop() => {
+                    self.refuse_to_start(index);
+                }
                 Action::Start(index) => self.start(index),
                 Action::Ready(index) => self.ready(index),
                 Action::AllReady => self.all_ready(),
@@ -399,10 +427,8 @@ impl Engine {
         self.emit(Some(path), EventKind::StartBegan);
 
         let (may_end, place, drains) = (component.may_end, component.place, component.drains);
-        let mut work = component.work(ctx.clone(), &group);
-        if drains {
-            work = Box::pin(drained_at_the_end(work, ctx.clone()));
-        }
+        let work = component.work(ctx.clone(), &group);
+        let work = between_start_and_stop(work, ctx.clone(), drains, may_end);
         let task = group.task(OWN_TASK);
         let task = if may_end { task } else { task.essential() };
         drop(task.spawn_from(place, work));
@@ -411,8 +437,12 @@ impl Engine {
     }
 
     fn all_ready(&mut self) {
+        if self.whole.is_asked_to_stop() {
+            return;
+        }
         // The last one's readiness is an event first.
         self.shared.readiness.set_ready();
+        self.shared.all_ready.cancel();
         if let Some(outer) = &self.outer {
             outer.ready();
         }
@@ -473,8 +503,7 @@ impl Engine {
         self.errors.extend(suppressed.iter().cloned().map(Some));
         if !self.trigger.is_cancelled() {
             let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
-            let panicked = error.kind == ComponentErrorKind::Panicked;
-            let failed = FailedTask::new(&label, panicked, &error.to_string());
+            let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
         }
         for error in std::iter::once(error).chain(suppressed) {
@@ -709,6 +738,14 @@ impl Engine {
         self.followers.shutdown().await;
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
+        let until = self
+            .began
+            .checked_add(until)
+            .filter(|_| until < Duration::MAX);
+        let at_least = Instant::now() + CONFIRMATION;
+        self.herald
+            .end(until.map(|until| until.max(at_least)))
+            .await;
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
         if many {
             self.let_go().await;
@@ -779,7 +816,7 @@ impl Engine {
     fn outcome(&self) -> Outcome {
         let errors = || self.errors.iter().flatten();
         if let Some(error) = errors().find(|error| error.is_forced()) {
-            return Outcome::Forced(error.to_string().into());
+            return Outcome::Forced(format!("{error:#}").into());
         }
         // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this
         // one.
@@ -794,7 +831,7 @@ impl Engine {
             return Outcome::Forced(format!("lifecycle `{name}` was forced").into());
         }
         if let Some(error) = errors().next() {
-            return Outcome::Failed(error.to_string().into());
+            return Outcome::Failed(format!("{error:#}").into());
         }
         if !self.errors.is_empty() {
             // It is still leaving.
@@ -865,14 +902,9 @@ impl Engine {
             component,
             kind,
         };
-        self.observers
-            .append(&mut handle::lock(&self.shared.late_observers));
-        super::trace::say(self.plan.name(), &event);
-        log::guarded(|| super::trace::event(self.plan.name(), &event));
-        for observer in &mut self.observers {
-            // A panic of it is told by its hook, and changes nothing.
-            drop(Panic::catch(|| observer(&event)));
-        }
+        let late = std::mem::take(&mut *handle::lock(&self.shared.late_observers));
+        self.herald.join(late);
+        self.herald.tell(event);
     }
 }
 
@@ -920,14 +952,14 @@ impl Slot {
     /// What a fault is called in the report.
     fn verdict(&self, fault: Fault, error: Option<&TaskError>) -> ComponentErrorKind {
         use ComponentErrorKind as Kind;
-        let early = error.is_some_and(TaskError::is_ended_early);
+        let early = error.is_some_and(|error| error.end() == End::EndedEarly);
         match fault {
             Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
             Fault::StartOverran(limit) => Kind::StartTimedOut(limit),
             Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
             Fault::Overran => Kind::Overran(self.grace),
             Fault::StillRunning => Kind::StillRunning(self.grace),
-            _ if error.is_some_and(TaskError::is_panicked) => Kind::Panicked,
+            _ if error.is_some_and(|error| error.end() == End::Panicked) => Kind::Panicked,
             Fault::StartFailed if early => Kind::EndedBeforeReady,
             Fault::StartFailed => Kind::StartFailed,
             Fault::EndedBeforeReady => Kind::EndedBeforeReady,
@@ -1037,13 +1069,27 @@ fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
     is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
 }
 
-/// What ends while everything drains has drained: it stays until it is told to stop.
-async fn drained_at_the_end(work: Work, ctx: Context) -> Result<(), BoxError> {
-    work.await?;
-    if ctx.whole().draining.is_cancelled() {
-        ctx.drained();
-        ctx.stopping().await;
+/// Does the work of a component, unless the stop was asked for before it had its first turn.
+///
+/// What ends while everything drains has drained, and what has asked for the stop has done its part:
+/// both stay until they are told.
+async fn between_start_and_stop(
+    work: Work,
+    ctx: Context,
+    drains: bool,
+    may_end: bool,
+) -> Result<(), BoxError> {
+    if !ctx.whole().is_asked_to_stop() {
+        work.await?;
+        let has_drained = drains && ctx.whole().draining.is_cancelled();
+        if has_drained {
+            ctx.drained();
+        }
+        if !has_drained && (may_end || !ctx.has_asked_to_stop()) {
+            return Ok(());
+        }
     }
+    ctx.stopping().await;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use super::report::Report;
 use crate::cause::Cause;
 use crate::group::Spawner;
 pub(super) use crate::lock::lock;
-use crate::readiness::{Readiness, ReadinessState};
+use crate::readiness::Readiness;
 use crate::running::Running;
 use crate::stop_request::StopRequest;
 
@@ -38,7 +38,7 @@ use crate::stop_request::StopRequest;
 /// assert_eq!(handle.state("worker"), None);
 ///
 /// let run = tokio::spawn(lifecycle.run());
-/// assert!(handle.ready().await);
+/// assert_eq!(handle.ready().await, Ok(()));
 /// assert_eq!(handle.state("worker"), Some(ComponentState::Running));
 ///
 /// handle.stop("the lease was lost");
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) work: Mutex<Spawner>,
     pub(super) skip: CancellationToken,
     pub(super) readiness: Readiness,
+    /// Fires when all components are ready.
+    pub(super) all_ready: CancellationToken,
     /// Nothing any more once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
     /// Those that the run has not taken over yet.
@@ -143,6 +145,10 @@ impl Handle {
 
     /// Stops the lifecycle for this reason; the first cause wins.
     ///
+    /// When this has returned, [readiness](Self::readiness) is draining, unless the budget has a
+    /// [jitter](super::Budget::jitter), and no component is started any longer. What has been started
+    /// hears of it from the run.
+    ///
     /// Later calls do nothing, as does one when all is over. Called before the run, nothing is started.
     pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.trigger.cancel_because(reason);
@@ -218,7 +224,7 @@ impl Handle {
     /// }));
     /// let handle = lifecycle.handle();
     /// let run = tokio::spawn(lifecycle.run());
-    /// handle.ready().await;
+    /// assert!(handle.ready().await.is_ok());
     ///
     /// let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();
     /// let states = handle.observe(move |event| {
@@ -281,22 +287,26 @@ impl Handle {
         !states.names.is_empty() && !states.names.iter().any(|name| name == component)
     }
 
-    /// Waits until all components are ready; returns `false` if the stop begins before that.
+    /// Waits until all components are ready.
+    ///
+    /// It is `Ok` for good once they have been: jobs that have ended were ready, and a stop that comes
+    /// later changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The stop was asked for before all were ready: the cause says why. That is so at once when it
+    /// was asked for before the run, and when the lifecycle was dropped or its plan refused.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: dropping the future loses nothing.
-    pub async fn ready(&self) -> bool {
-        let mut report = self.report.clone();
-        let mut over = std::pin::pin!(report.wait_for(Option::is_some));
-        let mut ready = std::pin::pin!(self.shared.readiness.wait_for(ReadinessState::Ready));
-        std::future::poll_fn(|cx| {
-            if let std::task::Poll::Ready(state) = ready.as_mut().poll(cx) {
-                return std::task::Poll::Ready(state == ReadinessState::Ready);
-            }
-            over.as_mut().poll(cx).map(|_| false)
-        })
-        .await
+    pub async fn ready(&self) -> Result<(), Cause> {
+        let all_ready = &self.shared.all_ready;
+        let ready = all_ready.run_until_cancelled(self.token().cancelled());
+        match ready.await {
+            Some(()) if !all_ready.is_cancelled() => Err(self.cause().unwrap_or(Cause::Token)),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until all is over, and returns the report: the same for every caller.

@@ -12,7 +12,8 @@
 //!    or tells one, except that a component may begin to leave by itself.
 //! 2. A node that has been started is told, leaves or ends exactly once; what was told is over,
 //!    forced or lost by its time.
-//! 3. Once the stop has begun nothing is started.
+//! 3. Once the stop has begun nothing is started. The engine takes back what it was to start when it
+//!    finds that somebody has asked for the stop.
 //! 4. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
 //!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
@@ -296,6 +297,14 @@ impl Machine {
             Event::Tick => self.expire(now, actions),
         }
         self.look(now, actions);
+    }
+
+    /// Takes back that a node is started: the stop was asked for before that was done, and its event
+    /// is on its way.
+    pub(super) fn not_started(&mut self, node: usize) {
+        if let Phase::Starting { .. } = self.phases[node] {
+            self.phases[node] = Phase::Created;
+        }
     }
 
     /// Lets the stop take no longer than this from now on, or from its begin: a nested lifecycle

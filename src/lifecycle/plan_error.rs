@@ -1,5 +1,6 @@
 //! [`PlanError`]: why there is no plan.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -248,6 +249,13 @@ impl PlanError {
             #[cfg(feature = "signal")]
             Kind::NoWatchdog { .. } => None,
         }
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for PlanError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }
 

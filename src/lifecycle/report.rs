@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::component_error::ComponentError;
 use super::component_state::ComponentState;
 use super::component_state::ComponentStatus;
+use crate::BoxError;
 use crate::cause::Cause;
 use crate::cleanup::CleanupReport;
 use crate::cleanup::SkipReason;
@@ -78,7 +79,7 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 /// });
 /// let lifecycle = Lifecycle::new("orders").component(deaf.grace(Duration::from_secs(2)));
 /// let handle = lifecycle.handle();
-/// # tokio::spawn(async move { handle.ready().await; handle.stop("a deployment") });
+/// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("a deployment") });
 /// let report = lifecycle.run().await?;
 ///
 /// assert!(report.was_forced() && !report.is_clean());
@@ -176,6 +177,26 @@ impl Report {
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_sub(self.stop_began)
+    }
+
+    /// What went wrong, with all that is nested: components first, then the cleanups.
+    pub(crate) fn all_errors(&self) -> Vec<BoxError> {
+        let reports = self.with_nested();
+        let cleanups = reports.iter().filter_map(|report| {
+            let cleanup = report.cleanup.clone()?;
+            cleanup.into_result().err().map(BoxError::from)
+        });
+        let components = reports.iter().flat_map(|report| &report.errors);
+        components
+            .map(|error| error.clone().into())
+            .chain(cleanups)
+            .collect()
+    }
+
+    /// This one and all that are nested in it, the outer ones first.
+    fn with_nested(&self) -> Vec<&Self> {
+        let nested = self.nested.iter().flat_map(Self::with_nested);
+        std::iter::once(self).chain(nested).collect()
     }
 
     /// Whether something has failed that is more than a matter of time.

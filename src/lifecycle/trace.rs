@@ -83,7 +83,7 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, error = "panicked", "component failed");
         }
         EventKind::Failed(error) => {
-            tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, %error, "component failed");
+            tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, error = %format_args!("{error:#}"), "component failed");
         }
         EventKind::Forced(after) => {
             tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component was forced to stop");

@@ -101,7 +101,7 @@ impl Component {
     /// let handle = Lifecycle::new("orders").component(lock);
     /// # let lifecycle = handle;
     /// # let handle = lifecycle.handle();
-    /// # tokio::spawn(async move { handle.ready().await; handle.stop("enough") });
+    /// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("enough") });
     /// assert!(lifecycle.run().await?.is_clean());
     /// assert!(!path.exists());
     /// # Ok(())

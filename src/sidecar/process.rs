@@ -147,7 +147,7 @@ impl SidecarError {
     ///
     /// let failed = failed.unwrap_err();
     /// assert_eq!(failed.exit_status().unwrap().code(), Some(3));
-    /// assert_eq!(failed.to_string(), "server `cache` failed: exit status: 3");
+    /// assert_eq!(format!("{failed:#}"), "server `cache` failed: exit status: 3");
     /// # }
     /// ```
     #[must_use]
@@ -176,7 +176,10 @@ impl Process {
         match started {
             Ok((child, seat)) => {
                 let group = Arc::new(os::Group::of(&child));
-                seat.fill(Arc::clone(&group) as Arc<dyn Undo>);
+                let program = command.as_std().get_program().to_string_lossy();
+                let id = child.id().unwrap_or_default();
+                let name = format!("process {id} (`{program}`)");
+                seat.fill(&name, Arc::clone(&group) as Arc<dyn Undo>);
                 Ok(Self {
                     child,
                     group,
@@ -246,7 +249,7 @@ struct Exited(ExitStatus);
 
 /// The error of a process that could not be started. That of the system does not name the program.
 #[derive(Debug, thiserror::Error)]
-#[error("could not start `{program}`: {source}")]
+#[error("could not start `{program}`")]
 struct NotStarted {
     program: String,
     source: io::Error,

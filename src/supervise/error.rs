@@ -6,9 +6,13 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::chain;
+use crate::end::End;
 use crate::error::Failure;
 use crate::time::CONFIRMATION;
 use crate::time::Rounded;
+use crate::verdict;
+use crate::verdict::Ended;
 
 /// Options that make no supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +54,8 @@ pub enum SupervisorBuildError {
 /// How a supervisor failed.
 ///
 /// The message names the child, and the limit that was passed:
-/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s: the broker is gone``.
-/// [`source`](Error::source) is the child's last error, if it was an error.
+/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s``.
+/// [`source`](Error::source) is the child's last error, or its panic.
 ///
 /// # Examples
 ///
@@ -72,7 +76,7 @@ pub enum SupervisorBuildError {
 /// assert!(error.is_escalated());
 /// assert_eq!(error.child(), "consumer");
 /// assert_eq!(
-///     error.to_string(),
+///     format!("{error:#}"),
 ///     "supervisor `kafka`: child `consumer` failed after 2 restarts within 10s: the broker is gone"
 /// );
 /// # Ok(())
@@ -120,16 +124,15 @@ impl SupervisorError {
         fault.is_some_and(|fault| fault.exceeded.is_some())
     }
 
-    /// Returns the last failure of the child; `None` if children had to be aborted and none failed.
+    /// Returns how the child that failed has ended; if none failed, how those that had to be aborted
+    /// have: [`TimedOut`](End::TimedOut), or [`StillRunning`](End::StillRunning) if one could not be.
     #[must_use]
-    pub fn failure(&self) -> Option<&Failure> {
-        self.0.fault.as_ref().map(|fault| &fault.failure)
-    }
-
-    /// Returns the last failure of the child by value.
-    #[must_use]
-    pub fn into_failure(self) -> Option<Failure> {
-        self.0.fault.map(|fault| fault.failure)
+    pub fn end(&self) -> End {
+        match &self.0.fault {
+            Some(fault) => fault.failure.end(),
+            None if self.0.lost.is_empty() => End::TimedOut,
+            None => End::StillRunning,
+        }
     }
 
     /// Returns the names of the children that had to be aborted at the end.
@@ -143,7 +146,28 @@ impl SupervisorError {
     }
 }
 
+impl SupervisorError {
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        source_of(&self.0.fault.as_ref()?.failure)
+    }
+}
+
+/// The error, or the panic, that a failure is made of.
+pub(super) fn source_of(failure: &Failure) -> Option<&(dyn Error + 'static)> {
+    match failure {
+        Failure::Failed(error) => Some(&**error),
+        Failure::Panicked(panic) => Some(panic),
+        _ => None,
+    }
+}
+
 impl fmt::Display for SupervisorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.0.to_string(), self.why())
+    }
+}
+
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report {
             supervisor,
@@ -151,13 +175,9 @@ impl fmt::Display for SupervisorError {
             fault,
             forced,
             lost,
-        } = &*self.0;
+        } = self;
         write!(f, "supervisor `{supervisor}`")?;
         let mut separator = ": ";
-        if let Some(fault) = fault {
-            write!(f, "{separator}{fault}")?;
-            separator = "; ";
-        }
         let is_lost: HashSet<_> = lost.iter().collect();
         for child in forced.iter().filter(|child| !is_lost.contains(child)) {
             write!(
@@ -176,7 +196,11 @@ impl fmt::Display for SupervisorError {
             )?;
             separator = "; ";
         }
-        Ok(())
+        // Last, so that the source follows it.
+        match fault {
+            Some(fault) => write!(f, "{separator}{fault}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -198,15 +222,15 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What a child did, and when: `failed after 3 restarts within 60s: disk full`.
+/// What a child did, and when: `failed after 3 restarts within 60s`. Its error is not a part of it.
 pub(super) struct Described<'a>(pub(super) &'a Failure, pub(super) &'a str);
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(failure, when) = self;
         match failure {
-            Failure::Failed(error) => write!(f, "failed{when}: {error}"),
-            Failure::Panicked(panic) => write!(f, "panicked{when}: {}", panic.message()),
+            Failure::Failed(_) => write!(f, "failed{when}"),
+            Failure::Panicked(_) => write!(f, "panicked{when}"),
             Failure::EndedEarly => write!(f, "is permanent and returned{when}"),
             // The last two are failures of groups, never of a child.
             Failure::Aborted | Failure::TimedOut(_) | Failure::HeartbeatLost(_) => {
@@ -218,17 +242,37 @@ impl fmt::Display for Described<'_> {
 
 impl Error for SupervisorError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self.failure() {
-            Some(Failure::Failed(error)) => Some(&**error),
-            _ => None,
-        }
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl Ended for SupervisorError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for SupervisorError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }
 
 impl fmt::Debug for SupervisorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupervisorError")
-            .field("message", &format_args!("{self}"))
-            .finish()
+        if f.alternate() {
+            return f
+                .debug_struct("SupervisorError")
+                .field("message", &self.0.to_string())
+                .field("source", &self.why())
+                .finish();
+        }
+        chain::explain(f, &self.0.to_string(), self.why(), None)
     }
 }

@@ -42,7 +42,7 @@ async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {
     paths.sort();
     assert_eq!(paths, ["GET /events", "GET /poll", "POST /upload"]);
     assert!(
-        error.to_string().starts_with(
+        format!("{error:#}").starts_with(
             "server `http` was given 300ms to drain: 3 requests on 3 connections were cut ("
         ),
         "{error}"

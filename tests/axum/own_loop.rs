@@ -125,7 +125,7 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
         let error = soon(server).await.unwrap().unwrap_err();
 
         assert!(!error.is_timed_out());
-        assert_eq!(error.to_string().contains("the loop broke"), fails);
+        assert_eq!(format!("{error:#}").contains("the loop broke"), fails);
         // The stream that is still held by somebody is cut.
         let (mut io, _) = held.lock().await.take().unwrap();
         let mut byte = [0];

@@ -69,7 +69,7 @@ async fn shop(signals: Signals) -> Exit {
         let handle = lifecycle.handle();
         let held = work.clone();
         let introduction = tokio::spawn(async move {
-            assert!(handle.ready().await);
+            assert_eq!(handle.ready().await, Ok(()));
             for (protocol, address) in &addresses {
                 say(format!("{protocol} {}", address.get().unwrap()));
             }

@@ -112,7 +112,7 @@ async fn a_failure_before_the_deadline_stays_the_first() {
     group.spawn(async { Err::<(), _>("early".into()) });
     let deaf = group.spawn(async { Ok(sleep(Duration::from_secs(60)).await) });
     let error = group.wait().await.unwrap_err();
-    assert!(error.to_string().ends_with("failed: early"), "{error}");
+    assert!(format!("{error:#}").ends_with("failed: early"), "{error:#}");
     assert!(matches!(group.cause(), Some(Cause::Failed(_))));
     assert!(error.suppressed()[0].is_timed_out());
     deaf.await.unwrap();

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{JoinError, TaskGroup};
+use taskgroup::{End, JoinError, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
 use crate::support::{Alive, Bomb, hold, on_both};
@@ -178,7 +178,7 @@ async fn a_destructor_that_panics_in_a_dropped_child_is_its_parents_failure() {
     tokio::task::yield_now().await;
     drop(child);
     let error = group.wait().await.unwrap_err();
-    assert!(error.is_panicked(), "{error}");
+    assert_eq!(error.end(), End::Panicked, "{error:#}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,7 +325,7 @@ async fn a_child_made_during_the_wait_is_waited_for() {
         child.wait_both(&mut second).await
     });
     let error = group.wait().await.unwrap_err();
-    assert!(error.to_string().contains("late"), "{error}");
+    assert!(format!("{error:#}").contains("late"), "{error:#}");
 }
 
 /// Waits for a group and one below it.

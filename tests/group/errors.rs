@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use taskgroup::{BoxError, Cancelled, Cause, Failure, StopRequest, TaskError, TaskGroup};
+use taskgroup::{BoxError, Cancelled, Cause, End, StopRequest, TaskError, TaskGroup};
 use tokio::sync::oneshot;
 
 use crate::support::{Alive, Bomb, on_both};
@@ -155,7 +155,7 @@ async fn later_failures_are_suppressed_in_their_order() {
     assert_eq!(error.name(), Some("first"));
     let later: Vec<_> = error.suppressed().iter().map(TaskError::name).collect();
     assert_eq!(later, [Some("second"), Some("third"), Some("fourth")]);
-    assert!(error.suppressed()[2].is_panicked());
+    assert_eq!(error.suppressed()[2].end(), End::Panicked);
 }
 
 #[tokio::test]
@@ -170,7 +170,10 @@ async fn a_task_that_ends_because_it_was_cancelled_is_no_failure() {
     });
     group.spawn(async { Err::<(), _>("disk full".into()) });
     let error = group.wait().await.unwrap_err();
-    assert!(error.to_string().ends_with("failed: disk full"), "{error}");
+    assert!(
+        format!("{error:#}").ends_with("failed: disk full"),
+        "{error:#}"
+    );
     assert!(error.suppressed().is_empty(), "{error:?}");
 }
 
@@ -202,7 +205,7 @@ async fn cancelled_in_the_chain_of_sources_is_no_failure_either() {
 async fn cancelled_before_the_cancel_is_a_failure() {
     let mut group = TaskGroup::new();
     group.spawn(async { Err::<(), _>(Cancelled.into()) });
-    assert!(group.wait().await.unwrap_err().is_failed());
+    assert_eq!(group.wait().await.unwrap_err().end(), End::Failed);
 }
 
 #[tokio::test]
@@ -215,7 +218,7 @@ async fn an_error_after_a_cancel_by_hand_is_the_first_failure() {
     });
     group.cancel();
     let error = group.wait().await.unwrap_err();
-    assert!(error.to_string().ends_with("failed: the last flush failed"));
+    assert!(format!("{error:#}").ends_with("failed: the last flush failed"));
     assert_eq!(
         group.cause(),
         Some(Cause::Requested(StopRequest::default()))
@@ -254,13 +257,13 @@ fn a_panic_is_a_failure_with_name_message_and_payload_and_cancels_the_siblings()
             }
         });
         let error = group.wait().await.unwrap_err();
-        assert!(error.is_panicked());
+        assert_eq!(error.end(), End::Panicked);
         assert_eq!(error.name(), Some("parser"));
         assert!(
-            error.to_string().ends_with(" panicked: bad byte 7"),
+            format!("{error:#}").ends_with(" panicked: bad byte 7"),
             "{error}"
         );
-        let payload = error.into_panic().unwrap();
+        let payload = error.into_panic().unwrap().into_payload();
         assert_eq!(*payload.downcast::<String>().unwrap(), "bad byte 7");
     });
 }
@@ -276,12 +279,9 @@ async fn a_payload_that_is_no_string_is_kept() {
         }
     });
     let error = group.wait().await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with(" panicked: (the payload is no string)")
-    );
-    assert_eq!(*error.into_panic().unwrap().downcast::<u8>().unwrap(), 7);
+    assert!(format!("{error:#}").ends_with(" panicked: (the payload is no string)"));
+    let payload = error.into_panic().unwrap().into_payload();
+    assert_eq!(*payload.downcast::<u8>().unwrap(), 7);
 }
 
 #[tokio::test]
@@ -289,10 +289,13 @@ async fn a_payload_that_is_no_string_is_kept() {
 async fn a_panic_can_be_resumed() {
     let mut group = TaskGroup::new();
     group.spawn(async { if true { panic!("once more") } else { Ok(()) } });
-    match group.wait().await.unwrap_err().into_failure() {
-        Failure::Panicked(panic) => panic.resume(),
-        other => unreachable!("{other:?}"),
-    }
+    group
+        .wait()
+        .await
+        .unwrap_err()
+        .into_panic()
+        .unwrap()
+        .resume()
 }
 
 #[test]
@@ -315,7 +318,7 @@ fn a_panic_in_a_destructor_after_the_end_of_the_task_is_a_failure() {
             .spawn(EndsAtOnce(Bomb("in the destructor")));
         let error = group.wait().await.unwrap_err();
         assert!(
-            error.to_string().ends_with(" panicked: in the destructor"),
+            format!("{error:#}").ends_with(" panicked: in the destructor"),
             "{error}"
         );
         assert_eq!(error.name(), Some("bomb"));
@@ -334,11 +337,7 @@ async fn a_panic_in_a_destructor_during_an_abort_is_a_failure() {
     let error = group.shutdown(std::time::Duration::ZERO).await.unwrap_err();
     assert!(error.is_timed_out());
     assert_eq!(error.suppressed().len(), 1);
-    assert!(
-        error.suppressed()[0]
-            .to_string()
-            .ends_with(" panicked: in the abort")
-    );
+    assert!(format!("{:#}", error.suppressed()[0]).ends_with(" panicked: in the abort"));
 }
 
 #[test]
@@ -353,7 +352,7 @@ fn the_siblings_of_a_panic_are_not_told_before_it_is_recorded() {
         group.spawn(async { if true { panic!("boom") } else { Ok(()) } });
         match seen.await.unwrap() {
             Some(Cause::Failed(task)) => {
-                assert!(task.is_panic());
+                assert_eq!(task.end(), End::Panicked);
                 assert!(task.message().ends_with("panicked: boom"));
             }
             other => panic!("{other:?}"),
@@ -386,7 +385,7 @@ async fn an_essential_task_that_returns_ok_before_the_cancel_ended_early() {
     let mut group = TaskGroup::new();
     group.task("server").essential().spawn(async { Ok(()) });
     let error = group.wait().await.unwrap_err();
-    assert!(error.is_ended_early());
+    assert_eq!(error.end(), End::EndedEarly);
     assert_eq!(error.name(), Some("server"));
     assert!(group.is_cancelled());
 }
@@ -420,7 +419,7 @@ async fn an_essential_task_whose_group_never_made_a_token_may_return_ok_after_th
 async fn an_essential_closure_on_a_thread_that_returns_ok_before_the_cancel_ended_early() {
     let mut group = TaskGroup::new();
     group.task("reader").essential().spawn_blocking(|_| Ok(()));
-    assert!(group.wait().await.unwrap_err().is_ended_early());
+    assert_eq!(group.wait().await.unwrap_err().end(), End::EndedEarly);
 }
 
 #[tokio::test]
@@ -488,7 +487,7 @@ async fn an_error_whose_source_panics_is_a_failure_after_the_cancel_too() {
     }
     let error = after_the_cancel(Outer(Rude)).await.unwrap_err();
     assert_eq!(error.name(), Some("flush"));
-    assert!(error.to_string().ends_with(" failed: the flush failed"));
+    assert!(format!("{error:#}").ends_with(" failed: the flush failed"));
 }
 
 #[tokio::test]
@@ -510,7 +509,7 @@ async fn a_cancellation_whose_destructor_panics_is_a_failure() {
     }
     let outcome = after_the_cancel(Armed(Cancelled, Bomb("as it is dropped"))).await;
     let error = outcome.unwrap_err();
-    assert!(error.to_string().ends_with(" panicked: as it is dropped"));
+    assert!(format!("{error:#}").ends_with(" panicked: as it is dropped"));
     assert_eq!(error.name(), Some("flush"));
 }
 
@@ -594,8 +593,8 @@ async fn cancelled_is_found_inside_of_what_wraps_it() {
 
     // The kind alone says nothing, and before the cancel it is an error like any other.
     let failed = after_the_cancel(io::Error::other("disk full")).await;
-    assert!(failed.unwrap_err().is_failed());
+    assert_eq!(failed.unwrap_err().end(), End::Failed);
     let mut group = TaskGroup::<io::Error>::typed();
     group.spawn(async { Err::<(), _>(io::Error::other(Cancelled)) });
-    assert!(group.wait().await.unwrap_err().is_failed());
+    assert_eq!(group.wait().await.unwrap_err().end(), End::Failed);
 }

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{Builder, Cause, JoinError, TaskGroup};
+use taskgroup::{Builder, Cause, JoinError, StopAfter, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Alive, hold};
@@ -38,7 +38,8 @@ async fn a_wait_forces_and_names_what_is_left_after_the_grace() {
 
 #[tokio::test(start_paused = true)]
 async fn the_grace_counts_from_the_cancel_whatever_its_cause() {
-    let cancels: [fn(&TaskGroup); 3] = [
+    let cancels: [fn(&TaskGroup); 4] = [
+        |group| group.cancel_on(StopAfter::new(Duration::ZERO)),
         |group| group.cancel(),
         |group| group.token().cancel(),
         |group| drop(group.spawn(async { Err::<(), _>("disk full".into()) })),

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::panic::panic_any;
 
-use taskgroup::{BoxError, Failure, JoinError, TaskGroup};
+use taskgroup::{BoxError, End, JoinError, TaskGroup};
 use tokio::task::{LocalSet, yield_now};
 
 use crate::support::{Bomb, on_both};
@@ -42,7 +42,7 @@ fn the_panic_of_an_isolated_task_goes_to_its_handle() {
             Ok(())
         });
         let error = task.await.unwrap().unwrap_err();
-        let payload = error.into_panic().unwrap();
+        let payload = error.into_panic().unwrap().into_payload();
         assert_eq!(payload.downcast_ref::<u8>(), Some(&7));
         group.wait().await.unwrap();
     });
@@ -58,7 +58,7 @@ fn a_destructor_that_panics_in_an_isolated_task_is_its_own_failure() {
             let _still_there = &bomb;
             Ok(())
         });
-        assert!(task.await.unwrap().unwrap_err().is_panicked());
+        assert_eq!(task.await.unwrap().unwrap_err().end(), End::Panicked);
 
         let bomb = Bomb("when it is aborted");
         let task = group.task("message").isolated().spawn(async move {
@@ -87,7 +87,7 @@ async fn an_isolated_task_can_be_spawned_in_every_way() {
     let mut group = TaskGroup::builder().limit(1).build().unwrap();
     let isolated = || group.task("message").isolated();
     let failed = |task: Result<Result<(), taskgroup::TaskError>, JoinError>| {
-        assert!(task.unwrap().unwrap_err().is_failed());
+        assert_eq!(task.unwrap().unwrap_err().end(), End::Failed);
     };
     failed(isolated().try_spawn(refused()).unwrap().await);
     failed(isolated().spawn_when_ready(refused()).await.unwrap().await);
@@ -111,7 +111,7 @@ async fn an_essential_isolated_task_that_ends_early_tells_its_handle() {
     let mut group = TaskGroup::new();
     let task = group.task("consumer").essential().isolated();
     let error = task.spawn(async { Ok(()) }).await.unwrap().unwrap_err();
-    assert!(error.is_ended_early());
+    assert_eq!(error.end(), End::EndedEarly);
     assert!(!group.is_cancelled());
     group.cancel();
     let task = group.task("consumer").essential().isolated();
@@ -136,8 +136,8 @@ async fn an_isolated_task_is_a_member_like_any_other() {
     drop(wait);
     group.cancel();
     group.wait().await.unwrap();
-    let failure = task.await.unwrap().unwrap_err().into_failure();
-    assert!(matches!(failure, Failure::Failed(error) if error.to_string() == "told"));
+    let error = task.await.unwrap().unwrap_err().into_error().unwrap();
+    assert_eq!(error.to_string(), "told");
 }
 
 #[test]

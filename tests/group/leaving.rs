@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use taskgroup::{Cause, JoinError, TaskGroup};
+use taskgroup::{Cause, End, JoinError, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Alive, OnDrop, hold, on_both};
@@ -101,7 +101,8 @@ async fn a_forced_shutdown_keeps_the_first_failure_and_names_the_stragglers() {
     tokio::task::yield_now().await;
     let error = group.shutdown(Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(error.name(), Some("disk"));
-    assert!(error.is_failed() && error.is_timed_out());
+    assert_eq!(error.end(), End::Failed);
+    assert!(error.is_timed_out());
     assert_eq!(
         error.stragglers().iter().next().unwrap().name(),
         Some("deaf")
@@ -440,7 +441,7 @@ fn a_destructor_that_panics_in_an_aborted_task_is_a_failure() {
         tokio::task::yield_now().await;
         task.abort();
         assert_eq!(task.await, Err(JoinError::Aborted));
-        assert!(group.wait().await.unwrap_err().is_panicked());
+        assert_eq!(group.wait().await.unwrap_err().end(), End::Panicked);
     });
 }
 

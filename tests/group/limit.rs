@@ -69,7 +69,7 @@ async fn try_spawn_refuses_when_all_slots_are_taken_and_takes_the_next_free_one(
     let first = group.try_spawn(async move { Ok(ended.await?) }).unwrap();
     let error = group.try_spawn(async { Ok(7) }).unwrap_err();
     assert!(error.is_full() && !error.is_closed());
-    assert_eq!(error.to_string(), "the group is full");
+    assert_eq!(format!("{error:#}"), "the group is full");
     end.send(()).unwrap();
     first.await.unwrap();
     assert_eq!(group.try_spawn(error.into_future()).unwrap().await, Ok(7));
@@ -180,7 +180,7 @@ async fn after_the_cancel_a_caller_that_waits_for_a_slot_wakes() {
     let error = assert_ready!(waiting.poll()).unwrap_err();
     assert!(error.is_cancelled());
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "the group was cancelled before a slot was free"
     );
     assert_eq!(error.into_future().await.unwrap(), 7);
@@ -393,6 +393,22 @@ async fn spawn_when_ready_into_a_closed_full_group_returns_at_once() {
     end.send(()).unwrap();
     drop(refused);
     group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_wait_refuses_a_caller_behind_one_that_does_not_take_its_slot() {
+    let mut group = limited(1);
+    let spawner = group.spawner();
+    let (end, ended) = oneshot::channel::<()>();
+    group.spawn(async move { Ok(ended.await?) });
+    let mut idle = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(()) }));
+    let mut behind = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(()) }));
+    assert_pending!(idle.poll());
+    assert_pending!(behind.poll());
+    end.send(()).unwrap();
+    group.wait().await.unwrap();
+    assert!(behind.is_woken());
+    assert!(assert_ready!(behind.poll()).unwrap_err().is_closed());
 }
 
 #[test]

@@ -18,8 +18,12 @@ async fn of_a_named_task_that_failed() {
         .spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         format!("task `http` ({}) failed: address in use", line(&error))
+    );
+    assert_eq!(
+        error.to_string(),
+        format!("task `http` ({}) failed", line(&error))
     );
     assert!(line(&error).starts_with("tests/group/messages.rs:"));
     assert_eq!(error.source().unwrap().to_string(), "address in use");
@@ -31,7 +35,7 @@ async fn of_an_unnamed_task_that_failed() {
     group.spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         format!("task ({}) failed: address in use", line(&error))
     );
     assert_eq!(error.name(), None);
@@ -43,7 +47,7 @@ async fn of_an_unnamed_task_in_a_named_group() {
     group.spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
     let message = format!("task of `orders` ({}) failed: address in use", line(&error));
-    assert_eq!(error.to_string(), message);
+    assert_eq!(format!("{error:#}"), message);
 }
 
 #[tokio::test]
@@ -54,10 +58,10 @@ async fn of_a_task_that_panicked() {
         .spawn(async { if true { panic!("bad byte") } else { Ok(()) } });
     let error = group.wait().await.unwrap_err();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         format!("task `parser` ({}) panicked: bad byte", line(&error))
     );
-    assert!(error.source().is_none());
+    assert_eq!(error.source().unwrap().to_string(), "bad byte");
 }
 
 #[tokio::test]
@@ -69,7 +73,7 @@ async fn of_an_essential_task_that_ended_early() {
         "task `worker` ({}) is essential and ended early",
         line(&error)
     );
-    assert_eq!(error.to_string(), message);
+    assert_eq!(format!("{error:#}"), message);
 }
 
 #[test]
@@ -87,7 +91,7 @@ fn of_a_task_whose_runtime_went_away() {
         .unwrap();
     let error = other.block_on(group.wait()).unwrap_err();
     let message = format!("task `lost` ({}) was dropped before it ended", line(&error));
-    assert_eq!(error.to_string(), message);
+    assert_eq!(format!("{error:#}"), message);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +108,7 @@ async fn of_a_shutdown_that_had_to_abort() {
         .map(|task| format!("{}:{}", task.place().file(), task.place().line()))
         .collect();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         format!(
             "group `orders` ({}) did not stop within 5s and was aborted with 3 tasks: \
              `orders/kafka` ({}) for 5s, 2 × `orders` ({})",
@@ -128,7 +132,7 @@ async fn of_a_deadline_that_passed() {
     let error = group.wait().await.unwrap_err();
     let import = error.stragglers().iter().next().unwrap().place().line();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         format!(
             "group ({}) passed its deadline of 30s with 1 task: \
              `import` (tests/group/messages.rs:{import}) for 30s",
@@ -171,7 +175,7 @@ fn of_causes() {
 
 #[test]
 fn of_build_errors() {
-    let build = |builder: taskgroup::Builder| builder.build().unwrap_err().to_string();
+    let build = |builder: taskgroup::Builder| format!("{:#}", builder.build().unwrap_err());
     let named = || TaskGroup::builder().name("resize");
     assert_eq!(
         build(named().limit(0)),
@@ -186,4 +190,100 @@ fn of_build_errors() {
         "a group has an empty name"
     );
     assert_eq!(named().name("").build().unwrap_err(), BuildError::EmptyName);
+}
+
+/// A chain of two, as `thiserror` makes it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve")]
+struct CannotServe(#[source] std::io::Error);
+
+fn cannot_serve() -> CannotServe {
+    CannotServe(std::io::Error::other("address in use"))
+}
+
+/// An error of the old custom: its message has its source's.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve: {0}")]
+struct SaysAll(#[source] std::io::Error);
+
+async fn failed_with(error: impl Into<taskgroup::BoxError>) -> TaskError {
+    let error = error.into();
+    let mut group = TaskGroup::new();
+    group.task("http").spawn(async { Err::<(), _>(error) });
+    group.wait().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn no_message_of_a_chain_is_printed_twice() {
+    let error = failed_with(cannot_serve()).await;
+    let once = |text: String| {
+        for message in ["failed", "cannot serve", "address in use"] {
+            assert_eq!(text.matches(message).count(), 1, "{message}: {text}");
+        }
+    };
+    once(format!("{error:#}"));
+    once(format!("{error:?}"));
+    once(format!(
+        "{:#}",
+        failed_with(SaysAll(cannot_serve().0)).await
+    ));
+    once(format!(
+        "{:?}",
+        failed_with(SaysAll(cannot_serve().0)).await
+    ));
+    once(format!("{:#}", anyhow::Error::from(error)));
+    let report = anyhow::Error::from(failed_with(cannot_serve()).await);
+    once(
+        format!("{report:?}")
+            .split("Stack backtrace")
+            .next()
+            .unwrap()
+            .to_owned(),
+    );
+}
+
+#[tokio::test]
+async fn debug_is_a_text_for_a_person() {
+    let error = failed_with(cannot_serve()).await;
+    assert_eq!(
+        format!("{error:?}"),
+        format!(
+            "\
+task `http` ({}) failed
+
+Caused by:
+    0: cannot serve
+    1: address in use",
+            line(&error)
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_tells_the_later_failures() {
+    let mut group = TaskGroup::new();
+    let token = group.token().clone();
+    group.task("flush").spawn(async move {
+        token.cancelled().await;
+        Err::<(), _>("disk full".into())
+    });
+    group
+        .task("http")
+        .spawn(async { Err::<(), _>("address in use".into()) });
+    let error = group.wait().await.unwrap_err();
+    assert_eq!(
+        format!("{error:?}"),
+        format!(
+            "\
+task `http` ({}) failed
+
+Caused by:
+    address in use
+
+Also:
+    task `flush` ({}) failed: disk full",
+            line(&error),
+            line(&error.suppressed()[0]),
+        )
+    );
 }

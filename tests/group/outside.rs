@@ -8,7 +8,7 @@ use std::sync::Once;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use taskgroup::TaskGroup;
+use taskgroup::{End, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
@@ -144,7 +144,8 @@ fn a_task_that_is_lost_while_a_thread_panics_is_a_failure_all_the_same() {
         }
     }));
     assert!(panicked.is_err());
-    assert!(timeless().block_on(group.wait()).unwrap_err().is_aborted());
+    let error = timeless().block_on(group.wait()).unwrap_err();
+    assert_eq!(error.end(), End::Aborted);
 }
 
 #[test]
@@ -155,7 +156,8 @@ fn a_local_task_that_is_lost_with_its_set_is_a_failure() {
     group.spawn_local(std::future::pending::<Result<(), _>>());
     drop(entered);
     drop(set);
-    assert!(timeless().block_on(group.wait()).unwrap_err().is_aborted());
+    let error = timeless().block_on(group.wait()).unwrap_err();
+    assert_eq!(error.end(), End::Aborted);
 }
 
 #[test]
@@ -167,6 +169,22 @@ fn a_group_with_a_deadline_is_not_built_without_timers() {
     timeless().block_on(async {
         place_of_panic(build);
     });
+}
+
+#[test]
+fn a_group_with_a_grace_is_not_built_without_timers() {
+    let options = TaskGroup::builder().grace(Duration::from_secs(1));
+    let build = || drop(options.build());
+    let line = line!() - 1;
+    assert_eq!(place_of_panic(build), here(line));
+    timeless().block_on(async {
+        place_of_panic(build);
+    });
+    // One below another group neither.
+    let group = TaskGroup::new();
+    let build = || drop(group.child_with(&options));
+    assert_eq!(place_of_panic(build), here(line!() - 1));
+    assert_has_not_failed(group);
 }
 
 #[test]

@@ -189,3 +189,18 @@ async fn a_task_spawned_through_any_of_the_ways_is_known_by_the_callers_place() 
             .all(|task| task.place().file() == "tests/group/running.rs")
     );
 }
+
+#[tokio::test]
+async fn a_line_shows_ten_entries_and_counts_the_tasks_of_the_others() {
+    let group = TaskGroup::new();
+    for number in 0..10_000 {
+        let task = group.task(format!("task-{number}"));
+        task.spawn(pending::<Result<(), _>>());
+    }
+    let running = group.running();
+    let line = running.to_string();
+    assert!(line.starts_with("10000 tasks: `task-"), "{line}");
+    assert!(line.ends_with(" and 9990 more"), "{line}");
+    assert_eq!(line.matches('`').count(), 2 * 10, "{line}");
+    assert_eq!(running.iter().count(), 10_000);
+}

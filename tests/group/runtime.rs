@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use taskgroup::{Cause, JoinError, TaskGroup};
+use taskgroup::{Cause, End, JoinError, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Alive, hold};
@@ -35,7 +35,7 @@ fn tasks_lost_with_their_runtime_are_a_failure() {
         drop(runtime);
         assert_eq!(alive.count(), 0);
         let error = current_thread().block_on(group.wait()).unwrap_err();
-        assert!(error.is_aborted());
+        assert_eq!(error.end(), End::Aborted);
         assert_eq!(current_thread().block_on(handle), Err(JoinError::Aborted));
     }
 }
@@ -57,7 +57,7 @@ fn tasks_lost_with_their_runtime_after_the_cancel_are_a_failure() {
         flushes.recv().unwrap();
         drop(runtime);
         let error = current_thread().block_on(group.wait()).unwrap_err();
-        assert!(error.is_aborted(), "{error}");
+        assert_eq!(error.end(), End::Aborted, "{error:#}");
         assert_eq!(error.name(), Some("flush"));
         assert_eq!(
             group.cause(),
@@ -140,7 +140,10 @@ fn spawning_on_a_runtime_that_is_shutting_down_is_a_lost_task() {
     let lost = group.spawn(async { Ok(()) });
     drop(entered);
     let other = current_thread();
-    assert!(other.block_on(group.wait()).unwrap_err().is_aborted());
+    assert_eq!(
+        other.block_on(group.wait()).unwrap_err().end(),
+        End::Aborted
+    );
     assert_eq!(other.block_on(lost), Err(JoinError::Aborted));
 }
 

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::pin::pin;
 use std::time::Duration;
 
-use taskgroup::{BoxError, Cancelled, Cause, TaskError, TaskGroup};
+use taskgroup::{BoxError, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -50,7 +50,7 @@ async fn a_question_mark_in_the_body_cancels_and_joins_the_tasks_in_their_clean_
         })
         .await;
     let error = outcome.unwrap_err();
-    assert!(error.is_failed());
+    assert_eq!(error.end(), End::Failed);
     assert!(error.into_error().unwrap().is::<std::num::ParseIntError>());
     assert_eq!(clean.await, Ok("cleaned up"));
     assert_eq!(start.elapsed(), Duration::from_secs(2));
@@ -119,7 +119,7 @@ fn a_panic_of_the_body_is_its_failure_and_cancels_the_tasks() {
             })
             .await;
         let error = outcome.unwrap_err();
-        assert!(error.is_panicked());
+        assert_eq!(error.end(), End::Panicked);
         assert_eq!(
             (error.place().file(), error.place().line()),
             (file!(), line)
@@ -137,7 +137,7 @@ async fn a_destructor_of_the_body_that_panics_is_its_failure() {
             Ok(())
         })
         .await;
-    assert!(outcome.unwrap_err().is_panicked());
+    assert_eq!(outcome.unwrap_err().end(), End::Panicked);
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +211,7 @@ async fn in_a_closed_group_the_body_does_not_run() {
     let group = TaskGroup::new();
     group.close();
     let outcome: Result<(), TaskError> = group.scope(async |_| unreachable!()).await;
-    assert!(outcome.unwrap_err().is_aborted());
+    assert_eq!(outcome.unwrap_err().end(), End::Aborted);
 }
 
 #[tokio::test]

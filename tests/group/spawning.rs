@@ -23,7 +23,7 @@ fn a_dropped_handle_loses_nothing() {
             Err::<(), _>("told all the same".into())
         }));
         let error = group.wait().await.unwrap_err();
-        assert!(error.to_string().ends_with("failed: told all the same"));
+        assert!(format!("{error:#}").ends_with("failed: told all the same"));
     });
 }
 
@@ -182,7 +182,7 @@ async fn try_spawn_gives_the_future_back() {
     group.close();
     let error = group.try_spawn(async { Ok(7) }).unwrap_err();
     assert!(error.is_closed());
-    assert_eq!(error.to_string(), "the group is closed");
+    assert_eq!(format!("{error:#}"), "the group is closed");
     assert_eq!(error.into_future().await.unwrap(), 7);
     let error = group.spawn_when_ready(async { Ok(8) }).await.unwrap_err();
     assert!(error.is_closed());
@@ -269,22 +269,18 @@ fn a_blocking_closure_that_fails_or_panics_cancels_the_group() {
             .task("reader")
             .spawn_blocking(|_| Err::<(), _>("no such file".into()));
         let error = group.wait().await.unwrap_err();
-        assert!(error.to_string().starts_with("task `reader` ("), "{error}");
         assert!(
-            error.to_string().ends_with("failed: no such file"),
+            format!("{error:#}").starts_with("task `reader` ("),
+            "{error:#}"
+        );
+        assert!(
+            format!("{error:#}").ends_with("failed: no such file"),
             "{error}"
         );
 
         let mut group = TaskGroup::new();
         let handle = group.spawn_blocking(|_| if true { panic!("bad block") } else { Ok(()) });
-        assert!(
-            group
-                .wait()
-                .await
-                .unwrap_err()
-                .to_string()
-                .ends_with("panicked: bad block")
-        );
+        assert!(format!("{:#}", group.wait().await.unwrap_err()).ends_with("panicked: bad block"));
         assert_eq!(handle.await, Err(JoinError::Panicked));
     });
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use taskgroup::{JoinError, TaskGroup};
+use taskgroup::{End, JoinError, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
 use crate::support::{Alive, Bomb, OnDrop, on_both};
@@ -45,7 +45,7 @@ fn a_value_of_a_dropped_handle_that_panics_as_it_is_dropped_is_a_failure() {
         let error = group.wait().await.unwrap_err();
         assert_eq!(error.name(), Some("task"));
         assert!(
-            error.to_string().ends_with(" panicked: in the value"),
+            format!("{error:#}").ends_with(" panicked: in the value"),
             "{error}"
         );
 
@@ -57,7 +57,7 @@ fn a_value_of_a_dropped_handle_that_panics_as_it_is_dropped_is_a_failure() {
         );
         let error = group.wait().await.unwrap_err();
         assert_eq!(error.name(), Some("thread"));
-        assert!(error.is_panicked());
+        assert_eq!(error.end(), End::Panicked);
     });
 }
 

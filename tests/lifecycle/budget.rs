@@ -93,7 +93,7 @@ async fn the_time_for_the_start_ends_with_it() {
         .component(obedient("http"));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     tokio::time::sleep(10 * SECOND).await;
     handle.stop("enough");
     assert!(run.await.unwrap().unwrap().is_clean());

@@ -121,7 +121,7 @@ async fn a_supervisor_starts_again_what_fails_and_stops_with_the_rest() {
         .component(Component::supervisor(supervisor).after(["db"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     sleep(5 * SECOND).await;
     assert_eq!(starts.load(Relaxed), 2);
     assert_eq!(handle.cause(), None);
@@ -168,7 +168,7 @@ async fn a_supervisor_is_stopped_during_a_backoff() {
     let lifecycle = Lifecycle::new("orders").component(Component::supervisor(supervisor));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     sleep(SECOND).await;
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
@@ -200,7 +200,7 @@ async fn a_periodic_task_runs_until_the_stop_and_once_more_at_the_end() {
     let lifecycle = Lifecycle::new("orders").component(flush);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     sleep(25 * SECOND).await;
     assert_eq!(runs.load(Relaxed), 3);
     handle.stop("enough");
@@ -240,7 +240,7 @@ async fn a_periodic_task_is_stopped_during_a_backoff() {
     let lifecycle = Lifecycle::new("orders").component(flush);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     sleep(5 * SECOND).await;
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();

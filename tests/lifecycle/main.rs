@@ -1,5 +1,7 @@
 //! The lifecycle, through its public API, on a paused clock.
 
+mod after_stop;
+mod blocked_observer;
 mod budget;
 mod context;
 mod kinds;

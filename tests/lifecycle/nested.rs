@@ -23,8 +23,8 @@ async fn it_starts_and_stops_as_one_component_with_an_order_inside() {
         .component(diary.component("http", SECOND).after(["storage"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
-    assert!(inner.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
+    assert_eq!(inner.ready().await, Ok(()));
     assert_eq!(inner.state("index"), Some(ComponentState::Running));
     let running: Vec<_> = inner
         .running()
@@ -164,7 +164,7 @@ async fn a_stop_inside_that_has_begun_has_no_more_than_what_is_left_above_it() {
         .component(slow.after(["storage"]).grace(4 * SECOND));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     inner.stop("by itself");
     sleep(SECOND).await;
     handle.stop("enough");

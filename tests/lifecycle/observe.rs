@@ -14,7 +14,7 @@ async fn an_observer_that_joins_late_knows_every_state() {
         .component(obedient("http").after(["db"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
 
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
@@ -56,7 +56,7 @@ async fn an_observer_that_joins_before_the_run_hears_everything() {
     let counted = Arc::clone(&all);
     let lifecycle = lifecycle.observe(move |_| *counted.lock().unwrap() += 1);
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap();
     assert_eq!(*count.lock().unwrap(), *all.lock().unwrap());

@@ -515,7 +515,7 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         let task = report.cause.to_string();
         assert!(task.contains(&first.component), "{task}: {first}");
         if let Some((message, _)) = failures.iter().find(|(message, _)| task.contains(message)) {
-            assert!(first.to_string().contains(message), "{task}: {first}");
+            assert!(first.message.contains(message), "{task}: {first:#}");
         }
     } else if failures.is_empty() && report.errors.iter().all(|error| !error.is_forced()) {
         let words = report.cause.to_string();

@@ -70,7 +70,7 @@ impl Running {
             .component(http.after(["db"]).grace(5 * SECOND));
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        assert!(handle.ready().await);
+        assert_eq!(handle.ready().await, Ok(()));
         Self {
             run,
             handle,

@@ -41,7 +41,7 @@ async fn not_ready_comes_first_then_the_lame_duck_and_then_the_stop() {
     let readiness = handle.readiness().clone();
     assert_eq!(readiness.state(), ReadinessState::Starting);
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     let began = Instant::now();
     handle.stop("enough");
     readiness.wait_for(ReadinessState::Draining).await;
@@ -74,14 +74,14 @@ async fn stop_now_has_no_lame_duck_and_ends_one() {
     let now = lifecycle();
     let handle = now.handle();
     let run = tokio::spawn(now.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop_now("at once");
     assert_eq!(run.await.unwrap().unwrap().took(), Duration::ZERO);
 
     let later = lifecycle();
     let handle = later.handle();
     let run = tokio::spawn(later.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     sleep(3 * SECOND).await;
     handle.stop_now("it takes too long");
@@ -209,7 +209,7 @@ async fn who_never_drains_is_named_and_the_others_close() {
         .component(deaf("idle").drains().grace(SECOND));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
     let timed_out = ComponentErrorKind::DrainTimedOut(5 * SECOND);
@@ -321,7 +321,8 @@ async fn the_budget_of_a_phase_does_not_begin_with_a_component_that_fails_before
     let crash = Component::new("cache", |ctx| async move {
         ctx.ready();
         // The helper keeps the component there while it leaves.
-        ctx.group().spawn(async { Ok(sleep(SECOND).await) });
+        ctx.group().spawn(async { Ok(sleep(2 * SECOND).await) });
+        sleep(SECOND).await;
         Err("no memory".into())
     });
     let lifecycle = Lifecycle::new("orders")

@@ -36,7 +36,7 @@ async fn components_start_after_what_they_depend_on_is_ready() {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
 
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     assert_eq!(
         diary.lines(),
         ["db starts", "db is ready", "grpc starts", "http starts"]
@@ -73,7 +73,7 @@ async fn a_failed_start_stops_what_has_started_and_names_the_culprit() {
     );
     let error = report.first_error().unwrap();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "component `grpc` did not start: address in use"
     );
     assert_eq!(error.kind, ComponentErrorKind::StartFailed);
@@ -135,7 +135,7 @@ async fn independent_components_start_at_once() {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     let began = Instant::now();
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     assert_eq!(began.elapsed(), SECOND);
     handle.stop("enough");
     run.await.unwrap().unwrap();
@@ -179,7 +179,7 @@ async fn a_helper_that_fails_before_the_component_is_ready_fails_the_start() {
     let report = Lifecycle::new("orders").component(db).run().await.unwrap();
     let error = report.first_error().unwrap();
     assert_eq!(error.kind, ComponentErrorKind::StartFailed);
-    assert!(error.to_string().contains("no route"), "{error}");
+    assert!(format!("{error:#}").contains("no route"), "{error:#}");
     assert_eq!(report.errors.len(), 1);
 }
 
@@ -236,7 +236,7 @@ async fn a_stop_before_the_start_starts_nothing_and_the_report_says_so() {
     assert!(report.is_clean());
     assert!(report.timeline.is_empty());
     assert!(ready.recv().await.is_none());
-    assert!(!handle.ready().await);
+    assert!(handle.ready().await.is_err());
     assert_eq!(handle.wait_for("db", ComponentState::Running).await, None);
 }
 
@@ -296,11 +296,11 @@ async fn a_component_added_after_the_start_is_given_back() {
     let handle = lifecycle.handle();
     handle.add(obedient("cache")).unwrap();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
 
     let error = handle.add(obedient("late")).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        format!("{error:#}"),
         "component `late` was added to lifecycle `orders` after its start"
     );
     assert_eq!(error.into_component().name(), "late");
@@ -317,7 +317,7 @@ async fn a_plan_that_is_refused_starts_nothing_and_makes_no_report() {
     let handle = lifecycle.handle();
     lifecycle.run().await.unwrap_err();
     assert!(handle.report().await.is_none());
-    assert!(!handle.ready().await);
+    assert!(handle.ready().await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

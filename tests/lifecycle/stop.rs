@@ -21,7 +21,7 @@ async fn independent_components_stop_at_once_and_dependencies_after_them() {
         .component(diary.component("worker", 2 * SECOND).after(["db"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
 
@@ -48,7 +48,7 @@ async fn who_overruns_is_forced_and_named_and_the_next_goes_on() {
         .component(deaf("worker").after(["db"]).grace(3 * SECOND));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
 
@@ -82,7 +82,7 @@ async fn the_first_failure_stops_the_whole_and_is_the_first_error() {
         .unwrap();
 
     assert_eq!(
-        report.first_error().unwrap().to_string(),
+        format!("{:#}", report.first_error().unwrap()),
         "component `worker` panicked: boom"
     );
     assert_eq!(report.errors.len(), 1);
@@ -133,7 +133,7 @@ async fn any_number_of_callers_stop_it_once_and_see_one_report() {
         async move { handle.report().await.unwrap() }
     });
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.clone().stop("the first");
     handle.stop("the second");
     handle.stop_now("the third");
@@ -253,7 +253,7 @@ async fn threads_that_hang_are_named_as_still_running_and_the_budget_holds() {
         .component(hung("cache").after(["db"]).grace(SECOND));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     threads.recv().await.unwrap();
     threads.recv().await.unwrap();
     handle.stop("enough");

@@ -60,14 +60,15 @@ pub(crate) fn deaf(name: &'static str) -> Component {
 pub(crate) async fn stopped(lifecycle: Lifecycle) -> Report {
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     run.await.unwrap().unwrap()
 }
 
 /// What went wrong, line by line.
 pub(crate) fn errors(report: &Report) -> Vec<String> {
-    report.errors.iter().map(ToString::to_string).collect()
+    let errors = report.errors.iter();
+    errors.map(|error| format!("{error:#}")).collect()
 }
 
 /// How far each component has come, as it is in the plan.

@@ -443,7 +443,7 @@ async fn a_run_that_is_dropped_leaves_no_value_behind() {
     let lifecycle = Lifecycle::new("orders").component(database);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert!(handle.ready().await);
+    assert_eq!(handle.ready().await, Ok(()));
     assert!(pool.get().is_some());
     run.abort();
     assert!(run.await.unwrap_err().is_cancelled());

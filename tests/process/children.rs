@@ -22,7 +22,7 @@ tests![
     x12_a_second_signal_kills_the_group_of_a_child_while_the_runtime_is_blocked,
     x12_a_third_signal_kills_it_too,
     x12_a_program_whose_worker_is_blocked_leaves_no_child_behind,
-    x12_the_watchdog_tells_and_kills_the_group_of_a_child,
+    x12_the_watchdog_tells_names_and_kills_the_group_of_a_child,
 ];
 
 /// Says each SIGTERM and goes on; the other process of its group never hears of it.
@@ -137,7 +137,7 @@ fn x12_a_program_whose_worker_is_blocked_leaves_no_child_behind() {
     expect_no_process(&mut child);
 }
 
-fn x12_the_watchdog_tells_and_kills_the_group_of_a_child() {
+fn x12_the_watchdog_tells_names_and_kills_the_group_of_a_child() {
     let mut child = Child::start("children_watched");
     child
         .expect("up")
@@ -145,5 +145,8 @@ fn x12_the_watchdog_tells_and_kills_the_group_of_a_child() {
         .expect("told")
         .expect("told")
         .expect_code(1);
+    let report = child.rest_of_stderr();
+    assert!(report.contains("; ended with it: process "), "{report}");
+    assert!(report.ends_with(" (`sh`)\n"), "{report}");
     expect_no_process(&mut child);
 }

@@ -174,7 +174,7 @@ async fn boxed() -> Result<(), BoxError> {
 }
 
 fn own_code(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    (error.to_string() == "no table").then_some(78)
+    (format!("{error:#}") == "no table").then_some(78)
 }
 
 /// A closure that nothing can end would keep the runtime, and so the process, alive.
@@ -189,7 +189,7 @@ async fn stuck() -> Exit {
     starts.await.unwrap();
     let error = group.shutdown(Duration::ZERO).await.unwrap_err();
     assert!(!error.still_running().is_empty());
-    Exit::from(Err(error)).now()
+    Exit::from(Err::<(), _>(error)).now()
 }
 
 async fn signalled(policy: ExitPolicy, grace: Duration) -> Exit {

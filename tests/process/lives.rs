@@ -101,7 +101,7 @@ async fn live(orders: Lifecycle) -> Exit {
     }));
     let handle = orders.handle();
     let run = tokio::spawn(orders.run());
-    if handle.ready().await {
+    if handle.ready().await.is_ok() {
         say("ready");
     }
     Exit::from(run.await.unwrap())

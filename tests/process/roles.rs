@@ -49,6 +49,7 @@ pub(crate) fn play(role: &str) -> Exit {
         "many" => many(),
         "group" => group(),
         "group_drains_for_ever" => group_drains_for_ever(),
+        "group_has_a_grace" => group_has_a_grace(),
         "group_after_the_signal" => group_after_the_signal(),
         "group_fails" => group_fails(),
         "two_groups" => two_groups(),
@@ -246,6 +247,17 @@ fn group_drains_for_ever() -> Exit {
         let mut group = stopped_by_signals();
         group.spawn(say_when_cancelled(group.token().clone()));
         group.spawn(pending::<Result<(), _>>());
+        say("ready");
+        Exit::from(group.wait().await)
+    })
+}
+
+fn group_has_a_grace() -> Exit {
+    runtime().block_on(async {
+        let grace = Duration::from_millis(50);
+        let mut group = TaskGroup::builder().grace(grace).build().unwrap();
+        group.cancel_on(terminate());
+        group.task("deaf").spawn(pending::<Result<(), _>>());
         say("ready");
         Exit::from(group.wait().await)
     })

@@ -23,6 +23,7 @@ tests![
     a_signal_cancels_the_group_and_says_so,
     a_signal_from_before_the_group_cancels_it,
     the_second_signal_forces_a_group_that_does_not_end,
+    a_group_with_a_grace_ends_after_a_signal_though_a_task_is_deaf,
     the_second_signal_works_while_every_thread_of_the_runtime_is_blocked,
     the_second_signal_works_while_stderr_is_full,
     the_second_signal_works_after_the_group_is_over,
@@ -181,6 +182,14 @@ fn the_second_signal_forces_a_group_that_does_not_end() {
             .send(second)
             .expect_code(code);
     }
+}
+
+fn a_group_with_a_grace_ends_after_a_signal_though_a_task_is_deaf() {
+    let mut child = Child::start("group_has_a_grace");
+    child.expect("ready").send(Signal::TERM).expect_code(1);
+    let said = child.rest_of_stderr();
+    assert!(said.contains("did not stop within 50ms"), "{said}");
+    assert!(said.contains("`deaf`"), "{said}");
 }
 
 fn the_second_signal_works_while_every_thread_of_the_runtime_is_blocked() {

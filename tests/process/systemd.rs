@@ -76,7 +76,7 @@ async fn service() -> Exit {
         .observe(systemd::observer());
     let handle = lifecycle.handle();
     tokio::spawn(async move {
-        handle.ready().await;
+        let _ = handle.ready().await;
         say("ready");
     });
     Exit::from(lifecycle.run().await)

@@ -57,7 +57,7 @@ async fn r4_r11_calls_and_streams_on_three_connections_are_cut_counted_and_told(
     ];
     assert_eq!(paths, expected);
     assert!(
-        error.to_string().starts_with(
+        format!("{error:#}").starts_with(
             "server `grpc` was given 600ms to drain: 4 requests on 3 connections were cut (POST "
         ),
         "{error}"

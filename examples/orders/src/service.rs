@@ -50,7 +50,7 @@ pub(crate) async fn run(
 ) -> Result<Report, PlanError> {
     let handle = lifecycle.handle();
     let tell = async {
-        if handle.ready().await {
+        if handle.ready().await.is_ok() {
             parts.addresses().map(on_ready);
         }
     };

@@ -67,6 +67,8 @@ struct Scenario {
     before_begin: bool,
     stop: Option<u64>,
     skip: Option<u64>,
+    /// From when on nothing is started, as the stop was asked for and its event is on its way.
+    refuses: Option<u64>,
     /// When the lifecycle around it says stop, and what that has left.
     told: Option<(u64, u64)>,
     /// Notes that nobody expects: when, of which, whether it is `Ready`.
@@ -141,6 +143,8 @@ struct Sim<'a> {
     drain_begun: bool,
     clean: bool,
     blamed: bool,
+    /// Whether a start was taken back.
+    refused: bool,
 }
 
 impl<'a> Sim<'a> {
@@ -244,6 +248,7 @@ impl<'a> Sim<'a> {
             drain_begun: false,
             clean: false,
             blamed: false,
+            refused: false,
         };
         for &(at, index, is_ready) in &scenario.strays {
             let index = index % parts.max(1);
@@ -480,6 +485,14 @@ impl<'a> Sim<'a> {
                     assert_eq!(self.begun_at, None, "started after the stop began");
                     assert_eq!(self.states[index], State::Created);
                     assert!(self.uses[index].iter().all(|used| self.ready[*used]));
+                    let refuses = self.scenario.refuses;
+                    if refuses.is_some_and(|at| millis(at) <= now) {
+                        if !std::mem::replace(&mut self.refused, true) {
+                            self.push(Duration::ZERO, Next::Stop);
+                        }
+                        self.machine.not_started(index);
+                        continue;
+                    }
                     self.states[index] = State::Starting(now);
                     match self.scenario.parts[index].start {
                         Start::Ready(at) => self.push(millis(at), Next::Ready(index)),
@@ -664,7 +677,7 @@ impl<'a> Sim<'a> {
     fn is_prompt(&self) {
         for (index, state) in self.states.iter().enumerate() {
             match state {
-                State::Created if self.begun_at.is_none() => {
+                State::Created if self.begun_at.is_none() && !self.refused => {
                     assert!(self.uses[index].iter().any(|used| !self.ready[*used]));
                 }
                 State::Starting(_) | State::Late | State::Running if self.drain_over => {
@@ -832,13 +845,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         prop::bool::weighted(0.03),
         option::weighted(0.5, 0..150_u64),
         option::weighted(0.2, 0..200_u64),
+        option::weighted(0.2, 0..60_u64),
         option::weighted(0.2, (0..200_u64, 0..60_u64)),
         vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
     );
     let phases = vec(option::weighted(0.6, 0..30_u64), 0..4_usize);
     (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
         let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
-        let (before_begin, stop, skip, told, strays) = world;
+        let (before_begin, stop, skip, refuses, told, strays) = world;
         // What is used stops later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
         in_phases.sort_unstable();
@@ -863,6 +877,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             before_begin,
             stop,
             skip,
+            refuses,
             told,
             strays,
         }

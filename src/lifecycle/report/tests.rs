@@ -372,7 +372,7 @@ async fn a_straggler_is_what_was_running() {
     let group: TaskGroup = TaskGroup::builder().name("orders").build().unwrap();
     group
         .task("http")
-        .spawn(std::future::pending::<Result<(), crate::BoxError>>());
+        .spawn(std::future::pending::<Result<(), BoxError>>());
     tokio::time::advance(ms(1500)).await;
     let running = group.running();
     let task = running.iter().next().unwrap();

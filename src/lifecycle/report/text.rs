@@ -159,7 +159,7 @@ impl Report {
     /// What makes the exit status, as an [`Exit`](crate::Exit) writes it.
     fn failures(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| report.failures());
-        let errors = self.errors.iter().map(ToString::to_string);
+        let errors = self.errors.iter().map(|error| format!("{error:#}"));
         let failures = errors.chain(steps.map(ToString::to_string));
         let line = |(index, failure)| {
             let word = if index == 0 { "error" } else { "also" };

@@ -617,10 +617,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         if self.hub.shared.latch.shares() <= 1 {
             return self.finish();
         }
-        let outcome = self.give_up();
-        if outcome.is_err() {
-            return outcome;
-        }
+        self.give_up()?;
         // Its failures have been handed over by an earlier wait; it is not `Ok` all the same.
         self.force(TimedOut::aborted);
         self.give_up()

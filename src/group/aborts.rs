@@ -38,7 +38,7 @@ impl Notes {
 }
 
 /// Aborts a task of a group on purpose: that is no failure of the group.
-pub(super) fn abort(task: AbortHandle) {
+pub(super) fn abort(task: &AbortHandle) {
     if task.is_finished() {
         return;
     }

@@ -119,8 +119,8 @@ impl<T> TaskHandle<T> {
     /// ```
     pub fn abort(&self) {
         match &self.0 {
-            Inner::Task(task) => aborts::abort(task.abort_handle()),
-            Inner::Sending(task, _) => aborts::abort(task.abort_handle()),
+            Inner::Task(task) => aborts::abort(&task.abort_handle()),
+            Inner::Sending(task, _) => aborts::abort(&task.abort_handle()),
             Inner::Refused => {}
         }
     }

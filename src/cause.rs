@@ -1,5 +1,6 @@
 //! [`Cause`]: why a group was cancelled.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
@@ -63,6 +64,10 @@ pub enum Cause {
     /// A [`Heartbeat`](crate::Heartbeat) was lost. That is a failure of the group too, with the
     /// [`LostHeartbeat`] as its source.
     Heartbeat(LostHeartbeat),
+    /// It is stopped to be started again in this process, with other settings say.
+    ///
+    /// `systemd::observer` says so to the service manager.
+    Reload,
     /// The group was dropped.
     Dropped,
     /// The token was cancelled directly, or a token above it that belongs to no group.
@@ -196,10 +201,41 @@ impl Cause {
     pub(crate) fn is_trigger(&self) -> bool {
         match self {
             Self::Signal(_) | Self::Deadline(_) | Self::File { .. } | Self::Heartbeat(_) => true,
-            Self::Failed(_) | Self::Requested(_) | Self::Done | Self::Dropped | Self::Token => {
-                false
-            }
+            Self::Failed(_)
+            | Self::Requested(_)
+            | Self::Done
+            | Self::Reload
+            | Self::Dropped
+            | Self::Token => false,
         }
+    }
+}
+
+/// A request, with this reason.
+impl From<Cow<'static, str>> for Cause {
+    fn from(reason: Cow<'static, str>) -> Self {
+        Self::Requested(reason.into())
+    }
+}
+
+/// A request, with this reason.
+impl From<&'static str> for Cause {
+    fn from(reason: &'static str) -> Self {
+        Self::Requested(reason.into())
+    }
+}
+
+/// A request, with this reason.
+impl From<String> for Cause {
+    fn from(reason: String) -> Self {
+        Self::Requested(reason.into())
+    }
+}
+
+/// A request without a reason.
+impl From<()> for Cause {
+    fn from((): ()) -> Self {
+        Self::Requested(StopRequest::default())
     }
 }
 
@@ -220,6 +256,7 @@ impl fmt::Display for Cause {
                 write!(f, "stop file `{}` {when}", path.display())
             }
             Self::Heartbeat(lost) => lost.fmt(f),
+            Self::Reload => f.write_str("it is to be reloaded"),
             Self::Dropped => f.write_str("the group was dropped"),
             Self::Token => f.write_str("the token was cancelled"),
         }

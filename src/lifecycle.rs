@@ -153,7 +153,8 @@ use self::event::Observer;
 /// ```
 #[must_use = "a lifecycle does nothing until it runs"]
 pub struct Lifecycle {
-    budget: Budget,
+    /// Nothing unless it was set.
+    budget: Option<Budget>,
     phases: Vec<Phase>,
     /// In locks that nobody takes, so that a lifecycle is `Sync`.
     observers: Mutex<Vec<Observer>>,
@@ -198,7 +199,7 @@ impl Lifecycle {
         };
         let registry = handle::Registry(Arc::clone(&handle.shared));
         Self {
-            budget: Budget::default(),
+            budget: None,
             phases: Vec::new(),
             observers: Mutex::default(),
             triggers: Mutex::default(),
@@ -219,7 +220,7 @@ impl Lifecycle {
     /// Sets the time that the whole stop may take, and its parts; [`Budget::local`] by default,
     /// which is 10 s.
     pub fn budget(mut self, budget: impl Into<Budget>) -> Self {
-        self.budget = budget.into();
+        self.budget = Some(budget.into());
         self
     }
 
@@ -409,7 +410,11 @@ impl Lifecycle {
         let nodes = components.into_iter().flatten().map(Component::node);
         let nodes = nodes.collect::<Result<_, _>>()?;
         let name = self.handle.shared.name.clone();
-        Plan::new(name, nodes, self.phases.clone(), self.budget.clone())
+        let phases = self.phases.clone();
+        match &self.budget {
+            Some(budget) => Plan::new(name, nodes, phases, budget.clone()),
+            None => Plan::new(name, nodes, phases, Budget::default()).map(Plan::yielding),
+        }
     }
 
     /// Starts all components, waits for a reason to stop, stops all, and returns the report.

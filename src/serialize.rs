@@ -102,6 +102,7 @@ impl Serialize for Cause {
             Self::Deadline(_) => "deadline",
             Self::File { .. } => "file",
             Self::Heartbeat(_) => "heartbeat",
+            Self::Reload => "reload",
             Self::Dropped => "dropped",
             Self::Token => "token",
         };

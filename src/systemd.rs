@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `READY=1` | all components are ready |
 //! | `STATUS=…` | with every step, for `systemctl status`: `draining: waiting for http, worker` |
-//! | `STOPPING=1` | the stop was triggered, by whatever |
+//! | `STOPPING=1` | the stop was triggered, by whatever except a reload |
+//! | `RELOADING=1`, `MONOTONIC_USEC=…` | the stop was triggered for [`Cause::Reload`](crate::Cause::Reload): the `READY=1` of the next lifecycle ends the reload |
 //! | `EXTEND_TIMEOUT_USEC=…` | then, and again while the stop runs |
 //! | `WATCHDOG=1` | every half of `WATCHDOG_USEC`, from the begin of the start to the end of the stop |
 //!

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use crate::cause::Cause;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
+use crate::panic::Panic;
 
 use sealed::Listen;
 
@@ -15,14 +16,73 @@ use sealed::Listen;
 /// | a file that appears | [`StopFile`](crate::StopFile) | [`Cause::File`] | `Ok` |
 /// | a time that is up | [`StopAfter`](crate::StopAfter) | [`Cause::Deadline`] | `Ok` |
 /// | a heartbeat that stops | [`HeartbeatMonitor`](crate::HeartbeatMonitor) | [`Cause::Heartbeat`] | an error |
+/// | the end of another group | the [`Spawner`] of that group | that of the group | `Ok` |
+/// | a token | `token.cancelled_owned()` | [`Cause::Requested`] | `Ok` |
+/// | anything else | a future that yields a reason | what the future yields | `Ok` |
 ///
 /// A trigger only asks the group to stop. `Ok` stands for tasks that end well then; what fails in the
 /// drain is an error as ever. A lost heartbeat is itself a failure, as the process is not healthy.
 ///
-/// Whatever else is to stop a group is a call, from any thread:
-/// [`Spawner::cancel_because`](crate::Spawner::cancel_because). So the trait cannot be implemented
-/// elsewhere.
+/// A future yields a [`Cause`], or what becomes one: a reason in words, or `()`. It is polled from the
+/// moment on in which the group begins to listen, and dropped when the group is cancelled. If it
+/// panics, the group is stopped, as it would never be told otherwise. From other code, on any thread, a
+/// group is stopped by a call: [`Spawner::cancel_because`](crate::Spawner::cancel_because).
+///
+/// The trait cannot be implemented elsewhere.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::TaskGroup;
+/// use tokio::time::sleep;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let token = group.token().clone();
+/// group.spawn(async move { Ok(token.cancelled().await) });
+/// group.cancel_on(async {
+///     sleep(Duration::from_secs(60)).await;
+///     "nobody has called for a minute"
+/// });
+///
+/// group.wait().await?;
+/// let cause = group.cause().unwrap().to_string();
+/// assert_eq!(cause, "cancelled on request: nobody has called for a minute");
+/// # Ok(())
+/// # }
+/// ```
 pub trait Trigger: Listen {}
+
+impl<F> Listen for F
+where
+    F: Future<Output: Into<Cause>> + Send + 'static,
+{
+    fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        let comes = async {
+            match Panic::catch_future(self).await {
+                Ok(reason) => reason.into(),
+                Err(panic) => format!("a trigger panicked: {}", panic.message()).into(),
+            }
+        };
+        listen_for(group, comes)
+    }
+}
+
+impl<F> Trigger for F where F: Future<Output: Into<Cause>> + Send + 'static {}
+
+/// Stops a group, or a lifecycle, when another group is cancelled, with the cause of that one.
+impl<G: Send + 'static> Listen for Spawner<G> {
+    fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        listen_for(group, async move {
+            self.token().cancelled().await;
+            self.cause().unwrap_or(Cause::Token)
+        })
+    }
+}
+
+impl<G: Send + 'static> Trigger for Spawner<G> {}
 
 pub(crate) mod sealed {
     use crate::group::Spawner;

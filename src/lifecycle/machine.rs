@@ -311,14 +311,16 @@ impl Machine {
     /// has what is left of the budget above it.
     pub(super) fn cap(&mut self, left: Duration, now: Duration, actions: &mut Vec<Action>) {
         if !self.is_stopping() {
-            self.times.total = self.times.total.min(left);
+            if left < self.times.total {
+                self.set_total(left);
+            }
             return;
         }
         let total = now.saturating_sub(self.stop_at).saturating_add(left);
         if total >= self.times.total {
             return;
         }
-        self.times.total = total;
+        self.set_total(total);
         let end = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
         for node in 0..self.nodes.len() {
@@ -337,6 +339,12 @@ impl Machine {
         if let Stage::Draining { until, .. } = &mut self.stage {
             *until = end.min(*until);
         }
+    }
+
+    /// What is kept to join those that were forced is a tenth at most, as in a budget.
+    fn set_total(&mut self, total: Duration) {
+        self.times.total = total;
+        self.times.margin = self.times.margin.min(total / 10);
     }
 
     /// Returns what the stop may take in all.

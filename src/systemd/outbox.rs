@@ -6,9 +6,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use super::progress::Progress;
+use crate::cause::Cause;
 use crate::lifecycle::{Event, EventKind};
 
 /// The stop is extended by this much at once. When the runtime is blocked, nothing is extended any more.
@@ -37,6 +39,8 @@ pub(super) struct Outbox {
 struct Message {
     is_ready: bool,
     is_stopping: bool,
+    /// When the reload began, on the clock of the manager.
+    reloads_since: Option<Duration>,
     is_alive: bool,
     extend: Option<Duration>,
     status: Option<String>,
@@ -80,8 +84,11 @@ impl Outbox {
                 self.message.is_ready = true;
                 is_urgent = true;
             }
-            EventKind::StopTriggered { budget, .. } => {
-                self.message.is_stopping = true;
+            EventKind::StopTriggered { budget, cause } => {
+                match cause {
+                    Cause::Reload => self.message.reloads_since = Some(monotonic()),
+                    _ => self.message.is_stopping = true,
+                }
                 self.extension = Some(Extension {
                     until: now.checked_add(*budget),
                     next: now,
@@ -181,10 +188,17 @@ impl Outbox {
     }
 }
 
+/// The clock that the service manager compares the begin of a reload with.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 impl Message {
     fn is_empty(&self) -> bool {
         !self.is_ready
             && !self.is_stopping
+            && self.reloads_since.is_none()
             && !self.is_alive
             && self.extend.is_none()
             && self.status.is_none()
@@ -197,6 +211,9 @@ impl Message {
         }
         if self.is_stopping {
             text.push_str("STOPPING=1\n");
+        }
+        if let Some(since) = self.reloads_since {
+            let _ = writeln!(text, "RELOADING=1\nMONOTONIC_USEC={}", since.as_micros());
         }
         if let Some(extend) = self.extend {
             let _ = writeln!(text, "EXTEND_TIMEOUT_USEC={}", extend.as_micros());

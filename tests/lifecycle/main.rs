@@ -3,6 +3,7 @@
 mod after_stop;
 mod blocked_observer;
 mod budget;
+mod composed;
 mod context;
 mod kinds;
 mod nested;

@@ -130,6 +130,7 @@ struct Sim<'a> {
     users: Vec<Vec<usize>>,
     phases: Vec<Option<Duration>>,
     total: Duration,
+    margin: Duration,
     begun_at: Option<Duration>,
     asked: bool,
     skipped: bool,
@@ -235,6 +236,7 @@ impl<'a> Sim<'a> {
             users,
             phases: vec![None; scenario.phases.len()],
             total,
+            margin: millis(scenario.margin),
             begun_at: None,
             asked: false,
             skipped: false,
@@ -390,7 +392,11 @@ impl<'a> Sim<'a> {
             }
             Next::Told(left) => {
                 let begun = self.begun_at.map_or(Duration::ZERO, |at| self.now - at);
-                self.total = self.total.min(begun + millis(left));
+                let total = begun + millis(left);
+                if total < self.total {
+                    self.total = total;
+                    self.margin = self.margin.min(total / 10);
+                }
                 self.machine.cap(millis(left), self.now, actions);
                 if self.begun_at.is_some() {
                     let end = self.end_of_graces().max(self.now);
@@ -462,7 +468,7 @@ impl<'a> Sim<'a> {
     }
 
     fn end_of_graces(&self) -> Duration {
-        let kept = millis(self.scenario.cleanup + self.scenario.margin);
+        let kept = millis(self.scenario.cleanup).saturating_add(self.margin);
         match self.total {
             Duration::MAX => Duration::MAX,
             total => self.begun_at.unwrap() + total.saturating_sub(kept),

@@ -645,7 +645,7 @@ async fn a_lifecycle_whose_stop_takes_long_says_now_and_then_what_is_waited_for(
     lifecycle.cleanup().push(hangs).unwrap();
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.ready().await;
+    assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     assert!(!run.await.unwrap().unwrap().is_clean());
     let waiting: Vec<_> = lines(Level::INFO)

@@ -10,9 +10,11 @@ use taskgroup::BoxError;
 use taskgroup::CancellationToken;
 use taskgroup::Cause;
 use taskgroup::Cleanup;
+use taskgroup::Component;
 use taskgroup::End;
 use taskgroup::Exit;
 use taskgroup::ExitPolicy;
+use taskgroup::Lifecycle;
 use taskgroup::Sidecar;
 use taskgroup::SidecarError;
 use taskgroup::Signal;
@@ -22,6 +24,7 @@ use taskgroup::TaskGroup;
 use taskgroup::cleanup::Outcome;
 use taskgroup::cleanup::Priority;
 use taskgroup::cleanup::Step;
+use taskgroup::lifecycle::Context;
 
 /// A policy that tells its rows apart.
 fn distinct() -> ExitPolicy {
@@ -632,4 +635,31 @@ async fn a_server_and_a_cleanup_have_their_rows_alone_and_in_a_report() {
     assert_eq!(distinct().exit(Err(cleanup().await)).code(), 16);
     let report = anyhow::Error::from(cleanup().await);
     assert_eq!(distinct().exit(Err(report)).code(), 16);
+}
+
+#[tokio::test]
+async fn a_program_with_anyhow_has_components_and_an_exit() {
+    async fn worker(ctx: Context) -> anyhow::Result<()> {
+        ctx.ready();
+        Err(anyhow::Error::from(NoQuorum).context("cannot vote"))
+    }
+    async fn run() -> anyhow::Result<()> {
+        let orders = Lifecycle::new("orders").component(Component::function("worker", worker));
+        Ok(orders.run().await?.into_result()?)
+    }
+    let exit = Exit::from(run().await);
+    assert_eq!(exit.code(), 1);
+    assert!(
+        exit.to_string().ends_with(": cannot vote: no quorum"),
+        "{exit}"
+    );
+    assert_eq!(code_75().exit(run().await).code(), 75);
+}
+
+#[tokio::test]
+async fn a_run_that_was_not_clean_has_the_row_of_its_component() {
+    let panics = Component::new("worker", async |_| panic!("no table"));
+    let report = Lifecycle::new("orders").component(panics).run().await;
+    let error = report.unwrap().into_result().unwrap_err();
+    assert_eq!(distinct().exit(Err(anyhow::Error::from(error))).code(), 13);
 }

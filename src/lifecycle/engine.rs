@@ -488,6 +488,17 @@ impl Engine {
             }
         };
         slot.conclude(fault, end_of(&error), now);
+        if fault == Fault::StillRunning {
+            // It was forced in vain: that is the truth about what was told when it was forced.
+            let name = slot.name();
+            let overran = self.errors.iter_mut().rev().flatten().find(|told| {
+                told.component == name && matches!(told.kind, ComponentErrorKind::Overran(_))
+            });
+            if let Some(overran) = overran {
+                *overran = error;
+                return;
+            }
+        }
         let path = Arc::clone(&slot.path);
         let of_its_own = matches!(
             fault,

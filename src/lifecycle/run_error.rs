@@ -7,6 +7,9 @@ use std::sync::Arc;
 use super::plan_error::PlanError;
 use super::report::Report;
 use crate::cause::Cause;
+use crate::end::End;
+use crate::verdict;
+use crate::verdict::Ended;
 
 /// A lifecycle did not run well: it has no plan, it did not start, or its report is not clean.
 ///
@@ -129,6 +132,41 @@ impl fmt::Display for RunError {
 
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
         self.report()?.first_error()?.source()
+    }
+}
+
+impl Ended for RunError {
+    /// How the first of all that went wrong has ended; a timeout gives way to any other failure.
+    fn end(&self) -> End {
+        let Some(report) = self.report() else {
+            return End::Failed;
+        };
+        let errors = report.all_errors();
+        let failures: Vec<_> = errors
+            .iter()
+            .flat_map(|error| verdict::failures_of(&**error))
+            .collect();
+        match verdict::decisive(&failures) {
+            Some((end, _)) => end,
+            None if report.was_forced() => End::TimedOut,
+            None => End::Failed,
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.report().map(|report| &report.cause)
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for RunError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::end::End;
 use crate::label::Label;
 use crate::signal::Signal;
+use crate::stop_request::StopRequest;
 use crate::time::Rounded;
 
 /// Why a group was cancelled; the first cause wins.
@@ -44,7 +45,9 @@ pub enum Cause {
     /// A task failed: it returned an error, panicked, ended early or was lost.
     Failed(FailedTask),
     /// Code asked for it, with a reason or without.
-    Requested(Option<Cow<'static, str>>),
+    Requested(StopRequest),
+    /// Nothing was left to do: all components have ended by themselves.
+    Done,
     /// The process received this signal.
     Signal(Signal),
     /// A deadline passed: the group's own ([`Builder::deadline`](crate::Builder::deadline)), this long
@@ -198,9 +201,12 @@ impl Cause {
     pub(crate) fn is_trigger(&self) -> bool {
         match self {
             Self::Signal(_) | Self::Deadline(_) | Self::File { .. } | Self::Heartbeat(_) => true,
-            Self::Failed(_) | Self::Requested(_) | Self::Reload | Self::Dropped | Self::Token => {
-                false
-            }
+            Self::Failed(_)
+            | Self::Requested(_)
+            | Self::Done
+            | Self::Reload
+            | Self::Dropped
+            | Self::Token => false,
         }
     }
 }
@@ -208,28 +214,28 @@ impl Cause {
 /// A request, with this reason.
 impl From<Cow<'static, str>> for Cause {
     fn from(reason: Cow<'static, str>) -> Self {
-        Self::Requested(Some(reason))
+        Self::Requested(reason.into())
     }
 }
 
 /// A request, with this reason.
 impl From<&'static str> for Cause {
     fn from(reason: &'static str) -> Self {
-        Self::Requested(Some(reason.into()))
+        Self::Requested(reason.into())
     }
 }
 
 /// A request, with this reason.
 impl From<String> for Cause {
     fn from(reason: String) -> Self {
-        Self::Requested(Some(reason.into()))
+        Self::Requested(reason.into())
     }
 }
 
 /// A request without a reason.
 impl From<()> for Cause {
     fn from((): ()) -> Self {
-        Self::Requested(None)
+        Self::Requested(StopRequest::default())
     }
 }
 
@@ -237,8 +243,8 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(task) => f.write_str(task.message()),
-            Self::Requested(None) => f.write_str("cancelled on request"),
-            Self::Requested(Some(reason)) => write!(f, "cancelled on request: {reason}"),
+            Self::Requested(request) => request.fmt(f),
+            Self::Done => f.write_str("all components have ended"),
             Self::Signal(signal) => write!(f, "received {signal}"),
             Self::Deadline(after) => write!(f, "the deadline of {} passed", Rounded(*after)),
             Self::File { path, at_start } => {

@@ -216,6 +216,14 @@ impl Cleanup {
         self.registry.push(step)
     }
 
+    /// Returns the name of the step under way, and how long it has still.
+    pub(crate) fn under_way(&mut self) -> Option<(String, Duration)> {
+        let run = get_mut(&mut self.run);
+        let current = run.as_ref()?.current.as_ref()?;
+        let left = current.time.saturating_sub(current.started.elapsed());
+        Some((current.name.to_string(), left))
+    }
+
     /// Returns a handle that pushes steps from anywhere.
     ///
     /// # Examples

@@ -96,7 +96,8 @@ pub struct Exit {
 ///
 /// | what happened | [`strict`](Self::strict) | [`lenient`](Self::lenient) | set by |
 /// |---|---|---|---|
-/// | all tasks done, also after a call, a stop file or a time that was up | 0 | 0 | [`done`](Self::done) |
+/// | all tasks done, by themselves | 0 | 0 | [`done`](Self::done) |
+/// | a call, a stop file or a time that was up, and a clean drain | 0 | 0 | [`requested`](Self::requested) |
 /// | a signal, and a clean drain | 0 | 0 | [`signal`](Self::signal) |
 /// | a task failed, a start failed, a heartbeat was lost | 1 | 1 | [`failed`](Self::failed) |
 /// | a task or a cleanup step panicked | 1 | 1 | [`panicked`](Self::panicked) |
@@ -124,6 +125,7 @@ pub struct Exit {
 #[derive(Clone, Debug)]
 pub struct ExitPolicy {
     done: u8,
+    requested: u8,
     signal: SignalStatus,
     failed: u8,
     panicked: u8,
@@ -220,6 +222,7 @@ impl ExitPolicy {
     pub fn strict() -> Self {
         Self {
             done: 0,
+            requested: 0,
             signal: SignalStatus::Fixed(0),
             failed: 1,
             panicked: 1,
@@ -258,10 +261,33 @@ impl ExitPolicy {
         Self::strict().timed_out_after_signal(0)
     }
 
-    /// Sets the status when all tasks are done; 0 by default.
+    /// Sets the status when all tasks are done and nobody has asked for a stop; 0 by default.
     #[must_use]
     pub fn done(mut self, code: u8) -> Self {
         self.done = code;
+        self
+    }
+
+    /// Sets the status after a stop that something other than a signal asked for (a call, a stop file, a
+    /// time that was up) and a clean drain; 0 by default.
+    ///
+    /// A [`StopRequest`](crate::StopRequest) with a status of its own goes before it. The cause has to be known:
+    /// see [`exit_caused_by`](Self::exit_caused_by).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Cause, ExitPolicy, StopRequest, TaskError};
+    ///
+    /// let policy = ExitPolicy::strict().requested(5);
+    /// let exit = |cause| policy.exit_caused_by(Ok::<(), TaskError>(()), Some(cause)).code();
+    /// assert_eq!(exit(Cause::Done), 0);
+    /// assert_eq!(exit(Cause::Requested("the queue is empty".into())), 5);
+    /// assert_eq!(exit(Cause::Requested(StopRequest::new("restart").code(75))), 75);
+    /// ```
+    #[must_use]
+    pub fn requested(mut self, code: u8) -> Self {
+        self.requested = code;
         self
     }
 
@@ -429,7 +455,7 @@ impl ExitPolicy {
         X: AsRef<dyn Error + Send + Sync>,
     {
         let Err(error) = result else {
-            return self.clean(signal_of(cause));
+            return self.clean(cause.as_ref());
         };
         let error: &(dyn Error + 'static) = error.as_ref();
         let signal = signal_of(cause.or_else(|| verdict::cause_of(error)));
@@ -440,7 +466,7 @@ impl ExitPolicy {
     ///
     /// | what the report tells | row |
     /// |---|---|
-    /// | all went well | a signal, or all tasks done |
+    /// | all went well | a signal, a request, or all tasks done |
     /// | a component did not start in time, ended before it was ready, failed | failed |
     /// | a component panicked | panicked |
     /// | a component ended before it was told to | ended early |
@@ -472,7 +498,7 @@ impl ExitPolicy {
     pub fn exit_of(&self, report: &Report) -> Exit {
         let signal = signal_of(Some(report.cause.clone()));
         if report.is_clean() {
-            return self.clean(signal);
+            return self.clean(Some(&report.cause));
         }
         let errors = report.all_errors();
         let failures: Vec<_> = errors
@@ -504,11 +530,14 @@ impl ExitPolicy {
         }
     }
 
-    fn clean(&self, signal: Option<Signal>) -> Exit {
-        let status = match signal {
-            None => self.done,
-            Some(signal) if self.reraise => SignalStatus::Plus128.of(signal),
-            Some(signal) => self.signal.of(signal),
+    fn clean(&self, cause: Option<&Cause>) -> Exit {
+        let signal = signal_of(cause.cloned());
+        let status = match (cause, signal) {
+            (None | Some(Cause::Done), _) => self.done,
+            (_, Some(signal)) if self.reraise => SignalStatus::Plus128.of(signal),
+            (_, Some(signal)) => self.signal.of(signal),
+            (Some(Cause::Requested(request)), _) => request.exit_code().unwrap_or(self.requested),
+            _ => self.requested,
         };
         let raise = signal.filter(|_| self.reraise);
         Exit {
@@ -685,8 +714,9 @@ impl fmt::Display for SignalStatus {
 
 impl fmt::Display for ExitPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows: [(&str, &dyn fmt::Display); 9] = [
+        let rows: [(&str, &dyn fmt::Display); 10] = [
             ("done", &self.done),
+            ("requested", &self.requested),
             ("signal", &self.signal),
             ("failed", &self.failed),
             ("panicked", &self.panicked),

@@ -8,12 +8,14 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::cause::Cause;
 use crate::error::{TaskError, TimedOut};
 use crate::running::Running;
+use crate::stop_request::StopRequest;
 
 mod sync;
 mod latch;
@@ -54,7 +56,7 @@ use self::record::{Recorded, first_of};
 use self::shared::{Plan, Shared};
 use self::sync::Lock;
 use crate::error::View;
-use crate::time::CONFIRMATION;
+use crate::time::{CONFIRMATION, LONG, THEN};
 
 /// Tasks that share one token and one fate: the first failure cancels them all, and none outlives
 /// the group.
@@ -521,7 +523,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// as the runtime's timers work. The group is closed when `grace` is over: what is spawned during
     /// the abort is refused.
     ///
-    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`].
+    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`]. A stop that takes long says
+    /// at INFO who is waited for, after 5 s and then every 10 s.
     ///
     /// # Errors
     ///
@@ -558,14 +561,11 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// ```
     pub async fn shutdown(&mut self, grace: Duration) -> Result<(), TaskError<E>> {
         self.cancel();
-        if tokio::time::timeout(grace, self.alone()).await.is_ok() {
+        if self.alone_within(grace).await {
             return self.finish();
         }
         self.force(|stragglers| TimedOut::grace(grace, stragglers));
-        if tokio::time::timeout(CONFIRMATION, self.alone())
-            .await
-            .is_ok()
-        {
+        if timeout(CONFIRMATION, self.alone()).await.is_ok() {
             return self.finish();
         }
         self.give_up()
@@ -632,6 +632,27 @@ impl<E: Send + 'static> TaskGroup<E> {
             error.set_still_running(still_running);
         }
         outcome
+    }
+
+    /// Waits until the owner is alone, or until `grace` is over, and says now and then who is waited for.
+    async fn alone_within(&self, grace: Duration) -> bool {
+        let began = Instant::now();
+        let mut next = LONG;
+        loop {
+            let left = grace.saturating_sub(began.elapsed());
+            if timeout(left.min(next), self.alone()).await.is_ok() {
+                return true;
+            }
+            let left = grace.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            // A group with a grace says so itself.
+            if self.hub.shared.given_up().is_none() {
+                self.hub.shared.log_waiting(&self.running(), left);
+            }
+            next = THEN;
+        }
     }
 
     async fn alone(&self) {
@@ -806,7 +827,9 @@ impl<E> TaskGroup<E> {
     /// That is no failure: `wait` returns `Ok` if the tasks end well. A second call does nothing, as
     /// the first cause wins.
     pub fn cancel(&self) {
-        self.hub.shared.cancel(Cause::Requested(None));
+        self.hub
+            .shared
+            .cancel(Cause::Requested(StopRequest::default()));
     }
 
     /// Cancels the group as [`cancel`](Self::cancel) does, and says why.
@@ -814,8 +837,8 @@ impl<E> TaskGroup<E> {
     /// # Examples
     ///
     /// See [`Cause`].
-    pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
-        let cause = Cause::Requested(Some(reason.into()));
+    pub fn cancel_because(&self, reason: impl Into<StopRequest>) {
+        let cause = Cause::Requested(reason.into());
         self.hub.shared.cancel(cause);
     }
 

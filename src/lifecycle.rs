@@ -34,6 +34,7 @@ mod report;
 mod run_error;
 mod event;
 mod trace;
+mod waiting;
 mod herald;
 mod context;
 mod component;
@@ -96,6 +97,9 @@ use self::event::Observer;
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
 /// A second signal ends the process at any point, as `Signals` says.
+///
+/// A stop that takes long says at INFO who is waited for and for how long still, after 5 s and then every
+/// 10 s.
 ///
 /// When the run has ended nothing of it is alive, except for what the report calls still running:
 /// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for

@@ -97,6 +97,7 @@ impl Serialize for Cause {
         let kind = match self {
             Self::Failed(_) => "failed",
             Self::Requested(_) => "requested",
+            Self::Done => "done",
             Self::Signal(_) => "signal",
             Self::Deadline(_) => "deadline",
             Self::File { .. } => "file",

@@ -8,6 +8,12 @@ use std::time::Duration;
 /// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
 pub(crate) const CONFIRMATION: Duration = Duration::from_secs(1);
 
+/// How long a stop takes before it says what it waits for.
+pub(crate) const LONG: Duration = Duration::from_secs(5);
+
+/// How long it waits then before it says so again.
+pub(crate) const THEN: Duration = Duration::from_secs(10);
+
 /// The resolution of a timer.
 const MILLI: Duration = Duration::from_millis(1);
 

@@ -149,10 +149,23 @@ fn all_tasks_done_has_its_row() {
     assert_eq!(distinct().exit(Ok::<(), TaskError>(())).code(), 10);
     assert_eq!(
         distinct()
-            .exit_caused_by(Ok::<(), TaskError>(()), Some(Cause::Dropped))
+            .exit_caused_by(Ok::<(), TaskError>(()), Some(Cause::Done))
             .code(),
         10
     );
+}
+
+#[test]
+fn a_stop_that_was_asked_for_has_its_row_or_the_status_of_the_request() {
+    let policy = distinct().requested(18);
+    let code = |cause| {
+        let exit = policy.exit_caused_by(Ok::<(), TaskError>(()), Some(cause));
+        exit.code()
+    };
+    assert_eq!(code(Cause::Requested("enough".into())), 18);
+    assert_eq!(code(Cause::Deadline(Duration::from_secs(1))), 18);
+    let restart = taskgroup::StopRequest::new("restart").code(75);
+    assert_eq!(code(Cause::Requested(restart)), 75);
 }
 
 #[test]
@@ -489,7 +502,7 @@ async fn a_timeout_names_the_stragglers() {
 fn a_policy_prints_as_one_line() {
     assert_eq!(
         ExitPolicy::strict().to_string(),
-        "done 0, signal 0, failed 1, panicked 1, ended early 1, aborted 1, timed out 1, timed out \
+        "done 0, requested 0, signal 0, failed 1, panicked 1, ended early 1, aborted 1, timed out 1, timed out \
          after a signal 1, second signal 128 + n"
     );
     assert_eq!(
@@ -498,7 +511,7 @@ fn a_policy_prints_as_one_line() {
             .second_signal(3)
             .code_from(|_| None)
             .to_string(),
-        "done 10, signal 128 + n, failed 12, panicked 13, ended early 14, aborted 15, timed out \
+        "done 10, requested 0, signal 128 + n, failed 12, panicked 13, ended early 14, aborted 15, timed out \
          16, timed out after a signal 17, second signal 3, an error's own code first"
     );
 }

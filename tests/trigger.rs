@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use taskgroup::{
     Cause, End, Exit, ExitPolicy, Heartbeat, HeartbeatMonitor, LostHeartbeat, StopAfter, StopFile,
-    TaskError, TaskGroup, Trigger,
+    StopRequest, TaskError, TaskGroup, Trigger,
 };
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
@@ -362,7 +362,7 @@ mod heartbeats {
         });
         group.cancel_because("enough");
         group.wait().await.unwrap();
-        assert_eq!(group.cause(), Some(Cause::Requested(Some("enough".into()))));
+        assert_eq!(group.cause(), Some(Cause::Requested("enough".into())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -374,7 +374,10 @@ mod heartbeats {
         drop(heartbeat);
         group.cancel();
         group.wait().await.unwrap();
-        assert_eq!(group.cause(), Some(Cause::Requested(None)));
+        assert_eq!(
+            group.cause(),
+            Some(Cause::Requested(StopRequest::default()))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -652,7 +655,7 @@ async fn any_future_that_yields_a_reason_is_a_trigger() {
         assert!(group.wait().await.is_ok());
         group.cause().unwrap()
     }
-    let asked = |reason: &'static str| Cause::Requested(Some(reason.into()));
+    let asked = |reason: &'static str| Cause::Requested(reason.into());
     assert_eq!(
         cause_of(async { "the queue is empty" }).await,
         asked("the queue is empty")
@@ -663,7 +666,7 @@ async fn any_future_that_yields_a_reason_is_a_trigger() {
     token.cancel();
     assert_eq!(
         cause_of(token.cancelled_owned()).await,
-        Cause::Requested(None)
+        Cause::Requested(StopRequest::default())
     );
     let up = async {
         sleep(SECOND).await;

@@ -53,7 +53,7 @@ impl Outcome {
     /// use taskgroup::Cause;
     ///
     /// assert!(Outcome::Clean.is_clean());
-    /// assert!(Outcome::Stopped(Cause::Requested(None)).is_clean());
+    /// assert!(Outcome::Stopped(Cause::Token).is_clean());
     /// assert!(!Outcome::Failed("disk full".into()).is_clean());
     /// ```
     #[must_use]

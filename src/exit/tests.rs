@@ -40,7 +40,7 @@ fn distinct() -> ExitPolicy {
 fn report(errors: impl IntoIterator<Item = ComponentError>) -> Report {
     Report {
         name: "orders".into(),
-        cause: Cause::Requested(None),
+        cause: Cause::Done,
         errors: errors.into_iter().collect(),
         timeline: Vec::new(),
         components: Vec::new(),

@@ -13,7 +13,8 @@ use super::abort_on_drop::AbortOnDrop;
 use super::hub::Hub;
 use crate::cause::Cause;
 use crate::error::TimedOut;
-use crate::time::CONFIRMATION;
+use crate::stop_request::StopRequest;
+use crate::time::{CONFIRMATION, LONG, THEN};
 
 /// Cancels the group `after` this time from now; tasks that are running then are late.
 #[track_caller]
@@ -43,12 +44,24 @@ pub(super) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration)
         let Some(over) = Instant::now().checked_add(grace) else {
             return;
         };
-        timer.as_mut().reset(over);
-        timer.as_mut().await;
+        let mut say = Instant::now() + LONG;
+        loop {
+            timer.as_mut().reset(over.min(say));
+            timer.as_mut().await;
+            let now = Instant::now();
+            if now >= over {
+                break;
+            }
+            let Some(hub) = hub.upgrade() else { return };
+            hub.shared.log_waiting(&hub.running(), over - now);
+            say = now + THEN;
+        }
         let_the_same_tick_run().await;
         let Some(forced) = hub.upgrade() else { return };
         if let Some(failure) = forced.force(|stragglers| TimedOut::grace(grace, stragglers)) {
-            forced.shared.fail_group(Cause::Requested(None), failure);
+            forced
+                .shared
+                .fail_group(Cause::Requested(StopRequest::default()), failure);
         }
         drop(forced);
         sleep(CONFIRMATION).await;

@@ -24,6 +24,7 @@ use crate::label::Label;
 use crate::log;
 use crate::panic::Panic;
 use crate::running::{Running, RunningTask};
+use crate::time::Rounded;
 
 /// Invariants:
 ///
@@ -439,6 +440,21 @@ impl<E> Shared<E> {
             );
         });
         console::say(group, format_args!("{cause}, {then}"));
+    }
+
+    /// Says who is waited for, and for how long still.
+    pub(super) fn log_waiting(&self, running: &Running, left: Duration) {
+        let group = self.path.as_deref();
+        let left = Rounded(left);
+        log::guarded(|| {
+            tracing::info!(
+                name: "taskgroup.waiting", target: "taskgroup", group, "still waiting for {running} ({left} left)"
+            );
+        });
+        console::say(
+            group,
+            format_args!("still waiting for {running} ({left} left)"),
+        );
     }
 
     /// Says what followed the cancellation; loudly only if a trigger asked for it.

@@ -16,6 +16,7 @@ use super::task::Task;
 use crate::BoxError;
 use crate::cause::Cause;
 use crate::running::Running;
+use crate::stop_request::StopRequest;
 
 /// A handle for spawning into a group from anywhere, its own tasks included.
 ///
@@ -62,15 +63,15 @@ impl<E> Spawner<E> {
 
     /// Cancels the group; as [`TaskGroup::cancel`](super::TaskGroup::cancel).
     pub fn cancel(&self) {
-        self.hub.shared.cancel(Cause::Requested(None));
+        self.hub
+            .shared
+            .cancel(Cause::Requested(StopRequest::default()));
     }
 
     /// Cancels the group for a reason; as
     /// [`TaskGroup::cancel_because`](super::TaskGroup::cancel_because).
-    pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
-        self.hub
-            .shared
-            .cancel(Cause::Requested(Some(reason.into())));
+    pub fn cancel_because(&self, reason: impl Into<StopRequest>) {
+        self.hub.shared.cancel(Cause::Requested(reason.into()));
     }
 
     /// Returns whether the group was cancelled; as

@@ -22,6 +22,7 @@ use crate::in_flight::InFlight;
 use crate::lock::lock;
 use crate::panic::Panic;
 use crate::readiness::Readiness;
+use crate::stop_request::StopRequest;
 use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
 /// What a component is given: when to stop and until when, and how to say that it is ready.
@@ -350,10 +351,12 @@ impl Context {
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
     ///
+    /// A [`StopRequest`] also says with which exit status.
+    ///
     /// When this has returned, nothing more is started: not what waits for this component to be
     /// ready either. The component may return `Ok` from then on without that being a failure. Its
     /// turn to be told comes as ever, and until then it counts as running.
-    pub fn stop(&self, reason: impl Into<std::borrow::Cow<'static, str>>) {
+    pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.said.stop.store(true, Ordering::Relaxed);
         if let Some(outermost) = self.shared.whole.all().last() {
             outermost.trigger.cancel_because(reason);

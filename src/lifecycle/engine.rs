@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::budget::detect::is_terminal;
 use super::component::{Component, Work};
@@ -25,6 +26,8 @@ use super::machine;
 use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
 use super::plan::{Plan, PlannedComponent};
 use super::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+use super::waiting;
+use super::waiting::Waiting;
 use crate::BoxError;
 use crate::backoff::{Backoff, Jitter};
 use crate::cause::{Cause, FailedTask};
@@ -86,10 +89,9 @@ pub(super) struct Engine {
     stage_goes_on: bool,
     stragglers: Vec<Straggler>,
     stop_began: Duration,
+    waiting: Waiting,
     /// Whether what is around this lifecycle stops, and has not told it yet.
     ends_before_told: bool,
-    /// Whether the stop has begun because nothing was left to do.
-    is_done: bool,
 }
 
 /// What is known of a component.
@@ -207,8 +209,8 @@ impl Engine {
             stage_goes_on: false,
             stragglers: Vec::new(),
             stop_began: Duration::ZERO,
+            waiting: Waiting::new(),
             ends_before_told: false,
-            is_done: false,
         }
     }
 
@@ -279,7 +281,8 @@ impl Engine {
 
     async fn next_event(&mut self, actions: &mut Vec<Action>) -> machine::Event {
         let tick = self.machine.next_tick();
-        let at = tick.and_then(|tick| self.began.checked_add(tick));
+        let at = tick.into_iter().chain(self.waiting.next()).min();
+        let at = at.and_then(|at| self.began.checked_add(at));
         let note = match at {
             Some(at) => timeout_at(at, self.inbox.recv()).await.ok().flatten(),
             // There is a sender in here.
@@ -287,7 +290,10 @@ impl Engine {
         };
         self.look_at_the_clock();
         match note {
-            None => machine::Event::Tick,
+            None => {
+                self.say_what_is_waited_for();
+                machine::Event::Tick
+            }
             Some(Note::Ready(index)) => machine::Event::Ready(index),
             Some(Note::NotProvided(index, error)) => {
                 self.fail(index, error);
@@ -527,9 +533,9 @@ impl Engine {
 
     fn begin_stop(&mut self) {
         self.stop_began = self.now();
+        self.waiting.begin(self.now());
         // Nobody has asked for it if all components have ended by themselves.
-        self.is_done = !self.trigger.is_cancelled();
-        self.trigger.cancel_because("all components have ended");
+        self.trigger.spawner().cancel_for(Cause::Done);
         let cause = self.cause();
         self.take_failure_of_trigger();
         if let (Some(outer), Cause::Failed(_) | Cause::Heartbeat(_)) = (&self.outer, &cause) {
@@ -540,6 +546,19 @@ impl Engine {
         self.emit(None, EventKind::StopTriggered { cause, budget });
         for index in 0..self.slots.len() {
             self.say_in_flight(index);
+        }
+    }
+
+    fn say_what_is_waited_for(&mut self) {
+        if !self.waiting.is_due(self.now()) {
+            return;
+        }
+        let told = self.slots.iter().filter(|slot| slot.is_stopping());
+        let waited: Vec<_> = told
+            .map(|slot| (slot.name(), slot.left(self.now())))
+            .collect();
+        if !waited.is_empty() {
+            self.emit(None, EventKind::Waiting(waiting::list(&waited)));
         }
     }
 
@@ -772,6 +791,16 @@ impl Engine {
         self.look_at_the_clock();
     }
 
+    fn say_which_step_is_waited_for(&mut self) {
+        self.look_at_the_clock();
+        if let (true, Some((step, left))) =
+            (self.waiting.is_due(self.now()), self.cleanup.under_way())
+        {
+            let waited = waiting::list(&[(&step, Some(left))]);
+            self.emit(None, EventKind::Waiting(format!("cleanup step {waited}")));
+        }
+    }
+
     async fn clean(&mut self, until: Duration) -> Option<CleanupReport> {
         self.take_out(until).await;
         let has_steps = !self.cleanup.pending().is_empty();
@@ -782,7 +811,16 @@ impl Engine {
             .saturating_sub(self.now())
             .saturating_sub(self.cleanup.guaranteed());
         let outcome = self.outcome();
-        let report = self.cleanup.run(outcome, left).await;
+        let report = loop {
+            let at = self.waiting.next();
+            let at = at.and_then(|at| self.began.checked_add(at));
+            let run = self.cleanup.run(outcome.clone(), left);
+            let Some(at) = at else { break run.await };
+            match timeout_at(at, run).await {
+                Ok(report) => break report,
+                Err(_) => self.say_which_step_is_waited_for(),
+            }
+        };
         has_steps.then_some(report)
     }
 
@@ -812,8 +850,10 @@ impl Engine {
         }
         match nested(|report| !report.is_clean()) {
             Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
-            None if self.is_done => Outcome::Clean,
-            None => Outcome::Stopped(self.cause()),
+            None => match self.cause() {
+                Cause::Done => Outcome::Clean,
+                cause => Outcome::Stopped(cause),
+            },
         }
     }
 
@@ -854,7 +894,7 @@ impl Engine {
     }
 
     fn cause(&self) -> Cause {
-        self.trigger.cause().unwrap_or(Cause::Requested(None))
+        self.trigger.cause().unwrap_or(Cause::Done)
     }
 
     /// Returns the time of what is being dealt with: the same for the machine and for all that it says.
@@ -907,6 +947,17 @@ impl Slot {
         self.path
             .rsplit_once('/')
             .map_or(&*self.path, |(_, name)| name)
+    }
+
+    fn is_stopping(&self) -> bool {
+        let told = self.ctx.as_ref().map(Context::token);
+        !self.state.is_over() && told.is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// What is left of the time that it has to stop, if that has an end.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let told = self.stop.as_ref().filter(|_| self.told)?;
+        Some(told.began.checked_add(self.grace)?.saturating_sub(now))
     }
 
     /// What a fault is called in the report.

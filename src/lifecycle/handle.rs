@@ -16,6 +16,7 @@ use crate::group::Spawner;
 pub(super) use crate::lock::lock;
 use crate::readiness::Readiness;
 use crate::running::Running;
+use crate::stop_request::StopRequest;
 
 /// Looks at a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it; cheap to clone.
 ///
@@ -149,14 +150,14 @@ impl Handle {
     /// hears of it from the run.
     ///
     /// Later calls do nothing, as does one when all is over. Called before the run, nothing is started.
-    pub fn stop(&self, reason: impl Into<Cow<'static, str>>) {
+    pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.trigger.cancel_because(reason);
     }
 
     /// Stops it, without jitter and lame duck: for a stop that no load balancer has to notice.
     ///
     /// In the middle of a jitter or a lame duck it ends them.
-    pub fn stop_now(&self, reason: impl Into<Cow<'static, str>>) {
+    pub fn stop_now(&self, reason: impl Into<StopRequest>) {
         self.shared.skip.cancel();
         self.stop(reason);
     }

@@ -1,6 +1,5 @@
 //! [`Run`]: a lifecycle that has been started.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -68,7 +67,7 @@ impl Run {
     /// # Cancel safety
     ///
     /// Dropping the future drops the run; see [Drop](#drop).
-    pub async fn stop(mut self, reason: impl Into<Cow<'static, str>>) -> Report {
+    pub async fn stop(mut self, reason: impl Into<crate::StopRequest>) -> Report {
         self.handle.stop(reason);
         self.wait().await
     }

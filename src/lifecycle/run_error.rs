@@ -122,7 +122,9 @@ impl fmt::Display for RunError {
         let faults = report.faults();
         match &report.cause {
             _ if !faults.is_empty() => f.write_str(&faults.join("; ")),
-            Cause::Requested(None) => f.write_str("was stopped before it was ready"),
+            Cause::Requested(request) if request.reason().is_none() => {
+                f.write_str("was stopped before it was ready")
+            }
             cause => write!(f, "was stopped before it was ready: {cause}"),
         }
     }

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use taskgroup::{BoxError, Cancelled, Cause, End, TaskError, TaskGroup};
+use taskgroup::{BoxError, Cancelled, Cause, End, StopRequest, TaskError, TaskGroup};
 use tokio::sync::oneshot;
 
 use crate::support::{Alive, Bomb, on_both};
@@ -219,7 +219,10 @@ async fn an_error_after_a_cancel_by_hand_is_the_first_failure() {
     group.cancel();
     let error = group.wait().await.unwrap_err();
     assert!(format!("{error:#}").ends_with("failed: the last flush failed"));
-    assert_eq!(group.cause(), Some(Cause::Requested(None)));
+    assert_eq!(
+        group.cause(),
+        Some(Cause::Requested(StopRequest::default()))
+    );
 }
 
 #[tokio::test]
@@ -370,7 +373,7 @@ fn cancelling_by_hand_is_no_failure_and_the_cause_says_who_asked() {
         group.wait().await.unwrap();
         assert_eq!(
             group.cause(),
-            Some(Cause::Requested(Some("the lease was lost".into())))
+            Some(Cause::Requested("the lease was lost".into()))
         );
     });
 }

@@ -176,7 +176,10 @@ async fn an_aborted_group_is_joined_by_its_wait_and_is_not_ok() {
         message.contains("was aborted with 2 tasks: `deaf` ("),
         "{message}"
     );
-    assert_eq!(group.cause(), Some(Cause::Requested(None)));
+    assert_eq!(
+        group.cause(),
+        Some(Cause::Requested(taskgroup::StopRequest::default()))
+    );
 }
 
 #[tokio::test]

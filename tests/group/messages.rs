@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{BuildError, Cause, Signal, TaskError, TaskGroup};
+use taskgroup::{BuildError, Cause, Signal, StopRequest, TaskError, TaskGroup};
 
 fn line(error: &TaskError) -> String {
     format!("{}:{}", error.place().file(), error.place().line())
@@ -147,8 +147,11 @@ async fn of_a_deadline_that_passed() {
 
 #[test]
 fn of_causes() {
-    assert_eq!(Cause::Requested(None).to_string(), "cancelled on request");
-    let reason = Cause::Requested(Some("the lease was lost".into()));
+    assert_eq!(
+        Cause::Requested(StopRequest::default()).to_string(),
+        "cancelled on request"
+    );
+    let reason = Cause::Requested("the lease was lost".into());
     assert_eq!(
         reason.to_string(),
         "cancelled on request: the lease was lost"

@@ -59,7 +59,10 @@ fn tasks_lost_with_their_runtime_after_the_cancel_are_a_failure() {
         let error = current_thread().block_on(group.wait()).unwrap_err();
         assert_eq!(error.end(), End::Aborted, "{error:#}");
         assert_eq!(error.name(), Some("flush"));
-        assert_eq!(group.cause(), Some(Cause::Requested(None)));
+        assert_eq!(
+            group.cause(),
+            Some(Cause::Requested(taskgroup::StopRequest::default()))
+        );
     }
 }
 

@@ -100,10 +100,7 @@ async fn a_body_that_leaves_because_the_scope_was_cancelled_has_no_value_to_retu
         })
         .await;
     let error = outcome.unwrap_err();
-    assert_eq!(
-        error.cause(),
-        Some(&Cause::Requested(Some("enough".into())))
-    );
+    assert_eq!(error.cause(), Some(&Cause::Requested("enough".into())));
     assert!(error.into_error().unwrap().is::<Cancelled>());
 }
 

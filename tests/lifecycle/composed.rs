@@ -130,7 +130,7 @@ async fn a_reload_is_a_loop_that_goes_on_while_the_cause_says_so() {
     assert!(report.is_clean(), "{report}");
     assert_eq!(
         (rounds, report.cause),
-        (3, Cause::Requested(Some("enough".into())))
+        (3, Cause::Requested("enough".into()))
     );
     assert_eq!(diary.lines(), IN_ORDER.repeat(3));
 }

@@ -26,6 +26,7 @@ struct Part {
     grace: Option<u64>,
     is_job: bool,
     may_end: bool,
+    may_fail: bool,
     drains: bool,
     start: Start,
     /// After it was ready.
@@ -191,6 +192,7 @@ impl<'a> Sim<'a> {
                 grace: part.grace.map_or(Duration::MAX, millis),
                 is_job: part.is_job,
                 may_end: part.may_end,
+                may_fail: part.may_fail,
                 drains: part.drains,
                 phase: part.phase,
             });
@@ -467,11 +469,12 @@ impl<'a> Sim<'a> {
         takes_part && !self.drained[index] && self.states[index] == State::Running
     }
 
+    /// Before the stop there is no end of it.
     fn end_of_graces(&self) -> Duration {
         let kept = millis(self.scenario.cleanup).saturating_add(self.margin);
-        match self.total {
-            Duration::MAX => Duration::MAX,
-            total => self.begun_at.unwrap() + total.saturating_sub(kept),
+        match (self.total, self.begun_at) {
+            (Duration::MAX, _) | (_, None) => Duration::MAX,
+            (total, Some(begun_at)) => begun_at + total.saturating_sub(kept),
         }
     }
 
@@ -517,7 +520,17 @@ impl<'a> Sim<'a> {
                     self.all_ready = true;
                 }
                 Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_some());
                     assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_none());
+                    assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, fault) => {
+                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
+                    expected.remove(0);
+                    assert!(self.may_go_on(index), "all stops for that");
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
@@ -528,6 +541,7 @@ impl<'a> Sim<'a> {
                 Action::Blame(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
+                    assert!(!self.may_go_on(index), "nothing stops for that");
                     if fault == Fault::StartTimedOut {
                         self.states[index] = State::Late;
                     }
@@ -627,6 +641,12 @@ impl<'a> Sim<'a> {
         self.is_prompt();
     }
 
+    /// Whether a failure stops nothing else.
+    fn may_go_on(&self, index: usize) -> bool {
+        let may_fail = self.scenario.parts[index].may_fail;
+        may_fail && self.all_ready && self.begun_at.is_none()
+    }
+
     fn asked_or_ended(&self) -> bool {
         self.asked || self.states.iter().all(|state| *state == State::Over)
     }
@@ -694,7 +714,10 @@ impl<'a> Sim<'a> {
                     let timeout = millis(self.scenario.parts[index].start_timeout);
                     assert!(*since + timeout >= self.now, "late, and nobody cares");
                 }
-                State::Leaving(_) => assert!(self.until[index] >= self.now),
+                State::Leaving(_) => {
+                    assert!(self.until[index] >= self.now);
+                    assert!(self.until[index] <= self.end_of_graces().max(self.now));
+                }
                 _ => {}
             }
         }
@@ -803,7 +826,7 @@ fn part() -> impl Strategy<Value = Part> {
         prop_oneof![5 => Just(1000_u64), 1 => 1..30_u64],
         prop_oneof![8 => (0..30_u64).prop_map(Some), 1 => Just(None)],
         prop::bool::weighted(0.2),
-        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.4)),
         prop::bool::weighted(0.2),
     );
     let ends = || option::weighted(0.8, (time(), well()));
@@ -816,7 +839,8 @@ fn part() -> impl Strategy<Value = Part> {
         option::weighted(0.8, time()),
     )
         .prop_map(|(traits, start, life, stop, force, drain)| {
-            let (one, other, phase, start_timeout, grace, is_job, may_end, drains) = traits;
+            let (one, other, phase, start_timeout, grace, is_job, may, drains) = traits;
+            let (may_end, may_fail) = may;
             let start = match (is_job, start) {
                 (true, Start::Ready(at)) => Start::Ends(at, true),
                 (_, start) => start,
@@ -828,6 +852,7 @@ fn part() -> impl Strategy<Value = Part> {
                 grace,
                 is_job,
                 may_end: may_end || is_job,
+                may_fail,
                 drains,
                 start,
                 life,

@@ -160,7 +160,7 @@ impl Component {
     ///     .run()
     ///     .await?;
     /// let error = report.first_error().unwrap();
-    /// assert_eq!(error.to_string(), "component `migrate` did not start: table `orders` is locked");
+    /// assert_eq!(format!("{error:#}"), "component `migrate` did not start: table `orders` is locked");
     /// # Ok(())
     /// # }
     /// ```

@@ -42,6 +42,10 @@ impl Node {
     fn is_component(&self) -> bool {
         matches!(self, Self::Component(_))
     }
+
+    fn is_work(&self) -> bool {
+        matches!(self, Self::Component(Traits { is_work: true, .. }))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,8 @@ pub(super) struct Traits {
     pub(super) may_end: bool,
     /// Once all are ready, its failure stops nothing else.
     pub(super) may_fail: bool,
+    /// The lifecycle goes on for it, as it does not for a resource.
+    pub(super) is_work: bool,
     /// Takes part in the drain.
     pub(super) drains: bool,
     /// The phase in which it stops.
@@ -86,6 +92,8 @@ pub(super) enum Event {
     Failing(usize),
     /// All of the component is gone.
     Ended(usize, Ending),
+    /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
+    Idle(usize),
     /// Somebody asks for the stop.
     Stop,
     /// Nobody has to notice: no jitter and no lame duck.
@@ -140,6 +148,8 @@ pub(super) enum Action {
     Gone(usize),
     /// It did not even end when it was forced.
     GiveUp(usize),
+    /// Nothing is left to do, and what is around this lifecycle may go on using it.
+    Idle,
     /// Nothing is left that could be waited for; the cleanup has until then.
     Clean {
         until: Duration,
@@ -238,6 +248,10 @@ pub(super) struct Machine {
     not_over: usize,
     /// Those of them that are no barriers.
     components_left: usize,
+    /// How many the lifecycle goes on for; nothing if there never were any.
+    work_left: Option<usize>,
+    /// Whether this lifecycle is a component of another one.
+    is_inside: bool,
     not_drained: usize,
     stage: Stage,
     skip: bool,
@@ -249,9 +263,13 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(graph: Graph, nodes: Vec<Node>, times: Times) -> Self {
+    /// `is_inside`: what is around this lifecycle ends it, also when nothing is left to do.
+    pub(super) fn new(graph: Graph, nodes: Vec<Node>, times: Times, is_inside: bool) -> Self {
         let count = nodes.len();
+        let work = nodes.iter().filter(|node| node.is_work()).count();
         Self {
+            work_left: Some(work).filter(|work| *work > 0),
+            is_inside,
             components_left: nodes.iter().filter(|node| node.is_component()).count(),
             starts: Turns::new(&graph.dependencies),
             stops: Turns::new(&graph.dependents),
@@ -296,6 +314,7 @@ impl Machine {
             Event::Drained(node) => self.drained(node),
             Event::Failing(node) => self.failing(node, now, actions),
             Event::Ended(node, ending) => self.ended(node, ending, now, actions),
+            Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
             Event::Skip => self.skip = true,
             Event::Tick => self.expire(now, actions),
@@ -456,6 +475,23 @@ impl Machine {
         self.next = next;
     }
 
+    fn idle(&mut self, node: usize) {
+        if matches!(self.phases[node], Phase::Lost | Phase::Over) {
+            return;
+        }
+        if let Node::Component(traits) = &mut self.nodes[node] {
+            if std::mem::take(&mut traits.is_work) {
+                self.work_is_done();
+            }
+        }
+    }
+
+    fn work_is_done(&mut self) {
+        if let Some(work) = &mut self.work_left {
+            *work -= 1;
+        }
+    }
+
     fn drained(&mut self, node: usize) {
         let drains = self.traits(node).is_some_and(|traits| traits.drains);
         if drains && !std::mem::replace(&mut self.drained[node], true) && self.is_draining() {
@@ -547,6 +583,9 @@ impl Machine {
             if let Some(node) = over.take() {
                 self.not_over -= 1;
                 self.components_left -= usize::from(self.nodes[node].is_component());
+                if self.nodes[node].is_work() {
+                    self.work_is_done();
+                }
                 let after = &self.graph.dependencies;
                 self.stops.done(node, after, &mut next);
             }
@@ -727,6 +766,16 @@ impl Machine {
                 }
                 // All have done what they had to do.
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
+                // Nobody is left to use the resources.
+                Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
+                    self.skip = true;
+                    self.stop(true, now, actions);
+                }
+                Stage::Serving if self.work_left == Some(0) => {
+                    self.work_left = None;
+                    actions.push(Action::Idle);
+                    return;
+                }
                 Stage::Jitter { until } if self.is_noticed(until, now) => {
                     actions.push(Action::NotReady);
                     self.begin_lame_duck(now, actions);

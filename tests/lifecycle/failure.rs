@@ -256,7 +256,7 @@ async fn all_that_may_fail_and_have_end_the_lifecycle() {
         .run()
         .await
         .unwrap();
-    assert_eq!(report.cause.to_string(), "all components have ended");
+    assert_eq!(report.cause.to_string(), "all is done");
     assert!(!report.is_clean());
     let clean = stopped(Lifecycle::new("orders").component(obedient("http").may_fail())).await;
     assert!(clean.is_clean());

@@ -525,7 +525,7 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         }
     } else if failures.is_empty() && report.errors.iter().all(|error| !error.is_forced()) {
         let words = report.cause.to_string();
-        assert!(words.contains("enough") || words.contains("all components have ended"));
+        assert!(words.contains("enough") || words.contains("all is done"));
     }
 }
 

@@ -131,6 +131,8 @@ pub(super) enum Note {
     Ended(usize, Result<(), TaskError>),
     /// The trigger's token has fired.
     Stop,
+    /// This component, and those that use it, are to stop, and the rest goes on.
+    StopOne(usize, Cause),
     /// Nobody has to notice the stop.
     Skip,
     /// The component that this lifecycle is inside of has been told to stop.

@@ -9,60 +9,56 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cleanup::{Cleanup, CleanupHandle};
+use crate::group::running::Running;
+use crate::group::trigger::Trigger;
 use crate::group::{AbortOnDrop, TaskGroup};
-use crate::readiness::{Check, Readiness};
-use crate::running::Running;
+use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 #[cfg(feature = "signal")]
-use crate::signals::Signals;
-use crate::trigger::Trigger;
+use crate::process::Watchdog;
 #[cfg(feature = "signal")]
-use crate::watchdog::Watchdog;
+use crate::process::signals::Signals;
 
+pub(crate) mod readiness;
+pub mod cleanup;
 mod words;
-mod budget;
-mod phase;
-mod plan_error;
 mod provided;
 mod uses;
-mod graph;
 mod plan;
-mod machine;
 mod component_state;
 mod component_error;
 mod report;
 mod run_error;
 mod event;
 mod trace;
-mod waiting;
-mod herald;
 mod context;
 mod component;
 mod using;
 mod handle;
-mod engine;
 mod run;
 mod nested;
+#[cfg(feature = "serde")]
+mod serialize;
 
-pub use self::budget::Budget;
 pub use self::component::Component;
 pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
 pub use self::handle::{AddError, Handle};
-pub use self::phase::Phase;
+pub use self::plan::budget::Budget;
+pub use self::plan::error::PlanError;
+pub use self::plan::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
-pub use self::plan_error::PlanError;
 pub use self::provided::{Provided, Provider};
+pub use self::readiness::{Check, Readiness, ReadinessState};
 pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
 pub use self::run::Run;
 pub use self::run_error::RunError;
 pub use self::uses::Uses;
 pub use self::using::Using;
 
-use self::engine::{Engine, Parts};
 use self::event::Observer;
+use self::run::engine::{Engine, Parts};
 
 /// Starts components in order, stops them in order, in a bounded time, and says what happened.
 ///
@@ -120,7 +116,7 @@ use self::event::Observer;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[derive(Clone)]
 /// # struct Db;
@@ -269,7 +265,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::Lifecycle;
+    /// use taskgroup::lifecycle::Lifecycle;
     ///
     /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
     /// # drop(lifecycle);
@@ -295,7 +291,7 @@ impl Lifecycle {
     ///
     /// ```
     /// use taskgroup::lifecycle::EventKind;
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -327,7 +323,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Check, Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Check, Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -392,7 +388,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// let egg = Component::job("egg", |_| async { Ok(()) }).after(["hen"]);
     /// let hen = Component::job("hen", |_| async { Ok(()) }).after(["egg"]);
@@ -467,7 +463,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

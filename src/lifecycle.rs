@@ -4,19 +4,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::running::Running;
 use crate::group::trigger::Trigger;
-use crate::group::{AbortOnDrop, TaskGroup};
+use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
-#[cfg(feature = "signal")]
-use crate::process::Watchdog;
-#[cfg(feature = "signal")]
-use crate::process::signals::Signals;
 
 pub(crate) mod readiness;
 pub mod cleanup;
@@ -159,8 +157,7 @@ pub struct Lifecycle {
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
-    #[cfg(feature = "signal")]
-    watchdog: Mutex<Option<Watchdog>>,
+    guard: Mutex<Option<Guard>>,
     handle: Handle,
     /// Once nothing can be added any more.
     components: Option<Vec<Component>>,
@@ -168,6 +165,9 @@ pub struct Lifecycle {
     /// Dropped with the lifecycle, which handles do not notice otherwise.
     _registry: handle::Registry,
 }
+
+/// Guards the stop of a lifecycle: is given what the stop may take, what triggers it, and its tasks.
+type Guard = Box<dyn FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send>;
 
 /// Attaches what stops a lifecycle, once it runs.
 type Attach = Box<dyn FnOnce(&TaskGroup) + Send>;
@@ -204,8 +204,7 @@ impl Lifecycle {
             work,
             // A lifecycle may be dropped before it runs, for its plan say.
             cleanup: Cleanup::that_owes_nothing(),
-            #[cfg(feature = "signal")]
-            watchdog: Mutex::default(),
+            guard: Mutex::default(),
             handle,
             components: None,
             report,
@@ -239,40 +238,6 @@ impl Lifecycle {
     /// run. A lost heartbeat is an error of the report.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group| group.cancel_on(trigger)));
-        self
-    }
-
-    /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
-    #[cfg(feature = "signal")]
-    pub fn list_on(self, signals: Signals) -> Self {
-        self.work.list_on(signals);
-        self
-    }
-
-    /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
-    ///
-    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
-    /// begins until the process is gone, and stays armed when the run has ended: a thread that
-    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
-    /// inside of another one has none.
-    #[cfg(feature = "signal")]
-    pub fn watchdog(self) -> Self {
-        self.watchdog_with(|watchdog| watchdog)
-    }
-
-    /// The same, with options: another exit status, a report of one's own.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::lifecycle::Lifecycle;
-    ///
-    /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
-    /// # drop(lifecycle);
-    /// ```
-    #[cfg(feature = "signal")]
-    pub fn watchdog_with(mut self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
-        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX))).into();
         self
     }
 
@@ -435,7 +400,6 @@ impl Lifecycle {
     pub async fn run(self) -> Result<Report, PlanError> {
         let this = self.closed();
         let plan = this.plan()?;
-        #[cfg(feature = "signal")]
         let this = this.guarded(&plan)?;
         let work = this.work.spawner();
         let (engine, _work) = this.engine(plan, work, None);
@@ -484,7 +448,6 @@ impl Lifecycle {
     pub async fn start(self) -> Result<Run, RunError> {
         let this = self.closed();
         let plan = this.plan()?;
-        #[cfg(feature = "signal")]
         let this = this.guarded(&plan)?;
         let (handle, work) = (this.handle(), this.work.spawner());
         let (engine, work) = this.engine(plan, work, None);
@@ -507,26 +470,33 @@ impl Lifecycle {
         self
     }
 
-    #[cfg(feature = "signal")]
+    /// Lets `guard` watch over the stop, in place of the one that was there.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    pub(crate) fn guard_with(
+        mut self,
+        guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let guard: Guard = Box::new(guard);
+        self.guard = Some(guard).into();
+        self
+    }
+
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    pub(crate) fn work(&self) -> &TaskGroup {
+        &self.work
+    }
+
     fn guarded(self, plan: &Plan) -> Result<Self, PlanError> {
-        let watchdog = handle::lock(&self.watchdog).take();
-        if let Some(watchdog) = watchdog {
-            let watchdog = watchdog.with_budget(plan.budget().total());
+        let guard = handle::lock(&self.guard).take();
+        if let Some(guard) = guard {
             let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
-            let armed = watchdog.arm_for(&trigger, work);
-            armed
-                .map_err(|error| PlanError::no_watchdog(&error))?
-                .keep();
+            guard(plan.budget().total(), &trigger, work)
+                .map_err(|error| PlanError::no_watchdog(&error))?;
         }
         Ok(self)
     }
 
-    fn engine(
-        mut self,
-        plan: Plan,
-        work: crate::group::Spawner,
-        outer: Option<Context>,
-    ) -> (Engine, TaskGroup) {
+    fn engine(mut self, plan: Plan, work: Spawner, outer: Option<Context>) -> (Engine, TaskGroup) {
         self.cleanup.owe();
         let triggers = std::mem::take(&mut *handle::lock(&self.triggers));
         let observers = std::mem::take(&mut *handle::lock(&self.observers));

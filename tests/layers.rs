@@ -120,7 +120,7 @@ fn the_order_inside_a_module_counts_too() {
 
     let each = |line| {
         format!(
-            "src/group/engine/latch.rs:{line}: uses `group::core`, which is declared below it in src/group.rs"
+            "src/group/latch.rs:{line}: uses `group::core`, which is declared below it in src/group.rs"
         )
     };
     assert_eq!(found, [each(1), each(2), each(3)]);
@@ -143,8 +143,8 @@ fn a_module_does_not_use_the_one_that_stands_on_it() {
         found,
         [
             "src/group/early.rs:1: uses `group`, which stands on it or on one below it",
-            "src/group/engine/latch.rs:1: uses `group`, which stands on it or on one below it",
-            "src/group/engine/latch.rs:2: uses `group`, which stands on it or on one below it",
+            "src/group/latch.rs:1: uses `group`, which stands on it or on one below it",
+            "src/group/latch.rs:2: uses `group`, which stands on it or on one below it",
         ]
     );
 }

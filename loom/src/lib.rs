@@ -16,8 +16,10 @@ mod harness;
 mod stand_ins;
 mod sync;
 
-use stand_ins::cause;
-use stand_ins::error;
+/// The names that the sources use of the rest of the crate.
+mod group {
+    pub(crate) use crate::stand_ins::{cause, error};
+}
 
 #[allow(dead_code)]
 #[path = "../../src/group/engine/latch.rs"]

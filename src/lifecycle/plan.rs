@@ -17,9 +17,9 @@ use crate::lifecycle::plan::phase::Phase;
 
 use self::graces::Ask;
 
-pub(super) mod error;
 pub(super) mod phase;
 pub(super) mod budget;
+pub(super) mod error;
 pub(super) mod graph;
 mod graces;
 mod text;

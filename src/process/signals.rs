@@ -28,6 +28,8 @@ use crate::group::signal::Signal;
 use crate::group::trigger::Trigger;
 use crate::group::trigger::sealed::Listen;
 
+use crate::lifecycle::Lifecycle;
+
 use self::hub::Letter;
 use self::hub::SetId;
 #[cfg(unix)]
@@ -455,6 +457,14 @@ impl<E: Send + 'static> TaskGroup<E> {
             tracing::info!(target: "taskgroup", group = name, %signal, "running: {running}{advice}");
         });
         self.attach(Box::new(signals));
+    }
+}
+
+impl Lifecycle {
+    /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
+    pub fn list_on(self, signals: Signals) -> Self {
+        self.work().list_on(signals);
+        self
     }
 }
 

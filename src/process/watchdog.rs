@@ -23,6 +23,7 @@ use crate::group::log::bounded;
 use crate::group::log::stderr;
 use crate::group::running::Running;
 use crate::group::time::Rounded;
+use crate::lifecycle::Lifecycle;
 use crate::server::forced;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
@@ -242,12 +243,12 @@ impl Watchdog {
     }
 
     /// The plan of another budget.
-    pub(crate) fn with_budget(self, budget: Duration) -> Self {
+    fn with_budget(self, budget: Duration) -> Self {
         Self { budget, ..self }
     }
 
     /// Waits for the token of `trigger`, and will say who is running in `work`.
-    pub(crate) fn arm_for(self, trigger: &Spawner, work: Spawner) -> io::Result<ArmedWatchdog> {
+    fn arm_for(self, trigger: &Spawner, work: Spawner) -> io::Result<ArmedWatchdog> {
         let cause = trigger.clone();
         self.start(trigger.token().clone(), move || {
             Some((cause.cause(), work.running()))
@@ -296,6 +297,36 @@ impl Watchdog {
             Some(exit) => exit(self.code),
             None => forced::end(self.code),
         }
+    }
+}
+
+impl Lifecycle {
+    /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
+    ///
+    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
+    /// begins until the process is gone, and stays armed when the run has ended: a thread that
+    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
+    /// inside of another one has none.
+    pub fn watchdog(self) -> Self {
+        self.watchdog_with(|watchdog| watchdog)
+    }
+
+    /// The same, with options: another exit status, a report of one's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
+    /// # drop(lifecycle);
+    /// ```
+    pub fn watchdog_with(self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
+        let watchdog = options(Watchdog::new(Duration::MAX));
+        self.guard_with(|budget, trigger, work| {
+            watchdog.with_budget(budget).arm_for(trigger, work)?.keep();
+            Ok(())
+        })
     }
 }
 

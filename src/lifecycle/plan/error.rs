@@ -161,7 +161,6 @@ impl Names {
 
 impl PlanError {
     /// There is no thread for the watchdog.
-    #[cfg(feature = "signal")]
     pub(in crate::lifecycle) fn no_watchdog(error: &std::io::Error) -> Self {
         let error = error.to_string();
         Kind::NoWatchdog { error }.into()

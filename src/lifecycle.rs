@@ -381,8 +381,12 @@ impl Lifecycle {
     /// Starts all components, waits for a reason to stop, stops all, and returns the report.
     ///
     /// Without a [trigger](Self::stop_on) it ends when a component fails, by a call through a
-    /// [handle](Self::handle) or a [context](Context::stop), or when all components have ended, as
-    /// jobs do.
+    /// [handle](Self::handle) or a [context](Context::stop), or when nothing is left to do.
+    ///
+    /// Nothing is left to do when all components have ended, [resources](Component::resource) left
+    /// aside: jobs that use a database, say. Then it stops without a jitter and a lame duck, closes its
+    /// resources, and is clean; the cause is [`Cause::Done`](crate::Cause::Done). A lifecycle of
+    /// resources alone waits for the stop, and so does one inside of another, which may use its resources.
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ pub enum Cause {
     Failed(FailedTask),
     /// Code asked for it, with a reason or without.
     Requested(StopRequest),
-    /// Nothing was left to do: all components have ended by themselves.
+    /// Nothing was left to do: all components of a lifecycle have ended by themselves, resources left aside.
     Done,
     /// The process received this signal.
     Signal(Signal),
@@ -246,7 +246,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Failed(task) => f.write_str(task.message()),
             Self::Requested(request) => request.fmt(f),
-            Self::Done => f.write_str("all components have ended"),
+            Self::Done => f.write_str("all is done"),
             Self::Signal(signal) => write!(f, "received {signal}"),
             Self::Deadline(after) => write!(f, "the deadline of {} passed", Rounded(*after)),
             Self::File { path, at_start } => {

@@ -124,6 +124,8 @@ pub(super) enum Note {
     /// It says that it is ready, and is not.
     NotProvided(usize, NotProvided),
     Drained(usize),
+    /// It is a lifecycle that has nothing left to do.
+    Idle(usize),
     /// A task of the component has failed, and the others have been told.
     Failing(usize, Cause),
     /// All tasks of the component are gone.
@@ -327,6 +329,11 @@ impl Context {
         if !self.shared.said.drained.swap(true, Ordering::Relaxed) {
             self.say(Note::Drained(self.shared.index));
         }
+    }
+
+    /// Says that the lifecycle that the component is has nothing left to do, once.
+    pub(super) fn idle(&self) {
+        self.say(Note::Idle(self.shared.index));
     }
 
     /// Returns whether the service as a whole wants traffic, for `/readyz` and the health service.

@@ -21,6 +21,9 @@ impl Component {
     /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is
     /// left out: the process belongs to the outermost lifecycle.
     ///
+    /// When nothing is left to do in it, its resources stay open for those around it, which do not wait
+    /// for it any longer with their own end.
+    ///
     /// A [value](super::Provided) that its components use and do not provide is one that this component
     /// uses, and those that they provide can be used by others outside of it.
     #[track_caller]

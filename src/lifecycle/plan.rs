@@ -310,6 +310,14 @@ impl PlannedComponent {
         self.drains
     }
 
+    /// Whether a lifecycle goes on for it: it is no resource, nor a lifecycle of resources alone.
+    pub(super) fn is_work(&self) -> bool {
+        match &self.nested {
+            Some(nested) => nested.components.iter().any(Self::is_work),
+            None => self.kind != Kind::Resource,
+        }
+    }
+
     /// Returns the plan of the lifecycle that it is, if it is one.
     #[must_use]
     pub fn nested(&self) -> Option<&Plan> {

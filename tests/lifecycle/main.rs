@@ -5,6 +5,8 @@ mod blocked_observer;
 mod budget;
 mod composed;
 mod context;
+mod done;
+mod failure;
 mod kinds;
 mod nested;
 mod observe;

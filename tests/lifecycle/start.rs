@@ -347,7 +347,7 @@ async fn a_job_is_ready_when_it_has_ended_and_jobs_alone_end_the_lifecycle() {
         .unwrap();
     assert_eq!(diary.lines(), ["migrate", "warm up"]);
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.cause.to_string(), "all components have ended");
+    assert_eq!(report.cause.to_string(), "all is done");
     assert_eq!(report.ended, 2 * SECOND);
     assert_eq!(
         events.recv().await.unwrap(),

@@ -150,7 +150,7 @@ impl Engine {
         } = parts;
         cleanup.run_in(work.child_told_apart("cleanup"));
         let path = work.name().map(ToOwned::to_owned).unwrap_or_default();
-        let machine = machine_of(&plan, &components);
+        let machine = machine_of(&plan, &components, outer.is_some());
         let slots: Vec<_> = components
             .into_iter()
             .zip(plan.added())
@@ -300,6 +300,7 @@ impl Engine {
                 machine::Event::Tick
             }
             Some(Note::Drained(index)) => machine::Event::Drained(index),
+            Some(Note::Idle(index)) => machine::Event::Idle(index),
             Some(Note::Failing(index, cause)) => {
                 self.slots[index].failing.get_or_insert((usize::MAX, cause));
                 machine::Event::Failing(index)
@@ -377,7 +378,8 @@ impl Engine {
                 Action::Start(index) => self.start(index),
                 Action::Ready(index) => self.ready(index),
                 Action::AllReady => self.all_ready(),
-                Action::Blame(index, fault) => self.blame(index, fault),
+                Action::Blame(index, fault) => self.blame(index, fault, true),
+                Action::GoOn(index, fault) => self.blame(index, fault, false),
                 Action::BeginStop => self.begin_stop(),
                 Action::Jitter { until } => {
                     self.begin_stage(StepKind::Jitter, until, EventKind::JitterBegan);
@@ -398,6 +400,11 @@ impl Engine {
                 Action::Force(index) => self.force(index),
                 Action::Gone(index) => self.gone(index),
                 Action::GiveUp(index) => self.give_up(index),
+                Action::Idle => {
+                    if let Some(outer) = &self.outer {
+                        outer.idle();
+                    }
+                }
                 Action::Clean { until } => clean = Some(until),
             }
         }
@@ -455,8 +462,8 @@ impl Engine {
         self.shared.states.send_modify(|_| ());
     }
 
-    /// Records what went wrong, and then, if nobody has stopped the whole yet, does so for it.
-    fn blame(&mut self, index: usize, fault: Fault) {
+    /// Records what went wrong, and then, if it stops all and nobody has done so yet, does so for it.
+    fn blame(&mut self, index: usize, fault: Fault, stops_all: bool) {
         let now = self.now();
         if fault == Fault::Failing {
             self.take_failure_of_trigger();
@@ -466,7 +473,9 @@ impl Engine {
                 *place = self.errors.len();
                 self.errors.push(None);
                 let cause = cause.clone();
-                self.trigger.spawner().cancel_for(cause);
+                if stops_all {
+                    self.trigger.spawner().cancel_for(cause);
+                }
             }
             return;
         }
@@ -512,7 +521,7 @@ impl Engine {
             None => self.errors.push(Some(error.clone())),
         }
         self.errors.extend(suppressed.iter().cloned().map(Some));
-        if !self.trigger.is_cancelled() {
+        if stops_all && !self.trigger.is_cancelled() {
             let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
             let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
@@ -534,7 +543,7 @@ impl Engine {
     fn begin_stop(&mut self) {
         self.stop_began = self.now();
         self.waiting.begin(self.now());
-        // Nobody has asked for it if all components have ended by themselves.
+        // Nobody has asked for it if nothing is left to do.
         self.trigger.spawner().cancel_for(Cause::Done);
         let cause = self.cause();
         self.take_failure_of_trigger();
@@ -1018,7 +1027,7 @@ impl Slot {
     }
 }
 
-fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
+fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine {
     let (graph, budget) = (plan.graph().clone(), plan.budget());
     let mut nodes = vec![Node::Barrier; graph.dependencies.len()];
     let planned = plan.added().iter().zip(components).enumerate();
@@ -1028,6 +1037,8 @@ fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
             grace: planned.grace(),
             is_job: component.is_job(),
             may_end: component.may_end,
+            may_fail: component.may_fail,
+            is_work: planned.is_work(),
             drains: planned.drains(),
             phase: graph.phases[index],
         });
@@ -1046,7 +1057,7 @@ fn machine_of(plan: &Plan, components: &[Component]) -> Machine {
             .map(|phase| phase.budget_time().unwrap_or(Duration::MAX))
             .collect(),
     };
-    Machine::new(graph, nodes, times)
+    Machine::new(graph, nodes, times, is_inside)
 }
 
 fn end_of(error: &ComponentError) -> StepEnd {

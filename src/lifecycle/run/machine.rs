@@ -42,6 +42,10 @@ impl Node {
     fn is_component(&self) -> bool {
         matches!(self, Self::Component(_))
     }
+
+    fn is_work(&self) -> bool {
+        matches!(self, Self::Component(Traits { is_work: true, .. }))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,10 @@ pub(in crate::lifecycle) struct Traits {
     pub(in crate::lifecycle) is_job: bool,
     /// Its end is no event.
     pub(in crate::lifecycle) may_end: bool,
+    /// Once all are ready, its failure stops nothing else.
+    pub(in crate::lifecycle) may_fail: bool,
+    /// The lifecycle goes on for it, as it does not for a resource.
+    pub(in crate::lifecycle) is_work: bool,
     /// Takes part in the drain.
     pub(in crate::lifecycle) drains: bool,
     /// The phase in which it stops.
@@ -84,6 +92,8 @@ pub(in crate::lifecycle) enum Event {
     Failing(usize),
     /// All of the component is gone.
     Ended(usize, Ending),
+    /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
+    Idle(usize),
     /// Somebody asks for the stop.
     Stop,
     /// Nobody has to notice: no jitter and no lame duck.
@@ -107,6 +117,8 @@ pub(in crate::lifecycle) enum Action {
     AllReady,
     /// Something went wrong. If it is the first thing, it is what the stop is for.
     Blame(usize, Fault),
+    /// Something went wrong, and the others go on.
+    GoOn(usize, Fault),
     /// From here on the stop counts.
     BeginStop,
     /// Goes on as it is until then, so that replicas do not stop at once.
@@ -136,6 +148,8 @@ pub(in crate::lifecycle) enum Action {
     Gone(usize),
     /// It did not even end when it was forced.
     GiveUp(usize),
+    /// Nothing is left to do, and what is around this lifecycle may go on using it.
+    Idle,
     /// Nothing is left that could be waited for; the cleanup has until then.
     Clean {
         until: Duration,
@@ -234,6 +248,10 @@ pub(in crate::lifecycle) struct Machine {
     not_over: usize,
     /// Those of them that are no barriers.
     components_left: usize,
+    /// How many the lifecycle goes on for; nothing if there never were any.
+    work_left: Option<usize>,
+    /// Whether this lifecycle is a component of another one.
+    is_inside: bool,
     not_drained: usize,
     stage: Stage,
     skip: bool,
@@ -245,9 +263,18 @@ pub(in crate::lifecycle) struct Machine {
 }
 
 impl Machine {
-    pub(in crate::lifecycle) fn new(graph: Graph, nodes: Vec<Node>, times: Times) -> Self {
+    /// `is_inside`: what is around this lifecycle ends it, also when nothing is left to do.
+    pub(in crate::lifecycle) fn new(
+        graph: Graph,
+        nodes: Vec<Node>,
+        times: Times,
+        is_inside: bool,
+    ) -> Self {
         let count = nodes.len();
+        let work = nodes.iter().filter(|node| node.is_work()).count();
         Self {
+            work_left: Some(work).filter(|work| *work > 0),
+            is_inside,
             components_left: nodes.iter().filter(|node| node.is_component()).count(),
             starts: Turns::new(&graph.dependencies),
             stops: Turns::new(&graph.dependents),
@@ -297,6 +324,7 @@ impl Machine {
             Event::Drained(node) => self.drained(node),
             Event::Failing(node) => self.failing(node, now, actions),
             Event::Ended(node, ending) => self.ended(node, ending, now, actions),
+            Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
             Event::Skip => self.skip = true,
             Event::Tick => self.expire(now, actions),
@@ -331,6 +359,15 @@ impl Machine {
             return;
         }
         self.set_total(total);
+        self.hurry(now, actions);
+        let end = self.end_of_graces().max(now);
+        if let Stage::Draining { until, .. } = &mut self.stage {
+            *until = end.min(*until);
+        }
+    }
+
+    /// Lets those that are leaving have no more than what the budget leaves them.
+    fn hurry(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let end = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
         for node in 0..self.nodes.len() {
@@ -345,9 +382,6 @@ impl Machine {
                 }
                 _ => {}
             }
-        }
-        if let Stage::Draining { until, .. } = &mut self.stage {
-            *until = end.min(*until);
         }
     }
 
@@ -456,6 +490,23 @@ impl Machine {
         self.next = next;
     }
 
+    fn idle(&mut self, node: usize) {
+        if matches!(self.phases[node], Phase::Lost | Phase::Over) {
+            return;
+        }
+        if let Node::Component(traits) = &mut self.nodes[node] {
+            if std::mem::take(&mut traits.is_work) {
+                self.work_is_done();
+            }
+        }
+    }
+
+    fn work_is_done(&mut self) {
+        if let Some(work) = &mut self.work_left {
+            *work -= 1;
+        }
+    }
+
     fn drained(&mut self, node: usize) {
         let drains = self.traits(node).is_some_and(|traits| traits.drains);
         if drains && !std::mem::replace(&mut self.drained[node], true) && self.is_draining() {
@@ -473,8 +524,9 @@ impl Machine {
             Phase::Running => Why::Failed,
             _ => return,
         };
-        actions.push(Action::Blame(node, Fault::Failing));
-        self.stop(false, now, actions);
+        if self.blame(node, Fault::Failing, actions) {
+            self.stop(false, now, actions);
+        }
         // Its own stop has begun, whoever uses it; that of its phase has not.
         let until = self.time_for(node, now);
         self.enter(node, Phase::Leaving { until, why });
@@ -512,15 +564,28 @@ impl Machine {
                 Why::Told => (ending == Ending::Failed).then_some(Fault::StopFailed),
             },
         };
-        if let Some(fault) = fault {
-            actions.push(Action::Blame(node, fault));
-        }
+        let stops_all = fault.is_some_and(|fault| self.blame(node, fault, actions));
         actions.push(Action::Gone(node));
         self.drained(node);
         self.over(node, Phase::Over, now, actions);
-        if fault.is_some() {
+        if stops_all {
             self.stop(false, now, actions);
         }
+    }
+
+    /// Says what went wrong; returns whether all stops for it.
+    fn blame(&self, node: usize, fault: Fault, actions: &mut Vec<Action>) -> bool {
+        let may_fail = self.traits(node).is_some_and(|traits| traits.may_fail);
+        let goes_on = match fault {
+            // It was leaving.
+            Fault::StopFailed | Fault::Overran | Fault::StillRunning => !self.is_stopping(),
+            _ => may_fail && self.stage == Stage::Serving,
+        };
+        actions.push(match goes_on {
+            true => Action::GoOn(node, fault),
+            false => Action::Blame(node, fault),
+        });
+        !goes_on
     }
 
     /// A node is over, and those that nobody uses any longer are told.
@@ -533,6 +598,9 @@ impl Machine {
             if let Some(node) = over.take() {
                 self.not_over -= 1;
                 self.components_left -= usize::from(self.nodes[node].is_component());
+                if self.nodes[node].is_work() {
+                    self.work_is_done();
+                }
                 let after = &self.graph.dependencies;
                 self.stops.done(node, after, &mut next);
             }
@@ -599,10 +667,11 @@ impl Machine {
         self.before_the_end(cleanup.saturating_add(margin))
     }
 
-    /// The end of the budget, without what is kept for later.
+    /// The end of the budget, without what is kept for later. Before the stop it never comes.
     fn before_the_end(&self, kept: Duration) -> Duration {
         match self.times.total {
             Duration::MAX => Duration::MAX,
+            _ if !self.is_stopping() => Duration::MAX,
             total => self.stop_at.saturating_add(total.saturating_sub(kept)),
         }
     }
@@ -627,6 +696,7 @@ impl Machine {
             actions.push(Action::Jitter { until });
         }
         self.stage = Stage::Jitter { until };
+        self.hurry(now, actions);
         self.forget_the_rest(now, actions);
     }
 
@@ -679,13 +749,13 @@ impl Machine {
                 self.stop(false, now, actions);
             }
             Phase::Leaving { why, .. } => {
-                actions.push(Action::Blame(node, Fault::Overran));
+                self.blame(node, Fault::Overran, actions);
                 actions.push(Action::Force(node));
                 let until = self.confirmation(now);
                 self.enter(node, Phase::Forced { until, why });
             }
             Phase::Forced { .. } => {
-                actions.push(Action::Blame(node, Fault::StillRunning));
+                self.blame(node, Fault::StillRunning, actions);
                 actions.push(Action::GiveUp(node));
                 self.drained(node);
                 self.over(node, Phase::Lost, now, actions);
@@ -711,6 +781,16 @@ impl Machine {
                 }
                 // All have done what they had to do.
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
+                // Nobody is left to use the resources.
+                Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
+                    self.skip = true;
+                    self.stop(true, now, actions);
+                }
+                Stage::Serving if self.work_left == Some(0) => {
+                    self.work_left = None;
+                    actions.push(Action::Idle);
+                    return;
+                }
                 Stage::Jitter { until } if self.is_noticed(until, now) => {
                     actions.push(Action::NotReady);
                     self.begin_lame_duck(now, actions);

@@ -26,6 +26,10 @@ struct Part {
     grace: Option<u64>,
     is_job: bool,
     may_end: bool,
+    may_fail: bool,
+    is_work: bool,
+    /// After it was ready, when it is a lifecycle in which nothing is left to do.
+    idle: Option<u64>,
     drains: bool,
     start: Start,
     /// After it was ready.
@@ -65,6 +69,7 @@ struct Scenario {
     /// What is left of the total; nothing for a total without end.
     stop_time: Option<u64>,
     before_begin: bool,
+    is_inside: bool,
     stop: Option<u64>,
     skip: Option<u64>,
     /// From when on nothing is started, as the stop was asked for and its event is on its way.
@@ -101,6 +106,7 @@ enum State {
 enum Next {
     Ready(usize),
     Drained(usize),
+    Idle(usize),
     Failing(usize),
     Ended(usize, bool),
     Stop,
@@ -121,6 +127,11 @@ struct Sim<'a> {
     /// Whether one of its tasks has failed, so that it cannot end well.
     failed: Vec<bool>,
     ended: Vec<bool>,
+    /// Those that the lifecycle goes on for, and whether there ever was one.
+    work: Vec<bool>,
+    works: bool,
+    /// Whether nothing was left to do, so that it stops by itself, or says so if it is inside of another.
+    done: bool,
     drained: Vec<bool>,
     /// Those that were ready when the drain began.
     draining: Option<Vec<bool>>,
@@ -191,6 +202,8 @@ impl<'a> Sim<'a> {
                 grace: part.grace.map_or(Duration::MAX, millis),
                 is_job: part.is_job,
                 may_end: part.may_end,
+                may_fail: part.may_fail,
+                is_work: part.is_work,
                 drains: part.drains,
                 phase: part.phase,
             });
@@ -220,7 +233,7 @@ impl<'a> Sim<'a> {
         let parts = parts.len();
         let mut sim = Self {
             scenario,
-            machine: Machine::new(graph, nodes, times),
+            machine: Machine::new(graph, nodes, times, scenario.is_inside),
             now: Duration::ZERO,
             queue: BinaryHeap::new(),
             queued: 0,
@@ -229,6 +242,9 @@ impl<'a> Sim<'a> {
             said: vec![false; parts],
             failed: vec![false; parts],
             ended: vec![false; parts],
+            work: scenario.parts.iter().map(|part| part.is_work).collect(),
+            works: scenario.parts.iter().any(|part| part.is_work),
+            done: false,
             drained: vec![false; parts],
             draining: None,
             until: vec![Duration::MAX; parts],
@@ -340,7 +356,11 @@ impl<'a> Sim<'a> {
                 if let State::Starting(_) = self.states[index] {
                     self.ready[index] = true;
                     self.states[index] = State::Running;
-                    let life = self.scenario.parts[index].life;
+                    let part = &self.scenario.parts[index];
+                    let (life, idle) = (part.life, part.idle);
+                    if let Some(at) = idle {
+                        self.push(millis(at), Next::Idle(index));
+                    }
                     match life {
                         Life::Lasts => {}
                         Life::Ends(at, well) => self.push(millis(at), Next::Ended(index, well)),
@@ -352,6 +372,13 @@ impl<'a> Sim<'a> {
             Next::Drained(index) => {
                 self.drained[index] = true;
                 Event::Drained(index)
+            }
+            Next::Idle(index) => {
+                if self.ended[index] {
+                    return;
+                }
+                self.work[index] = false;
+                Event::Idle(index)
             }
             Next::Failing(index) => {
                 if self.ended[index] {
@@ -467,11 +494,12 @@ impl<'a> Sim<'a> {
         takes_part && !self.drained[index] && self.states[index] == State::Running
     }
 
+    /// Before the stop there is no end of it.
     fn end_of_graces(&self) -> Duration {
         let kept = millis(self.scenario.cleanup).saturating_add(self.margin);
-        match self.total {
-            Duration::MAX => Duration::MAX,
-            total => self.begun_at.unwrap() + total.saturating_sub(kept),
+        match (self.total, self.begun_at) {
+            (Duration::MAX, _) | (_, None) => Duration::MAX,
+            (total, Some(begun_at)) => begun_at + total.saturating_sub(kept),
         }
     }
 
@@ -517,7 +545,17 @@ impl<'a> Sim<'a> {
                     self.all_ready = true;
                 }
                 Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_some());
                     assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_none());
+                    assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, fault) => {
+                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
+                    expected.remove(0);
+                    assert!(self.may_go_on(index), "all stops for that");
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
@@ -528,6 +566,7 @@ impl<'a> Sim<'a> {
                 Action::Blame(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
+                    assert!(!self.may_go_on(index), "nothing stops for that");
                     if fault == Fault::StartTimedOut {
                         self.states[index] = State::Late;
                     }
@@ -537,6 +576,12 @@ impl<'a> Sim<'a> {
                 }
                 Action::BeginStop => {
                     assert_eq!(self.begun_at.replace(now), None);
+                    if !self.asked && !self.blamed {
+                        assert!(self.all_ready, "it stops for no reason");
+                        assert!(self.is_empty() || self.is_idle() && !self.scenario.is_inside);
+                        self.done = true;
+                        self.skipped = true;
+                    }
                 }
                 Action::Jitter { until } => {
                     assert!(self.asked && self.serves() && !self.blamed);
@@ -612,6 +657,11 @@ impl<'a> Sim<'a> {
                     assert!(!self.ended[index]);
                     self.states[index] = State::Lost;
                 }
+                Action::Idle => {
+                    assert!(self.scenario.is_inside && self.is_idle());
+                    assert!(self.all_ready && self.begun_at.is_none());
+                    assert!(!std::mem::replace(&mut self.done, true));
+                }
                 Action::Clean { until } => {
                     assert!(!std::mem::replace(&mut self.clean, true));
                     let total = self.total;
@@ -627,13 +677,25 @@ impl<'a> Sim<'a> {
         self.is_prompt();
     }
 
+    /// Whether a failure stops nothing else.
+    fn may_go_on(&self, index: usize) -> bool {
+        let may_fail = self.scenario.parts[index].may_fail;
+        may_fail && self.all_ready && self.begun_at.is_none()
+    }
+
     fn asked_or_ended(&self) -> bool {
-        self.asked || self.states.iter().all(|state| *state == State::Over)
+        self.asked || self.done || self.states.iter().all(|state| *state == State::Over)
     }
 
     /// Whether somebody has to notice the stop.
     fn serves(&self) -> bool {
         self.all_ready && !self.skipped && !self.is_empty()
+    }
+
+    /// Whether nothing is left to do, of what there was.
+    fn is_idle(&self) -> bool {
+        let mut work = self.work.iter().enumerate();
+        self.works && !work.any(|(index, is_work)| *is_work && !self.is_done(index))
     }
 
     /// Whether nothing is left, so that nobody has to notice anything.
@@ -694,7 +756,10 @@ impl<'a> Sim<'a> {
                     let timeout = millis(self.scenario.parts[index].start_timeout);
                     assert!(*since + timeout >= self.now, "late, and nobody cares");
                 }
-                State::Leaving(_) => assert!(self.until[index] >= self.now),
+                State::Leaving(_) => {
+                    assert!(self.until[index] >= self.now);
+                    assert!(self.until[index] <= self.end_of_graces().max(self.now));
+                }
                 _ => {}
             }
         }
@@ -702,6 +767,9 @@ impl<'a> Sim<'a> {
             self.clean || self.begun_at.is_none() || !self.is_empty(),
             "it goes on"
         );
+        if self.all_ready && self.begun_at.is_none() {
+            assert!(!self.is_idle() || self.done, "nothing is left to do");
+        }
         if let (Some(until), false) = (self.drain_until, self.drain_over) {
             assert!(until >= self.now, "the drain goes on");
             assert!((0..self.states.len()).any(|index| self.has_to_drain(index)));
@@ -803,8 +871,9 @@ fn part() -> impl Strategy<Value = Part> {
         prop_oneof![5 => Just(1000_u64), 1 => 1..30_u64],
         prop_oneof![8 => (0..30_u64).prop_map(Some), 1 => Just(None)],
         prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.4)),
         prop::bool::weighted(0.2),
-        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.7), option::weighted(0.1, 0..80_u64)),
     );
     let ends = || option::weighted(0.8, (time(), well()));
     (
@@ -816,7 +885,9 @@ fn part() -> impl Strategy<Value = Part> {
         option::weighted(0.8, time()),
     )
         .prop_map(|(traits, start, life, stop, force, drain)| {
-            let (one, other, phase, start_timeout, grace, is_job, may_end, drains) = traits;
+            let (one, other, phase, start_timeout, grace, is_job, may, drains, work) = traits;
+            let (may_end, may_fail) = may;
+            let (is_work, idle) = work;
             let start = match (is_job, start) {
                 (true, Start::Ready(at)) => Start::Ends(at, true),
                 (_, start) => start,
@@ -828,6 +899,9 @@ fn part() -> impl Strategy<Value = Part> {
                 grace,
                 is_job,
                 may_end: may_end || is_job,
+                may_fail,
+                is_work: is_work || is_job,
+                idle: idle.filter(|_| is_work && !is_job),
                 drains,
                 start,
                 life,
@@ -848,7 +922,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         0..5_u64,
     );
     let world = (
-        prop::bool::weighted(0.03),
+        (prop::bool::weighted(0.03), prop::bool::weighted(0.2)),
         option::weighted(0.5, 0..150_u64),
         option::weighted(0.2, 0..200_u64),
         option::weighted(0.2, 0..60_u64),
@@ -858,7 +932,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let phases = vec(option::weighted(0.6, 0..30_u64), 0..4_usize);
     (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
         let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
-        let (before_begin, stop, skip, refuses, told, strays) = world;
+        let ((before_begin, is_inside), stop, skip, refuses, told, strays) = world;
         // What is used stops later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
         in_phases.sort_unstable();
@@ -881,6 +955,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             margin,
             stop_time,
             before_begin,
+            is_inside,
             stop,
             skip,
             refuses,

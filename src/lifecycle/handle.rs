@@ -13,12 +13,12 @@ use super::context::Note;
 use super::event::{Event, Observer};
 use super::plan_error::{Kind, Names, PlanError};
 use super::report::Report;
-use crate::cause::Cause;
 use crate::group::Spawner;
-pub(super) use crate::lock::lock;
-use crate::readiness::Readiness;
-use crate::running::Running;
-use crate::stop_request::StopRequest;
+use crate::group::cause::Cause;
+pub(super) use crate::group::lock::lock;
+use crate::group::running::Running;
+use crate::group::stop_request::StopRequest;
+use crate::lifecycle::readiness::Readiness;
 
 /// Looks at a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it; cheap to clone.
 ///
@@ -28,7 +28,7 @@ use crate::stop_request::StopRequest;
 ///
 /// ```
 /// use taskgroup::lifecycle::ComponentState;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -122,7 +122,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -292,7 +292,7 @@ impl Handle {
     ///
     /// ```
     /// use taskgroup::lifecycle::{ComponentState, EventKind};
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -11,7 +11,7 @@ use super::component::Component;
 use super::component_state::ComponentState;
 use super::context::Note;
 use super::event::{Event, Observer};
-use super::plan_error::{Kind, Names, PlanError};
+use super::plan::error::{Kind, Names, PlanError};
 use super::report::Report;
 use crate::group::Spawner;
 use crate::group::cause::Cause;
@@ -185,7 +185,7 @@ impl Handle {
     ///
     /// ```
     /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -1,7 +1,8 @@
 //! L23: one component is stopped, or added, while the rest goes on.
 
+use taskgroup::BoxError;
 use taskgroup::lifecycle::{Budget, ComponentState, Context, Phase, Run, StepKind};
-use taskgroup::{BoxError, Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, states};

@@ -61,7 +61,7 @@ impl Turns {
         self.waits_for[node] == 0
     }
 
-    pub(super) fn is_done(&self, node: usize) -> bool {
+    pub(in crate::lifecycle) fn is_done(&self, node: usize) -> bool {
         self.done[node]
     }
 
@@ -167,7 +167,7 @@ impl Graph {
     }
 
     /// Returns the node and all that depend on it, directly or through others.
-    pub(super) fn users_of(&self, node: usize) -> Vec<usize> {
+    pub(in crate::lifecycle) fn users_of(&self, node: usize) -> Vec<usize> {
         let mut users = vec![node];
         let mut seen = HashSet::from([node]);
         let mut at = 0;

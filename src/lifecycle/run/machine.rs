@@ -658,6 +658,8 @@ impl Machine {
             },
         );
         actions.push(Action::Tell(node, until));
+        // One that stops alone may be told in the drain, and has other things to do from then on.
+        self.drained(node);
         false
     }
 

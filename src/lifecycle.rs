@@ -27,6 +27,7 @@ mod provided;
 mod uses;
 mod graph;
 mod plan;
+mod haste;
 mod machine;
 mod component_state;
 mod component_error;
@@ -63,6 +64,7 @@ pub use self::using::Using;
 
 use self::engine::{Engine, Parts};
 use self::event::Observer;
+use self::haste::Haste;
 
 /// Starts components in order, stops them in order, in a bounded time, and says what happened.
 ///
@@ -174,7 +176,7 @@ pub struct Lifecycle {
 }
 
 /// Attaches what stops a lifecycle, once it runs.
-type Attach = Box<dyn FnOnce(&TaskGroup) + Send>;
+type Attach = Box<dyn FnOnce(&TaskGroup, &Handle) + Send>;
 
 impl Lifecycle {
     /// Makes a lifecycle without components, with the [local](Budget::local) budget.
@@ -189,7 +191,7 @@ impl Lifecycle {
                 name,
                 trigger: trigger.spawner(),
                 work: work.spawner().into(),
-                skip: CancellationToken::new(),
+                haste: watch::Sender::default(),
                 readiness: Readiness::drain_on(trigger.token()),
                 all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
@@ -240,9 +242,16 @@ impl Lifecycle {
     /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, after a time.
     ///
     /// There may be several; the first wins. What a trigger counts, it counts from the start of the
-    /// run. A lost heartbeat is an error of the report.
+    /// run.
+    ///
+    /// A lost heartbeat is an error of the report, and [urgent](crate::Heartbeat#in-a-lifecycle): all
+    /// components are told at once, without a jitter, a lame duck or a drain.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
-        handle::lock(&self.triggers).push(Box::new(move |group| group.cancel_on(trigger)));
+        handle::lock(&self.triggers).push(Box::new(move |group, handle| {
+            let shared = Arc::clone(&handle.shared);
+            let hurry = move || shared.hurry(Haste::Urgent);
+            group.attach(trigger.listen_to_hurry(&group.spawner(), hurry));
+        }));
         self
     }
 
@@ -540,7 +549,7 @@ impl Lifecycle {
         let observers = std::mem::take(&mut *handle::lock(&self.observers));
         let checks = std::mem::take(&mut *handle::lock(&self.checks));
         for attach in triggers {
-            attach(&self.trigger);
+            attach(&self.trigger, &self.handle);
         }
         let engine = Engine::new(Parts {
             plan: Arc::new(plan),

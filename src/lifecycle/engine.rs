@@ -21,6 +21,7 @@ use super::component_state::ComponentStatus;
 use super::context::{Context, Note, Whole};
 use super::event::{Event, EventKind, Observer};
 use super::handle;
+use super::haste::Haste;
 use super::herald::Herald;
 use super::machine;
 use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
@@ -179,6 +180,7 @@ impl Engine {
                 .map_or_else(|| &shared.readiness, |whole| &whole.readiness)
                 .clone(),
             cleanup: cleanup.handle(),
+            haste: shared.haste.subscribe(),
         };
         let herald = Herald::new(Arc::clone(&plan), observers);
         Self {
@@ -258,7 +260,7 @@ impl Engine {
     /// Makes the triggers notes.
     fn listen(&mut self) {
         let stop = self.trigger.token().clone().cancelled_owned();
-        let skip = self.shared.skip.clone().cancelled_owned();
+        let mut haste = self.shared.haste.subscribe();
         let notes = self.notes.clone();
         self.followers.spawn(async move {
             stop.await;
@@ -266,8 +268,15 @@ impl Engine {
         });
         let notes = self.notes.clone();
         self.followers.spawn(async move {
-            skip.await;
-            let _ = notes.send(Note::Skip);
+            let mut last = Haste::None;
+            while let Ok(more) = haste
+                .wait_for(|haste| *haste > last)
+                .await
+                .map(|more| *more)
+            {
+                last = more;
+                let _ = notes.send(Note::Hurry(more));
+            }
         });
         if let Some(outer) = &self.outer {
             let told = outer.token().clone().cancelled_owned();
@@ -275,6 +284,19 @@ impl Engine {
             self.followers.spawn(async move {
                 told.await;
                 let _ = notes.send(Note::Told);
+            });
+            // What is urgent outside is so in here.
+            let (mut haste, shared) = (outer.whole().haste.clone(), Arc::clone(&self.shared));
+            self.followers.spawn(async move {
+                let mut last = Haste::Now;
+                while let Ok(more) = haste
+                    .wait_for(|haste| *haste > last)
+                    .await
+                    .map(|more| *more)
+                {
+                    last = more;
+                    shared.hurry(more);
+                }
             });
         }
     }
@@ -309,12 +331,16 @@ impl Engine {
                 machine::Event::Ended(index, self.ending(index, result))
             }
             Some(Note::Stop) => {
+                // The stop may be heard of first.
+                let mut haste = *self.shared.haste.borrow();
                 if is_typed(self.trigger.cause(), is_terminal()) {
-                    self.machine.on(machine::Event::Skip, self.now(), actions);
+                    haste = haste.max(Haste::Now);
                 }
+                let event = machine::Event::Hurry(haste);
+                self.machine.on(event, self.now(), actions);
                 machine::Event::Stop
             }
-            Some(Note::Skip) => machine::Event::Skip,
+            Some(Note::Hurry(haste)) => machine::Event::Hurry(haste),
             Some(Note::Told) => self.told(actions),
         }
     }
@@ -358,10 +384,10 @@ impl Engine {
         if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
             self.machine.cap(left, self.now(), actions);
         }
-        self.shared.skip.cancel();
+        self.shared.hurry(Haste::Now);
         let cause = outer.and_then(Context::cause).unwrap_or(Cause::Token);
         self.trigger.spawner().cancel_for(cause);
-        machine::Event::Skip
+        machine::Event::Hurry(Haste::Now)
     }
 
     /// Returns until when the cleanup may take, when that is all that is left.
@@ -1035,6 +1061,7 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
             is_job: component.is_job(),
             may_end: component.may_end,
             is_work: planned.is_work(),
+            is_used: planned.has_resource(),
             drains: planned.drains(),
             phase: graph.phases[index],
         });

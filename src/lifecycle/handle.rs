@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::component::Component;
 use super::component_state::ComponentState;
 use super::event::{Event, Observer};
+use super::haste::Haste;
 use super::report::Report;
 use crate::cause::Cause;
 use crate::group::Spawner;
@@ -60,7 +61,8 @@ pub(super) struct Shared {
     pub(super) trigger: Spawner,
     /// Where the components are: in the group of another one, if it is nested.
     pub(super) work: Mutex<Spawner>,
-    pub(super) skip: CancellationToken,
+    /// How much of its order the stop leaves out.
+    pub(super) haste: watch::Sender<Haste>,
     pub(super) readiness: Readiness,
     /// Fires when all components are ready.
     pub(super) all_ready: CancellationToken,
@@ -70,6 +72,17 @@ pub(super) struct Shared {
     pub(super) late_observers: Mutex<Vec<Observer>>,
     /// Empty before the run.
     pub(super) states: watch::Sender<Arc<States>>,
+}
+
+impl Shared {
+    /// Lets the stop leave out that much of its order, if it has not left out more.
+    pub(super) fn hurry(&self, haste: Haste) {
+        self.haste.send_if_modified(|most| {
+            let is_more = haste > *most;
+            *most = haste.max(*most);
+            is_more
+        });
+    }
 }
 
 /// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that
@@ -158,7 +171,7 @@ impl Handle {
     ///
     /// In the middle of a jitter or a lame duck it ends them.
     pub fn stop_now(&self, reason: impl Into<StopRequest>) {
-        self.shared.skip.cancel();
+        self.shared.hurry(Haste::Now);
         self.stop(reason);
     }
 

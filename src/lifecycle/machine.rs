@@ -22,6 +22,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::graph::{Graph, Turns};
+use super::haste::Haste;
 use crate::time::CONFIRMATION;
 
 #[cfg(test)]
@@ -58,6 +59,8 @@ pub(super) struct Traits {
     pub(super) may_end: bool,
     /// The lifecycle goes on for it, as it does not for a resource.
     pub(super) is_work: bool,
+    /// It is or has a resource, and is told in its turn however urgent the stop is.
+    pub(super) is_used: bool,
     /// Takes part in the drain.
     pub(super) drains: bool,
     /// The phase in which it stops.
@@ -94,8 +97,8 @@ pub(super) enum Event {
     Idle(usize),
     /// Somebody asks for the stop.
     Stop,
-    /// Nobody has to notice: no jitter and no lame duck.
-    Skip,
+    /// Leaves out that much of the order.
+    Hurry(Haste),
     /// Time has passed.
     Tick,
 }
@@ -250,7 +253,7 @@ pub(super) struct Machine {
     is_inside: bool,
     not_drained: usize,
     stage: Stage,
-    skip: bool,
+    haste: Haste,
     /// When the stop began.
     stop_at: Duration,
     /// When the first of each phase was told.
@@ -280,7 +283,7 @@ impl Machine {
             not_over: count,
             not_drained: 0,
             stage: Stage::Starting,
-            skip: false,
+            haste: Haste::None,
             stop_at: Duration::ZERO,
             timers: BinaryHeap::new(),
         }
@@ -312,7 +315,7 @@ impl Machine {
             Event::Ended(node, ending) => self.ended(node, ending, now, actions),
             Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
-            Event::Skip => self.skip = true,
+            Event::Hurry(haste) => self.hurry(haste, now, actions),
             Event::Tick => self.expire(now, actions),
         }
         self.look(now, actions);
@@ -463,6 +466,17 @@ impl Machine {
         }
         next.clear();
         self.next = next;
+    }
+
+    fn hurry(&mut self, haste: Haste, now: Duration, actions: &mut Vec<Action>) {
+        self.haste = self.haste.max(haste);
+        if self.stage == Stage::Stopping && self.is_urgent() {
+            self.tell_the_next(now, actions);
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.haste >= Haste::Urgent
     }
 
     fn idle(&mut self, node: usize) {
@@ -644,7 +658,7 @@ impl Machine {
         actions.push(Action::BeginStop);
         let serves = self.stage == Stage::Serving && self.components_left > 0;
         if !serves {
-            self.skip = true;
+            self.haste = self.haste.max(Haste::Now);
         }
         let jitter = if asked {
             self.times.jitter
@@ -652,7 +666,7 @@ impl Machine {
             Duration::ZERO
         };
         let until = now.saturating_add(jitter);
-        if !self.skip && until > now {
+        if self.haste == Haste::None && until > now {
             actions.push(Action::Jitter { until });
         }
         self.stage = Stage::Jitter { until };
@@ -742,7 +756,7 @@ impl Machine {
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
                 // Nobody is left to use the resources.
                 Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
-                    self.skip = true;
+                    self.haste = self.haste.max(Haste::Now);
                     self.stop(true, now, actions);
                 }
                 Stage::Serving if self.work_left == Some(0) => {
@@ -764,10 +778,12 @@ impl Machine {
                     actions.push(Action::Leave);
                     self.stage = Stage::LameDuck { half: None, until };
                 }
-                Stage::Draining { since, until } if self.not_drained == 0 || until <= now => {
+                Stage::Draining { since, until }
+                    if self.not_drained == 0 || until <= now || self.is_urgent() =>
+                {
                     self.end_drain(until.saturating_sub(since), actions);
                     self.stage = Stage::Stopping;
-                    self.tell_the_unused(now, actions);
+                    self.tell_the_next(now, actions);
                 }
                 Stage::Stopping if self.not_over == 0 => {
                     self.stage = Stage::Over;
@@ -781,11 +797,11 @@ impl Machine {
 
     /// Whether everybody has noticed that the service stops, or nobody has to: nothing is left of it.
     fn is_noticed(&self, until: Duration, now: Duration) -> bool {
-        self.skip || until <= now || self.components_left == 0
+        self.haste > Haste::None || until <= now || self.components_left == 0
     }
 
     fn begin_lame_duck(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let length = if self.skip || self.components_left == 0 {
+        let length = if self.is_noticed(Duration::MAX, now) {
             Duration::ZERO
         } else {
             self.times.lame_duck
@@ -805,8 +821,11 @@ impl Machine {
             self.drained[node] |= self.phases[node] != Phase::Running;
             self.not_drained += usize::from(self.is_to_drain(node));
         }
-        let until = now.saturating_add(self.times.drain);
-        let until = until.min(self.end_of_graces()).max(now);
+        let mut until = now.saturating_add(self.times.drain);
+        until = until.min(self.end_of_graces()).max(now);
+        if self.is_urgent() {
+            until = now;
+        }
         if self.not_drained > 0 {
             actions.push(Action::Drain { until });
         }
@@ -820,16 +839,19 @@ impl Machine {
 
     fn end_drain(&self, within: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.is_to_drain(node) {
+            if self.is_to_drain(node) && !self.is_urgent() {
                 actions.push(Action::Blame(node, Fault::DrainTimedOut(within)));
             }
         }
         actions.push(Action::DrainIsOver);
     }
 
-    fn tell_the_unused(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    /// Tells all whose turn it is, and if it is urgent, all but those that others must not lose.
+    fn tell_the_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.stops.has_come(node) && self.tell(node, now, actions) {
+            let is_next = self.stops.has_come(node)
+                || self.is_urgent() && self.traits(node).is_some_and(|traits| !traits.is_used);
+            if is_next && self.tell(node, now, actions) {
                 self.over(node, Phase::Over, now, actions);
             }
         }

@@ -21,4 +21,5 @@ mod stop;
 mod support;
 mod threads;
 mod traits;
+mod urgent;
 mod values;

@@ -404,7 +404,8 @@ impl Engine {
                 Action::Start(index) => self.start(index),
                 Action::Ready(index) => self.ready(index),
                 Action::AllReady => self.all_ready(),
-                Action::Blame(index, fault) => self.blame(index, fault),
+                Action::Blame(index, fault) => self.blame(index, fault, true),
+                Action::GoOn(index, fault) => self.blame(index, fault, false),
                 Action::BeginStop => self.begin_stop(),
                 Action::Jitter { until } => {
                     self.begin_stage(StepKind::Jitter, until, EventKind::JitterBegan);
@@ -487,8 +488,8 @@ impl Engine {
         self.shared.states.send_modify(|_| ());
     }
 
-    /// Records what went wrong, and then, if nobody has stopped the whole yet, does so for it.
-    fn blame(&mut self, index: usize, fault: Fault) {
+    /// Records what went wrong, and then, if it stops all and nobody has done so yet, does so for it.
+    fn blame(&mut self, index: usize, fault: Fault, stops_all: bool) {
         let now = self.now();
         if fault == Fault::Failing {
             self.take_failure_of_trigger();
@@ -498,7 +499,9 @@ impl Engine {
                 *place = self.errors.len();
                 self.errors.push(None);
                 let cause = cause.clone();
-                self.trigger.spawner().cancel_for(cause);
+                if stops_all {
+                    self.trigger.spawner().cancel_for(cause);
+                }
             }
             return;
         }
@@ -544,7 +547,7 @@ impl Engine {
             None => self.errors.push(Some(error.clone())),
         }
         self.errors.extend(suppressed.iter().cloned().map(Some));
-        if !self.trigger.is_cancelled() {
+        if stops_all && !self.trigger.is_cancelled() {
             let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
             let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
@@ -1060,6 +1063,7 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
             grace: planned.grace(),
             is_job: component.is_job(),
             may_end: component.may_end,
+            may_fail: component.may_fail,
             is_work: planned.is_work(),
             is_used: planned.has_resource(),
             drains: planned.drains(),

@@ -57,6 +57,8 @@ pub(super) struct Traits {
     pub(super) is_job: bool,
     /// Its end is no event.
     pub(super) may_end: bool,
+    /// Once all are ready, its failure stops nothing else.
+    pub(super) may_fail: bool,
     /// The lifecycle goes on for it, as it does not for a resource.
     pub(super) is_work: bool,
     /// It is or has a resource, and is told in its turn however urgent the stop is.
@@ -118,6 +120,8 @@ pub(super) enum Action {
     AllReady,
     /// Something went wrong. If it is the first thing, it is what the stop is for.
     Blame(usize, Fault),
+    /// Something went wrong, and the others go on.
+    GoOn(usize, Fault),
     /// From here on the stop counts.
     BeginStop,
     /// Goes on as it is until then, so that replicas do not stop at once.
@@ -343,6 +347,15 @@ impl Machine {
             return;
         }
         self.set_total(total);
+        self.shorten(now, actions);
+        let end = self.end_of_graces().max(now);
+        if let Stage::Draining { until, .. } = &mut self.stage {
+            *until = end.min(*until);
+        }
+    }
+
+    /// Lets those that are leaving have no more than what the budget leaves them.
+    fn shorten(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let end = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
         for node in 0..self.nodes.len() {
@@ -357,9 +370,6 @@ impl Machine {
                 }
                 _ => {}
             }
-        }
-        if let Stage::Draining { until, .. } = &mut self.stage {
-            *until = end.min(*until);
         }
     }
 
@@ -513,8 +523,9 @@ impl Machine {
             Phase::Running => Why::Failed,
             _ => return,
         };
-        actions.push(Action::Blame(node, Fault::Failing));
-        self.stop(false, now, actions);
+        if self.blame(node, Fault::Failing, actions) {
+            self.stop(false, now, actions);
+        }
         // Its own stop has begun, whoever uses it; that of its phase has not.
         let until = self.time_for(node, now);
         self.enter(node, Phase::Leaving { until, why });
@@ -552,15 +563,28 @@ impl Machine {
                 Why::Told => (ending == Ending::Failed).then_some(Fault::StopFailed),
             },
         };
-        if let Some(fault) = fault {
-            actions.push(Action::Blame(node, fault));
-        }
+        let stops_all = fault.is_some_and(|fault| self.blame(node, fault, actions));
         actions.push(Action::Gone(node));
         self.drained(node);
         self.over(node, Phase::Over, now, actions);
-        if fault.is_some() {
+        if stops_all {
             self.stop(false, now, actions);
         }
+    }
+
+    /// Says what went wrong; returns whether all stops for it.
+    fn blame(&self, node: usize, fault: Fault, actions: &mut Vec<Action>) -> bool {
+        let may_fail = self.traits(node).is_some_and(|traits| traits.may_fail);
+        let goes_on = match fault {
+            // It was leaving.
+            Fault::StopFailed | Fault::Overran | Fault::StillRunning => !self.is_stopping(),
+            _ => may_fail && self.stage == Stage::Serving,
+        };
+        actions.push(match goes_on {
+            true => Action::GoOn(node, fault),
+            false => Action::Blame(node, fault),
+        });
+        !goes_on
     }
 
     /// A node is over, and those that nobody uses any longer are told.
@@ -642,10 +666,11 @@ impl Machine {
         self.before_the_end(cleanup.saturating_add(margin))
     }
 
-    /// The end of the budget, without what is kept for later.
+    /// The end of the budget, without what is kept for later. Before the stop it never comes.
     fn before_the_end(&self, kept: Duration) -> Duration {
         match self.times.total {
             Duration::MAX => Duration::MAX,
+            _ if !self.is_stopping() => Duration::MAX,
             total => self.stop_at.saturating_add(total.saturating_sub(kept)),
         }
     }
@@ -670,6 +695,7 @@ impl Machine {
             actions.push(Action::Jitter { until });
         }
         self.stage = Stage::Jitter { until };
+        self.shorten(now, actions);
         self.forget_the_rest(now, actions);
     }
 
@@ -722,13 +748,13 @@ impl Machine {
                 self.stop(false, now, actions);
             }
             Phase::Leaving { why, .. } => {
-                actions.push(Action::Blame(node, Fault::Overran));
+                self.blame(node, Fault::Overran, actions);
                 actions.push(Action::Force(node));
                 let until = self.confirmation(now);
                 self.enter(node, Phase::Forced { until, why });
             }
             Phase::Forced { .. } => {
-                actions.push(Action::Blame(node, Fault::StillRunning));
+                self.blame(node, Fault::StillRunning, actions);
                 actions.push(Action::GiveUp(node));
                 self.drained(node);
                 self.over(node, Phase::Lost, now, actions);

@@ -6,6 +6,7 @@ mod budget;
 mod composed;
 mod context;
 mod done;
+mod failure;
 mod kinds;
 mod nested;
 mod observe;

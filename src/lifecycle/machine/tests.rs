@@ -26,6 +26,7 @@ struct Part {
     grace: Option<u64>,
     is_job: bool,
     may_end: bool,
+    may_fail: bool,
     is_work: bool,
     is_used: bool,
     /// After it was ready, when it is a lifecycle in which nothing is left to do.
@@ -202,6 +203,7 @@ impl<'a> Sim<'a> {
                 grace: part.grace.map_or(Duration::MAX, millis),
                 is_job: part.is_job,
                 may_end: part.may_end,
+                may_fail: part.may_fail,
                 is_work: part.is_work,
                 is_used: part.is_used,
                 drains: part.drains,
@@ -496,11 +498,12 @@ impl<'a> Sim<'a> {
         takes_part && !self.drained[index] && self.states[index] == State::Running
     }
 
+    /// Before the stop there is no end of it.
     fn end_of_graces(&self) -> Duration {
         let kept = millis(self.scenario.cleanup).saturating_add(self.margin);
-        match self.total {
-            Duration::MAX => Duration::MAX,
-            total => self.begun_at.unwrap() + total.saturating_sub(kept),
+        match (self.total, self.begun_at) {
+            (Duration::MAX, _) | (_, None) => Duration::MAX,
+            (total, Some(begun_at)) => begun_at + total.saturating_sub(kept),
         }
     }
 
@@ -546,7 +549,17 @@ impl<'a> Sim<'a> {
                     self.all_ready = true;
                 }
                 Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_some());
                     assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_none());
+                    assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, fault) => {
+                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
+                    expected.remove(0);
+                    assert!(self.may_go_on(index), "all stops for that");
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
@@ -558,6 +571,7 @@ impl<'a> Sim<'a> {
                 Action::Blame(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
+                    assert!(!self.may_go_on(index), "nothing stops for that");
                     if fault == Fault::StartTimedOut {
                         self.states[index] = State::Late;
                     }
@@ -669,6 +683,12 @@ impl<'a> Sim<'a> {
         self.is_prompt();
     }
 
+    /// Whether a failure stops nothing else.
+    fn may_go_on(&self, index: usize) -> bool {
+        let may_fail = self.scenario.parts[index].may_fail;
+        may_fail && self.all_ready && self.begun_at.is_none()
+    }
+
     fn asked_or_ended(&self) -> bool {
         self.asked || self.done || self.states.iter().all(|state| *state == State::Over)
     }
@@ -756,7 +776,10 @@ impl<'a> Sim<'a> {
                     let timeout = millis(self.scenario.parts[index].start_timeout);
                     assert!(*since + timeout >= self.now, "late, and nobody cares");
                 }
-                State::Leaving(_) => assert!(self.until[index] >= self.now),
+                State::Leaving(_) => {
+                    assert!(self.until[index] >= self.now);
+                    assert!(self.until[index] <= self.end_of_graces().max(self.now));
+                }
                 _ => {}
             }
         }
@@ -876,7 +899,7 @@ fn part() -> impl Strategy<Value = Part> {
         prop_oneof![5 => Just(1000_u64), 1 => 1..30_u64],
         prop_oneof![8 => (0..30_u64).prop_map(Some), 1 => Just(None)],
         prop::bool::weighted(0.2),
-        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.4)),
         prop::bool::weighted(0.2),
         (
             prop::bool::weighted(0.7),
@@ -894,7 +917,8 @@ fn part() -> impl Strategy<Value = Part> {
         option::weighted(0.8, time()),
     )
         .prop_map(|(traits, start, life, stop, force, drain)| {
-            let (one, other, phase, start_timeout, grace, is_job, may_end, drains, work) = traits;
+            let (one, other, phase, start_timeout, grace, is_job, may, drains, work) = traits;
+            let (may_end, may_fail) = may;
             let (is_work, has_resource, idle) = work;
             let start = match (is_job, start) {
                 (true, Start::Ready(at)) => Start::Ends(at, true),
@@ -907,6 +931,7 @@ fn part() -> impl Strategy<Value = Part> {
                 grace,
                 is_job,
                 may_end: may_end || is_job,
+                may_fail,
                 is_work: is_work || is_job,
                 is_used: (!is_work || has_resource) && !is_job,
                 idle: idle.filter(|_| is_work && !is_job),

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use taskgroup::{BoxError, Cause, Component, Exit, Lifecycle, Signal, Signals, TaskGroup};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::{BoxError, Cause, Exit, Signal, Signals, TaskGroup};
 use tokio::sync::Notify;
 
 #[tokio::main]

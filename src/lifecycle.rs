@@ -4,67 +4,61 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cleanup::{Cleanup, CleanupHandle};
-use crate::group::{AbortOnDrop, TaskGroup};
-use crate::readiness::{Check, Readiness};
-use crate::running::Running;
-#[cfg(feature = "signal")]
-use crate::signals::Signals;
-use crate::trigger::Trigger;
-#[cfg(feature = "signal")]
-use crate::watchdog::Watchdog;
+use crate::group::running::Running;
+use crate::group::trigger::Trigger;
+use crate::group::{AbortOnDrop, Spawner, TaskGroup};
+use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
+pub(crate) mod readiness;
+pub mod cleanup;
 mod words;
-mod budget;
-mod phase;
-mod plan_error;
 mod provided;
 mod uses;
-mod graph;
 mod plan;
 mod haste;
-mod machine;
 mod component_state;
 mod component_error;
 mod report;
 mod run_error;
 mod event;
 mod trace;
-mod waiting;
-mod herald;
 mod context;
 mod component;
 mod using;
 mod handle;
-mod engine;
 mod run;
 mod nested;
+#[cfg(feature = "serde")]
+mod serialize;
 
-pub use self::budget::Budget;
 pub use self::component::Component;
 pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
 pub use self::handle::{AddError, Handle};
-pub use self::phase::Phase;
+pub use self::plan::budget::Budget;
+pub use self::plan::error::PlanError;
+pub use self::plan::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
-pub use self::plan_error::PlanError;
 pub use self::provided::{Provided, Provider};
+pub use self::readiness::{Check, Readiness, ReadinessState};
 pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
 pub use self::run::Run;
 pub use self::run_error::RunError;
 pub use self::uses::Uses;
 pub use self::using::Using;
 
-use self::engine::{Engine, Parts};
 use self::event::Observer;
 use self::haste::Haste;
+use self::run::engine::{Engine, Parts};
 
 /// Starts components in order, stops them in order, in a bounded time, and says what happened.
 ///
@@ -122,7 +116,7 @@ use self::haste::Haste;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[derive(Clone)]
 /// # struct Db;
@@ -165,8 +159,7 @@ pub struct Lifecycle {
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
-    #[cfg(feature = "signal")]
-    watchdog: Mutex<Option<Watchdog>>,
+    guard: Mutex<Option<Guard>>,
     handle: Handle,
     /// Once nothing can be added any more.
     components: Option<Vec<Component>>,
@@ -174,6 +167,9 @@ pub struct Lifecycle {
     /// Dropped with the lifecycle, which handles do not notice otherwise.
     _registry: handle::Registry,
 }
+
+/// Guards the stop of a lifecycle: is given what the stop may take, what triggers it, and its tasks.
+type Guard = Box<dyn FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send>;
 
 /// Attaches what stops a lifecycle, once it runs.
 type Attach = Box<dyn FnOnce(&TaskGroup, &Handle) + Send>;
@@ -210,8 +206,7 @@ impl Lifecycle {
             work,
             // A lifecycle may be dropped before it runs, for its plan say.
             cleanup: Cleanup::that_owes_nothing(),
-            #[cfg(feature = "signal")]
-            watchdog: Mutex::default(),
+            guard: Mutex::default(),
             handle,
             components: None,
             report,
@@ -244,7 +239,7 @@ impl Lifecycle {
     /// There may be several; the first wins. What a trigger counts, it counts from the start of the
     /// run.
     ///
-    /// A lost heartbeat is an error of the report, and [urgent](crate::Heartbeat#in-a-lifecycle): all
+    /// A lost heartbeat is an error of the report, and [urgent](crate::process::Heartbeat#in-a-lifecycle): all
     /// components are told at once, without a jitter, a lame duck or a drain.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group, handle| {
@@ -252,40 +247,6 @@ impl Lifecycle {
             let hurry = move || shared.hurry(Haste::Urgent);
             group.attach(trigger.listen_to_hurry(&group.spawner(), hurry));
         }));
-        self
-    }
-
-    /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
-    #[cfg(feature = "signal")]
-    pub fn list_on(self, signals: Signals) -> Self {
-        self.work.list_on(signals);
-        self
-    }
-
-    /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
-    ///
-    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
-    /// begins until the process is gone, and stays armed when the run has ended: a thread that
-    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
-    /// inside of another one has none.
-    #[cfg(feature = "signal")]
-    pub fn watchdog(self) -> Self {
-        self.watchdog_with(|watchdog| watchdog)
-    }
-
-    /// The same, with options: another exit status, a report of one's own.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::Lifecycle;
-    ///
-    /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
-    /// # drop(lifecycle);
-    /// ```
-    #[cfg(feature = "signal")]
-    pub fn watchdog_with(mut self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
-        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX))).into();
         self
     }
 
@@ -304,7 +265,7 @@ impl Lifecycle {
     ///
     /// ```
     /// use taskgroup::lifecycle::EventKind;
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -336,7 +297,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Check, Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Check, Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -401,7 +362,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// let egg = Component::job("egg", |_| async { Ok(()) }).after(["hen"]);
     /// let hen = Component::job("hen", |_| async { Ok(()) }).after(["egg"]);
@@ -452,7 +413,6 @@ impl Lifecycle {
     pub async fn run(self) -> Result<Report, PlanError> {
         let this = self.closed();
         let plan = this.plan()?;
-        #[cfg(feature = "signal")]
         let this = this.guarded(&plan)?;
         let work = this.work.spawner();
         let (engine, _work) = this.engine(plan, work, None);
@@ -480,7 +440,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -501,7 +461,6 @@ impl Lifecycle {
     pub async fn start(self) -> Result<Run, RunError> {
         let this = self.closed();
         let plan = this.plan()?;
-        #[cfg(feature = "signal")]
         let this = this.guarded(&plan)?;
         let (handle, work) = (this.handle(), this.work.spawner());
         let (engine, work) = this.engine(plan, work, None);
@@ -524,26 +483,33 @@ impl Lifecycle {
         self
     }
 
-    #[cfg(feature = "signal")]
+    /// Lets `guard` watch over the stop, in place of the one that was there.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    pub(crate) fn guard_with(
+        mut self,
+        guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let guard: Guard = Box::new(guard);
+        self.guard = Some(guard).into();
+        self
+    }
+
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    pub(crate) fn work(&self) -> &TaskGroup {
+        &self.work
+    }
+
     fn guarded(self, plan: &Plan) -> Result<Self, PlanError> {
-        let watchdog = handle::lock(&self.watchdog).take();
-        if let Some(watchdog) = watchdog {
-            let watchdog = watchdog.with_budget(plan.budget().total());
+        let guard = handle::lock(&self.guard).take();
+        if let Some(guard) = guard {
             let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
-            let armed = watchdog.arm_for(&trigger, work);
-            armed
-                .map_err(|error| PlanError::no_watchdog(&error))?
-                .keep();
+            guard(plan.budget().total(), &trigger, work)
+                .map_err(|error| PlanError::no_watchdog(&error))?;
         }
         Ok(self)
     }
 
-    fn engine(
-        mut self,
-        plan: Plan,
-        work: crate::group::Spawner,
-        outer: Option<Context>,
-    ) -> (Engine, TaskGroup) {
+    fn engine(mut self, plan: Plan, work: Spawner, outer: Option<Context>) -> (Engine, TaskGroup) {
         self.cleanup.owe();
         let triggers = std::mem::take(&mut *handle::lock(&self.triggers));
         let observers = std::mem::take(&mut *handle::lock(&self.observers));

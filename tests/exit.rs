@@ -9,22 +9,22 @@ use std::time::Duration;
 use taskgroup::BoxError;
 use taskgroup::CancellationToken;
 use taskgroup::Cause;
-use taskgroup::Cleanup;
-use taskgroup::Component;
 use taskgroup::End;
 use taskgroup::Exit;
-use taskgroup::ExitPolicy;
-use taskgroup::Lifecycle;
 use taskgroup::Sidecar;
 use taskgroup::SidecarError;
 use taskgroup::Signal;
-use taskgroup::SignalStatus;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
-use taskgroup::cleanup::Outcome;
-use taskgroup::cleanup::Priority;
-use taskgroup::cleanup::Step;
+use taskgroup::lifecycle::Component;
 use taskgroup::lifecycle::Context;
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::lifecycle::cleanup::Cleanup;
+use taskgroup::lifecycle::cleanup::Outcome;
+use taskgroup::lifecycle::cleanup::Priority;
+use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::process::ExitPolicy;
+use taskgroup::process::SignalStatus;
 
 /// A policy that tells its rows apart.
 fn distinct() -> ExitPolicy {
@@ -164,7 +164,7 @@ fn a_stop_that_was_asked_for_has_its_row_or_the_status_of_the_request() {
     };
     assert_eq!(code(Cause::Requested("enough".into())), 18);
     assert_eq!(code(Cause::Deadline(Duration::from_secs(1))), 18);
-    let restart = taskgroup::StopRequest::new("restart").code(75);
+    let restart = taskgroup::group::StopRequest::new("restart").code(75);
     assert_eq!(code(Cause::Requested(restart)), 75);
 }
 

@@ -11,13 +11,14 @@ use std::sync::Once;
 use std::task::Poll;
 use std::time::Duration;
 
-use taskgroup::cleanup::{Outcome, Step};
+use taskgroup::group::{OnCancel, Trigger};
 use taskgroup::lifecycle::Budget;
-use taskgroup::{
-    Backoff, CancellationToken, Cleanup, Component, Heartbeat, Jitter, Lifecycle, OnCancel,
-    Periodic, PeriodicError, Sidecar, SidecarError, StopAfter, StopFile, Strategy, Supervisor,
-    TaskGroup, Trigger,
-};
+use taskgroup::lifecycle::cleanup::Cleanup;
+use taskgroup::lifecycle::cleanup::{Outcome, Step};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Strategy, Supervisor};
+use taskgroup::{CancellationToken, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
 thread_local! {
@@ -401,7 +402,7 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
     let panics = get(async || if true { panic!("bad byte") } else { "hello" });
     let app = axum::Router::new().route("/orders", panics);
     let token = CancellationToken::new();
-    let server = taskgroup::axum::serve("http", listener, app)
+    let server = taskgroup::server::axum::serve("http", listener, app)
         .catch_panics()
         .run::<SidecarError>(&token);
     let server = tokio::spawn(server);

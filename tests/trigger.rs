@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use taskgroup::{
-    Cause, End, Exit, ExitPolicy, Heartbeat, HeartbeatMonitor, LostHeartbeat, StopAfter, StopFile,
-    StopRequest, TaskError, TaskGroup, Trigger,
-};
+use taskgroup::group::{LostHeartbeat, StopRequest, Trigger};
+use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopAfter, StopFile};
+use taskgroup::{Cause, End, Exit, TaskError, TaskGroup};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
 

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handle::TaskHandle;
-use super::hub::{Hub, as_it_is};
-use super::origin::Origin;
-use super::spawn_error::SpawnError;
+use super::engine::handle::TaskHandle;
+use super::engine::spawn_error::SpawnError;
 use super::task::Task;
 use crate::BoxError;
-use crate::cause::Cause;
-use crate::running::Running;
-use crate::stop_request::StopRequest;
+use crate::group::cause::Cause;
+use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::origin::Origin;
+use crate::group::running::Running;
+use crate::group::stop_request::StopRequest;
 
 /// A handle for spawning into a group from anywhere, its own tasks included.
 ///

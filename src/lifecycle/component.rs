@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::plan::{Kind, Node, Plan};
-use super::plan_error::PlanError;
 use super::provided::{Outlet, Value};
 use crate::BoxError;
 use crate::group::TaskGroup;
-use crate::lock::into_inner;
-use crate::periodic::{Periodic, PeriodicError, Tick};
+use crate::group::lock::into_inner;
+use crate::lifecycle::plan::error::PlanError;
 use crate::supervise::Supervisor;
+use crate::supervise::{Periodic, PeriodicError, Tick};
 
 /// How long a component may take to be ready, if it says nothing else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,7 +96,9 @@ impl Component {
     /// unless it [may fail](Self::may_fail).
     ///
     /// ```
-    /// use taskgroup::{BoxError, CancellationToken, Component, Supervisor};
+    /// use taskgroup::{BoxError, CancellationToken};
+    /// use taskgroup::lifecycle::Component;
+    /// use taskgroup::supervise::Supervisor;
     ///
     /// async fn consumer(token: CancellationToken) -> Result<(), BoxError> {
     ///     Ok(token.cancelled().await)
@@ -224,7 +226,7 @@ impl Component {
     ///
     /// ```
     /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::{Component, Lifecycle, ReadinessState};
+    /// use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -14,18 +14,18 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use super::haste::Haste;
 use super::provided::Outlet;
 use super::report::Report;
-use crate::cause::Cause;
-use crate::cleanup::{CleanupHandle, Outcome};
-use crate::deadline;
-use crate::deadline::DeadlinePassed;
-use crate::error::TaskError;
+use crate::group::cause::Cause;
+use crate::group::deadline;
+use crate::group::deadline::DeadlinePassed;
+use crate::group::error::TaskError;
+use crate::group::lock::lock;
+use crate::group::panic::Panic;
+use crate::group::stop_request::StopRequest;
 use crate::group::{Spawner, TaskGroup};
-use crate::in_flight::InFlight;
-use crate::lock::lock;
-use crate::panic::Panic;
-use crate::readiness::Readiness;
-use crate::stop_request::StopRequest;
-use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
+use crate::lifecycle::cleanup::{CleanupHandle, Outcome};
+use crate::lifecycle::readiness::Readiness;
+use crate::server::in_flight::InFlight;
+use crate::server::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
 /// What a component is given: when to stop and until when, and how to say that it is ready.
 ///
@@ -40,7 +40,8 @@ use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::lifecycle::Context;
-/// use taskgroup::{BoxError, Component, Lifecycle};
+/// use taskgroup::BoxError;
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// async fn worker(ctx: Context) -> Result<(), BoxError> {
 ///     let mut interval = tokio::time::interval(Duration::from_millis(100));
@@ -274,7 +275,8 @@ impl Context {
     ///
     /// ```
     /// use taskgroup::lifecycle::Context;
-    /// use taskgroup::{BoxError, Component, Lifecycle};
+    /// use taskgroup::BoxError;
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// async fn worker(ctx: Context) -> Result<(), BoxError> {
     ///     ctx.ready();

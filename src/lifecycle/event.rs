@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::component_error::ComponentError;
 use super::component_state::ComponentState;
-use crate::cause::Cause;
+use crate::group::cause::Cause;
 
 /// Something that has happened in a lifecycle, as its [observers](super::Lifecycle::observe) hear
 /// of it.

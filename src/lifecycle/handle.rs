@@ -12,12 +12,12 @@ use super::component_state::ComponentState;
 use super::event::{Event, Observer};
 use super::haste::Haste;
 use super::report::Report;
-use crate::cause::Cause;
 use crate::group::Spawner;
-pub(super) use crate::lock::lock;
-use crate::readiness::Readiness;
-use crate::running::Running;
-use crate::stop_request::StopRequest;
+use crate::group::cause::Cause;
+pub(super) use crate::group::lock::lock;
+use crate::group::running::Running;
+use crate::group::stop_request::StopRequest;
+use crate::lifecycle::readiness::Readiness;
 
 /// Looks at a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it; cheap to clone.
 ///
@@ -27,7 +27,7 @@ use crate::stop_request::StopRequest;
 ///
 /// ```
 /// use taskgroup::lifecycle::ComponentState;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -131,7 +131,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -227,7 +227,7 @@ impl Handle {
     ///
     /// ```
     /// use taskgroup::lifecycle::{ComponentState, EventKind};
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -4,19 +4,23 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::budget::Budget;
-use super::graph::Graph;
-use super::graph::Place;
-use super::phase::Phase;
-use super::plan_error::Kind as Error;
-use super::plan_error::Limit;
-use super::plan_error::Part;
-use super::plan_error::Parts;
-use super::plan_error::PlanError;
 use super::provided::Value;
+use crate::lifecycle::plan::budget::Budget;
+use crate::lifecycle::plan::error::Kind as Error;
+use crate::lifecycle::plan::error::Limit;
+use crate::lifecycle::plan::error::Part;
+use crate::lifecycle::plan::error::Parts;
+use crate::lifecycle::plan::error::PlanError;
+use crate::lifecycle::plan::graph::Graph;
+use crate::lifecycle::plan::graph::Place;
+use crate::lifecycle::plan::phase::Phase;
 
 use self::graces::Ask;
 
+pub(super) mod phase;
+pub(super) mod budget;
+pub(super) mod error;
+pub(super) mod graph;
 mod graces;
 mod text;
 

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub(super) mod machine;
+pub(super) mod waiting;
+pub(super) mod herald;
+pub(super) mod engine;
+
 use super::handle::Handle;
 use super::report::Report;
 use crate::group::AbortOnDrop;
@@ -67,7 +72,7 @@ impl Run {
     /// # Cancel safety
     ///
     /// Dropping the future drops the run; see [Drop](#drop).
-    pub async fn stop(mut self, reason: impl Into<crate::StopRequest>) -> Report {
+    pub async fn stop(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
         self.handle.stop(reason);
         self.wait().await
     }

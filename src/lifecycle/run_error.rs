@@ -4,12 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use super::plan_error::PlanError;
 use super::report::Report;
-use crate::cause::Cause;
-use crate::end::End;
-use crate::verdict;
-use crate::verdict::Ended;
+use crate::group::cause::Cause;
+use crate::group::end::End;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
+use crate::lifecycle::plan::error::PlanError;
 
 /// A lifecycle did not run well: it has no plan, it did not start, or its report is not clean.
 ///
@@ -60,7 +60,7 @@ impl Report {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

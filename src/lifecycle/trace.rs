@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::component_error::ComponentErrorKind;
 use super::event::{Event, EventKind};
-use crate::cause::Cause;
-use crate::console;
-use crate::time::Rounded;
+use crate::group::cause::Cause;
+use crate::group::log::console;
+use crate::group::time::Rounded;
 
 /// Says what a program without a log says about the stop.
 ///

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::{Cause, End, StopRequest, TaskGroup};
+use taskgroup::group::StopRequest;
+use taskgroup::{Cause, End, TaskGroup};
 
 use crate::support::on_both;
 

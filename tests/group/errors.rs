@@ -6,7 +6,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use taskgroup::{BoxError, Cancelled, Cause, End, StopRequest, TaskError, TaskGroup};
+use taskgroup::group::StopRequest;
+use taskgroup::{BoxError, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::oneshot;
 
 use crate::support::{Alive, Bomb, on_both};
@@ -527,7 +528,7 @@ async fn a_payload_that_panics_as_it_is_dropped_disturbs_nobody() {
     let token = group.token().clone();
     let told = group.spawn(async move { Ok(token.cancelled().await) });
     let failed = group.spawn(async { Err::<(), _>(Rude) });
-    assert_eq!(failed.await, Err(taskgroup::JoinError::Failed));
+    assert_eq!(failed.await, Err(taskgroup::group::JoinError::Failed));
     told.await.unwrap();
     assert!(matches!(
         group.wait().await.unwrap_err().into_error(),

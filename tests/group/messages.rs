@@ -4,7 +4,8 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{BuildError, Cause, Signal, StopRequest, TaskError, TaskGroup};
+use taskgroup::group::StopRequest;
+use taskgroup::{BuildError, Cause, Signal, TaskError, TaskGroup};
 
 fn line(error: &TaskError) -> String {
     format!("{}:{}", error.place().file(), error.place().line())
@@ -175,7 +176,7 @@ fn of_causes() {
 
 #[test]
 fn of_build_errors() {
-    let build = |builder: taskgroup::Builder| format!("{:#}", builder.build().unwrap_err());
+    let build = |builder: taskgroup::group::Builder| format!("{:#}", builder.build().unwrap_err());
     let named = || TaskGroup::builder().name("resize");
     assert_eq!(
         build(named().limit(0)),

@@ -4,7 +4,8 @@ use std::future::pending;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use taskgroup::{Cause, End, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{Cause, End, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Alive, hold};
@@ -61,7 +62,7 @@ fn tasks_lost_with_their_runtime_after_the_cancel_are_a_failure() {
         assert_eq!(error.name(), Some("flush"));
         assert_eq!(
             group.cause(),
-            Some(Cause::Requested(taskgroup::StopRequest::default()))
+            Some(Cause::Requested(taskgroup::group::StopRequest::default()))
         );
     }
 }

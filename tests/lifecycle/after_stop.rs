@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use taskgroup::lifecycle::{Budget, ComponentState, EventKind};
-use taskgroup::{BoxError, Cause, Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::{BoxError, Cause};
 
 use crate::support::{Diary, SECOND, obedient, states};
 

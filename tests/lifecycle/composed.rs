@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use taskgroup::lifecycle::EventKind;
-use taskgroup::{BoxError, CancellationToken, Cause, Component, Lifecycle, TaskGroup};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::{BoxError, CancellationToken, Cause, TaskGroup};
 use tokio::sync::Notify;
 
 use crate::support::{Diary, SECOND, obedient, stopped};

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskgroup::cleanup::Outcome;
+use taskgroup::lifecycle::cleanup::Outcome;
 use taskgroup::lifecycle::{Budget, ComponentState, StepKind};
-use taskgroup::{Cause, Component, Exit, ExitPolicy, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::ExitPolicy;
+use taskgroup::{Cause, Exit};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 

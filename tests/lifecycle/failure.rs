@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, EventKind, StepKind};
-use taskgroup::{Backoff, BoxError, Component, Jitter, Lifecycle, Supervisor};
+use taskgroup::supervise::{Backoff, Jitter, Supervisor};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, Context, Event, EventKind, Handle, Report, StepKind,
 };
-use taskgroup::{BoxError, Cause, Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::{BoxError, Cause};
 use tokio::runtime::{self, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 

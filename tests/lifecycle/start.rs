@@ -9,7 +9,7 @@ use std::time::Duration;
 use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, EventKind, StepEnd, StepKind,
 };
-use taskgroup::{Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};

@@ -4,8 +4,9 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, StepEnd, StepKind};
-use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use taskgroup::Cause;
 use taskgroup::lifecycle::{Budget, Event, EventKind, Provided, Report, StepKind};
-use taskgroup::{Cause, Component, Heartbeat, HeartbeatMonitor, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::{Heartbeat, HeartbeatMonitor};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 

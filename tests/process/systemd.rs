@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use taskgroup::Cause;
-use taskgroup::Component;
 use taskgroup::Exit;
-use taskgroup::Lifecycle;
 use taskgroup::Signals;
 use taskgroup::TaskGroup;
-use taskgroup::systemd;
+use taskgroup::lifecycle::Component;
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::process::systemd;
 use tokio::task::spawn_blocking;
 
 use crate::child::Child;

@@ -309,7 +309,7 @@ impl Engine {
                 machine::Event::Ended(index, self.ending(index, result))
             }
             Some(Note::Stop) => {
-                if is_typed(self.trigger.cause(), is_terminal()) {
+                if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
                     self.machine.on(machine::Event::Skip, self.now(), actions);
                 }
                 machine::Event::Stop
@@ -1087,8 +1087,8 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
 }
 
 /// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
-fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
-    is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
+fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
+    is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
 }
 
 /// Does the work of a component, unless the stop was asked for before it had its first turn.

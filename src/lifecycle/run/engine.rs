@@ -331,10 +331,15 @@ impl Engine {
                 machine::Event::Ended(index, self.ending(index, result))
             }
             Some(Note::Stop) => {
+<<<<<<< HEAD
                 // The stop may be heard of first.
                 let mut haste = *self.shared.haste.borrow();
                 if is_typed(self.trigger.cause(), is_terminal()) {
                     haste = haste.max(Haste::Now);
+=======
+                if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
+                    self.machine.on(machine::Event::Skip, self.now(), actions);
+>>>>>>> main
                 }
                 let event = machine::Event::Hurry(haste);
                 self.machine.on(event, self.now(), actions);
@@ -1114,8 +1119,8 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
 }
 
 /// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
-fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
-    is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
+fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
+    is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
 }
 
 /// Does the work of a component, unless the stop was asked for before it had its first turn.

@@ -11,6 +11,7 @@ use super::component::Component;
 use super::component_state::ComponentState;
 use super::context::Note;
 use super::event::{Event, Observer};
+use super::haste::Haste;
 use super::plan::error::{Kind, Names, PlanError};
 use super::report::Report;
 use crate::group::Spawner;
@@ -62,7 +63,8 @@ pub(super) struct Shared {
     pub(super) trigger: Spawner,
     /// Where the components are: in the group of another one, if it is nested.
     pub(super) work: Mutex<Spawner>,
-    pub(super) skip: CancellationToken,
+    /// How much of its order the stop leaves out.
+    pub(super) haste: watch::Sender<Haste>,
     pub(super) readiness: Readiness,
     /// Fires when all components are ready.
     pub(super) all_ready: CancellationToken,
@@ -74,6 +76,17 @@ pub(super) struct Shared {
     pub(super) late_observers: Mutex<Vec<Observer>>,
     /// Empty before the run.
     pub(super) states: watch::Sender<Arc<States>>,
+}
+
+impl Shared {
+    /// Lets the stop leave out that much of its order, if it has not left out more.
+    pub(super) fn hurry(&self, haste: Haste) {
+        self.haste.send_if_modified(|most| {
+            let is_more = haste > *most;
+            *most = haste.max(*most);
+            is_more
+        });
+    }
 }
 
 /// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that
@@ -162,7 +175,7 @@ impl Handle {
     ///
     /// In the middle of a jitter or a lame duck it ends them.
     pub fn stop_now(&self, reason: impl Into<StopRequest>) {
-        self.shared.skip.cancel();
+        self.shared.hurry(Haste::Now);
         self.stop(reason);
     }
 

@@ -23,4 +23,5 @@ mod stop;
 mod support;
 mod threads;
 mod traits;
+mod urgent;
 mod values;

@@ -318,11 +318,8 @@ fn add_values(
                     }
                     .into());
                 }
-                Some(&provider) => {
-                    if known.insert(provider) {
-                        dependencies[node].push(provider);
-                    }
-                }
+                Some(&provider) if known.insert(provider) => dependencies[node].push(provider),
+                Some(_) => {}
                 None if seen.insert(value.address) => not_provided.push((node, value.clone())),
                 None => {}
             }

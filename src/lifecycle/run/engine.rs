@@ -37,6 +37,7 @@ use crate::lifecycle::component_state::ComponentStatus;
 use crate::lifecycle::context::{Context, Note, Whole};
 use crate::lifecycle::event::{Event, EventKind, Observer};
 use crate::lifecycle::handle;
+use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::budget::detect::is_terminal;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
 use crate::lifecycle::readiness::Check;
@@ -182,6 +183,7 @@ impl Engine {
                 .map_or_else(|| &shared.readiness, |whole| &whole.readiness)
                 .clone(),
             cleanup: cleanup.handle(),
+            haste: shared.haste.subscribe(),
         };
         let herald = Herald::new(Arc::clone(&plan), observers);
         Self {
@@ -261,7 +263,7 @@ impl Engine {
     /// Makes the triggers notes.
     fn listen(&mut self) {
         let stop = self.trigger.token().clone().cancelled_owned();
-        let skip = self.shared.skip.clone().cancelled_owned();
+        let mut haste = self.shared.haste.subscribe();
         let notes = self.notes.clone();
         self.followers.spawn(async move {
             stop.await;
@@ -269,8 +271,15 @@ impl Engine {
         });
         let notes = self.notes.clone();
         self.followers.spawn(async move {
-            skip.await;
-            let _ = notes.send(Note::Skip);
+            let mut last = Haste::None;
+            while let Ok(more) = haste
+                .wait_for(|haste| *haste > last)
+                .await
+                .map(|more| *more)
+            {
+                last = more;
+                let _ = notes.send(Note::Hurry(more));
+            }
         });
         if let Some(outer) = &self.outer {
             let told = outer.token().clone().cancelled_owned();
@@ -278,6 +287,19 @@ impl Engine {
             self.followers.spawn(async move {
                 told.await;
                 let _ = notes.send(Note::Told);
+            });
+            // What is urgent outside is so in here.
+            let (mut haste, shared) = (outer.whole().haste.clone(), Arc::clone(&self.shared));
+            self.followers.spawn(async move {
+                let mut last = Haste::Now;
+                while let Ok(more) = haste
+                    .wait_for(|haste| *haste > last)
+                    .await
+                    .map(|more| *more)
+                {
+                    last = more;
+                    shared.hurry(more);
+                }
             });
         }
     }
@@ -312,13 +334,17 @@ impl Engine {
                 machine::Event::Ended(index, self.ending(index, result))
             }
             Some(Note::Stop) => {
-                if is_typed(self.trigger.cause(), is_terminal()) {
-                    self.machine.on(machine::Event::Skip, self.now(), actions);
+                // The stop may be heard of first.
+                let mut haste = *self.shared.haste.borrow();
+                if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
+                    haste = haste.max(Haste::Now);
                 }
+                let event = machine::Event::Hurry(haste);
+                self.machine.on(event, self.now(), actions);
                 machine::Event::Stop
             }
             Some(Note::StopOne(index, cause)) => self.stop_one(index, &cause),
-            Some(Note::Skip) => machine::Event::Skip,
+            Some(Note::Hurry(haste)) => machine::Event::Hurry(haste),
             Some(Note::Told) => self.told(actions),
         }
     }
@@ -373,10 +399,10 @@ impl Engine {
         if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
             self.machine.cap(left, self.now(), actions);
         }
-        self.shared.skip.cancel();
+        self.shared.hurry(Haste::Now);
         let cause = outer.and_then(Context::cause).unwrap_or(Cause::Token);
         self.trigger.spawner().cancel_for(cause);
-        machine::Event::Skip
+        machine::Event::Hurry(Haste::Now)
     }
 
     /// Returns until when the cleanup may take, when that is all that is left.
@@ -1065,6 +1091,7 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
             may_end: component.may_end,
             may_fail: component.may_fail,
             is_work: planned.is_work(),
+            is_used: planned.has_resource(),
             drains: planned.drains(),
             phase: graph.phases[index],
         });
@@ -1113,8 +1140,8 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
 }
 
 /// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
-fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
-    is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
+fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
+    is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
 }
 
 /// Does the work of a component, unless the stop was asked for before it had its first turn.

@@ -23,6 +23,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use crate::group::time::CONFIRMATION;
+use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::graph::{Graph, Turns};
 
 #[cfg(test)]
@@ -61,6 +62,8 @@ pub(in crate::lifecycle) struct Traits {
     pub(in crate::lifecycle) may_fail: bool,
     /// The lifecycle goes on for it, as it does not for a resource.
     pub(in crate::lifecycle) is_work: bool,
+    /// It is or has a resource, and is told in its turn however urgent the stop is.
+    pub(in crate::lifecycle) is_used: bool,
     /// Takes part in the drain.
     pub(in crate::lifecycle) drains: bool,
     /// The phase in which it stops.
@@ -99,8 +102,8 @@ pub(in crate::lifecycle) enum Event {
     Stop,
     /// Somebody asks for the stop of this one, and so of those that use it, while the rest goes on.
     StopOne(usize),
-    /// Nobody has to notice: no jitter and no lame duck.
-    Skip,
+    /// Leaves out that much of the order.
+    Hurry(Haste),
     /// Time has passed.
     Tick,
 }
@@ -259,7 +262,7 @@ pub(in crate::lifecycle) struct Machine {
     is_inside: bool,
     not_drained: usize,
     stage: Stage,
-    skip: bool,
+    haste: Haste,
     /// When the stop began.
     stop_at: Duration,
     /// When the first of each phase was told.
@@ -295,7 +298,7 @@ impl Machine {
             not_over: count,
             not_drained: 0,
             stage: Stage::Starting,
-            skip: false,
+            haste: Haste::None,
             stop_at: Duration::ZERO,
             timers: BinaryHeap::new(),
         }
@@ -333,7 +336,7 @@ impl Machine {
             Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
             Event::StopOne(node) => self.stop_one(node, now, actions),
-            Event::Skip => self.skip = true,
+            Event::Hurry(haste) => self.hurry(haste, now, actions),
             Event::Tick => self.expire(now, actions),
         }
         self.look(now, actions);
@@ -366,7 +369,7 @@ impl Machine {
             return;
         }
         self.set_total(total);
-        self.hurry(now, actions);
+        self.shorten(now, actions);
         let end = self.end_of_graces().max(now);
         if let Stage::Draining { until, .. } = &mut self.stage {
             *until = end.min(*until);
@@ -374,7 +377,7 @@ impl Machine {
     }
 
     /// Lets those that are leaving have no more than what the budget leaves them.
-    fn hurry(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    fn shorten(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let end = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
         for node in 0..self.nodes.len() {
@@ -495,6 +498,17 @@ impl Machine {
         }
         next.clear();
         self.next = next;
+    }
+
+    fn hurry(&mut self, haste: Haste, now: Duration, actions: &mut Vec<Action>) {
+        self.haste = self.haste.max(haste);
+        if self.stage == Stage::Stopping && self.is_urgent() {
+            self.tell_the_next(now, actions);
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.haste >= Haste::Urgent
     }
 
     fn idle(&mut self, node: usize) {
@@ -700,7 +714,7 @@ impl Machine {
         actions.push(Action::BeginStop);
         let serves = self.stage == Stage::Serving && self.components_left > 0;
         if !serves {
-            self.skip = true;
+            self.haste = self.haste.max(Haste::Now);
         }
         let jitter = if asked {
             self.times.jitter
@@ -708,11 +722,11 @@ impl Machine {
             Duration::ZERO
         };
         let until = now.saturating_add(jitter);
-        if !self.skip && until > now {
+        if self.haste == Haste::None && until > now {
             actions.push(Action::Jitter { until });
         }
         self.stage = Stage::Jitter { until };
-        self.hurry(now, actions);
+        self.shorten(now, actions);
         self.forget_the_rest(now, actions);
     }
 
@@ -820,7 +834,7 @@ impl Machine {
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
                 // Nobody is left to use the resources.
                 Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
-                    self.skip = true;
+                    self.haste = self.haste.max(Haste::Now);
                     self.stop(true, now, actions);
                 }
                 Stage::Serving if self.work_left == Some(0) => {
@@ -842,10 +856,12 @@ impl Machine {
                     actions.push(Action::Leave);
                     self.stage = Stage::LameDuck { half: None, until };
                 }
-                Stage::Draining { since, until } if self.not_drained == 0 || until <= now => {
+                Stage::Draining { since, until }
+                    if self.not_drained == 0 || until <= now || self.is_urgent() =>
+                {
                     self.end_drain(until.saturating_sub(since), actions);
                     self.stage = Stage::Stopping;
-                    self.tell_the_unused(now, actions);
+                    self.tell_the_next(now, actions);
                 }
                 Stage::Stopping if self.not_over == 0 => {
                     self.stage = Stage::Over;
@@ -859,11 +875,11 @@ impl Machine {
 
     /// Whether everybody has noticed that the service stops, or nobody has to: nothing is left of it.
     fn is_noticed(&self, until: Duration, now: Duration) -> bool {
-        self.skip || until <= now || self.components_left == 0
+        self.haste > Haste::None || until <= now || self.components_left == 0
     }
 
     fn begin_lame_duck(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let length = if self.skip || self.components_left == 0 {
+        let length = if self.is_noticed(Duration::MAX, now) {
             Duration::ZERO
         } else {
             self.times.lame_duck
@@ -883,8 +899,11 @@ impl Machine {
             self.drained[node] |= self.phases[node] != Phase::Running;
             self.not_drained += usize::from(self.is_to_drain(node));
         }
-        let until = now.saturating_add(self.times.drain);
-        let until = until.min(self.end_of_graces()).max(now);
+        let mut until = now.saturating_add(self.times.drain);
+        until = until.min(self.end_of_graces()).max(now);
+        if self.is_urgent() {
+            until = now;
+        }
         if self.not_drained > 0 {
             actions.push(Action::Drain { until });
         }
@@ -898,16 +917,19 @@ impl Machine {
 
     fn end_drain(&self, within: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.is_to_drain(node) {
+            if self.is_to_drain(node) && !self.is_urgent() {
                 actions.push(Action::Blame(node, Fault::DrainTimedOut(within)));
             }
         }
         actions.push(Action::DrainIsOver);
     }
 
-    fn tell_the_unused(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    /// Tells all whose turn it is, and if it is urgent, all but those that others must not lose.
+    fn tell_the_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.stops.has_come(node) && self.tell(node, now, actions) {
+            let is_next = self.stops.has_come(node)
+                || self.is_urgent() && self.traits(node).is_some_and(|traits| !traits.is_used);
+            if is_next && self.tell(node, now, actions) {
                 self.over(node, Phase::Over, now, actions);
             }
         }

@@ -28,6 +28,7 @@ struct Part {
     may_end: bool,
     may_fail: bool,
     is_work: bool,
+    is_used: bool,
     /// After it was ready, when it is a lifecycle in which nothing is left to do.
     idle: Option<u64>,
     drains: bool,
@@ -71,7 +72,7 @@ struct Scenario {
     before_begin: bool,
     is_inside: bool,
     stop: Option<u64>,
-    skip: Option<u64>,
+    hurry: Vec<(u64, Haste)>,
     /// From when on nothing is started, as the stop was asked for and its event is on its way.
     refuses: Option<u64>,
     /// When the lifecycle around it says stop, and what that has left.
@@ -113,7 +114,7 @@ enum Next {
     Ended(usize, bool),
     Stop,
     StopOne(usize),
-    Skip,
+    Hurry(Haste),
     Told(u64),
 }
 
@@ -149,7 +150,7 @@ struct Sim<'a> {
     margin: Duration,
     begun_at: Option<Duration>,
     asked: bool,
-    skipped: bool,
+    haste: Haste,
     all_ready: bool,
     jitter_until: Option<Duration>,
     not_ready_at: Option<Duration>,
@@ -209,6 +210,7 @@ impl<'a> Sim<'a> {
                 may_end: part.may_end,
                 may_fail: part.may_fail,
                 is_work: part.is_work,
+                is_used: part.is_used,
                 drains: part.drains,
                 phase: part.phase,
             });
@@ -261,7 +263,7 @@ impl<'a> Sim<'a> {
             margin: millis(scenario.margin),
             begun_at: None,
             asked: false,
-            skipped: false,
+            haste: Haste::None,
             all_ready: false,
             jitter_until: None,
             not_ready_at: None,
@@ -288,7 +290,6 @@ impl<'a> Sim<'a> {
         }
         for (at, next) in [
             (scenario.stop, Next::Stop),
-            (scenario.skip, Next::Skip),
             (
                 scenario.told.map(|(at, _)| at),
                 Next::Told(scenario.told.map_or(0, |(_, left)| left)),
@@ -297,6 +298,9 @@ impl<'a> Sim<'a> {
             if let Some(at) = at {
                 sim.push(millis(at), next);
             }
+        }
+        for &(at, haste) in &scenario.hurry {
+            sim.push(millis(at), Next::Hurry(haste));
         }
         sim
     }
@@ -435,9 +439,9 @@ impl<'a> Sim<'a> {
                 }
                 Event::StopOne(index)
             }
-            Next::Skip => {
-                self.skipped = true;
-                Event::Skip
+            Next::Hurry(haste) => {
+                self.haste = self.haste.max(haste);
+                Event::Hurry(haste)
             }
             Next::Told(left) => {
                 let begun = self.begun_at.map_or(Duration::ZERO, |at| self.now - at);
@@ -452,9 +456,9 @@ impl<'a> Sim<'a> {
                     self.drain_until = self.drain_until.map(|until| until.min(end));
                 }
                 self.check(actions, Vec::new());
-                self.skipped = true;
+                self.haste = self.haste.max(Haste::Now);
                 self.push(Duration::ZERO, Next::Stop);
-                Event::Skip
+                Event::Hurry(Haste::Now)
             }
         };
         self.machine.on(event, self.now, actions);
@@ -585,6 +589,7 @@ impl<'a> Sim<'a> {
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
+                    assert!(!self.is_urgent(), "it had no time for the drain");
                     assert!(self.has_to_drain(index) && !self.drain_over);
                     assert!(within <= millis(self.scenario.drain));
                     self.drained[index] = true;
@@ -606,7 +611,7 @@ impl<'a> Sim<'a> {
                         assert!(self.all_ready, "it stops for no reason");
                         assert!(self.is_empty() || self.is_idle() && !self.scenario.is_inside);
                         self.done = true;
-                        self.skipped = true;
+                        self.haste = self.haste.max(Haste::Now);
                     }
                 }
                 Action::Jitter { until } => {
@@ -618,7 +623,7 @@ impl<'a> Sim<'a> {
                 Action::NotReady => {
                     assert_eq!(self.not_ready_at.replace(now), None);
                     let until = self.jitter_until.unwrap_or(self.begun_at.unwrap());
-                    assert!(now == until || now < until && (self.skipped || self.is_empty()));
+                    assert!(now == until || now < until && (self.is_hurried() || self.is_empty()));
                 }
                 Action::LameDuck { until } => {
                     assert!(self.serves());
@@ -636,7 +641,8 @@ impl<'a> Sim<'a> {
                     self.lame_duck_is_over();
                     assert_eq!(self.drain_until.replace(until), None);
                     let longest = now + millis(self.scenario.drain);
-                    assert_eq!(until, longest.min(self.end_of_graces().max(now)));
+                    let longest = longest.min(self.end_of_graces().max(now));
+                    assert_eq!(until, if self.is_urgent() { now } else { longest });
                     let parts = 0..self.states.len();
                     let draining = parts.map(|index| self.has_to_drain(index)).collect();
                     self.draining = Some(draining);
@@ -652,7 +658,7 @@ impl<'a> Sim<'a> {
                     self.lame_duck_is_over();
                     assert!(!std::mem::replace(&mut self.drain_over, true));
                     let left = (0..self.states.len()).any(|index| self.has_to_drain(index));
-                    assert!(!left, "nobody is blamed for the drain");
+                    assert!(!left || self.is_urgent(), "nobody is blamed for the drain");
                 }
                 Action::Tell(index, until) => self.tell(index, until, failing.contains(&index)),
                 Action::Force(index) => {
@@ -720,7 +726,23 @@ impl<'a> Sim<'a> {
 
     /// Whether somebody has to notice the stop.
     fn serves(&self) -> bool {
-        self.all_ready && !self.skipped && !self.is_empty()
+        self.all_ready && !self.is_hurried() && !self.is_empty()
+    }
+
+    /// Whether nobody has to notice the stop.
+    fn is_hurried(&self) -> bool {
+        self.haste >= Haste::Now
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.haste >= Haste::Urgent
+    }
+
+    /// Whether it is told, or to be told: nobody uses it, or it is urgent and nobody can lose it.
+    fn is_next(&self, index: usize) -> bool {
+        let users = &self.users[index];
+        users.iter().all(|user| self.is_done(*user))
+            || self.drain_over && self.is_urgent() && !self.scenario.parts[index].is_used
     }
 
     /// Whether nothing is left to do, of what there was.
@@ -736,7 +758,7 @@ impl<'a> Sim<'a> {
 
     fn lame_duck_is_over(&self) {
         let until = self.lame_duck_until.or(self.not_ready_at).unwrap();
-        assert!(self.now >= until || self.skipped || self.is_empty());
+        assert!(self.now >= until || self.is_hurried() || self.is_empty());
     }
 
     fn tell(&mut self, index: usize, until: Duration, leaves: bool) {
@@ -763,8 +785,7 @@ impl<'a> Sim<'a> {
                 State::Starting(_) | State::Late | State::Running
             ));
             assert!(self.drain_over || self.alone[index], "told before its turn");
-            let users = &self.users[index];
-            assert!(users.iter().all(|user| self.is_done(*user)));
+            assert!(self.is_next(index), "those that use it have not ended");
             self.states[index] = State::Leaving(Why::Told);
         }
         if let Some((at, well)) = part.stop {
@@ -782,8 +803,7 @@ impl<'a> Sim<'a> {
                 State::Starting(_) | State::Late | State::Running
                     if self.drain_over || self.alone[index] =>
                 {
-                    let users = &self.users[index];
-                    assert!(users.iter().any(|user| !self.is_done(*user)), "not told");
+                    assert!(!self.is_next(index), "not told");
                 }
                 State::Starting(since) if self.begun_at.is_none() => {
                     let timeout = millis(self.scenario.parts[index].start_timeout);
@@ -807,6 +827,8 @@ impl<'a> Sim<'a> {
             assert!(until >= self.now, "the drain goes on");
             assert!((0..self.states.len()).any(|index| self.has_to_drain(index)));
         }
+        let is_late = self.is_urgent() && self.begun_at.is_some() && !self.drain_over;
+        assert!(!is_late, "it is urgent, and something is waited for");
     }
 
     fn finish(mut self) {
@@ -847,7 +869,9 @@ impl<'a> Sim<'a> {
                     self.machine.on(Event::Ready(index), self.now, &mut actions);
                 }
                 Next::Stop => self.machine.on(Event::Stop, self.now, &mut actions),
-                Next::Skip => self.machine.on(Event::Skip, self.now, &mut actions),
+                Next::Hurry(haste) => {
+                    self.machine.on(Event::Hurry(haste), self.now, &mut actions);
+                }
                 _ => {}
             }
         }
@@ -885,6 +909,10 @@ fn well() -> impl Strategy<Value = bool> {
     prop::bool::weighted(0.8)
 }
 
+fn haste() -> impl Strategy<Value = Haste> {
+    prop_oneof![Just(Haste::Now), Just(Haste::Urgent)]
+}
+
 fn part() -> impl Strategy<Value = Part> {
     let start = prop_oneof![
         12 => time().prop_map(Start::Ready),
@@ -906,7 +934,11 @@ fn part() -> impl Strategy<Value = Part> {
         prop::bool::weighted(0.2),
         (prop::bool::weighted(0.2), prop::bool::weighted(0.4)),
         prop::bool::weighted(0.2),
-        (prop::bool::weighted(0.7), option::weighted(0.1, 0..80_u64)),
+        (
+            prop::bool::weighted(0.7),
+            prop::bool::weighted(0.1),
+            option::weighted(0.1, 0..80_u64),
+        ),
     );
     let ends = || option::weighted(0.8, (time(), well()));
     (
@@ -920,7 +952,7 @@ fn part() -> impl Strategy<Value = Part> {
         .prop_map(|(traits, start, life, stop, force, drain)| {
             let (one, other, phase, start_timeout, grace, is_job, may, drains, work) = traits;
             let (may_end, may_fail) = may;
-            let (is_work, idle) = work;
+            let (is_work, has_resource, idle) = work;
             let start = match (is_job, start) {
                 (true, Start::Ready(at)) => Start::Ends(at, true),
                 (_, start) => start,
@@ -934,6 +966,7 @@ fn part() -> impl Strategy<Value = Part> {
                 may_end: may_end || is_job,
                 may_fail,
                 is_work: is_work || is_job,
+                is_used: (!is_work || has_resource) && !is_job,
                 idle: idle.filter(|_| is_work && !is_job),
                 drains,
                 start,
@@ -957,7 +990,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let world = (
         (prop::bool::weighted(0.03), prop::bool::weighted(0.2)),
         option::weighted(0.5, 0..150_u64),
-        option::weighted(0.2, 0..200_u64),
+        vec((0..200_u64, haste()), 0..3),
         option::weighted(0.2, 0..60_u64),
         option::weighted(0.2, (0..200_u64, 0..60_u64)),
         (
@@ -968,7 +1001,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let phases = vec(option::weighted(0.6, 0..30_u64), 0..4_usize);
     (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
         let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
-        let ((before_begin, is_inside), stop, skip, refuses, told, others) = world;
+        let ((before_begin, is_inside), stop, hurry, refuses, told, others) = world;
         let (strays, stop_one) = others;
         // What is used stops later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
@@ -999,7 +1032,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             before_begin,
             is_inside,
             stop,
-            skip,
+            hurry,
             refuses,
             told,
             stop_one,

@@ -191,9 +191,10 @@ impl Lifecycle {
                 readiness: Readiness::drain_on(trigger.token()),
                 all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
-                notes: Mutex::default(),
+                live: Mutex::default(),
                 late_observers: Mutex::default(),
-                states: watch::Sender::default(),
+                states: Mutex::default(),
+                changes: watch::Sender::default(),
             }),
         };
         let registry = handle::Registry(Arc::clone(&handle.shared));

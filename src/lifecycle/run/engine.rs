@@ -331,15 +331,10 @@ impl Engine {
                 machine::Event::Ended(index, self.ending(index, result))
             }
             Some(Note::Stop) => {
-<<<<<<< HEAD
                 // The stop may be heard of first.
                 let mut haste = *self.shared.haste.borrow();
-                if is_typed(self.trigger.cause(), is_terminal()) {
-                    haste = haste.max(Haste::Now);
-=======
                 if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
-                    self.machine.on(machine::Event::Skip, self.now(), actions);
->>>>>>> main
+                    haste = haste.max(Haste::Now);
                 }
                 let event = machine::Event::Hurry(haste);
                 self.machine.on(event, self.now(), actions);

@@ -191,6 +191,7 @@ impl Lifecycle {
                 readiness: Readiness::drain_on(trigger.token()),
                 all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
+                notes: Mutex::default(),
                 late_observers: Mutex::default(),
                 states: watch::Sender::default(),
             }),

@@ -135,6 +135,8 @@ pub(super) enum Note {
     Ended(usize, Result<(), TaskError>),
     /// The trigger's token has fired.
     Stop,
+    /// This component, and those that use it, are to stop, and the rest goes on.
+    StopOne(usize, Cause),
     /// The stop leaves out a part of its order.
     Hurry(Haste),
     /// The component that this lifecycle is inside of has been told to stop.

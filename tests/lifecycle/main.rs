@@ -11,6 +11,7 @@ mod kinds;
 mod nested;
 mod observe;
 mod odd;
+mod one;
 mod order;
 mod random;
 mod running;

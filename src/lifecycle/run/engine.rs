@@ -112,6 +112,8 @@ struct Slot {
     error: Option<TaskError>,
     /// The place that is kept for its error, and what is known of it.
     failing: Option<(usize, Cause)>,
+    /// Why it is to stop while the rest goes on.
+    asked: Option<Cause>,
     told: bool,
     crashed: bool,
     forced: bool,
@@ -168,6 +170,7 @@ impl Engine {
         }
         *handle::lock(&shared.work) = work.clone();
         let (notes, inbox) = mpsc::unbounded_channel();
+        *handle::lock(&shared.notes) = Some(notes.clone());
         let outer_whole = outer.as_ref().map(Context::whole);
         let whole = Whole {
             trigger: trigger.spawner(),
@@ -340,9 +343,21 @@ impl Engine {
                 self.machine.on(event, self.now(), actions);
                 machine::Event::Stop
             }
+            Some(Note::StopOne(index, cause)) => self.stop_one(index, &cause),
             Some(Note::Hurry(haste)) => machine::Event::Hurry(haste),
             Some(Note::Told) => self.told(actions),
         }
+    }
+
+    /// Keeps why this component, and those that use it, are to stop.
+    fn stop_one(&mut self, index: usize, cause: &Cause) -> machine::Event {
+        for user in self.plan.graph().users_of(index) {
+            // Barriers have no slot.
+            if let Some(slot) = self.slots.get_mut(user) {
+                slot.asked.get_or_insert_with(|| cause.clone());
+            }
+        }
+        machine::Event::StopOne(index)
     }
 
     /// Lets a component fail as if it had returned the error.
@@ -655,12 +670,12 @@ impl Engine {
         ctx.keep_in_flight();
         let path = Arc::clone(&slot.path);
         if ctx.wants_outcome() {
-            ctx.set_outcome(self.outcome());
+            ctx.set_outcome(self.outcome(self.cause_for(index)));
         }
         self.limit(index, until);
         self.enter(index, ComponentState::Draining);
         self.emit(Some(path), EventKind::StopBegan(until.saturating_sub(now)));
-        ctx.group().cancel_for(self.cause());
+        ctx.group().cancel_for(self.cause_for(index));
     }
 
     /// Sets the time that a component has to stop.
@@ -845,7 +860,7 @@ impl Engine {
         let left = until
             .saturating_sub(self.now())
             .saturating_sub(self.cleanup.guaranteed());
-        let outcome = self.outcome();
+        let outcome = self.outcome(self.cause());
         let report = loop {
             let at = self.waiting.next();
             let at = at.and_then(|at| self.began.checked_add(at));
@@ -859,7 +874,8 @@ impl Engine {
         has_steps.then_some(report)
     }
 
-    fn outcome(&self) -> Outcome {
+    /// How everything has ended so far, for those that stop for this cause.
+    fn outcome(&self, cause: Cause) -> Outcome {
         let errors = || self.errors.iter().flatten();
         if let Some(error) = errors().find(|error| error.is_forced()) {
             return Outcome::Forced(format!("{error:#}").into());
@@ -881,11 +897,11 @@ impl Engine {
         }
         if !self.errors.is_empty() {
             // It is still leaving.
-            return Outcome::Failed(self.cause().to_string().into());
+            return Outcome::Failed(cause.to_string().into());
         }
         match nested(|report| !report.is_clean()) {
             Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
-            None => match self.cause() {
+            None => match cause {
                 Cause::Done => Outcome::Clean,
                 cause => Outcome::Stopped(cause),
             },
@@ -928,6 +944,15 @@ impl Engine {
         timeline
     }
 
+    /// Why a component stops: with the whole, or alone.
+    fn cause_for(&self, index: usize) -> Cause {
+        let slot = &self.slots[index];
+        let failing = slot.failing.as_ref().map(|(_, cause)| cause);
+        let alone = slot.asked.as_ref().or(failing).cloned();
+        let whole = self.trigger.cause();
+        whole.or(alone).unwrap_or(Cause::Done)
+    }
+
     fn cause(&self) -> Cause {
         self.trigger.cause().unwrap_or(Cause::Done)
     }
@@ -968,6 +993,7 @@ impl Slot {
             stop: None,
             error: None,
             failing: None,
+            asked: None,
             told: false,
             crashed: false,
             forced: false,

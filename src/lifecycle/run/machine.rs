@@ -10,6 +10,7 @@
 //!    on it are over, directly or through others. One in between that is over itself, or never was
 //!    started, changes nothing of that: those before it wait for those behind it. Nothing else starts
 //!    or tells one, except that a component may begin to leave by itself.
+//!    That holds too when one is stopped while the rest goes on: those that use it go first.
 //! 2. A node that has been started is told, leaves or ends exactly once; what was told is over,
 //!    forced or lost by its time.
 //! 3. Once the stop has begun nothing is started. The engine takes back what it was to start when it
@@ -99,6 +100,8 @@ pub(in crate::lifecycle) enum Event {
     Idle(usize),
     /// Somebody asks for the stop.
     Stop,
+    /// Somebody asks for the stop of this one, and so of those that use it, while the rest goes on.
+    StopOne(usize),
     /// Leaves out that much of the order.
     Hurry(Haste),
     /// Time has passed.
@@ -247,6 +250,8 @@ pub(in crate::lifecycle) struct Machine {
     /// Those whose turn has come; empty but for a moment.
     next: Vec<usize>,
     drained: Vec<bool>,
+    /// Those that are to stop while the rest goes on, with all that use them.
+    alone: Vec<bool>,
     not_ready: usize,
     not_over: usize,
     /// Those of them that are no barriers.
@@ -288,6 +293,7 @@ impl Machine {
             times,
             phases: vec![Phase::Created; count],
             drained: vec![false; count],
+            alone: vec![false; count],
             not_ready: count,
             not_over: count,
             not_drained: 0,
@@ -329,6 +335,7 @@ impl Machine {
             Event::Ended(node, ending) => self.ended(node, ending, now, actions),
             Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
+            Event::StopOne(node) => self.stop_one(node, now, actions),
             Event::Hurry(haste) => self.hurry(haste, now, actions),
             Event::Tick => self.expire(now, actions),
         }
@@ -479,7 +486,7 @@ impl Machine {
                 break;
             };
             at += 1;
-            if self.is_stopping() {
+            if self.is_stopping() || self.phases[dependent] != Phase::Created {
                 continue;
             }
             if let Node::Barrier = self.nodes[dependent] {
@@ -611,6 +618,10 @@ impl Machine {
         loop {
             if let Some(node) = over.take() {
                 self.not_over -= 1;
+                if !self.is_stopping() && !self.starts.is_done(node) {
+                    // It never will be, and all that use it are over.
+                    self.not_ready -= 1;
+                }
                 self.components_left -= usize::from(self.nodes[node].is_component());
                 if self.nodes[node].is_work() {
                     self.work_is_done();
@@ -621,7 +632,8 @@ impl Machine {
             let Some(&used) = next.get(at) else { break };
             at += 1;
             // Those whose turn comes earlier are told when the drain is over.
-            if self.stage == Stage::Stopping && self.tell(used, now, actions) {
+            let is_asked = self.stage == Stage::Stopping || self.alone[used];
+            if is_asked && self.tell(used, now, actions) {
                 over = Some(used);
             }
         }
@@ -641,11 +653,13 @@ impl Machine {
             self.phases[node] = Phase::Over;
             return true;
         }
-        if let Some(Traits {
-            phase: Some(phase), ..
-        }) = self.traits(node)
+        if let (
+            Stage::Stopping,
+            Some(&Traits {
+                phase: Some(phase), ..
+            }),
+        ) = (self.stage, self.traits(node))
         {
-            let phase = *phase;
             let end = now.saturating_add(self.times.phases[phase]);
             self.phase_ends[phase].get_or_insert(end);
         }
@@ -658,6 +672,8 @@ impl Machine {
             },
         );
         actions.push(Action::Tell(node, until));
+        // One that stops alone may be told in the drain, and has other things to do from then on.
+        self.drained(node);
         false
     }
 
@@ -714,6 +730,27 @@ impl Machine {
         self.forget_the_rest(now, actions);
     }
 
+    /// Stops one while the rest goes on: those that use it first, in the order of any stop.
+    fn stop_one(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        if self.is_stopping() {
+            return;
+        }
+        let users = self.graph.users_of(node);
+        for &user in &users {
+            self.alone[user] = true;
+        }
+        for &user in &users {
+            if self.phases[user] == Phase::Created {
+                self.over(user, Phase::Over, now, actions);
+            }
+        }
+        for user in users {
+            if self.stops.has_come(user) && self.tell(user, now, actions) {
+                self.over(user, Phase::Over, now, actions);
+            }
+        }
+    }
+
     /// What has not been started never will be.
     fn forget_the_rest(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
@@ -752,8 +789,8 @@ impl Machine {
     /// The time of a node is up.
     fn late(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         match self.phases[node] {
-            // Nobody waits for it any more once the stop has begun; it is told in its turn.
-            Phase::Starting { .. } if self.is_stopping() => {
+            // Nobody waits for it once a stop has begun; it is told in its turn.
+            Phase::Starting { .. } if self.is_stopping() || self.alone[node] => {
                 let until = Duration::MAX;
                 self.phases[node] = Phase::Starting { until };
             }

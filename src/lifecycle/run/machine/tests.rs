@@ -77,6 +77,8 @@ struct Scenario {
     refuses: Option<u64>,
     /// When the lifecycle around it says stop, and what that has left.
     told: Option<(u64, u64)>,
+    /// Those that are stopped alone, and when.
+    stop_one: Vec<(u64, usize)>,
     /// Notes that nobody expects: when, of which, whether it is `Ready`.
     strays: Vec<(u64, usize, bool)>,
 }
@@ -111,6 +113,7 @@ enum Next {
     Failing(usize),
     Ended(usize, bool),
     Stop,
+    StopOne(usize),
     Hurry(Haste),
     Told(u64),
 }
@@ -134,6 +137,8 @@ struct Sim<'a> {
     /// Whether nothing was left to do, so that it stops by itself, or says so if it is inside of another.
     done: bool,
     drained: Vec<bool>,
+    /// Those that are to stop while the rest goes on.
+    alone: Vec<bool>,
     /// Those that were ready when the drain began.
     draining: Option<Vec<bool>>,
     until: Vec<Duration>,
@@ -248,6 +253,7 @@ impl<'a> Sim<'a> {
             works: scenario.parts.iter().any(|part| part.is_work),
             done: false,
             drained: vec![false; parts],
+            alone: vec![false; parts],
             draining: None,
             until: vec![Duration::MAX; parts],
             uses,
@@ -278,6 +284,9 @@ impl<'a> Sim<'a> {
                 Next::Drained(index)
             };
             sim.push(millis(at), note);
+        }
+        for &(at, index) in &scenario.stop_one {
+            sim.push(millis(at), Next::StopOne(index % parts.max(1)));
         }
         for (at, next) in [
             (scenario.stop, Next::Stop),
@@ -417,6 +426,19 @@ impl<'a> Sim<'a> {
                 self.asked |= self.begun_at.is_none();
                 Event::Stop
             }
+            Next::StopOne(index) => {
+                if self.begun_at.is_none() {
+                    let mut all = self.users[index].clone();
+                    all.push(index);
+                    for index in all {
+                        self.alone[index] = true;
+                        if self.states[index] == State::Created {
+                            self.states[index] = State::Over;
+                        }
+                    }
+                }
+                Event::StopOne(index)
+            }
             Next::Hurry(haste) => {
                 self.haste = self.haste.max(haste);
                 Event::Hurry(haste)
@@ -470,7 +492,9 @@ impl<'a> Sim<'a> {
             let timeout = millis(self.scenario.parts[index].start_timeout);
             match state {
                 State::Starting(since)
-                    if *since + timeout <= self.now && self.begun_at.is_none() =>
+                    if *since + timeout <= self.now
+                        && self.begun_at.is_none()
+                        && !self.alone[index] =>
                 {
                     expected.push((index, Fault::StartTimedOut));
                 }
@@ -545,7 +569,9 @@ impl<'a> Sim<'a> {
                 }
                 Action::AllReady => {
                     assert!(!self.all_ready && self.begun_at.is_none());
-                    assert!(self.ready.iter().all(|ready| *ready));
+                    let mut all = 0..self.states.len();
+                    let is_ready = |index: usize| self.ready[index] || self.is_gone_alone(index);
+                    assert!(all.all(is_ready));
                     self.all_ready = true;
                 }
                 Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
@@ -559,7 +585,7 @@ impl<'a> Sim<'a> {
                 Action::GoOn(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
-                    assert!(self.may_go_on(index), "all stops for that");
+                    assert!(self.may_go_on(index, fault), "all stops for that");
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
@@ -571,7 +597,7 @@ impl<'a> Sim<'a> {
                 Action::Blame(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
-                    assert!(!self.may_go_on(index), "nothing stops for that");
+                    assert!(!self.may_go_on(index, fault), "nothing stops for that");
                     if fault == Fault::StartTimedOut {
                         self.states[index] = State::Late;
                     }
@@ -684,9 +710,14 @@ impl<'a> Sim<'a> {
     }
 
     /// Whether a failure stops nothing else.
-    fn may_go_on(&self, index: usize) -> bool {
-        let may_fail = self.scenario.parts[index].may_fail;
-        may_fail && self.all_ready && self.begun_at.is_none()
+    fn may_go_on(&self, index: usize, fault: Fault) -> bool {
+        let may_fail = self.scenario.parts[index].may_fail && self.all_ready;
+        self.begun_at.is_none() && (may_fail || fault == Fault::StopFailed)
+    }
+
+    /// Whether it has been stopped while the rest goes on.
+    fn is_gone_alone(&self, index: usize) -> bool {
+        self.alone[index] && self.is_done(index)
     }
 
     fn asked_or_ended(&self) -> bool {
@@ -711,7 +742,7 @@ impl<'a> Sim<'a> {
     fn is_next(&self, index: usize) -> bool {
         let users = &self.users[index];
         users.iter().all(|user| self.is_done(*user))
-            || self.is_urgent() && !self.scenario.parts[index].is_used
+            || self.drain_over && self.is_urgent() && !self.scenario.parts[index].is_used
     }
 
     /// Whether nothing is left to do, of what there was.
@@ -738,7 +769,7 @@ impl<'a> Sim<'a> {
         if let Some(phase) = part.phase {
             let budget = self.scenario.phases[phase].map_or(Duration::MAX, millis);
             let end = now.saturating_add(budget);
-            let end = if leaves {
+            let end = if leaves || !self.drain_over {
                 self.phases[phase].unwrap_or(end)
             } else {
                 *self.phases[phase].get_or_insert(end)
@@ -753,7 +784,7 @@ impl<'a> Sim<'a> {
                 self.states[index],
                 State::Starting(_) | State::Late | State::Running
             ));
-            assert!(self.drain_over, "told before its turn");
+            assert!(self.drain_over || self.alone[index], "told before its turn");
             assert!(self.is_next(index), "those that use it have not ended");
             self.states[index] = State::Leaving(Why::Told);
         }
@@ -769,7 +800,9 @@ impl<'a> Sim<'a> {
                 State::Created if self.begun_at.is_none() && !self.refused => {
                     assert!(self.uses[index].iter().any(|used| !self.ready[*used]));
                 }
-                State::Starting(_) | State::Late | State::Running if self.drain_over => {
+                State::Starting(_) | State::Late | State::Running
+                    if self.drain_over || self.alone[index] =>
+                {
                     assert!(!self.is_next(index), "not told");
                 }
                 State::Starting(since) if self.begun_at.is_none() => {
@@ -960,12 +993,16 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         vec((0..200_u64, haste()), 0..3),
         option::weighted(0.2, 0..60_u64),
         option::weighted(0.2, (0..200_u64, 0..60_u64)),
-        vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
+        (
+            vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
+            prop_oneof![Just(Vec::new()), vec((0..150_u64, any::<usize>()), 1..4)],
+        ),
     );
     let phases = vec(option::weighted(0.6, 0..30_u64), 0..4_usize);
     (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
         let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
-        let ((before_begin, is_inside), stop, hurry, refuses, told, strays) = world;
+        let ((before_begin, is_inside), stop, hurry, refuses, told, others) = world;
+        let (strays, stop_one) = others;
         // What is used stops later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
         in_phases.sort_unstable();
@@ -978,6 +1015,11 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             }
         }
         let strays = if parts.is_empty() { Vec::new() } else { strays };
+        let stop_one = if parts.is_empty() {
+            Vec::new()
+        } else {
+            stop_one
+        };
         Scenario {
             parts,
             phases,
@@ -993,6 +1035,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             hurry,
             refuses,
             told,
+            stop_one,
             strays,
         }
     })

@@ -145,6 +145,8 @@ mod signals;
 #[cfg(feature = "signal")]
 mod watchdog;
 pub mod lifecycle;
+#[cfg(feature = "pipeline")]
+pub mod pipeline;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(all(feature = "systemd", unix))]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::{BoxError, Exit, Stop, TaskGroup};
+use taskgroup::server::Stop;
+use taskgroup::{BoxError, Exit, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
@@ -31,7 +32,7 @@ async fn run() -> Result<(), BoxError> {
     let address = listener.local_addr()?;
 
     let mut group = TaskGroup::new();
-    let http = taskgroup::axum::serve("http", listener, app)
+    let http = taskgroup::server::axum::serve("http", listener, app)
         .grace(Duration::from_secs(1))
         .run(group.token());
     group.task("http").spawn(http);

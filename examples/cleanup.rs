@@ -10,8 +10,9 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use taskgroup::cleanup::{Priority, Step};
-use taskgroup::{BoxError, Cleanup, Exit, TaskGroup};
+use taskgroup::lifecycle::cleanup::Cleanup;
+use taskgroup::lifecycle::cleanup::{Priority, Step};
+use taskgroup::{BoxError, Exit, TaskGroup};
 use tokio::time::sleep;
 
 #[tokio::main]

@@ -15,7 +15,8 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{Exit, ExitPolicy, Program, Signals, TaskError, TaskGroup};
+use taskgroup::process::ExitPolicy;
+use taskgroup::{Exit, Program, Signals, TaskError, TaskGroup};
 
 #[derive(Debug, thiserror::Error)]
 #[error("the port is missing in the configuration")]

@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
+use taskgroup::lifecycle::{Component, Lifecycle, Report};
 use taskgroup::lifecycle::{Context, Handle, Provided, Provider, StepKind, TimelineStep};
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Report, Signals};
+use taskgroup::{BoxError, Exit, Signals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::{task::JoinSet, time::sleep};
@@ -122,7 +123,8 @@ fn grpc(name: String, address: &Address) -> Component {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let bound = listener.local_addr()?;
         let health = Routes::new(ctx.readiness().health_service(&[]));
-        let server = taskgroup::tonic::serve("grpc", listener, health).linger(Duration::ZERO);
+        let server =
+            taskgroup::server::tonic::serve("grpc", listener, health).linger(Duration::ZERO);
         let server = server.run::<BoxError>(&ctx);
         address.set(bound);
         ctx.ready();
@@ -161,7 +163,8 @@ fn gateway(servers: &[Address], address: &Address) -> Component {
 async fn serve(ctx: Context, app: Router, address: Provider<SocketAddr>) -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let bound = listener.local_addr()?;
-    let server = taskgroup::axum::serve("http", listener, app).linger(Duration::from_millis(50));
+    let server =
+        taskgroup::server::axum::serve("http", listener, app).linger(Duration::from_millis(50));
     let server = server.run::<BoxError>(&ctx);
     address.set(bound);
     ctx.ready();

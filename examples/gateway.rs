@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, http::StatusCode, routing::get};
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{Context, Provided, Provider};
-use taskgroup::{BoxError, Component, Lifecycle, Stop};
+use taskgroup::server::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::{task::JoinSet, time::sleep};
@@ -45,7 +47,7 @@ async fn grpc(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxErro
     address.set(listener.local_addr()?);
     ctx.ready();
     let routes = Routes::new(ctx.readiness().health_service(&[]));
-    taskgroup::tonic::serve("grpc", listener, routes)
+    taskgroup::server::tonic::serve("grpc", listener, routes)
         .run(&ctx)
         .await
 }
@@ -60,7 +62,7 @@ async fn http(
     address.set(listener.local_addr()?);
     ctx.ready();
     let app = Router::new().route("/", get(handler));
-    taskgroup::axum::serve("http", listener, app)
+    taskgroup::server::axum::serve("http", listener, app)
         .run(&ctx)
         .await
 }

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use taskgroup::{BoxError, Component, Lifecycle};
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::time::sleep;
 
 #[tokio::main]
@@ -30,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
         .budget(Duration::from_secs(2))
         .component(cache.grace(Duration::from_millis(300)))
         .component(worker.after(["cache"]))
-        .observe(taskgroup::metrics::observer());
+        .observe(taskgroup::process::metrics::observer());
 
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());

@@ -3,8 +3,9 @@
 //! A module has a lifecycle of its own, with its own order; to the one above it is a component. Or it registers
 //! its components there. Run it with `cargo run --example nested`.
 
+use taskgroup::BoxError;
 use taskgroup::lifecycle::{AddError, Handle};
-use taskgroup::{BoxError, Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {

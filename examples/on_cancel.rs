@@ -9,7 +9,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use taskgroup::{BoxError, CallbackOutcome, CancellationToken, OnCancel, TaskGroup};
+use taskgroup::group::{CallbackOutcome, OnCancel};
+use taskgroup::{BoxError, CancellationToken, TaskGroup};
 use tokio::time::sleep;
 
 #[tokio::main]

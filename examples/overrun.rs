@@ -7,7 +7,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::lifecycle::Context;
-use taskgroup::{BoxError, Component, Exit, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::{BoxError, Exit};
 
 #[tokio::main]
 async fn main() -> Exit {

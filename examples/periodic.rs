@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use taskgroup::{Backoff, BoxError, Periodic, TaskGroup};
+use taskgroup::supervise::{Backoff, Periodic};
+use taskgroup::{BoxError, TaskGroup};
 use tokio::time::sleep;
 
 #[tokio::main]

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use taskgroup::BoxError;
 use taskgroup::lifecycle::{Budget, Context, Phase};
-use taskgroup::{BoxError, Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::{BoxError, Readiness, TaskGroup};
+use taskgroup::lifecycle::Readiness;
+use taskgroup::{BoxError, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -27,7 +28,7 @@ async fn main() -> Result<(), BoxError> {
     let address = listener.local_addr()?;
 
     // Until it is over, whoever has not noticed yet is served.
-    let server = taskgroup::axum::serve("http", listener, app).lame_duck(LAME_DUCK);
+    let server = taskgroup::server::axum::serve("http", listener, app).lame_duck(LAME_DUCK);
     group.task("http").spawn(server.run(group.token()));
 
     assert_eq!(ask(address, "/readyz").await?, "503 starting");

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use taskgroup::{BoxError, Component, Exit, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::{BoxError, Exit};
 use tokio::time::sleep;
 
 #[tokio::main]

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use taskgroup::{Backoff, BoxError, Strategy, Supervisor, TaskGroup};
+use taskgroup::supervise::{Backoff, Strategy, Supervisor};
+use taskgroup::{BoxError, TaskGroup};
 use tokio::time::sleep;
 
 #[tokio::main]

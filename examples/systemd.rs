@@ -1,7 +1,7 @@
 //! How does systemd know that my service is ready, is stopping and is alive?
 //!
 //! The observer tells it, if there is one: started by hand, nothing is sent. With a unit of `Type=notify`, as in the docs
-//! of `taskgroup::systemd`, `systemctl status` shows "draining: waiting for worker" while this one stops.
+//! of `taskgroup::process::systemd`, `systemctl status` shows "draining: waiting for worker" while this one stops.
 //!
 //! ```text
 //! cargo build --features signal,systemd --example systemd
@@ -14,7 +14,8 @@
 use std::time::Duration;
 
 use taskgroup::lifecycle::Budget;
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Report, Signals};
+use taskgroup::lifecycle::{Component, Lifecycle, Report};
+use taskgroup::{BoxError, Exit, Signals};
 use tokio::time::sleep;
 
 #[cfg(unix)]
@@ -38,7 +39,7 @@ async fn run(signals: Signals) -> Result<Report, BoxError> {
         .budget(budget)
         .component(worker)
         .stop_on(signals)
-        .observe(taskgroup::systemd::observer())
+        .observe(taskgroup::process::systemd::observer())
         .watchdog()
         .run()
         .await?;

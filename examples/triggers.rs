@@ -11,7 +11,8 @@
 
 use std::time::Duration;
 
-use taskgroup::{CancellationToken, Exit, Heartbeat, StopAfter, StopFile, TaskGroup};
+use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::{CancellationToken, Exit, TaskGroup};
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentState, EventKind};
-use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::time::sleep;
 
 #[tokio::main]

@@ -11,7 +11,8 @@
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::{BoxError, Exit, Program, Signals, TaskGroup, Watchdog};
+use taskgroup::process::Watchdog;
+use taskgroup::{BoxError, Exit, Program, Signals, TaskGroup};
 
 fn main() -> Exit {
     Program::new().worker_threads(2).run(run)

@@ -9,8 +9,9 @@ use axum::extract::WebSocketUpgrade;
 use axum::response::Response;
 use axum::routing::any;
 use futures_util::{SinkExt, StreamExt};
-use taskgroup::axum::ws::WebSocket;
-use taskgroup::{BoxError, Exit, Stop, TaskGroup};
+use taskgroup::server::Stop;
+use taskgroup::server::axum::ws::WebSocket;
+use taskgroup::{BoxError, Exit, TaskGroup};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
@@ -25,7 +26,7 @@ async fn run() -> Result<(), BoxError> {
     let address = listener.local_addr()?;
 
     let mut group = TaskGroup::new();
-    let http = taskgroup::axum::serve("http", listener, app)
+    let http = taskgroup::server::axum::serve("http", listener, app)
         .on_report(|report| println!("server: websockets cut: {}", report.upgrades_cut()))
         .run(group.token());
     group.task("http").spawn(http);

@@ -87,116 +87,32 @@
     )
 )]
 
-mod time;
-mod lock;
-mod panic;
-mod log;
-mod bounded;
-mod stderr;
-// What outlives the process is there with one feature, and forced exits with the other.
-#[cfg(any(feature = "process", feature = "signal"))]
-#[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
-mod forced;
-mod console;
-mod label;
-mod signal;
-mod end;
-mod chain;
-mod cause;
-mod verdict;
-mod running;
-mod error;
-mod group;
-mod trigger;
-mod stop_after;
-mod stop_file;
-mod heartbeat;
-mod on_cancel;
-mod backoff;
-mod supervise;
-mod periodic;
-mod readiness;
-mod deadline;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-mod stop;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-mod drain;
-mod in_flight;
-mod stop_signal;
-mod sidecar;
-pub mod cleanup;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-mod lame_duck;
-// Each server needs something that the other does not.
-#[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(
-    not(all(feature = "axum", feature = "tonic")),
-    allow(dead_code, unreachable_pub)
-)]
-mod gate;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-pub mod serve;
-#[cfg(feature = "axum")]
-pub mod axum;
-#[cfg(feature = "tonic")]
-pub mod tonic;
-#[cfg(feature = "signal")]
-mod signals;
-#[cfg(feature = "signal")]
-mod watchdog;
+pub mod group;
+pub mod supervise;
+pub mod server;
 pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
-#[cfg(feature = "metrics")]
-pub mod metrics;
-#[cfg(all(feature = "systemd", unix))]
-pub mod systemd;
-#[cfg(feature = "serde")]
-mod serialize;
-mod exit;
-#[cfg(feature = "signal")]
-mod program;
-
-pub use crate::backoff::{Backoff, Jitter};
-pub use crate::cause::{Cause, FailedTask, LostHeartbeat};
-pub use crate::cleanup::Cleanup;
-pub use crate::deadline::DeadlinePassed;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::drain::DrainReport;
-pub use crate::end::End;
-pub use crate::error::{Cancelled, TaskError};
-pub use crate::exit::{Exit, ExitPolicy, SignalStatus};
-pub use crate::group::{
-    BuildError, Builder, IsolatedTask, JoinError, SpawnError, Spawner, Task, TaskGroup, TaskHandle,
-};
-pub use crate::heartbeat::{Heartbeat, HeartbeatMonitor};
-#[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::lame_duck::LameDuck;
-pub use crate::lifecycle::{Component, Lifecycle, Report};
-pub use crate::on_cancel::{CallbackOutcome, OnCancel};
-pub use crate::panic::Panic;
-pub use crate::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
-#[cfg(feature = "signal")]
-pub use crate::program::{Program, main};
-pub use crate::readiness::{Check, Readiness, ReadinessState};
-pub use crate::running::{Running, RunningTask};
-#[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::serve::serve;
-pub use crate::sidecar::{Sidecar, SidecarError};
-pub use crate::signal::Signal;
-#[cfg(feature = "signal")]
-pub use crate::signals::Signals;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-pub use crate::stop::Stop;
-pub use crate::stop_after::StopAfter;
-pub use crate::stop_file::StopFile;
-pub use crate::stop_signal::StopSignal;
-pub use crate::supervise::{Strategy, Supervisor, SupervisorBuildError, SupervisorError};
-pub use crate::trigger::Trigger;
-#[cfg(feature = "signal")]
-pub use crate::watchdog::{ArmedWatchdog, Watchdog};
+pub mod process;
 
 pub use tokio_util::sync::CancellationToken;
+
+pub use crate::group::builder::BuildError;
+pub use crate::group::cause::Cause;
+pub use crate::group::end::End;
+pub use crate::group::engine::handle::TaskHandle;
+pub use crate::group::error::{Cancelled, TaskError};
+pub use crate::group::signal::Signal;
+pub use crate::group::spawner::Spawner;
+pub use crate::group::task_group::TaskGroup;
+pub use crate::process::exit::Exit;
+#[cfg(feature = "signal")]
+pub use crate::process::program::{Program, main};
+#[cfg(feature = "signal")]
+pub use crate::process::signals::Signals;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use crate::server::serve::serve;
+pub use crate::server::sidecar::{Sidecar, SidecarError};
 
 /// The error of a plain group: any error, so that `?` takes all of them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

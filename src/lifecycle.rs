@@ -4,64 +4,59 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cleanup::{Cleanup, CleanupHandle};
-use crate::group::{AbortOnDrop, TaskGroup};
-use crate::readiness::{Check, Readiness};
-use crate::running::Running;
-#[cfg(feature = "signal")]
-use crate::signals::Signals;
-use crate::trigger::Trigger;
-#[cfg(feature = "signal")]
-use crate::watchdog::Watchdog;
+use crate::group::running::Running;
+use crate::group::trigger::Trigger;
+use crate::group::{AbortOnDrop, Spawner, TaskGroup};
+use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
+pub(crate) mod readiness;
+pub mod cleanup;
 mod words;
-mod budget;
-mod phase;
-mod plan_error;
 mod provided;
 mod uses;
-mod graph;
 mod plan;
-mod machine;
 mod component_state;
 mod component_error;
 mod report;
 mod run_error;
 mod event;
 mod trace;
-mod herald;
 mod context;
 mod component;
 mod using;
 mod handle;
-mod engine;
 mod run;
 mod nested;
+#[cfg(feature = "serde")]
+mod serialize;
 
-pub use self::budget::Budget;
 pub use self::component::Component;
 pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
 pub use self::handle::{AddError, Handle};
-pub use self::phase::Phase;
+pub use self::plan::budget::Budget;
+pub use self::plan::error::PlanError;
+pub use self::plan::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
-pub use self::plan_error::PlanError;
 pub use self::provided::{Provided, Provider};
+pub use self::readiness::{Check, Readiness, ReadinessState};
 pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
 pub use self::run::Run;
 pub use self::run_error::RunError;
 pub use self::uses::Uses;
 pub use self::using::Using;
 
-use self::engine::{Engine, Parts};
 use self::event::Observer;
+use self::run::engine::{Engine, Parts};
 
 /// Starts components in order, stops them in order, in a bounded time, and says what happened.
 ///
@@ -97,6 +92,9 @@ use self::event::Observer;
 ///
 /// A second signal ends the process at any point, as `Signals` says.
 ///
+/// A stop that takes long says at INFO who is waited for and for how long still, after 5 s and then every
+/// 10 s.
+///
 /// When the run has ended nothing of it is alive, except for what the report calls still running:
 /// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for
 /// each row of components that do not end even when they are forced.
@@ -116,7 +114,7 @@ use self::event::Observer;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[derive(Clone)]
 /// # struct Db;
@@ -149,7 +147,8 @@ use self::event::Observer;
 /// ```
 #[must_use = "a lifecycle does nothing until it runs"]
 pub struct Lifecycle {
-    budget: Budget,
+    /// Nothing unless it was set.
+    budget: Option<Budget>,
     phases: Vec<Phase>,
     /// In locks that nobody takes, so that a lifecycle is `Sync`.
     observers: Mutex<Vec<Observer>>,
@@ -158,8 +157,7 @@ pub struct Lifecycle {
     trigger: TaskGroup,
     work: TaskGroup,
     cleanup: Cleanup,
-    #[cfg(feature = "signal")]
-    watchdog: Mutex<Option<Watchdog>>,
+    guard: Mutex<Option<Guard>>,
     handle: Handle,
     /// Once nothing can be added any more.
     components: Option<Vec<Component>>,
@@ -167,6 +165,9 @@ pub struct Lifecycle {
     /// Dropped with the lifecycle, which handles do not notice otherwise.
     _registry: handle::Registry,
 }
+
+/// Guards the stop of a lifecycle: is given what the stop may take, what triggers it, and its tasks.
+type Guard = Box<dyn FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send>;
 
 /// Attaches what stops a lifecycle, once it runs.
 type Attach = Box<dyn FnOnce(&TaskGroup) + Send>;
@@ -194,7 +195,7 @@ impl Lifecycle {
         };
         let registry = handle::Registry(Arc::clone(&handle.shared));
         Self {
-            budget: Budget::default(),
+            budget: None,
             phases: Vec::new(),
             observers: Mutex::default(),
             triggers: Mutex::default(),
@@ -203,8 +204,7 @@ impl Lifecycle {
             work,
             // A lifecycle may be dropped before it runs, for its plan say.
             cleanup: Cleanup::that_owes_nothing(),
-            #[cfg(feature = "signal")]
-            watchdog: Mutex::default(),
+            guard: Mutex::default(),
             handle,
             components: None,
             report,
@@ -215,7 +215,7 @@ impl Lifecycle {
     /// Sets the time that the whole stop may take, and its parts; [`Budget::local`] by default,
     /// which is 10 s.
     pub fn budget(mut self, budget: impl Into<Budget>) -> Self {
-        self.budget = budget.into();
+        self.budget = Some(budget.into());
         self
     }
 
@@ -241,40 +241,6 @@ impl Lifecycle {
         self
     }
 
-    /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
-    #[cfg(feature = "signal")]
-    pub fn list_on(self, signals: Signals) -> Self {
-        self.work.list_on(signals);
-        self
-    }
-
-    /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
-    ///
-    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
-    /// begins until the process is gone, and stays armed when the run has ended: a thread that
-    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
-    /// inside of another one has none.
-    #[cfg(feature = "signal")]
-    pub fn watchdog(self) -> Self {
-        self.watchdog_with(|watchdog| watchdog)
-    }
-
-    /// The same, with options: another exit status, a report of one's own.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::Lifecycle;
-    ///
-    /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
-    /// # drop(lifecycle);
-    /// ```
-    #[cfg(feature = "signal")]
-    pub fn watchdog_with(mut self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
-        self.watchdog = Some(options(Watchdog::new(std::time::Duration::MAX))).into();
-        self
-    }
-
     /// Calls `observer` with everything that happens, in its order.
     ///
     /// It is called apart from the run, which does not wait for it: one that blocks holds up the
@@ -290,7 +256,7 @@ impl Lifecycle {
     ///
     /// ```
     /// use taskgroup::lifecycle::EventKind;
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -322,7 +288,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Check, Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Check, Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -387,7 +353,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// let egg = Component::job("egg", |_| async { Ok(()) }).after(["hen"]);
     /// let hen = Component::job("hen", |_| async { Ok(()) }).after(["egg"]);
@@ -405,14 +371,22 @@ impl Lifecycle {
         let nodes = components.into_iter().flatten().map(Component::node);
         let nodes = nodes.collect::<Result<_, _>>()?;
         let name = self.handle.shared.name.clone();
-        Plan::new(name, nodes, self.phases.clone(), self.budget.clone())
+        let phases = self.phases.clone();
+        match &self.budget {
+            Some(budget) => Plan::new(name, nodes, phases, budget.clone()),
+            None => Plan::new(name, nodes, phases, Budget::default()).map(Plan::yielding),
+        }
     }
 
     /// Starts all components, waits for a reason to stop, stops all, and returns the report.
     ///
     /// Without a [trigger](Self::stop_on) it ends when a component fails, by a call through a
-    /// [handle](Self::handle) or a [context](Context::stop), or when all components have ended, as
-    /// jobs do.
+    /// [handle](Self::handle) or a [context](Context::stop), or when nothing is left to do.
+    ///
+    /// Nothing is left to do when all components have ended, [resources](Component::resource) left
+    /// aside: jobs that use a database, say. Then it stops without a jitter and a lame duck, closes its
+    /// resources, and is clean; the cause is [`Cause::Done`](crate::Cause::Done). A lifecycle of
+    /// resources alone waits for the stop, and so does one inside of another, which may use its resources.
     ///
     /// # Errors
     ///
@@ -430,7 +404,6 @@ impl Lifecycle {
     pub async fn run(self) -> Result<Report, PlanError> {
         let this = self.closed();
         let plan = this.plan()?;
-        #[cfg(feature = "signal")]
         let this = this.guarded(&plan)?;
         let work = this.work.spawner();
         let (engine, _work) = this.engine(plan, work, None);
@@ -458,7 +431,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -479,7 +452,6 @@ impl Lifecycle {
     pub async fn start(self) -> Result<Run, RunError> {
         let this = self.closed();
         let plan = this.plan()?;
-        #[cfg(feature = "signal")]
         let this = this.guarded(&plan)?;
         let (handle, work) = (this.handle(), this.work.spawner());
         let (engine, work) = this.engine(plan, work, None);
@@ -502,26 +474,33 @@ impl Lifecycle {
         self
     }
 
-    #[cfg(feature = "signal")]
+    /// Lets `guard` watch over the stop, in place of the one that was there.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    pub(crate) fn guard_with(
+        mut self,
+        guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let guard: Guard = Box::new(guard);
+        self.guard = Some(guard).into();
+        self
+    }
+
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+    pub(crate) fn work(&self) -> &TaskGroup {
+        &self.work
+    }
+
     fn guarded(self, plan: &Plan) -> Result<Self, PlanError> {
-        let watchdog = handle::lock(&self.watchdog).take();
-        if let Some(watchdog) = watchdog {
-            let watchdog = watchdog.with_budget(plan.budget().total());
+        let guard = handle::lock(&self.guard).take();
+        if let Some(guard) = guard {
             let (trigger, work) = (self.trigger.spawner(), self.work.spawner());
-            let armed = watchdog.arm_for(&trigger, work);
-            armed
-                .map_err(|error| PlanError::no_watchdog(&error))?
-                .keep();
+            guard(plan.budget().total(), &trigger, work)
+                .map_err(|error| PlanError::no_watchdog(&error))?;
         }
         Ok(self)
     }
 
-    fn engine(
-        mut self,
-        plan: Plan,
-        work: crate::group::Spawner,
-        outer: Option<Context>,
-    ) -> (Engine, TaskGroup) {
+    fn engine(mut self, plan: Plan, work: Spawner, outer: Option<Context>) -> (Engine, TaskGroup) {
         self.cleanup.owe();
         let triggers = std::mem::take(&mut *handle::lock(&self.triggers));
         let observers = std::mem::take(&mut *handle::lock(&self.observers));

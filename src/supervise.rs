@@ -2,8 +2,10 @@
 //!
 //! What happens next is decided in [`state`], without a clock; the rest of this file does it.
 
+pub(crate) mod backoff;
 mod state;
 mod error;
+mod periodic;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,15 +22,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
-use crate::backoff::Backoff;
-use crate::chain;
-use crate::error::{Cancelled, Failure};
+use crate::group::chain;
+use crate::group::error::{Cancelled, Failure};
+use crate::group::log;
+use crate::group::panic::Panic;
+use crate::group::time::Rounded;
 use crate::group::{TaskGroup, TaskHandle};
-use crate::log;
-use crate::panic::Panic;
-use crate::time::Rounded;
 
+pub use self::backoff::{Backoff, Jitter};
 pub use self::error::{SupervisorBuildError, SupervisorError};
+pub use self::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
 pub use self::state::Strategy;
 
 use self::error::{Described, Fault, Report, source_of};
@@ -80,14 +83,15 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 /// # Comparison to `TaskGroup` and `Sidecar`
 ///
 /// A task that must not end early, and whose failure is the failure of the service, is
-/// [`essential`](crate::Task::essential). A server is a [`Sidecar`](crate::Sidecar). A supervisor is
+/// [`essential`](crate::group::Task::essential). A server is a [`Sidecar`](crate::Sidecar). A supervisor is
 /// for work that loses nothing when it begins anew, a consumer, a watcher or a connection.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
-/// use taskgroup::{Supervisor, TaskGroup};
+/// use taskgroup::TaskGroup;
+/// use taskgroup::supervise::Supervisor;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -266,7 +270,7 @@ impl Supervisor {
     /// Its children are members of a [child group](TaskGroup::child) of the supervisor's name, and
     /// none is started before the future is polled. A supervisor below another one is run on a group
     /// of its own in a child of that one, with the child's token as
-    /// [parent](crate::Builder::parent).
+    /// [parent](crate::group::Builder::parent).
     ///
     /// # Errors
     ///
@@ -285,7 +289,8 @@ impl Supervisor {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Supervisor, TaskGroup};
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::supervise::Supervisor;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use taskgroup::cleanup::{
+use taskgroup::lifecycle::cleanup::Cleanup;
+use taskgroup::lifecycle::cleanup::{
     CleanupHandle, CleanupReport, Outcome, Priority, PushError, SkipReason, Step, StepHandle,
     StepReport, StepResult,
 };
-use taskgroup::{BoxError, Cause, Cleanup, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{BoxError, Cause, Sidecar, SidecarError, TaskGroup};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);

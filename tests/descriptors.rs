@@ -177,7 +177,7 @@ fn r17_an_axum_server_without_descriptors_rests_serves_again_and_stops_at_once()
         let (listener, address) = listen().await;
         let token = CancellationToken::new();
         let app = axum::Router::new();
-        let server = taskgroup::axum::serve("http", listener, app)
+        let server = taskgroup::server::axum::serve("http", listener, app)
             .grace(PLENTY)
             .linger(PLENTY)
             .run(&token);
@@ -192,7 +192,7 @@ fn r17_a_tonic_server_without_descriptors_rests_serves_again_and_stops_at_once()
         let (listener, address) = listen().await;
         let token = CancellationToken::new();
         let routes = tonic::service::Routes::default();
-        let server = taskgroup::tonic::serve("grpc", listener, routes)
+        let server = taskgroup::server::tonic::serve("grpc", listener, routes)
             .grace(PLENTY)
             .linger(PLENTY)
             .run(&token);
@@ -208,7 +208,7 @@ fn r17_who_waits_at_the_stop_of_a_server_without_descriptors_is_answered_when_th
         let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
         let token = CancellationToken::new();
         let (sender, report) = tokio::sync::oneshot::channel();
-        let server = taskgroup::axum::serve("http", listener, app)
+        let server = taskgroup::server::axum::serve("http", listener, app)
             .on_report(|report| sender.send(report.clone()).unwrap());
         let server = tokio::spawn(server.run::<SidecarError>(&token));
         tokio::task::yield_now().await;
@@ -246,7 +246,7 @@ fn r17_a_stop_that_finds_no_descriptor_says_so_and_ends() {
     alone(async {
         let (listener, address) = listen().await;
         let token = CancellationToken::new();
-        let server = taskgroup::axum::serve("http", listener, axum::Router::new());
+        let server = taskgroup::server::axum::serve("http", listener, axum::Router::new());
         let server = tokio::spawn(server.run::<SidecarError>(&token));
         tokio::task::yield_now().await;
         let mut client = client(address, b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");

@@ -8,9 +8,11 @@ use std::future::pending;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use taskgroup::cleanup::Step;
+use taskgroup::BoxError;
 use taskgroup::lifecycle::Budget;
-use taskgroup::{BoxError, Component, Lifecycle, StopAfter};
+use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::StopAfter;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};

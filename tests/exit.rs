@@ -9,19 +9,22 @@ use std::time::Duration;
 use taskgroup::BoxError;
 use taskgroup::CancellationToken;
 use taskgroup::Cause;
-use taskgroup::Cleanup;
 use taskgroup::End;
 use taskgroup::Exit;
-use taskgroup::ExitPolicy;
 use taskgroup::Sidecar;
 use taskgroup::SidecarError;
 use taskgroup::Signal;
-use taskgroup::SignalStatus;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
-use taskgroup::cleanup::Outcome;
-use taskgroup::cleanup::Priority;
-use taskgroup::cleanup::Step;
+use taskgroup::lifecycle::Component;
+use taskgroup::lifecycle::Context;
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::lifecycle::cleanup::Cleanup;
+use taskgroup::lifecycle::cleanup::Outcome;
+use taskgroup::lifecycle::cleanup::Priority;
+use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::process::ExitPolicy;
+use taskgroup::process::SignalStatus;
 
 /// A policy that tells its rows apart.
 fn distinct() -> ExitPolicy {
@@ -146,10 +149,23 @@ fn all_tasks_done_has_its_row() {
     assert_eq!(distinct().exit(Ok::<(), TaskError>(())).code(), 10);
     assert_eq!(
         distinct()
-            .exit_caused_by(Ok::<(), TaskError>(()), Some(Cause::Dropped))
+            .exit_caused_by(Ok::<(), TaskError>(()), Some(Cause::Done))
             .code(),
         10
     );
+}
+
+#[test]
+fn a_stop_that_was_asked_for_has_its_row_or_the_status_of_the_request() {
+    let policy = distinct().requested(18);
+    let code = |cause| {
+        let exit = policy.exit_caused_by(Ok::<(), TaskError>(()), Some(cause));
+        exit.code()
+    };
+    assert_eq!(code(Cause::Requested("enough".into())), 18);
+    assert_eq!(code(Cause::Deadline(Duration::from_secs(1))), 18);
+    let restart = taskgroup::group::StopRequest::new("restart").code(75);
+    assert_eq!(code(Cause::Requested(restart)), 75);
 }
 
 #[test]
@@ -486,7 +502,7 @@ async fn a_timeout_names_the_stragglers() {
 fn a_policy_prints_as_one_line() {
     assert_eq!(
         ExitPolicy::strict().to_string(),
-        "done 0, signal 0, failed 1, panicked 1, ended early 1, aborted 1, timed out 1, timed out \
+        "done 0, requested 0, signal 0, failed 1, panicked 1, ended early 1, aborted 1, timed out 1, timed out \
          after a signal 1, second signal 128 + n"
     );
     assert_eq!(
@@ -495,7 +511,7 @@ fn a_policy_prints_as_one_line() {
             .second_signal(3)
             .code_from(|_| None)
             .to_string(),
-        "done 10, signal 128 + n, failed 12, panicked 13, ended early 14, aborted 15, timed out \
+        "done 10, requested 0, signal 128 + n, failed 12, panicked 13, ended early 14, aborted 15, timed out \
          16, timed out after a signal 17, second signal 3, an error's own code first"
     );
 }
@@ -619,4 +635,31 @@ async fn a_server_and_a_cleanup_have_their_rows_alone_and_in_a_report() {
     assert_eq!(distinct().exit(Err(cleanup().await)).code(), 16);
     let report = anyhow::Error::from(cleanup().await);
     assert_eq!(distinct().exit(Err(report)).code(), 16);
+}
+
+#[tokio::test]
+async fn a_program_with_anyhow_has_components_and_an_exit() {
+    async fn worker(ctx: Context) -> anyhow::Result<()> {
+        ctx.ready();
+        Err(anyhow::Error::from(NoQuorum).context("cannot vote"))
+    }
+    async fn run() -> anyhow::Result<()> {
+        let orders = Lifecycle::new("orders").component(Component::function("worker", worker));
+        Ok(orders.run().await?.into_result()?)
+    }
+    let exit = Exit::from(run().await);
+    assert_eq!(exit.code(), 1);
+    assert!(
+        exit.to_string().ends_with(": cannot vote: no quorum"),
+        "{exit}"
+    );
+    assert_eq!(code_75().exit(run().await).code(), 75);
+}
+
+#[tokio::test]
+async fn a_run_that_was_not_clean_has_the_row_of_its_component() {
+    let panics = Component::new("worker", async |_| panic!("no table"));
+    let report = Lifecycle::new("orders").component(panics).run().await;
+    let error = report.unwrap().into_result().unwrap_err();
+    assert_eq!(distinct().exit(Err(anyhow::Error::from(error))).code(), 13);
 }

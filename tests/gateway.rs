@@ -16,9 +16,9 @@ use axum::handler::Handler;
 use axum::http::StatusCode;
 use axum::routing::get;
 use taskgroup::lifecycle::{Budget, Context};
-use taskgroup::{
-    CancellationToken, Component, DrainReport, Lifecycle, SidecarError, Stop, TaskGroup, TaskHandle,
-};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::server::{DrainReport, Stop};
+use taskgroup::{CancellationToken, SidecarError, TaskGroup, TaskHandle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -85,7 +85,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
         .component(Component::new("grpc", async move |ctx: Context| {
             ctx.ready();
             let routes = Routes::new(health);
-            let back = taskgroup::tonic::serve("grpc", back, routes).linger(NO_TIME);
+            let back = taskgroup::server::tonic::serve("grpc", back, routes).linger(NO_TIME);
             back.run(&ctx).await
         }))
         .component(
@@ -94,7 +94,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
                 let handler = async move || handler.then(call(channel)).await;
                 let app = Router::new().route("/", get(handler));
                 ctx.ready();
-                let front = taskgroup::axum::serve("http", listener, app).linger(NO_TIME);
+                let front = taskgroup::server::axum::serve("http", listener, app).linger(NO_TIME);
                 front.run(&ctx).await
             })
             .after(["grpc"]),
@@ -451,7 +451,7 @@ impl Gateway {
         };
         let (listener, back_address) = listen().await;
         let routes = Routes::new(HealthServer::new(work.clone()));
-        let back = taskgroup::tonic::serve("grpc", listener, routes)
+        let back = taskgroup::server::tonic::serve("grpc", listener, routes)
             .grace(PLENTY)
             .linger(linger);
         let back = group.task("grpc").spawn(back.run(token));
@@ -488,7 +488,7 @@ impl Gateway {
         let (listener, address) = listen().await;
         let (sender, report) = oneshot::channel();
         let app = Router::new().route("/", get(handler));
-        let http = taskgroup::axum::serve("http", listener, app)
+        let http = taskgroup::server::axum::serve("http", listener, app)
             .grace(PLENTY)
             .linger(NO_TIME)
             .on_report(move |report| sender.send(report.clone()).unwrap())

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use taskgroup::{BoxError, Component, Lifecycle};
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::task::yield_now;
 
 const COMPONENTS: usize = 2_000;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{Report, StepKind};
-use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::time::sleep;
 
 const DOMAINS: usize = 8;

@@ -4,8 +4,9 @@ use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentState, Context};
-use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::runtime::Builder;
 use tracing::span;
 use tracing::{Metadata, Subscriber};

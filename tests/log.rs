@@ -11,12 +11,14 @@ use std::sync::Once;
 use std::task::Poll;
 use std::time::Duration;
 
-use taskgroup::cleanup::{Outcome, Step};
-use taskgroup::{
-    Backoff, CancellationToken, Cleanup, Component, Heartbeat, Jitter, Lifecycle, OnCancel,
-    Periodic, PeriodicError, Sidecar, SidecarError, StopAfter, StopFile, Strategy, Supervisor,
-    TaskGroup, Trigger,
-};
+use taskgroup::group::{OnCancel, Trigger};
+use taskgroup::lifecycle::Budget;
+use taskgroup::lifecycle::cleanup::Cleanup;
+use taskgroup::lifecycle::cleanup::{Outcome, Step};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Strategy, Supervisor};
+use taskgroup::{CancellationToken, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
 thread_local! {
@@ -400,7 +402,7 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
     let panics = get(async || if true { panic!("bad byte") } else { "hello" });
     let app = axum::Router::new().route("/orders", panics);
     let token = CancellationToken::new();
-    let server = taskgroup::axum::serve("http", listener, app)
+    let server = taskgroup::server::axum::serve("http", listener, app)
         .catch_panics()
         .run::<SidecarError>(&token);
     let server = tokio::spawn(server);
@@ -599,4 +601,66 @@ async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_
     assert_eq!(about("component failed"), 2, "{loud:#?}");
     let errors = loud.iter().filter(|line| line.starts_with("ERROR"));
     assert_eq!(errors.count(), 1, "{loud:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_whose_stop_takes_long_says_now_and_then_who_is_waited_for() {
+    capture();
+    let grace = Duration::from_secs(20);
+    let builder = || TaskGroup::builder().name("orders");
+    let mut group = builder().build().unwrap();
+    group.task("deaf").spawn(pending::<Result<(), _>>());
+    group.shutdown(grace).await.unwrap_err();
+    expect_waiting();
+
+    let mut group = builder().grace(grace).build().unwrap();
+    group.task("deaf").spawn(pending::<Result<(), _>>());
+    group.cancel();
+    group.wait().await.unwrap_err();
+    expect_waiting();
+}
+
+#[track_caller]
+fn expect_waiting() {
+    let lines = lines(Level::INFO);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let start = "INFO taskgroup: still waiting for 1 task: `orders/deaf` (tests/log.rs:";
+    for (line, left) in lines.iter().zip(["(15s left)", "(5s left)"]) {
+        assert!(line.starts_with(start), "{line}");
+        assert!(line.contains(left), "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifecycle_whose_stop_takes_long_says_now_and_then_what_is_waited_for() {
+    capture();
+    let deaf = Component::new("deaf", |ctx| async move {
+        ctx.ready();
+        pending().await
+    });
+    let second = Duration::from_secs(1);
+    let lifecycle = Lifecycle::new("orders")
+        .budget(Budget::new(60 * second).cleanup(20 * second))
+        .component(deaf.grace(20 * second));
+    let hangs = Step::new("hangs", |_| pending()).deadline(10 * second);
+    lifecycle.cleanup().push(hangs).unwrap();
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert_eq!(handle.ready().await, Ok(()));
+    handle.stop("enough");
+    assert!(!run.await.unwrap().unwrap().is_clean());
+    let waiting: Vec<_> = lines(Level::INFO)
+        .into_iter()
+        .filter(|line| line.contains("still waiting"))
+        .collect();
+    let line =
+        |waited: &str| format!("INFO taskgroup: still waiting for {waited} lifecycle=\"orders\"");
+    assert_eq!(
+        waiting,
+        [
+            line("`deaf` (15s left)"),
+            line("`deaf` (5s left)"),
+            line("cleanup step `hangs` (5s left)"),
+        ]
+    );
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use taskgroup::cleanup::Step;
+use taskgroup::BoxError;
+use taskgroup::lifecycle::cleanup::Step;
 use taskgroup::lifecycle::{Budget, ComponentState, Context, Handle};
-use taskgroup::{BoxError, Component, Heartbeat, Lifecycle, Report};
+use taskgroup::lifecycle::{Component, Lifecycle, Report};
+use taskgroup::process::Heartbeat;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -67,7 +69,7 @@ fn recorded_on(paused: bool, test: impl AsyncFnOnce(&Snapshotter)) {
 fn observed() -> Lifecycle {
     Lifecycle::new("orders")
         .budget(30 * SECOND)
-        .observe(taskgroup::metrics::observer())
+        .observe(taskgroup::process::metrics::observer())
 }
 
 /// A component that is ready at once, and that takes `stop` to stop.
@@ -290,7 +292,7 @@ async fn asked(
     );
     let http = Component::new("http", move |ctx| async move {
         ctx.ready();
-        let server = taskgroup::axum::serve("http", listener, app).run(&ctx);
+        let server = taskgroup::server::axum::serve("http", listener, app).run(&ctx);
         tokio::select! {
             biased;
             () = ctx.stopping(), if drop_it => Ok(()),

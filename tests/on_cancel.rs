@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::{CallbackOutcome, CancellationToken, OnCancel};
+use taskgroup::CancellationToken;
+use taskgroup::group::{CallbackOutcome, OnCancel};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;

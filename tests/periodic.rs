@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, any, prop_oneof, proptest};
-use taskgroup::{
-    Backoff, BoxError, CancellationToken, Cancelled, End, Jitter, Periodic, PeriodicBuildError,
-    PeriodicError, TaskGroup, Tick,
-};
+use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicBuildError, PeriodicError, Tick};
+use taskgroup::{BoxError, CancellationToken, Cancelled, End, TaskGroup};
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,7 +1,9 @@
 //! What a service says about itself, and who is told when it changes.
 
-use taskgroup::ReadinessState::{self, Draining, Ready, Starting, Stopped};
-use taskgroup::{CancellationToken, Readiness};
+use taskgroup::CancellationToken;
+use taskgroup::lifecycle::Readiness;
+use taskgroup::lifecycle::ReadinessState;
+use taskgroup::lifecycle::ReadinessState::{Draining, Ready, Starting, Stopped};
 use tokio_test::{assert_pending, assert_ready_eq, task};
 
 const ALL: [ReadinessState; 4] = [Starting, Ready, Draining, Stopped];
@@ -311,7 +313,8 @@ mod checks {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use taskgroup::{BoxError, Check, Component, Lifecycle, Readiness};
+    use taskgroup::BoxError;
+    use taskgroup::lifecycle::{Check, Component, Lifecycle, Readiness};
     use tokio::time::sleep;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::{CancellationToken, Check, Readiness, Sidecar, SidecarError};
+use taskgroup::lifecycle::{Check, Readiness};
+use taskgroup::{CancellationToken, Sidecar, SidecarError};
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::server::TcpIncoming;

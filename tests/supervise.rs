@@ -11,10 +11,11 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
-use taskgroup::{
-    Backoff, BoxError, CancellationToken, Cancelled, Cause, End, Jitter, Panic, Strategy,
-    Supervisor, SupervisorBuildError, SupervisorError, TaskError, TaskGroup,
+use taskgroup::group::Panic;
+use taskgroup::supervise::{
+    Backoff, Jitter, Strategy, Supervisor, SupervisorBuildError, SupervisorError,
 };
+use taskgroup::{BoxError, CancellationToken, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use taskgroup::{
-    Cause, End, Exit, ExitPolicy, Heartbeat, HeartbeatMonitor, LostHeartbeat, StopAfter, StopFile,
-    TaskError, TaskGroup, Trigger,
-};
+use taskgroup::group::{LostHeartbeat, StopRequest, Trigger};
+use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopAfter, StopFile};
+use taskgroup::{Cause, End, Exit, TaskError, TaskGroup};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
 
@@ -362,7 +361,7 @@ mod heartbeats {
         });
         group.cancel_because("enough");
         group.wait().await.unwrap();
-        assert_eq!(group.cause(), Some(Cause::Requested(Some("enough".into()))));
+        assert_eq!(group.cause(), Some(Cause::Requested("enough".into())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -374,7 +373,10 @@ mod heartbeats {
         drop(heartbeat);
         group.cancel();
         group.wait().await.unwrap();
-        assert_eq!(group.cause(), Some(Cause::Requested(None)));
+        assert_eq!(
+            group.cause(),
+            Some(Cause::Requested(StopRequest::default()))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -642,4 +644,45 @@ fn triggers_can_be_printed_and_sent() {
     trigger::<taskgroup::Signals>();
     value::<Heartbeat>();
     value::<LostHeartbeat>();
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_future_that_yields_a_reason_is_a_trigger() {
+    async fn cause_of(trigger: impl Trigger) -> Cause {
+        let mut group = service();
+        group.cancel_on(trigger);
+        assert!(group.wait().await.is_ok());
+        group.cause().unwrap()
+    }
+    let asked = |reason: &'static str| Cause::Requested(reason.into());
+    assert_eq!(
+        cause_of(async { "the queue is empty" }).await,
+        asked("the queue is empty")
+    );
+    assert_eq!(cause_of(async { "owned".to_owned() }).await, asked("owned"));
+    assert_eq!(cause_of(async { Cause::Reload }).await, Cause::Reload);
+    let token = taskgroup::CancellationToken::new();
+    token.cancel();
+    assert_eq!(
+        cause_of(token.cancelled_owned()).await,
+        Cause::Requested(StopRequest::default())
+    );
+    let up = async {
+        sleep(SECOND).await;
+        Cause::Deadline(SECOND)
+    };
+    let began = Instant::now();
+    assert_eq!(cause_of(up).await, Cause::Deadline(SECOND));
+    assert_eq!(began.elapsed(), SECOND);
+    let panics = cause_of(async { panic!("no route") as () }).await;
+    assert_eq!(panics, asked("a trigger panicked: no route"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_another_group_is_a_trigger_with_its_cause() {
+    let (mut group, other) = (service(), service());
+    group.cancel_on(other.spawner());
+    other.cancel_because("the other one first");
+    assert!(group.wait().await.is_ok());
+    assert_eq!(group.cause(), other.cause());
 }

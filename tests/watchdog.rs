@@ -10,10 +10,10 @@ use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 use std::time::Instant;
 
-use taskgroup::ArmedWatchdog;
 use taskgroup::CancellationToken;
 use taskgroup::TaskGroup;
-use taskgroup::Watchdog;
+use taskgroup::process::ArmedWatchdog;
+use taskgroup::process::Watchdog;
 
 const SOON: Duration = Duration::from_millis(20);
 

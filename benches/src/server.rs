@@ -31,12 +31,12 @@ words! {
     pub enum Server {
         /// `axum::serve` with its graceful shutdown.
         Axum = "axum",
-        /// `taskgroup::axum::serve`.
-        GatedAxum = "taskgroup::axum",
+        /// `taskgroup::server::axum::serve`.
+        GatedAxum = "taskgroup::server::axum",
         /// tonic's `Server` with its graceful shutdown.
         Tonic = "tonic",
-        /// `taskgroup::tonic::serve`.
-        GatedTonic = "taskgroup::tonic",
+        /// `taskgroup::server::tonic::serve`.
+        GatedTonic = "taskgroup::server::tonic",
     }
 }
 
@@ -67,20 +67,20 @@ async fn run(server: Server, listener: TcpListener) -> Result<(), Box<dyn Error>
                 .await?;
         }
         Server::GatedAxum => {
-            taskgroup::axum::serve("http", listener, hello())
+            taskgroup::server::axum::serve("http", listener, hello())
                 .run::<SidecarError>(&token)
                 .await?;
         }
         Server::Tonic => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             tonic::transport::Server::builder()
-                .http2_keepalive_interval(Some(taskgroup::tonic::DEFAULT_KEEPALIVE_INTERVAL))
+                .http2_keepalive_interval(Some(taskgroup::server::tonic::DEFAULT_KEEPALIVE_INTERVAL))
                 .add_routes(health())
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await?;
         }
         Server::GatedTonic => {
-            taskgroup::tonic::serve("grpc", listener, health())
+            taskgroup::server::tonic::serve("grpc", listener, health())
                 .run::<SidecarError>(&token)
                 .await?;
         }

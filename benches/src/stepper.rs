@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::Component;
-use taskgroup::Lifecycle;
+use taskgroup::lifecycle::Component;
+use taskgroup::lifecycle::Lifecycle;
 use taskgroup::TaskGroup;
 use taskgroup::lifecycle::Handle;
 use tokio_util::sync::CancellationToken;

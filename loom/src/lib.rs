@@ -16,27 +16,29 @@ mod harness;
 mod stand_ins;
 mod sync;
 
-use stand_ins::cause;
-use stand_ins::error;
+/// The names that the sources use of the rest of the crate.
+mod group {
+    pub(crate) use crate::stand_ins::{cause, error};
+}
 
 #[allow(dead_code)]
-#[path = "../../src/group/latch.rs"]
+#[path = "../../src/group/engine/latch.rs"]
 mod latch;
 
 #[allow(dead_code)]
-#[path = "../../src/group/wakers.rs"]
+#[path = "../../src/group/engine/wakers.rs"]
 mod wakers;
 
 #[allow(dead_code)]
-#[path = "../../src/group/record.rs"]
+#[path = "../../src/group/engine/record.rs"]
 mod record;
 
 #[allow(dead_code)]
-#[path = "../../src/group/value.rs"]
+#[path = "../../src/group/engine/value.rs"]
 mod value;
 
 #[allow(dead_code)]
-#[path = "../../src/gate/switch.rs"]
+#[path = "../../src/server/gate/switch.rs"]
 mod switch;
 
 mod weak;

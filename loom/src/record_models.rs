@@ -4,8 +4,8 @@ use loom::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread;
 
-use crate::cause::Cause;
-use crate::error::TaskError;
+use crate::group::cause::Cause;
+use crate::group::error::TaskError;
 use crate::harness::model;
 use crate::latch::Latch;
 use crate::record::Record;

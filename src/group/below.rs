@@ -2,9 +2,9 @@
 
 use std::panic::Location;
 
-use super::TaskGroup;
-use super::builder::{BuildError, Builder};
-use super::spawner::Spawner;
+use crate::group::TaskGroup;
+use crate::group::builder::{BuildError, Builder};
+use crate::group::spawner::Spawner;
 
 impl<E> Spawner<E> {
     /// Makes a group below; as [`TaskGroup::child`].

@@ -8,9 +8,9 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::shared::{Plan, Shared};
-use crate::error::View;
-use crate::label;
+use crate::group::engine::shared::{Plan, Shared};
+use crate::group::error::View;
+use crate::group::label;
 
 /// The options of a [`TaskGroup`](crate::TaskGroup); plain data that can be printed and used more
 /// than once.
@@ -156,7 +156,7 @@ impl Builder {
     /// Runs each task in the [`tracing`] span that is current when the task is spawned.
     ///
     /// Groups below inherit this. For one task there is
-    /// [`Task::in_current_span`](crate::Task::in_current_span).
+    /// [`Task::in_current_span`](crate::group::Task::in_current_span).
     pub fn in_current_span(mut self) -> Self {
         self.in_current_span = true;
         self

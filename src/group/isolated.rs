@@ -10,15 +10,15 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 
-use super::handle::TaskHandle;
-use super::origin::Origin;
-use super::shared::Shared;
-use super::spawn_error::SpawnError;
+use super::engine::handle::TaskHandle;
+use super::engine::spawn_error::SpawnError;
 use super::task::Task;
 use crate::BoxError;
-use crate::error::{Failure, TaskError};
-use crate::label::Label;
-use crate::panic::Panic;
+use crate::group::engine::origin::Origin;
+use crate::group::engine::shared::Shared;
+use crate::group::error::{Failure, TaskError};
+use crate::group::label::Label;
+use crate::group::panic::Panic;
 
 /// A task whose failure goes to its handle and not to its group, made by [`Task::isolated`].
 ///
@@ -29,7 +29,7 @@ use crate::panic::Panic;
 ///   the error as the task gave it. The group is not cancelled. A panic is logged at ERROR all the same.
 /// - An [essential](Task::essential) one that returns `Ok` before the cancel fails in the same way.
 /// - A task that was refused or aborted has no such value: the handle says so with a
-///   [`JoinError`](crate::JoinError). A panic while it is dropped, and a runtime that goes away under it,
+///   [`JoinError`](crate::group::JoinError). A panic while it is dropped, and a runtime that goes away under it,
 ///   are no failures of the group either.
 ///
 /// # Examples

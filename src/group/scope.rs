@@ -8,11 +8,11 @@ use std::task::Poll;
 
 use super::TaskGroup;
 use super::isolated::{Blame, Isolated};
-use super::member::Member;
-use super::origin::Origin;
-use super::seat::Kind;
 use super::spawner::Spawner;
-use crate::error::{Failure, TaskError};
+use crate::group::engine::member::Member;
+use crate::group::engine::origin::Origin;
+use crate::group::engine::seat::Kind;
+use crate::group::error::{Failure, TaskError};
 
 impl<E: Send + 'static> TaskGroup<E> {
     /// Runs `body` as the first member of the group, waits for all members, and returns the body's value.
@@ -64,7 +64,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # });
     /// ```
     ///
-    /// [`Builder::grace`]: crate::Builder::grace
+    /// [`Builder::grace`]: crate::group::Builder::grace
     #[track_caller]
     pub fn scope<B, F, T>(self, body: B) -> impl Future<Output = Result<T, TaskError<E>>>
     where

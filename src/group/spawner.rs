@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handle::TaskHandle;
-use super::hub::{Hub, as_it_is};
-use super::origin::Origin;
-use super::spawn_error::SpawnError;
+use super::engine::handle::TaskHandle;
+use super::engine::spawn_error::SpawnError;
 use super::task::Task;
 use crate::BoxError;
-use crate::cause::Cause;
-use crate::running::Running;
+use crate::group::cause::Cause;
+use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::origin::Origin;
+use crate::group::running::Running;
+use crate::group::stop_request::StopRequest;
 
 /// A handle for spawning into a group from anywhere, its own tasks included.
 ///
@@ -62,15 +63,15 @@ impl<E> Spawner<E> {
 
     /// Cancels the group; as [`TaskGroup::cancel`](super::TaskGroup::cancel).
     pub fn cancel(&self) {
-        self.hub.shared.cancel(Cause::Requested(None));
+        self.hub
+            .shared
+            .cancel(Cause::Requested(StopRequest::default()));
     }
 
     /// Cancels the group for a reason; as
     /// [`TaskGroup::cancel_because`](super::TaskGroup::cancel_because).
-    pub fn cancel_because(&self, reason: impl Into<Cow<'static, str>>) {
-        self.hub
-            .shared
-            .cancel(Cause::Requested(Some(reason.into())));
+    pub fn cancel_because(&self, reason: impl Into<StopRequest>) {
+        self.hub.shared.cancel(Cause::Requested(reason.into()));
     }
 
     /// Returns whether the group was cancelled; as

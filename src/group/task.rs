@@ -7,11 +7,11 @@ use std::panic::Location;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handle::TaskHandle;
-use super::hub::{Hub, as_it_is};
-use super::origin::Origin;
-use super::spawn_error::SpawnError;
+use super::engine::handle::TaskHandle;
+use super::engine::spawn_error::SpawnError;
 use crate::BoxError;
+use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::origin::Origin;
 
 /// A task with a name, made by [`TaskGroup::task`](super::TaskGroup::task).
 ///
@@ -66,7 +66,7 @@ impl<'a, E> Task<'a, E> {
     /// Runs the task in the [`tracing`] span that is current when it is spawned.
     ///
     /// The span is entered for each poll, and while the future is dropped; on a thread, for the closure.
-    /// [`Builder::in_current_span`](crate::Builder::in_current_span) is for all tasks of a group.
+    /// [`Builder::in_current_span`](crate::group::Builder::in_current_span) is for all tasks of a group.
     ///
     /// # Examples
     ///

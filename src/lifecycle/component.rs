@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::plan::{Kind, Node, Plan};
-use super::plan_error::PlanError;
 use super::provided::{Outlet, Value};
 use crate::BoxError;
 use crate::group::TaskGroup;
-use crate::lock::into_inner;
-use crate::periodic::{Periodic, PeriodicError, Tick};
+use crate::group::lock::into_inner;
+use crate::lifecycle::plan::error::PlanError;
 use crate::supervise::Supervisor;
+use crate::supervise::{Periodic, PeriodicError, Tick};
 
 /// How long a component may take to be ready, if it says nothing else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,7 +46,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 ///    before that, the start has failed: nothing else is started, and what has been started is
 ///    stopped, in reverse.
 /// 3. Once ready it must not end before it was told to, unless it [may](Self::may_end): that is a
-///    failure, and so are an error and a panic, of a helper too. The first failure stops the whole.
+///    failure, and so are an error and a panic, of a helper too. The first failure stops the whole,
+///    unless the component [may fail](Self::may_fail).
 ///    That holds in a lame duck too, in which all is still served; what [drains](Self::drains) may
 ///    end in the drain.
 /// 4. Told to stop, it has its [`grace`](Self::grace), or what the budget has left if that is less.
@@ -67,6 +68,7 @@ pub struct Component {
     start: Mutex<Start>,
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
+    pub(super) may_fail: bool,
     after: Vec<Cow<'static, str>>,
     pub(super) uses: Vec<Value>,
     pub(super) provides: Vec<Box<dyn Outlet>>,
@@ -88,6 +90,23 @@ impl Component {
     /// Makes a component of supervised tasks, under the supervisor's name.
     ///
     /// It is ready when they have been started. A supervisor whose children are all done has ended.
+    /// This is how a component is restarted with a [backoff](Supervisor::backoff): make it a child. What
+    /// the supervisor cannot mend, after as many restarts as its
+    /// [intensity](Supervisor::intensity) allows, is a failure of the component, which stops the whole
+    /// unless it [may fail](Self::may_fail).
+    ///
+    /// ```
+    /// use taskgroup::{BoxError, CancellationToken};
+    /// use taskgroup::lifecycle::Component;
+    /// use taskgroup::supervise::Supervisor;
+    ///
+    /// async fn consumer(token: CancellationToken) -> Result<(), BoxError> {
+    ///     Ok(token.cancelled().await)
+    /// }
+    ///
+    /// let kafka = Component::supervisor(Supervisor::new("kafka").child("consumer", consumer));
+    /// # drop(kafka);
+    /// ```
     ///
     /// The [grace](Supervisor::grace) of the supervisor is that of each child, and stays as it is:
     /// let that of the component be no less than what all children take together, one after
@@ -137,6 +156,7 @@ impl Component {
             start: Mutex::new(start),
             place: Location::caller(),
             may_end: false,
+            may_fail: false,
             after: Vec::new(),
             uses: Vec::new(),
             provides: Vec::new(),
@@ -184,6 +204,59 @@ impl Component {
     /// Lets it end with `Ok` before it was told to: work that is done at some time.
     pub fn may_end(mut self) -> Self {
         self.may_end = true;
+        self
+    }
+
+    /// Lets everything else go on when it fails: a cache, an exporter of metrics.
+    ///
+    /// By default the first failure of a component stops the whole. That of one that may fail is an
+    /// event and a WARN line in the log, and its helpers are told and have its grace to end. Its
+    /// [state](super::ComponentState) is then `Crashed`, and what comes after it goes on. That holds for
+    /// an error, a panic and an early end. A failure before all components are ready is that of the
+    /// start all the same, and stops the whole.
+    ///
+    /// The failure is one of the [report](super::Report), whose order and cause it does not change.
+    /// That report is not clean: something did go wrong, and the report tells it. What is to count as no
+    /// failure at all, the component catches itself, and it [`may_end`](Self::may_end).
+    ///
+    /// To start something again after it has failed, make it a child of a
+    /// [`supervisor`](Self::supervisor). With both, the others go on when the supervisor has given up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::ComponentState;
+    /// use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let cache = Component::new("cache", async |ctx| {
+    ///     ctx.ready();
+    ///     ctx.readiness().wait_for(ReadinessState::Ready).await;
+    ///     Err("the connection was reset".into())
+    /// });
+    /// let http = Component::new("http", async |ctx| {
+    ///     ctx.ready();
+    ///     Ok(ctx.stopping().await)
+    /// });
+    /// let run = Lifecycle::new("orders")
+    ///     .component(cache.may_fail())
+    ///     .component(http.after(["cache"]))
+    ///     .start()
+    ///     .await?;
+    /// let handle = run.handle().clone();
+    /// let state = handle.wait_for("cache", ComponentState::Stopped).await;
+    /// assert_eq!(state, Some(ComponentState::Crashed));
+    /// assert_eq!(handle.state("http"), Some(ComponentState::Running));
+    ///
+    /// let report = run.stop("enough").await;
+    /// assert_eq!(report.first_error().unwrap().component, "cache");
+    /// assert_eq!(report.cause.to_string(), "cancelled on request: enough");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn may_fail(mut self) -> Self {
+        self.may_fail = true;
         self
     }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chain;
-use crate::end::End;
-use crate::error::TaskError;
-use crate::time::Rounded;
-use crate::verdict;
-use crate::verdict::Ended;
+use crate::group::chain;
+use crate::group::end::End;
+use crate::group::error::TaskError;
+use crate::group::time::Rounded;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
 
 /// What went wrong with a component: which one, in what way, and why.
 ///
@@ -145,7 +145,7 @@ impl ComponentError {
     ///
     /// # Examples
     ///
-    /// See [`Report`](crate::Report).
+    /// See [`Report`](crate::lifecycle::Report).
     #[must_use]
     pub fn end(&self) -> End {
         match self.kind {
@@ -161,7 +161,7 @@ impl ComponentError {
     ///
     /// # Examples
     ///
-    /// See [`Report`](crate::Report).
+    /// See [`Report`](crate::lifecycle::Report).
     #[must_use]
     pub fn task_error(&self) -> Option<&TaskError> {
         match &self.why {
@@ -177,7 +177,7 @@ impl ComponentError {
     ///
     /// # Examples
     ///
-    /// See [`Report`](crate::Report).
+    /// See [`Report`](crate::lifecycle::Report).
     #[must_use]
     pub fn is_forced(&self) -> bool {
         self.end().is_forced()
@@ -361,7 +361,7 @@ mod tests {
     use super::*;
     use crate::BoxError;
     use crate::group::TaskGroup;
-    use crate::sidecar::Sidecar;
+    use crate::server::sidecar::Sidecar;
     use std::future::pending;
     use tokio_util::sync::CancellationToken;
 

@@ -12,17 +12,18 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::provided::Outlet;
 use super::report::Report;
-use crate::cause::Cause;
-use crate::cleanup::{CleanupHandle, Outcome};
-use crate::deadline;
-use crate::deadline::DeadlinePassed;
-use crate::error::TaskError;
+use crate::group::cause::Cause;
+use crate::group::deadline;
+use crate::group::deadline::DeadlinePassed;
+use crate::group::error::TaskError;
+use crate::group::lock::lock;
+use crate::group::panic::Panic;
+use crate::group::stop_request::StopRequest;
 use crate::group::{Spawner, TaskGroup};
-use crate::in_flight::InFlight;
-use crate::lock::lock;
-use crate::panic::Panic;
-use crate::readiness::Readiness;
-use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
+use crate::lifecycle::cleanup::{CleanupHandle, Outcome};
+use crate::lifecycle::readiness::Readiness;
+use crate::server::in_flight::InFlight;
+use crate::server::stop_signal::{Limit, Parts, StopParts, StopSignal};
 
 /// What a component is given: when to stop and until when, and how to say that it is ready.
 ///
@@ -37,7 +38,8 @@ use crate::stop_signal::{Limit, Parts, StopParts, StopSignal};
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::lifecycle::Context;
-/// use taskgroup::{BoxError, Component, Lifecycle};
+/// use taskgroup::BoxError;
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// async fn worker(ctx: Context) -> Result<(), BoxError> {
 ///     let mut interval = tokio::time::interval(Duration::from_millis(100));
@@ -122,6 +124,8 @@ pub(super) enum Note {
     /// It says that it is ready, and is not.
     NotProvided(usize, NotProvided),
     Drained(usize),
+    /// It is a lifecycle that has nothing left to do.
+    Idle(usize),
     /// A task of the component has failed, and the others have been told.
     Failing(usize, Cause),
     /// All tasks of the component are gone.
@@ -268,7 +272,8 @@ impl Context {
     ///
     /// ```
     /// use taskgroup::lifecycle::Context;
-    /// use taskgroup::{BoxError, Component, Lifecycle};
+    /// use taskgroup::BoxError;
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// async fn worker(ctx: Context) -> Result<(), BoxError> {
     ///     ctx.ready();
@@ -326,6 +331,11 @@ impl Context {
         }
     }
 
+    /// Says that the lifecycle that the component is has nothing left to do, once.
+    pub(super) fn idle(&self) {
+        self.say(Note::Idle(self.shared.index));
+    }
+
     /// Returns whether the service as a whole wants traffic, for `/readyz` and the health service.
     #[must_use]
     pub fn readiness(&self) -> &Readiness {
@@ -350,10 +360,12 @@ impl Context {
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
     ///
+    /// A [`StopRequest`] also says with which exit status.
+    ///
     /// When this has returned, nothing more is started: not what waits for this component to be
     /// ready either. The component may return `Ok` from then on without that being a failure. Its
     /// turn to be told comes as ever, and until then it counts as running.
-    pub fn stop(&self, reason: impl Into<std::borrow::Cow<'static, str>>) {
+    pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.said.stop.store(true, Ordering::Relaxed);
         if let Some(outermost) = self.shared.whole.all().last() {
             outermost.trigger.cancel_because(reason);

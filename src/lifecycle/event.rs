@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::component_error::ComponentError;
 use super::component_state::ComponentState;
-use crate::cause::Cause;
+use crate::group::cause::Cause;
 
 /// Something that has happened in a lifecycle, as its [observers](super::Lifecycle::observe) hear
 /// of it.
@@ -76,6 +76,10 @@ pub enum EventKind {
         /// How many requests or jobs were in flight in it when it was told to stop, as far as it said.
         in_flight: usize,
     },
+    /// The stop takes long: what it waits for, and for how long still, such as `` `http` (3s left)``.
+    ///
+    /// It comes 5 s after the stop began, and then every 10 s.
+    Waiting(String),
     /// The cleanup has begun.
     CleanupBegan,
     /// All is over.

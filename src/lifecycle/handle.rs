@@ -11,11 +11,12 @@ use super::component::Component;
 use super::component_state::ComponentState;
 use super::event::{Event, Observer};
 use super::report::Report;
-use crate::cause::Cause;
 use crate::group::Spawner;
-pub(super) use crate::lock::lock;
-use crate::readiness::Readiness;
-use crate::running::Running;
+use crate::group::cause::Cause;
+pub(super) use crate::group::lock::lock;
+use crate::group::running::Running;
+use crate::group::stop_request::StopRequest;
+use crate::lifecycle::readiness::Readiness;
 
 /// Looks at a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it; cheap to clone.
 ///
@@ -25,7 +26,7 @@ use crate::running::Running;
 ///
 /// ```
 /// use taskgroup::lifecycle::ComponentState;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -117,7 +118,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -149,14 +150,14 @@ impl Handle {
     /// hears of it from the run.
     ///
     /// Later calls do nothing, as does one when all is over. Called before the run, nothing is started.
-    pub fn stop(&self, reason: impl Into<Cow<'static, str>>) {
+    pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.trigger.cancel_because(reason);
     }
 
     /// Stops it, without jitter and lame duck: for a stop that no load balancer has to notice.
     ///
     /// In the middle of a jitter or a lame duck it ends them.
-    pub fn stop_now(&self, reason: impl Into<Cow<'static, str>>) {
+    pub fn stop_now(&self, reason: impl Into<StopRequest>) {
         self.shared.skip.cancel();
         self.stop(reason);
     }
@@ -213,7 +214,7 @@ impl Handle {
     ///
     /// ```
     /// use taskgroup::lifecycle::{ComponentState, EventKind};
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -13,12 +13,16 @@ impl Component {
     ///
     /// It is ready when all of its components are. When it is told to stop, its components are
     /// stopped in their own order, without a lame duck and within its own budget, or what is left
-    /// of that above it if that is less. Its failures are those of this component, and the first
+    /// of that above it if that is less. One without a [budget](Lifecycle::budget), in which nothing asks for
+    /// a time, has a share of what is around it, as any component. Its failures are those of this component, and the first
     /// stops what is around it at once, not only when all in it has ended; its report is in the
     /// report, and its plan in the plan. A [trigger](Lifecycle::stop_on) or a
     /// [handle](Lifecycle::handle) of its own stops it alone, which is an end like that of any
     /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is
     /// left out: the process belongs to the outermost lifecycle.
+    ///
+    /// When nothing is left to do in it, its resources stay open for those around it, which do not wait
+    /// for it any longer with their own end.
     ///
     /// A [value](super::Provided) that its components use and do not provide is one that this component
     /// uses, and those that they provide can be used by others outside of it.

@@ -4,19 +4,23 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::budget::Budget;
-use super::graph::Graph;
-use super::graph::Place;
-use super::phase::Phase;
-use super::plan_error::Kind as Error;
-use super::plan_error::Limit;
-use super::plan_error::Part;
-use super::plan_error::Parts;
-use super::plan_error::PlanError;
 use super::provided::Value;
+use crate::lifecycle::plan::budget::Budget;
+use crate::lifecycle::plan::error::Kind as Error;
+use crate::lifecycle::plan::error::Limit;
+use crate::lifecycle::plan::error::Part;
+use crate::lifecycle::plan::error::Parts;
+use crate::lifecycle::plan::error::PlanError;
+use crate::lifecycle::plan::graph::Graph;
+use crate::lifecycle::plan::graph::Place;
+use crate::lifecycle::plan::phase::Phase;
 
 use self::graces::Ask;
 
+pub(super) mod phase;
+pub(super) mod budget;
+pub(super) mod error;
+pub(super) mod graph;
 mod graces;
 mod text;
 
@@ -79,6 +83,11 @@ pub struct Plan {
     chain: Vec<usize>,
     /// What the components provide.
     provided: Vec<Value>,
+    /// Whether it can do with less than its budget, which nobody has set, as nothing in it asks for a
+    /// time.
+    yields: bool,
+    /// Whether a component or a phase asks for a time.
+    asks: bool,
 }
 
 /// One component of a [`Plan`].
@@ -146,6 +155,8 @@ impl Plan {
             let parts = parts(&budget, Vec::new());
             return Err(Error::OverBudget { limit, parts }.into());
         }
+        let asks = nodes.iter().any(Node::asks)
+            || phases.iter().any(|phase| phase.budget_time().is_some());
         let provided = nodes.iter().flat_map(|node| node.provides.iter().cloned());
         let provided: Vec<_> = provided.collect();
         // The names that those that use values come after, if there are any.
@@ -166,7 +177,16 @@ impl Plan {
             graph,
             chain,
             provided,
+            yields: false,
+            asks,
         })
+    }
+
+    /// Lets it do with less than its budget inside of another lifecycle, if nothing in it asks for a
+    /// time.
+    pub(super) fn yielding(mut self) -> Self {
+        self.yields = !self.asks;
+        self
     }
 
     /// Refuses what no component provides.
@@ -290,6 +310,14 @@ impl PlannedComponent {
         self.drains
     }
 
+    /// Whether a lifecycle goes on for it: it is no resource, nor a lifecycle of resources alone.
+    pub(super) fn is_work(&self) -> bool {
+        match &self.nested {
+            Some(nested) => nested.components.iter().any(Self::is_work),
+            None => self.kind != Kind::Resource,
+        }
+    }
+
     /// Returns the plan of the lifecycle that it is, if it is one.
     #[must_use]
     pub fn nested(&self) -> Option<&Plan> {
@@ -323,7 +351,7 @@ impl Node {
             .into());
         }
         match (self.grace, &self.nested) {
-            (Some(grace), Some(nested)) if grace < nested.budget.total() => {
+            (Some(grace), Some(nested)) if !nested.yields && grace < nested.budget.total() => {
                 Err(Error::NestedGrace {
                     component: component(),
                     grace,
@@ -335,12 +363,18 @@ impl Node {
         }
     }
 
-    /// The grace that it asks for: a lifecycle for its budget, another one for a part of the rest.
+    /// Whether it asks for a time of its own.
+    fn asks(&self) -> bool {
+        self.grace.is_some() || self.nested.as_ref().is_some_and(|nested| !nested.yields)
+    }
+
+    /// The grace that it asks for: a lifecycle for the budget that was set for it, another component for
+    /// a part of the rest.
     fn asked(&self, stop_level: usize) -> Ask {
-        let nested = self.nested.as_ref();
+        let nested = self.nested.as_ref().filter(|nested| !nested.yields);
         match self.grace.or_else(|| Some(nested?.budget.total())) {
             Some(grace) => Ask::Grace(grace),
-            None => Ask::Weight(self.kind.weight(stop_level)),
+            None => Ask::Weight(weight(self.kind, self.nested.as_ref(), stop_level)),
         }
     }
 
@@ -376,6 +410,16 @@ impl Node {
             nested: self.nested,
         }
     }
+}
+
+/// What a component weighs: a lifecycle as much as those that stop one after another in it.
+fn weight(kind: Kind, nested: Option<&Plan>, stop_level: usize) -> u32 {
+    let Some(nested) = nested.filter(|nested| nested.yields) else {
+        return kind.weight(stop_level);
+    };
+    let chain = nested.longest_chain();
+    let weights = chain.map(|inside| weight(inside.kind, inside.nested(), inside.stop_level));
+    weights.sum::<u32>().max(1)
 }
 
 impl Kind {

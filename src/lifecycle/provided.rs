@@ -30,7 +30,7 @@ use tokio::sync::watch;
 ///
 /// ```
 /// use taskgroup::lifecycle::Provided;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -71,7 +71,8 @@ struct Here<T> {
 /// ```
 /// use std::net::SocketAddr;
 /// use taskgroup::lifecycle::{Context, Provided, Provider};
-/// use taskgroup::{BoxError, Component, Lifecycle};
+/// use taskgroup::BoxError;
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 /// use tokio::net::TcpListener;
 ///
 /// async fn http(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxError> {

@@ -12,18 +12,18 @@ use super::component_error::ComponentError;
 use super::component_state::ComponentState;
 use super::component_state::ComponentStatus;
 use crate::BoxError;
-use crate::cause::Cause;
-use crate::cleanup::CleanupReport;
-use crate::cleanup::SkipReason;
-use crate::cleanup::StepReport;
-use crate::cleanup::StepResult;
+use crate::group::cause::Cause;
+use crate::lifecycle::cleanup::CleanupReport;
+use crate::lifecycle::cleanup::SkipReason;
+use crate::lifecycle::cleanup::StepReport;
+use crate::lifecycle::cleanup::StepResult;
 
 pub use self::straggler::Straggler;
 pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 
 /// What a lifecycle did: why it stopped, what went wrong, and when each step was done; plain data.
 ///
-/// It converts to the exit status, see [`ExitPolicy::exit_of`](crate::ExitPolicy::exit_of).
+/// It converts to the exit status, see [`ExitPolicy::exit_of`](crate::process::ExitPolicy::exit_of).
 ///
 /// # What it prints
 ///
@@ -69,7 +69,7 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::lifecycle::StepKind;
-/// use taskgroup::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -1,8 +1,12 @@
 //! [`Run`]: a lifecycle that has been started.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+pub(super) mod machine;
+pub(super) mod waiting;
+pub(super) mod herald;
+pub(super) mod engine;
 
 use super::handle::Handle;
 use super::report::Report;
@@ -68,7 +72,7 @@ impl Run {
     /// # Cancel safety
     ///
     /// Dropping the future drops the run; see [Drop](#drop).
-    pub async fn stop(mut self, reason: impl Into<Cow<'static, str>>) -> Report {
+    pub async fn stop(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
         self.handle.stop(reason);
         self.wait().await
     }

@@ -4,9 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use super::plan_error::PlanError;
 use super::report::Report;
-use crate::cause::Cause;
+use crate::group::cause::Cause;
+use crate::group::end::End;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
+use crate::lifecycle::plan::error::PlanError;
 
 /// A lifecycle did not run well: it has no plan, it did not start, or its report is not clean.
 ///
@@ -57,7 +60,7 @@ impl Report {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -119,7 +122,9 @@ impl fmt::Display for RunError {
         let faults = report.faults();
         match &report.cause {
             _ if !faults.is_empty() => f.write_str(&faults.join("; ")),
-            Cause::Requested(None) => f.write_str("was stopped before it was ready"),
+            Cause::Requested(request) if request.reason().is_none() => {
+                f.write_str("was stopped before it was ready")
+            }
             cause => write!(f, "was stopped before it was ready: {cause}"),
         }
     }
@@ -127,6 +132,41 @@ impl fmt::Display for RunError {
 
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
         self.report()?.first_error()?.source()
+    }
+}
+
+impl Ended for RunError {
+    /// How the first of all that went wrong has ended; a timeout gives way to any other failure.
+    fn end(&self) -> End {
+        let Some(report) = self.report() else {
+            return End::Failed;
+        };
+        let errors = report.all_errors();
+        let failures: Vec<_> = errors
+            .iter()
+            .flat_map(|error| verdict::failures_of(&**error))
+            .collect();
+        match verdict::decisive(&failures) {
+            Some((end, _)) => end,
+            None if report.was_forced() => End::TimedOut,
+            None => End::Failed,
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.report().map(|report| &report.cause)
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for RunError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::component_error::ComponentErrorKind;
 use super::event::{Event, EventKind};
-use crate::cause::Cause;
-use crate::console;
-use crate::time::Rounded;
+use crate::group::cause::Cause;
+use crate::group::log::console;
+use crate::group::time::Rounded;
 
 /// Says what a program without a log says about the stop.
 ///
@@ -18,6 +18,9 @@ pub(super) fn say(lifecycle: &str, event: &Event) {
     match &event.kind {
         EventKind::StopTriggered { cause, .. } if !cause.is_trigger() => {
             console::say(Some(lifecycle), format_args!("{cause}, stopping"));
+        }
+        EventKind::Waiting(waited) => {
+            console::say(Some(lifecycle), format_args!("still waiting for {waited}"));
         }
         EventKind::Stopped { took, .. } => {
             console::say(
@@ -89,6 +92,9 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             // What went wrong was said before.
             let elapsed = Rounded(took.unwrap_or_default());
             tracing::debug!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, %elapsed, "component ended");
+        }
+        EventKind::Waiting(waited) => {
+            tracing::info!(name: "taskgroup.waiting", target: "taskgroup", lifecycle, "still waiting for {waited}");
         }
         EventKind::CleanupBegan => {
             tracing::debug!(name: "taskgroup.cleanup", target: "taskgroup", lifecycle, "cleanup began");

@@ -10,9 +10,9 @@ use super::plan::Kind;
 use super::provided::Provided;
 use super::uses::{Declared, Uses, Wire};
 use crate::BoxError;
-use crate::cleanup::Outcome;
 use crate::group::TaskGroup;
-use crate::panic::Panic;
+use crate::group::panic::Panic;
+use crate::lifecycle::cleanup::Outcome;
 
 /// Makes a component that gets values as arguments; see [`Component::using`].
 ///
@@ -50,7 +50,7 @@ impl Component {
     ///
     /// ```
     /// use taskgroup::lifecycle::Context;
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// async fn worker(ctx: Context) -> anyhow::Result<()> {
     ///     ctx.ready();
@@ -86,7 +86,7 @@ impl Component {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     /// use tokio::fs::{File, remove_file};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -150,7 +150,7 @@ impl Component {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -160,7 +160,7 @@ impl Component {
     ///     .run()
     ///     .await?;
     /// let error = report.first_error().unwrap();
-    /// assert_eq!(error.to_string(), "component `migrate` did not start: table `orders` is locked");
+    /// assert_eq!(format!("{error:#}"), "component `migrate` did not start: table `orders` is locked");
     /// # Ok(())
     /// # }
     /// ```
@@ -182,7 +182,8 @@ impl Component {
     ///
     /// ```
     /// use taskgroup::lifecycle::{Context, Provided};
-    /// use taskgroup::{BoxError, Component, Lifecycle};
+    /// use taskgroup::BoxError;
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[derive(Clone)]
     /// # struct Pool;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::report::PipelineReport;
 use crate::BoxError;
-use crate::chain;
-use crate::end::End;
-use crate::panic::Panic;
-use crate::verdict;
-use crate::verdict::Ended;
+use crate::group::chain;
+use crate::group::end::End;
+use crate::group::panic::Panic;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
 
 /// Options that make no pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

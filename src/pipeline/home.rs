@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::parcel::{Parcel, Reason};
 use super::shared::Shared;
-use crate::lock::Lock;
+use crate::group::lock::Lock;
 
 pub(super) struct Home<T, R> {
     shared: Arc<Shared<T, R>>,

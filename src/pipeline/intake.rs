@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use super::error::Fault;
 use super::shared::{Shared, consume_budget, run_until};
 use crate::BoxError;
-use crate::deadline;
-use crate::panic::Panic;
+use crate::group::deadline;
+use crate::group::panic::Panic;
 
 /// Where the items of a pool come from: a broker, a table of jobs, a stream.
 ///

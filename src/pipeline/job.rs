@@ -14,8 +14,8 @@ use super::error::JobError;
 use super::home::Home;
 use super::parcel::{Answer, Parcel};
 use crate::BoxError;
-use crate::deadline;
-use crate::deadline::DeadlinePassed;
+use crate::group::deadline;
+use crate::group::deadline::DeadlinePassed;
 
 /// One item in the hands of its handler.
 ///
@@ -54,7 +54,7 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         failed.unwrap_or_default().saturating_add(1)
     }
 
-    /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::Panic).
+    /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::group::Panic).
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.parcel.as_ref()?.error.as_deref()

@@ -15,19 +15,19 @@ use super::report::PipelineReport;
 use super::shared::{AtStop, Shared, after, run_until};
 use super::worker::{Policy, run_hand_back};
 use crate::BoxError;
-use crate::chain;
-use crate::deadline;
+use crate::group::chain;
+use crate::group::deadline;
+use crate::group::log;
+use crate::group::panic::Panic;
+use crate::group::time::CONFIRMATION;
 use crate::group::{Spawner, TaskGroup, TaskHandle};
 use crate::lifecycle::{Component, Context};
-use crate::log;
-use crate::panic::Panic;
-use crate::stop_signal::{Parts, StopParts};
-use crate::time::CONFIRMATION;
+use crate::server::stop_signal::{Parts, StopParts};
 
 /// Workers over their intake, ready to be spawned.
 ///
 /// [`Workers::queue`](super::Workers::queue) and [`Workers::source`](super::Workers::source) make one. It is a member of
-/// a [`TaskGroup`] by [`spawn`](Self::spawn), or a component of a [`Lifecycle`](crate::Lifecycle) by
+/// a [`TaskGroup`] by [`spawn`](Self::spawn), or a component of a [`Lifecycle`](crate::lifecycle::Lifecycle) by
 /// [`component`](Self::component).
 ///
 /// Dropped, it takes nothing in any longer, and what was pushed is in its [leftovers](Self::leftovers).
@@ -189,7 +189,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::Lifecycle;
+    /// use taskgroup::lifecycle::Lifecycle;
     /// use taskgroup::pipeline::{Job, Workers};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

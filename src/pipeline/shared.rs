@@ -16,9 +16,9 @@ use super::error::Fault;
 use super::parcel::{HandedBack, KeyOf, Parcel, Reason};
 use super::queue::{Batch, Found, Queue};
 use super::report::Numbers;
-use crate::lock::Lock;
-use crate::panic::Panic;
-use crate::stop_signal::Limit;
+use crate::group::lock::Lock;
+use crate::group::panic::Panic;
+use crate::server::stop_signal::Limit;
 
 pub(super) struct Shared<T, R> {
     pub(super) name: Arc<str>,

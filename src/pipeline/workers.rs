@@ -19,7 +19,7 @@ use super::queue::Batch;
 use super::shared::{AtStop, Options, Shared};
 use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
 use crate::BoxError;
-use crate::backoff::Backoff;
+use crate::supervise::backoff::Backoff;
 
 /// Works on items, so many at once, and loses none: what is not done when the time is up is handed back.
 ///
@@ -58,7 +58,8 @@ use crate::backoff::Backoff;
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::pipeline::{Job, JobError, Workers};
-/// use taskgroup::{Backoff, TaskGroup};
+/// use taskgroup::TaskGroup;
+/// use taskgroup::supervise::Backoff;
 ///
 /// async fn send(mail: Job<String>) -> Result<(), JobError> {
 ///     if !mail.contains('@') {

@@ -6,13 +6,13 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::chain;
-use crate::end::End;
-use crate::error::Failure;
-use crate::time::CONFIRMATION;
-use crate::time::Rounded;
-use crate::verdict;
-use crate::verdict::Ended;
+use crate::group::chain;
+use crate::group::end::End;
+use crate::group::error::Failure;
+use crate::group::time::CONFIRMATION;
+use crate::group::time::Rounded;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
 
 /// Options that make no supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +61,8 @@ pub enum SupervisorBuildError {
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{Supervisor, SupervisorError, TaskGroup};
+/// use taskgroup::TaskGroup;
+/// use taskgroup::supervise::{Supervisor, SupervisorError};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {

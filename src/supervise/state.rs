@@ -16,8 +16,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::backoff::Delays;
-use crate::time::CONFIRMATION;
+use crate::group::time::CONFIRMATION;
+use crate::supervise::backoff::Delays;
 
 /// Which children are restarted when one has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -372,7 +372,7 @@ mod tests {
     use proptest::strategy::Strategy as Any;
 
     use super::*;
-    use crate::backoff::{Backoff, Jitter};
+    use crate::supervise::{Backoff, Jitter};
 
     const SECOND: Duration = Duration::from_secs(1);
 

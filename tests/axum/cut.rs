@@ -8,7 +8,8 @@ use axum::body::Body;
 use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::routing::{any, get};
-use taskgroup::{ExitPolicy, Stop};
+use taskgroup::process::ExitPolicy;
+use taskgroup::server::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 

@@ -16,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use h2::client::SendRequest;
 use http_body::{Frame, SizeHint};
-use taskgroup::{SidecarError, Stop, TaskGroup};
+use taskgroup::server::Stop;
+use taskgroup::{SidecarError, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -74,7 +75,7 @@ async fn a_server_on_a_fired_token_takes_what_is_waiting_and_stops() {
     let mut group = TaskGroup::<SidecarError>::typed();
     group.cancel();
     let client = request(address, "GET / HTTP/1.1").await;
-    group.spawn(taskgroup::axum::serve("http", listener, hello()).run(group.token()));
+    group.spawn(taskgroup::server::axum::serve("http", listener, hello()).run(group.token()));
 
     assert!(read_to_end(client).await.ends_with("hello"));
     soon(group.wait()).await.unwrap();
@@ -362,7 +363,7 @@ async fn r28_connect_info_is_that_of_the_client() {
     let address = listener.local_addr().unwrap();
     let mut group = TaskGroup::<SidecarError>::typed();
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    group.spawn(taskgroup::axum::serve("http", listener, app).run(group.token()));
+    group.spawn(taskgroup::server::axum::serve("http", listener, app).run(group.token()));
 
     let mut client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
     let me = client.local_addr().unwrap();
@@ -377,12 +378,12 @@ async fn r28_connect_info_is_that_of_the_client() {
 #[tokio::test]
 async fn r13_the_service_is_not_ready_and_alive_from_the_first_moment_of_the_stop() {
     let token = taskgroup::CancellationToken::new();
-    let readiness = taskgroup::Readiness::drain_on(&token);
+    let readiness = taskgroup::lifecycle::Readiness::drain_on(&token);
     readiness.set_ready();
     let app = hello().merge(readiness.routes());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = taskgroup::axum::serve("http", listener, app).linger(PLENTY / 2);
+    let server = taskgroup::server::axum::serve("http", listener, app).linger(PLENTY / 2);
     let server = tokio::spawn(server.run::<SidecarError>(&token));
     let mut clients = Vec::new();
     for _ in 0..2 {
@@ -445,7 +446,7 @@ async fn a_socket_that_somebody_else_holds_too_can_be_connected_to_after_the_sto
     let token = taskgroup::CancellationToken::new();
     token.cancel();
 
-    let http = taskgroup::axum::serve("http", listener, hello());
+    let http = taskgroup::server::axum::serve("http", listener, hello());
     soon(http.run::<SidecarError>(&token)).await.unwrap();
 
     let client = soon(TcpStream::connect(address)).await.unwrap();
@@ -463,7 +464,7 @@ async fn a_server_that_is_dropped_in_its_last_call_leaves_the_socket_as_it_was()
     let token = taskgroup::CancellationToken::new();
     token.cancel();
 
-    let http = taskgroup::axum::serve("http", listener, hello());
+    let http = taskgroup::server::axum::serve("http", listener, hello());
     let mut http = Box::pin(http.run::<SidecarError>(&token));
     assert!(timeout(Duration::ZERO, http.as_mut()).await.is_err());
     drop(http);

@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use axum::Router;
-use taskgroup::axum::Incoming;
+use taskgroup::server::axum::Incoming;
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
@@ -86,7 +86,7 @@ async fn r19_a_panic_where_connections_are_accepted_comes_through_and_leaves_not
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = Once(Some(endless(&alive)));
-    let server = taskgroup::axum::serve("http", listener, app)
+    let server = taskgroup::server::axum::serve("http", listener, app)
         .run::<SidecarError>(&CancellationToken::new());
     let server = tokio::spawn(server);
     let mut events = request(address, "GET /events HTTP/1.1").await;
@@ -130,7 +130,7 @@ async fn r14_what_stops_after_a_server_is_told_however_that_has_ended() {
     let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
     let token = CancellationToken::new();
     let serve = async |then: &CancellationToken| {
-        let server = taskgroup::axum::serve("http", listen().await, Router::new());
+        let server = taskgroup::server::axum::serve("http", listen().await, Router::new());
         server.then_cancel(then)
     };
 

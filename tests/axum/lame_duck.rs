@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::{LameDuck, Readiness, Stop};
+use taskgroup::lifecycle::Readiness;
+use taskgroup::server::{LameDuck, Stop};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{advance, pause, resume};
@@ -74,7 +75,7 @@ async fn r12_r13_a_lame_duck_is_not_ready_and_alive() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let lame_duck = LameDuck::new(Duration::MAX);
-    let server = taskgroup::axum::serve("http", listener, app)
+    let server = taskgroup::server::axum::serve("http", listener, app)
         .lame_duck(lame_duck.clone())
         .run::<taskgroup::SidecarError>(&token);
     let server = tokio::spawn(server);
@@ -163,7 +164,7 @@ async fn r12_a_server_that_was_never_ready_is_no_lame_duck() {
     let token = taskgroup::CancellationToken::new();
     token.cancel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = taskgroup::axum::serve("http", listener, hello())
+    let server = taskgroup::server::axum::serve("http", listener, hello())
         .lame_duck(Duration::MAX)
         .run::<taskgroup::SidecarError>(&token);
 
@@ -176,7 +177,7 @@ async fn r12_a_server_whose_token_fires_before_its_first_poll_is_a_lame_duck() {
     let lame_duck = LameDuck::new(Duration::MAX);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = taskgroup::axum::serve("http", listener, hello())
+    let server = taskgroup::server::axum::serve("http", listener, hello())
         .lame_duck(lame_duck.clone())
         .run::<taskgroup::SidecarError>(&token);
     token.cancel();

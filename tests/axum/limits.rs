@@ -14,7 +14,7 @@ use crate::support::{
     Alive, Server, endless, read_to_end, read_until, request, send, turns, websocket,
 };
 
-type Serving = taskgroup::serve::Serve<taskgroup::axum::App<Router, Router>>;
+type Serving = taskgroup::server::Serve<taskgroup::server::axum::App<Router, Router>>;
 
 const FIRST_BYTE: Duration = Duration::from_secs(20);
 const HEADER: Duration = Duration::from_secs(10);
@@ -152,7 +152,11 @@ async fn r18_no_more_connections_are_accepted_than_the_limit() {
 async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     let refused = async |configure: fn(Serving) -> Serving| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let serve = configure(taskgroup::axum::serve("http", listener, Router::new()));
+        let serve = configure(taskgroup::server::axum::serve(
+            "http",
+            listener,
+            Router::new(),
+        ));
         let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
         refused.unwrap_err().to_string()
     };

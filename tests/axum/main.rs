@@ -1,4 +1,4 @@
-//! Servers of `taskgroup::axum` and their peers, over real sockets. The names begin with the number
+//! Servers of `taskgroup::server::axum` and their peers, over real sockets. The names begin with the number
 //! of the requirement that they show.
 //!
 //! Time is real, and nothing depends on it, except that what hangs on purpose is given a short grace.

@@ -12,9 +12,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use http_body::Frame;
-use taskgroup::axum::{App, Incoming};
-use taskgroup::serve::Serve;
-use taskgroup::{CancellationToken, SidecarError, Stop};
+use taskgroup::server::Serve;
+use taskgroup::server::Stop;
+use taskgroup::server::axum::{App, Incoming};
+use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -270,7 +271,7 @@ async fn unready(
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
     let (sender, report) = oneshot::channel();
-    let serve = taskgroup::axum::serve("http", listener, Unready)
+    let serve = taskgroup::server::axum::serve("http", listener, Unready)
         .on_report(|report| sender.send(report.panicked()).unwrap());
     let server = tokio::spawn(options(serve).run::<SidecarError>(&token));
     let client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;

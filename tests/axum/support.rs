@@ -21,9 +21,10 @@ use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
-use taskgroup::axum::App;
-use taskgroup::serve::Serve;
-use taskgroup::{CancellationToken, DrainReport, SidecarError};
+use taskgroup::server::DrainReport;
+use taskgroup::server::Serve;
+use taskgroup::server::axum::App;
+use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -55,7 +56,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let token = CancellationToken::new();
         let (sender, report) = oneshot::channel();
-        let serve = taskgroup::axum::serve("http", listener, app)
+        let serve = taskgroup::server::axum::serve("http", listener, app)
             .grace(PLENTY)
             .idle_grace(PLENTY)
             .linger(NO_TIME)

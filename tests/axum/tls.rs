@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use taskgroup::axum::{App, Transport};
-use taskgroup::serve::Serve;
+use taskgroup::server::Serve;
+use taskgroup::server::axum::{App, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, advance, pause, resume};
@@ -93,7 +93,7 @@ async fn r28_a_request_over_tls_is_answered_and_knows_where_it_comes_from() {
     let address = listener.local_addr().unwrap();
     let token = taskgroup::CancellationToken::new();
     let acceptor = pair.acceptor.clone();
-    let server = taskgroup::axum::serve("https", listener, app)
+    let server = taskgroup::server::axum::serve("https", listener, app)
         .tls(move |io| acceptor.accept(io))
         .run::<taskgroup::SidecarError>(&token);
     let server = tokio::spawn(server);
@@ -111,7 +111,7 @@ async fn r28_a_request_over_tls_is_answered_and_knows_where_it_comes_from() {
 #[tokio::test]
 async fn the_session_is_there_for_a_make_service_to_ask() {
     use std::convert::Infallible;
-    use taskgroup::axum::Incoming;
+    use taskgroup::server::axum::Incoming;
     use tokio_rustls::server;
 
     let pair = Pair::new();
@@ -119,7 +119,7 @@ async fn the_session_is_there_for_a_make_service_to_ask() {
         let Transport::Tls(tls) = incoming.io().get_ref() else {
             panic!("it speaks TLS");
         };
-        type Session = server::TlsStream<taskgroup::serve::Io>;
+        type Session = server::TlsStream<taskgroup::server::Io>;
         let session = tls.downcast_ref::<Session>().unwrap().get_ref().1;
         let version = format!("{:?}", session.protocol_version().unwrap());
         let app = Router::new().route("/", get(async move || version));
@@ -129,7 +129,7 @@ async fn the_session_is_there_for_a_make_service_to_ask() {
     let address = listener.local_addr().unwrap();
     let token = taskgroup::CancellationToken::new();
     let acceptor = pair.acceptor.clone();
-    let server = taskgroup::axum::serve("https", listener, app)
+    let server = taskgroup::server::axum::serve("https", listener, app)
         .tls(move |io| acceptor.accept(io))
         .run::<taskgroup::SidecarError>(&token);
     let server = tokio::spawn(server);
@@ -151,9 +151,9 @@ fn tower_service_fn<F>(f: F) -> ServiceFn<F> {
 #[derive(Clone)]
 struct ServiceFn<F>(F);
 
-impl<'a, F, R> tower_service::Service<taskgroup::axum::Incoming<'a>> for ServiceFn<F>
+impl<'a, F, R> tower_service::Service<taskgroup::server::axum::Incoming<'a>> for ServiceFn<F>
 where
-    F: FnMut(taskgroup::axum::Incoming<'_>) -> R,
+    F: FnMut(taskgroup::server::axum::Incoming<'_>) -> R,
     R: Future<Output = Result<Router, std::convert::Infallible>>,
 {
     type Response = Router;
@@ -167,7 +167,7 @@ where
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, incoming: taskgroup::axum::Incoming<'a>) -> R {
+    fn call(&mut self, incoming: taskgroup::server::axum::Incoming<'a>) -> R {
         (self.0)(incoming)
     }
 }

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{
     Context, Event, EventKind, Provided, Provider, Report, StepKind, TimelineStep,
 };
-use taskgroup::{BoxError, Component, Exit, Lifecycle, Program, Signals, Stop};
+use taskgroup::server::Stop;
+use taskgroup::{BoxError, Exit, Program, Signals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -265,7 +267,7 @@ fn grpc(name: String, work: &Work, address: &Address) -> Component {
         let bound = listener.local_addr()?;
         let routes = Routes::new(HealthServer::new(work));
         // Who speaks HTTP/2 is told that it is over, and has lost nothing by that.
-        let server = taskgroup::tonic::serve("grpc", listener, routes).linger(STOP);
+        let server = taskgroup::server::tonic::serve("grpc", listener, routes).linger(STOP);
         let server = server.run::<BoxError>(&ctx);
         address.set(bound);
         ctx.ready();
@@ -366,7 +368,7 @@ async fn serve(
     let bound = listener.local_addr()?;
     let app = app.route("/held", get(held));
     // Longer than a busy client is without a word on any machine; they leave when they are told.
-    let server = taskgroup::axum::serve("http", listener, app).linger(PLENTY / 10);
+    let server = taskgroup::server::axum::serve("http", listener, app).linger(PLENTY / 10);
     let server = server.run::<BoxError>(&ctx);
     address.set(bound);
     ctx.ready();

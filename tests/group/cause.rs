@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use taskgroup::group::StopRequest;
 use taskgroup::{Cause, End, TaskGroup};
 
 use crate::support::on_both;
@@ -14,7 +15,7 @@ async fn the_first_cause_wins() {
     group.cancel_because("second");
     group.spawn(async { Err::<(), _>("third".into()) });
     group.wait().await.unwrap_err();
-    assert_eq!(group.cause(), Some(Cause::Requested(Some("first".into()))));
+    assert_eq!(group.cause(), Some(Cause::Requested("first".into())));
 }
 
 #[tokio::test]
@@ -72,13 +73,10 @@ async fn a_child_reads_through_to_the_cause_of_its_parent() {
     sibling.cancel_because("its own");
     assert_eq!(child.cause(), None);
     group.cancel_because("from above");
-    let above = Some(Cause::Requested(Some("from above".into())));
+    let above = Some(Cause::Requested("from above".into()));
     assert_eq!(child.cause(), above);
     assert_eq!(grandchild.cause(), above);
-    assert_eq!(
-        sibling.cause(),
-        Some(Cause::Requested(Some("its own".into())))
-    );
+    assert_eq!(sibling.cause(), Some(Cause::Requested("its own".into())));
     child.cancel_because("too late");
     assert_eq!(child.cause(), above);
 }
@@ -87,7 +85,10 @@ async fn a_child_reads_through_to_the_cause_of_its_parent() {
 async fn a_shutdown_is_a_request() {
     let mut group = TaskGroup::new();
     group.shutdown(Duration::from_secs(1)).await.unwrap();
-    assert_eq!(group.cause(), Some(Cause::Requested(None)));
+    assert_eq!(
+        group.cause(),
+        Some(Cause::Requested(StopRequest::default()))
+    );
 }
 
 #[test]
@@ -110,5 +111,5 @@ async fn an_error_knows_why_its_group_was_cancelled() {
     group.cancel_because("the lease was lost");
     let error = group.wait().await.unwrap_err();
     assert_eq!(error.cause(), group.cause().as_ref());
-    assert!(matches!(error.cause(), Some(Cause::Requested(Some(_)))));
+    assert!(matches!(error.cause(), Some(Cause::Requested(_))));
 }

@@ -3,7 +3,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{End, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{End, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
 use crate::support::{Alive, Bomb, hold, on_both};
@@ -368,7 +369,7 @@ async fn running_shows_the_tasks_of_children_under_their_paths() {
     assert_eq!(groups, ["orders", "orders/http"]);
 }
 
-fn options() -> taskgroup::Builder {
+fn options() -> taskgroup::group::Builder {
     TaskGroup::builder()
 }
 

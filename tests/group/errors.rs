@@ -6,6 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use taskgroup::group::StopRequest;
 use taskgroup::{BoxError, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::oneshot;
 
@@ -219,7 +220,10 @@ async fn an_error_after_a_cancel_by_hand_is_the_first_failure() {
     group.cancel();
     let error = group.wait().await.unwrap_err();
     assert!(format!("{error:#}").ends_with("failed: the last flush failed"));
-    assert_eq!(group.cause(), Some(Cause::Requested(None)));
+    assert_eq!(
+        group.cause(),
+        Some(Cause::Requested(StopRequest::default()))
+    );
 }
 
 #[tokio::test]
@@ -370,7 +374,7 @@ fn cancelling_by_hand_is_no_failure_and_the_cause_says_who_asked() {
         group.wait().await.unwrap();
         assert_eq!(
             group.cause(),
-            Some(Cause::Requested(Some("the lease was lost".into())))
+            Some(Cause::Requested("the lease was lost".into()))
         );
     });
 }
@@ -524,7 +528,7 @@ async fn a_payload_that_panics_as_it_is_dropped_disturbs_nobody() {
     let token = group.token().clone();
     let told = group.spawn(async move { Ok(token.cancelled().await) });
     let failed = group.spawn(async { Err::<(), _>(Rude) });
-    assert_eq!(failed.await, Err(taskgroup::JoinError::Failed));
+    assert_eq!(failed.await, Err(taskgroup::group::JoinError::Failed));
     told.await.unwrap();
     assert!(matches!(
         group.wait().await.unwrap_err().into_error(),

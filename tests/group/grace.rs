@@ -3,7 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::{Builder, Cause, JoinError, StopAfter, TaskGroup};
+use taskgroup::group::{Builder, JoinError};
+use taskgroup::process::StopAfter;
+use taskgroup::{Cause, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Alive, hold};
@@ -176,7 +178,10 @@ async fn an_aborted_group_is_joined_by_its_wait_and_is_not_ok() {
         message.contains("was aborted with 2 tasks: `deaf` ("),
         "{message}"
     );
-    assert_eq!(group.cause(), Some(Cause::Requested(None)));
+    assert_eq!(
+        group.cause(),
+        Some(Cause::Requested(taskgroup::group::StopRequest::default()))
+    );
 }
 
 #[tokio::test]

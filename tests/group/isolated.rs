@@ -4,7 +4,8 @@ use std::future::pending;
 use std::io;
 use std::panic::panic_any;
 
-use taskgroup::{BoxError, End, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{BoxError, End, TaskGroup};
 use tokio::task::{LocalSet, yield_now};
 
 use crate::support::{Bomb, on_both};

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use taskgroup::{Cause, End, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{Cause, End, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Alive, OnDrop, hold, on_both};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::{JoinError, TaskGroup};
+use taskgroup::TaskGroup;
+use taskgroup::group::JoinError;
 use tokio::sync::{Notify, oneshot};
 use tokio_test::{assert_pending, assert_ready};
 

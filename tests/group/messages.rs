@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
+use taskgroup::group::StopRequest;
 use taskgroup::{BuildError, Cause, Signal, TaskError, TaskGroup};
 
 fn line(error: &TaskError) -> String {
@@ -147,8 +148,11 @@ async fn of_a_deadline_that_passed() {
 
 #[test]
 fn of_causes() {
-    assert_eq!(Cause::Requested(None).to_string(), "cancelled on request");
-    let reason = Cause::Requested(Some("the lease was lost".into()));
+    assert_eq!(
+        Cause::Requested(StopRequest::default()).to_string(),
+        "cancelled on request"
+    );
+    let reason = Cause::Requested("the lease was lost".into());
     assert_eq!(
         reason.to_string(),
         "cancelled on request: the lease was lost"
@@ -172,7 +176,7 @@ fn of_causes() {
 
 #[test]
 fn of_build_errors() {
-    let build = |builder: taskgroup::Builder| format!("{:#}", builder.build().unwrap_err());
+    let build = |builder: taskgroup::group::Builder| format!("{:#}", builder.build().unwrap_err());
     let named = || TaskGroup::builder().name("resize");
     assert_eq!(
         build(named().limit(0)),

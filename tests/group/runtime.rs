@@ -4,7 +4,8 @@ use std::future::pending;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use taskgroup::{Cause, End, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{Cause, End, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Alive, hold};
@@ -59,7 +60,10 @@ fn tasks_lost_with_their_runtime_after_the_cancel_are_a_failure() {
         let error = current_thread().block_on(group.wait()).unwrap_err();
         assert_eq!(error.end(), End::Aborted, "{error:#}");
         assert_eq!(error.name(), Some("flush"));
-        assert_eq!(group.cause(), Some(Cause::Requested(None)));
+        assert_eq!(
+            group.cause(),
+            Some(Cause::Requested(taskgroup::group::StopRequest::default()))
+        );
     }
 }
 

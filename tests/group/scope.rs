@@ -100,10 +100,7 @@ async fn a_body_that_leaves_because_the_scope_was_cancelled_has_no_value_to_retu
         })
         .await;
     let error = outcome.unwrap_err();
-    assert_eq!(
-        error.cause(),
-        Some(&Cause::Requested(Some("enough".into())))
-    );
+    assert_eq!(error.cause(), Some(&Cause::Requested("enough".into())));
     assert!(error.into_error().unwrap().is::<Cancelled>());
 }
 
@@ -250,7 +247,7 @@ async fn a_task_that_is_aborted_in_the_middle_of_its_scope_is_no_failure() {
     });
     yield_now().await;
     task.abort();
-    assert_eq!(task.await, Err(taskgroup::JoinError::Aborted));
+    assert_eq!(task.await, Err(taskgroup::group::JoinError::Aborted));
     group.wait().await.unwrap();
     yield_now().await;
     assert_eq!(alive.count(), 0);

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use taskgroup::{JoinError, TaskGroup};
+use taskgroup::TaskGroup;
+use taskgroup::group::JoinError;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 

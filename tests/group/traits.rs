@@ -2,9 +2,9 @@
 
 use std::fmt::Debug;
 
+use taskgroup::group::{Builder, IsolatedTask, JoinError, Panic, Running, SpawnError, Task};
 use taskgroup::{
-    BoxError, BuildError, Builder, Cancelled, Cause, End, IsolatedTask, JoinError, Panic, Running,
-    SpawnError, Spawner, Task, TaskError, TaskGroup, TaskHandle,
+    BoxError, BuildError, Cancelled, Cause, End, Spawner, TaskError, TaskGroup, TaskHandle,
 };
 
 fn everything<T: Send + Sync + Unpin + Debug>() {}

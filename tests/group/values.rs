@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use taskgroup::{End, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{End, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
 use crate::support::{Alive, Bomb, OnDrop, on_both};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::{Cause, JoinError, TaskGroup};
+use taskgroup::group::JoinError;
+use taskgroup::{Cause, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use taskgroup::lifecycle::{Budget, ComponentState, EventKind};
-use taskgroup::{BoxError, Cause, Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::{BoxError, Cause};
 
 use crate::support::{Diary, SECOND, obedient, states};
 
@@ -222,7 +223,7 @@ async fn who_waits_for_readiness_hears_of_a_stop_before_the_run() {
         async move { handle.ready().await }
     });
     handle.stop("enough");
-    let cause = Cause::Requested(Some("enough".into()));
+    let cause = Cause::Requested("enough".into());
     assert_eq!(waits.await.unwrap(), Err(cause.clone()));
     assert_eq!(handle.ready().await, Err(cause));
     lifecycle.run().await.unwrap();

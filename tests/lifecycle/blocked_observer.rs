@@ -3,8 +3,8 @@
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentState, EventKind};
-use taskgroup::{Component, Lifecycle};
 use tokio::runtime::Builder;
 
 use crate::support::obedient;

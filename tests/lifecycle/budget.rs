@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taskgroup::lifecycle::{Budget, Plan};
-use taskgroup::{Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
 
 use crate::support::{SECOND, errors, obedient};
 

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taskgroup::cleanup::{Outcome, Step};
+use taskgroup::BoxError;
+use taskgroup::lifecycle::cleanup::{Outcome, Step};
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context, EventKind};
-use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +22,7 @@ async fn the_deadline_and_the_cause_are_there_before_the_token_fires() {
             assert!(ctx.cause().is_none());
             let helper = ctx.clone();
             // Code that runs where the token is cancelled: nothing has been polled in between.
-            let _look = taskgroup::OnCancel::new(ctx.token(), async move || {
+            let _look = taskgroup::group::OnCancel::new(ctx.token(), async move || {
                 let cause = helper.cause().unwrap().to_string();
                 seen.lock()
                     .unwrap()

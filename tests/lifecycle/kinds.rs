@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use taskgroup::lifecycle::{Budget, ComponentErrorKind, ComponentState, Context};
-use taskgroup::{
-    Backoff, BoxError, Cause, Component, Exit, Heartbeat, Lifecycle, Periodic, Sidecar,
-    SidecarError, StopAfter, StopFile, Supervisor,
-};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::supervise::{Backoff, Periodic, Supervisor};
+use taskgroup::{BoxError, Cause, Exit, Sidecar, SidecarError};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, errors, obedient, states, stopped};

@@ -3,7 +3,10 @@
 mod after_stop;
 mod blocked_observer;
 mod budget;
+mod composed;
 mod context;
+mod done;
+mod failure;
 mod kinds;
 mod nested;
 mod observe;

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::lifecycle::{Budget, ComponentErrorKind, ComponentState, Context};
-use taskgroup::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
 use tokio::time::sleep;
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, stopped};
@@ -183,7 +183,7 @@ async fn when_it_is_cut_from_outside_nothing_of_it_is_left() {
     let diary = Diary::default();
     let storage = Lifecycle::new("storage").budget(5 * SECOND);
     let cleanup = storage.cleanup();
-    let hang = taskgroup::cleanup::Step::new("flush", |_| pending());
+    let hang = taskgroup::lifecycle::cleanup::Step::new("flush", |_| pending());
     cleanup
         .push(hang.deadline(100 * SECOND).always(100 * SECOND))
         .unwrap();

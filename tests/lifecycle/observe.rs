@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use taskgroup::Lifecycle;
+use taskgroup::lifecycle::Lifecycle;
 use taskgroup::lifecycle::{ComponentState, EventKind};
 
 use crate::support::obedient;

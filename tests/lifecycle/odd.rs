@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskgroup::cleanup::{Outcome, Step};
+use taskgroup::lifecycle::cleanup::{Outcome, Step};
 use taskgroup::lifecycle::{Budget, Context};
-use taskgroup::{Cancelled, Cause, Component, ExitPolicy, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::process::ExitPolicy;
+use taskgroup::{Cancelled, Cause};
 
 use crate::support::{Diary, SECOND, deaf, obedient, stopped};
 

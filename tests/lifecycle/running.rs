@@ -2,9 +2,9 @@
 
 use std::error::Error;
 
-use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::ComponentState;
-use taskgroup::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
 use tokio::time::sleep;
 
 use crate::support::{Diary, Guard, SECOND, obedient};

@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::extract::Extension;
 use axum::routing::get;
 use axum::{Router, extract::State};
+use taskgroup::SidecarError;
 use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, Context, Handle, PlanError, Provided, Report,
 };
-use taskgroup::{Component, Lifecycle, SidecarError, Stop};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::server::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -55,7 +57,7 @@ impl Running {
                     .route("/hang", get(for_ever))
                     .route("/", get(async || "hello"))
                     .with_state(sender);
-                let serving = taskgroup::axum::serve("http", listener, app)
+                let serving = taskgroup::server::axum::serve("http", listener, app)
                     .grace(60 * SECOND)
                     .linger(Duration::ZERO)
                     .run(&ctx);

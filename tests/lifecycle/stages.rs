@@ -6,7 +6,7 @@ use std::time::Duration;
 use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, EventKind, Phase, StepEnd, StepKind,
 };
-use taskgroup::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, EventKind, StepEnd, StepKind,
 };
-use taskgroup::{Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -347,10 +347,7 @@ async fn a_job_is_ready_when_it_has_ended_and_jobs_alone_end_the_lifecycle() {
         .unwrap();
     assert_eq!(diary.lines(), ["migrate", "warm up"]);
     assert!(report.is_clean(), "{report}");
-    assert_eq!(
-        report.cause.to_string(),
-        "cancelled on request: all components have ended"
-    );
+    assert_eq!(report.cause.to_string(), "all is done");
     assert_eq!(report.ended, 2 * SECOND);
     assert_eq!(
         events.recv().await.unwrap(),

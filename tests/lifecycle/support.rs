@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentState, Context, Report};
-use taskgroup::{BoxError, Component, Lifecycle};
 use tokio::time::sleep;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);

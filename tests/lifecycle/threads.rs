@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context};
-use taskgroup::{Component, Lifecycle};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 

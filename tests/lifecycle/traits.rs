@@ -4,12 +4,13 @@
 
 use std::fmt::Debug;
 
+use taskgroup::BoxError;
 use taskgroup::lifecycle::{
     AddError, Budget, ComponentError, ComponentErrorKind, ComponentState, ComponentStatus, Context,
     Event, EventKind, Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider, Run,
     RunError, StepEnd, StepKind, Straggler, TimelineStep, Using,
 };
-use taskgroup::{BoxError, Component, Lifecycle, Report};
+use taskgroup::lifecycle::{Component, Lifecycle, Report};
 
 fn everything<T: Send + Sync + Unpin + Debug>() {}
 fn error<T: std::error::Error + Send + Sync + 'static>() {}

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::lifecycle::{ComponentState, Context, PlanError, Provided, Provider};
-use taskgroup::{BoxError, Component, Lifecycle};
 
 use crate::support::{Diary, SECOND, errors, obedient, stopped};
 

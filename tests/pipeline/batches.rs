@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use taskgroup::TaskGroup;
 use taskgroup::pipeline::{Job, JobError, OnFailure, Pool, Pusher, Workers};
-use taskgroup::{Backoff, Jitter, TaskGroup};
+use taskgroup::supervise::{Backoff, Jitter};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, failed, settle};

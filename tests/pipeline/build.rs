@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::Backoff;
 use taskgroup::pipeline::{Job, Workers};
+use taskgroup::supervise::Backoff;
 
 use crate::support::SECOND;
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use taskgroup::pipeline::{Job, JobError, OnFailure, Reason, Workers};
-use taskgroup::{Backoff, End, TaskGroup};
+use taskgroup::supervise::Backoff;
+use taskgroup::{End, TaskGroup};
 
 use crate::support::{SECOND, Seen, failed};
 
@@ -127,7 +128,7 @@ async fn an_item_is_tried_so_often_and_then_goes_to_the_dead_letters() {
         async move { Err(JobError::failed("no route")) }
     })
     .retry(
-        Backoff::new(SECOND, 10 * SECOND).jitter(taskgroup::Jitter::None),
+        Backoff::new(SECOND, 10 * SECOND).jitter(taskgroup::supervise::Jitter::None),
         3,
     )
     .dead_letter(move |job: Job<&str>| {

@@ -1,7 +1,8 @@
 //! Keys: one item of a key at a time, in order.
 
+use taskgroup::TaskGroup;
 use taskgroup::pipeline::{Job, JobError, OnFailure, Workers};
-use taskgroup::{Backoff, TaskGroup};
+use taskgroup::supervise::Backoff;
 use tokio::time::sleep;
 
 use crate::support::{SECOND, Seen, keep, settle};

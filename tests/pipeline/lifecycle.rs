@@ -1,7 +1,7 @@
 //! A pool as a component of a lifecycle.
 
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::pipeline::{AtStop, Job, PipelineError, Workers};
-use taskgroup::{Component, Lifecycle};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, settle};

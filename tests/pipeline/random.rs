@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use taskgroup::pipeline::{
     AtStop, Job, JobError, OnFailure, PipelineError, PipelineReport, Workers,
 };
-use taskgroup::{Backoff, BoxError, TaskGroup};
+use taskgroup::supervise::Backoff;
+use taskgroup::{BoxError, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen};

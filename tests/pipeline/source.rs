@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use taskgroup::pipeline::{
     HandedBack, Job, JobError, OnFailure, Reason, Receipt, Received, Source, Workers, from_stream,
 };
-use taskgroup::{Backoff, BoxError, TaskGroup};
+use taskgroup::supervise::Backoff;
+use taskgroup::{BoxError, TaskGroup};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 

@@ -4,7 +4,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::pipeline::{AtStop, Job, JobError, Reason, Workers};
-use taskgroup::{Backoff, End, TaskGroup};
+use taskgroup::supervise::Backoff;
+use taskgroup::{End, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, failed, keep, settle};
@@ -129,7 +130,7 @@ async fn a_backoff_ends_at_the_stop_unless_the_next_attempt_is_due_in_time() {
             }
         })
         .retry(
-            Backoff::new(wait * SECOND, wait * SECOND).jitter(taskgroup::Jitter::None),
+            Backoff::new(wait * SECOND, wait * SECOND).jitter(taskgroup::supervise::Jitter::None),
             2,
         )
         .grace(10 * SECOND)

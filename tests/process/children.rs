@@ -5,7 +5,7 @@ use std::time::Duration;
 use taskgroup::Exit;
 use taskgroup::Sidecar;
 use taskgroup::TaskGroup;
-use taskgroup::Watchdog;
+use taskgroup::process::Watchdog;
 use tokio::process::Command;
 
 use crate::child::Child;

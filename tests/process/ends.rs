@@ -8,15 +8,15 @@ use std::time::Duration;
 use taskgroup::BoxError;
 use taskgroup::Cause;
 use taskgroup::Exit;
-use taskgroup::ExitPolicy;
-use taskgroup::Heartbeat;
 use taskgroup::Sidecar;
-use taskgroup::SignalStatus;
 use taskgroup::Signals;
-use taskgroup::StopFile;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
-use taskgroup::Trigger;
+use taskgroup::group::Trigger;
+use taskgroup::process::ExitPolicy;
+use taskgroup::process::Heartbeat;
+use taskgroup::process::SignalStatus;
+use taskgroup::process::StopFile;
 
 use crate::roles::say;
 

@@ -16,7 +16,7 @@ use rustix::time::clock_gettime;
 use taskgroup::CancellationToken;
 use taskgroup::Exit;
 use taskgroup::TaskGroup;
-use taskgroup::Watchdog;
+use taskgroup::process::Watchdog;
 use tokio::sync::oneshot;
 
 use crate::roles::runtime;

@@ -5,14 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::Component;
 use taskgroup::Exit;
-use taskgroup::Heartbeat;
-use taskgroup::Lifecycle;
 use taskgroup::Signal;
 use taskgroup::Signals;
-use taskgroup::StopFile;
+use taskgroup::lifecycle::Component;
 use taskgroup::lifecycle::Context;
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::process::Heartbeat;
+use taskgroup::process::StopFile;
 
 use crate::hangs::BUDGET;
 use crate::roles::log_to_stderr;
@@ -113,7 +113,9 @@ fn fails(how: fn() -> Result<(), BoxError>) -> Component {
     Component::new("worker", move |ctx: Context| async move {
         ctx.ready();
         let whole = ctx.readiness();
-        whole.wait_for(taskgroup::ReadinessState::Ready).await;
+        whole
+            .wait_for(taskgroup::lifecycle::ReadinessState::Ready)
+            .await;
         how()
     })
 }
@@ -132,7 +134,9 @@ fn blocks(name: &'static str) -> Component {
     Component::new(name, |ctx| async move {
         ctx.ready();
         let whole = ctx.readiness();
-        whole.wait_for(taskgroup::ReadinessState::Ready).await;
+        whole
+            .wait_for(taskgroup::lifecycle::ReadinessState::Ready)
+            .await;
         Ok(hang())
     })
 }

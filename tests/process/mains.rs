@@ -5,19 +5,20 @@ use std::thread;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::Component;
 use taskgroup::Exit;
-use taskgroup::ExitPolicy;
-use taskgroup::Lifecycle;
 use taskgroup::Program;
-use taskgroup::Report;
 use taskgroup::Signals;
 use taskgroup::TaskError;
 use taskgroup::TaskGroup;
-use taskgroup::cleanup::Step;
+use taskgroup::group::StopRequest;
 use taskgroup::lifecycle::Budget;
+use taskgroup::lifecycle::Component;
+use taskgroup::lifecycle::Lifecycle;
 use taskgroup::lifecycle::PlanError;
 use taskgroup::lifecycle::Provided;
+use taskgroup::lifecycle::Report;
+use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::process::ExitPolicy;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -59,6 +60,15 @@ pub(crate) fn play(role: &str) -> Exit {
             .policy(ExitPolicy::strict().failed(70).second_signal(3))
             .run(policy),
         "main_early_signal" => early_signal(),
+        "main_done" => asked(Component::job("job", |_| async { Ok(()) })),
+        "main_called" => asked(stops("the queue is empty".into())),
+        "main_called_with_a_status" => asked(stops(StopRequest::new("restart").code(75))),
+        "main_called_and_failed" => asked(Component::new("worker", |ctx| async move {
+            ctx.ready();
+            ctx.stop(StopRequest::new("restart").code(75));
+            ctx.stopping().await;
+            Err("no table".into())
+        })),
         "main_blocking_step" => two_workers().run(async |signals| {
             let stuck = Step::new("stuck", |_| async { Ok(hang()) });
             clean(signals, stuck).await
@@ -120,6 +130,21 @@ fn waits() -> Component {
     Component::new("worker", |ctx| async move {
         ctx.ready();
         say("ready");
+        Ok(ctx.stopping().await)
+    })
+}
+
+/// Two rows of the policy that differ.
+fn asked(component: Component) -> Exit {
+    let policy = ExitPolicy::strict().done(6).requested(5);
+    let program = Program::new().policy(policy);
+    program.run(async |signals| run(signals, component).await)
+}
+
+fn stops(request: StopRequest) -> Component {
+    Component::new("worker", |ctx| async move {
+        ctx.ready();
+        ctx.stop(request);
         Ok(ctx.stopping().await)
     })
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use taskgroup::Component;
 use taskgroup::Exit;
-use taskgroup::Lifecycle;
 use taskgroup::Signals;
 use taskgroup::lifecycle::Budget;
+use taskgroup::lifecycle::Component;
 use taskgroup::lifecycle::EventKind;
+use taskgroup::lifecycle::Lifecycle;
 
 use crate::child::Child;
 use crate::roles::runtime;

@@ -32,6 +32,9 @@ tests![
     a_blocking_cleanup_step_has_its_deadline_on_a_runtime_of_one_thread,
     the_destructor_of_a_value_that_a_job_has_provided_does_not_hold_up_the_end,
     a_cleanup_step_that_the_watchdog_ends_is_named,
+    all_is_done_and_somebody_has_asked_for_the_stop_are_two_rows_of_the_policy,
+    a_component_that_asks_for_the_stop_gives_the_reason_and_the_exit_status,
+    a_failure_goes_before_the_exit_status_of_a_request,
 ];
 
 /// What the end may take when the machine is busy with other tests.
@@ -215,4 +218,24 @@ fn a_cleanup_step_that_the_watchdog_ends_is_named() {
     let error = errors(&mut child).remove(0);
     let named = "still running: 1 task: `orders/cleanup/stuck` (tests/process/mains.rs:";
     assert!(error.contains(named), "{error}");
+}
+
+fn all_is_done_and_somebody_has_asked_for_the_stop_are_two_rows_of_the_policy() {
+    Child::start("main_done").expect_code(6);
+    Child::start("main_called").expect_code(5);
+}
+
+fn a_component_that_asks_for_the_stop_gives_the_reason_and_the_exit_status() {
+    let mut child = Child::start("main_called_with_a_status");
+    child.expect_code(75);
+    let told = child.rest_of_stderr();
+    let reason = "orders: cancelled on request: restart, stopping\n";
+    assert!(told.starts_with(reason), "{told}");
+}
+
+fn a_failure_goes_before_the_exit_status_of_a_request() {
+    let mut child = Child::start("main_called_and_failed");
+    child.expect_code(1);
+    let error = "error: component `worker` failed while it stopped: no table";
+    assert_eq!(errors(&mut child), [error]);
 }

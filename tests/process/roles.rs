@@ -13,10 +13,10 @@ use std::time::Duration;
 use taskgroup::BoxError;
 use taskgroup::CancellationToken;
 use taskgroup::Exit;
-use taskgroup::ExitPolicy;
 use taskgroup::Signal;
 use taskgroup::Signals;
 use taskgroup::TaskGroup;
+use taskgroup::process::ExitPolicy;
 use tokio::runtime::Runtime;
 
 use crate::asked;

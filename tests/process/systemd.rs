@@ -9,11 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use taskgroup::Component;
+use taskgroup::Cause;
 use taskgroup::Exit;
-use taskgroup::Lifecycle;
 use taskgroup::Signals;
-use taskgroup::systemd;
+use taskgroup::TaskGroup;
+use taskgroup::lifecycle::Component;
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::process::systemd;
 use tokio::task::spawn_blocking;
 
 use crate::child::Child;
@@ -25,6 +27,7 @@ use crate::tests;
 
 tests![
     l11_systemd_hears_of_a_start_and_of_a_long_stop,
+    l22_a_reload_is_told_as_one_and_not_as_a_stop,
     l11_an_abstract_socket_will_do,
     l11_a_blocked_runtime_does_not_feed_systemds_watchdog,
     l11_the_watchdog_of_another_process_is_not_fed,
@@ -46,6 +49,7 @@ pub(crate) fn play(role: &str) -> Exit {
     runtime().block_on(async {
         match role {
             "systemd_service" => service().await,
+            "systemd_reload" => reloaded().await,
             "systemd_blocked" => {
                 let blocks = async {
                     spawn_blocking(listen).await.unwrap();
@@ -80,6 +84,35 @@ async fn service() -> Exit {
         say("ready");
     });
     Exit::from(lifecycle.run().await)
+}
+
+/// Is reloaded once, when it is told a line, and stops on a signal.
+async fn reloaded() -> Exit {
+    let mut group = TaskGroup::new();
+    group.cancel_on(Signals::terminate().unwrap());
+    for round in 0.. {
+        let worker = Component::new("worker", |ctx| async move {
+            ctx.ready();
+            Ok(ctx.stopping().await)
+        });
+        let lifecycle = Lifecycle::new("orders")
+            .component(worker)
+            .stop_on(group.spawner())
+            .stop_on(async move {
+                match round {
+                    0 => spawn_blocking(listen).await.unwrap(),
+                    _ => pending().await,
+                }
+                Cause::Reload
+            })
+            .observe(systemd::observer());
+        let report = lifecycle.run().await.unwrap();
+        if report.cause != Cause::Reload {
+            assert!(group.wait().await.is_ok());
+            return Exit::from(report);
+        }
+    }
+    unreachable!()
 }
 
 fn hang() {
@@ -175,6 +208,31 @@ fn l11_systemd_hears_of_a_start_and_of_a_long_stop() {
     child.tell("go");
     manager.expect("STATUS=stopped in ");
     child.expect_code(0);
+}
+
+fn l22_a_reload_is_told_as_one_and_not_as_a_stop() {
+    let manager = Manager::new("reload");
+    let before = now();
+    let mut child = manager.start("systemd_reload", &[]);
+    manager.expect("READY=1\n");
+    child.tell("reload");
+    let heard = manager.expect("READY=1\n");
+    assert!(heard.contains("RELOADING=1\nMONOTONIC_USEC="), "{heard}");
+    assert!(!heard.contains("STOPPING=1"), "{heard}");
+    let since = heard.split("MONOTONIC_USEC=").nth(1).unwrap();
+    let since: u128 = since.lines().next().unwrap().parse().unwrap();
+    assert!((before..=now()).contains(&since), "{before} {since}");
+
+    child.send(Signal::TERM);
+    let heard = manager.expect("STOPPING=1\n");
+    assert!(!heard.contains("RELOADING=1"), "{heard}");
+    child.expect_code(0);
+}
+
+/// The clock of systemd, in microseconds.
+fn now() -> u128 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap().as_micros()
 }
 
 fn l11_an_abstract_socket_will_do() {

@@ -99,7 +99,7 @@ async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
         }),
     );
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("web", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("web", listener, |server| {
             Ok(server.accept_http1(true).add_routes(Routes::from(app)))
         });
         patient(serve.unwrap()).grace(SHORT)
@@ -166,7 +166,7 @@ async fn r09_an_answer_that_is_not_taken_is_not_idle_and_is_cut_at_the_deadline(
     // The routes of tonic are those of axum: an answer that is worth to be followed until it is taken.
     let page = Router::new().route("/page", get(async || vec![b'x'; 2048]));
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve("grpc", listener, Routes::from(page));
+        let serve = taskgroup::server::tonic::serve("grpc", listener, Routes::from(page));
         serve.grace(SHORT).idle_grace(NO_TIME)
     })
     .await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use hyper::body::Bytes;
-use taskgroup::tonic::DEFAULT_KEEPALIVE_INTERVAL;
+use taskgroup::server::tonic::DEFAULT_KEEPALIVE_INTERVAL;
 use taskgroup::{SidecarError, TaskGroup};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -62,7 +62,7 @@ async fn a_server_on_a_fired_token_stops_as_a_member_of_a_group() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut group = TaskGroup::<SidecarError>::typed();
     group.cancel();
-    let grpc = taskgroup::tonic::serve("grpc", listener, Routes::default());
+    let grpc = taskgroup::server::tonic::serve("grpc", listener, Routes::default());
     group.spawn(grpc.run(group.token()));
 
     soon(group.wait()).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
         None => Err(tonic::Status::permission_denied("no")),
     });
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             Ok(server
                 .timeout(PLENTY)
                 .concurrency_limit_per_connection(9)
@@ -345,7 +345,7 @@ async fn r09_a_call_that_waits_for_its_service_is_in_flight_and_no_idle_connecti
     let queue = Queue(turn.clone());
     let calls = HealthServer::new(Calls::default());
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             Ok(server.layer(queue).add_service(calls))
         });
         patient(serve.unwrap()).idle_grace(NO_TIME)
@@ -389,7 +389,7 @@ async fn r29_a_client_that_does_not_answer_a_ping_is_noticed_before_any_stop() {
 
 #[tokio::test]
 async fn r12_a_lame_duck_serves_on_old_and_on_new_channels() {
-    let lame_duck = taskgroup::LameDuck::new(std::time::Duration::MAX);
+    let lame_duck = taskgroup::server::LameDuck::new(std::time::Duration::MAX);
     let calls = Calls::default();
     let server = Server::start(&calls, |serve| serve.lame_duck(lame_duck.clone())).await;
     let mut old = server.client().await;

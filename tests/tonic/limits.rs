@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::serve::Serve;
-use taskgroup::tonic::App;
+use taskgroup::server::Serve;
+use taskgroup::server::tonic::App;
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,7 +63,7 @@ async fn r18_a_client_that_has_not_begun_with_http2_is_cut() {
 async fn r18_half_a_head_of_http1_is_cut_on_a_new_connection_and_on_an_old_one() {
     let app = Router::new().route("/", get(async || "hello"));
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("web", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("web", listener, |server| {
             Ok(server.accept_http1(true).add_routes(Routes::from(app)))
         });
         limited(patient(serve.unwrap()))
@@ -127,7 +127,8 @@ async fn r18_no_more_connections_are_accepted_than_the_limit() {
 #[tokio::test]
 async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let serve = taskgroup::tonic::serve("grpc", listener, Routes::default()).max_connections(0);
+    let serve =
+        taskgroup::server::tonic::serve("grpc", listener, Routes::default()).max_connections(0);
 
     let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
     assert_eq!(

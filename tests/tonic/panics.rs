@@ -2,8 +2,8 @@
 
 use std::task::{Context, Poll};
 
-use taskgroup::serve::Serve;
-use taskgroup::tonic::App;
+use taskgroup::server::Serve;
+use taskgroup::server::tonic::App;
 use tonic::Code;
 use tonic_health::pb::health_server::HealthServer;
 use tower_layer::Layer;
@@ -101,7 +101,7 @@ impl<S: Service<R>, R> Service<R> for Unwell<S> {
 async fn unready(options: impl FnOnce(Serve<App>) -> Serve<App>) -> (Code, usize) {
     let calls = HealthServer::new(Calls::default());
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             Ok(server.layer(Unready).add_service(calls))
         });
         options(patient(serve.unwrap()))

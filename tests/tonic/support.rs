@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use taskgroup::serve::Serve;
-use taskgroup::tonic::App;
-use taskgroup::{CancellationToken, DrainReport, SidecarError, Stop};
+use taskgroup::server::Serve;
+use taskgroup::server::tonic::App;
+use taskgroup::server::{DrainReport, Stop};
+use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -47,8 +48,12 @@ impl Server {
         options: impl FnOnce(Serve<App>) -> Serve<App>,
     ) -> Self {
         let routes = Routes::new(HealthServer::new(calls.clone()));
-        Self::run(|listener| options(patient(taskgroup::tonic::serve("grpc", listener, routes))))
-            .await
+        Self::run(|listener| {
+            options(patient(taskgroup::server::tonic::serve(
+                "grpc", listener, routes,
+            )))
+        })
+        .await
     }
 
     pub(crate) async fn run(serve: impl FnOnce(TcpListener) -> Serve<App>) -> Self {

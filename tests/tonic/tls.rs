@@ -67,7 +67,7 @@ async fn r28_the_address_and_the_certificates_of_the_peer_are_known_over_tls() {
         }
     });
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             Ok(server.tls_config(pair.server())?.add_service(calls))
         });
         patient(serve.unwrap())
@@ -89,7 +89,7 @@ async fn r8_r11_half_a_handshake_is_no_loss_and_a_call_over_tls_is_cut_in_words(
     let calls = Calls::default();
     let routes = Routes::new(HealthServer::new(calls.clone()));
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             Ok(server.tls_config(pair.server())?.add_routes(routes))
         });
         patient(serve.unwrap()).grace(SHORT).idle_grace(NO_TIME)
@@ -120,7 +120,7 @@ async fn r18_half_a_handshake_is_cut() {
     let pair = Pair::new();
     let limit = PLENTY / 2;
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             let tls = pair.server().timeout(Duration::MAX);
             Ok(server.tls_config(tls)?.add_routes(Routes::default()))
         });
@@ -159,7 +159,7 @@ async fn r18_who_only_pretends_to_have_answered_the_handshake_is_cut() {
     let pair = Pair::new();
     let limit = PLENTY / 2;
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             let tls = pair.server().timeout(Duration::MAX);
             Ok(server.tls_config(tls)?.add_routes(Routes::default()))
         });
@@ -198,7 +198,7 @@ async fn r18_a_channel_over_tls_may_be_silent() {
     let limit = PLENTY / 2;
     let calls = HealthServer::new(Calls::default());
     let server = Server::run(|listener| {
-        let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
             Ok(server.tls_config(pair.server())?.add_service(calls))
         });
         patient(serve.unwrap()).header_timeout(limit)
@@ -223,7 +223,7 @@ async fn r18_a_channel_over_tls_may_be_silent() {
 #[tokio::test]
 async fn a_configuration_that_is_wrong_is_an_error_before_anything_runs() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let serve = taskgroup::tonic::serve_with("grpc", listener, |server| {
+    let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
         let tls = ServerTlsConfig::new().identity(TlsIdentity::from_pem("no", "pem"));
         Ok(server.tls_config(tls)?.add_routes(Routes::default()))
     });

@@ -151,7 +151,7 @@ async fn serve(
     let routes = Router::new().route("/", get(async || "hello"));
     match server {
         Server::Gate => {
-            let server = taskgroup::axum::serve("http", listener, routes);
+            let server = taskgroup::server::axum::serve("http", listener, routes);
             server.run(&stop).await
         }
         Server::Plain => Ok(axum::serve(listener, routes)
@@ -188,7 +188,7 @@ async fn ask(number: u32, kind: Kind, server: SocketAddr) -> Tally {
 impl Server {
     fn name(self) -> &'static str {
         match self {
-            Self::Gate => "`taskgroup::axum::serve`",
+            Self::Gate => "`taskgroup::server::axum::serve`",
             Self::Plain => "`axum::serve`, graceful",
         }
     }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
-use taskgroup::{BoxError, DrainReport, Lifecycle, Report, TaskGroup};
+use taskgroup::lifecycle::{Lifecycle, Report};
+use taskgroup::server::DrainReport;
+use taskgroup::{BoxError, TaskGroup};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{info, warn};

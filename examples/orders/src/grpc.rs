@@ -1,6 +1,6 @@
 //! The back: a gRPC server, the only one that writes to the database on behalf of clients.
 
-use taskgroup::Readiness;
+use taskgroup::lifecycle::Readiness;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tracing::error;

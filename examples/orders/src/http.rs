@@ -13,7 +13,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use taskgroup::{DeadlinePassed, Stop};
+use taskgroup::group::DeadlinePassed;
+use taskgroup::server::Stop;
 use tonic::Code;
 use tonic::transport::Channel;
 

@@ -24,7 +24,9 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use clap::Parser;
-use taskgroup::{BoxError, Exit, Lifecycle, Signal, Signals, StopFile};
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::process::StopFile;
+use taskgroup::{BoxError, Exit, Signal, Signals};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 

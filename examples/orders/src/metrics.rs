@@ -6,7 +6,7 @@
 //! | `orders_created_total` | counter | |
 //! | `orders_fulfilled_total` | counter | |
 //!
-//! Those of the stop come from `taskgroup::metrics`: what was in flight, errors, and how long each took.
+//! Those of the stop come from `taskgroup::process::metrics`: what was in flight, errors, and how long each took.
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use taskgroup::DrainReport;
 use taskgroup::lifecycle::Provided;
-use taskgroup::serve::Serve;
+use taskgroup::server::DrainReport;
+use taskgroup::server::Serve;
 
 use crate::options::Options;
 use crate::times::{KILL_GRACE, Times};

@@ -13,8 +13,9 @@
 //! closed when nobody uses it any more. The metrics are there before all others and after them, so that
 //! the start and the stop can be watched.
 
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Lifecycle, Report};
 use taskgroup::lifecycle::{Context, PlanError, Provided};
-use taskgroup::{BoxError, Component, Lifecycle, Report};
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 use tracing::info;
@@ -34,7 +35,7 @@ pub(crate) fn lifecycle(parts: &Parts) -> Lifecycle {
     let (database, store) = database(parts);
     Lifecycle::new("orders")
         .budget(times.budget)
-        .observe(taskgroup::metrics::observer())
+        .observe(taskgroup::process::metrics::observer())
         .component(metrics(parts))
         .component(database.after(["metrics"]))
         .component(grpc(parts, &store).grace(grace))
@@ -68,7 +69,7 @@ fn metrics(parts: &Parts) -> Component {
         let routes = metrics::routes(parts.recorded).merge(ctx.readiness().routes());
         bound.set(address);
         ctx.ready();
-        let server = taskgroup::axum::serve("metrics", listener, routes);
+        let server = taskgroup::server::axum::serve("metrics", listener, routes);
         server.run(&ctx).await
     })
 }
@@ -91,7 +92,7 @@ fn grpc(parts: &Parts, store: &Provided<Store>) -> Component {
         let services = grpc::routes(store, ctx.readiness());
         bound.set(listener.local_addr()?);
         ctx.ready();
-        let server = taskgroup::tonic::serve("grpc", listener, services);
+        let server = taskgroup::server::tonic::serve("grpc", listener, services);
         parts.set_up(server).run(&ctx).await
     })
 }
@@ -108,7 +109,7 @@ fn http(parts: &Parts, fault: mpsc::Sender<WorkerFault>) -> Component {
         }
         bound.set(listener.local_addr()?);
         ctx.ready();
-        let server = taskgroup::axum::serve("http", listener, routes);
+        let server = taskgroup::server::axum::serve("http", listener, routes);
         parts.set_up(server).run(&ctx).await
     })
 }

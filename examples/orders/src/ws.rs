@@ -2,8 +2,8 @@
 
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::response::Response;
-use taskgroup::Stop;
-use taskgroup::axum::ws::WebSocket;
+use taskgroup::server::Stop;
+use taskgroup::server::axum::ws::WebSocket;
 
 pub(crate) async fn echo(upgrade: WebSocketUpgrade, stop: Stop) -> Response {
     upgrade.on_upgrade(|socket| talk(WebSocket::new(socket, stop)))

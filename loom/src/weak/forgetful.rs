@@ -46,7 +46,7 @@ mod sync {
 }
 
 #[allow(dead_code)]
-#[path = "../../../src/group/latch.rs"]
+#[path = "../../../src/group/engine/latch.rs"]
 mod latch;
 
 #[test]

@@ -48,7 +48,7 @@ mod sync {
 }
 
 #[allow(dead_code)]
-#[path = "../../../src/group/latch.rs"]
+#[path = "../../../src/group/engine/latch.rs"]
 mod latch;
 
 #[test]

@@ -21,11 +21,11 @@ mod sync {
 }
 
 #[allow(dead_code)]
-#[path = "../../../src/group/wakers.rs"]
+#[path = "../../../src/group/engine/wakers.rs"]
 mod wakers;
 
 #[allow(dead_code)]
-#[path = "../../../src/gate/switch.rs"]
+#[path = "../../../src/server/gate/switch.rs"]
 mod switch;
 
 #[test]

@@ -13,8 +13,8 @@
 
 use std::time::Duration;
 
-use crate::lifecycle::graph::Graph;
-use crate::lifecycle::phase::Phase;
+use crate::lifecycle::plan::graph::Graph;
+use crate::lifecycle::plan::phase::Phase;
 
 /// What a component asks for.
 #[derive(Clone, Copy, Debug)]
@@ -250,7 +250,7 @@ fn parts(graph: &Graph) -> Vec<Option<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::graph::Place;
+    use crate::lifecycle::plan::graph::Place;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::borrow::Cow;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Kind;
 use super::Plan;
 use super::PlannedComponent;
-use crate::lifecycle::phase::Phase;
-use crate::time::Rounded;
+use crate::group::time::Rounded;
+use crate::lifecycle::plan::phase::Phase;
 
 /// How many names of a chain are printed before the rest is counted.
 const CHAIN: usize = 8;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::running::RunningTask;
-use crate::time::Rounded;
+use crate::group::running::RunningTask;
+use crate::group::time::Rounded;
 
 /// A task that had not ended when the time of its component was up; plain data.
 ///

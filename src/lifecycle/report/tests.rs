@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cleanup::Cleanup;
-use crate::cleanup::Outcome;
-use crate::cleanup::Step;
 use crate::group::TaskGroup;
+use crate::group::signal::Signal;
+use crate::lifecycle::cleanup::Cleanup;
+use crate::lifecycle::cleanup::Outcome;
+use crate::lifecycle::cleanup::Step;
 use crate::lifecycle::component_error::ComponentErrorKind;
-use crate::signal::Signal;
 
 fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
@@ -106,7 +106,7 @@ fn forced() -> Report {
 
 fn start_failed() -> Report {
     let mut report = report(90, 100);
-    report.cause = Cause::Requested(None);
+    report.cause = Cause::Requested(crate::group::StopRequest::default());
     report.components = vec![
         ComponentStatus::new("db", ComponentState::Stopped),
         ComponentStatus::new("http", ComponentState::Crashed),
@@ -449,7 +449,11 @@ fn each_cause_and_kind_has_a_name_in_json() {
     use serde_json::to_string;
 
     assert_eq!(
-        to_string(&[Cause::Requested(None), Cause::Token]).unwrap(),
+        to_string(&[
+            Cause::Requested(crate::group::StopRequest::default()),
+            Cause::Token
+        ])
+        .unwrap(),
         concat!(
             r#"[{"kind":"requested","message":"cancelled on request"},"#,
             r#"{"kind":"token","message":"the token was cancelled"}]"#

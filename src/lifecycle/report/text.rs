@@ -8,12 +8,12 @@ use super::Report;
 use super::StepEnd;
 use super::StepKind;
 use super::TimelineStep;
-use crate::cleanup::StepResult;
+use crate::group::time::Rounded;
+use crate::group::time::column;
+use crate::lifecycle::cleanup::StepResult;
 use crate::lifecycle::component_state::ComponentState;
 use crate::lifecycle::words::one_line;
 use crate::lifecycle::words::shortened;
-use crate::time::Rounded;
-use crate::time::column;
 
 /// The cells of a bar.
 const BAR: usize = 20;

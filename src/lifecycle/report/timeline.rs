@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::time::Rounded;
+use crate::group::time::Rounded;
 
 /// A step of a lifecycle: what was done with whom, from when to when; plain data.
 ///
@@ -103,7 +103,7 @@ impl TimelineStep {
     ///
     /// # Examples
     ///
-    /// See [`Report`](crate::Report).
+    /// See [`Report`](crate::lifecycle::Report).
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_sub(self.began)

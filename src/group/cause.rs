@@ -1,0 +1,280 @@
+//! [`Cause`]: why a group was cancelled.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::group::end::End;
+use crate::group::label::Label;
+use crate::group::signal::Signal;
+use crate::group::stop_request::StopRequest;
+use crate::group::time::Rounded;
+
+/// Why a group was cancelled; the first cause wins.
+///
+/// It is recorded before the token fires, so code that sees the token cancelled can branch on it:
+/// flush after a signal, throw away after a failure. A child group that is cancelled through its
+/// parent shows the parent's cause. The idea is Go's `context.Cause`.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{Cause, TaskGroup};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let spawner = group.spawner();
+/// let token = group.token().clone();
+/// group.spawn(async move {
+///     token.cancelled().await;
+///     assert!(matches!(spawner.cause(), Some(Cause::Requested(_))));
+///     Ok(())
+/// });
+/// group.cancel_because("the lease was lost");
+/// assert!(group.wait().await.is_ok());
+/// assert_eq!(group.cause().unwrap().to_string(), "cancelled on request: the lease was lost");
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A task failed: it returned an error, panicked, ended early or was lost.
+    Failed(FailedTask),
+    /// Code asked for it, with a reason or without.
+    Requested(StopRequest),
+    /// Nothing was left to do: all components of a lifecycle have ended by themselves, resources left aside.
+    Done,
+    /// The process received this signal.
+    Signal(Signal),
+    /// A deadline passed: the group's own ([`Builder::deadline`](crate::group::Builder::deadline)), this long
+    /// after the group was made, or that of a [`StopAfter`](crate::process::StopAfter), this long after the group
+    /// had begun to listen.
+    Deadline(Duration),
+    /// A [`StopFile`](crate::process::StopFile) was there.
+    File {
+        /// The path, as it was given.
+        path: PathBuf,
+        /// Whether it was there already at the first look, right after the group had begun to listen.
+        at_start: bool,
+    },
+    /// A [`Heartbeat`](crate::process::Heartbeat) was lost. That is a failure of the group too, with the
+    /// [`LostHeartbeat`] as its source.
+    Heartbeat(LostHeartbeat),
+    /// It is stopped to be started again in this process, with other settings say.
+    ///
+    /// `systemd::observer` says so to the service manager.
+    Reload,
+    /// The group was dropped.
+    Dropped,
+    /// The token was cancelled directly, or a token above it that belongs to no group.
+    Token,
+}
+
+/// The task whose failure cancelled a group, as a [`Cause`] keeps it.
+///
+/// The error itself belongs to the one who waits for the group; here is what it said. It comes back by
+/// move, so it cannot be shared with the siblings before: they cannot ask whether it is a `T`. A task
+/// whose siblings must know leaves a note for them before it returns the error; whoever sees the token
+/// can read the note.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use std::sync::{Arc, OnceLock};
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let kind = Arc::new(OnceLock::new());
+/// let (note, token) = (Arc::clone(&kind), group.token().clone());
+/// group.spawn(async move {
+///     token.cancelled().await;
+///     assert_eq!(note.get(), Some(&ErrorKind::AddrInUse));
+///     Ok(())
+/// });
+/// group.task("http").spawn(async move {
+///     let bound = Err::<(), _>(Error::from(ErrorKind::AddrInUse));
+///     Ok(bound.inspect_err(|error| drop(kind.set(error.kind())))?)
+/// });
+/// assert_eq!(group.wait().await.unwrap_err().name(), Some("http"));
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedTask {
+    name: Option<Arc<str>>,
+    place: &'static Location<'static>,
+    end: End,
+    message: Arc<str>,
+}
+
+/// A [`Heartbeat`](crate::process::Heartbeat) that did not come any more.
+///
+/// It is in the [`Cause`], and the [source](Error::source) of the [`TaskError`](crate::TaskError), where
+/// [`ExitPolicy::code_from`](crate::process::ExitPolicy::code_from) finds it.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{Exit, TaskGroup};
+/// use taskgroup::group::LostHeartbeat;
+/// use taskgroup::process::{ExitPolicy, Heartbeat};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let (heartbeat, monitor) = Heartbeat::new("lease", Duration::from_secs(10));
+/// let mut group = TaskGroup::new();
+/// group.cancel_on(monitor);
+/// let token = group.token().clone();
+/// group.spawn(async move { Ok(token.cancelled().await) });
+///
+/// let lost = group.wait().await;
+/// let policy = ExitPolicy::strict().code_from(|error| error.is::<LostHeartbeat>().then_some(75));
+/// assert_eq!(policy.exit(lost).code(), 75);
+/// # drop(heartbeat);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostHeartbeat {
+    name: Arc<str>,
+    timeout: Option<Duration>,
+}
+
+impl LostHeartbeat {
+    pub(crate) fn new(name: Arc<str>, timeout: Option<Duration>) -> Self {
+        Self { name, timeout }
+    }
+
+    /// Returns the name of the heartbeat.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the time in which no beat came; `None` if the last handle was dropped.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+}
+
+impl FailedTask {
+    pub(crate) fn new(label: &Label, end: End, message: &str) -> Self {
+        Self {
+            name: label.name().map(Arc::from),
+            place: label.place(),
+            end,
+            message: message.into(),
+        }
+    }
+
+    /// Returns the task's name as a path, such as `orders/http`; `None` for a task without a name.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the place where the task was spawned.
+    #[must_use]
+    pub fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
+    /// Returns how the task ended.
+    #[must_use]
+    pub fn end(&self) -> End {
+        self.end
+    }
+
+    /// Returns the whole message, with the sources of the error: ``task `http` (src/main.rs:42) failed: address in use``.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl Cause {
+    /// Whether it came from outside of the program's own code, and so nobody else says it.
+    pub(crate) fn is_trigger(&self) -> bool {
+        match self {
+            Self::Signal(_) | Self::Deadline(_) | Self::File { .. } | Self::Heartbeat(_) => true,
+            Self::Failed(_)
+            | Self::Requested(_)
+            | Self::Done
+            | Self::Reload
+            | Self::Dropped
+            | Self::Token => false,
+        }
+    }
+}
+
+/// A request, with this reason.
+impl From<Cow<'static, str>> for Cause {
+    fn from(reason: Cow<'static, str>) -> Self {
+        Self::Requested(reason.into())
+    }
+}
+
+/// A request, with this reason.
+impl From<&'static str> for Cause {
+    fn from(reason: &'static str) -> Self {
+        Self::Requested(reason.into())
+    }
+}
+
+/// A request, with this reason.
+impl From<String> for Cause {
+    fn from(reason: String) -> Self {
+        Self::Requested(reason.into())
+    }
+}
+
+/// A request without a reason.
+impl From<()> for Cause {
+    fn from((): ()) -> Self {
+        Self::Requested(StopRequest::default())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(task) => f.write_str(task.message()),
+            Self::Requested(request) => request.fmt(f),
+            Self::Done => f.write_str("all is done"),
+            Self::Signal(signal) => write!(f, "received {signal}"),
+            Self::Deadline(after) => write!(f, "the deadline of {} passed", Rounded(*after)),
+            Self::File { path, at_start } => {
+                let when = if *at_start {
+                    "was there at the start"
+                } else {
+                    "appeared"
+                };
+                write!(f, "stop file `{}` {when}", path.display())
+            }
+            Self::Heartbeat(lost) => lost.fmt(f),
+            Self::Reload => f.write_str("it is to be reloaded"),
+            Self::Dropped => f.write_str("the group was dropped"),
+            Self::Token => f.write_str("the token was cancelled"),
+        }
+    }
+}
+
+impl fmt::Display for LostHeartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "heartbeat `{}` lost: ", self.name)?;
+        match self.timeout {
+            Some(timeout) => write!(f, "no beat within {}", Rounded(timeout)),
+            None => f.write_str("its last handle was dropped"),
+        }
+    }
+}
+
+impl Error for Cause {}
+
+impl Error for LostHeartbeat {}

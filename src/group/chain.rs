@@ -1,0 +1,208 @@
+//! The chain of an error: the error, its source, the source of that, and how they print.
+//!
+//! The errors of this crate all print by the same rules. `Display` says what happened and
+//! [`source`](Error::source) says why, so a reporter that walks the chain prints each message once.
+//! `{:#}` prints the chain on one line. `Debug`, which is what `main` prints of an error that it
+//! returns, is a text of several lines; `{:#?}` shows the fields.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::iter;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::group::panic::Panic;
+
+/// The error and its sources. What an [`io::Error`] wraps is one of them: its own `source` skips it.
+pub(crate) fn errors<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |error| below(*error))
+}
+
+/// The next error of a chain. `source` is code of the user: one that panics ends the chain.
+pub(crate) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let below = Panic::catch(|| next(error));
+    below.unwrap_or_else(|panic| {
+        panic.discard();
+        None
+    })
+}
+
+/// The next error of a chain, also where `source` passes over it: the standard library's wrappers
+/// answer with the source of what they wrap.
+pub(crate) fn next<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let io = error.downcast_ref::<io::Error>();
+    if let Some(inner) = io.and_then(io::Error::get_ref) {
+        return Some(inner);
+    }
+    behind::<Box<io::Error>, _>(error)
+        .or_else(|| behind::<Arc<io::Error>, _>(error))
+        .or_else(|| {
+            let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+            Some(&**shared)
+        })
+        .or_else(|| error.source())
+}
+
+/// What an error points to, if it is a pointer of type `P`.
+pub(crate) fn behind<'a, P, T>(
+    error: &'a (dyn Error + 'static),
+) -> Option<&'a (dyn Error + 'static)>
+where
+    P: Error + Deref<Target = T> + 'static,
+    T: Error + 'static,
+{
+    let pointer: &P = error.downcast_ref()?;
+    Some(&**pointer)
+}
+
+/// The messages of a chain on one line, each of them once.
+pub(crate) fn line_of(error: &(dyn Error + 'static)) -> String {
+    line(&message_of(error), below(error))
+}
+
+/// A message and the chain below it on one line.
+fn line(message: &str, why: Option<&(dyn Error + 'static)>) -> String {
+    let sources = sources(message, why);
+    iter::once(message.to_owned())
+        .chain(sources)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// Prints a message, and with `{:#}` the chain below it.
+pub(crate) fn show(
+    f: &mut fmt::Formatter<'_>,
+    message: &str,
+    why: Option<&(dyn Error + 'static)>,
+) -> fmt::Result {
+    if f.alternate() {
+        f.write_str(&line(message, why))
+    } else {
+        f.write_str(message)
+    }
+}
+
+/// Prints a message, the chain below it and what else went wrong, for a person to read.
+pub(crate) fn explain(
+    f: &mut fmt::Formatter<'_>,
+    message: &str,
+    why: Option<&(dyn Error + 'static)>,
+    also: impl IntoIterator<Item = String>,
+) -> fmt::Result {
+    f.write_str(message)?;
+    let sources = sources(message, why);
+    if !sources.is_empty() {
+        f.write_str("\n\nCaused by:")?;
+    }
+    for (index, source) in sources.iter().enumerate() {
+        match sources.len() {
+            1 => write!(f, "\n    {source}")?,
+            _ => write!(f, "\n    {index}: {source}")?,
+        }
+    }
+    for (index, other) in also.into_iter().enumerate() {
+        let head = if index == 0 { "\n\nAlso:" } else { "" };
+        write!(f, "{head}\n    {other}")?;
+    }
+    Ok(())
+}
+
+/// The messages of the chain below a message, without those that the one above contains.
+///
+/// Many errors say in their message what their source says, which was the custom for a long time.
+fn sources(message: &str, why: Option<&(dyn Error + 'static)>) -> Vec<String> {
+    let mut above = message.to_owned();
+    let mut sources = Vec::new();
+    for error in why.into_iter().flat_map(errors) {
+        let message = message_of(error);
+        if !contains(&above, &message) {
+            sources.push(message.clone());
+        }
+        above = message;
+    }
+    sources
+}
+
+/// Whether a message stands in another one, not as a part of a word.
+fn contains(above: &str, message: &str) -> bool {
+    let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    above.match_indices(message).any(|(at, _)| {
+        let before = above[..at].chars().next_back();
+        let after = above[at + message.len()..].chars().next();
+        let joins_before = is_word(before) && is_word(message.chars().next());
+        let joins_after = is_word(after) && is_word(message.chars().next_back());
+        !joins_before && !joins_after
+    })
+}
+
+/// What an error says. `Display` is code of the user.
+fn message_of(error: &(dyn Error + 'static)) -> String {
+    let message = Panic::catch(|| error.to_string());
+    message.unwrap_or_else(|panic| {
+        let message = format!("(its message panicked: {})", panic.message());
+        panic.discard();
+        message
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Said(&'static str, #[source] Option<Box<dyn Error + 'static>>);
+
+    fn chain(messages: &[&'static str]) -> Said {
+        let source = match &messages[1..] {
+            [] => None,
+            below => Some(chain(below).into()),
+        };
+        Said(messages[0], source)
+    }
+
+    #[test]
+    fn each_message_is_said_once() {
+        for (messages, line) in [
+            (&["no quorum"][..], "no quorum"),
+            (&["start failed", "no route"], "start failed: no route"),
+            (&["start: no route", "no route"], "start: no route"),
+            (&["a: b: c", "b: c", "c"], "a: b: c"),
+            (&["no (tcp: refused)", "refused"], "no (tcp: refused)"),
+            (&["task `notify` failed", "no"], "task `notify` failed: no"),
+            (&["a", ""], "a"),
+        ] {
+            assert_eq!(line_of(&chain(messages)), line);
+        }
+    }
+
+    #[test]
+    fn an_io_error_does_not_hide_what_it_wraps() {
+        let error = io::Error::other(chain(&["half a page", "disk full"]).0);
+        assert_eq!(line_of(&error), "half a page");
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("half a page")]
+        struct Half(#[source] fmt::Error);
+        let error = io::Error::other(Half(fmt::Error));
+        assert!(errors(&error).any(|error| error.is::<Half>()));
+        assert_eq!(line_of(&error), format!("half a page: {}", fmt::Error));
+    }
+
+    #[test]
+    fn a_message_that_panics_is_told_as_such() {
+        #[derive(Debug)]
+        struct Loud;
+        impl fmt::Display for Loud {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                std::panic::resume_unwind(Box::new("loud"))
+            }
+        }
+        impl Error for Loud {}
+
+        assert_eq!(line_of(&Loud), "(its message panicked: loud)");
+    }
+}

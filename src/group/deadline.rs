@@ -1,0 +1,60 @@
+//! [`DeadlinePassed`]: work that may use up a stop, but not more.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The part of a stop that is kept free for answering, after outgoing work has been given up.
+const PART_FOR_ANSWERS: u32 = 10;
+
+/// No more than this is kept free.
+const MOST_FOR_ANSWERS: Duration = Duration::from_millis(250);
+
+/// The deadline of a stop passed before the work was done.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::group::DeadlinePassed;
+/// use taskgroup::lifecycle::Context;
+///
+/// async fn flush(ctx: &Context) -> Result<(), DeadlinePassed> {
+///     ctx.until_deadline(async { /* write to a disk that may hang */ }).await
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline of the stop passed")]
+pub struct DeadlinePassed(());
+
+/// Returns when outgoing work is given up in a stop that has this long from `now`, so that there is
+/// time to answer. `None` is a stop that may take for ever.
+pub(crate) fn of_work(now: Instant, stop: Duration) -> Option<Instant> {
+    let for_answers = (stop / PART_FOR_ANSWERS).min(MOST_FOR_ANSWERS);
+    now.checked_add(stop - for_answers)
+}
+
+/// Returns a timeout that ends no later than the deadline, if there is one.
+pub(crate) fn clip(timeout: Duration, deadline: Option<Instant>) -> Duration {
+    match deadline {
+        Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
+        None => timeout,
+    }
+}
+
+/// Does the work, unless `passed` ends before. What is done in that very moment is done.
+pub(crate) async fn until<F: Future>(
+    work: F,
+    passed: impl Future<Output = ()>,
+) -> Result<F::Output, DeadlinePassed> {
+    let mut work = pin!(work);
+    let mut passed = pin!(passed);
+    // The work is asked first: an answer that is there is never thrown away.
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => passed.as_mut().poll(cx).map(|()| Err(DeadlinePassed(()))),
+    })
+    .await
+}

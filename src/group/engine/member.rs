@@ -1,0 +1,286 @@
+//! The future, and the closure, that wrap a member of a group.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use pin_project_lite::pin_project;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+use tracing::span::Entered;
+
+use super::handle::JoinError;
+use super::seat::{Class, Marks, Seat};
+use super::value::Sender;
+use crate::group::error::Failure;
+use crate::group::panic::Panic;
+
+pin_project! {
+    /// A task: the user's future, then its seat.
+    ///
+    /// An `async` block in its place would store the future twice. The future is dropped before the
+    /// seat is left, here and in no other place, so that a task is over when nothing of it is left.
+    pub(crate) struct Member<F, E> {
+        #[pin]
+        body: Body<F>,
+        class: Arc<Class<E>>,
+    }
+
+    impl<F, E> PinnedDrop for Member<F, E> {
+        fn drop(this: Pin<&mut Self>) {
+            this.end();
+        }
+    }
+}
+
+pin_project! {
+    /// The seat's marks lie here, so that the tag can hide in one of them: an `Option` of the future
+    /// would need 8 bytes of its own, and Tokio rounds the memory of a task up to 128.
+    #[project = BodyParts]
+    enum Body<F> {
+        Alive {
+            #[pin]
+            future: F,
+            marks: Marks,
+        },
+        Over,
+    }
+}
+
+impl<F, E> Member<F, E> {
+    pub(crate) fn new(future: F, Seat { class, marks }: Seat<E>) -> Self {
+        Self {
+            body: Body::Alive { future, marks },
+            class,
+        }
+    }
+
+    /// Drops the future, then gives the seat up; once.
+    fn end(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if let BodyParts::Alive { marks, .. } = this.body.as_mut().project() {
+            let mut marks = *marks;
+            let body = &mut this.body;
+            this.class.release(&mut marks, || body.set(Body::Over));
+            this.class.leave(marks);
+        }
+    }
+
+    fn marks(self: Pin<&mut Self>) -> Option<&mut Marks> {
+        match self.project().body.project() {
+            BodyParts::Alive { marks, .. } => Some(marks),
+            BodyParts::Over => None,
+        }
+    }
+}
+
+impl<F, E> Member<F, E> {
+    /// Makes an abort wake the task that polls this now, and returns whether there has been one; for a
+    /// member that is no task of its own, and so may be polled by several.
+    pub(crate) fn repark(self: Pin<&mut Self>, waker: &Waker) -> bool {
+        let this = self.project();
+        match this.body.project() {
+            BodyParts::Alive { marks, .. } => this.class.repark(marks, waker),
+            BodyParts::Over => false,
+        }
+    }
+}
+
+impl<F, T, E> Future for Member<F, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let class = this.class;
+        let BodyParts::Alive { future, marks } = this.body.project() else {
+            return Poll::Ready(Err(JoinError::Aborted));
+        };
+        if class.is_aborted() {
+            marks.set_ended();
+            return Poll::Ready(Err(JoinError::Aborted));
+        }
+        // Whatever the result, tokio drops this future next, and with it the user's.
+        let _holding = class.hold(marks);
+        let poll = match Panic::catch(|| future.poll(cx)) {
+            Ok(poll) => poll,
+            Err(panic) => {
+                class.fail(marks, Failure::Panicked(panic));
+                return Poll::Ready(Err(JoinError::Panicked));
+            }
+        };
+        match poll {
+            Poll::Pending => {
+                if class.park(marks, cx.waker()) {
+                    marks.set_ended();
+                    return Poll::Ready(Err(JoinError::Aborted));
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok(value)) => {
+                class.returned(marks);
+                Poll::Ready(Ok(value))
+            }
+            Poll::Ready(Err(error)) => {
+                class.fail(marks, Failure::Failed(error));
+                Poll::Ready(Err(JoinError::Failed))
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// A task that must get a slot of its group before it starts, or that runs in a span.
+    pub(crate) struct Wrapped<F, E> {
+        // Boxed, so that a task which is past the queue carries no more than a pointer for it.
+        admission: Option<Admission>,
+        span: Option<Span>,
+        #[pin]
+        member: Member<F, E>,
+    }
+
+    impl<F, E> PinnedDrop for Wrapped<F, E> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let _entered = enter(this.span.as_ref());
+            this.member.end();
+        }
+    }
+}
+
+/// Resolves to whether a slot was kept for the task; none is once the group has been cancelled.
+pub(crate) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+impl<F, E> Wrapped<F, E> {
+    pub(crate) fn new(
+        admission: Option<Admission>,
+        span: Option<Span>,
+        member: Member<F, E>,
+    ) -> Self {
+        Self {
+            admission,
+            span,
+            member,
+        }
+    }
+}
+
+impl<F, T, E> Future for Wrapped<F, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(admission) = this.admission {
+            let admitted = std::task::ready!(admission.as_mut().poll(cx));
+            *this.admission = None;
+            let Some(marks) = this.member.as_mut().marks() else {
+                return Poll::Ready(Err(JoinError::Refused));
+            };
+            if !admitted {
+                marks.set_ended();
+                return Poll::Ready(Err(JoinError::Refused));
+            }
+            marks.hold_kept_slot();
+        }
+        let _entered = enter(this.span.as_ref());
+        this.member.poll(cx)
+    }
+}
+
+/// A subscriber is code of the user: what it does must not end the task.
+fn enter(span: Option<&Span>) -> Option<Entered<'_>> {
+    span.and_then(|span| Panic::catch(|| span.enter()).ok())
+}
+
+pin_project! {
+    /// A task's future, whose value goes to the place.
+    pub(crate) struct Sending<F, T> {
+        #[pin]
+        future: F,
+        sender: Sender<T>,
+    }
+}
+
+impl<F, T> Sending<F, T> {
+    pub(crate) fn new(future: F, sender: Sender<T>) -> Self {
+        Self { future, sender }
+    }
+}
+
+impl<F, T, E> Future for Sending<F, T>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<(), E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let output = std::task::ready!(this.future.poll(cx));
+        Poll::Ready(output.map(|value| this.sender.send(value)))
+    }
+}
+
+/// A closure for a thread: the user's closure, then its seat.
+pub(crate) struct BlockingMember<F, E> {
+    closure: Option<F>,
+    span: Option<Span>,
+    seat: Seat<E>,
+}
+
+impl<F, E> BlockingMember<F, E> {
+    pub(crate) fn new(closure: F, seat: Seat<E>, span: Option<Span>) -> Self {
+        Self {
+            closure: Some(closure),
+            span,
+            seat,
+        }
+    }
+
+    pub(crate) fn marks(&mut self) -> &mut Marks {
+        &mut self.seat.marks
+    }
+
+    pub(crate) fn run<T>(mut self) -> Result<T, JoinError>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E>,
+    {
+        let Seat { class, marks } = &mut self.seat;
+        let Some(closure) = self.closure.take_if(|_| !class.is_aborted()) else {
+            marks.set_ended();
+            return Err(JoinError::Aborted);
+        };
+        let token = class.shared().token().clone();
+        let _holding = class.hold(marks);
+        let _entered = enter(self.span.as_ref());
+        match Panic::catch(|| closure(&token)) {
+            Ok(Ok(value)) => {
+                class.returned(marks);
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                class.fail(marks, Failure::Failed(error));
+                Err(JoinError::Failed)
+            }
+            Err(panic) => {
+                class.fail(marks, Failure::Panicked(panic));
+                Err(JoinError::Panicked)
+            }
+        }
+    }
+}
+
+/// The closure of a thread pool that shuts down is dropped without having run.
+impl<F, E> Drop for BlockingMember<F, E> {
+    fn drop(&mut self) {
+        let Seat { class, marks } = &mut self.seat;
+        let closure = self.closure.take();
+        class.release(marks, || drop(closure));
+        class.leave(*marks);
+    }
+}

@@ -1,0 +1,415 @@
+//! The place a member takes in its group, and the classes that count members by place of spawn.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::task;
+
+use super::aborts;
+use super::origin::Origin;
+use super::shared::Shared;
+use super::slots::{Holding, Slot};
+use super::wakers::Key;
+use crate::group::error::Failure;
+use crate::group::label::Label;
+use crate::group::panic::Panic;
+
+/// What a member is, as far as its group must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A future on the runtime.
+    Task,
+    /// A closure on a thread.
+    Blocking,
+}
+
+/// All unnamed members that were spawned at one place, or one named member.
+///
+/// Each member holds one reference to its class, so the class's reference count is the number of
+/// its members: counting by place costs nothing beyond the reference that leads to the group.
+pub(crate) struct Class<E> {
+    shared: Arc<Shared<E>>,
+    place: &'static Location<'static>,
+    kind: Kind,
+    named: Option<Named>,
+    /// The next class in the bucket.
+    next: OnceLock<Arc<Class<E>>>,
+}
+
+struct Named {
+    id: u64,
+    label: Label,
+    essential: bool,
+    isolated: bool,
+}
+
+impl<E> Class<E> {
+    fn unnamed(shared: Arc<Shared<E>>, place: &'static Location<'static>, kind: Kind) -> Self {
+        Self {
+            shared,
+            place,
+            kind,
+            named: None,
+            next: OnceLock::new(),
+        }
+    }
+
+    fn is(&self, place: &'static Location<'static>, kind: Kind) -> bool {
+        // One place may have several addresses; then it has several classes, and that is all.
+        ptr::eq(self.place, place) && self.kind == kind
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn label(&self) -> Label {
+        match &self.named {
+            Some(named) => named.label.clone(),
+            None => Label::unnamed(self.shared.path().cloned(), self.place),
+        }
+    }
+
+    fn is_essential(&self) -> bool {
+        self.named.as_ref().is_some_and(|named| named.essential)
+    }
+}
+
+const BUCKETS: usize = 8;
+
+/// The classes of unnamed members: a few short chains that only grow.
+///
+/// There are as many classes as places of spawn in the program's text, so nothing is ever removed.
+pub(crate) struct Classes<E> {
+    buckets: [OnceLock<Arc<Class<E>>>; BUCKETS],
+}
+
+impl<E> Classes<E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            buckets: [const { OnceLock::new() }; BUCKETS],
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(
+        &self,
+        shared: &Arc<Shared<E>>,
+        place: &'static Location<'static>,
+        kind: Kind,
+    ) -> &Arc<Class<E>> {
+        match self.buckets[bucket(place)].get() {
+            Some(class) if class.is(place, kind) => class,
+            _ => self.find_or_add(shared, place, kind),
+        }
+    }
+
+    /// Out of line: most chains have one class.
+    #[inline(never)]
+    fn find_or_add(
+        &self,
+        shared: &Arc<Shared<E>>,
+        place: &'static Location<'static>,
+        kind: Kind,
+    ) -> &Arc<Class<E>> {
+        let mut link = &self.buckets[bucket(place)];
+        loop {
+            // Whoever loses a race to fill the link looks at the winner's class and walks on.
+            let class =
+                link.get_or_init(|| Arc::new(Class::unnamed(Arc::clone(shared), place, kind)));
+            if class.is(place, kind) {
+                return class;
+            }
+            link = &class.next;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.get().is_none())
+    }
+
+    /// Visits each class with the number of its members.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Class<E>, usize)) {
+        for bucket in &self.buckets {
+            let mut link = bucket;
+            while let Some(class) = link.get() {
+                // One reference is the chain's own.
+                visit(class, Arc::strong_count(class) - 1);
+                link = &class.next;
+            }
+        }
+    }
+}
+
+fn bucket(place: &'static Location<'static>) -> usize {
+    // A `Location` is 24 bytes in a table of them: the lowest bits say little.
+    (ptr::from_ref(place).addr() >> 3) % BUCKETS
+}
+
+/// A member's share of its group: it must [`leave`](Class::leave) when the member has ended,
+/// whatever ended it, and after everything the member owns has been dropped.
+///
+/// It is kept at 16 bytes: Tokio rounds the memory of a task up to 128 bytes, and a larger seat
+/// would cost more tasks another 128.
+#[must_use = "the group waits until the seat has been left"]
+pub(crate) struct Seat<E> {
+    pub(crate) class: Arc<Class<E>>,
+    pub(crate) marks: Marks,
+}
+
+/// What a member has taken besides its seat, and how far it has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks {
+    waker: Key,
+    has_slot: bool,
+    stage: Stage,
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It waits for a slot of its group.
+    Queued,
+    /// It has what it needs; dropped now, its work is lost.
+    Started,
+    /// It has ended, or has been aborted, or refused.
+    Ended,
+}
+
+impl<E> Seat<E> {
+    fn new(class: Arc<Class<E>>) -> Self {
+        Self {
+            class,
+            marks: Marks {
+                waker: Key::NONE,
+                has_slot: false,
+                stage: Stage::Started,
+            },
+        }
+    }
+
+    /// Takes a place in the group, or returns `None` if it is closed.
+    #[inline]
+    pub(crate) fn take(class: &Arc<Class<E>>) -> Option<Self> {
+        if !class.shared.enter() {
+            class.shared.leave();
+            return None;
+        }
+        Some(Self::new(Arc::clone(class)))
+    }
+
+    /// Takes a place for a member with a name of its own.
+    #[inline(never)]
+    pub(crate) fn take_named(
+        shared: &Arc<Shared<E>>,
+        origin: Origin<'_>,
+        kind: Kind,
+    ) -> Option<Self> {
+        if !shared.enter() {
+            shared.leave();
+            return None;
+        }
+        let Origin {
+            place,
+            essential,
+            isolated,
+            ..
+        } = origin;
+        let label = origin.label(shared);
+        let id = shared.register(label.clone(), kind == Kind::Blocking);
+        let named = Some(Named {
+            id,
+            label,
+            essential,
+            isolated,
+        });
+        let shared = Arc::clone(shared);
+        Some(Self::new(Arc::new(Class {
+            shared,
+            place,
+            kind,
+            named,
+            next: OnceLock::new(),
+        })))
+    }
+}
+
+impl Marks {
+    /// Holds a slot of a limited group, which is freed when the member ends.
+    #[inline]
+    pub(crate) fn hold(&mut self, slot: Slot<'_>) {
+        self.has_slot = slot.keep();
+        self.stage = Stage::Started;
+    }
+
+    #[inline]
+    pub(crate) fn hold_kept_slot(&mut self) {
+        self.has_slot = true;
+        self.stage = Stage::Started;
+    }
+
+    /// Notes that the member waits for a slot.
+    pub(crate) fn set_queued(&mut self) {
+        self.stage = Stage::Queued;
+    }
+
+    /// Notes that the member has ended as it should, without a failure.
+    #[inline]
+    pub(crate) fn set_ended(&mut self) {
+        self.stage = Stage::Ended;
+    }
+}
+
+/// What happens to a member of this class, whose marks are given.
+impl<E> Class<E> {
+    pub(crate) fn shared(&self) -> &Arc<Shared<E>> {
+        &self.shared
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.shared.wakers.is_aborted()
+    }
+
+    /// Notes that the code of a member runs now, if the member has a slot of a limited group.
+    #[inline]
+    pub(crate) fn hold(&self, marks: &Marks) -> Option<Holding> {
+        if !marks.has_slot {
+            return None;
+        }
+        self.shared.slots.hold(marks)
+    }
+
+    /// Makes an abort wake this task, and returns whether there has been an abort already.
+    ///
+    /// A task's waker is the same for all its life, so once is enough. That holds because we spawn
+    /// the task: nobody can move its future elsewhere.
+    pub(crate) fn park(&self, marks: &mut Marks, waker: &Waker) -> bool {
+        if marks.waker == Key::NONE {
+            marks.waker = self.shared.wakers.insert(waker.clone());
+            return self.is_aborted();
+        }
+        false
+    }
+
+    /// As [`park`](Self::park), for a member whose waker may be another one each time.
+    pub(crate) fn repark(&self, marks: &mut Marks, waker: &Waker) -> bool {
+        if marks.waker != Key::NONE {
+            self.shared.wakers.remove(marks.waker);
+            marks.waker = Key::NONE;
+        }
+        self.park(marks, waker)
+    }
+
+    /// Notes that the member returned `Ok`; an essential one must not before the cancel.
+    pub(crate) fn returned(&self, marks: &mut Marks) {
+        marks.set_ended();
+        if self.is_essential() && !self.shared.is_cancelled() {
+            self.fail(marks, Failure::EndedEarly);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
+        marks.set_ended();
+        self.record(failure);
+    }
+
+    /// Records a failure, unless it stays the task's own: then it is only logged.
+    fn record(&self, failure: Failure<E>) {
+        if self.named.as_ref().is_some_and(|named| named.isolated) {
+            let error = self.shared.error_of(&self.label(), failure);
+            self.shared.forget(vec![error]);
+        } else {
+            self.shared.fail(&self.label(), failure);
+        }
+    }
+
+    /// Drops what the member owns; a destructor that panics is a failure like any panic.
+    pub(crate) fn release(&self, marks: &mut Marks, owned: impl FnOnce()) {
+        if let Err(panic) = Panic::catch(owned) {
+            self.fail(marks, Failure::Panicked(panic));
+        }
+    }
+
+    /// Gives the seat up. Afterwards the group counts one member less; nothing of it is left.
+    pub(crate) fn leave(&self, marks: Marks) {
+        if marks.stage != Stage::Ended {
+            self.abandon(marks.stage);
+        }
+        if marks.waker != Key::NONE {
+            self.shared.wakers.remove(marks.waker);
+        }
+        if marks.has_slot {
+            self.shared.slots.free();
+        }
+        if let Some(named) = &self.named {
+            self.shared.unregister(named.id);
+        }
+        self.shared.leave();
+    }
+
+    /// Records that a member was dropped with its work undone by somebody else than its group. A cancel
+    /// alone is no reason for that: the member may have been in the middle of its last flush.
+    #[cold]
+    fn abandon(&self, stage: Stage) {
+        // In a cancelled group what is queued would have been refused.
+        let is_refused = stage == Stage::Queued && self.shared.is_cancelled();
+        // Asked last: the note may be for the task around this member, a scope in it.
+        let is_on_purpose = self.is_aborted() || is_refused || aborts::was_asked_for();
+        if !is_on_purpose && !was_never_spawned() {
+            self.record(Failure::Aborted);
+        }
+    }
+}
+
+/// Whether a member is dropped because Tokio's spawn panics: there is no runtime, or no `LocalSet`.
+///
+/// That is told to the caller, by the panic; the group has lost nothing. A task that Tokio has taken is
+/// dropped under its own id, also by a `LocalSet` that is outside of a runtime.
+fn was_never_spawned() -> bool {
+    let has_no_runtime = task::try_id().is_none() && Handle::try_current().is_err();
+    has_no_runtime || (SpawningLocally::is_under_way() && thread::panicking())
+}
+
+thread_local! {
+    static SPAWNING_LOCALLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread is inside of `spawn_local`, which may panic within a runtime.
+pub(crate) struct SpawningLocally(());
+
+impl SpawningLocally {
+    pub(crate) fn begin() -> Self {
+        Self::set(true);
+        Self(())
+    }
+
+    fn is_under_way() -> bool {
+        SPAWNING_LOCALLY.try_with(Cell::get).unwrap_or(false)
+    }
+
+    fn set(under_way: bool) {
+        // Where the thread's locals are gone, there is no `LocalSet` either.
+        let _ = SPAWNING_LOCALLY.try_with(|flag| flag.set(under_way));
+    }
+}
+
+impl Drop for SpawningLocally {
+    fn drop(&mut self) {
+        Self::set(false);
+    }
+}
+
+impl<E> fmt::Debug for Seat<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat")
+            .field("label", &self.class.label())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,18 @@
+//! Logging that cannot change what happens.
+
+use crate::group::panic::Panic;
+
+pub(crate) mod bounded;
+pub(crate) mod stderr;
+pub(crate) mod console;
+
+/// Runs `write`, and swallows its panic.
+///
+/// A subscriber is code of the user, and some panic when the reader of the log is gone:
+/// tracing-subscriber's `fmt` reports a failed write to stderr with `eprintln!`. A failure must be
+/// recorded and a task must be counted all the same.
+pub(crate) fn guarded(write: impl FnOnce()) {
+    if let Err(panic) = Panic::catch(write) {
+        panic.discard();
+    }
+}

@@ -1,0 +1,353 @@
+//! [`OnCancel`]: a callback that runs once a token has fired.
+
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::{fmt, mem};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::group::lock::lock;
+use crate::group::log;
+use crate::group::panic::Panic;
+
+/// A callback that runs after a token has fired, in a task of its own.
+///
+/// The callback runs at most once: when the token fires, or at once if it has fired already. Each
+/// callback is independent of all others on the same token: its own task, its own end, in no
+/// particular order.
+///
+/// Dropping the `OnCancel` changes nothing: the callback **stays armed**, as with Go's
+/// [`context.AfterFunc`]. Keep the value to be able to [`withdraw`](Self::withdraw) the callback or
+/// to wait until it has [`finished`](Self::finished).
+///
+/// # Comparison to a member of a group
+///
+/// The task of a callback belongs to no group: nobody waits for it, and when the runtime shuts down
+/// it is dropped. For work that the way out must wait for, spawn a task into the group that awaits
+/// [`CancellationToken::cancelled`]; a group accepts tasks until it is closed, during the shutdown
+/// too. `OnCancel` is for what reacts to a token and can be taken back: unblocking a thread, waking a
+/// foreign library, interrupting one query.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::CancellationToken;
+/// use taskgroup::group::{CallbackOutcome, OnCancel};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// let interrupted = OnCancel::new(&token, || async { /* interrupt the query */ });
+/// let withdrawn = OnCancel::new(&token, || async { unreachable!() });
+///
+/// assert!(withdrawn.withdraw(), "the token has not fired, so this comes in time");
+/// token.cancel();
+///
+/// assert_eq!(interrupted.finished().await, CallbackOutcome::Ran);
+/// assert!(!interrupted.withdraw(), "too late");
+/// assert_eq!(withdrawn.finished().await, CallbackOutcome::Withdrawn);
+/// # }
+/// ```
+///
+/// [`context.AfterFunc`]: https://pkg.go.dev/context#AfterFunc
+pub struct OnCancel {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+/// How a callback after cancellation ended.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::CancellationToken;
+/// use taskgroup::group::{CallbackOutcome, OnCancel};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// token.cancel();
+/// let callback = OnCancel::new(&token, || async { panic!("boom") });
+///
+/// assert_eq!(callback.finished().await, CallbackOutcome::Panicked("boom".into()));
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallbackOutcome {
+    /// It ran to its end.
+    Ran,
+    /// It was withdrawn in time and will never run.
+    Withdrawn,
+    /// It panicked, with this message.
+    Panicked(String),
+    /// The runtime shut down before the callback had ended, or before it had begun.
+    Aborted,
+}
+
+impl OnCancel {
+    /// Runs `callback` in a task of its own once `token` has fired.
+    ///
+    /// On a token that has already fired the callback runs at once, still in its own task: `new`
+    /// itself never runs it. A panic, in the closure or in its future, is caught, logged once at
+    /// ERROR, and told by [`finished`](Self::finished).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a Tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::CancellationToken;
+    /// use taskgroup::group::OnCancel;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let token = CancellationToken::new();
+    /// let (sender, receiver) = tokio::sync::oneshot::channel();
+    ///
+    /// OnCancel::new(&token, move || async move { sender.send("cancelled").unwrap() });
+    /// token.cancel();
+    ///
+    /// assert_eq!(receiver.await, Ok("cancelled"));
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn new<F, Fut>(token: &CancellationToken, callback: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                state: State::Armed(Box::new(move || Box::pin(callback()))),
+                outcome: None,
+            }),
+            over: Notify::new(),
+            place: Location::caller(),
+        });
+        // Made here and not in the task: a task that is never polled must tell its end too.
+        let task = CallbackTask {
+            shared: Arc::clone(&shared),
+            outcome: CallbackOutcome::Aborted,
+        };
+        let task = tokio::spawn(task.run(token.clone())).abort_handle();
+        Self { shared, task }
+    }
+
+    /// Takes the callback back, and returns whether this came in time.
+    ///
+    /// `true` means that the callback has not begun and never will, even if the token has fired in
+    /// the meantime. `false` means that it has begun: it is running, or it has ended. Every call
+    /// gives the same answer as the first. (Go's `stop` answers `false` the second time.)
+    ///
+    /// A callback that is withdrawn in time is dropped before this method returns, with all it
+    /// captured, and its task ends: nothing stays behind on the token.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the destructor of something the callback has captured panics. The callback counts
+    /// as withdrawn all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::CancellationToken;
+    /// use taskgroup::group::OnCancel;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let token = CancellationToken::new();
+    /// let callback = OnCancel::new(&token, || async { unreachable!() });
+    ///
+    /// assert!(callback.withdraw());
+    /// assert!(callback.withdraw());
+    /// # }
+    /// ```
+    pub fn withdraw(&self) -> bool {
+        let Some(callback) = self.shared.leave_armed(State::Withdrawn) else {
+            return self.shared.never_begins();
+        };
+        self.task.abort();
+        let over = Over(&self.shared, CallbackOutcome::Withdrawn);
+        drop(callback);
+        drop(over);
+        true
+    }
+
+    /// Waits until the callback has ended, and returns how.
+    ///
+    /// It has ended when it has run, panicked, been withdrawn, or was dropped with its runtime. As
+    /// long as the token has not fired this waits for the token too. Any number of callers can
+    /// wait, and a call after the end returns at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropping the future loses nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::CancellationToken;
+    /// use taskgroup::group::{CallbackOutcome, OnCancel};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let token = CancellationToken::new();
+    /// let callback = OnCancel::new(&token, || async {});
+    /// token.cancel();
+    ///
+    /// assert_eq!(callback.finished().await, CallbackOutcome::Ran);
+    /// assert_eq!(callback.finished().await, CallbackOutcome::Ran);
+    /// # }
+    /// ```
+    pub async fn finished(&self) -> CallbackOutcome {
+        loop {
+            // No wakeup is lost: a `Notified` sees every `notify_waiters` since it was made, and the
+            // outcome, which is stored before the notification, is read after that.
+            let over = self.shared.over.notified();
+            if let Some(outcome) = self.shared.outcome() {
+                return outcome;
+            }
+            over.await;
+        }
+    }
+}
+
+impl fmt::Debug for OnCancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.shared.lock();
+        f.debug_struct("OnCancel")
+            .field("place", &format_args!("{}", self.shared.place))
+            .field("state", &inner.state)
+            .field("outcome", &inner.outcome)
+            .finish()
+    }
+}
+
+type Callback = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What the handle and the task share.
+///
+/// Invariants:
+/// 1. The state leaves `Armed` once, and whoever takes it out of there has the callback: it is run
+///    or dropped by one party, outside the lock.
+/// 2. That party alone stores the outcome, when the callback has been dropped.
+struct Shared {
+    inner: Mutex<Inner>,
+    over: Notify,
+    place: &'static Location<'static>,
+}
+
+struct Inner {
+    state: State,
+    outcome: Option<CallbackOutcome>,
+}
+
+enum State {
+    /// Waits for the token, or for the task to see that the token has fired.
+    Armed(Callback),
+    /// The task has the callback and runs it, or has run it. It cannot be withdrawn any more.
+    Begun,
+    /// `withdraw` came in time. The callback never runs.
+    Withdrawn,
+    /// The task was dropped with its runtime before the callback had begun. It never runs.
+    Lost,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Armed(_) => "Armed",
+            Self::Begun => "Begun",
+            Self::Withdrawn => "Withdrawn",
+            Self::Lost => "Lost",
+        })
+    }
+}
+
+impl Shared {
+    /// Moves from `Armed` to `next` and hands out the callback; changes nothing in any other state.
+    fn leave_armed(&self, next: State) -> Option<Callback> {
+        let mut inner = self.lock();
+        if !matches!(inner.state, State::Armed(_)) {
+            return None;
+        }
+        match mem::replace(&mut inner.state, next) {
+            State::Armed(callback) => Some(callback),
+            _ => None,
+        }
+    }
+
+    fn never_begins(&self) -> bool {
+        matches!(self.lock().state, State::Withdrawn | State::Lost)
+    }
+
+    fn begun(&self) -> bool {
+        matches!(self.lock().state, State::Begun)
+    }
+
+    fn outcome(&self) -> Option<CallbackOutcome> {
+        self.lock().outcome.clone()
+    }
+
+    /// Locks the state. No user code runs under this lock, so a poisoned one is still consistent.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+}
+
+/// Stores the outcome when it is dropped, so also when the callback's destructor panics.
+struct Over<'a>(&'a Shared, CallbackOutcome);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.lock().outcome = Some(self.1.clone());
+        self.0.over.notify_waiters();
+    }
+}
+
+/// The task's side. Its drop tells the end, however the task ended.
+struct CallbackTask {
+    shared: Arc<Shared>,
+    outcome: CallbackOutcome,
+}
+
+impl CallbackTask {
+    async fn run(mut self, token: CancellationToken) {
+        token.cancelled().await;
+        let Some(callback) = self.shared.leave_armed(State::Begun) else {
+            return;
+        };
+        match Panic::catch_future(async move { callback().await }).await {
+            Ok(()) => self.outcome = CallbackOutcome::Ran,
+            Err(panic) => {
+                let message = panic.message().to_owned();
+                let (file, line) = (self.shared.place.file(), self.shared.place.line());
+                log::guarded(|| {
+                    tracing::error!(
+                        target: "taskgroup",
+                        "callback after cancellation ({file}:{line}) panicked: {message}"
+                    );
+                });
+                self.outcome = CallbackOutcome::Panicked(message);
+            }
+        }
+    }
+}
+
+impl Drop for CallbackTask {
+    fn drop(&mut self) {
+        let lost = self.shared.leave_armed(State::Lost);
+        // After a withdrawal, the outcome is `withdraw`'s to store (invariant 2).
+        if lost.is_some() || self.shared.begun() {
+            let over = Over(&self.shared, self.outcome.clone());
+            drop(lost);
+            drop(over);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! [`StopRequest`]: why code asks for a stop, and with which exit status.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why code asks for a stop, and which exit status stands for it.
+///
+/// Whatever stops something by a call takes it: [`Context::stop`](crate::lifecycle::Context::stop),
+/// [`Handle::stop`](crate::lifecycle::Handle::stop),
+/// [`TaskGroup::cancel_because`](crate::TaskGroup::cancel_because). A reason alone is a request, so the short
+/// form is `ctx.stop("the queue is empty")`. The [`Cause`](crate::Cause) carries it.
+///
+/// The status counts when the stop went well. What fails, or is forced, decides by itself, as ever.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::Exit;
+/// use taskgroup::group::StopRequest;
+/// use taskgroup::lifecycle::{Component, Lifecycle};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let config = Component::new("config", |ctx| async move {
+///     ctx.ready();
+///     // The supervisor of this service starts it again after a 75.
+///     ctx.stop(StopRequest::new("the configuration has changed").code(75));
+///     Ok(ctx.stopping().await)
+/// });
+/// let report = Lifecycle::new("orders").component(config).run().await?;
+/// assert_eq!(Exit::from(report).code(), 75);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopRequest {
+    reason: Option<Cow<'static, str>>,
+    code: Option<u8>,
+}
+
+impl StopRequest {
+    /// Asks for a stop with this reason.
+    pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: Some(reason.into()),
+            code: None,
+        }
+    }
+
+    /// Sets the exit status of a program that stops for this and stops well; by default it is that of the
+    /// policy, [`ExitPolicy::requested`](crate::process::ExitPolicy::requested).
+    #[must_use]
+    pub fn code(mut self, code: u8) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Returns the reason; `None` for a call without one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// Returns the exit status; `None` if it is up to the policy.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        self.code
+    }
+}
+
+impl From<&'static str> for StopRequest {
+    fn from(reason: &'static str) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl From<String> for StopRequest {
+    fn from(reason: String) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl From<Cow<'static, str>> for StopRequest {
+    fn from(reason: Cow<'static, str>) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl fmt::Display for StopRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cancelled on request")?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}

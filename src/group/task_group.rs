@@ -1,0 +1,925 @@
+//! [`TaskGroup`]: tasks that share one token and one fate.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::BoxError;
+use crate::group::builder::{BuildError, Builder};
+use crate::group::cause::Cause;
+use crate::group::engine::Lock;
+use crate::group::engine::handle::TaskHandle;
+use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::origin::Origin;
+use crate::group::engine::record::{Recorded, first_of};
+use crate::group::engine::shared::{Plan, Shared};
+use crate::group::engine::spawn_error::SpawnError;
+use crate::group::error::View;
+use crate::group::error::{TaskError, TimedOut};
+use crate::group::running::Running;
+use crate::group::spawner::Spawner;
+use crate::group::stop_request::StopRequest;
+use crate::group::task::Task;
+use crate::group::time::{CONFIRMATION, LONG, THEN};
+
+/// Tasks that share one token and one fate: the first failure cancels them all, and none outlives
+/// the group.
+///
+/// Whatever happens:
+///
+/// - [`wait`](Self::wait) returns when every task has ended and its future has been dropped, and
+///   returns the first failure: an error as the task gave it, or a panic.
+/// - The failure is recorded, then the [`token`](Self::token) fires: whoever sees it can read the
+///   [`cause`](Self::cause).
+/// - Dropping the group cancels it and aborts its tasks, without blocking. Only closures on threads
+///   of their own run on, as nothing can end those.
+///
+/// Spawning goes through `&self`, and through a [`Spawner`] from anywhere, while the group is being
+/// waited for too. A finished task costs no memory.
+///
+/// The idea is Go's `errgroup`, the rules of leaving are those of Trio's nurseries.
+///
+/// # Comparison to `JoinSet` and `TaskTracker`
+///
+/// A [`JoinSet`](tokio::task::JoinSet) hands you each task's result as it ends, in a loop of your
+/// own: use it when every result is looked at. A `TaskTracker` of `tokio-util` waits for tasks and
+/// knows nothing of errors: use it when tasks cannot fail. A group is for tasks that belong
+/// together.
+///
+/// # Errors
+///
+/// The output of a task is a `Result<T, E>`. [`TaskGroup::new`] takes any error, boxed;
+/// [`TaskGroup::typed`] an error type of yours, [`TaskGroup::reports`] a report type such as
+/// `anyhow::Error`.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// for port in ["80", "443", "http"] {
+///     group.spawn(async move { Ok(port.parse::<u16>()?) });
+/// }
+/// let error = group.wait().await.unwrap_err();
+/// assert!(format!("{error:#}").ends_with("failed: invalid digit found in string"));
+/// # });
+/// ```
+pub struct TaskGroup<E = BoxError> {
+    pub(super) hub: Arc<Hub<E>>,
+    /// Whether the owner's share of the latch has been given back.
+    over: bool,
+    /// A forced stop, for the one who asked for the stop: whoever waits for a group above is not told.
+    forced: Lock<Option<Recorded<E>>>,
+    /// What listens for the group, and ends with it.
+    attached: Lock<Vec<Box<dyn Send>>>,
+}
+
+impl TaskGroup {
+    /// Makes a group of tasks with boxed errors, so that `?` takes any error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let group = taskgroup::TaskGroup::new();
+    /// assert!(group.running().is_empty());
+    /// ```
+    #[track_caller]
+    #[must_use = "a dropped group aborts its tasks"]
+    pub fn new() -> Self {
+        Self::reports()
+    }
+
+    /// Makes a group of this name, which whoever asked for it has looked at.
+    #[track_caller]
+    pub(crate) fn named(name: &str) -> Self {
+        Self::from_plan(Plan {
+            path: Some(name.into()),
+            ..Plan::new(view_report, Location::caller())
+        })
+    }
+
+    /// Returns the options of a group, to be built into one.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl<E: Error + Send + 'static> TaskGroup<E> {
+    /// Makes a group of tasks with errors of one type, which comes back as it was given.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::ParseIntError;
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::<ParseIntError>::typed();
+    /// group.spawn(async { "x".parse::<u16>() });
+    /// let error: ParseIntError = group.wait().await.unwrap_err().into_error().unwrap();
+    /// # });
+    /// ```
+    #[track_caller]
+    #[must_use = "a dropped group aborts its tasks"]
+    pub fn typed() -> Self {
+        Self::from_plan(Plan::new(view_error, Location::caller()))
+    }
+}
+
+impl<E: AsRef<dyn Error + Send + Sync> + Send + 'static> TaskGroup<E> {
+    /// Makes a group of tasks with errors of a report type: `anyhow::Error`, `eyre::Report`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::<anyhow::Error>::reports();
+    /// group.spawn(async { anyhow::bail!("no quorum"); Ok(()) });
+    /// let error = group.wait().await.unwrap_err();
+    /// assert!(format!("{error:#}").ends_with("failed: no quorum"));
+    /// # });
+    /// ```
+    #[track_caller]
+    #[must_use = "a dropped group aborts its tasks"]
+    pub fn reports() -> Self {
+        Self::from_plan(Plan::new(view_report, Location::caller()))
+    }
+}
+
+impl Builder {
+    /// Builds a group of tasks with boxed errors, so that `?` takes any error.
+    ///
+    /// # Errors
+    ///
+    /// A limit of zero, an empty name, or [`isolated`](Self::isolated) for a group below no other one.
+    ///
+    /// # Panics
+    ///
+    /// With a deadline or a grace, outside of a Tokio runtime whose timers are enabled.
+    #[track_caller]
+    pub fn build(&self) -> Result<TaskGroup, BuildError> {
+        self.build_reports()
+    }
+
+    /// Builds a group of tasks with errors of one type.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Panics
+    ///
+    /// As [`build`](Self::build).
+    #[track_caller]
+    pub fn build_typed<E>(&self) -> Result<TaskGroup<E>, BuildError>
+    where
+        E: Error + Send + 'static,
+    {
+        self.build_with(view_error, Location::caller())
+    }
+
+    /// Builds a group of tasks with errors of a report type: `anyhow::Error`, `eyre::Report`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Panics
+    ///
+    /// As [`build`](Self::build).
+    #[track_caller]
+    pub fn build_reports<E>(&self) -> Result<TaskGroup<E>, BuildError>
+    where
+        E: AsRef<dyn Error + Send + Sync> + Send + 'static,
+    {
+        self.build_with(view_report, Location::caller())
+    }
+
+    #[track_caller]
+    fn build_with<E: Send + 'static>(
+        &self,
+        view: View<E>,
+        place: &'static Location<'static>,
+    ) -> Result<TaskGroup<E>, BuildError> {
+        let plan = self.plan(view, place)?;
+        Ok(self.start_clocks(TaskGroup::from_plan(plan)))
+    }
+
+    #[track_caller]
+    pub(super) fn build_below<E: Send + 'static>(
+        &self,
+        above: &Hub<E>,
+        place: &'static Location<'static>,
+    ) -> Result<TaskGroup<E>, BuildError> {
+        let plan = self.plan_below(&above.shared, place)?;
+        Ok(self.start_clocks(TaskGroup::from_hub(above.child(plan))))
+    }
+
+    #[track_caller]
+    fn start_clocks<E: Send + 'static>(&self, group: TaskGroup<E>) -> TaskGroup<E> {
+        let (deadline, grace) = self.clocks();
+        if let Some(deadline) = deadline {
+            if deadline.is_zero() {
+                group.hub.pass_deadline(deadline);
+            } else {
+                group.attach(Box::new(crate::group::engine::clock::start_deadline(
+                    &group.hub, deadline,
+                )));
+            }
+        }
+        if let Some(grace) = grace {
+            group.attach(Box::new(crate::group::engine::clock::start_grace(
+                &group.hub, grace,
+            )));
+        }
+        group
+    }
+}
+
+impl<E: Send + 'static> TaskGroup<E> {
+    /// Spawns a task into the group.
+    ///
+    /// Never blocks and never fails for being busy. The task is a member before it starts, and stays
+    /// one whatever becomes of the handle. It is known by the place of this call.
+    ///
+    /// - An error or a panic of the task is a failure of the group; `Ok` is no event.
+    /// - With a [limit](Builder::limit), a task that finds no free slot waits for one, first come,
+    ///   first served. Its place in the queue is taken in this call. It costs the memory of a task
+    ///   meanwhile; see [`spawn_when_ready`](Self::spawn_when_ready). Once the group is cancelled, a
+    ///   task that waits for a slot never starts.
+    /// - In a cancelled group the task starts with the token fired, and is waited for: work that is
+    ///   being finished may need helpers.
+    /// - In a [closed](Self::close) group the future is dropped, never polled, and the handle
+    ///   resolves to [`JoinError::Refused`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime. The panic names the line of this call, and is no failure of the group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// let sum = group.spawn(async { Ok(1 + 1) });
+    /// group.spawn(async { Err::<(), _>("disk full".into()) });
+    /// assert_eq!(sum.await, Ok(2));
+    /// assert!(group.wait().await.is_err());
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn spawn<F, T>(&self, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub.spawn(Origin::unnamed(Location::caller()), future)
+    }
+
+    /// Spawns a task unless it would have to wait for a slot.
+    ///
+    /// It does not overtake: while others wait for a slot, it is refused.
+    ///
+    /// # Errors
+    ///
+    /// All slots are taken, or the group is closed. The error gives the future back, never polled.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// See [`SpawnError`].
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .try_spawn(Origin::unnamed(Location::caller()), future, as_it_is)
+    }
+
+    /// Waits for a slot, then spawns a task: the caller is held back, so memory stays bounded.
+    ///
+    /// Without a limit this is [`try_spawn`](Self::try_spawn). Callers wait in one queue with the tasks
+    /// of [`spawn`](Self::spawn); a caller's place in it is taken when the returned future is first
+    /// polled.
+    ///
+    /// A task of the group may call it too, and holds its own slot meanwhile. If every slot is held by
+    /// a task that waits in here, none can become free: the last one to begin its wait is refused at
+    /// once, in a group with a limit of 1 the first. Other circles are not seen. For example, a task
+    /// that awaits the [handle](TaskHandle) of a task which waits for its slot waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// - The group is closed, now or while the caller waits.
+    /// - The group is cancelled while the caller waits.
+    /// - The caller would wait for itself: [`is_deadlock`](SpawnError::is_deadlock).
+    ///
+    /// The error gives the future back, never polled.
+    ///
+    /// # Panics
+    ///
+    /// The future panics when it is polled outside of a Tokio runtime; the message names the line of this
+    /// call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::builder().limit(8).build()?;
+    /// for page in 0..1000 {
+    ///     // Never more than eight tasks in memory.
+    ///     group.spawn_when_ready(async move { Ok(page) }).await?;
+    /// }
+    /// group.wait().await?;
+    /// # Ok::<_, taskgroup::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn spawn_when_ready<F, T>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Result<TaskHandle<T>, SpawnError<F>>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .spawn_when_ready(Origin::unnamed(Location::caller()), future, as_it_is)
+    }
+
+    /// Runs a closure on a thread for blocking work, as a member of the group.
+    ///
+    /// The closure gets the group's token to look at. A thread cannot be aborted: `wait` waits for
+    /// the closure, and [`shutdown`](Self::shutdown) names one that does not end. One that has not
+    /// started when the group is aborted never starts.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// let sum = group.spawn_blocking(|token| {
+    ///     Ok((0..1000u32).take_while(|_| !token.is_cancelled()).sum::<u32>())
+    /// });
+    /// assert_eq!(sum.await, Ok(499_500));
+    /// assert!(group.wait().await.is_ok());
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(&self, closure: F) -> TaskHandle<T>
+    where
+        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.hub
+            .spawn_blocking(Origin::unnamed(Location::caller()), closure)
+    }
+
+    /// Spawns a task that is not `Send` on the current [`LocalSet`](tokio::task::LocalSet).
+    ///
+    /// Otherwise as [`spawn`](Self::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a `LocalSet`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # tokio::task::LocalSet::new().block_on(&runtime, async {
+    /// let mut group = TaskGroup::new();
+    /// let name = Rc::new("local");
+    /// group.spawn_local(async move { Ok(assert_eq!(*name, "local")) });
+    /// assert!(group.wait().await.is_ok());
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn spawn_local<F, T>(&self, future: F) -> TaskHandle<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        self.hub
+            .spawn_local(Origin::unnamed(Location::caller()), future)
+    }
+
+    /// Waits until every task has ended, then closes the group and returns its first failure.
+    ///
+    /// When it returns, each task's future has been dropped and no task of the group, or of a group
+    /// below it, is running. Tasks spawned meanwhile, by tasks too, are waited for; a spawn that
+    /// races with the end is either waited for or refused. It does not cancel: a group whose tasks
+    /// run until they are told to stop is waited for until somebody tells them.
+    ///
+    /// A cancelled group is waited for until its tasks have ended, however long that takes. With a
+    /// [grace](Builder::grace) it is forced, and named as [`still_running`](TaskError::still_running) is
+    /// what could not be ended.
+    ///
+    /// A call after it has returned returns `Ok` at once: the error has been handed over. The
+    /// [`cause`](Self::cause) still tells.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, with the later ones as [`suppressed`](TaskError::suppressed). A group
+    /// that was cancelled by hand or by a signal and whose tasks ended well is `Ok`. One that had to be
+    /// forced never is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing; the group stays open, and `wait` can be called again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// let token = group.token().clone();
+    /// group.spawn(async move { Ok(token.cancelled().await) });
+    ///
+    /// let waited = tokio::time::timeout(Duration::from_secs(1), group.wait()).await;
+    /// assert!(waited.is_err());
+    /// group.cancel();
+    /// assert!(group.wait().await.is_ok());
+    /// # });
+    /// ```
+    pub async fn wait(&mut self) -> Result<(), TaskError<E>> {
+        let hub = Arc::clone(&self.hub);
+        match hub.shared.given_up() {
+            None => self.alone().await,
+            Some(given_up) => {
+                if given_up.run_until_cancelled(self.alone()).await.is_none() {
+                    return self.leave_behind();
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// Cancels, waits at most `grace`, then aborts what is left and joins it.
+    ///
+    /// An aborted task is dropped at its next poll. What is not gone a second after the abort is
+    /// named as [`still_running`](TaskError::still_running): a closure on a thread, a task that
+    /// blocks its thread. So it returns within `grace` and a second, whatever the tasks do, as long
+    /// as the runtime's timers work. The group is closed when `grace` is over: what is spawned during
+    /// the abort is refused.
+    ///
+    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`]. A stop that takes long says
+    /// at INFO who is waited for, after 5 s and then every 10 s.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
+    /// failure it is [`End::TimedOut`](crate::End::TimedOut), and in any case the error names the
+    /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
+    /// a group above is being waited for, and to nobody else.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime whose timers are enabled. The group is cancelled before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the group cancelled. If the grace was over, the group is closed as
+    /// well, its tasks are aborted, and the next `wait` or `shutdown` returns the error. A second call
+    /// starts with a fresh grace.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// group.task("deaf").spawn(std::future::pending::<Result<(), _>>());
+    ///
+    /// let error = group.shutdown(Duration::from_secs(5)).await.unwrap_err();
+    /// assert!(error.is_timed_out());
+    /// assert_eq!(error.stragglers().iter().next().unwrap().name(), Some("deaf"));
+    /// assert!(error.still_running().is_empty());
+    /// # });
+    /// ```
+    pub async fn shutdown(&mut self, grace: Duration) -> Result<(), TaskError<E>> {
+        self.cancel();
+        if self.alone_within(grace).await {
+            return self.finish();
+        }
+        self.force(|stragglers| TimedOut::grace(grace, stragglers));
+        if timeout(CONFIRMATION, self.alone()).await.is_ok() {
+            return self.finish();
+        }
+        self.give_up()
+    }
+
+    /// Closes the group and aborts what is left, which makes the shutdown a failure.
+    fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
+        let Some(failure) = self.hub.force(timed_out) else {
+            return;
+        };
+        let failure = self.hub.shared.failure_of_group(failure);
+        let mut forced = self.forced.lock();
+        if forced.is_none() {
+            *forced = Some(failure);
+        }
+    }
+
+    /// Cancels the group and aborts its tasks, and those of the groups below it, without waiting.
+    ///
+    /// Each task is dropped when its runtime gets to it; closures on threads run on, as nothing can end
+    /// those. [`wait`](Self::wait) joins them. What is spawned afterwards is
+    /// refused.
+    ///
+    /// It is a forced stop, so `wait` is not `Ok` if anything was running: without another failure its
+    /// error [is timed out](TaskError::is_timed_out), and names what was cut as
+    /// [`stragglers`](TaskError::stragglers). To end one task, which is no failure, there is
+    /// [`TaskHandle::abort`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// group.task("deaf").spawn(std::future::pending::<Result<(), _>>());
+    /// group.abort();
+    /// let error = group.wait().await.unwrap_err();
+    /// assert!(error.to_string().contains("was aborted with 1 task: `deaf`"));
+    /// # });
+    /// ```
+    pub fn abort(&self) {
+        self.cancel();
+        self.force(TimedOut::aborted);
+    }
+
+    /// Leaves a group whose grace is over with what cannot be confirmed dead.
+    fn leave_behind(&mut self) -> Result<(), TaskError<E>> {
+        if self.hub.shared.latch.shares() <= 1 {
+            return self.finish();
+        }
+        self.give_up()?;
+        // Its failures have been handed over by an earlier wait; it is not `Ok` all the same.
+        self.force(TimedOut::aborted);
+        self.give_up()
+    }
+
+    /// Leaves without those that cannot be confirmed dead, and names them.
+    fn give_up(&mut self) -> Result<(), TaskError<E>> {
+        self.close();
+        let still_running = self.running();
+        let mut outcome = self.take_outcome();
+        if let Err(error) = &mut outcome {
+            error.set_still_running(still_running);
+        }
+        outcome
+    }
+
+    /// Waits until the owner is alone, or until `grace` is over, and says now and then who is waited for.
+    async fn alone_within(&self, grace: Duration) -> bool {
+        let began = Instant::now();
+        let mut next = LONG;
+        loop {
+            let left = grace.saturating_sub(began.elapsed());
+            if timeout(left.min(next), self.alone()).await.is_ok() {
+                return true;
+            }
+            let left = grace.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            // A group with a grace says so itself.
+            if self.hub.shared.given_up().is_none() {
+                self.hub.shared.log_waiting(&self.running(), left);
+            }
+            next = THEN;
+        }
+    }
+
+    async fn alone(&self) {
+        if !self.over {
+            self.hub.shared.latch.alone().await;
+        }
+    }
+
+    /// Ends the group after its owner was found alone.
+    fn finish(&mut self) -> Result<(), TaskError<E>> {
+        self.over = true;
+        // It is closed; a caller behind one that was given a slot and does not take it waits no longer.
+        self.hub.shared.slots.close();
+        self.take_outcome()
+    }
+
+    fn take_outcome(&mut self) -> Result<(), TaskError<E>> {
+        self.attached.get_mut().clear();
+        // No failure without a cancel.
+        let Some(cause) = self.cause() else {
+            return Ok(());
+        };
+        let mut failures = self.hub.take_failures();
+        failures.extend(self.forced.get_mut().take());
+        let failure = first_of(failures);
+        self.hub.shared.log_end(&cause, failure.is_none());
+        match failure {
+            Some(mut error) => {
+                error.set_cause(cause);
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a group below this one, with all options of a group.
+    ///
+    /// Its tree is that of [`child`](Self::child), which is this with a name alone. A group without a name
+    /// has the path of this one.
+    ///
+    /// # Errors
+    ///
+    /// A limit of zero, an empty name, or a [token](Builder::parent) as a second parent.
+    ///
+    /// # Panics
+    ///
+    /// With a deadline or a grace, outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::builder().name("orders").build()?;
+    /// let options = TaskGroup::builder().name("mails").limit(8).isolated();
+    /// let mut mails = group.child_with(&options)?;
+    /// mails.task("welcome").spawn(async { Err::<(), _>("no such host".into()) });
+    ///
+    /// assert_eq!(mails.wait().await.unwrap_err().name(), Some("orders/mails/welcome"));
+    /// assert!(!group.is_cancelled());
+    /// group.wait().await?;
+    /// # Ok::<_, taskgroup::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn child_with(&self, options: &Builder) -> Result<Self, BuildError> {
+        options.build_below(&self.hub, Location::caller())
+    }
+}
+
+impl<E> TaskGroup<E> {
+    fn from_plan(plan: Plan<E>) -> Self {
+        Self::from_hub(Arc::new(Hub::new(Shared::new(plan))))
+    }
+
+    pub(super) fn from_hub(hub: Arc<Hub<E>>) -> Self {
+        hub.shared.own_above();
+        Self {
+            hub,
+            over: false,
+            forced: Lock::default(),
+            attached: Lock::default(),
+        }
+    }
+
+    /// Returns the name of the group, as a path such as `orders/http` if it is a child.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.hub.shared.path().map(|path| &**path)
+    }
+
+    /// Returns the token that fires when the group is cancelled, for whatever cause.
+    ///
+    /// It is an ordinary [`CancellationToken`]: clone it into tasks, make child tokens, hand it to
+    /// libraries. Cancelling it directly cancels the group, with the cause [`Cause::Token`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// let group = TaskGroup::new();
+    /// let token = group.token().clone();
+    /// drop(group);
+    /// assert!(token.is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        self.hub.shared.token()
+    }
+
+    /// Returns a handle for spawning into the group from elsewhere.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner<E> {
+        Spawner::new(Arc::clone(&self.hub))
+    }
+
+    /// Names a task that is about to be spawned.
+    ///
+    /// A named task is listed by [`running`](Self::running) on its own, with its age. It costs two
+    /// allocations more than a task without a name.
+    ///
+    /// # Examples
+    ///
+    /// See [`Task`].
+    pub fn task(&self, name: impl Into<Cow<'static, str>>) -> Task<'_, E> {
+        Task::new(&self.hub, name.into())
+    }
+
+    /// Makes a group below this one, without options; [`child_with`](Self::child_with) has those.
+    ///
+    /// - Cancelling flows down: the child's token is a child of this group's, and its
+    ///   [`cause`](Self::cause) reads through. Cancelling the child leaves this group alone.
+    /// - Completion flows up: a task of the child is a member of this group too, so `wait` waits for
+    ///   it. When that has returned, the child is closed as well.
+    /// - Failures flow up: a failure in the child cancels this group at once. The error itself goes
+    ///   to whoever waits first, for the child or for this group.
+    /// - Aborting flows down: a shutdown of this group that runs out of time, or its drop, aborts
+    ///   the child's tasks too. A shutdown of the child alone that runs out of time is told to its
+    ///   caller alone.
+    /// - Names become paths: `orders/http/accept`.
+    /// - A child that has had no task of its own is no more than a path: when its owner is dropped, the
+    ///   groups below it go on, below this group. So `group.child("http").child("v2")` works.
+    ///
+    /// In a closed group the child is born closed and cancelled. For a part whose failures are to stay
+    /// its own there is [`Builder::isolated`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::builder().name("orders").build()?;
+    /// let http = group.child("http");
+    /// http.task("accept").spawn(async { Err::<(), _>("no descriptors".into()) });
+    /// let error = group.wait().await.unwrap_err();
+    /// assert!(error.to_string().contains("task `orders/http/accept`"));
+    /// # Ok::<_, taskgroup::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    #[track_caller]
+    #[must_use = "a dropped group aborts its tasks"]
+    pub fn child(&self, name: impl AsRef<str>) -> Self {
+        let plan = self.hub.plan_below(name.as_ref(), Location::caller());
+        Self::from_hub(self.hub.child(plan))
+    }
+
+    /// Cancels the group: its token fires, and its tasks are expected to end by themselves.
+    ///
+    /// That is no failure: `wait` returns `Ok` if the tasks end well. A second call does nothing, as
+    /// the first cause wins.
+    pub fn cancel(&self) {
+        self.hub
+            .shared
+            .cancel(Cause::Requested(StopRequest::default()));
+    }
+
+    /// Cancels the group as [`cancel`](Self::cancel) does, and says why.
+    ///
+    /// # Examples
+    ///
+    /// See [`Cause`].
+    pub fn cancel_because(&self, reason: impl Into<StopRequest>) {
+        let cause = Cause::Requested(reason.into());
+        self.hub.shared.cancel(cause);
+    }
+
+    /// Returns whether the group was cancelled, for whatever cause.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.hub.shared.is_cancelled()
+    }
+
+    /// Returns why the group was cancelled; `None` if it was not.
+    ///
+    /// The first cause wins. A group cancelled through its parent shows the parent's cause.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.hub.shared.cause()
+    }
+
+    /// Closes the group and the groups below it: from now on spawning is refused.
+    ///
+    /// Tasks that run are not touched, and tasks that wait for a slot get theirs. A caller that waits
+    /// in [`spawn_when_ready`](Self::spawn_when_ready) wakes and is refused.
+    ///
+    /// There is no way back; a second call does nothing.
+    pub fn close(&self) {
+        self.hub.close();
+    }
+
+    /// Returns whether the group takes no more tasks: it is closed, or a group above it is.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.hub.shared.is_closed()
+    }
+
+    /// Returns who is alive in this group and in the groups below it.
+    ///
+    /// Named tasks are listed one by one; the others by their place of spawn, with a count, which
+    /// costs them nothing. Tasks that wait for a slot are in the list, and so are tasks stuck in
+    /// their first poll. It may be called from any thread at any time.
+    ///
+    /// # Examples
+    ///
+    /// See [`Running`].
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.hub.running()
+    }
+
+    /// Takes the first failure that nobody has been told of, without waiting for anything.
+    pub(crate) fn take_failure(&self) -> Option<TaskError<E>> {
+        first_of(self.hub.take_failures())
+    }
+
+    /// Keeps something until the group's wait has returned or the group is dropped.
+    pub(crate) fn attach(&self, listener: Box<dyn Send>) {
+        if !self.over {
+            self.attached.lock().push(listener);
+        }
+    }
+}
+
+impl Default for TaskGroup {
+    #[track_caller]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Afterwards tasks run on only until their runtime drops them, which it does at once, unless they
+/// are closures on threads.
+impl<E> Drop for TaskGroup<E> {
+    fn drop(&mut self) {
+        let shared = &self.hub.shared;
+        if !self.over && !shared.is_cancelled() && !self.hub.has_spawned_itself() {
+            let attached = std::mem::take(self.attached.get_mut());
+            match shared.stay_as_path(attached) {
+                Ok(()) => return,
+                Err(attached) => *self.attached.get_mut() = attached,
+            }
+        }
+        shared.cancel(Cause::Dropped);
+        if !self.over {
+            self.hub.close();
+            if shared.latch.shares() > 1 {
+                self.hub.abort();
+            }
+            // In this order: a group whose owner and members are gone is forgotten by the one above it.
+            shared.orphan();
+            shared.latch.leave();
+        }
+        shared.disown_above();
+    }
+}
+
+impl<E> fmt::Debug for TaskGroup<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TaskGroup").field(&self.hub).finish()
+    }
+}
+
+fn view_error<E: Error + 'static>(error: &E) -> &(dyn Error + 'static) {
+    error
+}
+
+fn view_report<E>(report: &E) -> &(dyn Error + 'static)
+where
+    E: AsRef<dyn Error + Send + Sync>,
+{
+    report.as_ref()
+}

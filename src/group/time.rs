@@ -1,0 +1,94 @@
+//! Times: how they are printed, when one is late, and how long a forced end may take.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How long something that was forced has to be gone, before it counts as still running.
+///
+/// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
+pub(crate) const CONFIRMATION: Duration = Duration::from_secs(1);
+
+/// How long a stop takes before it says what it waits for.
+pub(crate) const LONG: Duration = Duration::from_secs(5);
+
+/// How long it waits then before it says so again.
+pub(crate) const THEN: Duration = Duration::from_secs(10);
+
+/// The resolution of a timer.
+const MILLI: Duration = Duration::from_millis(1);
+
+/// A time as messages, plans and reports print it: `1.5s`, `120ms`, `0s`, `any time`.
+///
+/// It is cut to whole milliseconds, or to microseconds below one, so it never claims that a limit
+/// was reached which was not. [`Duration::MAX`] is no limit.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounded(pub(crate) Duration);
+
+/// Returns whether something that took this long has overrun its limit.
+///
+/// A timer fires up to a millisecond late, so an end within the next one is in time.
+pub(crate) fn is_late(took: Duration, limit: Duration) -> bool {
+    took > limit.saturating_add(MILLI)
+}
+
+/// Returns a time for a column of a table, with its point always at the same place: `12.345s`.
+pub(crate) fn column(time: Duration) -> String {
+    format!("{}.{:03}s", time.as_secs(), time.subsec_millis())
+}
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.0 {
+            Duration::MAX => return f.write_str("any time"),
+            Duration::ZERO => return f.write_str("0s"),
+            time if time >= MILLI => 1_000_000,
+            time if time.subsec_nanos() >= 1_000 => 1_000,
+            _ => 1,
+        };
+        let cut = Duration::from_nanos(u64::from(self.0.subsec_nanos() % unit));
+        write!(f, "{:?}", self.0.saturating_sub(cut))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(time: Duration) -> String {
+        Rounded(time).to_string()
+    }
+
+    #[test]
+    fn a_time_is_cut_to_milliseconds() {
+        assert_eq!(rounded(Duration::from_nanos(1_999_999_999)), "1.999s");
+        assert_eq!(rounded(Duration::from_nanos(9_999_999)), "9ms");
+        assert_eq!(rounded(Duration::from_secs(90)), "90s");
+        assert_eq!(rounded(Duration::from_millis(5_500)), "5.5s");
+    }
+
+    #[test]
+    fn less_than_a_millisecond_is_still_something() {
+        assert_eq!(rounded(Duration::from_nanos(999_999)), "999µs");
+        assert_eq!(rounded(Duration::from_nanos(999)), "999ns");
+    }
+
+    #[test]
+    fn nothing_and_no_limit_have_words_of_their_own() {
+        assert_eq!(rounded(Duration::ZERO), "0s");
+        assert_eq!(rounded(Duration::MAX), "any time");
+    }
+
+    #[test]
+    fn a_column_has_its_point_in_one_place() {
+        assert_eq!(column(Duration::from_micros(12_345_678)), "12.345s");
+        assert_eq!(column(Duration::from_millis(5)), "0.005s");
+    }
+
+    #[test]
+    fn an_end_within_the_resolution_of_a_timer_is_in_time() {
+        let limit = Duration::from_secs(1);
+        assert!(!is_late(limit + MILLI, limit));
+        assert!(is_late(limit + MILLI + Duration::from_nanos(1), limit));
+        assert!(!is_late(Duration::MAX, Duration::MAX));
+    }
+}

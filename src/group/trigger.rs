@@ -1,0 +1,158 @@
+//! [`Trigger`]: what stops a group from outside of its tasks.
+
+use std::future::Future;
+
+use crate::group::cause::Cause;
+use crate::group::panic::Panic;
+use crate::group::{AbortOnDrop, Spawner, TaskGroup};
+
+use sealed::Listen;
+
+/// What [`TaskGroup::cancel_on`] listens to.
+///
+/// | to stop on | give it | the cause | `wait` returns |
+/// |---|---|---|---|
+/// | a signal | `Signals` (feature `signal`) | [`Cause::Signal`] | `Ok` |
+/// | a file that appears | [`StopFile`](crate::process::StopFile) | [`Cause::File`] | `Ok` |
+/// | a time that is up | [`StopAfter`](crate::process::StopAfter) | [`Cause::Deadline`] | `Ok` |
+/// | a heartbeat that stops | [`HeartbeatMonitor`](crate::process::HeartbeatMonitor) | [`Cause::Heartbeat`] | an error |
+/// | the end of another group | the [`Spawner`] of that group | that of the group | `Ok` |
+/// | a token | `token.cancelled_owned()` | [`Cause::Requested`] | `Ok` |
+/// | anything else | a future that yields a reason | what the future yields | `Ok` |
+///
+/// A trigger only asks the group to stop. `Ok` stands for tasks that end well then; what fails in the
+/// drain is an error as ever. A lost heartbeat is itself a failure, as the process is not healthy.
+///
+/// A future yields a [`Cause`], or what becomes one: a reason in words, or `()`. It is polled from the
+/// moment on in which the group begins to listen, and dropped when the group is cancelled. If it
+/// panics, the group is stopped, as it would never be told otherwise. From other code, on any thread, a
+/// group is stopped by a call: [`Spawner::cancel_because`](crate::Spawner::cancel_because).
+///
+/// The trait cannot be implemented elsewhere.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::TaskGroup;
+/// use tokio::time::sleep;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let token = group.token().clone();
+/// group.spawn(async move { Ok(token.cancelled().await) });
+/// group.cancel_on(async {
+///     sleep(Duration::from_secs(60)).await;
+///     "nobody has called for a minute"
+/// });
+///
+/// group.wait().await?;
+/// let cause = group.cause().unwrap().to_string();
+/// assert_eq!(cause, "cancelled on request: nobody has called for a minute");
+/// # Ok(())
+/// # }
+/// ```
+pub trait Trigger: Listen {}
+
+impl<F> Listen for F
+where
+    F: Future<Output: Into<Cause>> + Send + 'static,
+{
+    fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        let comes = async {
+            match Panic::catch_future(self).await {
+                Ok(reason) => reason.into(),
+                Err(panic) => format!("a trigger panicked: {}", panic.message()).into(),
+            }
+        };
+        listen_for(group, comes)
+    }
+}
+
+impl<F> Trigger for F where F: Future<Output: Into<Cause>> + Send + 'static {}
+
+/// Stops a group, or a lifecycle, when another group is cancelled, with the cause of that one.
+impl<G: Send + 'static> Listen for Spawner<G> {
+    fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        listen_for(group, async move {
+            self.token().cancelled().await;
+            self.cause().unwrap_or(Cause::Token)
+        })
+    }
+}
+
+impl<G: Send + 'static> Trigger for Spawner<G> {}
+
+pub(crate) mod sealed {
+    use crate::group::Spawner;
+
+    pub trait Listen: Send + 'static {
+        /// Stops `group` when this has come, until the returned value is dropped.
+        #[track_caller]
+        fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send>;
+    }
+}
+
+impl<E: Send + 'static> TaskGroup<E> {
+    /// Cancels the group when `trigger` comes.
+    ///
+    /// - The [`Cause`] names what it was; the first cause wins, as ever. One line at INFO says it, and
+    ///   one more says how the group ended.
+    /// - A trigger is no task of the group: it is not in [`running`](Self::running), and nothing waits
+    ///   for it. It ends when the group is over (its `wait` has returned, or it was dropped). All but
+    ///   signals end already when the group is cancelled, whatever the cause; a signal is heard until
+    ///   the end.
+    /// - What the trigger counts, a timeout say, it counts from this call.
+    /// - A group can have any number of triggers.
+    ///
+    /// Signals have a thread of their own. The other triggers live on the runtime: while every thread
+    /// of that is blocked, they are not heard.
+    ///
+    /// # Panics
+    ///
+    /// With another trigger than `Signals`, outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{Cause, TaskGroup};
+    /// use taskgroup::process::{StopAfter, StopFile};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// group.cancel_on(StopFile::new("/tmp/stop-of-an-example"));
+    /// group.cancel_on(StopAfter::new(Duration::from_secs(3600)));
+    /// let token = group.token().clone();
+    /// group.spawn(async move { Ok(token.cancelled().await) });
+    ///
+    /// group.wait().await?; // an hour later, or after `touch /tmp/stop-of-an-example`
+    /// assert_eq!(group.cause(), Some(Cause::Deadline(Duration::from_secs(3600))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn cancel_on(&self, trigger: impl Trigger) {
+        self.attach(trigger.listen(&self.spawner()));
+    }
+}
+
+/// Stops `group` for the cause that `comes` resolves to, unless it is cancelled before.
+///
+/// The timers of `comes` are made before this call: where there are none, the caller panics and not a
+/// task that nobody looks at.
+#[track_caller]
+pub(crate) fn listen_for<E: Send + 'static>(
+    group: &Spawner<E>,
+    comes: impl Future<Output = Cause> + Send + 'static,
+) -> Box<dyn Send> {
+    let group = group.clone();
+    let task = tokio::spawn(async move {
+        if let Some(cause) = group.token().run_until_cancelled(comes).await {
+            group.trigger(&cause);
+        }
+    });
+    Box::new(AbortOnDrop::new(&task))
+}

@@ -1,0 +1,656 @@
+//! [`Budget`]: how long a stop may take in all, and what its parts are.
+
+pub(in crate::lifecycle) mod detect;
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use self::detect::{Found, Platform, Surroundings};
+
+/// How long the stop of a lifecycle may take in all, and what is kept of it for the parts that are no
+/// component; plain data.
+///
+/// The total is one number, because whoever ends the process in the end has one number too: the
+/// [platform](Self::platform) kills what is still there when its own limit has passed. So a budget lies
+/// below that limit, and everything that a stop does has its place in it:
+///
+/// | part | what it is for | default |
+/// |---|---|---|
+/// | [`jitter`](Self::jitter) | replicas that are told at once do not stop at once | 0 |
+/// | [`lame_duck`](Self::lame_duck) | not ready any more, still serving | 0 |
+/// | [`drain`](Self::drain) | the first phase of a two-phase stop: all drain at once | 0 |
+/// | [stop time](Self::stop_time) | the components, those that depend on others first | the rest |
+/// | [`cleanup`](Self::cleanup) | the cleanup steps, last in first out | 0 |
+/// | [`margin`](Self::margin) | to see that what was forced is gone, and to report | min(1 s, total / 10) |
+///
+/// The parts are checked when the [`Plan`](crate::lifecycle::Plan) is made: a budget that is smaller than them,
+/// or not smaller than the limit of the platform, is an error that names the numbers, before anything
+/// is started.
+///
+/// Each time is exact, and any duration will do until then. A total of [`Duration::MAX`] is no bound at
+/// all: then components that ask for no grace get any time, and only a forced stop ends them.
+///
+/// A plain [`Duration`] is a budget without parts: [`new`](Self::new).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::lifecycle::Budget;
+///
+/// let budget = Budget::kubernetes().cleanup(Duration::from_secs(2));
+/// assert_eq!(budget.total(), Duration::from_secs(28));
+/// assert_eq!(budget.lame_duck_time(), Duration::from_secs(5));
+/// assert_eq!(budget.margin(), Duration::from_secs(1));
+/// assert_eq!(budget.stop_time(), Duration::from_secs(28 - 5 - 2 - 1));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a budget does nothing until a lifecycle is given it"]
+pub struct Budget {
+    total: Duration,
+    jitter: Duration,
+    lame_duck: Duration,
+    drain: Duration,
+    cleanup: Duration,
+    start: Duration,
+    platform: Option<(Cow<'static, str>, Duration)>,
+    detected: Option<String>,
+    invalid: Option<InvalidVariable>,
+}
+
+/// An environment variable that should be a number of seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lifecycle) struct InvalidVariable {
+    pub(in crate::lifecycle) variable: String,
+    pub(in crate::lifecycle) value: String,
+}
+
+impl Budget {
+    /// Makes a budget of `total`, without parts and without a platform.
+    ///
+    /// Zero is an error of the plan; [`Duration::MAX`] is no bound.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let budget = Budget::new(Duration::from_secs(5));
+    /// assert_eq!(budget, Duration::from_secs(5).into());
+    /// assert_eq!(budget.stop_time(), Duration::from_millis(4_500));
+    /// ```
+    pub const fn new(total: Duration) -> Self {
+        Self {
+            total,
+            jitter: Duration::ZERO,
+            lame_duck: Duration::ZERO,
+            drain: Duration::ZERO,
+            cleanup: Duration::ZERO,
+            start: Duration::MAX,
+            platform: None,
+            detected: None,
+            invalid: None,
+        }
+    }
+
+    /// Makes the budget of a pod: 28 seconds in all, 5 of them as a lame duck.
+    ///
+    /// Kubernetes sends SIGKILL 30 seconds after it has begun to end a pod, unless the pod's
+    /// `terminationGracePeriodSeconds` says otherwise. Two seconds of them are kept back: for the
+    /// way of SIGTERM to the process, and for the watchdog, which has to end it before the platform
+    /// does, or nobody learns who was stuck. The lame duck is the time that the endpoints of a
+    /// service take to forget a pod, as a rule.
+    ///
+    /// A pod with a longer grace period says so with [`platform`](Self::platform) or
+    /// [`platform_from_env`](Self::platform_from_env), and has a total of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let limit = Budget::kubernetes().platform_limit().map(|(_, limit)| limit);
+    /// assert_eq!(limit, Some(Duration::from_secs(30)));
+    /// ```
+    pub fn kubernetes() -> Self {
+        Self::new(Duration::from_secs(28))
+            .lame_duck(Duration::from_secs(5))
+            .platform(
+                "Kubernetes' terminationGracePeriodSeconds",
+                Duration::from_secs(30),
+            )
+    }
+
+    /// Makes the budget of a systemd unit: 85 seconds in all, and no lame duck.
+    ///
+    /// systemd sends SIGKILL when `TimeoutStopSec` has passed, 90 seconds by default. Five of them are
+    /// kept back, for the same reasons as in a [pod](Self::kubernetes) and because a machine that shuts
+    /// down is a busy one. Nothing probes a unit, so there is nobody for whom it would be a lame duck.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// assert_eq!(Budget::systemd().total(), Duration::from_secs(85));
+    /// assert_eq!(Budget::systemd().lame_duck_time(), Duration::ZERO);
+    /// ```
+    pub fn systemd() -> Self {
+        Self::new(Duration::from_secs(85))
+            .platform("systemd's TimeoutStopSec", Duration::from_secs(90))
+    }
+
+    /// Makes the budget of a program on one's own machine: 10 seconds and nothing else.
+    ///
+    /// It is the default. Who waits at a terminal waits no longer; `docker stop` waits as long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// assert_eq!(Budget::local(), Budget::new(Duration::from_secs(10)));
+    /// assert_eq!(Budget::local(), Budget::default());
+    /// ```
+    pub fn local() -> Self {
+        Self::new(Duration::from_secs(10))
+    }
+
+    /// Makes the budget of what the process runs under, read from its environment now.
+    ///
+    /// | runs under | because | budget |
+    /// |---|---|---|
+    /// | Kubernetes | `KUBERNETES_SERVICE_HOST` is set | [`kubernetes`](Self::kubernetes) |
+    /// | systemd | `SYSTEMD_EXEC_PID` is this process, or `NOTIFY_SOCKET` is set | [`systemd`](Self::systemd) |
+    /// | a terminal | stdin or stderr is one | [`local`](Self::local) |
+    /// | none of them | | [`local`](Self::local) |
+    ///
+    /// The first row that fits counts. The plan prints it, with the reason.
+    ///
+    /// No process can see the limit of its platform, but a manifest can say it a second time, in
+    /// seconds: `TERMINATION_GRACE_PERIOD_SECONDS` in a pod, `TIMEOUT_STOP_SEC` in a unit
+    /// (`Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`). The total is then that limit,
+    /// less what the preset keeps back (2 s in a pod, 5 s in a unit, a tenth of the limit at most), and the
+    /// lame duck is a quarter of it at most. A value that is no number of seconds is an error of
+    /// the plan.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Lifecycle;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let plan = Lifecycle::new("orders").budget(Budget::detect()).plan()?;
+    /// assert!(plan.to_string().contains("\ndetected "), "{plan}");
+    /// # Ok::<(), taskgroup::BoxError>(())
+    /// ```
+    pub fn detect() -> Self {
+        Self::found(Surroundings::now().found())
+    }
+
+    fn found(found: Found) -> Self {
+        let (mut budget, reserve) = match found.platform {
+            Platform::Kubernetes => (Self::kubernetes(), Duration::from_secs(2)),
+            Platform::Systemd => (Self::systemd(), Duration::from_secs(5)),
+            Platform::Local => (Self::local(), Duration::ZERO),
+        };
+        budget.detected = Some(found.why);
+        let Some((variable, value)) = found.limit else {
+            return budget;
+        };
+        if let Some(limit) = seconds(&value.to_string_lossy()) {
+            budget.total = limit.saturating_sub(reserve.min(limit / 10));
+            // Most of a short stop is for the work in flight.
+            budget.lame_duck = budget.lame_duck.min(budget.total / 4);
+        }
+        budget.platform_from(variable.into(), Some(value))
+    }
+
+    /// Sets the longest random wait before a stop begins; zero by default, which is none.
+    ///
+    /// Everything is ready and serves in that time. It is for many replicas that hear of the stop at
+    /// once, so that they do not all leave the load balancer at once. The plan keeps all of it.
+    pub const fn jitter(mut self, longest: Duration) -> Self {
+        self.jitter = longest;
+        self
+    }
+
+    /// Sets how long everything goes on serving after it has stopped to be ready; zero by default.
+    ///
+    /// It has to be longer than the load balancer takes to notice in the worst case.
+    ///
+    /// A stop by SIGINT has none if stdin or stderr is a terminal: somebody has pressed Ctrl-C there,
+    /// and no load balancer has to notice. The same goes for the [jitter](Self::jitter).
+    pub const fn lame_duck(mut self, length: Duration) -> Self {
+        self.lame_duck = length;
+        self
+    }
+
+    /// Sets the time of the first phase of a two-phase stop; zero by default, which is none.
+    ///
+    /// All components that drain do so at once in that time, whatever they depend on; then they
+    /// are stopped one after another. A component that drains in a budget without this time is an error
+    /// of the plan.
+    pub const fn drain(mut self, length: Duration) -> Self {
+        self.drain = length;
+        self
+    }
+
+    /// Sets what is kept for the cleanup steps at the end; zero by default.
+    ///
+    /// With zero they have what the components have left.
+    pub const fn cleanup(mut self, length: Duration) -> Self {
+        self.cleanup = length;
+        self
+    }
+
+    /// Sets the time within which all components have to be ready; no limit by default.
+    ///
+    /// It counts from the begin of the run. When it is over the start has failed, and each component
+    /// that is being started and is not ready is an error of the report. It is no part of the total,
+    /// which is for the stop. Zero is an error of the plan.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let slow = Component::new("cache", |ctx| async move { Ok(ctx.stopping().await) });
+    /// let report = Lifecycle::new("orders")
+    ///     .budget(Budget::local().start_within(Duration::from_secs(20)))
+    ///     .component(slow)
+    ///     .run()
+    ///     .await?;
+    /// let error = report.errors[0].to_string();
+    /// assert!(error.starts_with("component `cache` was not ready within 20s"), "{error}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn start_within(mut self, limit: Duration) -> Self {
+        self.start = limit;
+        self
+    }
+
+    /// Says after what time the platform kills the process, and what it calls that `limit`.
+    ///
+    /// The total has to be smaller. A second call replaces the platform.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let budget = Budget::new(Duration::from_secs(55)).platform("stop_timeout", Duration::from_secs(60));
+    /// assert_eq!(budget.platform_limit(), Some(("stop_timeout", Duration::from_secs(60))));
+    /// ```
+    pub fn platform(mut self, name: impl Into<Cow<'static, str>>, limit: Duration) -> Self {
+        self.platform = Some((name.into(), limit));
+        self
+    }
+
+    /// Reads the limit of the [platform](Self::platform) from an environment variable, in seconds:
+    /// `30` or `2.5`.
+    ///
+    /// A pod cannot see its own grace period, but its manifest can say it a second time, as a variable
+    /// beside `terminationGracePeriodSeconds`. The variable is read now. If it is not set, nothing
+    /// changes. If it is no number of seconds, that is an error of the plan, which names it; a
+    /// later call takes nothing of that back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Budget;
+    ///
+    /// let budget = Budget::kubernetes().platform_from_env("TERMINATION_GRACE_PERIOD_SECONDS");
+    /// assert_eq!(budget, Budget::kubernetes(), "it is not set here");
+    /// ```
+    pub fn platform_from_env(self, variable: impl Into<Cow<'static, str>>) -> Self {
+        let variable = variable.into();
+        let value = std::env::var_os(&*variable);
+        self.platform_from(variable, value)
+    }
+
+    /// The same, with what was read.
+    pub(in crate::lifecycle) fn platform_from(
+        mut self,
+        variable: Cow<'static, str>,
+        value: Option<OsString>,
+    ) -> Self {
+        let Some(value) = value else {
+            return self;
+        };
+        let value = value.to_string_lossy();
+        match seconds(&value) {
+            Some(limit) => self.platform(variable, limit),
+            None => {
+                let invalid = InvalidVariable {
+                    variable: variable.into_owned(),
+                    value: value.into_owned(),
+                };
+                // The first one is the one that is reported.
+                self.invalid = self.invalid.or(Some(invalid));
+                self
+            }
+        }
+    }
+
+    /// Returns how long the stop may take in all.
+    #[must_use]
+    pub const fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// Returns the longest random wait before the stop begins.
+    #[must_use]
+    pub const fn jitter_time(&self) -> Duration {
+        self.jitter
+    }
+
+    /// Returns how long the lame duck is.
+    #[must_use]
+    pub const fn lame_duck_time(&self) -> Duration {
+        self.lame_duck
+    }
+
+    /// Returns the time of the first phase of a two-phase stop.
+    #[must_use]
+    pub const fn drain_time(&self) -> Duration {
+        self.drain
+    }
+
+    /// Returns what is kept for the cleanup steps.
+    #[must_use]
+    pub const fn cleanup_time(&self) -> Duration {
+        self.cleanup
+    }
+
+    /// Returns the time within which all components have to be ready; [`Duration::MAX`] is no limit.
+    #[must_use]
+    pub const fn start_time(&self) -> Duration {
+        self.start
+    }
+
+    /// Returns what is kept to see that what was forced is gone, and to report: a tenth of the total,
+    /// and one second at most.
+    #[must_use]
+    pub fn margin(&self) -> Duration {
+        (self.total / 10).min(Duration::from_secs(1))
+    }
+
+    /// Returns what is left for the components: the total without its parts, or zero if they are more.
+    ///
+    /// A total of [`Duration::MAX`] leaves that much, whatever the parts are.
+    #[must_use]
+    pub fn stop_time(&self) -> Duration {
+        if self.total == Duration::MAX {
+            return Duration::MAX;
+        }
+        self.total.saturating_sub(self.kept())
+    }
+
+    /// Returns what [`detect`](Self::detect) has found, and why.
+    #[must_use]
+    pub fn detected_as(&self) -> Option<&str> {
+        self.detected.as_deref()
+    }
+
+    /// Returns what the platform calls its limit, and the limit, if there is one.
+    #[must_use]
+    pub fn platform_limit(&self) -> Option<(&str, Duration)> {
+        self.platform
+            .as_ref()
+            .map(|(name, limit)| (&**name, *limit))
+    }
+
+    /// How long it takes at most until the first component is told.
+    pub(in crate::lifecycle) fn before_the_stop(&self) -> Duration {
+        let parts = self.jitter.saturating_add(self.lame_duck);
+        parts.saturating_add(self.drain)
+    }
+
+    /// What is kept for the parts that are no components.
+    pub(in crate::lifecycle) fn kept(&self) -> Duration {
+        let parts = [self.lame_duck, self.drain, self.cleanup, self.margin()];
+        parts
+            .into_iter()
+            .fold(self.jitter, Duration::saturating_add)
+    }
+
+    /// The variable that was no number of seconds.
+    pub(in crate::lifecycle) fn invalid_variable(&self) -> Option<&InvalidVariable> {
+        self.invalid.as_ref()
+    }
+}
+
+/// The [local](Budget::local) one.
+impl Default for Budget {
+    fn default() -> Self {
+        Self::local()
+    }
+}
+
+impl From<Duration> for Budget {
+    fn from(total: Duration) -> Self {
+        Self::new(total)
+    }
+}
+
+/// Whole or fractional seconds, in digits.
+fn seconds(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    // An `f64` is parsed from `inf` and `1e3` as well.
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return None;
+    }
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn read(value: &str) -> Budget {
+        Budget::kubernetes().platform_from("GRACE".into(), Some(value.into()))
+    }
+
+    #[test]
+    fn the_presets_are_what_the_platforms_grant_without_a_reserve() {
+        let kubernetes = Budget::kubernetes();
+        assert_eq!(kubernetes.total(), 28 * SECOND);
+        assert_eq!(kubernetes.lame_duck_time(), 5 * SECOND);
+        let name = "Kubernetes' terminationGracePeriodSeconds";
+        assert_eq!(kubernetes.platform_limit(), Some((name, 30 * SECOND)));
+
+        let systemd = Budget::systemd();
+        assert_eq!(systemd.total(), 85 * SECOND);
+        assert_eq!(systemd.kept(), SECOND);
+        let name = "systemd's TimeoutStopSec";
+        assert_eq!(systemd.platform_limit(), Some((name, 90 * SECOND)));
+
+        assert_eq!(Budget::default(), Budget::new(10 * SECOND));
+        assert_eq!(Budget::default().platform_limit(), None);
+    }
+
+    #[test]
+    fn the_parts_are_taken_from_the_total() {
+        let budget = Budget::new(100 * SECOND)
+            .jitter(SECOND)
+            .lame_duck(2 * SECOND)
+            .drain(4 * SECOND)
+            .cleanup(8 * SECOND);
+        assert_eq!(budget.jitter_time(), SECOND);
+        assert_eq!(budget.drain_time(), 4 * SECOND);
+        assert_eq!(budget.cleanup_time(), 8 * SECOND);
+        assert_eq!(budget.stop_time(), 84 * SECOND);
+        assert_eq!(budget.drain(Duration::MAX).stop_time(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_margin_is_a_tenth_and_one_second_at_most() {
+        assert_eq!(Budget::new(SECOND).margin(), SECOND / 10);
+        assert_eq!(Budget::new(10 * SECOND).margin(), SECOND);
+        assert_eq!(Budget::new(Duration::MAX).margin(), SECOND);
+    }
+
+    #[test]
+    fn without_a_bound_there_is_any_time() {
+        let budget = Budget::new(Duration::MAX).lame_duck(5 * SECOND);
+        assert_eq!(budget.stop_time(), Duration::MAX);
+    }
+
+    #[test]
+    fn a_variable_is_whole_or_fractional_seconds() {
+        for (value, limit) in [
+            ("60", 60 * SECOND),
+            (" 60\n", 60 * SECOND),
+            ("2.5", 5 * SECOND / 2),
+            ("0.1", SECOND / 10),
+            ("0", Duration::ZERO),
+        ] {
+            let budget = read(value);
+            assert_eq!(budget.platform_limit(), Some(("GRACE", limit)), "{value:?}");
+            assert_eq!(budget.invalid_variable(), None);
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_changes_nothing() {
+        let budget = Budget::kubernetes().platform_from("GRACE".into(), None);
+        assert_eq!(budget, Budget::kubernetes());
+    }
+
+    #[test]
+    fn a_variable_that_is_no_number_of_seconds_is_kept_for_the_plan() {
+        let huge = "9".repeat(30);
+        for value in [
+            "", "soon", "30s", "-1", "+1", "1e3", "inf", "nan", ".", "1.2.3", &huge,
+        ] {
+            let invalid = InvalidVariable {
+                variable: "GRACE".to_owned(),
+                value: value.to_owned(),
+            };
+            assert_eq!(read(value).invalid_variable(), Some(&invalid), "{value:?}");
+        }
+        let later = read("soon").platform_from("OTHER".into(), Some("60".into()));
+        assert!(later.invalid_variable().is_some());
+    }
+
+    const IN_A_POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+
+    fn surroundings(variables: &[(&'static str, &str)], is_terminal: bool) -> Surroundings {
+        let variables = variables.iter();
+        Surroundings {
+            variables: variables
+                .map(|(name, value)| (*name, value.into()))
+                .collect(),
+            pid: 42,
+            is_terminal,
+        }
+    }
+
+    #[track_caller]
+    fn detected(variables: &[(&'static str, &str)], is_terminal: bool) -> (String, Budget) {
+        let budget = Budget::found(surroundings(variables, is_terminal).found());
+        (budget.detected_as().unwrap().to_owned(), budget)
+    }
+
+    impl Budget {
+        fn because(self, why: &str) -> Self {
+            Self {
+                detected: Some(why.to_owned()),
+                ..self
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_is_kubernetes_even_with_a_terminal() {
+        let (why, budget) = detected(&[IN_A_POD], true);
+        assert_eq!(why, "Kubernetes: KUBERNETES_SERVICE_HOST is set");
+        assert_eq!(budget, Budget::kubernetes().because(&why));
+    }
+
+    #[test]
+    fn the_grace_period_of_a_pod_is_its_limit() {
+        let (_, budget) = detected(
+            &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "60")],
+            false,
+        );
+        assert_eq!(budget.total(), 58 * SECOND);
+        assert_eq!(budget.lame_duck_time(), 5 * SECOND);
+        assert_eq!(
+            budget.platform_limit(),
+            Some(("TERMINATION_GRACE_PERIOD_SECONDS", 60 * SECOND))
+        );
+        let (_, budget) = detected(
+            &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "10")],
+            false,
+        );
+        assert_eq!(budget.total(), 9 * SECOND);
+        assert_eq!(budget.lame_duck_time(), 9 * SECOND / 4);
+    }
+
+    #[test]
+    fn the_main_process_of_a_unit_is_under_systemd() {
+        let (why, budget) = detected(&[("SYSTEMD_EXEC_PID", "42")], false);
+        assert_eq!(why, "systemd: SYSTEMD_EXEC_PID is this process");
+        assert_eq!(budget.total(), 85 * SECOND);
+        let (why, budget) = detected(
+            &[("NOTIFY_SOCKET", "@x"), ("TIMEOUT_STOP_SEC", "20")],
+            false,
+        );
+        assert_eq!(why, "systemd: NOTIFY_SOCKET is set");
+        assert_eq!(budget.total(), 18 * SECOND);
+        assert_eq!(
+            budget.platform_limit(),
+            Some(("TIMEOUT_STOP_SEC", 20 * SECOND))
+        );
+    }
+
+    #[test]
+    fn a_shell_below_a_unit_is_a_terminal() {
+        let (why, budget) = detected(&[("SYSTEMD_EXEC_PID", "7"), ("NOTIFY_SOCKET", "")], true);
+        assert_eq!(why, "a terminal: stdin or stderr is one");
+        assert_eq!(budget, Budget::local().because(&why));
+    }
+
+    #[test]
+    fn what_is_none_of_them_is_local() {
+        let (why, budget) = detected(&[], false);
+        assert_eq!(why, "no platform and no terminal");
+        assert_eq!(budget.total(), 10 * SECOND);
+    }
+
+    #[test]
+    fn a_limit_that_is_no_number_is_an_error_of_the_plan() {
+        let (_, budget) = detected(
+            &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "30s")],
+            false,
+        );
+        let invalid = budget.invalid_variable().unwrap();
+        assert_eq!(
+            (&*invalid.variable, &*invalid.value),
+            ("TERMINATION_GRACE_PERIOD_SECONDS", "30s")
+        );
+        let (_, budget) = detected(
+            &[("SYSTEMD_EXEC_PID", "42"), ("TIMEOUT_STOP_SEC", "infinity")],
+            false,
+        );
+        assert!(budget.invalid_variable().is_some());
+    }
+}

@@ -1,0 +1,327 @@
+//! [`PlanError`]: why there is no plan.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use super::budget::InvalidVariable;
+use crate::group::time::Rounded;
+
+/// Components, phases or a budget that make no plan; nothing has been started.
+///
+/// The message names the thing and the numbers, for one mistake: the first that is found.
+///
+/// # Examples
+///
+/// The messages look like these:
+///
+/// ```text
+/// component `http` depends on `databases`, which does not exist: there are `database`, `grpc`
+/// component `worker` uses `pool`, which no component provides
+/// the components depend on each other in a cycle: `a` → `b` → `a`
+/// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
+/// the budget of 30s is not smaller than Kubernetes' terminationGracePeriodSeconds of 30s
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct PlanError {
+    kind: Box<Kind>,
+}
+
+/// What is wrong. Names are without backquotes here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::lifecycle) enum Kind {
+    #[error("a lifecycle has an empty name")]
+    EmptyName,
+    #[error("a component has an empty name")]
+    EmptyComponent,
+    #[error("a phase has an empty name")]
+    EmptyPhase,
+    #[error("lifecycle `{name}` has a `/` in its name: paths are made with it")]
+    Slash { name: String },
+    #[error("component `{component}` has a `/` in its name: paths are made with it")]
+    SlashInComponent { component: String },
+    #[error("two components have the name `{component}`")]
+    DuplicateComponent { component: String },
+    #[error("two phases have the name `{phase}`")]
+    DuplicatePhase { phase: String },
+    #[error("component `{component}` depends on `{unknown}`, which does not exist: {known}")]
+    UnknownDependency {
+        component: String,
+        unknown: String,
+        known: Names,
+    },
+    #[error("component `{component}` is in phase `{unknown}`, which does not exist: {known}")]
+    UnknownPhase {
+        component: String,
+        unknown: String,
+        known: Names,
+    },
+    #[error("component `{component}` uses `{value}`, which no component provides")]
+    NotProvided { component: String, value: String },
+    #[error("components `{first}` and `{second}` both provide `{value}`")]
+    TwoProviders {
+        value: String,
+        first: String,
+        second: String,
+    },
+    #[error("component `{component}` depends on itself")]
+    DependsOnItself { component: String },
+    #[error("the components depend on each other in a cycle: {}", joined(.path, " → "))]
+    Cycle {
+        /// Each depends on the next, and the last is the first again.
+        path: Vec<Member>,
+    },
+    #[error("component `{component}` has a start timeout of 0s: it could never be ready")]
+    ZeroStartTimeout { component: String },
+    #[error("component `{component}` drains, but the budget has no time to drain")]
+    NoDrainTime { component: String },
+    #[error(
+        "component `{component}` has a grace of {}, but the lifecycle in it has a budget of {}",
+        Rounded(*.grace),
+        Rounded(*.total)
+    )]
+    NestedGrace {
+        component: String,
+        grace: Duration,
+        total: Duration,
+    },
+    #[error("the budget is 0s: there is no time to stop anything")]
+    ZeroBudget,
+    #[error("the start has to be over within 0s: nothing could ever be ready")]
+    ZeroStart,
+    #[error("{limit} is smaller than its parts{parts}")]
+    OverBudget { limit: Limit, parts: Parts },
+    #[error("{limit} leaves no time for `{component}`, which asks for no grace{parts}")]
+    NothingLeft {
+        limit: Limit,
+        component: String,
+        parts: Parts,
+    },
+    #[error("the budget of {} is not smaller than {platform} of {}", Rounded(*.total), Rounded(*.limit))]
+    OverPlatform {
+        total: Duration,
+        platform: String,
+        limit: Duration,
+    },
+    #[cfg(feature = "signal")]
+    #[error("the watchdog cannot be armed: {error}")]
+    NoWatchdog { error: String },
+    #[error("environment variable `{}` is no number of seconds: `{}`", .0.variable, .0.value)]
+    InvalidVariable(InvalidVariable),
+}
+
+/// One of a cycle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lifecycle) enum Member {
+    Component(String),
+    /// What waits for all components of the phase.
+    Phase(String),
+}
+
+/// What could have been named: the first few, and how many there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lifecycle) struct Names {
+    first: Vec<String>,
+    count: usize,
+}
+
+/// A budget, of a whole stop or of one phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lifecycle) struct Limit {
+    pub(in crate::lifecycle) time: Duration,
+    pub(in crate::lifecycle) phase: Option<String>,
+}
+
+/// What has to fit in a budget, one after another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::lifecycle) struct Parts(pub(in crate::lifecycle) Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lifecycle) enum Part {
+    Kept(&'static str, Duration),
+    Component(String, Duration),
+}
+
+impl Names {
+    /// How many are listed.
+    const LISTED: usize = 10;
+
+    pub(in crate::lifecycle) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let (mut first, mut count) = (Vec::new(), 0);
+        for name in names {
+            if count < Self::LISTED {
+                first.push(format!("`{name}`"));
+            }
+            count += 1;
+        }
+        Self { first, count }
+    }
+}
+
+impl PlanError {
+    /// There is no thread for the watchdog.
+    pub(in crate::lifecycle) fn no_watchdog(error: &std::io::Error) -> Self {
+        let error = error.to_string();
+        Kind::NoWatchdog { error }.into()
+    }
+
+    /// Returns whether components depend on each other in a cycle, or one on itself.
+    #[must_use]
+    pub fn is_cycle(&self) -> bool {
+        matches!(
+            *self.kind,
+            Kind::Cycle { .. } | Kind::DependsOnItself { .. }
+        )
+    }
+
+    /// Returns whether a component names another one, or a phase, that does not exist, or uses a value
+    /// that no component provides.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(
+            *self.kind,
+            Kind::UnknownDependency { .. } | Kind::UnknownPhase { .. } | Kind::NotProvided { .. }
+        )
+    }
+
+    /// Returns whether two components, or two phases, have one name, or two components provide one
+    /// value.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        matches!(
+            *self.kind,
+            Kind::DuplicateComponent { .. }
+                | Kind::DuplicatePhase { .. }
+                | Kind::TwoProviders { .. }
+        )
+    }
+
+    /// Returns whether the times do not fit: into the budget, into that of a phase or of a nested
+    /// lifecycle, or into the limit of the platform.
+    #[must_use]
+    pub fn is_budget(&self) -> bool {
+        matches!(
+            *self.kind,
+            Kind::ZeroBudget
+                | Kind::ZeroStart
+                | Kind::OverBudget { .. }
+                | Kind::NothingLeft { .. }
+                | Kind::OverPlatform { .. }
+                | Kind::NestedGrace { .. }
+                | Kind::NoDrainTime { .. }
+        )
+    }
+
+    /// Returns the name of the component that it is about, if it is about one; of a cycle, the one that
+    /// was added first.
+    #[must_use]
+    pub fn component(&self) -> Option<&str> {
+        match &*self.kind {
+            Kind::SlashInComponent { component }
+            | Kind::DuplicateComponent { component }
+            | Kind::UnknownDependency { component, .. }
+            | Kind::UnknownPhase { component, .. }
+            | Kind::NotProvided { component, .. }
+            | Kind::TwoProviders {
+                second: component, ..
+            }
+            | Kind::DependsOnItself { component }
+            | Kind::ZeroStartTimeout { component }
+            | Kind::NoDrainTime { component }
+            | Kind::NestedGrace { component, .. }
+            | Kind::NothingLeft { component, .. } => Some(component),
+            Kind::Cycle { path } => path.iter().find_map(|member| match member {
+                Member::Component(component) => Some(component.as_str()),
+                Member::Phase(_) => None,
+            }),
+            Kind::EmptyName
+            | Kind::EmptyComponent
+            | Kind::EmptyPhase
+            | Kind::Slash { .. }
+            | Kind::DuplicatePhase { .. }
+            | Kind::ZeroBudget
+            | Kind::ZeroStart
+            | Kind::OverBudget { .. }
+            | Kind::OverPlatform { .. }
+            | Kind::InvalidVariable(_) => None,
+            #[cfg(feature = "signal")]
+            Kind::NoWatchdog { .. } => None,
+        }
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for PlanError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+}
+
+impl From<Kind> for PlanError {
+    fn from(kind: Kind) -> Self {
+        Self {
+            kind: Box::new(kind),
+        }
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Component(name) => write!(f, "`{name}`"),
+            Self::Phase(name) => write!(f, "phase `{name}`"),
+        }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return f.write_str("there is none");
+        }
+        let verb = if self.count == 1 { "is" } else { "are" };
+        write!(f, "there {verb} {}", joined(&self.first, ", "))?;
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the budget of {}", Rounded(self.time))?;
+        match &self.phase {
+            Some(phase) => write!(f, " of phase `{phase}`"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept(name, time) => write!(f, "{name} {}", Rounded(*time)),
+            Self::Component(name, time) => write!(f, "`{name}` {}", Rounded(*time)),
+        }
+    }
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = self.0.iter().map(|part| match part {
+            Part::Kept(_, time) | Part::Component(_, time) => *time,
+        });
+        let sum = times.fold(Duration::ZERO, Duration::saturating_add);
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {} = {}", joined(&self.0, " + "), Rounded(sum))
+    }
+}
+
+fn joined(items: &[impl ToString], between: &str) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(between)
+}

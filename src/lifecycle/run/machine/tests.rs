@@ -1,0 +1,979 @@
+//! Random lifecycles against the machine, with a small model of what it may do.
+//!
+//! The order is the rule itself: a component is started when all that it uses are ready, and told when
+//! all that use it are over, directly or through others. Which those are is found here, from what the
+//! components name and from their phases, and not by the graph that the machine has.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::lifecycle::plan::graph::Place;
+use crate::lifecycle::plan::phase::Phase as StopPhase;
+
+/// A component, and what it does, in milliseconds.
+#[derive(Clone, Debug)]
+struct Part {
+    after: u16,
+    phase: Option<usize>,
+    start_timeout: u64,
+    /// Nothing for a grace without end.
+    grace: Option<u64>,
+    is_job: bool,
+    may_end: bool,
+    may_fail: bool,
+    is_work: bool,
+    /// After it was ready, when it is a lifecycle in which nothing is left to do.
+    idle: Option<u64>,
+    drains: bool,
+    start: Start,
+    /// After it was ready.
+    life: Life,
+    /// After it was told; nothing if it takes no notice.
+    stop: Option<(u64, bool)>,
+    /// After it was forced; nothing if it cannot be.
+    force: Option<(u64, bool)>,
+    /// After it was told to drain.
+    drain: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Ready(u64),
+    Ends(u64, bool),
+    HelperFails(u64),
+    Never,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Lasts,
+    Ends(u64, bool),
+    HelperFails(u64),
+}
+
+#[derive(Clone, Debug)]
+struct Scenario {
+    parts: Vec<Part>,
+    phases: Vec<Option<u64>>,
+    jitter: u64,
+    lame_duck: u64,
+    drain: u64,
+    cleanup: u64,
+    margin: u64,
+    /// What is left of the total; nothing for a total without end.
+    stop_time: Option<u64>,
+    before_begin: bool,
+    is_inside: bool,
+    stop: Option<u64>,
+    skip: Option<u64>,
+    /// From when on nothing is started, as the stop was asked for and its event is on its way.
+    refuses: Option<u64>,
+    /// When the lifecycle around it says stop, and what that has left.
+    told: Option<(u64, u64)>,
+    /// Notes that nobody expects: when, of which, whether it is `Ready`.
+    strays: Vec<(u64, usize, bool)>,
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn ending(well: bool) -> Ending {
+    if well { Ending::Well } else { Ending::Failed }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Created,
+    Starting(Duration),
+    /// Its start has timed out.
+    Late,
+    Running,
+    Leaving(Why),
+    Forced(Why),
+    Lost,
+    Over,
+}
+
+/// What the world around the machine does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Ready(usize),
+    Drained(usize),
+    Idle(usize),
+    Failing(usize),
+    Ended(usize, bool),
+    Stop,
+    Skip,
+    Told(u64),
+}
+
+struct Sim<'a> {
+    scenario: &'a Scenario,
+    machine: Machine,
+    now: Duration,
+    queue: BinaryHeap<Reverse<(Duration, usize, Next)>>,
+    queued: usize,
+    states: Vec<State>,
+    ready: Vec<bool>,
+    /// Those of them that the machine has called ready.
+    said: Vec<bool>,
+    /// Whether one of its tasks has failed, so that it cannot end well.
+    failed: Vec<bool>,
+    ended: Vec<bool>,
+    /// Those that the lifecycle goes on for, and whether there ever was one.
+    work: Vec<bool>,
+    works: bool,
+    /// Whether nothing was left to do, so that it stops by itself, or says so if it is inside of another.
+    done: bool,
+    drained: Vec<bool>,
+    /// Those that were ready when the drain began.
+    draining: Option<Vec<bool>>,
+    until: Vec<Duration>,
+    /// The components that each one uses, directly or through others, and those that use it.
+    uses: Vec<Vec<usize>>,
+    users: Vec<Vec<usize>>,
+    phases: Vec<Option<Duration>>,
+    total: Duration,
+    margin: Duration,
+    begun_at: Option<Duration>,
+    asked: bool,
+    skipped: bool,
+    all_ready: bool,
+    jitter_until: Option<Duration>,
+    not_ready_at: Option<Duration>,
+    lame_duck_until: Option<Duration>,
+    left: bool,
+    drain_until: Option<Duration>,
+    drain_over: bool,
+    drain_begun: bool,
+    clean: bool,
+    blamed: bool,
+    /// Whether a start was taken back.
+    refused: bool,
+}
+
+impl<'a> Sim<'a> {
+    fn new(scenario: &'a Scenario) -> Self {
+        let parts = &scenario.parts;
+        let names: Vec<String> = (0..parts.len()).map(|index| format!("c{index}")).collect();
+        let after: Vec<Vec<_>> = parts
+            .iter()
+            .enumerate()
+            .map(|(index, part)| {
+                let uses = (0..index).filter(|other| part.after >> other & 1 == 1);
+                uses.map(|other| names[other].clone().into()).collect()
+            })
+            .collect();
+        let phase_names = ["p0", "p1", "p2"];
+        let places: Vec<_> = (0..parts.len())
+            .map(|index| Place {
+                name: &names[index],
+                after: &after[index],
+                uses: &[],
+                provides: &[],
+                phase: parts[index].phase.map(|phase| phase_names[phase]),
+            })
+            .collect();
+        let phases: Vec<_> = (0..scenario.phases.len())
+            .map(|index| StopPhase::new(phase_names[index]))
+            .collect();
+        let graph = Graph::new(&places, &phases).unwrap();
+        let count = graph.dependencies.len();
+
+        let uses = all_used(parts);
+        let mut users = vec![Vec::new(); parts.len()];
+        for (index, uses) in uses.iter().enumerate() {
+            for &used in uses {
+                users[used].push(index);
+            }
+        }
+
+        let mut nodes = vec![Node::Barrier; count];
+        for (index, part) in parts.iter().enumerate() {
+            nodes[index] = Node::Component(Traits {
+                start_timeout: millis(part.start_timeout),
+                grace: part.grace.map_or(Duration::MAX, millis),
+                is_job: part.is_job,
+                may_end: part.may_end,
+                may_fail: part.may_fail,
+                is_work: part.is_work,
+                drains: part.drains,
+                phase: part.phase,
+            });
+        }
+        let kept = scenario.jitter
+            + scenario.lame_duck
+            + scenario.drain
+            + scenario.cleanup
+            + scenario.margin;
+        let total = scenario
+            .stop_time
+            .map_or(Duration::MAX, |time| millis(kept + time));
+        let times = Times {
+            total,
+            start: Duration::MAX,
+            jitter: millis(scenario.jitter),
+            lame_duck: millis(scenario.lame_duck),
+            drain: millis(scenario.drain),
+            cleanup: millis(scenario.cleanup),
+            margin: millis(scenario.margin),
+            phases: scenario
+                .phases
+                .iter()
+                .map(|budget| budget.map_or(Duration::MAX, millis))
+                .collect(),
+        };
+        let parts = parts.len();
+        let mut sim = Self {
+            scenario,
+            machine: Machine::new(graph, nodes, times, scenario.is_inside),
+            now: Duration::ZERO,
+            queue: BinaryHeap::new(),
+            queued: 0,
+            states: vec![State::Created; parts],
+            ready: vec![false; parts],
+            said: vec![false; parts],
+            failed: vec![false; parts],
+            ended: vec![false; parts],
+            work: scenario.parts.iter().map(|part| part.is_work).collect(),
+            works: scenario.parts.iter().any(|part| part.is_work),
+            done: false,
+            drained: vec![false; parts],
+            draining: None,
+            until: vec![Duration::MAX; parts],
+            uses,
+            users,
+            phases: vec![None; scenario.phases.len()],
+            total,
+            margin: millis(scenario.margin),
+            begun_at: None,
+            asked: false,
+            skipped: false,
+            all_ready: false,
+            jitter_until: None,
+            not_ready_at: None,
+            lame_duck_until: None,
+            left: false,
+            drain_until: None,
+            drain_over: false,
+            drain_begun: false,
+            clean: false,
+            blamed: false,
+            refused: false,
+        };
+        for &(at, index, is_ready) in &scenario.strays {
+            let index = index % parts.max(1);
+            let note = if is_ready {
+                Next::Ready(index)
+            } else {
+                Next::Drained(index)
+            };
+            sim.push(millis(at), note);
+        }
+        for (at, next) in [
+            (scenario.stop, Next::Stop),
+            (scenario.skip, Next::Skip),
+            (
+                scenario.told.map(|(at, _)| at),
+                Next::Told(scenario.told.map_or(0, |(_, left)| left)),
+            ),
+        ] {
+            if let Some(at) = at {
+                sim.push(millis(at), next);
+            }
+        }
+        sim
+    }
+
+    fn push(&mut self, after: Duration, next: Next) {
+        self.queued += 1;
+        self.queue
+            .push(Reverse((self.now + after, self.queued, next)));
+    }
+
+    fn run(mut self) {
+        let mut actions = Vec::new();
+        if self.scenario.before_begin {
+            self.asked = true;
+            self.machine.on(Event::Stop, Duration::ZERO, &mut actions);
+        } else {
+            self.machine.begin(Duration::ZERO, &mut actions);
+        }
+        self.check(&mut actions, Vec::new());
+
+        let mut ticks = 0;
+        while !self.machine.is_over() {
+            let tick = self.machine.next_tick();
+            if let Some(tick) = tick {
+                assert!(tick >= self.now, "a tick in the past: {tick:?}");
+            }
+            let note = self.queue.peek().map(|Reverse((at, ..))| *at);
+            match (note, tick) {
+                (None, None) => {
+                    assert!(
+                        self.begun_at.is_none(),
+                        "nothing is due: {:?}",
+                        self.machine
+                    );
+                    self.push(Duration::ZERO, Next::Stop);
+                }
+                // What has happened at the same time is heard first.
+                (Some(note), tick) if tick.is_none_or(|tick| note <= tick) => {
+                    let Some(Reverse((at, _, next))) = self.queue.pop() else {
+                        unreachable!()
+                    };
+                    self.now = at;
+                    self.happens(next, &mut actions);
+                }
+                (_, Some(tick)) => {
+                    self.now = tick;
+                    ticks += 1;
+                    assert!(ticks < 20 * (self.states.len() + 1), "it turns in circles");
+                    let expected = self.timeouts();
+                    self.machine.on(Event::Tick, self.now, &mut actions);
+                    self.check(&mut actions, expected);
+                }
+                (Some(_), None) => unreachable!(),
+            }
+        }
+        self.finish();
+    }
+
+    fn happens(&mut self, next: Next, actions: &mut Vec<Action>) {
+        let mut expected = Vec::new();
+        let event = match next {
+            Next::Ready(index) | Next::Drained(index) if self.states[index] == State::Created => {
+                return;
+            }
+            Next::Ready(index) => {
+                if let State::Starting(_) = self.states[index] {
+                    self.ready[index] = true;
+                    self.states[index] = State::Running;
+                    let part = &self.scenario.parts[index];
+                    let (life, idle) = (part.life, part.idle);
+                    if let Some(at) = idle {
+                        self.push(millis(at), Next::Idle(index));
+                    }
+                    match life {
+                        Life::Lasts => {}
+                        Life::Ends(at, well) => self.push(millis(at), Next::Ended(index, well)),
+                        Life::HelperFails(at) => self.push(millis(at), Next::Failing(index)),
+                    }
+                }
+                Event::Ready(index)
+            }
+            Next::Drained(index) => {
+                self.drained[index] = true;
+                Event::Drained(index)
+            }
+            Next::Idle(index) => {
+                if self.ended[index] {
+                    return;
+                }
+                self.work[index] = false;
+                Event::Idle(index)
+            }
+            Next::Failing(index) => {
+                if self.ended[index] {
+                    return;
+                }
+                self.failed[index] = true;
+                let why = match self.states[index] {
+                    State::Starting(_) | State::Late => Some(Why::FailedStarting),
+                    State::Running => Some(Why::Failed),
+                    _ => None,
+                };
+                if let Some(why) = why {
+                    self.states[index] = State::Leaving(why);
+                    expected.push((index, Fault::Failing));
+                }
+                Event::Failing(index)
+            }
+            Next::Ended(index, well) => {
+                if std::mem::replace(&mut self.ended[index], true) {
+                    return;
+                }
+                let ending = ending(well && !self.failed[index]);
+                expected.extend(self.fault_of(index, ending).map(|fault| (index, fault)));
+                if self.scenario.parts[index].is_job && ending == Ending::Well {
+                    if let State::Starting(_) = self.states[index] {
+                        self.ready[index] = true;
+                    }
+                }
+                Event::Ended(index, ending)
+            }
+            Next::Stop => {
+                self.asked |= self.begun_at.is_none();
+                Event::Stop
+            }
+            Next::Skip => {
+                self.skipped = true;
+                Event::Skip
+            }
+            Next::Told(left) => {
+                let begun = self.begun_at.map_or(Duration::ZERO, |at| self.now - at);
+                let total = begun + millis(left);
+                if total < self.total {
+                    self.total = total;
+                    self.margin = self.margin.min(total / 10);
+                }
+                self.machine.cap(millis(left), self.now, actions);
+                if self.begun_at.is_some() {
+                    let end = self.end_of_graces().max(self.now);
+                    self.drain_until = self.drain_until.map(|until| until.min(end));
+                }
+                self.check(actions, Vec::new());
+                self.skipped = true;
+                self.push(Duration::ZERO, Next::Stop);
+                Event::Skip
+            }
+        };
+        self.machine.on(event, self.now, actions);
+        self.check(actions, expected);
+    }
+
+    fn fault_of(&self, index: usize, ending: Ending) -> Option<Fault> {
+        let part = &self.scenario.parts[index];
+        let failed = ending == Ending::Failed;
+        match self.states[index] {
+            State::Starting(_) if failed => Some(Fault::StartFailed),
+            State::Starting(_) => (!part.is_job).then_some(Fault::EndedBeforeReady),
+            // The blame for the start is there already.
+            State::Late => failed.then_some(Fault::StartFailed),
+            State::Running if failed => Some(Fault::Failed),
+            State::Running => (!part.may_end).then_some(Fault::EndedEarly),
+            State::Leaving(why) | State::Forced(why) => match why {
+                Why::Told => failed.then_some(Fault::StopFailed),
+                Why::FailedStarting => Some(Fault::StartFailed),
+                Why::Failed => Some(Fault::Failed),
+            },
+            State::Lost => None,
+            State::Created | State::Over => unreachable!("it is not there"),
+        }
+    }
+
+    /// What a tick has to blame.
+    fn timeouts(&self) -> Vec<(usize, Fault)> {
+        let mut expected = Vec::new();
+        for (index, state) in self.states.iter().enumerate() {
+            let timeout = millis(self.scenario.parts[index].start_timeout);
+            match state {
+                State::Starting(since)
+                    if *since + timeout <= self.now && self.begun_at.is_none() =>
+                {
+                    expected.push((index, Fault::StartTimedOut));
+                }
+                _ => {}
+            }
+        }
+        // Those after the first find that the stop has begun.
+        expected.truncate(1);
+        expected
+    }
+
+    fn is_done(&self, index: usize) -> bool {
+        matches!(
+            self.states[index],
+            State::Created | State::Lost | State::Over
+        )
+    }
+
+    fn has_to_drain(&self, index: usize) -> bool {
+        let part = &self.scenario.parts[index];
+        let takes_part = match &self.draining {
+            Some(draining) => draining[index],
+            None => part.drains && !self.drain_begun,
+        };
+        takes_part && !self.drained[index] && self.states[index] == State::Running
+    }
+
+    /// Before the stop there is no end of it.
+    fn end_of_graces(&self) -> Duration {
+        let kept = millis(self.scenario.cleanup).saturating_add(self.margin);
+        match (self.total, self.begun_at) {
+            (Duration::MAX, _) | (_, None) => Duration::MAX,
+            (total, Some(begun_at)) => begun_at + total.saturating_sub(kept),
+        }
+    }
+
+    /// Compares what the machine did with what it may do.
+    fn check(&mut self, actions: &mut Vec<Action>, mut expected: Vec<(usize, Fault)>) {
+        let failing: Vec<_> = expected
+            .iter()
+            .filter(|(_, fault)| *fault == Fault::Failing)
+            .map(|(index, _)| *index)
+            .collect();
+        let mut of_time = None;
+        for action in std::mem::take(actions) {
+            let now = self.now;
+            assert!(!self.clean, "after the end: {action:?}");
+            match action {
+                Action::Start(index) => {
+                    assert_eq!(self.begun_at, None, "started after the stop began");
+                    assert_eq!(self.states[index], State::Created);
+                    assert!(self.uses[index].iter().all(|used| self.ready[*used]));
+                    let refuses = self.scenario.refuses;
+                    if refuses.is_some_and(|at| millis(at) <= now) {
+                        if !std::mem::replace(&mut self.refused, true) {
+                            self.push(Duration::ZERO, Next::Stop);
+                        }
+                        self.machine.not_started(index);
+                        continue;
+                    }
+                    self.states[index] = State::Starting(now);
+                    match self.scenario.parts[index].start {
+                        Start::Ready(at) => self.push(millis(at), Next::Ready(index)),
+                        Start::Ends(at, well) => self.push(millis(at), Next::Ended(index, well)),
+                        Start::HelperFails(at) => self.push(millis(at), Next::Failing(index)),
+                        Start::Never => {}
+                    }
+                }
+                Action::Ready(index) => {
+                    assert!(self.ready[index]);
+                    assert!(!std::mem::replace(&mut self.said[index], true));
+                }
+                Action::AllReady => {
+                    assert!(!self.all_ready && self.begun_at.is_none());
+                    assert!(self.ready.iter().all(|ready| *ready));
+                    self.all_ready = true;
+                }
+                Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_some());
+                    assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, Fault::Overran | Fault::StillRunning) => {
+                    assert!(self.begun_at.is_none());
+                    assert_eq!(of_time.replace(index), None);
+                }
+                Action::GoOn(index, fault) => {
+                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
+                    expected.remove(0);
+                    assert!(self.may_go_on(index), "all stops for that");
+                }
+                Action::Blame(index, Fault::DrainTimedOut(within)) => {
+                    assert!(self.drain_until.is_some_and(|until| until <= now));
+                    assert!(self.has_to_drain(index) && !self.drain_over);
+                    assert!(within <= millis(self.scenario.drain));
+                    self.drained[index] = true;
+                }
+                Action::Blame(index, fault) => {
+                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
+                    expected.remove(0);
+                    assert!(!self.may_go_on(index), "nothing stops for that");
+                    if fault == Fault::StartTimedOut {
+                        self.states[index] = State::Late;
+                    }
+                    // A blame comes before the stop that it is for.
+                    assert!(self.blamed || self.begun_at.is_none() || self.asked_or_ended());
+                    self.blamed = true;
+                }
+                Action::BeginStop => {
+                    assert_eq!(self.begun_at.replace(now), None);
+                    if !self.asked && !self.blamed {
+                        assert!(self.all_ready, "it stops for no reason");
+                        assert!(self.is_empty() || self.is_idle() && !self.scenario.is_inside);
+                        self.done = true;
+                        self.skipped = true;
+                    }
+                }
+                Action::Jitter { until } => {
+                    assert!(self.asked && self.serves() && !self.blamed);
+                    assert_eq!(self.begun_at, Some(now));
+                    assert_eq!(until, now + millis(self.scenario.jitter));
+                    self.jitter_until = Some(until);
+                }
+                Action::NotReady => {
+                    assert_eq!(self.not_ready_at.replace(now), None);
+                    let until = self.jitter_until.unwrap_or(self.begun_at.unwrap());
+                    assert!(now == until || now < until && (self.skipped || self.is_empty()));
+                }
+                Action::LameDuck { until } => {
+                    assert!(self.serves());
+                    assert_eq!(self.not_ready_at, Some(now));
+                    assert_eq!(until, now + millis(self.scenario.lame_duck));
+                    assert_eq!(self.lame_duck_until.replace(until), None);
+                }
+                Action::Leave => {
+                    let until = self.lame_duck_until.unwrap();
+                    assert_eq!(now, until - millis(self.scenario.lame_duck) / 2);
+                    assert!(!std::mem::replace(&mut self.left, true));
+                    assert_eq!(self.drain_until, None);
+                }
+                Action::Drain { until } => {
+                    self.lame_duck_is_over();
+                    assert_eq!(self.drain_until.replace(until), None);
+                    let longest = now + millis(self.scenario.drain);
+                    assert_eq!(until, longest.min(self.end_of_graces().max(now)));
+                    let parts = 0..self.states.len();
+                    let draining = parts.map(|index| self.has_to_drain(index)).collect();
+                    self.draining = Some(draining);
+                    assert!((0..self.states.len()).any(|index| self.has_to_drain(index)));
+                    for index in 0..self.states.len() {
+                        let part = &self.scenario.parts[index];
+                        if let (true, Some(at)) = (part.drains, part.drain) {
+                            self.push(millis(at), Next::Drained(index));
+                        }
+                    }
+                }
+                Action::DrainIsOver => {
+                    self.lame_duck_is_over();
+                    assert!(!std::mem::replace(&mut self.drain_over, true));
+                    let left = (0..self.states.len()).any(|index| self.has_to_drain(index));
+                    assert!(!left, "nobody is blamed for the drain");
+                }
+                Action::Tell(index, until) => self.tell(index, until, failing.contains(&index)),
+                Action::Force(index) => {
+                    assert_eq!(of_time.take(), Some(index));
+                    let State::Leaving(why) = self.states[index] else {
+                        panic!("forced without having been told")
+                    };
+                    assert!(now >= self.until[index], "forced too early");
+                    self.states[index] = State::Forced(why);
+                    if let Some((at, well)) = self.scenario.parts[index].force {
+                        self.push(millis(at), Next::Ended(index, well));
+                    }
+                }
+                Action::Hurry(index, until) => {
+                    assert!(matches!(self.states[index], State::Leaving(_)));
+                    assert!(until < self.until[index] && until >= now);
+                    assert_eq!(until, self.end_of_graces().max(now));
+                    self.until[index] = until;
+                }
+                Action::Gone(index) => {
+                    assert!(self.ended[index]);
+                    assert!(!self.is_done(index), "gone twice");
+                    self.states[index] = State::Over;
+                }
+                Action::GiveUp(index) => {
+                    assert_eq!(of_time.take(), Some(index));
+                    assert!(matches!(self.states[index], State::Forced(_)));
+                    assert!(!self.ended[index]);
+                    self.states[index] = State::Lost;
+                }
+                Action::Idle => {
+                    assert!(self.scenario.is_inside && self.is_idle());
+                    assert!(self.all_ready && self.begun_at.is_none());
+                    assert!(!std::mem::replace(&mut self.done, true));
+                }
+                Action::Clean { until } => {
+                    assert!(!std::mem::replace(&mut self.clean, true));
+                    let total = self.total;
+                    let end = (total < Duration::MAX).then(|| self.begun_at.unwrap() + total);
+                    assert_eq!(until, end.unwrap_or(Duration::MAX));
+                }
+            }
+        }
+        assert_eq!(expected, [], "nobody is blamed");
+        assert_eq!(of_time, None);
+        // Without a drain nobody has anything to drain later.
+        self.drain_begun |= self.drain_over;
+        self.is_prompt();
+    }
+
+    /// Whether a failure stops nothing else.
+    fn may_go_on(&self, index: usize) -> bool {
+        let may_fail = self.scenario.parts[index].may_fail;
+        may_fail && self.all_ready && self.begun_at.is_none()
+    }
+
+    fn asked_or_ended(&self) -> bool {
+        self.asked || self.done || self.states.iter().all(|state| *state == State::Over)
+    }
+
+    /// Whether somebody has to notice the stop.
+    fn serves(&self) -> bool {
+        self.all_ready && !self.skipped && !self.is_empty()
+    }
+
+    /// Whether nothing is left to do, of what there was.
+    fn is_idle(&self) -> bool {
+        let mut work = self.work.iter().enumerate();
+        self.works && !work.any(|(index, is_work)| *is_work && !self.is_done(index))
+    }
+
+    /// Whether nothing is left, so that nobody has to notice anything.
+    fn is_empty(&self) -> bool {
+        (0..self.states.len()).all(|index| self.is_done(index))
+    }
+
+    fn lame_duck_is_over(&self) {
+        let until = self.lame_duck_until.or(self.not_ready_at).unwrap();
+        assert!(self.now >= until || self.skipped || self.is_empty());
+    }
+
+    fn tell(&mut self, index: usize, until: Duration, leaves: bool) {
+        let now = self.now;
+        let part = &self.scenario.parts[index];
+        let grace = part.grace.map_or(Duration::MAX, millis);
+        let mut longest = now.saturating_add(grace).min(self.end_of_graces());
+        if let Some(phase) = part.phase {
+            let budget = self.scenario.phases[phase].map_or(Duration::MAX, millis);
+            let end = now.saturating_add(budget);
+            let end = if leaves {
+                self.phases[phase].unwrap_or(end)
+            } else {
+                *self.phases[phase].get_or_insert(end)
+            };
+            longest = longest.min(end);
+        }
+        assert_eq!(until, longest.max(now), "another time than it has");
+        self.until[index] = until;
+
+        if !leaves {
+            assert!(matches!(
+                self.states[index],
+                State::Starting(_) | State::Late | State::Running
+            ));
+            assert!(self.drain_over, "told before its turn");
+            let users = &self.users[index];
+            assert!(users.iter().all(|user| self.is_done(*user)));
+            self.states[index] = State::Leaving(Why::Told);
+        }
+        if let Some((at, well)) = part.stop {
+            self.push(millis(at), Next::Ended(index, well));
+        }
+    }
+
+    /// Nothing waits that has nothing to wait for.
+    fn is_prompt(&self) {
+        for (index, state) in self.states.iter().enumerate() {
+            match state {
+                State::Created if self.begun_at.is_none() && !self.refused => {
+                    assert!(self.uses[index].iter().any(|used| !self.ready[*used]));
+                }
+                State::Starting(_) | State::Late | State::Running if self.drain_over => {
+                    let users = &self.users[index];
+                    assert!(users.iter().any(|user| !self.is_done(*user)), "not told");
+                }
+                State::Starting(since) if self.begun_at.is_none() => {
+                    let timeout = millis(self.scenario.parts[index].start_timeout);
+                    assert!(*since + timeout >= self.now, "late, and nobody cares");
+                }
+                State::Leaving(_) => {
+                    assert!(self.until[index] >= self.now);
+                    assert!(self.until[index] <= self.end_of_graces().max(self.now));
+                }
+                _ => {}
+            }
+        }
+        assert!(
+            self.clean || self.begun_at.is_none() || !self.is_empty(),
+            "it goes on"
+        );
+        if self.all_ready && self.begun_at.is_none() {
+            assert!(!self.is_idle() || self.done, "nothing is left to do");
+        }
+        if let (Some(until), false) = (self.drain_until, self.drain_over) {
+            assert!(until >= self.now, "the drain goes on");
+            assert!((0..self.states.len()).any(|index| self.has_to_drain(index)));
+        }
+    }
+
+    fn finish(mut self) {
+        assert!(self.clean && self.drain_over && self.begun_at.is_some());
+        assert_eq!(self.said, self.ready);
+        assert!((0..self.states.len()).all(|index| self.is_done(index)));
+        if self.total < Duration::MAX {
+            let mut levels = vec![0; self.states.len()];
+            for (index, part) in self.scenario.parts.iter().enumerate() {
+                let below = self.uses[index].iter().map(|used| levels[*used]).max();
+                let slow = part.force.is_none_or(|(at, _)| at > 0);
+                levels[index] = below.unwrap_or(0) + u32::from(slow);
+            }
+            let levels = levels.into_iter().max().unwrap_or(0);
+            let kept = millis(self.scenario.cleanup);
+            // A cap that came too late cannot be kept.
+            let end = self.begun_at.unwrap() + self.total.saturating_sub(kept);
+            let told = self
+                .scenario
+                .told
+                .map_or(Duration::ZERO, |(at, _)| millis(at));
+            assert!(
+                self.now <= end.max(told) + SHORTEST * levels,
+                "over the budget"
+            );
+        }
+        // Nothing comes of what comes now.
+        let mut actions = Vec::new();
+        assert_eq!(self.machine.next_tick(), None);
+        while let Some(Reverse((at, _, next))) = self.queue.pop() {
+            self.now = self.now.max(at);
+            match next {
+                Next::Ended(index, _) if self.states[index] == State::Lost => {
+                    let event = Event::Ended(index, Ending::Failed);
+                    self.machine.on(event, self.now, &mut actions);
+                }
+                Next::Ready(index) => {
+                    self.machine.on(Event::Ready(index), self.now, &mut actions);
+                }
+                Next::Stop => self.machine.on(Event::Stop, self.now, &mut actions),
+                Next::Skip => self.machine.on(Event::Skip, self.now, &mut actions),
+                _ => {}
+            }
+        }
+        self.machine.on(Event::Tick, self.now, &mut actions);
+        assert_eq!(actions, []);
+    }
+}
+
+/// What each part uses: what it names, all of the phases that stop later, and what those use.
+fn all_used(parts: &[Part]) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new(); parts.len()];
+    for (index, all) in all.iter_mut().enumerate() {
+        let mut found = vec![index];
+        while let Some(user) = found.pop() {
+            for used in 0..parts.len() {
+                let by_name = used < user && parts[user].after >> used & 1 == 1;
+                let by_phase = parts[user].phase.zip(parts[used].phase);
+                let is_used = by_name || by_phase.is_some_and(|(user, used)| user < used);
+                if is_used && !all.contains(&used) {
+                    all.push(used);
+                    found.push(used);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Few different times, so that much happens at the same one.
+fn time() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => Just(0_u64), 3 => 0..5_u64, 4 => 0..40_u64]
+}
+
+fn well() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.8)
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let start = prop_oneof![
+        12 => time().prop_map(Start::Ready),
+        1 => (time(), any::<bool>()).prop_map(|(at, well)| Start::Ends(at, well)),
+        1 => time().prop_map(Start::HelperFails),
+        1 => Just(Start::Never),
+    ];
+    let life = prop_oneof![
+        12 => Just(Life::Lasts),
+        2 => (0..80_u64, well()).prop_map(|(at, well)| Life::Ends(at, well)),
+        1 => (0..80_u64).prop_map(Life::HelperFails),
+    ];
+    let traits = (
+        any::<u16>(),
+        any::<u16>(),
+        option::weighted(0.4, 0..3_usize),
+        prop_oneof![5 => Just(1000_u64), 1 => 1..30_u64],
+        prop_oneof![8 => (0..30_u64).prop_map(Some), 1 => Just(None)],
+        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.4)),
+        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.7), option::weighted(0.1, 0..80_u64)),
+    );
+    let ends = || option::weighted(0.8, (time(), well()));
+    (
+        traits,
+        start,
+        life,
+        ends(),
+        ends(),
+        option::weighted(0.8, time()),
+    )
+        .prop_map(|(traits, start, life, stop, force, drain)| {
+            let (one, other, phase, start_timeout, grace, is_job, may, drains, work) = traits;
+            let (may_end, may_fail) = may;
+            let (is_work, idle) = work;
+            let start = match (is_job, start) {
+                (true, Start::Ready(at)) => Start::Ends(at, true),
+                (_, start) => start,
+            };
+            Part {
+                after: one & other,
+                phase,
+                start_timeout,
+                grace,
+                is_job,
+                may_end: may_end || is_job,
+                may_fail,
+                is_work: is_work || is_job,
+                idle: idle.filter(|_| is_work && !is_job),
+                drains,
+                start,
+                life,
+                stop,
+                force,
+                drain,
+            }
+        })
+}
+
+fn scenario() -> impl Strategy<Value = Scenario> {
+    let budget = (
+        option::weighted(0.9, 0..90_u64),
+        prop_oneof![Just(0_u64), 0..10_u64],
+        prop_oneof![Just(0_u64), 0..20_u64],
+        1..20_u64,
+        prop_oneof![Just(0_u64), 0..10_u64],
+        0..5_u64,
+    );
+    let world = (
+        (prop::bool::weighted(0.03), prop::bool::weighted(0.2)),
+        option::weighted(0.5, 0..150_u64),
+        option::weighted(0.2, 0..200_u64),
+        option::weighted(0.2, 0..60_u64),
+        option::weighted(0.2, (0..200_u64, 0..60_u64)),
+        vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
+    );
+    let phases = vec(option::weighted(0.6, 0..30_u64), 0..4_usize);
+    (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
+        let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
+        let ((before_begin, is_inside), stop, skip, refuses, told, strays) = world;
+        // What is used stops later.
+        let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
+        in_phases.sort_unstable();
+        for part in &mut parts {
+            if part.phase.is_some() {
+                part.phase = in_phases.pop().filter(|phase| *phase < phases.len());
+            }
+            if stop_time.is_none() {
+                part.grace.get_or_insert(30);
+            }
+        }
+        let strays = if parts.is_empty() { Vec::new() } else { strays };
+        Scenario {
+            parts,
+            phases,
+            jitter,
+            lame_duck,
+            drain,
+            cleanup,
+            margin,
+            stop_time,
+            before_begin,
+            is_inside,
+            stop,
+            skip,
+            refuses,
+            told,
+            strays,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_happens_the_order_and_the_times_hold_and_the_end_comes(scenario in scenario()) {
+        Sim::new(&scenario).run();
+    }
+}

@@ -1,0 +1,26 @@
+//! The process: what stops it, what ends it in time, and its exit status.
+//!
+//! [`Signals`](crate::Signals), [`Exit`](crate::Exit) and the entry for programs are at the root of the
+//! crate.
+
+mod stop_after;
+mod stop_file;
+mod heartbeat;
+#[cfg(feature = "signal")]
+pub(crate) mod signals;
+#[cfg(feature = "signal")]
+mod watchdog;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(all(feature = "systemd", unix))]
+pub mod systemd;
+pub(crate) mod exit;
+#[cfg(feature = "signal")]
+pub(crate) mod program;
+
+pub use self::exit::{ExitPolicy, SignalStatus};
+pub use self::heartbeat::{Heartbeat, HeartbeatMonitor};
+pub use self::stop_after::StopAfter;
+pub use self::stop_file::StopFile;
+#[cfg(feature = "signal")]
+pub use self::watchdog::{ArmedWatchdog, Watchdog};

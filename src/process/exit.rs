@@ -1,0 +1,749 @@
+//! [`Exit`]: the exit status of a process, and what it says on stderr about it.
+
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::fmt;
+#[cfg(feature = "signal")]
+use std::io;
+use std::process;
+use std::process::ExitCode;
+use std::process::Termination;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use crate::group::cause::Cause;
+use crate::group::chain;
+use crate::group::end::End;
+use crate::group::lock::lock;
+use crate::group::log::stderr;
+#[cfg(feature = "signal")]
+use crate::group::panic::Panic;
+use crate::group::signal::Signal;
+use crate::group::verdict;
+use crate::group::verdict::Failed;
+use crate::lifecycle::Report;
+#[cfg(feature = "signal")]
+use crate::process::signals::Signals;
+#[cfg(feature = "signal")]
+use crate::server::forced;
+
+/// How a process ends: an exit status and the lines that explain it, to be returned from `main`.
+///
+/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a
+/// `Result<(), BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]: 0 when all
+/// went well, a signal and a clean drain included, 1 otherwise. Another mapping is another
+/// [`ExitPolicy`]; in a `Program` (feature `signal`) that has one, `Exit::from` applies that.
+///
+/// When `main` returns it, the error is written to stderr: a line for the first failure with its
+/// sources, and a line for each one that came after it, ten lines at most and the number of the
+/// others. Errors in writing are ignored, and a stderr
+/// that takes nothing within a second is given up: neither a closed pipe nor a full one
+/// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
+/// hold for ever.
+///
+/// Nothing here ends the process except [`now`](Self::now).
+///
+/// # What comes after
+///
+/// `taskgroup::main` (feature `signal`) runs a whole program, and its end does not wait for blocked
+/// threads. `#[tokio::main]` shuts its runtime down before `main` returns, and waits there for blocking
+/// closures that are still running, without a bound; see [`now`](Self::now).
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{Exit, TaskGroup};
+///
+/// # #[cfg(feature = "signal")]
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         # group.cancel();
+///         group.task("port").spawn(async { Ok("8080".parse::<u16>()?) });
+///         group.wait().await
+///     })
+/// }
+/// # #[cfg(not(feature = "signal"))]
+/// # fn main() {}
+/// ```
+///
+/// The same by hand, for those who want no type for it:
+///
+/// ```
+/// use std::process::ExitCode;
+/// # use taskgroup::TaskError;
+/// # fn by_hand(result: Result<(), TaskError>) -> ExitCode {
+/// match result {
+///     Ok(()) => ExitCode::SUCCESS,
+///     Err(error) => { tracing::error!("{error:#}"); ExitCode::FAILURE }
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the exit status is lost unless `main` returns it"]
+pub struct Exit {
+    status: u8,
+    report: String,
+    /// The signal to die of; only after a clean end.
+    raise: Option<Signal>,
+}
+
+/// Which exit status stands for what happened: a value with a row for each, all of them changeable.
+///
+/// | what happened | [`strict`](Self::strict) | [`lenient`](Self::lenient) | set by |
+/// |---|---|---|---|
+/// | all tasks done, by themselves | 0 | 0 | [`done`](Self::done) |
+/// | a call, a stop file or a time that was up, and a clean drain | 0 | 0 | [`requested`](Self::requested) |
+/// | a signal, and a clean drain | 0 | 0 | [`signal`](Self::signal) |
+/// | a task failed, a start failed, a heartbeat was lost | 1 | 1 | [`failed`](Self::failed) |
+/// | a task or a cleanup step panicked | 1 | 1 | [`panicked`](Self::panicked) |
+/// | an essential task or a server ended early | 1 | 1 | [`ended_early`](Self::ended_early) |
+/// | a task was lost with its runtime | 1 | 1 | [`aborted`](Self::aborted) |
+/// | a drain or a cleanup step timed out, a straggler was forced | 1 | 1 | [`timed_out`](Self::timed_out) |
+/// | the same after a signal | 1 | 0 | [`timed_out_after_signal`](Self::timed_out_after_signal) |
+/// | a second signal | 128 + n | 128 + n | [`second_signal`](Self::second_signal) |
+///
+/// The first failure decides, except that a timeout gives way to any other failure that came after
+/// it. An error that carries its own code goes before the rows, see [`code_from`](Self::code_from).
+///
+/// A policy prints as one line, for the log of a service that starts.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::BoxError;
+/// use taskgroup::process::{ExitPolicy, SignalStatus};
+///
+/// let policy = ExitPolicy::lenient().panicked(70).signal(SignalStatus::Plus128);
+/// let exit = policy.exit(Err::<(), BoxError>("no database".into()));
+/// assert_eq!(exit.code(), 1);
+/// assert_eq!(exit.to_string(), "error: no database");
+/// ```
+#[derive(Clone, Debug)]
+pub struct ExitPolicy {
+    done: u8,
+    requested: u8,
+    signal: SignalStatus,
+    failed: u8,
+    panicked: u8,
+    ended_early: u8,
+    aborted: u8,
+    timed_out: u8,
+    timed_out_after_signal: u8,
+    second_signal: SignalStatus,
+    code_from: Option<CodeFrom>,
+    reraise: bool,
+}
+
+type CodeFrom = fn(&(dyn Error + 'static)) -> Option<u8>;
+
+/// The exit status that stands for a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignalStatus {
+    /// The same for all signals.
+    Fixed(u8),
+    /// 128 + n, as a shell shows it: 130 for SIGINT, 143 for SIGTERM.
+    Plus128,
+}
+
+/// How long the report may take to get out.
+const PRINTING: Duration = Duration::from_secs(1);
+
+impl Exit {
+    /// Returns the exit status.
+    ///
+    /// For an exit that dies of its signal it is what a shell shows then, 128 + n.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{BoxError, Exit};
+    ///
+    /// assert_eq!(Exit::from(Ok::<(), BoxError>(())).code(), 0);
+    /// assert_eq!(Exit::from(Err::<(), BoxError>("no database".into())).code(), 1);
+    /// ```
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        self.status
+    }
+
+    /// Ends the process at once, with the report and the exit status that returning from `main`
+    /// would have given.
+    ///
+    /// For a `main` that cannot return. `taskgroup::main` (feature `signal`) always returns; under
+    /// `#[tokio::main]` the runtime waits for blocking closures that are still running after the body
+    /// is over, and a closure that hangs keeps the process alive. A group names such closures in
+    /// [`still_running`](crate::TaskError::still_running).
+    ///
+    /// It skips the destructors of everything that is still in scope in any thread, so do what has
+    /// to be done before: drop guards that flush a log, close the database. The C library's `atexit`
+    /// functions run.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use taskgroup::{Exit, TaskGroup};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Exit {
+    ///     let mut group = TaskGroup::new();
+    ///     let result = group.shutdown(std::time::Duration::from_secs(5)).await;
+    ///     match result {
+    ///         Err(error) if !error.still_running().is_empty() => Exit::from(Err::<(), _>(error)).now(),
+    ///         result => Exit::from(result),
+    ///     }
+    /// }
+    /// ```
+    pub fn now(self) -> ! {
+        self.leave();
+        process::exit(i32::from(self.status))
+    }
+
+    /// Writes the report, and dies of the signal if that was asked for.
+    fn leave(&self) {
+        #[cfg(feature = "signal")]
+        forced::give_way();
+        if !self.report.is_empty() {
+            stderr::last_words(self.report.clone(), PRINTING);
+        }
+        #[cfg(feature = "signal")]
+        if let Some(signal) = self.raise {
+            crate::process::signals::die_of(signal);
+        }
+    }
+}
+
+impl ExitPolicy {
+    /// Makes the policy that is the default: whatever was not clean is a failure, 1.
+    #[must_use]
+    pub fn strict() -> Self {
+        Self {
+            done: 0,
+            requested: 0,
+            signal: SignalStatus::Fixed(0),
+            failed: 1,
+            panicked: 1,
+            ended_early: 1,
+            aborted: 1,
+            timed_out: 1,
+            timed_out_after_signal: 1,
+            second_signal: SignalStatus::Plus128,
+            code_from: None,
+            reraise: false,
+        }
+    }
+
+    /// Makes the strict policy with one difference: a drain that timed out after a signal is 0.
+    ///
+    /// For a service whose restarts are not to alarm anyone because a client held its connection.
+    /// The report is printed all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::{Cause, Signal, TaskError, TaskGroup};
+    /// use taskgroup::process::ExitPolicy;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let mut group = TaskGroup::new();
+    /// group.spawn(std::future::pending::<Result<(), _>>());
+    /// let forced = group.shutdown(Duration::ZERO).await;
+    ///
+    /// let caused_by = Some(Cause::Signal(Signal::Terminate)); // group.cause() in a service
+    /// assert_eq!(ExitPolicy::lenient().exit_caused_by(forced, caused_by).code(), 0);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn lenient() -> Self {
+        Self::strict().timed_out_after_signal(0)
+    }
+
+    /// Sets the status when all tasks are done and nobody has asked for a stop; 0 by default.
+    #[must_use]
+    pub fn done(mut self, code: u8) -> Self {
+        self.done = code;
+        self
+    }
+
+    /// Sets the status after a stop that something other than a signal asked for (a call, a stop file, a
+    /// time that was up) and a clean drain; 0 by default.
+    ///
+    /// A [`StopRequest`](crate::group::StopRequest) with a status of its own goes before it. The cause has to be known:
+    /// see [`exit_caused_by`](Self::exit_caused_by).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{Cause, TaskError};
+    /// use taskgroup::group::StopRequest;
+    /// use taskgroup::process::ExitPolicy;
+    ///
+    /// let policy = ExitPolicy::strict().requested(5);
+    /// let exit = |cause| policy.exit_caused_by(Ok::<(), TaskError>(()), Some(cause)).code();
+    /// assert_eq!(exit(Cause::Done), 0);
+    /// assert_eq!(exit(Cause::Requested("the queue is empty".into())), 5);
+    /// assert_eq!(exit(Cause::Requested(StopRequest::new("restart").code(75))), 75);
+    /// ```
+    #[must_use]
+    pub fn requested(mut self, code: u8) -> Self {
+        self.requested = code;
+        self
+    }
+
+    /// Sets the status after a signal and a clean drain; 0 by default.
+    #[must_use]
+    pub fn signal(mut self, status: impl Into<SignalStatus>) -> Self {
+        self.signal = status.into();
+        self
+    }
+
+    /// Sets the status when a task returned an error or a heartbeat was lost; 1 by default.
+    #[must_use]
+    pub fn failed(mut self, code: u8) -> Self {
+        self.failed = code;
+        self
+    }
+
+    /// Sets the status when a task or a server panicked; 1 by default.
+    #[must_use]
+    pub fn panicked(mut self, code: u8) -> Self {
+        self.panicked = code;
+        self
+    }
+
+    /// Sets the status when an essential task or a server ended early; 1 by default.
+    #[must_use]
+    pub fn ended_early(mut self, code: u8) -> Self {
+        self.ended_early = code;
+        self
+    }
+
+    /// Sets the status when a task was lost with its runtime; 1 by default.
+    #[must_use]
+    pub fn aborted(mut self, code: u8) -> Self {
+        self.aborted = code;
+        self
+    }
+
+    /// Sets the status when a drain timed out or a straggler was forced, and no signal was the
+    /// cause; 1 by default.
+    #[must_use]
+    pub fn timed_out(mut self, code: u8) -> Self {
+        self.timed_out = code;
+        self
+    }
+
+    /// Sets the status when a drain timed out or a straggler was forced after a signal; 1 by
+    /// default, 0 in [`lenient`](Self::lenient).
+    #[must_use]
+    pub fn timed_out_after_signal(mut self, code: u8) -> Self {
+        self.timed_out_after_signal = code;
+        self
+    }
+
+    /// Sets the status when a second signal forces the exit; 128 + n by default.
+    ///
+    /// It is part of the signal handlers, so it counts only for the signals that the policy itself
+    /// registers, with `terminate_on` (feature `signal`).
+    #[must_use]
+    pub fn second_signal(mut self, status: impl Into<SignalStatus>) -> Self {
+        self.second_signal = status.into();
+        self
+    }
+
+    /// Asks `code` for the status of an error before the rows are asked.
+    ///
+    /// It is called with the failure that decides, then with each of its
+    /// [sources](Error::source) until it returns one: first the [`TaskError`], then the task's own error,
+    /// and so on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::BoxError;
+    /// use taskgroup::process::ExitPolicy;
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("the configuration is wrong")]
+    /// struct BadConfig;
+    ///
+    /// let policy = ExitPolicy::strict().code_from(|error| error.is::<BadConfig>().then_some(78));
+    /// let exit = policy.exit(Err::<(), BoxError>(BadConfig.into()));
+    /// assert_eq!(exit.code(), 78);
+    /// ```
+    #[must_use]
+    pub fn code_from(mut self, code: fn(&(dyn Error + 'static)) -> Option<u8>) -> Self {
+        self.code_from = Some(code);
+        self
+    }
+
+    /// Makes the process die of the signal that stopped it, after a clean drain.
+    ///
+    /// The parent then sees a process that was terminated by a signal, as if there had been no
+    /// handler: a shell stops its script after a Ctrl-C. The signal is raised when `main` returns the
+    /// `Exit`, with the system's own reaction to it; SIGQUIT leaves a core file.
+    ///
+    /// It needs to know the cause, see [`exit_caused_by`](Self::exit_caused_by). For PID 1, which no
+    /// signal kills, and on Windows the status is 128 + n.
+    #[cfg(feature = "signal")]
+    #[must_use]
+    pub fn reraise(mut self) -> Self {
+        self.reraise = true;
+        self
+    }
+
+    /// Listens to `set` as [`Signals::terminate_on`], with this policy's status for the second
+    /// signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signals::terminate_on`]; a status of 0 is refused too, as a forced exit is no success.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::Signal;
+    /// use taskgroup::process::ExitPolicy;
+    ///
+    /// let policy = ExitPolicy::strict().second_signal(3);
+    /// let signals = policy.terminate_on([Signal::Interrupt])?;
+    /// # drop(signals);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "signal")]
+    pub fn terminate_on(&self, set: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
+        if self.second_signal == SignalStatus::Fixed(0) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a second signal cannot force the exit with status 0",
+            ));
+        }
+        Signals::terminate_with(set, |signal| self.second_signal.of(signal))
+    }
+
+    /// Decides how the process ends.
+    ///
+    /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`: an error knows the cause
+    /// itself, an `Ok` does not, so the row of a signal and a clean drain is not used.
+    pub fn exit<X>(&self, result: Result<(), X>) -> Exit
+    where
+        X: AsRef<dyn Error + Send + Sync>,
+    {
+        self.exit_caused_by(result, None)
+    }
+
+    /// Decides how the process ends: `result` is what the group returned, `cause` is
+    /// [`TaskGroup::cause`](crate::TaskGroup::cause).
+    ///
+    /// The error may be that of any group, a [`BoxError`](crate::BoxError), or a report such as
+    /// `anyhow::Error`: the errors of this crate are found inside of it, with all that they know.
+    /// Without a cause, that of a [`TaskError`](crate::TaskError) is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::process::{ExitPolicy, SignalStatus};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let policy = ExitPolicy::strict().signal(SignalStatus::Plus128);
+    /// let mut group = TaskGroup::new();
+    /// let result = group.wait().await;
+    /// assert_eq!(policy.exit_caused_by(result, group.cause()).code(), 0);
+    /// # });
+    /// ```
+    pub fn exit_caused_by<X>(&self, result: Result<(), X>, cause: Option<Cause>) -> Exit
+    where
+        X: AsRef<dyn Error + Send + Sync>,
+    {
+        let Err(error) = result else {
+            return self.clean(cause.as_ref());
+        };
+        let error: &(dyn Error + 'static) = error.as_ref();
+        let signal = signal_of(cause.or_else(|| verdict::cause_of(error)));
+        self.failure(&verdict::failures_of(error), signal.is_some())
+    }
+
+    /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
+    ///
+    /// | what the report tells | row |
+    /// |---|---|
+    /// | all went well | a signal, a request, or all tasks done |
+    /// | a component did not start in time, ended before it was ready, failed | failed |
+    /// | a component panicked | panicked |
+    /// | a component ended before it was told to | ended early |
+    /// | a component was lost with its runtime | aborted |
+    /// | a component, a server or a step of the cleanup ran out of time | timed out |
+    /// | a step of the cleanup failed or panicked | failed, panicked |
+    ///
+    /// The error of a component's task decides where it tells more than the component: a component
+    /// that failed to stop because its server timed out has timed out. Nested lifecycles count with
+    /// their parent, and all cleanups after all components.
+    ///
+    /// What goes to stderr is a line for each error, not the whole report.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::process::ExitPolicy;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let job = Component::job("migrate", |_| async { Err("no table".into()) });
+    /// let report = Lifecycle::new("orders").component(job).run().await?;
+    /// let exit = ExitPolicy::strict().failed(70).exit_of(&report);
+    /// assert_eq!(exit.code(), 70);
+    /// assert_eq!(exit.to_string(), "error: component `migrate` did not start: no table");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn exit_of(&self, report: &Report) -> Exit {
+        let signal = signal_of(Some(report.cause.clone()));
+        if report.is_clean() {
+            return self.clean(Some(&report.cause));
+        }
+        let errors = report.all_errors();
+        let failures: Vec<_> = errors
+            .iter()
+            .flat_map(|error| verdict::failures_of(&**error))
+            .collect();
+        if failures.is_empty() {
+            return Exit {
+                status: self.code_of(End::TimedOut, signal.is_some()),
+                report: format!("error: `{}` was forced", report.name),
+                raise: None,
+            };
+        }
+        self.failure(&failures, signal.is_some())
+    }
+
+    /// The policy that [`Exit::from`] applies.
+    fn in_force() -> Self {
+        in_force().clone().unwrap_or_default()
+    }
+
+    /// Decides how a program ends whose body has panicked.
+    #[cfg(feature = "signal")]
+    pub(crate) fn exit_of_panic(&self, panic: &Panic) -> Exit {
+        Exit {
+            status: self.panicked,
+            report: format!("error: the program panicked: {}", panic.message()),
+            raise: None,
+        }
+    }
+
+    fn clean(&self, cause: Option<&Cause>) -> Exit {
+        let signal = signal_of(cause.cloned());
+        let status = match (cause, signal) {
+            (None | Some(Cause::Done), _) => self.done,
+            (_, Some(signal)) if self.reraise => SignalStatus::Plus128.of(signal),
+            (_, Some(signal)) => self.signal.of(signal),
+            (Some(Cause::Requested(request)), _) => request.exit_code().unwrap_or(self.requested),
+            _ => self.requested,
+        };
+        let raise = signal.filter(|_| self.reraise);
+        Exit {
+            status,
+            report: String::new(),
+            raise,
+        }
+    }
+
+    fn failure(&self, failures: &[Failed<'_>], after_signal: bool) -> Exit {
+        let status = match verdict::decisive(failures) {
+            Some((end, error)) => self
+                .own_code(error)
+                .unwrap_or_else(|| self.code_of(end, after_signal)),
+            None => self.failed,
+        };
+        Exit {
+            status,
+            report: report(failures),
+            raise: None,
+        }
+    }
+
+    fn own_code(&self, error: &(dyn Error + 'static)) -> Option<u8> {
+        chain::errors(error).find_map(self.code_from?)
+    }
+
+    fn code_of(&self, end: End, after_signal: bool) -> u8 {
+        match end {
+            End::Panicked => self.panicked,
+            End::EndedEarly => self.ended_early,
+            End::Aborted => self.aborted,
+            End::TimedOut | End::StillRunning if after_signal => self.timed_out_after_signal,
+            End::TimedOut | End::StillRunning => self.timed_out,
+            // What was skipped is part of another failure; alone it is one all the same.
+            End::Failed | End::Done | End::Skipped => self.failed,
+        }
+    }
+}
+
+/// The policy of the program that runs in this process, if there is one with a policy.
+static IN_FORCE: Mutex<Option<ExitPolicy>> = Mutex::new(None);
+
+/// Keeps a policy in force for [`Exit::from`] until it is dropped.
+#[cfg(feature = "signal")]
+pub(crate) struct InForce {
+    before: Option<ExitPolicy>,
+}
+
+#[cfg(feature = "signal")]
+impl InForce {
+    pub(crate) fn new(policy: ExitPolicy) -> Self {
+        Self {
+            before: in_force().replace(policy),
+        }
+    }
+}
+
+#[cfg(feature = "signal")]
+impl Drop for InForce {
+    fn drop(&mut self) {
+        *in_force() = self.before.take();
+    }
+}
+
+fn in_force() -> MutexGuard<'static, Option<ExitPolicy>> {
+    lock(&IN_FORCE)
+}
+
+impl SignalStatus {
+    fn of(self, signal: Signal) -> u8 {
+        match self {
+            Self::Fixed(code) => code,
+            Self::Plus128 => 128 + signal.number(),
+        }
+    }
+}
+
+fn signal_of(cause: Option<Cause>) -> Option<Signal> {
+    match cause? {
+        Cause::Signal(signal) => Some(signal),
+        _ => None,
+    }
+}
+
+/// How many failures are lines of their own.
+const SHOWN: usize = 10;
+
+fn report(failures: &[Failed<'_>]) -> String {
+    let line = |(index, (_, error)): (usize, &Failed<'_>)| {
+        let word = if index == 0 { "error" } else { "also" };
+        format!("{word}: {}", chain::line_of(*error))
+    };
+    let shown = failures.iter().enumerate().take(SHOWN);
+    let mut lines: Vec<_> = shown.map(line).collect();
+    match failures.len() - lines.len() {
+        0 => {}
+        more => lines.push(format!("also: {more} more")),
+    }
+    lines.join("\n")
+}
+
+/// Of what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, of boxed errors, and of reports such
+/// as `anyhow::Error`.
+impl<X> From<Result<(), X>> for Exit
+where
+    X: AsRef<dyn Error + Send + Sync>,
+{
+    fn from(result: Result<(), X>) -> Self {
+        ExitPolicy::in_force().exit(result)
+    }
+}
+
+/// As the lifecycle's [`run`](crate::lifecycle::Lifecycle::run) returns it, or a function that runs a lifecycle after
+/// other calls with `?`.
+impl<X> From<Result<Report, X>> for Exit
+where
+    X: AsRef<dyn Error + Send + Sync>,
+{
+    fn from(result: Result<Report, X>) -> Self {
+        match result {
+            Ok(report) => Self::from(&report),
+            Err(error) => Self::from(Err::<(), _>(error)),
+        }
+    }
+}
+
+impl From<&Report> for Exit {
+    fn from(report: &Report) -> Self {
+        ExitPolicy::in_force().exit_of(report)
+    }
+}
+
+impl From<Report> for Exit {
+    fn from(report: Report) -> Self {
+        Self::from(&report)
+    }
+}
+
+impl From<u8> for SignalStatus {
+    fn from(code: u8) -> Self {
+        Self::Fixed(code)
+    }
+}
+
+impl Default for ExitPolicy {
+    fn default() -> Self {
+        Self::strict()
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        self.leave();
+        ExitCode::from(self.status)
+    }
+}
+
+/// What is written to stderr; empty when all went well.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.report)
+    }
+}
+
+impl fmt::Display for SignalStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(code) => write!(f, "{code}"),
+            Self::Plus128 => f.write_str("128 + n"),
+        }
+    }
+}
+
+impl fmt::Display for ExitPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: [(&str, &dyn fmt::Display); 10] = [
+            ("done", &self.done),
+            ("requested", &self.requested),
+            ("signal", &self.signal),
+            ("failed", &self.failed),
+            ("panicked", &self.panicked),
+            ("ended early", &self.ended_early),
+            ("aborted", &self.aborted),
+            ("timed out", &self.timed_out),
+            ("timed out after a signal", &self.timed_out_after_signal),
+            ("second signal", &self.second_signal),
+        ];
+        for (index, (row, status)) in rows.into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{row} {status}")?;
+        }
+        if self.code_from.is_some() {
+            f.write_str(", an error's own code first")?;
+        }
+        if self.reraise {
+            f.write_str(", dies of the signal after a clean drain")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! [`main`] and [`Program`]: a whole program, from its signals to its exit status.
+
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::runtime::Runtime;
+
+use crate::BoxError;
+use crate::group::log::bounded;
+use crate::group::log::console;
+use crate::group::panic::Panic;
+use crate::group::signal::Signal;
+use crate::process::exit::Exit;
+use crate::process::exit::ExitPolicy;
+use crate::process::exit::InForce;
+use crate::process::signals::Signals;
+use crate::process::signals::TERMINATE;
+use crate::server::forced;
+
+/// Runs `body` as the whole of a program, and returns how the process is to end.
+///
+/// Call it in `fn main() -> Exit`. In this order it
+///
+/// 1. registers SIGINT and SIGTERM, as [`Signals::terminate`] does, and hands them to `body`;
+/// 2. builds a runtime of several threads, with timers and IO;
+/// 3. runs `body` on it, on the thread of `main`;
+/// 4. makes an [`Exit`] of the value of `body`: of anything that [`Exit`] can be made of, the result of
+///    a group or of a lifecycle, say;
+/// 5. lets go of the runtime, without waiting for its threads.
+///
+/// In a program that has installed no `tracing` subscriber, the lines that matter to the person at the
+/// terminal are written to stderr: what stops the program, how to insist, what is waited for, and how it
+/// ended. With a subscriber they are events and nothing else. A stderr that nobody reads costs the
+/// lines, and holds up nothing.
+///
+/// Returned from `main`, the [`Exit`] prints its report and ends the process. Another runtime, other
+/// signals or another policy are options of a [`Program`]; this is equivalent to
+/// `Program::new().run(body)`.
+///
+/// # The end
+///
+/// The status is that of `body`, whatever is still running. A thread that a task has blocked, a
+/// closure of `spawn_blocking` that hangs, a read of [`tokio::io::stdin`](https://docs.rs/tokio/latest/tokio/io/fn.stdin.html)
+/// that nobody answers: `#[tokio::main]` waits for them for ever when its body has ended, and this
+/// function does not. What the tasks that are left own is dropped in another thread, which has one second;
+/// the end of the process cuts the rest.
+///
+/// While `body` runs, a task that blocks its thread holds up what that thread would have done. The
+/// runtime has two threads at least, so one blocked thread stops neither the timers nor the stop. Arm a
+/// [`Watchdog`](crate::process::Watchdog) for worse.
+///
+/// # Errors
+///
+/// There are none to handle: if a signal cannot be registered, or the runtime cannot be built, `body`
+/// is not called, and the `Exit` has the status of a failure and the reason.
+///
+/// # Panics
+///
+/// A panic of `body` is caught. The `Exit` has the status that the policy has for panics, which is 1,
+/// and the message.
+///
+/// # Comparison to `#[tokio::main]`
+///
+/// The attribute builds the same runtime. It leaves the signals to their default reaction until the
+/// body has registered them, and it waits for blocked threads at the end. Use it where neither
+/// matters, in a test or a tool.
+///
+/// # Examples
+///
+/// ```no_run
+/// use taskgroup::Exit;
+/// use taskgroup::lifecycle::{Component, Lifecycle};
+///
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| {
+///         let worker = Component::new("worker", |ctx| async move {
+///             ctx.ready();
+///             Ok(ctx.stopping().await)
+///         });
+///         Lifecycle::new("orders").component(worker).stop_on(signals).run().await
+///     })
+/// }
+/// ```
+///
+/// A body that returns early with `?`:
+///
+/// ```
+/// use taskgroup::{BoxError, Exit, TaskGroup};
+///
+/// # fn main() {
+/// let exit = taskgroup::main(async |signals| -> Result<(), BoxError> {
+///     let port: u16 = "http".parse()?;
+///     let mut group = TaskGroup::new();
+///     group.cancel_on(signals);
+///     // spawn servers and workers here
+///     # drop(port);
+///     Ok(group.wait().await?)
+/// });
+/// assert_eq!(exit.to_string(), "error: invalid digit found in string");
+/// # }
+/// ```
+pub fn main<B, R>(body: B) -> Exit
+where
+    B: AsyncFnOnce(Signals) -> R,
+    Exit: From<R>,
+{
+    Program::new().run(body)
+}
+
+/// The options of [`main`]: the runtime, the signals and the exit policy of a program.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{BoxError, Program, Signal};
+/// use taskgroup::process::ExitPolicy;
+///
+/// let program = Program::new()
+///     .worker_threads(4)
+///     .signals([Signal::Terminate])
+///     .policy(ExitPolicy::strict().failed(70));
+/// let exit = program.run(async |_signals| Err::<(), BoxError>("no database".into()));
+/// assert_eq!(exit.code(), 70);
+/// ```
+#[derive(Debug)]
+#[must_use = "a program does nothing until it runs"]
+pub struct Program {
+    threads: Threads,
+    signals: Option<Vec<Signal>>,
+    policy: ExitPolicy,
+}
+
+#[derive(Debug)]
+enum Threads {
+    /// As many as the machine has processors for, and two at least.
+    Default,
+    Workers(usize),
+    Current,
+    /// A runtime of the user's own.
+    Own(runtime::Builder),
+}
+
+/// How many workers there are at least: with one, a task that blocks it stops all timers.
+const WORKERS: usize = 2;
+
+/// How long the last lines may take to get out.
+const SAYING: Duration = Duration::from_secs(1);
+
+/// How long the runtime may take to drop what is left in it.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
+impl Program {
+    /// Makes a program with the options of [`main`].
+    pub fn new() -> Self {
+        Self {
+            threads: Threads::Default,
+            signals: None,
+            policy: ExitPolicy::strict(),
+        }
+    }
+
+    /// Sets the number of threads of the runtime.
+    ///
+    /// By default it is the number of processors that the process may use, and 2 at least. With 0 the
+    /// program does not start. The last one of this method, [`current_thread`](Self::current_thread)
+    /// and [`runtime`](Self::runtime) counts.
+    pub fn worker_threads(mut self, count: usize) -> Self {
+        self.threads = Threads::Workers(count);
+        self
+    }
+
+    /// Runs everything on the thread of `main`.
+    ///
+    /// A task that blocks it holds up all others, and the stop too: only a second signal or a
+    /// [`Watchdog`](crate::process::Watchdog) ends the process then.
+    pub fn current_thread(mut self) -> Self {
+        self.threads = Threads::Current;
+        self
+    }
+
+    /// Builds the runtime with `builder`, as it is: `enable_all` is up to the caller.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::Program;
+    ///
+    /// let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    /// runtime.enable_all().thread_name("orders");
+    /// let program = Program::new().runtime(runtime);
+    /// # drop(program);
+    /// ```
+    pub fn runtime(mut self, builder: runtime::Builder) -> Self {
+        self.threads = Threads::Own(builder);
+        self
+    }
+
+    /// Sets the signals that ask the program to stop, in place of those of
+    /// [`Signals::terminate`].
+    ///
+    /// An empty set, or a signal that the platform does not have, keeps the program from starting:
+    /// see [`Signals::terminate_on`].
+    pub fn signals(mut self, set: impl IntoIterator<Item = Signal>) -> Self {
+        self.signals = Some(set.into_iter().collect());
+        self
+    }
+
+    /// Sets the exit policy; [`ExitPolicy::strict`] by default.
+    ///
+    /// It has the status for the second signal and for a panic of the body, and it is what
+    /// [`Exit::from`](Exit) applies while the program runs and to the value of the body.
+    pub fn policy(mut self, policy: ExitPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Runs `body` as the whole of a program; see [`main`], also for errors and panics.
+    pub fn run<B, R>(self, body: B) -> Exit
+    where
+        B: AsyncFnOnce(Signals) -> R,
+        Exit: From<R>,
+    {
+        let Self {
+            threads,
+            signals,
+            policy,
+        } = self;
+        let _in_force = InForce::new(policy.clone());
+        console::open();
+        let exit = run(threads, signals, &policy, body);
+        // Before the report, which `main` prints when it returns.
+        console::close(SAYING);
+        exit
+    }
+}
+
+fn run<B, R>(threads: Threads, signals: Option<Vec<Signal>>, policy: &ExitPolicy, body: B) -> Exit
+where
+    B: AsyncFnOnce(Signals) -> R,
+    Exit: From<R>,
+{
+    let (signals, runtime) = match begin(threads, signals, policy) {
+        Ok(begun) => begun,
+        Err(error) => return policy.exit(Err(error)),
+    };
+    let ended = Panic::catch(|| Exit::from(runtime.block_on(body(signals))));
+    // Not here, unless there is no other thread: a destructor may block it.
+    let unended = bounded::within(LETTING_GO, runtime, Runtime::shutdown_background).err();
+    unended.map(Runtime::shutdown_background);
+    // The tasks of a blocked thread have kept what they have.
+    forced::undo_all(forced::TELLING, || false);
+    ended.unwrap_or_else(|panic| policy.exit_of_panic(&panic))
+}
+
+/// The signals come first: building the runtime takes time.
+fn begin(
+    threads: Threads,
+    signals: Option<Vec<Signal>>,
+    policy: &ExitPolicy,
+) -> Result<(Signals, Runtime), BoxError> {
+    let signals = policy.terminate_on(signals.unwrap_or_else(|| TERMINATE.to_vec()))?;
+    let runtime = threads
+        .build()
+        .map_err(|error| format!("cannot build the runtime: {error}"))?;
+    Ok((signals, runtime))
+}
+
+impl Threads {
+    fn build(self) -> Result<Runtime, BoxError> {
+        let mut builder = match self {
+            Self::Workers(0) => return Err("it has 0 worker threads".into()),
+            Self::Workers(count) => several(count),
+            Self::Default => {
+                let processors = thread::available_parallelism();
+                several(processors.map_or(WORKERS, |count| WORKERS.max(count.get())))
+            }
+            Self::Current => {
+                let mut builder = runtime::Builder::new_current_thread();
+                builder.enable_all();
+                builder
+            }
+            Self::Own(builder) => builder,
+        };
+        Ok(builder.build()?)
+    }
+}
+
+fn several(workers: usize) -> runtime::Builder {
+    let mut builder = runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers).enable_all();
+    builder
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self::new()
+    }
+}

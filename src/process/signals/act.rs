@@ -1,0 +1,135 @@
+//! [`Act`]: which signals of a terminating set are one request to stop, and which of them insists.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::group::signal::Signal;
+
+/// From when on a second signal counts.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// What has come of a terminating set.
+#[derive(Debug)]
+pub(super) struct Act {
+    /// For how long after the first signal all others are the same act.
+    pub(super) pause: Duration,
+    pub(super) insists: Vec<Signal>,
+    /// When the last first signal came.
+    began: Option<Instant>,
+    asked: bool,
+}
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The process is asked to stop.
+    First,
+    /// It has been asked already: by the same act, or by a signal that cannot insist.
+    Same,
+    /// It is to end at once.
+    Insists,
+}
+
+impl Act {
+    pub(super) fn new(insists: Vec<Signal>) -> Self {
+        Self {
+            pause: PAUSE,
+            insists,
+            began: None,
+            asked: false,
+        }
+    }
+
+    pub(super) fn arrive(&mut self, signal: Signal, now: Instant) -> Meaning {
+        let same = |began| now.saturating_duration_since(began) < self.pause;
+        if self.began.is_some_and(same) {
+            return Meaning::Same;
+        }
+        if self.asked {
+            return match self.insists.contains(&signal) {
+                true => Meaning::Insists,
+                false => Meaning::Same,
+            };
+        }
+        self.asked = true;
+        self.began = Some(now);
+        Meaning::First
+    }
+
+    /// Which signals ever insist.
+    pub(super) fn insisting(&self) -> Vec<Signal> {
+        match self.pause {
+            Duration::MAX => Vec::new(),
+            _ => self.insists.clone(),
+        }
+    }
+
+    /// The next signal is a first one again, unless it is still of the act before.
+    pub(super) fn start_over(&mut self) {
+        self.asked = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use Signal::Interrupt;
+    use Signal::Terminate;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn act() -> Act {
+        Act::new(vec![Interrupt, Terminate])
+    }
+
+    #[test]
+    fn within_the_pause_all_signals_are_one_act() {
+        let (mut act, now) = (act(), Instant::now());
+        assert_eq!(act.arrive(Interrupt, now), Meaning::First);
+        assert_eq!(act.arrive(Terminate, now + 40 * MILLISECOND), Meaning::Same);
+        assert_eq!(
+            act.arrive(Interrupt, now + 299 * MILLISECOND),
+            Meaning::Same
+        );
+        assert_eq!(
+            act.arrive(Terminate, now + 300 * MILLISECOND),
+            Meaning::Insists
+        );
+    }
+
+    #[test]
+    fn a_pause_of_zero_makes_each_signal_an_act() {
+        let (mut act, now) = (act(), Instant::now());
+        act.pause = Duration::ZERO;
+        assert_eq!(act.arrive(Interrupt, now), Meaning::First);
+        assert_eq!(act.arrive(Interrupt, now), Meaning::Insists);
+    }
+
+    #[test]
+    fn what_cannot_insist_never_does() {
+        let (mut act, now) = (act(), Instant::now());
+        act.insists = vec![Interrupt];
+        assert_eq!(act.arrive(Terminate, now), Meaning::First);
+        assert_eq!(
+            act.arrive(Terminate, now + 3600 * 1000 * MILLISECOND),
+            Meaning::Same
+        );
+        assert_eq!(
+            act.arrive(Interrupt, now + 3600 * 1000 * MILLISECOND),
+            Meaning::Insists
+        );
+    }
+
+    #[test]
+    fn whoever_starts_over_in_the_pause_is_not_asked_by_the_act_before() {
+        let (mut act, now) = (act(), Instant::now());
+        assert_eq!(act.arrive(Terminate, now), Meaning::First);
+        act.start_over();
+        assert_eq!(act.arrive(Terminate, now + 15 * MILLISECOND), Meaning::Same);
+        assert_eq!(
+            act.arrive(Terminate, now + 400 * MILLISECOND),
+            Meaning::First
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! [`StopFile`]: stops a group when a file is there.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::group::Spawner;
+use crate::group::cause::Cause;
+use crate::group::log;
+use crate::group::trigger::sealed::Listen;
+use crate::group::trigger::{Trigger, listen_for};
+
+/// Stops a group when a file is there: `touch /run/orders/stop`.
+///
+/// It is for [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on): a stop for whoever can write a file
+/// and cannot send a signal, such as a `preStop` hook, another container with a shared volume, or a
+/// deploy script. The cause is [`Cause::File`], and the stop is no failure.
+///
+/// # What counts
+///
+/// That the path exists, whatever it is: an empty file, a directory, a link to something that
+/// exists. It is looked for at once and then [every 500 ms](Self::every).
+///
+/// - **A file that is there already stops the group at once,** and the cause says that it was there at
+///   the start. A request that came while the service was starting must not be lost; and a file that
+///   the last run has left behind is seen at once that way, in the log, where it would otherwise be a
+///   stop that does not work. So a service that is started again while its file is there stops
+///   again. Who starts it removes the file first: `ExecStartPre=rm -f /run/orders/stop`.
+/// - The file is never opened, changed or removed.
+/// - To remove it afterwards takes nothing back. One that is made and removed again between two looks
+///   is not seen.
+/// - When the system does not say whether the file is there (no permission, a directory above it
+///   that is none), that is no stop: it is a WARN, once for each kind of error in a row, and it is
+///   looked for again. An empty path is such an error.
+///
+/// A relative path is looked for in what is the working directory at each look.
+///
+/// A look is done on a thread for blocking work. One that hangs, on a network file system that is gone,
+/// holds such a thread; `#[tokio::main]` waits for it at the end, and so a file on a local disk or in
+/// memory is the better choice.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{Cause, TaskGroup};
+/// use taskgroup::process::StopFile;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// # let stop = std::env::temp_dir().join(format!("taskgroup-stop-{}", std::process::id()));
+/// let mut group = TaskGroup::new();
+/// group.cancel_on(StopFile::new(&stop));
+/// let token = group.token().clone();
+/// group.spawn(async move { Ok(token.cancelled().await) });
+///
+/// std::fs::write(&stop, "")?;
+/// group.wait().await?;
+/// assert!(matches!(group.cause(), Some(Cause::File { path, .. }) if path == stop));
+/// # std::fs::remove_file(&stop)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a trigger does nothing until it is given to `TaskGroup::cancel_on`"]
+pub struct StopFile {
+    path: Arc<Path>,
+    every: Duration,
+}
+
+/// More often would keep a thread busy for nothing: nobody touches a file to the millisecond.
+const MOST_OFTEN: Duration = Duration::from_millis(10);
+
+impl StopFile {
+    /// Makes a trigger that comes when there is something at `path`; it is looked for every 500 ms.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: path.as_ref().into(),
+            every: Duration::from_millis(500),
+        }
+    }
+
+    /// Sets how often the file is looked for; every 500 ms by default.
+    ///
+    /// The least is 10 ms: a shorter time, zero too, counts as that. With [`Duration::MAX`] the file is
+    /// looked for once, at the start.
+    pub fn every(mut self, every: Duration) -> Self {
+        self.every = every.max(MOST_OFTEN);
+        self
+    }
+
+    async fn found(self, mut looks: Interval) -> Cause {
+        let mut at_start = true;
+        let mut complained = None;
+        loop {
+            looks.tick().await;
+            match self.look().await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let path = PathBuf::from(&*self.path);
+                    return Cause::File { path, at_start };
+                }
+                Err(error) if complained == Some(error.kind()) => {}
+                Err(error) => {
+                    complained = Some(error.kind());
+                    self.complain(&error);
+                }
+            }
+            at_start = false;
+        }
+    }
+
+    async fn look(&self) -> io::Result<bool> {
+        let path = Arc::clone(&self.path);
+        let looked = spawn_blocking(move || {
+            if path.as_os_str().is_empty() {
+                // The system calls this a file that is not there. It is a variable that is not set.
+                let error = io::Error::new(io::ErrorKind::InvalidInput, "the path is empty");
+                return Err(error);
+            }
+            fs::exists(path)
+        });
+        looked.await.map_err(io::Error::other)?
+    }
+
+    fn complain(&self, error: &io::Error) {
+        let path = self.path.display();
+        log::guarded(
+            || tracing::warn!(target: "taskgroup", "cannot look for stop file `{path}`: {error}"),
+        );
+    }
+}
+
+impl Listen for StopFile {
+    fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        let mut looks = interval(self.every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        listen_for(group, self.found(looks))
+    }
+}
+
+impl Trigger for StopFile {}

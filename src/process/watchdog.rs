@@ -1,0 +1,418 @@
+//! [`Watchdog`]: the end of a process whose stop takes too long.
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Wake;
+use std::task::Waker;
+use std::thread;
+use std::thread::Thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
+
+use crate::group::Spawner;
+use crate::group::TaskGroup;
+use crate::group::cause::Cause;
+use crate::group::log::bounded;
+use crate::group::log::stderr;
+use crate::group::running::Running;
+use crate::group::time::Rounded;
+use crate::lifecycle::Lifecycle;
+use crate::server::forced;
+
+/// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
+///
+/// The budget is the time of the whole stop: from the moment the token fires until the process is
+/// gone. When it is over, one line on stderr says what the budget was, why the stop began and who was
+/// still running, and the process ends with status 1. A thread of its own sees to that, named
+/// `taskgroup-watchdog`, so it works where the timers of a runtime do not: with every worker blocked,
+/// or with one of them, which can be enough to stop all timers; and for a closure of
+/// `spawn_blocking` that hangs, for which `#[tokio::main]` waits when its body is over.
+///
+/// A `Watchdog` is the plan of it; [`arm`](Self::arm) and [`arm_on`](Self::arm_on) start the thread.
+///
+/// **It is for the owner of a process alone**, for `main`. A library that ends the process of its
+/// caller, or a test that ends its runner, helps nobody; nothing in this crate arms one by itself.
+///
+/// # The budget
+///
+/// It has to be shorter than what the platform grants before it kills, such as the 30 s of
+/// Kubernetes, and longer than the graces inside of it, so that it ends only what they could not.
+/// [`Duration::ZERO`] ends the process as soon as the token fires, [`Duration::MAX`] never does.
+///
+/// It is counted by [`Instant`]: the time in which the machine is suspended does not count on Linux
+/// and macOS, the time in which the process is stopped (SIGSTOP, a debugger) does.
+///
+/// Nothing is counted before the token fires: a program that hangs without having been asked to stop
+/// is a matter for a liveness probe.
+///
+/// # How it ends the process
+///
+/// The line has 200 ms to be written, by another thread: a stderr that takes nothing, a panic, or a
+/// lock that somebody holds for ever costs the line and not the end. On Unix it is written past the
+/// lock of [`std::io::stderr`]. If the system has no thread left, the watchdog writes it to stderr itself.
+///
+/// At the same time it ends what would outlive the process and what only destructors would have ended: the
+/// child processes of `Sidecar::serve_process` (feature `process`) get SIGTERM, and half a second later their
+/// process groups are killed. It does not wait that long if they end earlier.
+///
+/// Then the process ends with `_exit`, and not with [`process::exit`](std::process::exit): the
+/// orderly way out has had its time. Functions registered with `atexit` would run beside threads that
+/// still use what they tear down, and a crash there would change the status; they may hang; and if
+/// another thread is hanging in `exit` already, a second call would wait for that one. So no
+/// destructor runs, and what is still in a buffer of stdout is lost. Windows has no such call:
+/// there it is `process::exit`, and if that has not ended the process within 200 ms, an abort.
+///
+/// # Comparison to the other ends
+///
+/// [`TaskGroup::shutdown`] bounds the stop of a group with the timers of the runtime, and returns an
+/// error to be handled: it comes first, with less time. [`Exit::now`](crate::Exit::now) ends a process
+/// whose `main` cannot return, if `main` gets that far. The second signal of
+/// [`Signals`](crate::Signals) is the same end, asked for by hand.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use taskgroup::{BoxError, Exit, TaskGroup};
+/// use taskgroup::process::Watchdog;
+///
+/// fn main() -> Exit {
+///     taskgroup::main(async |signals| -> Result<(), BoxError> {
+///         let mut group = TaskGroup::new();
+///         group.cancel_on(signals);
+///         Watchdog::new(Duration::from_secs(28)).arm(&group)?.keep();
+///         // spawn servers and workers here
+///         Ok(group.wait().await?)
+///     })
+/// }
+/// ```
+#[must_use = "a watchdog does nothing unless it is armed"]
+pub struct Watchdog {
+    budget: Duration,
+    code: u8,
+    report: Box<dyn FnOnce(&str) + Send>,
+    /// `None`: it ends the process.
+    exit: Option<Box<dyn FnOnce(u8) + Send>>,
+}
+
+/// A [`Watchdog`] that waits for its token; dropping it disarms it.
+///
+/// # Drop
+///
+/// The process is not ended any more, also when the budget has begun, and the thread ends by itself;
+/// the drop does not wait for it. A watchdog whose budget is over cannot be called back.
+///
+/// A `main` that drops it as its last value is not watched while the runtime shuts down after it:
+/// see [`keep`](Self::keep).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::CancellationToken;
+/// use taskgroup::process::Watchdog;
+///
+/// let token = CancellationToken::new();
+/// let watchdog = Watchdog::new(Duration::from_secs(5)).arm_on(&token)?;
+/// token.cancel();
+/// drop(watchdog); // stopped in time
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use = "the watchdog is disarmed when the value is dropped; `keep` it armed"]
+#[derive(Debug)]
+pub struct ArmedWatchdog {
+    disarm: DropGuard,
+}
+
+/// How long the report may hold the end back.
+const REPORTING: Duration = Duration::from_millis(200);
+
+impl Watchdog {
+    /// Plans the end of the process, with status 1, `budget` after the token has fired.
+    pub fn new(budget: Duration) -> Self {
+        Self {
+            budget,
+            code: 1,
+            report: Box::new(stderr::write_line),
+            exit: None,
+        }
+    }
+
+    /// Sets the exit status; 1 by default. 0 is refused when the watchdog is armed.
+    pub fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Hands the report to `report` instead of writing it to stderr: to a log, say.
+    ///
+    /// It is called on a thread of its own and may take 200 ms; then the process ends, whether it has
+    /// returned, panicked or is still busy.
+    pub fn report_with(mut self, report: impl FnOnce(&str) + Send + 'static) -> Self {
+        self.report = Box::new(report);
+        self
+    }
+
+    /// Calls `exit` with the exit status instead of ending the process.
+    ///
+    /// For tests, and for an end of another kind, such as an abort that leaves a core file. It is
+    /// called on the thread of the watchdog, which does nothing more: whether and when the process
+    /// ends is up to `exit`, and so are its child processes.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::process;
+    /// use std::time::Duration;
+    /// use taskgroup::process::Watchdog;
+    ///
+    /// let watchdog = Watchdog::new(Duration::from_secs(28)).exit_with(|_status| process::abort());
+    /// # drop(watchdog);
+    /// ```
+    pub fn exit_with(mut self, exit: impl FnOnce(u8) + Send + 'static) -> Self {
+        self.exit = Some(Box::new(exit));
+        self
+    }
+
+    /// Starts the thread that waits for the token of `group`, and that will say why the group was
+    /// cancelled and who is running in it and in the groups below it.
+    ///
+    /// It does not keep the group open. The token of a group fires when the group is dropped, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`arm_on`](Self::arm_on).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::process::Watchdog;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let group = TaskGroup::new();
+    /// group.task("kafka").spawn(std::future::pending::<Result<(), _>>());
+    ///
+    /// let (sender, report) = mpsc::channel();
+    /// let _armed = Watchdog::new(Duration::from_millis(10))
+    ///     .report_with(move |report| sender.send(report.to_owned()).unwrap())
+    ///     .exit_with(drop) // as a test does
+    ///     .arm(&group)?;
+    /// group.cancel_because("the lease was lost");
+    ///
+    /// let report = report.recv().unwrap();
+    /// assert!(report.contains("did not stop within 10ms"));
+    /// assert!(report.contains("the lease was lost"));
+    /// assert!(report.contains("still running: 1 task: `kafka`"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn arm<E: Send + 'static>(self, group: &TaskGroup<E>) -> io::Result<ArmedWatchdog> {
+        let spawner = group.spawner();
+        self.start(group.token().clone(), move || {
+            Some((spawner.cause(), spawner.running()))
+        })
+    }
+
+    /// Starts the thread that waits for `token`, for a program without a group of its own.
+    ///
+    /// A token that has fired already counts from now. Two watchdogs on one token are independent of
+    /// each other.
+    ///
+    /// # Errors
+    ///
+    /// The system's error if it has no thread left, and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the exit status is 0, as a forced end is no
+    /// success. Nothing is armed then.
+    ///
+    /// # Examples
+    ///
+    /// See [`ArmedWatchdog`].
+    pub fn arm_on(self, token: &CancellationToken) -> io::Result<ArmedWatchdog> {
+        self.start(token.clone(), || None)
+    }
+
+    /// The plan of another budget.
+    fn with_budget(self, budget: Duration) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// Waits for the token of `trigger`, and will say who is running in `work`.
+    fn arm_for(self, trigger: &Spawner, work: Spawner) -> io::Result<ArmedWatchdog> {
+        let cause = trigger.clone();
+        self.start(trigger.token().clone(), move || {
+            Some((cause.cause(), work.running()))
+        })
+    }
+
+    fn start(
+        self,
+        token: CancellationToken,
+        look: impl FnOnce() -> Option<Seen> + Send + 'static,
+    ) -> io::Result<ArmedWatchdog> {
+        if self.code == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a watchdog cannot end the process with status 0",
+            ));
+        }
+        let disarmed = CancellationToken::new();
+        let disarm = disarmed.clone().drop_guard();
+        thread::Builder::new()
+            .name("taskgroup-watchdog".into())
+            .spawn(move || {
+                if budget_is_over(self.budget, &token, &disarmed) {
+                    self.fire(look);
+                }
+            })?;
+        Ok(ArmedWatchdog { disarm })
+    }
+
+    /// Everything that can hang is left to the thread of the report: the locks of the group too.
+    fn fire(self, look: impl FnOnce() -> Option<Seen> + Send + 'static) {
+        let budget = self.budget;
+        let writing = bounded::start((self.report, look), move |(report, look)| {
+            report(&describe(budget, look()));
+        });
+        if self.exit.is_none() {
+            // Beside the report, so that both together take no longer than one of them.
+            forced::begin();
+            forced::undo_all(forced::TELLING, || false);
+        }
+        match writing {
+            Ok(writing) => writing.wait(REPORTING),
+            Err((_, look)) => stderr::write_line_here(&describe(budget, look()), REPORTING),
+        }
+        match self.exit {
+            Some(exit) => exit(self.code),
+            None => forced::end(self.code),
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
+    ///
+    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
+    /// begins until the process is gone, and stays armed when the run has ended: a thread that
+    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
+    /// inside of another one has none.
+    pub fn watchdog(self) -> Self {
+        self.watchdog_with(|watchdog| watchdog)
+    }
+
+    /// The same, with options: another exit status, a report of one's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Lifecycle;
+    ///
+    /// let lifecycle = Lifecycle::new("orders").watchdog_with(|watchdog| watchdog.code(70));
+    /// # drop(lifecycle);
+    /// ```
+    pub fn watchdog_with(self, options: impl FnOnce(Watchdog) -> Watchdog) -> Self {
+        let watchdog = options(Watchdog::new(Duration::MAX));
+        self.guard_with(|budget, trigger, work| {
+            watchdog.with_budget(budget).arm_for(trigger, work)?.keep();
+            Ok(())
+        })
+    }
+}
+
+impl ArmedWatchdog {
+    /// Keeps the watchdog armed until the process is gone.
+    ///
+    /// For a `main` that waits for more than its body when it returns: `#[tokio::main]` waits for
+    /// every closure of `spawn_blocking`, and destructors of statics and thread-locals come after
+    /// that. A process that ends in time is not disturbed.
+    ///
+    /// There is no way back. The token must be one that fires only when the process is to end: that
+    /// of a group in the middle of a program would take the rest with it.
+    pub fn keep(self) {
+        self.disarm.disarm();
+    }
+}
+
+/// What the group knew at the end: the cause, and who was running.
+type Seen = (Option<Cause>, Running);
+
+/// Waits until `budget` has passed since `token` fired; `false` as soon as it was disarmed.
+fn budget_is_over(
+    budget: Duration,
+    token: &CancellationToken,
+    disarmed: &CancellationToken,
+) -> bool {
+    let fired = wait_until(disarmed.run_until_cancelled(token.cancelled()), None);
+    if fired.flatten().is_none() {
+        return false;
+    }
+    // A moment that the clock cannot express never comes.
+    let deadline = Instant::now().checked_add(budget);
+    wait_until(disarmed.cancelled(), deadline).is_none()
+}
+
+/// Runs `future` on this thread, without a runtime, and gives up at the deadline if there is one.
+///
+/// No wakeup is lost: a thread that is unparked before it parks does not park, and whatever else may
+/// unpark it, the future and the clock are asked again.
+fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            None => thread::park(),
+            Some(Duration::ZERO) => return None,
+            Some(left) => thread::park_timeout(left),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn describe(budget: Duration, seen: Option<Seen>) -> String {
+    let (cause, running) = match seen {
+        Some((cause, running)) => (cause, Some(running)),
+        None => (None, None),
+    };
+    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let running = match running {
+        None => String::new(),
+        Some(running) if running.is_empty() => "; no task of the group is running".into(),
+        Some(running) => format!("; still running: {running}"),
+    };
+    let left = match &forced::names()[..] {
+        [] => String::new(),
+        names => format!("; ended with it: {}", names.join(", ")),
+    };
+    let budget = Rounded(budget);
+    format!("error: the process did not stop within {budget}{cause} and is ended{running}{left}")
+}
+
+impl fmt::Debug for Watchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watchdog")
+            .field("budget", &self.budget)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
+}

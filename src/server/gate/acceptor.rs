@@ -1,0 +1,387 @@
+//! [`Acceptor`]: accepts connections, and at the stop all that are waiting.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::conn::Gate;
+use super::io::Io;
+use super::last_call;
+use crate::group::log;
+use crate::group::time::Rounded;
+use crate::supervise::backoff::{Backoff, Delays, Jitter};
+
+type Accepted = (Io<TcpStream>, SocketAddr);
+
+/// Accepts the connections of a server, and at its stop all that are waiting.
+///
+/// It is what a server of [`serve`](crate::server::serve()) is given. It takes care of the limit of connections,
+/// and of a system that has no file descriptor left: then it asks again after 5 milliseconds, and ever
+/// more rarely up to once a second.
+///
+/// # Drop
+///
+/// Closes the sockets, if they are open.
+pub struct Acceptor {
+    gate: Arc<Gate>,
+    addresses: Vec<io::Result<SocketAddr>>,
+    sockets: Sockets,
+}
+
+#[derive(Debug)]
+enum Sockets {
+    Listening(Listeners),
+    /// Who is connecting comes through, until then; nobody else does.
+    LastCall(Called, Option<Instant>),
+    /// What waits is accepted, and handed over. A socket whose queue is empty is closed.
+    Sweeping(Sweep),
+    /// They are closed. So many were waiting then, and these are not handed over yet.
+    Swept(usize, VecDeque<Accepted>),
+}
+
+/// A queue that is filled faster than this is emptied is not waited for. Linux makes none longer
+/// unless it is told to.
+const MOST_SWEPT: usize = 4096;
+
+impl Acceptor {
+    pub(crate) fn new(listeners: Vec<TcpListener>, gate: Arc<Gate>) -> Self {
+        Self {
+            gate,
+            addresses: listeners.iter().map(TcpListener::local_addr).collect(),
+            sockets: Sockets::Listening(Listeners { listeners, turn: 0 }),
+        }
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Returns the address of the first listener, also when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// What the system said when the server was started.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self.addresses.first() {
+            Some(Ok(address)) => Ok(*address),
+            Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Accepts one connection.
+    ///
+    /// After the stop it hands over what was waiting, and then it waits for ever: a server that is
+    /// not to know of the stop yet must not see an end either. Errors are not shown; the acceptor
+    /// tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses no connection.
+    pub async fn accept(&mut self) -> (Io<TcpStream>, SocketAddr) {
+        loop {
+            match &mut self.sockets {
+                Sockets::Swept(count, waiting) => match waiting.pop_front() {
+                    Some(accepted) => return accepted,
+                    None => {
+                        self.gate.set_swept(*count);
+                        pending::<()>().await;
+                    }
+                },
+                Sockets::Listening(listeners) => {
+                    match before_stop(&self.gate, |cx| listeners.poll_accept(cx)).await {
+                        Some(accepted) => return accepted,
+                        None => self.sockets = std::mem::take(listeners).last_call(),
+                    }
+                }
+                Sockets::LastCall(listeners, until) => {
+                    if let Some(until) = *until {
+                        sleep_until(until).await;
+                    }
+                    self.sockets = Sockets::Sweeping(std::mem::take(listeners).sweep());
+                }
+                Sockets::Sweeping(sweep) => {
+                    if let Some(accepted) = sweep.waiting.pop_front() {
+                        return accepted;
+                    }
+                    if let Some(again) = sweep.again {
+                        sleep_until(again).await;
+                    }
+                    sweep.go_on(&self.gate);
+                    if sweep.listeners.is_empty() {
+                        let waiting = std::mem::take(&mut sweep.waiting);
+                        self.sockets = Sockets::Swept(sweep.count, waiting);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor")
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// At least one, until they are closed.
+#[derive(Debug, Default)]
+struct Listeners {
+    listeners: Vec<TcpListener>,
+    /// Who is asked first: the one behind the last that had something.
+    turn: usize,
+}
+
+impl Listeners {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let count = self.listeners.len();
+        for index in (self.turn..self.turn + count).map(|index| index % count) {
+            if let Poll::Ready(accepted) = self.listeners[index].poll_accept(cx) {
+                self.turn = index + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn last_call(self) -> Sockets {
+        let is_heard = self.listeners.iter().all(last_call::last_call);
+        let until = is_heard.then(|| Instant::now() + last_call::LENGTH);
+        Sockets::LastCall(Called(self.listeners), until)
+    }
+}
+
+/// The listeners in their last call, which is taken back whatever becomes of them.
+#[derive(Debug, Default)]
+struct Called(Vec<TcpListener>);
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        self.0.iter().for_each(last_call::take_back);
+    }
+}
+
+impl Called {
+    /// The sockets themselves are asked from here on, not Tokio, which knows only what its driver has had
+    /// the time to see.
+    fn sweep(mut self) -> Sweep {
+        let listeners = std::mem::take(&mut self.0).into_iter();
+        let asked = |listener: TcpListener| listener.into_std().ok().map(Swept);
+        Sweep {
+            listeners: listeners.filter_map(asked).collect(),
+            ..Sweep::default()
+        }
+    }
+}
+
+/// Accepts all that waits.
+///
+/// Who waits has connected, and the request may be here already; it is taken in even if the limit of
+/// connections is exceeded. While the system has no file descriptor left this is tried again, for a third
+/// of a second: connections end in a stop, and with them there are some.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// Those whose queue is not empty yet.
+    listeners: VecDeque<Swept>,
+    waiting: VecDeque<Accepted>,
+    /// How many were waiting, those that were handed over among them.
+    count: usize,
+    pauses: Option<Delays>,
+    /// When it is tried again.
+    again: Option<Instant>,
+}
+
+/// A socket in its last call, which is taken back before it is closed.
+#[derive(Debug)]
+struct Swept(std::net::TcpListener);
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        last_call::take_back(&self.0);
+    }
+}
+
+impl Sweep {
+    /// A pause that is longer than this is not made. All of them together are twice as long.
+    const LONGEST_PAUSE: Duration = Duration::from_millis(160);
+
+    fn go_on(&mut self, gate: &Arc<Gate>) {
+        self.again = None;
+        while let Some(listener) = self.listeners.front() {
+            let (accepted, failed) = swept(gate, &listener.0);
+            self.count += accepted.len();
+            self.waiting.extend(accepted);
+            let Some(error) = failed else {
+                self.listeners.pop_front();
+                continue;
+            };
+            let pause = self.pauses.get_or_insert_with(pauses).draw();
+            if pause > Self::LONGEST_PAUSE {
+                log::guarded(|| {
+                    tracing::warn!(target: "taskgroup", "accept failed, whoever waits there still is reset: {error}");
+                });
+                self.listeners.clear();
+                return;
+            }
+            log::guarded(|| {
+                tracing::warn!(target: "taskgroup", "accept failed, next try in {}: {error}", Rounded(pause));
+            });
+            self.again = Some(Instant::now() + pause);
+            return;
+        }
+    }
+}
+
+/// Accepts all that waits at `listener`; returns the error, if one keeps it from that.
+fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, Option<io::Error>) {
+    let mut waiting = Vec::new();
+    for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
+        match accepted.and_then(|(stream, peer)| Ok((registered(stream)?, peer))) {
+            Ok((stream, peer)) => {
+                set_options(gate, &stream);
+                waiting.push((Io::new(stream, gate.register(None)), peer));
+            }
+            Err(error) if is_of_peer(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (waiting, None),
+            Err(error) => return (waiting, Some(error)),
+        }
+    }
+    (waiting, None)
+}
+
+/// Accepts one connection, or returns nothing when the stop begins.
+async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
+where
+    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
+{
+    let mut stopping = pin!(gate.closing());
+    let mut next = pin!(next(gate, poll_accept));
+    poll_fn(|cx| match stopping.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => next.as_mut().poll(cx).map(Some),
+    })
+    .await
+}
+
+async fn next<F>(gate: &Arc<Gate>, mut poll_accept: F) -> Accepted
+where
+    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
+{
+    // Before the accept: who has no place yet waits in the queue of the system.
+    let slot = gate.slot().await;
+    // Most never need one.
+    let mut pauses: Option<Delays> = None;
+    loop {
+        match poll_fn(&mut poll_accept).await {
+            Ok((stream, peer)) => {
+                set_options(gate, &stream);
+                return (Io::new(stream, gate.register(slot)), peer);
+            }
+            Err(error) if is_of_peer(&error) => {}
+            Err(error) => {
+                let pause = pauses.get_or_insert_with(self::pauses).draw();
+                log::guarded(|| {
+                    tracing::warn!(target: "taskgroup", "accept failed, next try in {}: {error}", Rounded(pause));
+                });
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
+/// Without them it works as well, so a peer that is gone already is not looked at.
+fn set_options(gate: &Gate, stream: &TcpStream) {
+    if gate.limits().nodelay {
+        let _ = stream.set_nodelay(true);
+    }
+}
+
+/// Returns whether it was that one connection which failed, and not the accepting.
+fn is_of_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// The times between two tries while the system has no file descriptor or no memory for us.
+fn pauses() -> Delays {
+    Backoff::new(Duration::from_millis(5), Duration::from_secs(1))
+        .jitter(Jitter::None)
+        .delays()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::conn::Limits;
+
+    /// As when the process has no file descriptor left.
+    fn out_of_files() -> io::Error {
+        io::Error::from_raw_os_error(24)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r17_a_system_without_resources_is_asked_again_ever_more_rarely() {
+        let gate = Gate::new(Limits::default());
+        let begin = Instant::now();
+        let mut asked = Vec::new();
+        let accept = |_: &mut Context<'_>| {
+            asked.push(begin.elapsed().as_millis());
+            if asked.len() == 11 {
+                gate.begin_stop(Duration::ZERO);
+            }
+            Poll::Ready(Err(out_of_files()))
+        };
+
+        // The stop comes within a pause, and is not kept waiting for its end.
+        assert!(before_stop(&gate, accept).await.is_none());
+
+        let expected = [0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275, 3275];
+        assert_eq!(asked, expected);
+        assert_eq!(begin.elapsed().as_millis(), 3275);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r17_what_failed_for_one_peer_only_is_tried_again_at_once() {
+        let gate = Gate::new(Limits::default());
+        let begin = Instant::now();
+        let mut errors = [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::Interrupted,
+        ]
+        .into_iter();
+        let accept = |_: &mut Context<'_>| {
+            let error = errors.next();
+            if error.is_none() {
+                gate.begin_stop(Duration::ZERO);
+            }
+            Poll::Ready(Err(error.map_or_else(out_of_files, io::Error::from)))
+        };
+
+        assert!(before_stop(&gate, accept).await.is_none());
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,485 @@
+//! [`Gate`]: what is shared by all parts of one server, and [`Conn`]: by all parts of one connection.
+//!
+//! Invariants:
+//!
+//! 1. Each part of a connection (its stream, its service, its requests) holds its `Conn`, and drops
+//!    it last. So a connection is gone, and out of the register, when nothing of it is left.
+//! 2. A connection that is registered after the gate was shut is born cut.
+//! 3. The lock of the register is not held while a `Conn` is dropped, as that takes it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::label::Label;
+use super::switch::Switch;
+use super::sync::Lock;
+use crate::server::stop::{Stop, StopSource};
+
+/// What a server grants to its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) first_byte_timeout: Option<Duration>,
+    pub(crate) header_timeout: Option<Duration>,
+    pub(crate) nodelay: bool,
+    /// Whether a panic of a handler or a body ends with its request.
+    pub(crate) catch_panics: bool,
+}
+
+impl Limits {
+    /// Refuses limits under which nobody could ever be served, by name.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.max_connections == Some(0) {
+            return Err("a limit of 0 connections lets nobody in");
+        }
+        if self.first_byte_timeout == Some(Duration::ZERO) {
+            return Err("a first byte timeout of 0s cuts everybody");
+        }
+        if self.header_timeout == Some(Duration::ZERO) {
+            return Err("a header timeout of 0s cuts everybody");
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub struct Gate {
+    limits: Limits,
+    slots: Option<Arc<Semaphore>>,
+    /// Set when clients are to go elsewhere, with the stop at the latest.
+    leaving: AtomicBool,
+    /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
+    stopping: AtomicBool,
+    stop: StopSource,
+    /// For the acceptor. That of `stop` may be cancelled by a handler, which must not close the sockets.
+    closing: CancellationToken,
+    /// Requests that were in flight when the stop began.
+    at_stop: OnceLock<usize>,
+    register: Lock<Register>,
+    /// The socket is closed; so many were waiting then.
+    swept: OnceLock<usize>,
+    /// Requests answered since the stop began.
+    answered: AtomicUsize,
+    /// Handlers and bodies that have panicked since the server began.
+    panicked: AtomicUsize,
+    /// For the one who runs the sequence. A permit is kept for it, so no change is lost.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    conns: Vec<Option<Weak<Conn>>>,
+    free: Vec<usize>,
+    open: usize,
+    shut: bool,
+}
+
+/// One request more, both in flight and ever begun.
+const REQUEST: u64 = (1 << 32) | 1;
+const IN_FLIGHT: u64 = (1 << 32) - 1;
+
+/// What is written in so few bytes may be the answer to a PING, with which a peer that has nothing to wait
+/// for could stay.
+const CONTROL: usize = 64;
+
+#[derive(Debug)]
+pub struct Conn {
+    gate: Arc<Gate>,
+    key: usize,
+    /// The number ever begun in the upper half, that of those in flight in the lower. One word, so
+    /// that a request costs one atomic operation at each of its ends.
+    requests: AtomicU64,
+    /// Streams of this connection that have become something else than HTTP. An HTTP/1 connection
+    /// is one such stream as a whole.
+    upgrades: AtomicUsize,
+    /// Whether the peer does not take what is there for it.
+    unread: AtomicBool,
+    /// Each piece of an answer over HTTP/2 that is on its way holds one more: an answer may wait for the
+    /// window of its peer, long after it was handed over, with nothing left unread.
+    pieces: Arc<()>,
+    /// Whether the server has said that it serves it: what TLS there is has been agreed on.
+    served: AtomicBool,
+    /// Whether the peer has taken something since the last look, once the stop has begun. For a body over
+    /// HTTP/2 whose data are not `Bytes`, the pieces of which cannot be followed.
+    taken: AtomicBool,
+    idle: Lock<Option<Idle>>,
+    /// Cuts handlers and bodies.
+    pub(super) work: Switch<Label>,
+    /// Cuts the stream.
+    pub(super) stream: Switch<()>,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// Since when no request has been seen on a connection.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    since: Instant,
+    begun: u32,
+}
+
+/// A piece of an answer that is on its way.
+struct Piece {
+    data: Bytes,
+    _on_its_way: Arc<()>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// What was there when it was cut.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    pub(super) requests: usize,
+    pub(super) connections: usize,
+    pub(super) upgrades: usize,
+    pub(super) idle: usize,
+    pub(super) paths: Vec<String>,
+}
+
+impl Gate {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        let slots = limits.max_connections;
+        Arc::new(Self {
+            slots: slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)))),
+            limits,
+            leaving: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            stop: StopSource::new(),
+            closing: CancellationToken::new(),
+            at_stop: OnceLock::new(),
+            register: Lock::default(),
+            swept: OnceLock::new(),
+            answered: AtomicUsize::new(0),
+            panicked: AtomicUsize::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn stop(&self) -> &Stop {
+        self.stop.stop()
+    }
+
+    /// Returns whether answers tell their clients to go elsewhere.
+    ///
+    /// Relaxed: a request that misses it by a hair is one that came before it.
+    #[inline]
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the right to accept a connection.
+    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(self.slots.as_ref()?).acquire_owned().await.ok()
+    }
+
+    pub(super) fn register(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Arc<Conn> {
+        let mut register = self.register.lock();
+        let key = register.free.pop().unwrap_or_else(|| {
+            register.conns.push(None);
+            register.conns.len() - 1
+        });
+        let conn = Arc::new(Conn {
+            gate: Arc::clone(self),
+            key,
+            requests: AtomicU64::new(0),
+            upgrades: AtomicUsize::new(0),
+            unread: AtomicBool::new(false),
+            pieces: Arc::default(),
+            served: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
+            idle: Lock::new(None),
+            work: Switch::new(),
+            stream: Switch::new(),
+            _slot: slot,
+        });
+        register.conns[key] = Some(Arc::downgrade(&conn));
+        register.open += 1;
+        let shut = register.shut;
+        drop(register);
+        if shut {
+            conn.cut();
+        }
+        conn
+    }
+
+    fn remove(&self, key: usize) {
+        let mut register = self.register.lock();
+        register.conns[key] = None;
+        register.free.push(key);
+        register.open -= 1;
+        let last = register.open == 0;
+        drop(register);
+        if last {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn conns(&self) -> Vec<Arc<Conn>> {
+        let register = self.register.lock();
+        register
+            .conns
+            .iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.register.lock().open
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.conns().iter().map(|conn| conn.requests()).sum()
+    }
+
+    /// Counts the requests in flight for the last time.
+    pub(super) fn count_at_stop(&self) -> usize {
+        *self.at_stop.get_or_init(|| self.requests())
+    }
+
+    /// Returns how many requests are in flight; once the stop has begun, how many were then.
+    pub(crate) fn in_flight(&self) -> usize {
+        let at_stop = self.at_stop.get().copied();
+        at_stop.unwrap_or_else(|| self.requests())
+    }
+
+    pub(super) fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    pub(super) fn add_panic(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn panicked(&self) -> usize {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there may be something new to see. For one task at a time.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(super) fn begin_stop(&self, grace: Duration) {
+        self.leave();
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.begin(grace);
+        self.closing.cancel();
+    }
+
+    /// Waits until the stop begins.
+    pub(super) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    pub(super) fn set_swept(&self, waiting: usize) {
+        // There is one acceptor, and it sweeps once.
+        let _ = self.swept.set(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Returns how many connections were waiting to be accepted, once that is known.
+    pub(super) fn swept(&self) -> Option<usize> {
+        self.swept.get().copied()
+    }
+
+    /// Cuts the connections that have been idle for `grace`, and says how many there were and when
+    /// to look again.
+    pub(super) fn cut_idle(&self, now: Instant, grace: Duration) -> (usize, Option<Instant>) {
+        let (mut cut, mut again) = (0, None);
+        for conn in self.conns() {
+            let Some(since) = conn.idle_since(now) else {
+                continue;
+            };
+            let until = since.checked_add(grace);
+            if until.is_some_and(|until| until <= now) {
+                if !conn.stream.is_fired() {
+                    conn.cut();
+                    cut += 1;
+                }
+            } else {
+                again = [again, until].into_iter().flatten().min();
+            }
+        }
+        (cut, again)
+    }
+
+    /// Counts what is in flight and **then** cuts all handlers and bodies: what is cut is gone before
+    /// it could be counted.
+    pub(super) fn cut_work(&self) -> Cut {
+        let mut cut = Cut::default();
+        let conns = self.conns();
+        // Those whose stream is cut already have been counted as idle.
+        for conn in conns.iter().filter(|conn| !conn.stream.is_fired()) {
+            cut.add(conn);
+        }
+        for conn in conns {
+            conn.work.fire();
+        }
+        cut
+    }
+
+    /// Cuts everything there is and everything that comes.
+    pub(super) fn shut(&self) {
+        self.begin_stop(Duration::ZERO);
+        self.register.lock().shut = true;
+        for conn in self.conns() {
+            conn.cut();
+        }
+    }
+
+    /// Returns how many handlers and connections there are that should not be.
+    pub(super) fn stuck(&self) -> usize {
+        let conns = self.conns();
+        conns.iter().map(|conn| conn.requests().max(1)).sum()
+    }
+}
+
+impl Conn {
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Relaxed: the number is looked at by the task that runs the connection, and by the one that
+    /// counts, which is too early or too late by its nature.
+    #[inline]
+    pub(super) fn begin_request(&self) {
+        self.requests.fetch_add(REQUEST, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn end_request(&self, answered: bool) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+        if answered && self.gate.stopping.load(Ordering::Relaxed) {
+            self.add_answered();
+        }
+    }
+
+    #[cold]
+    fn add_answered(&self) {
+        if !self.work.is_fired() {
+            self.gate.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        let in_flight = self.requests.load(Ordering::Relaxed) & IN_FLIGHT;
+        // It fits: they have all been allocated.
+        usize::try_from(in_flight).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how many requests have ever begun; it wraps.
+    pub(super) fn begun(&self) -> u32 {
+        (self.requests.load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    #[cold]
+    pub(crate) fn add_upgrade(&self) {
+        self.upgrades.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn upgrades(&self) -> usize {
+        self.upgrades.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_unread(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Relaxed: who has agreed on TLS with the peer says so before it reads what comes next.
+    pub(super) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn add_taken(&self, bytes: usize) {
+        if bytes > CONTROL && self.gate.stopping.load(Ordering::Relaxed) {
+            self.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) || Arc::strong_count(&self.pieces) > 1
+    }
+
+    /// Returns `data` that the peer has not taken as long as they live.
+    #[inline]
+    pub(super) fn on_its_way(&self, data: Bytes) -> Bytes {
+        Bytes::from_owner(Piece {
+            data,
+            _on_its_way: Arc::clone(&self.pieces),
+        })
+    }
+
+    pub(super) fn cut(&self) {
+        self.work.fire();
+        self.stream.fire();
+    }
+
+    /// A request that came and went since the last look makes it idle from now on, and so does what the
+    /// peer has taken of an answer.
+    fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle.lock();
+        if self.requests() > 0 || self.upgrades() > 0 || self.is_unread() {
+            *idle = None;
+            return None;
+        }
+        let begun = self.begun();
+        let taken = self.taken.swap(false, Ordering::Relaxed);
+        let since = match *idle {
+            Some(idle) if idle.begun == begun && !taken => idle.since,
+            _ => now,
+        };
+        *idle = Some(Idle { since, begun });
+        Some(since)
+    }
+}
+
+impl Drop for Conn {
+    /// The slot is free after this, when the fields are dropped.
+    fn drop(&mut self) {
+        self.gate.remove(self.key);
+    }
+}
+
+impl Cut {
+    /// Idle connections do not count: nothing was lost with them.
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests + self.connections + self.upgrades == 0
+    }
+
+    fn add(&mut self, conn: &Conn) {
+        let (requests, upgrades) = (conn.requests(), conn.upgrades());
+        self.requests += requests;
+        self.upgrades += upgrades;
+        if requests > 0 || (upgrades == 0 && conn.is_unread()) {
+            self.connections += 1;
+        } else if upgrades == 0 {
+            self.idle += 1;
+        }
+        self.paths.extend(conn.work.pending(Label::to_string));
+    }
+}

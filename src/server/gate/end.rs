@@ -1,0 +1,67 @@
+//! What all servers behind the gate do with their end.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::sequence::Plan;
+use crate::BoxError;
+use crate::group::log;
+use crate::server::drain::{Counts, DrainReport};
+use crate::server::sidecar::SidecarError;
+
+/// How a server came to its end.
+#[derive(Debug)]
+pub(crate) enum Outcome<R> {
+    /// It returned before it was asked to stop.
+    Early(R),
+    /// It was stopped; `Some` if it returned, and did not have to be dropped.
+    Stopped(Counts, Option<R>),
+}
+
+pub(crate) type OnReport = Box<dyn FnOnce(&DrainReport) + Send>;
+
+/// What it means that something had to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cuts {
+    AreErrors,
+    AreLogged,
+}
+
+/// Returns the limit that a timeout is, if it is one.
+pub(crate) fn limited(timeout: Duration) -> Option<Duration> {
+    (timeout < Duration::MAX).then_some(timeout)
+}
+
+/// Makes an outcome of how a server ended; tells of the report first.
+pub(crate) fn conclude<E: Into<BoxError>>(
+    name: Cow<'static, str>,
+    plan: &Plan,
+    cuts: Cuts,
+    on_report: Option<OnReport>,
+    outcome: Outcome<Result<(), E>>,
+) -> Result<(), SidecarError> {
+    let grace = plan.grace;
+    let (counts, end) = match outcome {
+        Outcome::Early(end) => {
+            return Err(SidecarError::early(name, grace, end.map_err(Into::into)));
+        }
+        Outcome::Stopped(counts, end) => (counts, end),
+    };
+    let report = DrainReport::new(name.clone(), counts);
+    if let Some(on_report) = on_report {
+        on_report(&report);
+    }
+    if let Some(Err(error)) = end {
+        return Err(SidecarError::failed_draining(name, grace, error.into()));
+    }
+    let is_over = report.stuck() == 0 && report.took() <= plan.bound();
+    if report.is_clean() {
+        log::guarded(|| tracing::info!(target: "taskgroup", "{report}"));
+        Ok(())
+    } else if cuts == Cuts::AreLogged && is_over {
+        log::guarded(|| tracing::warn!(target: "taskgroup", "{report}"));
+        Ok(())
+    } else {
+        Err(SidecarError::cut(name, grace, report))
+    }
+}

@@ -1,0 +1,613 @@
+//! [`Io`]: the stream of one connection, which can be cut and does not wait for ever.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::conn::Conn;
+use super::service::ConnLayer;
+use super::switch::Seat;
+use crate::group::time::Rounded;
+
+/// The stream of one connection, which can be cut.
+///
+/// A connection lasts as long as this, or a request on it. Reading and writing fail once it was cut, and
+/// when the peer has let a [timeout](crate::server::serve::Serve::header_timeout) pass.
+#[derive(Debug)]
+pub struct Io<T = TcpStream> {
+    // Before `conn`, which says when it is dropped that nothing is left.
+    stream: T,
+    // One each: the halves of an upgraded connection may be in two tasks.
+    reading: Seat,
+    writing: Seat,
+    patience: Patience,
+    /// Whether the last write had to wait.
+    blocked: bool,
+    /// Whether another one is around it, which knows what the peer takes: this writes into a buffer.
+    inside: bool,
+    conn: Arc<Conn>,
+}
+
+impl<T> Io<T> {
+    pub(crate) fn new(stream: T, conn: Arc<Conn>) -> Self {
+        Self {
+            stream,
+            reading: Seat::default(),
+            writing: Seat::default(),
+            patience: Patience::default(),
+            blocked: false,
+            inside: false,
+            conn,
+        }
+    }
+
+    /// For what is spoken inside of a connection: TLS has an outside and an inside.
+    #[cfg(any(feature = "axum", test))]
+    pub(crate) fn inside(stream: T, conn: Arc<Conn>) -> Self {
+        Self {
+            inside: true,
+            ..Self::new(stream, conn)
+        }
+    }
+
+    /// For a server that says when it [serves](Conn::set_served) a connection, which is when the handshake
+    /// of TLS is over, if there is one.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn until_served(mut self) -> Self {
+        self.patience.until_served = true;
+        self
+    }
+
+    pub(crate) fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// Makes the layer for the service of this connection.
+    ///
+    /// With it requests are counted, named in the report, and cut in words; a connection without it is
+    /// taken to be idle, and cut as such. The layer may be made before TLS is spoken over the stream.
+    #[must_use]
+    pub fn layer(&self) -> ConnLayer {
+        ConnLayer::new(&self.conn)
+    }
+
+    /// Returns the stream itself, to ask for its addresses or to set options.
+    #[must_use]
+    pub fn get_ref(&self) -> &T {
+        &self.stream
+    }
+
+    /// Puts the same connection around what `f` makes of its stream.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Io<U> {
+        let Self {
+            stream,
+            reading,
+            writing,
+            patience,
+            blocked,
+            inside,
+            conn,
+        } = self;
+        Io {
+            stream: f(stream),
+            reading,
+            writing,
+            patience,
+            blocked,
+            inside,
+            conn,
+        }
+    }
+
+    /// What is cut is told so before it touches the stream again. What then has to wait [watches]
+    /// the switch: nothing else is to be woken by it.
+    ///
+    /// [watches]: super::switch::Switch::watch
+    #[inline]
+    fn check(&self) -> io::Result<()> {
+        if self.conn.stream.is_fired() {
+            return Err(was_cut());
+        }
+        Ok(())
+    }
+
+    /// Is to be called by what writes and has to wait.
+    #[cold]
+    fn wait_writing<R>(&mut self, cx: &Context<'_>) -> Poll<io::Result<R>> {
+        if self.conn.stream.watch(&mut self.writing, cx, || ()) {
+            return Poll::Ready(Err(was_cut()));
+        }
+        Poll::Pending
+    }
+
+    /// Notes whether the peer takes what is there for it. A store, and only when it changes.
+    #[inline]
+    fn wrote(
+        &mut self,
+        poll: Poll<io::Result<usize>>,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(wrote) = poll else {
+            return self.block(cx);
+        };
+        if self.blocked {
+            self.set_blocked(false);
+        }
+        match wrote {
+            Ok(bytes) if !self.inside => self.conn.add_taken(bytes),
+            _ => {}
+        }
+        Poll::Ready(wrote)
+    }
+
+    #[cold]
+    fn block<R>(&mut self, cx: &Context<'_>) -> Poll<io::Result<R>> {
+        if !self.inside && !self.blocked {
+            self.set_blocked(true);
+        }
+        self.wait_writing(cx)
+    }
+
+    #[cold]
+    fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+        self.conn.set_unread(blocked);
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        let Self {
+            stream,
+            reading,
+            patience,
+            conn,
+            ..
+        } = &mut *self;
+        let before = buf.filled().len();
+        match Pin::new(stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                patience.heard(&buf.filled()[before..], conn);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if conn.stream.watch(reading, cx, || ()) => Poll::Ready(Err(was_cut())),
+            Poll::Pending => patience.wait(conn, cx),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Io<T> {
+    #[inline]
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(poll, cx)
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(poll, cx)
+    }
+
+    #[inline]
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    #[inline]
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.wait_writing(cx),
+            flushed => flushed,
+        }
+    }
+
+    #[inline]
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => self.wait_writing(cx),
+            shut => shut,
+        }
+    }
+}
+
+#[cold]
+fn was_cut() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the server has cut this connection",
+    )
+}
+
+/// How long a connection may keep its server waiting for a request.
+///
+/// The timer is made when there is something to wait for, and is not taken back when that comes: a
+/// request that arrives in one piece, as nearly all do, would cost one otherwise. It goes off
+/// after a quarter of the limit and is made anew only if the wait is still on. A wait during which it
+/// has gone off five times has taken the limit, and no more than a quarter longer. No clock is read.
+#[derive(Debug)]
+struct Patience {
+    stage: Stage,
+    /// How many bytes have been read, as long as they are those with which HTTP/2 begins.
+    preface: Option<usize>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How often the timer has gone off in this stage.
+    rings: u32,
+    /// Whether the server says when the handshake is over. The records say only that the peer pretends so.
+    until_served: bool,
+}
+
+/// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
+const PARTS: u32 = 4;
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing has been read.
+    Silent,
+    /// It has begun with TLS.
+    Handshake(Records),
+    /// Bytes of a request have been read, when so many had begun.
+    Header { begun: u32 },
+    /// The last request has begun, or has ended, and nothing has been read since then.
+    Quiet,
+    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded; or it
+    /// speaks TLS, and what is said in there is not to be seen from here.
+    Exempt,
+}
+
+/// The records of TLS, as far as they tell how far the handshake is.
+#[derive(Debug, Default)]
+struct Records {
+    head: [u8; 5],
+    /// How much of the head has been read.
+    filled: usize,
+    /// What is left of the record.
+    left: usize,
+}
+
+impl Records {
+    /// The type of the first record, with which no request begins.
+    const HANDSHAKE: u8 = 0x16;
+    const CHANGE_CIPHER_SPEC: u8 = 0x14;
+    const APPLICATION_DATA: u8 = 0x17;
+
+    /// Returns whether the peer has answered to what the server says: it has changed to its keys.
+    fn are_answered(&mut self, mut bytes: &[u8]) -> bool {
+        loop {
+            let skipped = self.left.min(bytes.len());
+            self.left -= skipped;
+            let Some((first, rest)) = bytes[skipped..].split_first() else {
+                return false;
+            };
+            bytes = rest;
+            self.head[self.filled] = *first;
+            self.filled += 1;
+            let [kind, _, _, length @ ..] = self.head;
+            if matches!(kind, Self::CHANGE_CIPHER_SPEC | Self::APPLICATION_DATA) {
+                return true;
+            }
+            if self.filled == self.head.len() {
+                self.filled = 0;
+                self.left = usize::from(u16::from_be_bytes(length));
+            }
+        }
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// With the head of the settings that come next, HTTP/2 has really begun.
+const HTTP2_BEGUN: usize = PREFACE.len() + 9;
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Silent,
+            preface: Some(0),
+            timer: None,
+            rings: 0,
+            until_served: false,
+        }
+    }
+}
+
+impl Patience {
+    /// Most requests come whole, and most others on connections that are exempt.
+    #[inline]
+    fn heard(&mut self, bytes: &[u8], conn: &Conn) {
+        match self.stage {
+            Stage::Exempt => {}
+            Stage::Quiet if self.is_end_of_head(bytes) => {}
+            _ => self.heard_a_part(bytes, conn),
+        }
+    }
+
+    #[cold]
+    fn heard_a_part(&mut self, bytes: &[u8], conn: &Conn) {
+        if bytes.is_empty() {
+            return;
+        }
+        // Where a connection is served already, TLS has nothing to say.
+        let may_be_tls = matches!(self.stage, Stage::Silent) && !conn.is_served();
+        if may_be_tls && bytes[0] == Records::HANDSHAKE {
+            self.enter(Stage::Handshake(Records::default()));
+        }
+        if let Stage::Handshake(records) = &mut self.stage {
+            let is_over = match self.until_served {
+                true => conn.is_served(),
+                false => records.are_answered(bytes),
+            };
+            if is_over {
+                self.enter(Stage::Exempt);
+            }
+            return;
+        }
+        self.preface = self.preface.and_then(|seen| preface(seen, bytes));
+        if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
+            self.enter(Stage::Exempt);
+        } else if conn.requests() > 0 || self.is_end_of_head(bytes) {
+            // A body or requests behind the one in flight, which hyper asks for itself; or the end of
+            // a head, before hyper has called the service. That saves most connections the timer.
+            self.enter(Stage::Quiet);
+        } else if !self.is_waiting(conn) {
+            self.enter(Stage::Header {
+                begun: conn.begun(),
+            });
+        }
+    }
+
+    #[inline]
+    fn is_end_of_head(&self, bytes: &[u8]) -> bool {
+        self.preface.is_none() && bytes.ends_with(b"\r\n\r\n")
+    }
+
+    /// The stream has nothing to read.
+    #[inline]
+    fn wait(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.stage {
+            Stage::Quiet | Stage::Exempt => Poll::Pending,
+            _ => self.wait_for_more(conn, cx),
+        }
+    }
+
+    #[cold]
+    fn wait_for_more(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let limits = conn.gate().limits();
+        let limit = match self.stage {
+            Stage::Silent => limits.first_byte_timeout,
+            Stage::Handshake(_) if self.until_served && conn.is_served() => {
+                self.enter(Stage::Exempt);
+                None
+            }
+            Stage::Handshake(_) => limits.header_timeout,
+            Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
+            Stage::Header { .. } => {
+                self.enter(Stage::Quiet);
+                None
+            }
+            Stage::Quiet | Stage::Exempt => None,
+        };
+        let Some(limit) = limit else {
+            return Poll::Pending;
+        };
+        while self.rang(limit, cx) {
+            self.rings += 1;
+            if self.rings > PARTS {
+                return Poll::Ready(Err(too_slow(limit)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns whether the timer has gone off, which is removed then.
+    ///
+    /// It is polled each time: a connection may have been handed to another task since, and a task
+    /// whose budget is used up polls a timer in vain.
+    fn rang(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+        let begin = || Box::pin(sleep(limit / PARTS));
+        let timer = self.timer.get_or_insert_with(begin);
+        let rang = timer.as_mut().poll(cx).is_ready();
+        if rang {
+            self.timer = None;
+        }
+        rang
+    }
+
+    /// Returns whether the header that has begun is not complete.
+    fn is_waiting(&self, conn: &Conn) -> bool {
+        matches!(self.stage, Stage::Header { begun } if begun == conn.begun())
+            && conn.upgrades() == 0
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        if matches!(self.stage, Stage::Silent) {
+            // The one for the first byte: most connections need none from here on.
+            self.timer = None;
+        }
+        self.stage = stage;
+        self.rings = 0;
+    }
+}
+
+/// Returns how many bytes there are now, if they are still those of the preface.
+fn preface(seen: usize, bytes: &[u8]) -> Option<usize> {
+    let expected = &PREFACE[seen.min(PREFACE.len())..];
+    let compared = expected.len().min(bytes.len());
+    (bytes[..compared] == expected[..compared]).then_some(seen + bytes.len())
+}
+
+fn too_slow(limit: Duration) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("the peer did not send a request within {}", Rounded(limit)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::timeout;
+
+    use super::super::conn::{Gate, Limits};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// What comes of a connection on which nothing is said after `bytes`; nothing for a long time,
+    /// or an error.
+    async fn after(bytes: &[u8]) -> Option<io::ErrorKind> {
+        let gate = Gate::new(Limits {
+            first_byte_timeout: Some(LIMIT),
+            header_timeout: Some(LIMIT),
+            ..Limits::default()
+        });
+        let (mut client, server) = duplex(64);
+        let mut server = Io::new(server, gate.register(None));
+        client.write_all(bytes).await.unwrap();
+        let mut read = vec![0; bytes.len()];
+        server.read_exact(&mut read).await.unwrap();
+        let more = timeout(100 * LIMIT, server.read_u8()).await.ok()?;
+        Some(more.unwrap_err().kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_over_tls_is_not_timed_by_what_cannot_be_seen() {
+        assert_eq!(after(b"GET / HTTP").await, Some(io::ErrorKind::TimedOut));
+        assert_eq!(after(b"").await, Some(io::ErrorKind::TimedOut));
+        let hello = b"\x16\x03\x01\0\x01A";
+        assert_eq!(after(hello).await, Some(io::ErrorKind::TimedOut));
+        let finished = b"\x16\x03\x03\0\x02AB\x14\x03\x03\0\x01A";
+        assert_eq!(after(&[&hello[..], finished].concat()).await, None);
+        let encrypted = b"\x17\x03\x03\0\x01A";
+        assert_eq!(after(&[&hello[..], encrypted].concat()).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_told_of_the_cut_where_it_waits_or_at_its_next_step() {
+        let gate = Gate::new(Limits::default());
+        let conn = gate.register(None);
+        let (mut client, server) = duplex(64);
+        let mut server = Io::new(server, Arc::clone(&conn));
+        client.write_all(b"a").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'a');
+
+        let mut waiting = tokio_test::task::spawn(server.read_u8());
+        tokio_test::assert_pending!(waiting.poll());
+        conn.cut();
+        assert!(waiting.is_woken());
+
+        let cut = Some(io::ErrorKind::ConnectionAborted);
+        let kind = |error: io::Error| error.kind();
+        assert_eq!(waiting.await.err().map(kind), cut);
+        client.write_all(b"b").await.unwrap();
+        assert_eq!(server.read_u8().await.err().map(kind), cut);
+        assert_eq!(server.write_u8(b'c').await.err().map(kind), cut);
+        assert_eq!(server.flush().await.err().map(kind), cut);
+        assert_eq!(server.shutdown().await.err().map(kind), cut);
+    }
+
+    /// A connection on which nothing is said, with its client.
+    fn silent() -> (DuplexStream, Io<DuplexStream>) {
+        let gate = Gate::new(Limits {
+            first_byte_timeout: Some(LIMIT),
+            ..Limits::default()
+        });
+        let (client, server) = duplex(64);
+        (client, Io::new(server, gate.register(None)))
+    }
+
+    fn poll_read_once(io: &mut Io<DuplexStream>, cx: &mut Context<'_>) {
+        let mut bytes = [0; 8];
+        let mut buf = ReadBuf::new(&mut bytes);
+        assert!(Pin::new(io).poll_read(cx, &mut buf).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r18_a_task_whose_budget_was_used_up_is_woken_by_the_timer_all_the_same() {
+        let (_client, mut server) = silent();
+
+        poll_fn(|cx| {
+            while pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
+            poll_read_once(&mut server, cx);
+            Poll::Ready(())
+        })
+        .await;
+
+        let read = timeout(100 * LIMIT, server.read_u8()).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r18_a_connection_that_is_handed_to_another_task_is_timed_there() {
+        let (_client, mut server) = silent();
+
+        let first = tokio::spawn(async move {
+            poll_fn(|cx| Poll::Ready(poll_read_once(&mut server, cx))).await;
+            server
+        });
+        let mut server = first.await.unwrap();
+
+        let read = timeout(100 * LIMIT, server.read_u8()).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn r9_what_is_taken_inside_is_not_taken_by_the_peer() {
+        let gate = Gate::new(Limits::default());
+        let conn = gate.register(None);
+        let ((_client, socket), (mut tls, session)) = (duplex(1), duplex(1));
+        let mut outside = Io::new(socket, Arc::clone(&conn));
+        let mut inside = Io::inside(session, conn);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for io in [&mut inside, &mut outside] {
+            assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_ready());
+            assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_pending());
+        }
+
+        tls.read_u8().await.unwrap();
+        assert!(Pin::new(&mut inside).poll_write(&mut cx, b"x").is_ready());
+
+        let now = tokio::time::Instant::now();
+        assert_eq!(gate.cut_idle(now, Duration::ZERO), (0, None));
+    }
+
+    #[test]
+    fn records_of_tls_are_told_apart_however_they_arrive() {
+        let flights = b"\x16\x03\x01\0\x03\x14\x17\x14\x16\x03\x01\0\0\x14";
+        for split in 0..flights.len() {
+            let mut records = Records::default();
+            assert!(!records.are_answered(&flights[..split]), "{split}");
+            assert!(records.are_answered(&flights[split..]), "{split}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! [`Request`]: a request in flight.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+
+use http::Method;
+
+use super::conn::Conn;
+use super::label::Label;
+use super::switch::Seat;
+use crate::group::log;
+use crate::group::panic::Panic;
+
+/// Counts as in flight until it is dropped, and says when it has been cut.
+#[derive(Debug)]
+pub(crate) struct Request {
+    conn: Arc<Conn>,
+    label: Label,
+    seat: Seat,
+    answered: bool,
+    running: bool,
+    /// A copy of what the limits say, as it is asked four times for each request.
+    catches_panics: bool,
+}
+
+/// A panic that was caught. It has been counted and logged.
+#[derive(Debug)]
+pub(super) struct Panicked;
+
+impl Request {
+    #[inline]
+    pub(super) fn begin(conn: Arc<Conn>) -> Self {
+        conn.begin_request();
+        Self {
+            catches_panics: conn.gate().limits().catch_panics,
+            conn,
+            label: Label::NONE,
+            seat: Seat::default(),
+            answered: false,
+            running: false,
+        }
+    }
+
+    /// Says what it is called in the report.
+    #[inline]
+    pub(super) fn name(&mut self, method: &Method, path: &str) {
+        self.label.write(method, path);
+    }
+
+    #[inline]
+    pub(super) fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    #[inline]
+    pub(super) fn is_cut(&self) -> bool {
+        self.conn.work.is_fired()
+    }
+
+    /// Is to be called by what is pending; returns whether the request has been cut.
+    #[inline]
+    pub(super) fn watch(&mut self, cx: &Context<'_>) -> bool {
+        let label = self.label;
+        self.conn.work.watch(&mut self.seat, cx, || label)
+    }
+
+    /// Says whether all of the response has been handed over.
+    #[inline]
+    pub(super) fn set_answered(&mut self, answered: bool) {
+        self.answered = answered;
+    }
+
+    #[inline]
+    pub(super) fn catches_panics(&self) -> bool {
+        self.catches_panics
+    }
+
+    /// Is to be called before and after what runs code of the user: a request that is dropped in
+    /// between has panicked.
+    #[inline]
+    pub(super) fn set_running(&mut self, running: bool) {
+        self.running = running;
+    }
+
+    /// Runs the `what` of this request, and counts, logs and catches its panic.
+    #[cold]
+    pub(super) fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
+        Panic::catch(f).map_err(|panic| self.panicked(what, &panic))
+    }
+
+    /// Drops what is left of a handler or a body.
+    #[inline]
+    pub(super) fn drop_in<T>(&mut self, mut what: Pin<&mut Option<T>>) {
+        if self.catches_panics() {
+            let _ = self.catch("destructor", || what.set(None));
+        } else {
+            self.set_running(true);
+            what.set(None);
+            self.set_running(false);
+        }
+    }
+
+    /// As [`drop_in`](Self::drop_in), for what is dropped by others: they do so too when it has panicked,
+    /// and then that is what counts.
+    #[inline]
+    pub(super) fn drop_last<T>(&mut self, what: Pin<&mut Option<T>>) {
+        if what.is_some() && !self.running {
+            self.drop_in(what);
+        }
+    }
+
+    fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
+        self.conn.gate().add_panic();
+        log::guarded(|| {
+            let (label, message) = (self.label, panic.message());
+            tracing::error!(target: "taskgroup", "{what} of {label} panicked: {message}");
+        });
+        Panicked
+    }
+}
+
+impl Drop for Request {
+    #[inline]
+    fn drop(&mut self) {
+        if self.running {
+            self.conn.gate().add_panic();
+        }
+        self.conn.work.leave(&mut self.seat);
+        self.conn.end_request(self.answered);
+    }
+}

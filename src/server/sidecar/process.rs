@@ -1,0 +1,387 @@
+//! A server that is a child process.
+
+use std::error::Error;
+use std::future::pending;
+use std::io;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::forced::{self, Seat, Undo};
+use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
+use crate::server::stop_signal::{Parts, StopSignal};
+
+/// How long a killed process may take to be gone before it is reported as one that does not end.
+const REAP: Duration = Duration::from_secs(1);
+
+impl Sidecar {
+    /// Runs a child process as a server.
+    ///
+    /// The process is started when the returned future is first polled. When `token` has fired it gets
+    /// SIGTERM, and at the end of the grace SIGKILL. Its outcome is by its exit status:
+    ///
+    /// | the process | before the token fired | after SIGTERM |
+    /// |---|---|---|
+    /// | exits with status 0 | ended early | `Ok` |
+    /// | is ended by SIGTERM, or exits with status 143 | failed | `Ok` |
+    /// | ends in any other way | failed | failed while draining |
+    /// | is running at the end of the grace | | timed out, and killed |
+    ///
+    /// The process leads a process group of its own (it replaces one set on `command`), so Ctrl-C in
+    /// the terminal reaches only the parent, which then asks it to stop once. SIGTERM goes to the
+    /// process alone, which may want to stop its own children in its own order. Whatever is left of the
+    /// group when the process has ended is killed: start a server from a shell with `exec`, or the
+    /// shell is what gets the SIGTERM. Children that have left the group are not followed.
+    ///
+    /// Standard input, output and error are those of `command`. Do not leave the input on a terminal,
+    /// from which a background group cannot read, and do not ask for pipes, which nobody reads.
+    ///
+    /// # Platforms
+    ///
+    /// Windows has no SIGTERM, and no other request to stop that every process understands: there the
+    /// process is terminated as soon as the token has fired, which is `Ok`; the grace is only how long
+    /// that may take. Its own children are not terminated. Its group is a console process group, so
+    /// Ctrl-C reaches only the parent there as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Sidecar::serve), by the table above, and when the process cannot be started. The
+    /// message names the exit status, and [`SidecarError::exit_status`] returns it.
+    ///
+    /// # Panics
+    ///
+    /// The returned future panics outside a Tokio runtime whose IO is enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future kills the process and its group at once. The runtime reaps the
+    /// process later, when it can.
+    ///
+    /// # Forced exits
+    ///
+    /// When a second signal or a watchdog ends this process, no destructor runs. On Unix the child process gets
+    /// SIGTERM first, a second one if it is stopping already, and half a second to end; then what is left of
+    /// its group is killed. A third signal ends the waiting. From then on no process is started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use tokio::process::Command;
+    ///
+    /// # #[cfg(not(unix))] fn main() {}
+    /// # #[cfg(unix)]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let token = CancellationToken::new();
+    /// token.cancel();
+    ///
+    /// let mut command = Command::new("sleep");
+    /// command.arg("3600");
+    /// let stopped: Result<(), SidecarError> =
+    ///     Sidecar::new("cache").serve_process(&token, command).await;
+    /// assert!(stopped.is_ok());
+    /// # }
+    /// ```
+    pub fn serve_process<E>(
+        mut self,
+        stop: &dyn StopSignal,
+        command: Command,
+    ) -> impl Future<Output = Result<(), E>> + use<E>
+    where
+        E: From<SidecarError>,
+    {
+        let told = stop.parts();
+        async move {
+            let outcome = self.drive_process(&told, command).await;
+            Ok(self.conclude(outcome)?)
+        }
+    }
+
+    async fn drive_process(&mut self, told: &Parts, command: Command) -> Outcome {
+        let mut process = match Process::start(command) {
+            Ok(process) => process,
+            Err(error) => {
+                return Outcome {
+                    fate: Fate::Failed(When::Serving, Fault::Error(error.into())),
+                    stop: Stop::NotAsked,
+                };
+            }
+        };
+        let asked = CancellationToken::new();
+        let ask = |_| async { asked.cancel() };
+        let mut outcome = self.drive(told, process.end(&asked), ask).await;
+        if forced::has_begun() {
+            // It was told or killed by that, which is no outcome: the process is about to end.
+            pending::<()>().await;
+        }
+        if let Fate::TimedOut(_) = outcome.fate {
+            outcome.fate = Fate::TimedOut(process.kill().await);
+        }
+        outcome
+    }
+}
+
+impl SidecarError {
+    /// Returns the exit status of a [child process](Sidecar::serve_process) that failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use tokio::process::Command;
+    ///
+    /// # #[cfg(not(unix))] fn main() {}
+    /// # #[cfg(unix)]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "exit 3"]);
+    /// let failed: Result<(), SidecarError> = Sidecar::new("cache")
+    ///     .serve_process(&CancellationToken::new(), command)
+    ///     .await;
+    ///
+    /// let failed = failed.unwrap_err();
+    /// assert_eq!(failed.exit_status().unwrap().code(), Some(3));
+    /// assert_eq!(format!("{failed:#}"), "server `cache` failed: exit status: 3");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        let exited = self.source()?.downcast_ref::<Exited>()?;
+        Some(exited.0)
+    }
+}
+
+/// A child process that is killed when this is dropped.
+struct Process {
+    child: Child,
+    group: Arc<os::Group>,
+    /// Given up last: until then a forced exit kills the group.
+    _seat: Seat,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Result<Self, NotStarted> {
+        os::Group::set(&mut command);
+        command.kill_on_drop(true);
+        let started = match Seat::take() {
+            Some(seat) => command.spawn().map(|child| (child, seat)),
+            None => Err(io::Error::other("the exit of this process is forced")),
+        };
+        match started {
+            Ok((child, seat)) => {
+                let group = Arc::new(os::Group::of(&child));
+                let program = command.as_std().get_program().to_string_lossy();
+                let id = child.id().unwrap_or_default();
+                let name = format!("process {id} (`{program}`)");
+                seat.fill(&name, Arc::clone(&group) as Arc<dyn Undo>);
+                Ok(Self {
+                    child,
+                    group,
+                    _seat: seat,
+                })
+            }
+            Err(source) => Err(NotStarted {
+                program: command
+                    .as_std()
+                    .get_program()
+                    .to_string_lossy()
+                    .into_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// Waits until the process has ended, and asks it to end once `asked` has fired.
+    async fn end(&mut self, asked: &CancellationToken) -> Result<(), Fault> {
+        match asked.run_until_cancelled(self.child.wait()).await {
+            Some(status) => judge(status, ExitStatus::success),
+            None => {
+                // Here the child has not been reaped, so its id is still its own.
+                os::stop(&mut self.child).map_err(|error| Fault::Error(error.into()))?;
+                judge(self.child.wait().await, os::is_stopped)
+            }
+        }
+    }
+
+    /// Kills the process with its group, and waits until it is gone.
+    async fn kill(&mut self) -> Remains {
+        self.group.kill();
+        // The group may be gone and the process not, if the process has moved to another one.
+        let _ = self.child.start_kill();
+        let id = self.child.id();
+        match (timeout(REAP, self.child.wait()).await, id) {
+            (Err(_), Some(id)) => Remains::Process(id),
+            _ => Remains::Killed,
+        }
+    }
+}
+
+impl Drop for Process {
+    /// Kills what is left of the group, the process included if it has not ended.
+    ///
+    /// When the process has been reaped and nothing is left, the id could belong to a new group by
+    /// now. It is reused only after all other ids have been, and the process was reaped in the poll
+    /// that has led here.
+    fn drop(&mut self) {
+        self.group.kill();
+    }
+}
+
+/// Decides whether an exit status is a success.
+fn judge(status: io::Result<ExitStatus>, is_good: fn(&ExitStatus) -> bool) -> Result<(), Fault> {
+    match status {
+        Ok(status) if is_good(&status) => Ok(()),
+        Ok(status) => Err(Fault::Error(Exited(status).into())),
+        Err(error) => Err(Fault::Error(error.into())),
+    }
+}
+
+/// The error of a process that has ended with this status.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Exited(ExitStatus);
+
+/// The error of a process that could not be started. That of the system does not name the program.
+#[derive(Debug, thiserror::Error)]
+#[error("could not start `{program}`")]
+struct NotStarted {
+    program: String,
+    source: io::Error,
+}
+
+#[cfg(unix)]
+mod os {
+    use std::io;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use rustix::process::Pid;
+    use rustix::process::Signal;
+    use rustix::process::WaitId;
+    use rustix::process::WaitIdOptions;
+    use rustix::process::kill_process;
+    use rustix::process::kill_process_group;
+    use rustix::process::waitid;
+    use tokio::process::Child;
+    use tokio::process::Command;
+
+    use crate::server::forced::Undo;
+
+    /// The process group that a child leads.
+    pub(super) struct Group(Option<Pid>);
+
+    impl Group {
+        pub(super) fn set(command: &mut Command) {
+            command.process_group(0);
+        }
+
+        pub(super) fn of(child: &Child) -> Self {
+            Self(pid(child))
+        }
+
+        /// Kills all of the group. There is nothing to do about a failure: the group is gone, or it is
+        /// not ours to kill.
+        pub(super) fn kill(&self) {
+            if let Some(leader) = self.0 {
+                let _ = kill_process_group(leader, Signal::KILL);
+            }
+        }
+    }
+
+    /// In a forced exit the child is asked to end, a second time if it has been asked before, and may
+    /// force its own end with that.
+    impl Undo for Group {
+        fn tell(&self) {
+            if let Some(leader) = self.0 {
+                let _ = kill_process(leader, Signal::TERM);
+            }
+        }
+
+        fn is_over(&self) -> bool {
+            // It is looked at and not reaped, which is left to the runtime.
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let ended = |leader| !matches!(waitid(WaitId::Pid(leader), look), Ok(None));
+            self.0.is_none_or(ended)
+        }
+
+        fn undo(&self) {
+            self.kill();
+            // It may have moved to another group.
+            if let (Some(leader), false) = (self.0, self.is_over()) {
+                let _ = kill_process(leader, Signal::KILL);
+            }
+        }
+    }
+
+    /// Asks a child that has not been reaped to end.
+    pub(super) fn stop(child: &mut Child) -> io::Result<()> {
+        match pid(child) {
+            Some(pid) => Ok(kill_process(pid, Signal::TERM)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether a child that was asked to end has done so well.
+    ///
+    /// A JVM and many shells catch SIGTERM, clean up, and exit with what a shell would show for it.
+    pub(super) fn is_stopped(status: &ExitStatus) -> bool {
+        let term = Signal::TERM.as_raw();
+        status.success() || status.signal() == Some(term) || status.code() == Some(128 + term)
+    }
+
+    fn pid(child: &Child) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(child.id()?).ok()?)
+    }
+}
+
+#[cfg(not(unix))]
+mod os {
+    use std::io;
+    use std::process::ExitStatus;
+
+    use tokio::process::Child;
+    use tokio::process::Command;
+
+    use crate::server::forced::Undo;
+
+    /// A console process group, which cannot be killed as a whole.
+    pub(super) struct Group;
+
+    impl Group {
+        #[cfg(windows)]
+        pub(super) fn set(command: &mut Command) {
+            const CREATE_NEW_PROCESS_GROUP: u32 = 0x0000_0200;
+            command.creation_flags(CREATE_NEW_PROCESS_GROUP);
+        }
+
+        #[cfg(not(windows))]
+        pub(super) fn set(_command: &mut Command) {}
+
+        pub(super) fn of(_child: &Child) -> Self {
+            Self
+        }
+
+        pub(super) fn kill(&self) {}
+    }
+
+    /// A forced exit has no more of it than its id, and leaves it alone.
+    impl Undo for Group {
+        fn undo(&self) {}
+    }
+
+    /// Terminates a child, which cannot be asked.
+    pub(super) fn stop(child: &mut Child) -> io::Result<()> {
+        child.start_kill()
+    }
+
+    /// A terminated child has the status that its terminator has chosen, which tells nothing.
+    pub(super) fn is_stopped(_status: &ExitStatus) -> bool {
+        true
+    }
+}

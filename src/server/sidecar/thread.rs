@@ -1,0 +1,218 @@
+//! A server that blocks a thread, as a future and a function that asks it to stop.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::BoxError;
+use crate::group::log;
+use crate::group::panic::Panic;
+use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
+use crate::server::stop_signal::{Parts, StopSignal};
+
+impl Sidecar {
+    /// Runs a server that blocks its thread.
+    ///
+    /// `run` is called on a thread of its own that bears the name of the server, when the returned
+    /// future is first polled. It is no thread of the runtime, so a server that does not stop cannot
+    /// hold the end of the runtime. When `token` has fired, `stop` is called with the grace, on a
+    /// helper thread (`NAME-stop`), so it may block too. The server has ended when its thread has been
+    /// joined, which a helper thread (`NAME-join`) does.
+    ///
+    /// `stop` is to make `run` return, for example with `tiny_http`'s `unblock`. When the server must
+    /// also be dropped to close its socket, let `run` own it or its last reference.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Sidecar::serve). A thread cannot be forced: one that is running at the end of the
+    /// grace goes on, and the error names it. A panic of `run` is an error as well, and so is one of
+    /// `stop`, after which the server has its grace all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future while the server runs calls `stop`, if that has not been done yet,
+    /// with a grace of zero on a helper thread; the drop waits for nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (stop, requests) = mpsc::channel::<()>();
+    /// let token = CancellationToken::new();
+    /// token.cancel();
+    ///
+    /// let stopped: Result<(), SidecarError> = Sidecar::new("requests")
+    ///     .serve_blocking(
+    ///         &token,
+    ///         move || {
+    ///             for _request in requests {}
+    ///             Ok::<_, std::io::Error>(())
+    ///         },
+    ///         move |_grace| drop(stop),
+    ///     )
+    ///     .await;
+    /// assert!(stopped.is_ok());
+    /// # }
+    /// ```
+    pub fn serve_blocking<E, R, Err, S>(
+        mut self,
+        told: &dyn StopSignal,
+        run: R,
+        stop: S,
+    ) -> impl Future<Output = Result<(), E>> + use<E, R, Err, S>
+    where
+        E: From<SidecarError>,
+        R: FnOnce() -> Result<(), Err> + Send + 'static,
+        Err: Into<BoxError>,
+        S: FnOnce(Duration) + Send + 'static,
+    {
+        let told = told.parts();
+        async move {
+            let outcome = self.drive_thread(&told, run, stop).await;
+            Ok(self.conclude(outcome)?)
+        }
+    }
+
+    async fn drive_thread<R, Err, S>(&mut self, told: &Parts, run: R, stop: S) -> Outcome
+    where
+        R: FnOnce() -> Result<(), Err> + Send + 'static,
+        Err: Into<BoxError>,
+        S: FnOnce(Duration) + Send + 'static,
+    {
+        let name = thread_name(&self.name);
+        let server = match ServerThread::start(&name, run) {
+            Ok(server) => server,
+            Err(error) => {
+                return Outcome {
+                    fate: Fate::Failed(When::Serving, Fault::Error(error.into())),
+                    stop: Stop::NotAsked,
+                };
+            }
+        };
+        let mut stop = StopOnDrop {
+            name: &name,
+            stop: Some(stop),
+            ended: server.ended.clone(),
+        };
+        let ask = |grace| stop.call(grace);
+        let mut outcome = self.drive(told, server.end(&name), ask).await;
+
+        if let Fate::TimedOut(_) = outcome.fate {
+            outcome.fate = Fate::TimedOut(Remains::Threads(match outcome.stop {
+                Stop::Running => format!("threads `{name}` and `{name}-stop`"),
+                _ => format!("thread `{name}`"),
+            }));
+        }
+        outcome
+    }
+}
+
+/// A thread's name cannot contain a zero byte.
+fn thread_name(server: &str) -> String {
+    server.replace('\0', "")
+}
+
+/// The thread of a server.
+struct ServerThread {
+    thread: JoinHandle<Result<(), BoxError>>,
+    /// Fires when the server has ended.
+    ended: CancellationToken,
+}
+
+impl ServerThread {
+    fn start<R, Err>(name: &str, run: R) -> io::Result<Self>
+    where
+        R: FnOnce() -> Result<(), Err> + Send + 'static,
+        Err: Into<BoxError>,
+    {
+        let ended = CancellationToken::new();
+        let running = ended.clone().drop_guard();
+        let thread = Builder::new().name(name.to_owned()).spawn(move || {
+            let _running = running;
+            run().map_err(Into::into)
+        })?;
+        Ok(Self { thread, ended })
+    }
+
+    /// Waits until the server has ended, and joins its thread.
+    async fn end(self, name: &str) -> Result<(), Fault> {
+        self.ended.cancelled().await;
+        // A thread that has left the server can still hang in the destructor of a thread-local, so it
+        // is not joined here, on a thread of the runtime.
+        let joined = on_thread(format!("{name}-join"), move || self.thread.join()).await;
+        match joined {
+            Ok(Ok(Ok(end))) => end.map_err(Fault::Error),
+            Ok(Ok(Err(payload))) => Err(Fault::Panic(Panic::new(payload))),
+            Ok(Err(panic)) => Err(Fault::Panic(panic)),
+            Err(error) => Err(Fault::Error(error.into())),
+        }
+    }
+}
+
+/// The stop function of a server. If it has not been called before, it is called when this is dropped
+/// while the server runs.
+struct StopOnDrop<'a, S: FnOnce(Duration) + Send + 'static> {
+    name: &'a str,
+    stop: Option<S>,
+    ended: CancellationToken,
+}
+
+impl<S: FnOnce(Duration) + Send + 'static> StopOnDrop<'_, S> {
+    /// Calls the function on a thread of its own. Its panic is the panic of the returned future.
+    fn call(&mut self, grace: Duration) -> impl Future<Output = ()> + use<S> {
+        let name = self.thread();
+        let stop = self.stop.take();
+        async move {
+            let Some(stop) = stop else { return };
+            match on_thread(name, move || stop(grace)).await {
+                Ok(Ok(())) => (),
+                Ok(Err(panic)) => panic.resume(),
+                Err(error) => resume_unwind(Box::new(format!("not called: {error}"))),
+            }
+        }
+    }
+
+    fn thread(&self) -> String {
+        format!("{}-stop", self.name)
+    }
+}
+
+impl<S: FnOnce(Duration) + Send + 'static> Drop for StopOnDrop<'_, S> {
+    fn drop(&mut self) {
+        let Some(stop) = self.stop.take() else { return };
+        if self.ended.is_cancelled() {
+            return;
+        }
+        let name = self.thread();
+        let spawned = Builder::new()
+            .name(name)
+            .spawn(move || stop(Duration::ZERO));
+        if let Err(error) = spawned {
+            let name = self.name;
+            log::guarded(|| {
+                tracing::error!(target: "taskgroup", "server `{name}` is not asked to stop: {error}");
+            });
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own and returns how it ended.
+async fn on_thread<T, W>(name: String, work: W) -> io::Result<Result<T, Panic>>
+where
+    T: Send + 'static,
+    W: FnOnce() -> T + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    Builder::new().name(name).spawn(move || {
+        let _ = sender.send(Panic::catch(work));
+    })?;
+    receiver.await.map_err(io::Error::other)
+}

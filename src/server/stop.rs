@@ -1,0 +1,494 @@
+//! [`Stop`]: what a handler knows of the stop of its server.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::group::deadline;
+use crate::group::deadline::DeadlinePassed;
+
+/// Tells a handler that its server is stopping, and how long the drain may take.
+///
+/// When a server stops it takes no new requests, and those in flight have until the drain deadline
+/// to be answered; what is running then is cut. A `Stop` gives a handler both moments, which are for
+/// different things:
+///
+/// - **The stop is a hint.** What would go on for ever, such as an event stream, a long poll or a
+///   websocket, looks at [`stopping`](Self::stopping) and ends by itself. Work that an answer needs
+///   never hangs on it: a call that is given up when the stop begins is a failed request that the
+///   drain had time for.
+/// - **The deadline is a bound.** A call to another service, a query, or a task of a handler may run
+///   until it, by [`until_deadline`](Self::until_deadline) or with a timeout that is
+///   [clipped](Self::clip), so that the handler can still say what went wrong.
+///
+/// A clone is another handle on the same stop, at the cost of a reference count.
+///
+/// # Drop
+///
+/// Dropping it changes nothing. If the server is dropped without having been stopped, the stop
+/// begins in that moment, with no time left.
+///
+/// # Comparison to `CancellationToken`
+///
+/// The token of a group says *that* everything is to stop. A `Stop` belongs to one server, says *by
+/// when*, and its token fires when that server begins to drain: after the lame duck, if there is one.
+///
+/// # Examples
+///
+/// A long poll that answers at once when the server stops, and whose query may use up the drain:
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::server::Stop;
+///
+/// async fn poll(stop: Stop) -> &'static str {
+///     tokio::select! {
+///         () = stop.stopping() => {}
+///         () = tokio::time::sleep(Duration::from_secs(60)) => return "news",
+///     }
+///     let query = async { "no news" };
+///     stop.until_deadline(query).await.unwrap_or("no time left")
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// assert_eq!(poll(Stop::begun(Duration::from_secs(5))).await, "no news");
+/// assert_eq!(poll(Stop::begun(Duration::ZERO)).await, "no news");
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stop {
+    shared: Arc<Shared>,
+}
+
+/// The end of a [`Stop`] that belongs to the server.
+#[derive(Debug)]
+pub(crate) struct StopSource {
+    stop: Stop,
+}
+
+/// Invariant: the times are set before the token fires, and never again.
+#[derive(Debug)]
+struct Shared {
+    token: CancellationToken,
+    times: OnceLock<Times>,
+}
+
+/// What the beginning of the stop has fixed. `None` is a drain that may take for ever.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// When what is in flight is cut.
+    deadline: Option<Instant>,
+    /// When outgoing work is given up, so that there is time to answer.
+    work: Option<Instant>,
+}
+
+impl Stop {
+    /// Returns a stop that never begins, for calling a handler where no server is: in a test.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::server::Stop;
+    ///
+    /// let stop = Stop::never();
+    /// assert!(!stop.is_stopping());
+    /// assert_eq!(stop.deadline(), None);
+    /// ```
+    #[must_use]
+    pub fn never() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                token: CancellationToken::new(),
+                times: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Returns a stop that has begun just now with `drain` to go, for the test of a handler.
+    ///
+    /// Any duration will do: with zero the deadline has passed, with [`Duration::MAX`] there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// let stop = Stop::begun(Duration::from_secs(5));
+    /// assert!(stop.is_stopping());
+    /// assert!(stop.remaining() <= Some(Duration::from_secs(5)));
+    /// ```
+    #[must_use]
+    pub fn begun(drain: Duration) -> Self {
+        let source = StopSource::new();
+        source.begin(drain);
+        source.stop().clone()
+    }
+
+    /// Returns the token that fires when the server begins to drain.
+    ///
+    /// It is the hint, to hand to what ends by itself. [Outgoing work](Self::until_deadline) is not
+    /// to be bound to it. Cancelling it makes this `Stop` and its clones believe in a stop without a
+    /// deadline, and does not stop the server.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::server::Stop;
+    ///
+    /// assert!(!Stop::never().token().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.shared.token
+    }
+
+    /// Waits until the server begins to drain; returns at once if it has begun.
+    ///
+    /// Equivalent to `self.token().cancelled()`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let stop = Stop::begun(Duration::from_secs(5));
+    /// stop.stopping().await;
+    /// assert!(stop.is_stopping());
+    /// # }
+    /// ```
+    pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
+        self.shared.token.cancelled()
+    }
+
+    /// Returns whether the server has begun to drain.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// assert!(!Stop::never().is_stopping());
+    /// assert!(Stop::begun(Duration::ZERO).is_stopping());
+    /// ```
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.token.is_cancelled()
+    }
+
+    /// Returns the moment at which what is still in flight is cut.
+    ///
+    /// It is known as soon as [`is_stopping`](Self::is_stopping) says so, and does not change any
+    /// more. `None` before that, and for a drain that may take for ever.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// assert!(Stop::begun(Duration::from_secs(5)).deadline().is_some());
+    /// assert_eq!(Stop::begun(Duration::MAX).deadline(), None);
+    /// ```
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.shared.times.get()?.deadline
+    }
+
+    /// Returns what is left until the [deadline](Self::deadline), zero once it has passed; `None`
+    /// while there is no deadline.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// assert_eq!(Stop::never().remaining(), None);
+    /// assert_eq!(Stop::begun(Duration::ZERO).remaining(), Some(Duration::ZERO));
+    /// ```
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline().map(until)
+    }
+
+    /// Clips the timeout of a call that is about to be made to what is left for it.
+    ///
+    /// For clients that take a duration, and for protocols that carry one, such as `grpc-timeout`.
+    /// What is left ends a little before the deadline, so that there is time to answer: a tenth of
+    /// the drain, at most 250 ms. Before the stop the timeout stays as it is, as nobody knows the
+    /// deadline yet: a long call is better bound with [`until_deadline`](Self::until_deadline), which
+    /// also sees a stop that begins later.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// let timeout = Duration::from_secs(30);
+    /// assert_eq!(Stop::never().clip(timeout), timeout);
+    /// assert!(Stop::begun(Duration::from_secs(5)).clip(timeout) < Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn clip(&self, timeout: Duration) -> Duration {
+        deadline::clip(timeout, self.work_deadline())
+    }
+
+    /// Runs outgoing work that may use up the drain, but not more.
+    ///
+    /// The stop alone does not touch the work. It is given up, by dropping it, a little before the
+    /// drain deadline, so that there is time to answer: a tenth of the drain, at most 250 ms. Work
+    /// that is done in that very moment counts as done. Without a stop this waits for the work.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadlinePassed`] if the work was given up. Work that is ready at once is never given up, also
+    /// when the deadline has passed long ago.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the runtime has no timer and the work is running when the stop begins.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the work with it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::server::Stop;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let call = async { "stock: 7" };
+    /// let stop = Stop::begun(Duration::from_secs(5));
+    /// assert_eq!(stop.until_deadline(call).await, Ok("stock: 7"));
+    ///
+    /// let hangs = std::future::pending::<()>();
+    /// let stop = Stop::begun(Duration::from_millis(20));
+    /// assert!(stop.until_deadline(hangs).await.is_err());
+    /// # }
+    /// ```
+    pub async fn until_deadline<F: Future>(&self, work: F) -> Result<F::Output, DeadlinePassed> {
+        deadline::until(work, self.work_deadline_passed()).await
+    }
+
+    /// The first call counts, and the later ones change nothing.
+    fn begin(&self, drain: Duration) {
+        let _ = self.shared.times.set(Times::of(drain));
+        self.shared.token.cancel();
+    }
+
+    fn work_deadline(&self) -> Option<Instant> {
+        self.shared.times.get()?.work
+    }
+
+    async fn work_deadline_passed(&self) {
+        self.stopping().await;
+        match self.work_deadline() {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl StopSource {
+    pub(crate) fn new() -> Self {
+        Self {
+            stop: Stop::never(),
+        }
+    }
+
+    /// The handle that handlers get; cloned for each request.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Fixes the deadline, then fires the token. Does nothing if the stop has begun.
+    pub(crate) fn begin(&self, drain: Duration) {
+        self.stop.begin(drain);
+    }
+}
+
+impl Times {
+    fn of(drain: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            deadline: now.checked_add(drain),
+            work: deadline::of_work(now, drain),
+        }
+    }
+}
+
+fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// Handlers may outlive a server that was dropped: none of them shall wait for a stop for ever.
+impl Drop for StopSource {
+    fn drop(&mut self) {
+        self.begin(Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::pending;
+
+    use tokio::time::sleep;
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_is_known_to_whoever_sees_the_stop() {
+        let source = StopSource::new();
+        let stop = source.stop().clone();
+        let mut stopping = task::spawn(stop.stopping());
+        assert_pending!(stopping.poll());
+        assert_eq!(stop.deadline(), None);
+
+        source.begin(5 * SECOND);
+
+        assert!(stopping.is_woken());
+        assert_ready!(stopping.poll());
+        assert_eq!(stop.deadline(), Some(Instant::now() + 5 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_remains_shrinks_and_ends_at_zero() {
+        let stop = Stop::begun(5 * SECOND);
+
+        sleep(2 * SECOND).await;
+        assert_eq!(stop.remaining(), Some(3 * SECOND));
+        sleep(4 * SECOND).await;
+        assert_eq!(stop.remaining(), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_stop_does_not_move_the_deadline() {
+        let source = StopSource::new();
+        source.begin(5 * SECOND);
+        let first = source.stop().deadline();
+
+        sleep(SECOND).await;
+        source.begin(9 * SECOND);
+
+        assert_eq!(source.stop().deadline(), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_dropped_stops_with_nothing_left() {
+        let stop = StopSource::new().stop().clone();
+
+        assert!(stop.is_stopping());
+        assert_eq!(stop.remaining(), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_dropped_after_the_stop_leaves_the_deadline() {
+        let source = StopSource::new();
+        source.begin(5 * SECOND);
+        let stop = source.stop().clone();
+        drop(source);
+
+        assert_eq!(stop.remaining(), Some(5 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_without_an_end_has_no_deadline() {
+        let stop = Stop::begun(Duration::MAX);
+
+        assert!(stop.is_stopping());
+        assert_eq!(stop.deadline(), None);
+        assert_eq!(stop.remaining(), None);
+        assert_eq!(stop.clip(SECOND), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_is_clipped_to_what_is_left_for_it() {
+        let stop = Stop::begun(5 * SECOND);
+
+        assert_eq!(stop.clip(SECOND), SECOND);
+        assert_eq!(stop.clip(9 * SECOND), Duration::from_millis(4750));
+        sleep(3 * SECOND).await;
+        assert_eq!(stop.clip(9 * SECOND), Duration::from_millis(1750));
+        sleep(3 * SECOND).await;
+        assert_eq!(stop.clip(9 * SECOND), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_short_drain_a_tenth_is_kept_for_answers() {
+        let stop = Stop::begun(Duration::from_millis(100));
+
+        assert_eq!(stop.clip(SECOND), Duration::from_millis(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stop_leaves_outgoing_work_alone() {
+        let source = StopSource::new();
+        let stop = source.stop().clone();
+        let mut work = task::spawn(stop.until_deadline(async {
+            sleep(3 * SECOND).await;
+            7
+        }));
+        assert_pending!(work.poll());
+
+        source.begin(5 * SECOND);
+
+        assert_pending!(work.poll());
+        sleep(4 * SECOND).await;
+        assert_eq!(assert_ready!(work.poll()), Ok(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outgoing_work_is_given_up_in_time_for_an_answer() {
+        let source = StopSource::new();
+        let stop = source.stop().clone();
+        let started = Instant::now();
+        let call = tokio::spawn(async move { stop.until_deadline(pending::<()>()).await });
+        sleep(SECOND).await;
+
+        source.begin(5 * SECOND);
+
+        assert!(call.await.unwrap().is_err());
+        assert_eq!(started.elapsed(), Duration::from_millis(5750));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_done_counts_after_the_deadline_too() {
+        let stop = Stop::begun(Duration::ZERO);
+
+        assert_eq!(stop.until_deadline(async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_outlives_a_drain_without_an_end() {
+        let stop = Stop::begun(Duration::MAX);
+        let year = 365 * 24 * 3600 * SECOND;
+
+        assert_eq!(stop.until_deadline(sleep(year)).await, Ok(()));
+    }
+
+    #[test]
+    fn a_stop_can_be_shared_between_threads() {
+        fn shared<T: Clone + Send + Sync + 'static>() {}
+        shared::<Stop>();
+        shared::<DeadlinePassed>();
+    }
+}

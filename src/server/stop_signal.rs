@@ -1,0 +1,207 @@
+//! [`StopSignal`]: what tells a server to stop.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::group::deadline::of_work;
+use crate::group::lock::lock;
+use crate::server::in_flight::{Counted, InFlight};
+
+/// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
+///
+/// With a token, the server has its own grace. With a context it has no more than what is left of
+/// the time of its component, so that the budget of the lifecycle holds, and all of that if it
+/// asked for no grace.
+///
+/// This trait is sealed.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+/// use taskgroup::server::StopSignal;
+///
+/// async fn serve(stop: &impl StopSignal) -> Result<(), SidecarError> {
+///     let server = |stop| async move { Ok::<_, std::io::Error>(drop(stop.await)) };
+///     Sidecar::new("echo").serve(stop, server).await
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), SidecarError> {
+/// let token = CancellationToken::new();
+/// token.cancel();
+/// serve(&token).await
+/// # }
+/// ```
+pub trait StopSignal: sealed::Parts {}
+
+impl StopSignal for CancellationToken {}
+
+impl sealed::Parts for CancellationToken {
+    fn parts(&self) -> Parts {
+        Parts {
+            token: self.clone(),
+            leaving: None,
+            limit: Limit::default(),
+            in_flight: None,
+        }
+    }
+}
+
+/// What a server needs of a [`StopSignal`].
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub(crate) token: CancellationToken,
+    /// Fires in the middle of a lame duck that somebody else is.
+    #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
+    pub(crate) leaving: Option<CancellationToken>,
+    pub(crate) limit: Limit,
+    in_flight: Option<Arc<InFlight>>,
+}
+
+impl Parts {
+    pub(crate) fn new(
+        token: CancellationToken,
+        leaving: CancellationToken,
+        limit: Limit,
+        in_flight: Arc<InFlight>,
+    ) -> Self {
+        Self {
+            token,
+            leaving: Some(leaving),
+            limit,
+            in_flight: Some(in_flight),
+        }
+    }
+
+    /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
+    #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
+    #[must_use]
+    pub(crate) fn count_in_flight(
+        &self,
+        count: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Option<Counted> {
+        Some(self.in_flight.as_ref()?.add(count))
+    }
+}
+
+/// What is kept of the time that a server may take.
+const KEPT: Duration = Duration::from_millis(50);
+
+/// Until when a stop may take, which is known once it has begun. It is set before the token fires,
+/// and may come nearer afterwards.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Limit(Option<Arc<Deadline>>);
+
+#[derive(Debug, Default)]
+struct Deadline {
+    times: Mutex<Times>,
+    /// Tells those who wait for a deadline that there is another one.
+    changed: Notify,
+}
+
+/// `None` is a stop that has not begun, or may take for ever.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    deadline: Option<Instant>,
+    /// When outgoing work is given up, so that there is time to answer.
+    work: Option<Instant>,
+}
+
+impl Limit {
+    pub(crate) fn to_be_set() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Returns the grace of a server: the one it asked for, or else all that there will be if that is
+    /// limited, and `default` if it is not.
+    pub(crate) fn grace(&self, asked: Option<Duration>, default: Duration) -> Duration {
+        let all = self.0.as_ref().map(|_| Duration::MAX);
+        asked.or(all).unwrap_or(default)
+    }
+
+    /// `None` is no limit.
+    pub(crate) fn set(&self, deadline: Option<Instant>) {
+        let Some(limit) = &self.0 else { return };
+        let now = Instant::now();
+        let work = deadline.and_then(|at| of_work(now, at.saturating_duration_since(now)));
+        *lock(&limit.times) = Times { deadline, work };
+        limit.changed.notify_waiters();
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        lock(&self.0.as_ref()?.times).deadline
+    }
+
+    /// Returns when outgoing work is given up.
+    pub(crate) fn work_deadline(&self) -> Option<Instant> {
+        lock(&self.0.as_ref()?.times).work
+    }
+
+    /// Waits until outgoing work is given up; for ever if there is no limit.
+    pub(crate) async fn work_deadline_passed(&self) {
+        let Some(limit) = &self.0 else {
+            return pending().await;
+        };
+        loop {
+            // Made before the look at the times: a change in between wakes it.
+            let mut changed = pin!(limit.changed.notified());
+            changed.as_mut().enable();
+            let Some(deadline) = self.work_deadline() else {
+                changed.await;
+                continue;
+            };
+            let mut passed = pin!(sleep_until(deadline));
+            let is_over = poll_fn(|cx| match passed.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => changed.as_mut().poll(cx).map(|()| false),
+            });
+            if is_over.await {
+                return;
+            }
+        }
+    }
+
+    /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up
+    /// all of it ends by itself, with its own error, before it is forced.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(left.saturating_sub(KEPT.min(left / 10)))
+    }
+}
+
+mod sealed {
+    pub trait Parts {
+        #[doc(hidden)]
+        fn parts(&self) -> super::Parts;
+    }
+}
+
+pub(crate) use sealed::Parts as StopParts;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_under_way_notices_a_deadline_that_comes_nearer() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (limit, began) = (Limit::to_be_set(), Instant::now());
+        let mut passed = tokio_test::task::spawn(limit.work_deadline_passed());
+        tokio_test::assert_pending!(passed.poll());
+        limit.set(Some(began + 100 * SECOND));
+        assert!(passed.is_woken());
+        tokio_test::assert_pending!(passed.poll());
+        limit.set(Some(began + SECOND));
+        passed.await;
+        assert_eq!(began.elapsed(), SECOND * 9 / 10);
+    }
+}

@@ -1,0 +1,161 @@
+//! [`Backoff`]: how long to wait before trying again.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+/// How long to wait before something that has failed is tried again: longer after each failure in a
+/// row, up to a bound, and with jitter.
+///
+/// After the first failure the wait is at most `first`; with each further failure in a row that bound
+/// is multiplied by the [`factor`](Self::factor), up to `longest`. The [`jitter`](Self::jitter) says
+/// how much below its bound a wait may lie, so that those who fail together do not come back together.
+///
+/// Any durations will do. A `first` of zero waits not at all, however often it fails. With a `longest`
+/// below `first` every wait is bounded by `longest`.
+///
+/// The words are those of ["Exponential Backoff And Jitter"][aws] in the AWS Architecture Blog.
+///
+/// [aws]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::supervise::{Backoff, Jitter};
+///
+/// // At most 1 s, 3 s, 9 s, 10 s, 10 s, … and at least half of that.
+/// let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).factor(3);
+/// assert_eq!(backoff, backoff.clone().jitter(Jitter::Equal));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a backoff does nothing until it is given to something that tries again"]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    factor: u32,
+    jitter: Jitter,
+    seed: Option<u64>,
+}
+
+/// How a wait is drawn at random below its bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Jitter {
+    /// The bound itself.
+    None,
+    /// Anything from half of the bound up to it: what failed often is never tried again at once.
+    #[default]
+    Equal,
+    /// Anything from zero up to the bound: spreads many callers of one server best.
+    Full,
+}
+
+impl Backoff {
+    /// Makes a backoff that waits at most `first` after one failure, and never more than `longest`.
+    ///
+    /// The factor is 2, the jitter [`Jitter::Equal`].
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            factor: 2,
+            jitter: Jitter::Equal,
+            seed: None,
+        }
+    }
+
+    /// Sets by how much the bound grows with each failure in a row; 2 by default.
+    ///
+    /// With 1 it stays as it is. 0 counts as 1.
+    pub const fn factor(mut self, factor: u32) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// Sets how a wait is drawn below its bound; [`Jitter::Equal`] by default.
+    pub const fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// Draws the same waits each time, for tests that must be exact.
+    ///
+    /// Without a seed each use of the backoff draws its own.
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The waits of one thing that fails and is tried again.
+    pub(crate) fn delays(&self) -> Delays {
+        Delays {
+            failures: 0,
+            random: Random::new(self.seed),
+            backoff: self.clone(),
+        }
+    }
+
+    /// The longest wait after so many failures in a row, from 1 upwards.
+    pub(crate) fn bound(&self, failures: u32) -> Duration {
+        let factor = self.factor.max(1);
+        let growth = factor.saturating_pow(failures.saturating_sub(1));
+        self.first.saturating_mul(growth).min(self.longest)
+    }
+}
+
+/// At most 100 ms after the first failure, twice as long after each further one, up to 30 s.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new(Duration::from_millis(100), Duration::from_secs(30))
+    }
+}
+
+/// The waits of one thing that fails and is tried again.
+#[derive(Clone, Debug)]
+pub(crate) struct Delays {
+    backoff: Backoff,
+    /// How many failures there were in a row.
+    failures: u32,
+    random: Random,
+}
+
+impl Delays {
+    /// Draws the wait after one more failure in a row.
+    pub(crate) fn draw(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let bound = self.backoff.bound(self.failures);
+        match self.backoff.jitter {
+            Jitter::None => bound,
+            Jitter::Equal => bound / 2 + (bound / 2).mul_f64(self.random.draw()),
+            Jitter::Full => bound.mul_f64(self.random.draw()),
+        }
+    }
+
+    /// Begins anew: what comes next is a first failure.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// SplitMix64: small, and as good as a jitter needs. A crate for it would be one more dependency.
+#[derive(Clone, Debug)]
+struct Random(u64);
+
+impl Random {
+    fn new(seed: Option<u64>) -> Self {
+        // The keys of a `RandomState` are what the standard library has of randomness.
+        Self(seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()))
+    }
+
+    /// Draws from zero up to, and without, one.
+    fn draw(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        // As many bits as a fraction has.
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

@@ -1,0 +1,593 @@
+//! [`Periodic`]: runs something again and again, never twice at once.
+//!
+//! What follows a run is decided by [`Streak`], without a clock; the rest of this file does it.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::BoxError;
+use crate::group::chain;
+use crate::group::end::End;
+use crate::group::error::Cancelled;
+use crate::group::log;
+use crate::group::time::Rounded;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
+use crate::supervise::backoff::{Backoff, Delays};
+
+/// Runs an async closure periodically, until a token fires.
+///
+/// It is a future, for [`TaskGroup::spawn`](crate::TaskGroup::spawn).
+///
+/// # The rules
+///
+/// 1. Runs never overlap: the next one begins when the last one has ended and its future is gone.
+/// 2. The first run begins at once, or [after a period](Self::first_after_a_period).
+/// 3. Ticks come every period, counted from beginning to beginning. What happens to those that pass
+///    during a run is Tokio's [`MissedTickBehavior`]. By default they are skipped: one late run comes at
+///    once, and then the ticks go on as if none had been late.
+/// 4. An error is logged as a warning, and the next run comes with the next tick, or after a
+///    [`backoff`](Self::backoff), from which the ticks are counted anew. After so many errors
+///    [in a row](Self::fail_after) the future resolves to an error. A panic goes through the future: a
+///    group records it as the failure of the task.
+/// 5. When the token fires between two runs, no run begins any more. A run that is under way sees the
+///    token and has the [`grace`](Self::grace) to end; then it is dropped, which is an error.
+/// 6. Then comes the [last run](Self::last_run), if there is to be one.
+///
+/// # Drop
+///
+/// Dropping the future drops the run that is under way. There is no last run then.
+///
+/// # Comparison to `tokio::time::interval`
+///
+/// An [`Interval`](tokio::time::Interval) is the ticks alone: use it in a loop that has other things to wait for, too.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use std::time::Duration;
+/// use taskgroup::TaskGroup;
+/// use taskgroup::supervise::Periodic;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// static RUNS: AtomicU32 = AtomicU32::new(0);
+///
+/// let mut group = TaskGroup::new();
+/// let flush = Periodic::new("flush", Duration::from_secs(60))
+///     .last_run(Duration::from_secs(2))
+///     .run(group.token(), |_tick| async {
+///         RUNS.fetch_add(1, Ordering::SeqCst);
+///         Ok(())
+///     })?;
+/// group.task("flush").spawn(flush);
+///
+/// tokio::time::sleep(Duration::from_secs(150)).await; // after 0 s, 60 s and 120 s
+/// group.cancel();
+/// group.wait().await?;
+/// assert_eq!(RUNS.load(Ordering::SeqCst), 4);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "it does nothing until it is given something to run"]
+pub struct Periodic {
+    name: Cow<'static, str>,
+    period: Duration,
+    first_after: Duration,
+    missed: MissedTickBehavior,
+    backoff: Option<Backoff>,
+    fail_after: Option<u32>,
+    grace: Duration,
+    last_run: Option<Duration>,
+}
+
+/// What a run of a [`Periodic`] is given.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{BoxError, CancellationToken};
+/// use taskgroup::supervise::Periodic;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let token = CancellationToken::new();
+/// token.cancel();
+/// let flush = Periodic::new("flush", Duration::from_secs(60)).last_run(Duration::from_secs(2));
+/// let flush = flush.run::<BoxError, _, _>(&token, |tick| async move {
+///     assert!(tick.is_last());
+///     assert!(!tick.token().is_cancelled());
+///     Ok(())
+/// })?;
+/// flush.await
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tick {
+    token: CancellationToken,
+    is_last: bool,
+}
+
+/// Options that make no periodic task.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeriodicBuildError {
+    /// The name is empty.
+    #[error("a periodic task has an empty name")]
+    EmptyName,
+    /// The period is 0.
+    #[error("periodic task `{name}` has a period of 0s: it would never rest")]
+    ZeroPeriod {
+        /// The name of the periodic task.
+        name: String,
+    },
+    /// It is to fail after 0 errors.
+    #[error("periodic task `{name}` is to fail after 0 errors: it would fail before it starts")]
+    ZeroErrors {
+        /// The name of the periodic task.
+        name: String,
+    },
+    /// The last run has a deadline of 0.
+    #[error("periodic task `{name}` has a deadline of 0s for its last run: it could do nothing")]
+    ZeroLastRun {
+        /// The name of the periodic task.
+        name: String,
+    },
+}
+
+/// How a periodic task failed.
+///
+/// The message names the task; [`source`](Error::source) is the error of the run, if it was an error.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::{CancellationToken, End};
+/// use taskgroup::supervise::{Periodic, PeriodicError};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::supervise::PeriodicBuildError> {
+/// let token = CancellationToken::new();
+/// let refresh = Periodic::new("refresh", Duration::from_secs(60)).fail_after(3);
+/// let refresh = refresh.run(&token, |_tick| async { Err("no route to host".into()) })?;
+///
+/// let error: PeriodicError = refresh.await.unwrap_err();
+/// assert_eq!(error.end(), End::Failed);
+/// assert_eq!(
+///     format!("{error:#}"),
+///     "periodic task `refresh` failed 3 times in a row: no route to host"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+pub struct PeriodicError {
+    name: Cow<'static, str>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Failed { errors: u32, error: BoxError },
+    Overran { grace: Duration },
+    LastFailed { error: BoxError },
+    LastOverran { deadline: Duration },
+}
+
+impl Periodic {
+    /// Makes a periodic task whose errors call it `name`.
+    ///
+    /// It runs at once and then every `period`, which must not be zero. An error waits for the next
+    /// tick, however many there are; the grace is 5 s; there is no last run.
+    pub fn new(name: impl Into<Cow<'static, str>>, period: Duration) -> Self {
+        Self {
+            name: name.into(),
+            period,
+            first_after: Duration::ZERO,
+            missed: MissedTickBehavior::Skip,
+            backoff: None,
+            fail_after: None,
+            grace: Duration::from_secs(5),
+            last_run: None,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Begins with a period of waiting; without this the first run comes at once.
+    pub fn first_after_a_period(mut self) -> Self {
+        self.first_after = self.period;
+        self
+    }
+
+    /// Sets what happens to ticks that pass during a run; [`MissedTickBehavior::Skip`] by default.
+    pub fn missed(mut self, missed: MissedTickBehavior) -> Self {
+        self.missed = missed;
+        self
+    }
+
+    /// Waits this long after a run that failed, in place of the period, until a run succeeds.
+    ///
+    /// It may be shorter than the period, to try again soon, or longer, to leave a server in peace. By
+    /// default the period is kept.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = Some(backoff);
+        self
+    }
+
+    /// Fails after so many errors in a row, from 1 upwards; by default never.
+    pub fn fail_after(mut self, errors: u32) -> Self {
+        self.fail_after = Some(errors);
+        self
+    }
+
+    /// Sets the time that a run which is under way when the token fires has to end; 5 s by default.
+    ///
+    /// With zero it is dropped at once, with [`Duration::MAX`] never.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Runs once more when the token has fired, for at most `deadline`, which must not be zero.
+    ///
+    /// The deadline is fresh: it counts from the beginning of the last run. So is the run's
+    /// [token](Tick::token), which has not fired. There is a last run also when none has begun before,
+    /// and when the one under way was dropped; none after a failure or a panic.
+    pub fn last_run(mut self, deadline: Duration) -> Self {
+        self.last_run = Some(deadline);
+        self
+    }
+
+    /// Makes it a future that calls `run` at every tick, until `token` fires.
+    ///
+    /// The future is `Send` when `run` and what it returns are.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no periodic task. The future resolves to a [`PeriodicError`], converted into
+    /// the caller's error type, after too many errors in a row, when a run was dropped at the end of
+    /// the grace, and when the last run failed or passed its deadline. An error of the run that was
+    /// under way when the token fired is an error like others: in a log, and counted.
+    ///
+    /// # Panics
+    ///
+    /// The future panics when a run does, and outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the run that is under way; see [Drop](Self#drop).
+    ///
+    /// # Examples
+    ///
+    /// See [`Periodic`].
+    pub fn run<E, F, W>(
+        self,
+        token: &CancellationToken,
+        run: F,
+    ) -> Result<impl Future<Output = Result<(), E>> + use<E, F, W>, PeriodicBuildError>
+    where
+        E: From<PeriodicError>,
+        F: FnMut(Tick) -> W,
+        W: Future<Output = Result<(), BoxError>>,
+    {
+        self.check()?;
+        let token = token.clone();
+        Ok(async move { Ok(self.drive(&token, run).await?) })
+    }
+
+    fn check(&self) -> Result<(), PeriodicBuildError> {
+        let name = self.name.to_string();
+        if name.is_empty() {
+            return Err(PeriodicBuildError::EmptyName);
+        }
+        if self.period.is_zero() {
+            return Err(PeriodicBuildError::ZeroPeriod { name });
+        }
+        if self.fail_after == Some(0) {
+            return Err(PeriodicBuildError::ZeroErrors { name });
+        }
+        if self.last_run.is_some_and(|deadline| deadline.is_zero()) {
+            return Err(PeriodicBuildError::ZeroLastRun { name });
+        }
+        Ok(())
+    }
+
+    async fn drive<F, W>(self, token: &CancellationToken, mut run: F) -> Result<(), PeriodicError>
+    where
+        F: FnMut(Tick) -> W,
+        W: Future<Output = Result<(), BoxError>>,
+    {
+        let ran = self.run_until_cancelled(token, &mut run).await;
+        if let Err(Kind::Failed { .. }) = ran {
+            return self.conclude(ran);
+        }
+        let last = self.run_for_the_last_time(run).await;
+        if let (Err(_), Err(kind)) = (&ran, &last) {
+            self.log(chain::line_of(kind));
+        }
+        self.conclude(ran.and(last))
+    }
+
+    async fn run_until_cancelled<F, W>(
+        &self,
+        token: &CancellationToken,
+        mut run: F,
+    ) -> Result<(), Kind>
+    where
+        F: FnMut(Tick) -> W,
+        W: Future<Output = Result<(), BoxError>>,
+    {
+        token.run_until_cancelled(sleep(self.first_after)).await;
+        let mut ticks = interval(self.period);
+        ticks.set_missed_tick_behavior(self.missed);
+        let mut streak = Streak::new(self);
+        loop {
+            token.run_until_cancelled(ticks.tick()).await;
+            // Both may have happened.
+            if token.is_cancelled() {
+                return Ok(());
+            }
+            let tick = Tick {
+                token: token.clone(),
+                is_last: false,
+            };
+            let Err(error) = self.within_the_grace(token, run(tick)).await? else {
+                streak.succeeded();
+                continue;
+            };
+            if token.is_cancelled() && Cancelled::is_behind(&*error) {
+                return Ok(());
+            }
+            match streak.failed() {
+                Next::Retry(delay) if !token.is_cancelled() => {
+                    self.log(format_args!(
+                        "failed: {}; again in {}",
+                        chain::line_of(&*error),
+                        Rounded(delay)
+                    ));
+                    token.run_until_cancelled(sleep(delay)).await;
+                    ticks.reset_immediately();
+                }
+                Next::Tick | Next::Retry(_) => {
+                    self.log(format_args!("failed: {}", chain::line_of(&*error)));
+                }
+                Next::Fail(errors) => return Err(Kind::Failed { errors, error }),
+            }
+        }
+    }
+
+    /// Runs `work` to its end; when the token fires it has the grace.
+    async fn within_the_grace<W: Future>(
+        &self,
+        token: &CancellationToken,
+        work: W,
+    ) -> Result<W::Output, Kind> {
+        let mut work = pin!(work);
+        if let Some(output) = token.run_until_cancelled(work.as_mut()).await {
+            return Ok(output);
+        }
+        let grace = self.grace;
+        let ended = timeout(grace, work).await;
+        ended.map_err(|_| Kind::Overran { grace })
+    }
+
+    async fn run_for_the_last_time<F, W>(&self, mut run: F) -> Result<(), Kind>
+    where
+        F: FnMut(Tick) -> W,
+        W: Future<Output = Result<(), BoxError>>,
+    {
+        let Some(deadline) = self.last_run else {
+            return Ok(());
+        };
+        let token = CancellationToken::new();
+        // What the run has spawned elsewhere sees its end, also when it is dropped.
+        let _end = token.clone().drop_guard();
+        let tick = Tick {
+            token,
+            is_last: true,
+        };
+        match timeout(deadline, run(tick)).await {
+            Ok(result) => result.map_err(|error| Kind::LastFailed { error }),
+            Err(_) => Err(Kind::LastOverran { deadline }),
+        }
+    }
+
+    /// Tells what is not returned.
+    fn log(&self, what: impl fmt::Display) {
+        let name = &self.name;
+        log::guarded(|| tracing::warn!(target: "taskgroup", "periodic task `{name}` {what}"));
+    }
+
+    fn conclude(self, ran: Result<(), Kind>) -> Result<(), PeriodicError> {
+        ran.map_err(|kind| PeriodicError {
+            name: self.name,
+            kind,
+        })
+    }
+}
+
+/// The errors in a row, and what follows the next one.
+#[derive(Debug)]
+struct Streak {
+    errors: u32,
+    fail_after: Option<u32>,
+    delays: Option<Delays>,
+}
+
+#[derive(Debug)]
+enum Next {
+    /// The next tick.
+    Tick,
+    /// A run after this time, from which the ticks are counted anew.
+    Retry(Duration),
+    /// The end, after so many errors.
+    Fail(u32),
+}
+
+impl Streak {
+    fn new(periodic: &Periodic) -> Self {
+        Self {
+            errors: 0,
+            fail_after: periodic.fail_after,
+            delays: periodic.backoff.as_ref().map(Backoff::delays),
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.errors = 0;
+        if let Some(delays) = &mut self.delays {
+            delays.reset();
+        }
+    }
+
+    fn failed(&mut self) -> Next {
+        self.errors = self.errors.saturating_add(1);
+        if self.fail_after.is_some_and(|most| self.errors >= most) {
+            return Next::Fail(self.errors);
+        }
+        match &mut self.delays {
+            Some(delays) => Next::Retry(delays.draw()),
+            None => Next::Tick,
+        }
+    }
+}
+
+impl Tick {
+    /// Returns the token that tells this run to end.
+    ///
+    /// It is the token that ends the periodic task. In the last run it is one of its own, which fires
+    /// when that run is over.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Returns whether this is the last run, after the token of the periodic task has fired.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.is_last
+    }
+}
+
+impl PeriodicError {
+    /// Returns the name of the periodic task.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns how it ended: [`Failed`](End::Failed) after too many errors in a row or an error of the
+    /// last run, [`TimedOut`](End::TimedOut) when a run was dropped at the end of its time.
+    #[must_use]
+    pub fn end(&self) -> End {
+        match self.kind {
+            Kind::Failed { .. } | Kind::LastFailed { .. } => End::Failed,
+            Kind::Overran { .. } | Kind::LastOverran { .. } => End::TimedOut,
+        }
+    }
+
+    /// Returns whether it was the last run that failed or was dropped.
+    #[must_use]
+    pub fn is_of_the_last_run(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::LastFailed { .. } | Kind::LastOverran { .. }
+        )
+    }
+}
+
+impl PeriodicError {
+    fn message(&self) -> String {
+        format!("periodic task `{}` {}", self.name, self.kind)
+    }
+}
+
+impl fmt::Display for PeriodicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.message(), self.kind.source())
+    }
+}
+
+impl fmt::Debug for PeriodicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("PeriodicError")
+                .field("name", &self.name)
+                .field("kind", &self.kind)
+                .finish();
+        }
+        chain::explain(f, &self.message(), self.kind.source(), None)
+    }
+}
+
+/// What it did; the error of a run is the source.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { errors: 1, .. } => f.write_str("failed"),
+            Self::Failed { errors, .. } => write!(f, "failed {errors} times in a row"),
+            Self::Overran { grace } => {
+                write!(
+                    f,
+                    "did not end its run within {} and was dropped",
+                    Rounded(*grace)
+                )
+            }
+            Self::LastFailed { .. } => f.write_str("failed in its last run"),
+            Self::LastOverran { deadline } => {
+                write!(
+                    f,
+                    "did not end its last run within {} and was dropped",
+                    Rounded(*deadline)
+                )
+            }
+        }
+    }
+}
+
+impl Error for Kind {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed { error, .. } | Self::LastFailed { error } => Some(&**error),
+            Self::Overran { .. } | Self::LastOverran { .. } => None,
+        }
+    }
+}
+
+impl Error for PeriodicError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
+        self.kind.source()
+    }
+}
+
+impl Ended for PeriodicError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for PeriodicError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+}

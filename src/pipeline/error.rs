@@ -67,6 +67,12 @@ pub enum PipelineBuildError {
         /// The pipeline's name.
         pipeline: String,
     },
+    /// No item of a partition may be open below its watermark.
+    #[error("watermark `{watermark}` lets 0 items of a partition be open: none could be taken in")]
+    ZeroAbove {
+        /// The watermark's name.
+        watermark: String,
+    },
     /// The leases are to be kept alive every 0 seconds.
     #[error("pipeline `{pipeline}` keeps its items alive every 0s: it would do nothing else")]
     ZeroKeepAlive {

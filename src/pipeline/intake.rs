@@ -69,6 +69,14 @@ pub trait Receipt: Send + Sync + 'static {
     ///
     /// The broker did not confirm it.
     fn ack(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Says whether an attempt at the item may begin; if not, it is handed back.
+    ///
+    /// It is asked right before each attempt. A partition that was taken away is a reason to refuse; a
+    /// [`Mark`](super::Mark) does so.
+    fn begin(&self) -> bool {
+        true
+    }
 }
 
 /// Nothing has to be acknowledged.

@@ -26,6 +26,8 @@ pub(super) struct Parcel<T, R> {
     /// How many attempts have failed, those before the intake included.
     pub(super) failed: u32,
     pub(super) is_begun: bool,
+    /// Whether there was an attempt at it.
+    pub(super) is_tried: bool,
     pub(super) error: Option<SharedError>,
     /// What the job has been told itself.
     pub(super) answer: Option<Answer>,
@@ -87,6 +89,8 @@ pub enum Reason {
     Cut,
     /// Its handler handed it back.
     Asked,
+    /// Its receipt did not let it begin: its partition was taken away.
+    Refused,
     /// It is done, and the broker did not confirm the acknowledgement in time.
     NotAcknowledged,
     /// It had failed for the last time, and the dead-letter function failed, panicked or was late.
@@ -102,6 +106,7 @@ impl fmt::Display for Reason {
             Self::BetweenAttempts => "between two attempts",
             Self::Cut => "cut",
             Self::Asked => "handed back by its handler",
+            Self::Refused => "refused by its receipt",
             Self::NotAcknowledged => "done, but not acknowledged",
             Self::NoDeadLetter => "not taken by the dead letters",
             Self::Taken => "failed without its item",

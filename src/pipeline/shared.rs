@@ -142,6 +142,7 @@ impl<T, R> Shared<T, R> {
             receipt,
             failed,
             is_begun: false,
+            is_tried: false,
             error: None,
             answer: None,
             delays: None,

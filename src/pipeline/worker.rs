@@ -186,6 +186,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     /// Works until there is nothing to do, and there will not be.
     pub(super) async fn work<H: Handle<T, R>>(mut self, handler: Arc<H>) {
         while self.take().await {
+            self.turn_refused_away();
             self.turn_exhausted_away().await;
             let outcome = self.attempt(&*handler).await;
             self.settle(&outcome).await;
@@ -210,6 +211,33 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 Found::Wait(None) => woken.await,
                 Found::Wait(Some(at)) => drop(deadline::until(woken, sleep_until(at)).await),
             }
+        }
+    }
+
+    /// Hands those back that their receipts do not let begin.
+    fn turn_refused_away(&mut self) {
+        if TypeId::of::<R>() == TypeId::of::<()>() {
+            return;
+        }
+        let is_refused = |parcel: &mut Parcel<T, R>| match Panic::catch(|| parcel.receipt.begin()) {
+            Ok(may_begin) => !may_begin,
+            Err(panic) => {
+                parcel.error = Some(Arc::new(panic));
+                true
+            }
+        };
+        let (refused, batch) = take(&mut self.batch)
+            .into_iter()
+            .map(|mut parcel| (is_refused(&mut parcel), parcel))
+            .partition::<Vec<_>, _>(|(is_refused, _)| *is_refused);
+        self.batch
+            .extend(batch.into_iter().map(|(_, parcel)| parcel));
+        for (_, mut parcel) in refused {
+            if !parcel.is_tried {
+                parcel.is_begun = false;
+                self.shared.count(|numbers| numbers.begun -= 1);
+            }
+            self.shared.leave([(parcel, Reason::Refused)]);
         }
     }
 
@@ -239,6 +267,9 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     async fn attempt<H: Handle<T, R>>(&mut self, handler: &H) -> Outcome {
         let expected = self.batch.len();
         self.tally.attempts += expected;
+        for parcel in &mut self.batch {
+            parcel.is_tried = true;
+        }
         let called = Panic::catch(|| handler.call(&mut self.batch, &self.home));
         let ended = match called {
             Ok(Some(future)) => run_until(future, self.cut.as_mut()).await,

@@ -10,3 +10,4 @@ mod random;
 mod source;
 mod stop;
 mod support;
+mod watermark;

@@ -22,6 +22,7 @@ mod words;
 mod provided;
 mod uses;
 mod plan;
+mod haste;
 mod component_state;
 mod component_error;
 mod report;
@@ -56,6 +57,7 @@ pub use self::uses::Uses;
 pub use self::using::Using;
 
 use self::event::Observer;
+use self::haste::Haste;
 use self::run::engine::{Engine, Parts};
 
 /// Starts components in order, stops them in order, in a bounded time, and says what happened.
@@ -170,7 +172,7 @@ pub struct Lifecycle {
 type Guard = Box<dyn FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send>;
 
 /// Attaches what stops a lifecycle, once it runs.
-type Attach = Box<dyn FnOnce(&TaskGroup) + Send>;
+type Attach = Box<dyn FnOnce(&TaskGroup, &Handle) + Send>;
 
 impl Lifecycle {
     /// Makes a lifecycle without components, with the [local](Budget::local) budget.
@@ -185,10 +187,11 @@ impl Lifecycle {
                 name,
                 trigger: trigger.spawner(),
                 work: work.spawner().into(),
-                skip: CancellationToken::new(),
+                haste: watch::Sender::default(),
                 readiness: Readiness::drain_on(trigger.token()),
                 all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
+                notes: Mutex::default(),
                 late_observers: Mutex::default(),
                 states: watch::Sender::default(),
             }),
@@ -235,9 +238,16 @@ impl Lifecycle {
     /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, after a time.
     ///
     /// There may be several; the first wins. What a trigger counts, it counts from the start of the
-    /// run. A lost heartbeat is an error of the report.
+    /// run.
+    ///
+    /// A lost heartbeat is an error of the report, and [urgent](crate::process::Heartbeat#in-a-lifecycle): all
+    /// components are told at once, without a jitter, a lame duck or a drain.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
-        handle::lock(&self.triggers).push(Box::new(move |group| group.cancel_on(trigger)));
+        handle::lock(&self.triggers).push(Box::new(move |group, handle| {
+            let shared = Arc::clone(&handle.shared);
+            let hurry = move || shared.hurry(Haste::Urgent);
+            group.attach(trigger.listen_to_hurry(&group.spawner(), hurry));
+        }));
         self
     }
 
@@ -506,7 +516,7 @@ impl Lifecycle {
         let observers = std::mem::take(&mut *handle::lock(&self.observers));
         let checks = std::mem::take(&mut *handle::lock(&self.checks));
         for attach in triggers {
-            attach(&self.trigger);
+            attach(&self.trigger, &self.handle);
         }
         let engine = Engine::new(Parts {
             plan: Arc::new(plan),

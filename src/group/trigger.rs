@@ -91,6 +91,20 @@ pub(crate) mod sealed {
         /// Stops `group` when this has come, until the returned value is dropped.
         #[track_caller]
         fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send>;
+
+        /// The same for a lifecycle, which leaves out the order of its stop when `hurry` was called.
+        #[track_caller]
+        fn listen_to_hurry<E: Send + 'static>(
+            self,
+            group: &Spawner<E>,
+            hurry: impl Fn() + Send + 'static,
+        ) -> Box<dyn Send>
+        where
+            Self: Sized,
+        {
+            drop(hurry);
+            self.listen(group)
+        }
     }
 }
 

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::haste::Haste;
 use super::provided::Outlet;
 use super::report::Report;
 use crate::group::cause::Cause;
@@ -98,6 +100,7 @@ pub(super) struct Whole {
     pub(super) draining: CancellationToken,
     pub(super) readiness: Readiness,
     pub(super) cleanup: CleanupHandle,
+    pub(super) haste: watch::Receiver<Haste>,
 }
 
 impl Whole {
@@ -132,8 +135,10 @@ pub(super) enum Note {
     Ended(usize, Result<(), TaskError>),
     /// The trigger's token has fired.
     Stop,
-    /// Nobody has to notice the stop.
-    Skip,
+    /// This component, and those that use it, are to stop, and the rest goes on.
+    StopOne(usize, Cause),
+    /// The stop leaves out a part of its order.
+    Hurry(Haste),
     /// The component that this lifecycle is inside of has been told to stop.
     Told,
 }

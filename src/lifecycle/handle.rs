@@ -4,12 +4,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::component::Component;
 use super::component_state::ComponentState;
+use super::context::Note;
 use super::event::{Event, Observer};
+use super::haste::Haste;
+use super::plan::error::{Kind, Names, PlanError};
 use super::report::Report;
 use crate::group::Spawner;
 use crate::group::cause::Cause;
@@ -60,16 +63,30 @@ pub(super) struct Shared {
     pub(super) trigger: Spawner,
     /// Where the components are: in the group of another one, if it is nested.
     pub(super) work: Mutex<Spawner>,
-    pub(super) skip: CancellationToken,
+    /// How much of its order the stop leaves out.
+    pub(super) haste: watch::Sender<Haste>,
     pub(super) readiness: Readiness,
     /// Fires when all components are ready.
     pub(super) all_ready: CancellationToken,
     /// Nothing any more once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
+    /// To the run; nothing before it.
+    pub(super) notes: Mutex<Option<mpsc::UnboundedSender<Note>>>,
     /// Those that the run has not taken over yet.
     pub(super) late_observers: Mutex<Vec<Observer>>,
     /// Empty before the run.
     pub(super) states: watch::Sender<Arc<States>>,
+}
+
+impl Shared {
+    /// Lets the stop leave out that much of its order, if it has not left out more.
+    pub(super) fn hurry(&self, haste: Haste) {
+        self.haste.send_if_modified(|most| {
+            let is_more = haste > *most;
+            *most = haste.max(*most);
+            is_more
+        });
+    }
 }
 
 /// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that
@@ -158,8 +175,82 @@ impl Handle {
     ///
     /// In the middle of a jitter or a lame duck it ends them.
     pub fn stop_now(&self, reason: impl Into<StopRequest>) {
-        self.shared.skip.cancel();
+        self.shared.hurry(Haste::Now);
         self.stop(reason);
+    }
+
+    /// Stops one component for this reason, while the rest goes on.
+    ///
+    /// What depends on it, by name, by value or by phase, is stopped first: in the order of any stop,
+    /// each within its grace, and forced after that. What has not been started yet never will be. All of
+    /// it is in the report, with its state. A stop that takes too long or fails is an error of the
+    /// report, and stops nothing else. If no work is left after it, the lifecycle ends.
+    ///
+    /// The call does not wait: [`wait_for`](Self::wait_for) does. Later calls do nothing, and so does one
+    /// after the stop of the whole has begun.
+    ///
+    /// # Errors
+    ///
+    /// There is no component of this name, or the lifecycle is not running yet. Components inside of a
+    /// nested lifecycle are stopped by the handle of that one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::ComponentState;
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// # let component = |name: &'static str| Component::new(name, async |ctx| { ctx.ready(); Ok(ctx.stopping().await) });
+    /// let run = Lifecycle::new("orders")
+    ///     .component(component("http"))
+    ///     .component(component("queue"))
+    ///     .component(component("consumer").after(["queue"]))
+    ///     .start()
+    ///     .await?;
+    /// let handle = run.handle();
+    /// handle.stop_component("queue", "the broker moves")?;
+    /// handle.wait_for("queue", ComponentState::Stopped).await;
+    /// assert_eq!(handle.state("consumer"), Some(ComponentState::Stopped), "first");
+    /// assert_eq!(handle.state("http"), Some(ComponentState::Running));
+    ///
+    /// let unknown = handle.stop_component("qeue", "a typing error").unwrap_err();
+    /// assert_eq!(
+    ///     unknown.to_string(),
+    ///     "lifecycle `orders` has no component `qeue`: there are `http`, `queue`, `consumer`"
+    /// );
+    /// assert!(run.stop("enough").await.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop_component(
+        &self,
+        component: &str,
+        reason: impl Into<StopRequest>,
+    ) -> Result<(), PlanError> {
+        let cause = Cause::Requested(reason.into());
+        let states = Arc::clone(&self.shared.states.borrow());
+        if states.names.is_empty() {
+            return Err(Kind::NotRunning {
+                lifecycle: self.shared.name.to_string(),
+                component: component.to_owned(),
+            }
+            .into());
+        }
+        let Some(index) = states.names.iter().rposition(|name| name == component) else {
+            return Err(Kind::UnknownComponent {
+                lifecycle: self.shared.name.to_string(),
+                unknown: component.to_owned(),
+                known: Names::of(states.names.iter().map(String::as_str)),
+            }
+            .into());
+        };
+        let notes = lock(&self.shared.notes).clone();
+        if let Some(notes) = notes {
+            let _ = notes.send(Note::StopOne(index, cause));
+        }
+        Ok(())
     }
 
     /// Returns why it stops, or has stopped; nothing before the stop.

@@ -310,6 +310,14 @@ impl PlannedComponent {
         self.drains
     }
 
+    /// Whether it is a resource, or a lifecycle that has one, so that its users must not lose it.
+    pub(super) fn has_resource(&self) -> bool {
+        match &self.nested {
+            Some(nested) => nested.components.iter().any(Self::has_resource),
+            None => self.kind == Kind::Resource,
+        }
+    }
+
     /// Whether a lifecycle goes on for it: it is no resource, nor a lifecycle of resources alone.
     pub(super) fn is_work(&self) -> bool {
         match &self.nested {

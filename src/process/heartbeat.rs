@@ -11,11 +11,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::group::Spawner;
 use crate::group::cause::{Cause, LostHeartbeat};
 use crate::group::lock::lock;
+use crate::group::log;
 use crate::group::trigger::sealed::Listen;
 use crate::group::trigger::{Trigger, listen_for};
+use crate::group::{AbortOnDrop, Spawner};
 
 /// Says that something is alive; if it does not say so in time, a group is stopped.
 ///
@@ -42,6 +43,16 @@ use crate::group::trigger::{Trigger, listen_for};
 /// asked the process to stop, and `Restart=on-failure` has to start it again. In a child group it
 /// cancels the groups above as any failure does. Once the group is cancelled for another reason,
 /// nothing is counted any more: the lease may be given up in the drain.
+///
+/// # In a lifecycle
+///
+/// Given to [`Lifecycle::stop_on`](crate::lifecycle::Lifecycle::stop_on), a lost heartbeat is urgent: whoever has the
+/// lease now must not meet an old holder that goes on for the length of a lame duck. All components are
+/// told to stop at once, without a jitter, a lame duck or a drain, and not one after another; so are those
+/// of the lifecycles inside. Only resources stay open until all that use them have ended. Each component has its
+/// grace as ever. It counts when the stop has another reason too: if no beat comes for the timeout while an ordinary
+/// stop is under way, the rest of that is hurried, which is no error. A handle that is dropped then
+/// gives the lease up, and hurries nothing. [`in_order`](HeartbeatMonitor::in_order) opts out.
 ///
 /// # Comparison to a liveness probe
 ///
@@ -92,6 +103,7 @@ pub struct Heartbeat {
 pub struct HeartbeatMonitor {
     pulse: Arc<Pulse>,
     handles: mpsc::Receiver<Infallible>,
+    in_order: bool,
 }
 
 struct Pulse {
@@ -117,7 +129,12 @@ impl Heartbeat {
             pulse: Arc::clone(&pulse),
             _alive: alive,
         };
-        (heartbeat, HeartbeatMonitor { pulse, handles })
+        let monitor = HeartbeatMonitor {
+            pulse,
+            handles,
+            in_order: false,
+        };
+        (heartbeat, monitor)
     }
 
     /// Says that all is well: the timeout begins anew.
@@ -169,6 +186,26 @@ impl Pulse {
 }
 
 impl HeartbeatMonitor {
+    /// Lets a lifecycle stop in its order, with all the time that it takes, when the heartbeat is lost.
+    ///
+    /// For what does not have to be over at once. In a group it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::Lifecycle;
+    /// use taskgroup::process::Heartbeat;
+    ///
+    /// let (device, lost) = Heartbeat::new("device", Duration::from_secs(10));
+    /// let lifecycle = Lifecycle::new("orders").stop_on(lost.in_order());
+    /// # drop((device, lifecycle));
+    /// ```
+    pub fn in_order(mut self) -> Self {
+        self.in_order = true;
+        self
+    }
+
     async fn lost(mut self, timer: Sleep) -> Cause {
         let name = Arc::clone(&self.pulse.name);
         let timeout = self.pulse.timeout;
@@ -199,6 +236,37 @@ impl Listen for HeartbeatMonitor {
         let timer = sleep(self.pulse.timeout);
         self.pulse.begin();
         listen_for(group, self.lost(timer))
+    }
+
+    fn listen_to_hurry<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        hurry: impl Fn() + Send + 'static,
+    ) -> Box<dyn Send> {
+        if self.in_order {
+            return self.listen(group);
+        }
+        // Made here, as in `listen_for`.
+        let timer = sleep(self.pulse.timeout);
+        self.pulse.begin();
+        let group = group.clone();
+        let task = tokio::spawn(async move {
+            let cause = self.lost(timer).await;
+            let is_stopping = group.token().is_cancelled();
+            let is_silent = matches!(&cause, Cause::Heartbeat(lost) if lost.timeout().is_some());
+            if is_stopping && !is_silent {
+                // It was given up.
+                return;
+            }
+            hurry();
+            group.trigger(&cause);
+            if is_stopping {
+                log::guarded(|| {
+                    tracing::warn!(target: "taskgroup", "{cause}: the stop is hurried");
+                });
+            }
+        });
+        Box::new(AbortOnDrop::new(&task))
     }
 }
 

@@ -138,7 +138,7 @@ enum Threads {
     Workers(usize),
     Current,
     /// A runtime of the user's own.
-    Own(runtime::Builder),
+    Own(Box<runtime::Builder>),
 }
 
 /// How many workers there are at least: with one, a task that blocks it stops all timers.
@@ -192,7 +192,7 @@ impl Program {
     /// # drop(program);
     /// ```
     pub fn runtime(mut self, builder: runtime::Builder) -> Self {
-        self.threads = Threads::Own(builder);
+        self.threads = Threads::Own(Box::new(builder));
         self
     }
 
@@ -247,7 +247,9 @@ where
     let ended = Panic::catch(|| Exit::from(runtime.block_on(body(signals))));
     // Not here, unless there is no other thread: a destructor may block it.
     let unended = bounded::within(LETTING_GO, runtime, Runtime::shutdown_background).err();
-    unended.map(Runtime::shutdown_background);
+    if let Some(runtime) = unended {
+        runtime.shutdown_background();
+    }
     // The tasks of a blocked thread have kept what they have.
     forced::undo_all(forced::TELLING, || false);
     ended.unwrap_or_else(|panic| policy.exit_of_panic(&panic))
@@ -280,7 +282,7 @@ impl Threads {
                 builder.enable_all();
                 builder
             }
-            Self::Own(builder) => builder,
+            Self::Own(builder) => *builder,
         };
         Ok(builder.build()?)
     }

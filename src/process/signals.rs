@@ -483,7 +483,9 @@ impl Listen for Signals {
             // thread of its own, so that a log that blocks does not hold the stop.
             let unwritten = bounded::within(LOGGING, line, write).err();
             group.cancel_for(cause);
-            unwritten.map(write);
+            if let Some(line) = unwritten {
+                write(line);
+            }
         });
         Box::new(self)
     }

@@ -1,7 +1,6 @@
 //! A scope: a body that is the first member of its group.
 
 use std::future::pending;
-use std::pin::pin;
 use std::time::Duration;
 
 use taskgroup::{BoxError, Cancelled, Cause, End, TaskError, TaskGroup};
@@ -229,7 +228,7 @@ async fn a_scope_can_be_a_task_of_another_group() {
 #[test]
 fn a_scope_that_is_never_polled_runs_nothing() {
     let scope = TaskGroup::new().scope(async |_| -> Result<(), BoxError> { unreachable!() });
-    drop(pin!(scope));
+    drop(Box::pin(scope));
 }
 
 #[tokio::test]

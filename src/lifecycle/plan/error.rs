@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::budget::InvalidVariable;
 use crate::group::time::Rounded;
 
-/// Components, phases or a budget that make no plan; nothing has been started.
+/// Components, phases or a budget that make no plan, or a name that is not in it; nothing has been
+/// started, or stopped.
 ///
 /// The message names the thing and the numbers, for one mistake: the first that is found.
 ///
@@ -56,6 +57,17 @@ pub(in crate::lifecycle) enum Kind {
         component: String,
         unknown: String,
         known: Names,
+    },
+    #[error("lifecycle `{lifecycle}` has no component `{unknown}`: {known}")]
+    UnknownComponent {
+        lifecycle: String,
+        unknown: String,
+        known: Names,
+    },
+    #[error("lifecycle `{lifecycle}` is not running: `{component}` cannot be stopped")]
+    NotRunning {
+        lifecycle: String,
+        component: String,
     },
     #[error("component `{component}` uses `{value}`, which no component provides")]
     NotProvided { component: String, value: String },
@@ -175,13 +187,16 @@ impl PlanError {
         )
     }
 
-    /// Returns whether a component names another one, or a phase, that does not exist, or uses a value
-    /// that no component provides.
+    /// Returns whether a component, or a call, names a component or a phase that does not exist, or a
+    /// component uses a value that none provides.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(
             *self.kind,
-            Kind::UnknownDependency { .. } | Kind::UnknownPhase { .. } | Kind::NotProvided { .. }
+            Kind::UnknownDependency { .. }
+                | Kind::UnknownPhase { .. }
+                | Kind::UnknownComponent { .. }
+                | Kind::NotProvided { .. }
         )
     }
 
@@ -222,6 +237,10 @@ impl PlanError {
             | Kind::DuplicateComponent { component }
             | Kind::UnknownDependency { component, .. }
             | Kind::UnknownPhase { component, .. }
+            | Kind::UnknownComponent {
+                unknown: component, ..
+            }
+            | Kind::NotRunning { component, .. }
             | Kind::NotProvided { component, .. }
             | Kind::TwoProviders {
                 second: component, ..

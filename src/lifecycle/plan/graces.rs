@@ -127,9 +127,9 @@ impl Shares<'_> {
             return Ok(());
         }
         let mut share = Share(limit, 1);
-        while limit < Duration::MAX {
+        loop {
             let heaviest = self.chain(nodes, phase, share);
-            if self.weight(&heaviest, share) <= limit {
+            if limit == Duration::MAX || self.weight(&heaviest, share) <= limit {
                 break;
             }
             chain = heaviest;

@@ -61,6 +61,10 @@ impl Turns {
         self.waits_for[node] == 0
     }
 
+    pub(in crate::lifecycle) fn is_done(&self, node: usize) -> bool {
+        self.done[node]
+    }
+
     /// Notes that a node is done, and adds those whose turn it is now to `next`.
     ///
     /// `after` has those next to each node that come after it. Each edge is looked at once.
@@ -160,6 +164,19 @@ impl Graph {
     /// Returns whether the node is a component, and no barrier.
     pub(in crate::lifecycle) fn is_component(&self, node: usize) -> bool {
         node < self.components
+    }
+
+    /// Returns the node and all that depend on it, directly or through others.
+    pub(in crate::lifecycle) fn users_of(&self, node: usize) -> Vec<usize> {
+        let mut users = vec![node];
+        let mut seen = HashSet::from([node]);
+        let mut at = 0;
+        while let Some(&used) = users.get(at) {
+            at += 1;
+            let next = self.dependents[used].iter().copied();
+            users.extend(next.filter(|&user| seen.insert(user)));
+        }
+        users
     }
 
     /// Returns the components in the order in which they start.
@@ -301,11 +318,8 @@ fn add_values(
                     }
                     .into());
                 }
-                Some(&provider) => {
-                    if known.insert(provider) {
-                        dependencies[node].push(provider);
-                    }
-                }
+                Some(&provider) if known.insert(provider) => dependencies[node].push(provider),
+                Some(_) => {}
                 None if seen.insert(value.address) => not_provided.push((node, value.clone())),
                 None => {}
             }

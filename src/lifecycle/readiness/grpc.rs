@@ -110,8 +110,11 @@ impl Health for Service {
 /// The answers to one `Watch` call: the status now, and then every other one until the last.
 struct Watch {
     /// `None` once the status cannot change any more.
-    next: Option<Pin<Box<dyn Future<Output = (Teller, Option<ServingStatus>)> + Send>>>,
+    next: Option<Pin<Box<dyn Future<Output = Told> + Send>>>,
 }
+
+/// A status, and what tells the next one.
+type Told = (Teller, Option<ServingStatus>);
 
 /// Tells the next status of one service.
 struct Teller {

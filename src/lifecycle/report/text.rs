@@ -121,7 +121,11 @@ impl Report {
         let steps: Vec<_> = steps
             .filter(|step| with_start || step.kind != StepKind::Start)
             .collect();
-        let first = steps.iter().map(|step| step.began).min();
+        // What was stopped long before the rest is no part of the picture.
+        let parts = steps
+            .iter()
+            .filter(|step| with_start || step.ended >= self.stop_began);
+        let first = parts.map(|step| step.began).min();
         let shown = self.stop_began.min(first.unwrap_or(self.stop_began))..self.ended;
         let cells: Vec<_> = steps.iter().map(|step| self.cells(step, &shown)).collect();
 

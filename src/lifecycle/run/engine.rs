@@ -37,6 +37,7 @@ use crate::lifecycle::component_state::ComponentStatus;
 use crate::lifecycle::context::{Context, Note, Whole};
 use crate::lifecycle::event::{Event, EventKind, Observer};
 use crate::lifecycle::handle;
+use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::budget::detect::is_terminal;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
 use crate::lifecycle::readiness::Check;
@@ -111,6 +112,8 @@ struct Slot {
     error: Option<TaskError>,
     /// The place that is kept for its error, and what is known of it.
     failing: Option<(usize, Cause)>,
+    /// Why it is to stop while the rest goes on.
+    asked: Option<Cause>,
     told: bool,
     crashed: bool,
     forced: bool,
@@ -167,6 +170,7 @@ impl Engine {
         }
         *handle::lock(&shared.work) = work.clone();
         let (notes, inbox) = mpsc::unbounded_channel();
+        *handle::lock(&shared.notes) = Some(notes.clone());
         let outer_whole = outer.as_ref().map(Context::whole);
         let whole = Whole {
             trigger: trigger.spawner(),
@@ -179,6 +183,7 @@ impl Engine {
                 .map_or_else(|| &shared.readiness, |whole| &whole.readiness)
                 .clone(),
             cleanup: cleanup.handle(),
+            haste: shared.haste.subscribe(),
         };
         let herald = Herald::new(Arc::clone(&plan), observers);
         Self {
@@ -258,7 +263,7 @@ impl Engine {
     /// Makes the triggers notes.
     fn listen(&mut self) {
         let stop = self.trigger.token().clone().cancelled_owned();
-        let skip = self.shared.skip.clone().cancelled_owned();
+        let mut haste = self.shared.haste.subscribe();
         let notes = self.notes.clone();
         self.followers.spawn(async move {
             stop.await;
@@ -266,8 +271,15 @@ impl Engine {
         });
         let notes = self.notes.clone();
         self.followers.spawn(async move {
-            skip.await;
-            let _ = notes.send(Note::Skip);
+            let mut last = Haste::None;
+            while let Ok(more) = haste
+                .wait_for(|haste| *haste > last)
+                .await
+                .map(|more| *more)
+            {
+                last = more;
+                let _ = notes.send(Note::Hurry(more));
+            }
         });
         if let Some(outer) = &self.outer {
             let told = outer.token().clone().cancelled_owned();
@@ -275,6 +287,19 @@ impl Engine {
             self.followers.spawn(async move {
                 told.await;
                 let _ = notes.send(Note::Told);
+            });
+            // What is urgent outside is so in here.
+            let (mut haste, shared) = (outer.whole().haste.clone(), Arc::clone(&self.shared));
+            self.followers.spawn(async move {
+                let mut last = Haste::Now;
+                while let Ok(more) = haste
+                    .wait_for(|haste| *haste > last)
+                    .await
+                    .map(|more| *more)
+                {
+                    last = more;
+                    shared.hurry(more);
+                }
             });
         }
     }
@@ -309,14 +334,30 @@ impl Engine {
                 machine::Event::Ended(index, self.ending(index, result))
             }
             Some(Note::Stop) => {
-                if is_typed(self.trigger.cause(), is_terminal()) {
-                    self.machine.on(machine::Event::Skip, self.now(), actions);
+                // The stop may be heard of first.
+                let mut haste = *self.shared.haste.borrow();
+                if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
+                    haste = haste.max(Haste::Now);
                 }
+                let event = machine::Event::Hurry(haste);
+                self.machine.on(event, self.now(), actions);
                 machine::Event::Stop
             }
-            Some(Note::Skip) => machine::Event::Skip,
+            Some(Note::StopOne(index, cause)) => self.stop_one(index, &cause),
+            Some(Note::Hurry(haste)) => machine::Event::Hurry(haste),
             Some(Note::Told) => self.told(actions),
         }
+    }
+
+    /// Keeps why this component, and those that use it, are to stop.
+    fn stop_one(&mut self, index: usize, cause: &Cause) -> machine::Event {
+        for user in self.plan.graph().users_of(index) {
+            // Barriers have no slot.
+            if let Some(slot) = self.slots.get_mut(user) {
+                slot.asked.get_or_insert_with(|| cause.clone());
+            }
+        }
+        machine::Event::StopOne(index)
     }
 
     /// Lets a component fail as if it had returned the error.
@@ -358,10 +399,10 @@ impl Engine {
         if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
             self.machine.cap(left, self.now(), actions);
         }
-        self.shared.skip.cancel();
+        self.shared.hurry(Haste::Now);
         let cause = outer.and_then(Context::cause).unwrap_or(Cause::Token);
         self.trigger.spawner().cancel_for(cause);
-        machine::Event::Skip
+        machine::Event::Hurry(Haste::Now)
     }
 
     /// Returns until when the cleanup may take, when that is all that is left.
@@ -629,12 +670,12 @@ impl Engine {
         ctx.keep_in_flight();
         let path = Arc::clone(&slot.path);
         if ctx.wants_outcome() {
-            ctx.set_outcome(self.outcome());
+            ctx.set_outcome(self.outcome(self.cause_for(index)));
         }
         self.limit(index, until);
         self.enter(index, ComponentState::Draining);
         self.emit(Some(path), EventKind::StopBegan(until.saturating_sub(now)));
-        ctx.group().cancel_for(self.cause());
+        ctx.group().cancel_for(self.cause_for(index));
     }
 
     /// Sets the time that a component has to stop.
@@ -819,7 +860,7 @@ impl Engine {
         let left = until
             .saturating_sub(self.now())
             .saturating_sub(self.cleanup.guaranteed());
-        let outcome = self.outcome();
+        let outcome = self.outcome(self.cause());
         let report = loop {
             let at = self.waiting.next();
             let at = at.and_then(|at| self.began.checked_add(at));
@@ -833,7 +874,8 @@ impl Engine {
         has_steps.then_some(report)
     }
 
-    fn outcome(&self) -> Outcome {
+    /// How everything has ended so far, for those that stop for this cause.
+    fn outcome(&self, cause: Cause) -> Outcome {
         let errors = || self.errors.iter().flatten();
         if let Some(error) = errors().find(|error| error.is_forced()) {
             return Outcome::Forced(format!("{error:#}").into());
@@ -855,11 +897,11 @@ impl Engine {
         }
         if !self.errors.is_empty() {
             // It is still leaving.
-            return Outcome::Failed(self.cause().to_string().into());
+            return Outcome::Failed(cause.to_string().into());
         }
         match nested(|report| !report.is_clean()) {
             Some(name) => Outcome::Failed(format!("lifecycle `{name}` failed").into()),
-            None => match self.cause() {
+            None => match cause {
                 Cause::Done => Outcome::Clean,
                 cause => Outcome::Stopped(cause),
             },
@@ -902,6 +944,15 @@ impl Engine {
         timeline
     }
 
+    /// Why a component stops: with the whole, or alone.
+    fn cause_for(&self, index: usize) -> Cause {
+        let slot = &self.slots[index];
+        let failing = slot.failing.as_ref().map(|(_, cause)| cause);
+        let alone = slot.asked.as_ref().or(failing).cloned();
+        let whole = self.trigger.cause();
+        whole.or(alone).unwrap_or(Cause::Done)
+    }
+
     fn cause(&self) -> Cause {
         self.trigger.cause().unwrap_or(Cause::Done)
     }
@@ -942,6 +993,7 @@ impl Slot {
             stop: None,
             error: None,
             failing: None,
+            asked: None,
             told: false,
             crashed: false,
             forced: false,
@@ -1039,6 +1091,7 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
             may_end: component.may_end,
             may_fail: component.may_fail,
             is_work: planned.is_work(),
+            is_used: planned.has_resource(),
             drains: planned.drains(),
             phase: graph.phases[index],
         });
@@ -1087,8 +1140,8 @@ fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
 }
 
 /// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
-fn is_typed(cause: Option<Cause>, is_terminal: bool) -> bool {
-    is_terminal && cause == Some(Cause::Signal(Signal::Interrupt))
+fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
+    is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
 }
 
 /// Does the work of a component, unless the stop was asked for before it had its first turn.

@@ -10,6 +10,7 @@
 //!    on it are over, directly or through others. One in between that is over itself, or never was
 //!    started, changes nothing of that: those before it wait for those behind it. Nothing else starts
 //!    or tells one, except that a component may begin to leave by itself.
+//!    That holds too when one is stopped while the rest goes on: those that use it go first.
 //! 2. A node that has been started is told, leaves or ends exactly once; what was told is over,
 //!    forced or lost by its time.
 //! 3. Once the stop has begun nothing is started. The engine takes back what it was to start when it
@@ -22,6 +23,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use crate::group::time::CONFIRMATION;
+use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::graph::{Graph, Turns};
 
 #[cfg(test)]
@@ -60,6 +62,8 @@ pub(in crate::lifecycle) struct Traits {
     pub(in crate::lifecycle) may_fail: bool,
     /// The lifecycle goes on for it, as it does not for a resource.
     pub(in crate::lifecycle) is_work: bool,
+    /// It is or has a resource, and is told in its turn however urgent the stop is.
+    pub(in crate::lifecycle) is_used: bool,
     /// Takes part in the drain.
     pub(in crate::lifecycle) drains: bool,
     /// The phase in which it stops.
@@ -96,8 +100,10 @@ pub(in crate::lifecycle) enum Event {
     Idle(usize),
     /// Somebody asks for the stop.
     Stop,
-    /// Nobody has to notice: no jitter and no lame duck.
-    Skip,
+    /// Somebody asks for the stop of this one, and so of those that use it, while the rest goes on.
+    StopOne(usize),
+    /// Leaves out that much of the order.
+    Hurry(Haste),
     /// Time has passed.
     Tick,
 }
@@ -244,6 +250,8 @@ pub(in crate::lifecycle) struct Machine {
     /// Those whose turn has come; empty but for a moment.
     next: Vec<usize>,
     drained: Vec<bool>,
+    /// Those that are to stop while the rest goes on, with all that use them.
+    alone: Vec<bool>,
     not_ready: usize,
     not_over: usize,
     /// Those of them that are no barriers.
@@ -254,7 +262,7 @@ pub(in crate::lifecycle) struct Machine {
     is_inside: bool,
     not_drained: usize,
     stage: Stage,
-    skip: bool,
+    haste: Haste,
     /// When the stop began.
     stop_at: Duration,
     /// When the first of each phase was told.
@@ -285,11 +293,12 @@ impl Machine {
             times,
             phases: vec![Phase::Created; count],
             drained: vec![false; count],
+            alone: vec![false; count],
             not_ready: count,
             not_over: count,
             not_drained: 0,
             stage: Stage::Starting,
-            skip: false,
+            haste: Haste::None,
             stop_at: Duration::ZERO,
             timers: BinaryHeap::new(),
         }
@@ -326,7 +335,8 @@ impl Machine {
             Event::Ended(node, ending) => self.ended(node, ending, now, actions),
             Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
-            Event::Skip => self.skip = true,
+            Event::StopOne(node) => self.stop_one(node, now, actions),
+            Event::Hurry(haste) => self.hurry(haste, now, actions),
             Event::Tick => self.expire(now, actions),
         }
         self.look(now, actions);
@@ -359,7 +369,7 @@ impl Machine {
             return;
         }
         self.set_total(total);
-        self.hurry(now, actions);
+        self.shorten(now, actions);
         let end = self.end_of_graces().max(now);
         if let Stage::Draining { until, .. } = &mut self.stage {
             *until = end.min(*until);
@@ -367,7 +377,7 @@ impl Machine {
     }
 
     /// Lets those that are leaving have no more than what the budget leaves them.
-    fn hurry(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    fn shorten(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let end = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
         for node in 0..self.nodes.len() {
@@ -476,7 +486,7 @@ impl Machine {
                 break;
             };
             at += 1;
-            if self.is_stopping() {
+            if self.is_stopping() || self.phases[dependent] != Phase::Created {
                 continue;
             }
             if let Node::Barrier = self.nodes[dependent] {
@@ -488,6 +498,17 @@ impl Machine {
         }
         next.clear();
         self.next = next;
+    }
+
+    fn hurry(&mut self, haste: Haste, now: Duration, actions: &mut Vec<Action>) {
+        self.haste = self.haste.max(haste);
+        if self.stage == Stage::Stopping && self.is_urgent() {
+            self.tell_the_next(now, actions);
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.haste >= Haste::Urgent
     }
 
     fn idle(&mut self, node: usize) {
@@ -597,6 +618,10 @@ impl Machine {
         loop {
             if let Some(node) = over.take() {
                 self.not_over -= 1;
+                if !self.is_stopping() && !self.starts.is_done(node) {
+                    // It never will be, and all that use it are over.
+                    self.not_ready -= 1;
+                }
                 self.components_left -= usize::from(self.nodes[node].is_component());
                 if self.nodes[node].is_work() {
                     self.work_is_done();
@@ -607,7 +632,8 @@ impl Machine {
             let Some(&used) = next.get(at) else { break };
             at += 1;
             // Those whose turn comes earlier are told when the drain is over.
-            if self.stage == Stage::Stopping && self.tell(used, now, actions) {
+            let is_asked = self.stage == Stage::Stopping || self.alone[used];
+            if is_asked && self.tell(used, now, actions) {
                 over = Some(used);
             }
         }
@@ -627,11 +653,13 @@ impl Machine {
             self.phases[node] = Phase::Over;
             return true;
         }
-        if let Some(Traits {
-            phase: Some(phase), ..
-        }) = self.traits(node)
+        if let (
+            Stage::Stopping,
+            Some(&Traits {
+                phase: Some(phase), ..
+            }),
+        ) = (self.stage, self.traits(node))
         {
-            let phase = *phase;
             let end = now.saturating_add(self.times.phases[phase]);
             self.phase_ends[phase].get_or_insert(end);
         }
@@ -644,6 +672,8 @@ impl Machine {
             },
         );
         actions.push(Action::Tell(node, until));
+        // One that stops alone may be told in the drain, and has other things to do from then on.
+        self.drained(node);
         false
     }
 
@@ -684,7 +714,7 @@ impl Machine {
         actions.push(Action::BeginStop);
         let serves = self.stage == Stage::Serving && self.components_left > 0;
         if !serves {
-            self.skip = true;
+            self.haste = self.haste.max(Haste::Now);
         }
         let jitter = if asked {
             self.times.jitter
@@ -692,12 +722,33 @@ impl Machine {
             Duration::ZERO
         };
         let until = now.saturating_add(jitter);
-        if !self.skip && until > now {
+        if self.haste == Haste::None && until > now {
             actions.push(Action::Jitter { until });
         }
         self.stage = Stage::Jitter { until };
-        self.hurry(now, actions);
+        self.shorten(now, actions);
         self.forget_the_rest(now, actions);
+    }
+
+    /// Stops one while the rest goes on: those that use it first, in the order of any stop.
+    fn stop_one(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        if self.is_stopping() {
+            return;
+        }
+        let users = self.graph.users_of(node);
+        for &user in &users {
+            self.alone[user] = true;
+        }
+        for &user in &users {
+            if self.phases[user] == Phase::Created {
+                self.over(user, Phase::Over, now, actions);
+            }
+        }
+        for user in users {
+            if self.stops.has_come(user) && self.tell(user, now, actions) {
+                self.over(user, Phase::Over, now, actions);
+            }
+        }
     }
 
     /// What has not been started never will be.
@@ -738,8 +789,8 @@ impl Machine {
     /// The time of a node is up.
     fn late(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         match self.phases[node] {
-            // Nobody waits for it any more once the stop has begun; it is told in its turn.
-            Phase::Starting { .. } if self.is_stopping() => {
+            // Nobody waits for it once a stop has begun; it is told in its turn.
+            Phase::Starting { .. } if self.is_stopping() || self.alone[node] => {
                 let until = Duration::MAX;
                 self.phases[node] = Phase::Starting { until };
             }
@@ -783,7 +834,7 @@ impl Machine {
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
                 // Nobody is left to use the resources.
                 Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
-                    self.skip = true;
+                    self.haste = self.haste.max(Haste::Now);
                     self.stop(true, now, actions);
                 }
                 Stage::Serving if self.work_left == Some(0) => {
@@ -805,10 +856,12 @@ impl Machine {
                     actions.push(Action::Leave);
                     self.stage = Stage::LameDuck { half: None, until };
                 }
-                Stage::Draining { since, until } if self.not_drained == 0 || until <= now => {
+                Stage::Draining { since, until }
+                    if self.not_drained == 0 || until <= now || self.is_urgent() =>
+                {
                     self.end_drain(until.saturating_sub(since), actions);
                     self.stage = Stage::Stopping;
-                    self.tell_the_unused(now, actions);
+                    self.tell_the_next(now, actions);
                 }
                 Stage::Stopping if self.not_over == 0 => {
                     self.stage = Stage::Over;
@@ -822,11 +875,11 @@ impl Machine {
 
     /// Whether everybody has noticed that the service stops, or nobody has to: nothing is left of it.
     fn is_noticed(&self, until: Duration, now: Duration) -> bool {
-        self.skip || until <= now || self.components_left == 0
+        self.haste > Haste::None || until <= now || self.components_left == 0
     }
 
     fn begin_lame_duck(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let length = if self.skip || self.components_left == 0 {
+        let length = if self.is_noticed(Duration::MAX, now) {
             Duration::ZERO
         } else {
             self.times.lame_duck
@@ -846,8 +899,11 @@ impl Machine {
             self.drained[node] |= self.phases[node] != Phase::Running;
             self.not_drained += usize::from(self.is_to_drain(node));
         }
-        let until = now.saturating_add(self.times.drain);
-        let until = until.min(self.end_of_graces()).max(now);
+        let mut until = now.saturating_add(self.times.drain);
+        until = until.min(self.end_of_graces()).max(now);
+        if self.is_urgent() {
+            until = now;
+        }
         if self.not_drained > 0 {
             actions.push(Action::Drain { until });
         }
@@ -861,16 +917,19 @@ impl Machine {
 
     fn end_drain(&self, within: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.is_to_drain(node) {
+            if self.is_to_drain(node) && !self.is_urgent() {
                 actions.push(Action::Blame(node, Fault::DrainTimedOut(within)));
             }
         }
         actions.push(Action::DrainIsOver);
     }
 
-    fn tell_the_unused(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    /// Tells all whose turn it is, and if it is urgent, all but those that others must not lose.
+    fn tell_the_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            if self.stops.has_come(node) && self.tell(node, now, actions) {
+            let is_next = self.stops.has_come(node)
+                || self.is_urgent() && self.traits(node).is_some_and(|traits| !traits.is_used);
+            if is_next && self.tell(node, now, actions) {
                 self.over(node, Phase::Over, now, actions);
             }
         }

@@ -28,6 +28,7 @@ struct Part {
     may_end: bool,
     may_fail: bool,
     is_work: bool,
+    is_used: bool,
     /// After it was ready, when it is a lifecycle in which nothing is left to do.
     idle: Option<u64>,
     drains: bool,
@@ -71,11 +72,13 @@ struct Scenario {
     before_begin: bool,
     is_inside: bool,
     stop: Option<u64>,
-    skip: Option<u64>,
+    hurry: Vec<(u64, Haste)>,
     /// From when on nothing is started, as the stop was asked for and its event is on its way.
     refuses: Option<u64>,
     /// When the lifecycle around it says stop, and what that has left.
     told: Option<(u64, u64)>,
+    /// Those that are stopped alone, and when.
+    stop_one: Vec<(u64, usize)>,
     /// Notes that nobody expects: when, of which, whether it is `Ready`.
     strays: Vec<(u64, usize, bool)>,
 }
@@ -110,7 +113,8 @@ enum Next {
     Failing(usize),
     Ended(usize, bool),
     Stop,
-    Skip,
+    StopOne(usize),
+    Hurry(Haste),
     Told(u64),
 }
 
@@ -133,6 +137,8 @@ struct Sim<'a> {
     /// Whether nothing was left to do, so that it stops by itself, or says so if it is inside of another.
     done: bool,
     drained: Vec<bool>,
+    /// Those that are to stop while the rest goes on.
+    alone: Vec<bool>,
     /// Those that were ready when the drain began.
     draining: Option<Vec<bool>>,
     until: Vec<Duration>,
@@ -144,7 +150,7 @@ struct Sim<'a> {
     margin: Duration,
     begun_at: Option<Duration>,
     asked: bool,
-    skipped: bool,
+    haste: Haste,
     all_ready: bool,
     jitter_until: Option<Duration>,
     not_ready_at: Option<Duration>,
@@ -204,6 +210,7 @@ impl<'a> Sim<'a> {
                 may_end: part.may_end,
                 may_fail: part.may_fail,
                 is_work: part.is_work,
+                is_used: part.is_used,
                 drains: part.drains,
                 phase: part.phase,
             });
@@ -246,6 +253,7 @@ impl<'a> Sim<'a> {
             works: scenario.parts.iter().any(|part| part.is_work),
             done: false,
             drained: vec![false; parts],
+            alone: vec![false; parts],
             draining: None,
             until: vec![Duration::MAX; parts],
             uses,
@@ -255,7 +263,7 @@ impl<'a> Sim<'a> {
             margin: millis(scenario.margin),
             begun_at: None,
             asked: false,
-            skipped: false,
+            haste: Haste::None,
             all_ready: false,
             jitter_until: None,
             not_ready_at: None,
@@ -277,9 +285,11 @@ impl<'a> Sim<'a> {
             };
             sim.push(millis(at), note);
         }
+        for &(at, index) in &scenario.stop_one {
+            sim.push(millis(at), Next::StopOne(index % parts.max(1)));
+        }
         for (at, next) in [
             (scenario.stop, Next::Stop),
-            (scenario.skip, Next::Skip),
             (
                 scenario.told.map(|(at, _)| at),
                 Next::Told(scenario.told.map_or(0, |(_, left)| left)),
@@ -288,6 +298,9 @@ impl<'a> Sim<'a> {
             if let Some(at) = at {
                 sim.push(millis(at), next);
             }
+        }
+        for &(at, haste) in &scenario.hurry {
+            sim.push(millis(at), Next::Hurry(haste));
         }
         sim
     }
@@ -413,9 +426,22 @@ impl<'a> Sim<'a> {
                 self.asked |= self.begun_at.is_none();
                 Event::Stop
             }
-            Next::Skip => {
-                self.skipped = true;
-                Event::Skip
+            Next::StopOne(index) => {
+                if self.begun_at.is_none() {
+                    let mut all = self.users[index].clone();
+                    all.push(index);
+                    for index in all {
+                        self.alone[index] = true;
+                        if self.states[index] == State::Created {
+                            self.states[index] = State::Over;
+                        }
+                    }
+                }
+                Event::StopOne(index)
+            }
+            Next::Hurry(haste) => {
+                self.haste = self.haste.max(haste);
+                Event::Hurry(haste)
             }
             Next::Told(left) => {
                 let begun = self.begun_at.map_or(Duration::ZERO, |at| self.now - at);
@@ -430,9 +456,9 @@ impl<'a> Sim<'a> {
                     self.drain_until = self.drain_until.map(|until| until.min(end));
                 }
                 self.check(actions, Vec::new());
-                self.skipped = true;
+                self.haste = self.haste.max(Haste::Now);
                 self.push(Duration::ZERO, Next::Stop);
-                Event::Skip
+                Event::Hurry(Haste::Now)
             }
         };
         self.machine.on(event, self.now, actions);
@@ -466,7 +492,9 @@ impl<'a> Sim<'a> {
             let timeout = millis(self.scenario.parts[index].start_timeout);
             match state {
                 State::Starting(since)
-                    if *since + timeout <= self.now && self.begun_at.is_none() =>
+                    if *since + timeout <= self.now
+                        && self.begun_at.is_none()
+                        && !self.alone[index] =>
                 {
                     expected.push((index, Fault::StartTimedOut));
                 }
@@ -541,7 +569,9 @@ impl<'a> Sim<'a> {
                 }
                 Action::AllReady => {
                     assert!(!self.all_ready && self.begun_at.is_none());
-                    assert!(self.ready.iter().all(|ready| *ready));
+                    let mut all = 0..self.states.len();
+                    let is_ready = |index: usize| self.ready[index] || self.is_gone_alone(index);
+                    assert!(all.all(is_ready));
                     self.all_ready = true;
                 }
                 Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
@@ -555,10 +585,11 @@ impl<'a> Sim<'a> {
                 Action::GoOn(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
-                    assert!(self.may_go_on(index), "all stops for that");
+                    assert!(self.may_go_on(index, fault), "all stops for that");
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
+                    assert!(!self.is_urgent(), "it had no time for the drain");
                     assert!(self.has_to_drain(index) && !self.drain_over);
                     assert!(within <= millis(self.scenario.drain));
                     self.drained[index] = true;
@@ -566,7 +597,7 @@ impl<'a> Sim<'a> {
                 Action::Blame(index, fault) => {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
-                    assert!(!self.may_go_on(index), "nothing stops for that");
+                    assert!(!self.may_go_on(index, fault), "nothing stops for that");
                     if fault == Fault::StartTimedOut {
                         self.states[index] = State::Late;
                     }
@@ -580,7 +611,7 @@ impl<'a> Sim<'a> {
                         assert!(self.all_ready, "it stops for no reason");
                         assert!(self.is_empty() || self.is_idle() && !self.scenario.is_inside);
                         self.done = true;
-                        self.skipped = true;
+                        self.haste = self.haste.max(Haste::Now);
                     }
                 }
                 Action::Jitter { until } => {
@@ -592,7 +623,7 @@ impl<'a> Sim<'a> {
                 Action::NotReady => {
                     assert_eq!(self.not_ready_at.replace(now), None);
                     let until = self.jitter_until.unwrap_or(self.begun_at.unwrap());
-                    assert!(now == until || now < until && (self.skipped || self.is_empty()));
+                    assert!(now == until || now < until && (self.is_hurried() || self.is_empty()));
                 }
                 Action::LameDuck { until } => {
                     assert!(self.serves());
@@ -610,7 +641,8 @@ impl<'a> Sim<'a> {
                     self.lame_duck_is_over();
                     assert_eq!(self.drain_until.replace(until), None);
                     let longest = now + millis(self.scenario.drain);
-                    assert_eq!(until, longest.min(self.end_of_graces().max(now)));
+                    let longest = longest.min(self.end_of_graces().max(now));
+                    assert_eq!(until, if self.is_urgent() { now } else { longest });
                     let parts = 0..self.states.len();
                     let draining = parts.map(|index| self.has_to_drain(index)).collect();
                     self.draining = Some(draining);
@@ -626,7 +658,7 @@ impl<'a> Sim<'a> {
                     self.lame_duck_is_over();
                     assert!(!std::mem::replace(&mut self.drain_over, true));
                     let left = (0..self.states.len()).any(|index| self.has_to_drain(index));
-                    assert!(!left, "nobody is blamed for the drain");
+                    assert!(!left || self.is_urgent(), "nobody is blamed for the drain");
                 }
                 Action::Tell(index, until) => self.tell(index, until, failing.contains(&index)),
                 Action::Force(index) => {
@@ -678,9 +710,14 @@ impl<'a> Sim<'a> {
     }
 
     /// Whether a failure stops nothing else.
-    fn may_go_on(&self, index: usize) -> bool {
-        let may_fail = self.scenario.parts[index].may_fail;
-        may_fail && self.all_ready && self.begun_at.is_none()
+    fn may_go_on(&self, index: usize, fault: Fault) -> bool {
+        let may_fail = self.scenario.parts[index].may_fail && self.all_ready;
+        self.begun_at.is_none() && (may_fail || fault == Fault::StopFailed)
+    }
+
+    /// Whether it has been stopped while the rest goes on.
+    fn is_gone_alone(&self, index: usize) -> bool {
+        self.alone[index] && self.is_done(index)
     }
 
     fn asked_or_ended(&self) -> bool {
@@ -689,7 +726,23 @@ impl<'a> Sim<'a> {
 
     /// Whether somebody has to notice the stop.
     fn serves(&self) -> bool {
-        self.all_ready && !self.skipped && !self.is_empty()
+        self.all_ready && !self.is_hurried() && !self.is_empty()
+    }
+
+    /// Whether nobody has to notice the stop.
+    fn is_hurried(&self) -> bool {
+        self.haste >= Haste::Now
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.haste >= Haste::Urgent
+    }
+
+    /// Whether it is told, or to be told: nobody uses it, or it is urgent and nobody can lose it.
+    fn is_next(&self, index: usize) -> bool {
+        let users = &self.users[index];
+        users.iter().all(|user| self.is_done(*user))
+            || self.drain_over && self.is_urgent() && !self.scenario.parts[index].is_used
     }
 
     /// Whether nothing is left to do, of what there was.
@@ -705,7 +758,7 @@ impl<'a> Sim<'a> {
 
     fn lame_duck_is_over(&self) {
         let until = self.lame_duck_until.or(self.not_ready_at).unwrap();
-        assert!(self.now >= until || self.skipped || self.is_empty());
+        assert!(self.now >= until || self.is_hurried() || self.is_empty());
     }
 
     fn tell(&mut self, index: usize, until: Duration, leaves: bool) {
@@ -716,7 +769,7 @@ impl<'a> Sim<'a> {
         if let Some(phase) = part.phase {
             let budget = self.scenario.phases[phase].map_or(Duration::MAX, millis);
             let end = now.saturating_add(budget);
-            let end = if leaves {
+            let end = if leaves || !self.drain_over {
                 self.phases[phase].unwrap_or(end)
             } else {
                 *self.phases[phase].get_or_insert(end)
@@ -731,9 +784,8 @@ impl<'a> Sim<'a> {
                 self.states[index],
                 State::Starting(_) | State::Late | State::Running
             ));
-            assert!(self.drain_over, "told before its turn");
-            let users = &self.users[index];
-            assert!(users.iter().all(|user| self.is_done(*user)));
+            assert!(self.drain_over || self.alone[index], "told before its turn");
+            assert!(self.is_next(index), "those that use it have not ended");
             self.states[index] = State::Leaving(Why::Told);
         }
         if let Some((at, well)) = part.stop {
@@ -748,9 +800,10 @@ impl<'a> Sim<'a> {
                 State::Created if self.begun_at.is_none() && !self.refused => {
                     assert!(self.uses[index].iter().any(|used| !self.ready[*used]));
                 }
-                State::Starting(_) | State::Late | State::Running if self.drain_over => {
-                    let users = &self.users[index];
-                    assert!(users.iter().any(|user| !self.is_done(*user)), "not told");
+                State::Starting(_) | State::Late | State::Running
+                    if self.drain_over || self.alone[index] =>
+                {
+                    assert!(!self.is_next(index), "not told");
                 }
                 State::Starting(since) if self.begun_at.is_none() => {
                     let timeout = millis(self.scenario.parts[index].start_timeout);
@@ -774,6 +827,8 @@ impl<'a> Sim<'a> {
             assert!(until >= self.now, "the drain goes on");
             assert!((0..self.states.len()).any(|index| self.has_to_drain(index)));
         }
+        let is_late = self.is_urgent() && self.begun_at.is_some() && !self.drain_over;
+        assert!(!is_late, "it is urgent, and something is waited for");
     }
 
     fn finish(mut self) {
@@ -814,7 +869,9 @@ impl<'a> Sim<'a> {
                     self.machine.on(Event::Ready(index), self.now, &mut actions);
                 }
                 Next::Stop => self.machine.on(Event::Stop, self.now, &mut actions),
-                Next::Skip => self.machine.on(Event::Skip, self.now, &mut actions),
+                Next::Hurry(haste) => {
+                    self.machine.on(Event::Hurry(haste), self.now, &mut actions);
+                }
                 _ => {}
             }
         }
@@ -852,6 +909,10 @@ fn well() -> impl Strategy<Value = bool> {
     prop::bool::weighted(0.8)
 }
 
+fn haste() -> impl Strategy<Value = Haste> {
+    prop_oneof![Just(Haste::Now), Just(Haste::Urgent)]
+}
+
 fn part() -> impl Strategy<Value = Part> {
     let start = prop_oneof![
         12 => time().prop_map(Start::Ready),
@@ -873,7 +934,11 @@ fn part() -> impl Strategy<Value = Part> {
         prop::bool::weighted(0.2),
         (prop::bool::weighted(0.2), prop::bool::weighted(0.4)),
         prop::bool::weighted(0.2),
-        (prop::bool::weighted(0.7), option::weighted(0.1, 0..80_u64)),
+        (
+            prop::bool::weighted(0.7),
+            prop::bool::weighted(0.1),
+            option::weighted(0.1, 0..80_u64),
+        ),
     );
     let ends = || option::weighted(0.8, (time(), well()));
     (
@@ -887,7 +952,7 @@ fn part() -> impl Strategy<Value = Part> {
         .prop_map(|(traits, start, life, stop, force, drain)| {
             let (one, other, phase, start_timeout, grace, is_job, may, drains, work) = traits;
             let (may_end, may_fail) = may;
-            let (is_work, idle) = work;
+            let (is_work, has_resource, idle) = work;
             let start = match (is_job, start) {
                 (true, Start::Ready(at)) => Start::Ends(at, true),
                 (_, start) => start,
@@ -901,6 +966,7 @@ fn part() -> impl Strategy<Value = Part> {
                 may_end: may_end || is_job,
                 may_fail,
                 is_work: is_work || is_job,
+                is_used: (!is_work || has_resource) && !is_job,
                 idle: idle.filter(|_| is_work && !is_job),
                 drains,
                 start,
@@ -924,15 +990,19 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let world = (
         (prop::bool::weighted(0.03), prop::bool::weighted(0.2)),
         option::weighted(0.5, 0..150_u64),
-        option::weighted(0.2, 0..200_u64),
+        vec((0..200_u64, haste()), 0..3),
         option::weighted(0.2, 0..60_u64),
         option::weighted(0.2, (0..200_u64, 0..60_u64)),
-        vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
+        (
+            vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
+            prop_oneof![Just(Vec::new()), vec((0..150_u64, any::<usize>()), 1..4)],
+        ),
     );
     let phases = vec(option::weighted(0.6, 0..30_u64), 0..4_usize);
     (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
         let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
-        let ((before_begin, is_inside), stop, skip, refuses, told, strays) = world;
+        let ((before_begin, is_inside), stop, hurry, refuses, told, others) = world;
+        let (strays, stop_one) = others;
         // What is used stops later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
         in_phases.sort_unstable();
@@ -945,6 +1015,11 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             }
         }
         let strays = if parts.is_empty() { Vec::new() } else { strays };
+        let stop_one = if parts.is_empty() {
+            Vec::new()
+        } else {
+            stop_one
+        };
         Scenario {
             parts,
             phases,
@@ -957,9 +1032,10 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             before_begin,
             is_inside,
             stop,
-            skip,
+            hurry,
             refuses,
             told,
+            stop_one,
             strays,
         }
     })

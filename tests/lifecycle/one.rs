@@ -1,0 +1,283 @@
+//! L23: one component is stopped, or added, while the rest goes on.
+
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Budget, ComponentState, Context, Phase, Run, StepKind};
+use taskgroup::lifecycle::{Component, Lifecycle};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Diary, SECOND, deaf, errors, obedient, states};
+
+use ComponentState::{Created, ForceStopped, Running, Stopped};
+
+async fn running(lifecycle: Lifecycle) -> Run {
+    lifecycle.start().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_is_stopped_after_those_that_use_it_and_the_rest_goes_on() {
+    let diary = Diary::default();
+    let run = running(
+        Lifecycle::new("orders")
+            .component(diary.component("db", SECOND))
+            .component(diary.component("queue", SECOND).after(["db"]))
+            .component(diary.component("consumer", SECOND).after(["queue"]))
+            .component(diary.component("http", SECOND).after(["db"])),
+    )
+    .await;
+    let handle = run.handle().clone();
+    let began = Instant::now();
+    handle.stop_component("queue", "the broker moves").unwrap();
+    handle.stop_component("queue", "a second call").unwrap();
+    assert_eq!(handle.wait_for("queue", Stopped).await, Some(Stopped));
+    assert_eq!(began.elapsed(), 2 * SECOND);
+    assert_eq!(
+        diary.lines()[4..],
+        [
+            "consumer stops",
+            "consumer is gone",
+            "queue stops",
+            "queue is gone"
+        ]
+    );
+    sleep(60 * SECOND).await;
+    assert_eq!(handle.state("db"), Some(Running));
+    assert_eq!(handle.state("http"), Some(Running));
+    assert!(handle.readiness().is_ready());
+
+    let report = run.stop("enough").await;
+    assert_eq!(
+        diary.lines()[8..],
+        ["http stops", "http is gone", "db stops", "db is gone"]
+    );
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(states(&report), [Stopped; 4]);
+    assert_eq!(report.took(), 2 * SECOND);
+    let rows = report.timeline.iter();
+    let rows: Vec<_> = rows
+        .filter(|step| step.kind == StepKind::Stop)
+        .map(|step| &*step.subject)
+        .collect();
+    assert_eq!(rows, ["consumer", "queue", "http", "db"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_stopped_alone_knows_why() {
+    let (send, told) = tokio::sync::oneshot::channel();
+    let worker = Component::new("worker", async |ctx: Context| {
+        ctx.ready();
+        ctx.stopping().await;
+        let _ = send.send((ctx.cause().unwrap().to_string(), ctx.remaining()));
+        Ok(())
+    });
+    let run = running(
+        Lifecycle::new("orders")
+            .component(worker.grace(3 * SECOND))
+            .component(obedient("http")),
+    )
+    .await;
+    let handle = run.handle();
+    handle.stop_component("worker", "replaced").unwrap();
+    let (cause, left) = told.await.unwrap();
+    assert_eq!(cause, "cancelled on request: replaced");
+    assert_eq!(left, Some(3 * SECOND));
+    assert_eq!(handle.cause(), None);
+    assert!(run.stop("enough").await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_does_not_stop_in_time_is_forced_and_nothing_else_is() {
+    let run = running(
+        Lifecycle::new("orders")
+            .component(deaf("worker").grace(2 * SECOND))
+            .component(obedient("http")),
+    )
+    .await;
+    let handle = run.handle().clone();
+    let began = Instant::now();
+    handle.stop_component("worker", "replaced").unwrap();
+    assert_eq!(handle.wait_for("worker", Stopped).await, Some(ForceStopped));
+    assert_eq!(began.elapsed(), 2 * SECOND);
+    assert_eq!(handle.cause(), None);
+    let report = run.stop("enough").await;
+    assert_eq!(
+        errors(&report),
+        ["component `worker` did not stop within 2s and was forced"]
+    );
+    assert_eq!(report.stragglers[0].component, "worker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_while_it_is_stopped_alone_stops_nothing_else() {
+    let worker = Component::new("worker", async |ctx: Context| {
+        ctx.ready();
+        ctx.stopping().await;
+        Err("the disk is full".into())
+    });
+    let run = running(
+        Lifecycle::new("orders")
+            .component(obedient("db"))
+            .component(worker.after(["db"]))
+            .component(obedient("http")),
+    )
+    .await;
+    let handle = run.handle().clone();
+    handle.stop_component("db", "replaced").unwrap();
+    assert_eq!(handle.wait_for("db", Stopped).await, Some(Stopped));
+    assert_eq!(handle.cause(), None);
+    let report = run.stop("enough").await;
+    assert_eq!(
+        errors(&report),
+        ["component `worker` failed while it stopped: the disk is full"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_unknown_is_an_error_that_lists_those_that_are() {
+    let lifecycle = Lifecycle::new("orders")
+        .component(obedient("db"))
+        .component(obedient("http"));
+    let handle = lifecycle.handle();
+    let early = handle.stop_component("db", "too early").unwrap_err();
+    assert_eq!(
+        early.to_string(),
+        "lifecycle `orders` is not running: `db` cannot be stopped"
+    );
+    let run = running(lifecycle).await;
+    let error = handle.stop_component("dv", "a typing error").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "lifecycle `orders` has no component `dv`: there are `db`, `http`"
+    );
+    assert!(error.is_unknown());
+    assert_eq!(error.component(), Some("dv"));
+    assert!(run.stop("enough").await.is_clean());
+    handle.stop_component("db", "too late").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_not_been_started_never_is_and_the_start_is_over_without_it() {
+    let slow = Component::new("slow", async |ctx: Context| {
+        let opening = sleep(10 * SECOND);
+        if ctx.token().run_until_cancelled(opening).await.is_some() {
+            ctx.ready();
+        }
+        Ok(ctx.stopping().await)
+    });
+    let lifecycle = Lifecycle::new("orders")
+        .component(slow)
+        .component(obedient("user").after(["slow"]))
+        .component(obedient("http"));
+    let handle = lifecycle.handle();
+    let began = Instant::now();
+    let run = tokio::spawn(lifecycle.start());
+    assert_eq!(handle.wait_for("http", Running).await, Some(Running));
+    handle.stop_component("slow", "not now").unwrap();
+    let run = run.await.unwrap().unwrap();
+    assert!(began.elapsed() < 11 * SECOND);
+    let report = run.stop("enough").await;
+    assert!(report.is_clean(), "{report}");
+    let mut all: Vec<_> = report
+        .components
+        .iter()
+        .map(|one| (&*one.component, one.state))
+        .collect();
+    all.sort_unstable();
+    assert_eq!(
+        all,
+        [("http", Stopped), ("slow", Stopped), ("user", Created)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_of_the_whole_takes_over_one_that_is_on_its_way() {
+    let diary = Diary::default();
+    let run = running(
+        Lifecycle::new("orders")
+            .budget(Budget::new(15 * SECOND))
+            .component(diary.component("db", SECOND))
+            .component(deaf("worker").grace(8 * SECOND).after(["db"]))
+            .component(diary.component("http", SECOND).after(["db"])),
+    )
+    .await;
+    let handle = run.handle().clone();
+    handle.stop_component("worker", "replaced").unwrap();
+    sleep(SECOND).await;
+    let report = run.stop("enough").await;
+    assert!(report.took() == 8 * SECOND, "{report}");
+    assert_eq!(diary.lines()[2..4], ["http stops", "http is gone"]);
+    assert_eq!(diary.lines()[4..], ["db stops", "db is gone"]);
+    assert_eq!(report.errors.len(), 1, "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn phases_count_as_dependencies_and_their_time_begins_with_the_stop() {
+    let diary = Diary::default();
+    let run = running(
+        Lifecycle::new("orders")
+            .phase(Phase::new("accept").budget(2 * SECOND))
+            .phase(Phase::new("close"))
+            .component(diary.component("http", SECOND).phase("accept"))
+            .component(diary.component("db", SECOND).phase("close"))
+            .component(obedient("other")),
+    )
+    .await;
+    let handle = run.handle().clone();
+    handle.stop_component("db", "replaced").unwrap();
+    handle.wait_for("db", Stopped).await;
+    assert_eq!(
+        diary.lines()[2..],
+        ["http stops", "http is gone", "db stops", "db is gone"]
+    );
+    assert!(run.stop("enough").await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nested_lifecycle_is_stopped_alone_in_its_own_order() {
+    let diary = Diary::default();
+    let inner = Lifecycle::new("billing")
+        .component(diary.component("ledger", SECOND))
+        .component(diary.component("invoices", SECOND).after(["ledger"]));
+    let run = running(
+        Lifecycle::new("orders")
+            .component(Component::lifecycle(inner))
+            .component(obedient("http")),
+    )
+    .await;
+    let handle = run.handle().clone();
+    handle.stop_component("billing", "sold").unwrap();
+    assert_eq!(handle.wait_for("billing", Stopped).await, Some(Stopped));
+    assert_eq!(
+        diary.lines()[2..],
+        [
+            "invoices stops",
+            "invoices is gone",
+            "ledger stops",
+            "ledger is gone"
+        ]
+    );
+    let report = run.stop("enough").await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(
+        report.nested[0].cause.to_string(),
+        "cancelled on request: sold"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_work_that_is_stopped_alone_ends_the_lifecycle() {
+    let db = Component::resource(
+        "db",
+        async |_| Ok::<_, BoxError>(()),
+        async |(), _| Ok::<_, BoxError>(()),
+    );
+    let mut run = running(
+        Lifecycle::new("orders")
+            .component(db)
+            .component(obedient("worker").after(["db"])),
+    )
+    .await;
+    run.handle().stop_component("worker", "enough").unwrap();
+    let report = run.wait().await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.cause.to_string(), "all is done");
+}

@@ -53,6 +53,7 @@ pub trait Source: Send + 'static {
     /// # Errors
     ///
     /// An error stops the pool, and is its error. What a source can mend, it mends itself.
+    #[allow(clippy::type_complexity)]
     fn next(
         &mut self,
     ) -> impl Future<Output = Result<Option<Received<Self::Item, Self::Receipt>>, BoxError>> + Send;

@@ -9,8 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, failed, settle};
 
+/// The seconds and the items of each batch.
+type Batches = Seen<(u64, Vec<u32>)>;
+
 /// A pool of batches of 3 items, or 10 s, and what it has seen, with the seconds.
-fn batches() -> (Pusher<u32>, Pool<u32>, Seen<(u64, Vec<u32>)>) {
+fn batches() -> (Pusher<u32>, Pool<u32>, Batches) {
     let (seen, began) = (Seen::default(), Instant::now());
     let handled = seen.clone();
     let workers = Workers::batches("rows", 3, 10 * SECOND, move |jobs: Vec<Job<u32>>| {

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use crate::support::{SECOND, Seen, failed, keep, settle};
 
 /// A handler that takes so many seconds.
-async fn seconds(job: Job<u64>) -> Result<(), JobError> {
-    Ok(sleep(*job as u32 * SECOND).await)
+async fn seconds(job: Job<u32>) -> Result<(), JobError> {
+    Ok(sleep(*job * SECOND).await)
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +121,7 @@ async fn a_backoff_ends_at_the_stop_unless_the_next_attempt_is_due_in_time() {
     let mut group = TaskGroup::new();
     let waits = [3, 60];
     let back = Seen::default();
-    let mut reports = Vec::new();
+    let (mut reports, mut pushers) = (Vec::new(), Vec::new());
     for wait in waits {
         let (pusher, pool) = Workers::new("mail", |job: Job<u32>| async move {
             match job.attempt() {
@@ -140,7 +140,7 @@ async fn a_backoff_ends_at_the_stop_unless_the_next_attempt_is_due_in_time() {
         reports.push(pool.spawn(&group));
         pusher.push(wait).await.unwrap();
         settle().await;
-        std::mem::forget(pusher);
+        pushers.push(pusher);
     }
     let began = Instant::now();
     group.cancel();
@@ -291,7 +291,7 @@ fn a_runtime_that_goes_away_leaves_everything_in_the_leftovers() {
         .enable_all()
         .build()
         .unwrap();
-    let leftovers = runtime.block_on(async {
+    let (leftovers, _group, _pusher) = runtime.block_on(async {
         let group = TaskGroup::new();
         let (pusher, pool) = Workers::new("mail", |_: Job<u32>| async { Ok(pending().await) })
             .queue(10)
@@ -301,8 +301,7 @@ fn a_runtime_that_goes_away_leaves_everything_in_the_leftovers() {
         pusher.push(1).await.unwrap();
         pusher.push(2).await.unwrap();
         tokio::task::yield_now().await;
-        std::mem::forget((group, pusher));
-        leftovers
+        (leftovers, group, pusher)
     });
     drop(runtime);
     assert_eq!(leftovers.take().len(), 2);

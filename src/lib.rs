@@ -29,6 +29,7 @@
 //! | run code once a token has fired | [`OnCancel`] |
 //! | close what was opened, in reverse | [`Cleanup`] |
 //! | start a task again when it fails | [`Supervisor`] |
+//! | work on items, and lose none at the stop | `pipeline::Workers` (feature `pipeline`) |
 //! | run something again and again | [`Periodic`] |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `axum::serve` (feature `axum`) |
@@ -91,6 +92,8 @@ pub mod group;
 pub mod supervise;
 pub mod server;
 pub mod lifecycle;
+#[cfg(feature = "pipeline")]
+pub mod pipeline;
 pub mod process;
 
 pub use tokio_util::sync::CancellationToken;
@@ -124,3 +127,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
 #[doc = include_str!("../docs/lifecycle.md")]
 struct Guide;
+
+/// And that of the guide to pipelines.
+#[cfg(all(doctest, feature = "pipeline"))]
+#[doc = include_str!("../docs/pipelines.md")]
+struct Pipelines;

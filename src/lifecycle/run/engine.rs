@@ -1133,6 +1133,7 @@ fn traits_of(component: &Component, planned: &PlannedComponent, phase: Option<us
         may_fail: component.may_fail,
         is_work: planned.is_work(),
         is_used: planned.has_resource(),
+        has_cleanup: planned.nested().is_some(),
         drains: planned.drains(),
         phase,
     }

@@ -1,0 +1,30 @@
+//! Pipelines: workers that drain, hand back, and lose nothing.
+//!
+//! [`Workers`] work on items, so many at once, from a queue of their own or from a broker. Each item has exactly one end:
+//! done, failed, panicked, or handed back. The guide, with a table for each broker, is `docs/pipelines.md`.
+
+mod queue;
+mod report;
+mod error;
+mod parcel;
+mod shared;
+mod home;
+mod job;
+mod pusher;
+mod intake;
+mod watermark;
+mod worker;
+mod pool;
+mod workers;
+
+pub use self::error::{JobError, PipelineBuildError, PipelineError, PushError, Stopped};
+pub use self::intake::{Receipt, Received, Source, from_stream};
+pub use self::job::Job;
+pub use self::parcel::{HandedBack, Reason};
+pub use self::pool::{Leftovers, Pool};
+pub use self::pusher::{Permit, Pusher};
+pub use self::report::PipelineReport;
+pub use self::shared::AtStop;
+pub use self::watermark::{Mark, Revoked, Watermark};
+pub use self::worker::OnFailure;
+pub use self::workers::Workers;

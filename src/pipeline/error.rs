@@ -1,0 +1,399 @@
+//! How a pipeline fails: options that make none, a push that is refused, a job that fails, a run that was not clean.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::report::PipelineReport;
+use crate::BoxError;
+use crate::group::chain;
+use crate::group::end::End;
+use crate::group::panic::Panic;
+use crate::group::verdict;
+use crate::group::verdict::Ended;
+
+/// Options that make no pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineBuildError {
+    /// The name is empty.
+    #[error("a pipeline has an empty name")]
+    EmptyName,
+    /// The limit is 0.
+    #[error("pipeline `{pipeline}` has a limit of 0: no item could ever begin")]
+    ZeroLimit {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+    /// Its buffer holds nothing, or more than a buffer can hold.
+    #[error("pipeline `{pipeline}` has a buffer of {capacity}: it must hold 1 to {most} items")]
+    Capacity {
+        /// The pipeline's name.
+        pipeline: String,
+        /// How much the buffer was to hold.
+        capacity: usize,
+        /// The most that a buffer can hold.
+        most: usize,
+    },
+    /// A batch is to be of 0 items.
+    #[error("pipeline `{pipeline}` has batches of 0 items: none could ever be full")]
+    EmptyBatch {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+    /// A batch is larger than what may be held at once.
+    #[error(
+        "pipeline `{pipeline}` has batches of {batch} items and a buffer of {capacity}: a batch could never be full"
+    )]
+    BatchTooLarge {
+        /// The pipeline's name.
+        pipeline: String,
+        /// The size of a batch.
+        batch: usize,
+        /// How much the buffer holds.
+        capacity: usize,
+    },
+    /// Batches wait for more items for ever, while their keys may keep all others back.
+    #[error(
+        "pipeline `{pipeline}` has keys, and batches that wait for ever: one busy key could keep a batch from being full"
+    )]
+    EndlessBatch {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+    /// Items are to be tried 0 times.
+    #[error("pipeline `{pipeline}` tries an item 0 times: it must be tried once at least")]
+    NoAttempts {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+    /// No item of a partition may be open below its watermark.
+    #[error("watermark `{watermark}` lets 0 items of a partition be open: none could be taken in")]
+    ZeroAbove {
+        /// The watermark's name.
+        watermark: String,
+    },
+    /// The leases are to be kept alive every 0 seconds.
+    #[error("pipeline `{pipeline}` keeps its items alive every 0s: it would do nothing else")]
+    ZeroKeepAlive {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+}
+
+/// An item that was not taken in; it comes back.
+pub struct PushError<T> {
+    item: T,
+    is_full: bool,
+}
+
+impl<T> PushError<T> {
+    pub(super) fn stopped(item: T) -> Self {
+        Self {
+            item,
+            is_full: false,
+        }
+    }
+
+    pub(super) fn full(item: T) -> Self {
+        Self {
+            item,
+            is_full: true,
+        }
+    }
+
+    /// Returns the item.
+    #[must_use]
+    pub fn into_item(self) -> T {
+        self.item
+    }
+
+    /// Returns whether the queue is full; if not, the pool takes nothing in any longer.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+}
+
+impl<T> fmt::Display for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_full {
+            "the queue is full"
+        } else {
+            "the pool has stopped"
+        })
+    }
+}
+
+impl<T> fmt::Debug for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushError")
+            .field("is_full", &self.is_full)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Error for PushError<T> {}
+
+/// The pool has stopped: it takes nothing in any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pool has stopped")]
+pub struct Stopped(pub(super) ());
+
+/// How an attempt at a job failed, and what is to follow.
+///
+/// A `?` makes one of any error, and the attempt may be repeated. It is no [`Error`] itself, as `anyhow::Error` is
+/// none, so that this works.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::pipeline::JobError;
+///
+/// fn total(order: &str) -> Result<u32, JobError> {
+///     if order.is_empty() {
+///         // No attempt will ever make it better.
+///         return Err(JobError::permanent("an order without items"));
+///     }
+///     Ok(order.parse()?)
+/// }
+/// assert!(total("").unwrap_err().is_permanent());
+/// assert_eq!(total("x").unwrap_err().to_string(), "invalid digit found in string");
+/// ```
+pub struct JobError {
+    pub(super) kind: JobErrorKind,
+    pub(super) source: BoxError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JobErrorKind {
+    Failed,
+    Permanent,
+    HandBack,
+}
+
+impl JobError {
+    /// The attempt failed, and may be repeated. It is what `?` makes.
+    pub fn failed(error: impl Into<BoxError>) -> Self {
+        Self {
+            kind: JobErrorKind::Failed,
+            source: error.into(),
+        }
+    }
+
+    /// The attempt failed, and so would each further one: the item has failed for the last time.
+    pub fn permanent(error: impl Into<BoxError>) -> Self {
+        Self {
+            kind: JobErrorKind::Permanent,
+            source: error.into(),
+        }
+    }
+
+    /// The item is to be handed back, which costs no attempt.
+    pub fn hand_back(why: impl Into<BoxError>) -> Self {
+        Self {
+            kind: JobErrorKind::HandBack,
+            source: why.into(),
+        }
+    }
+
+    /// Returns whether no further attempt is to be made.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.kind == JobErrorKind::Permanent
+    }
+
+    /// Returns whether the item is to be handed back.
+    #[must_use]
+    pub fn is_hand_back(&self) -> bool {
+        self.kind == JobErrorKind::HandBack
+    }
+
+    /// Returns the error.
+    #[must_use]
+    pub fn into_source(self) -> BoxError {
+        self.source
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for JobError {
+    fn from(error: E) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobError")
+            .field("kind", &self.kind)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+/// What went wrong first in a pipeline, as far as an error tells of it.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// An item failed for the last time, and that is a failure of the group.
+    Item {
+        error: Arc<dyn Error + Send + Sync>,
+        is_panic: bool,
+    },
+    /// The function that finds the key of an item panicked.
+    Key(Panic),
+    /// The intake failed.
+    Intake(BoxError),
+    /// The function that pauses the intake failed.
+    Pause(BoxError),
+    /// Items could not be handed back.
+    HandBack(Arc<dyn Error + Send + Sync>),
+}
+
+impl Fault {
+    fn words(&self) -> &'static str {
+        match self {
+            Self::Item { is_panic, .. } if *is_panic => "an item panicked",
+            Self::Item { .. } => "an item failed",
+            Self::Key(_) => "the key of an item panicked",
+            Self::Intake(_) => "the intake failed",
+            Self::Pause(_) => "the pause of the intake failed",
+            Self::HandBack(_) => "the hand-back failed",
+        }
+    }
+
+    fn source(&self) -> &(dyn Error + 'static) {
+        match self {
+            Self::Key(panic) => panic,
+            Self::Intake(error) | Self::Pause(error) => &**error,
+            Self::Item { error, .. } | Self::HandBack(error) => &**error,
+        }
+    }
+}
+
+/// A pipeline that did not end clean.
+///
+/// The message has the [report](PipelineReport), which says what became of each item; the [`source`](Error::source) is
+/// the error that came first, if there was one.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+/// use taskgroup::pipeline::{Job, PipelineError, Workers};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let ports = Workers::new("ports", |job: Job<&str>| async move {
+///     job.parse::<u16>()?;
+///     Ok(())
+/// });
+/// let (pusher, pool) = ports.queue(10)?;
+/// pool.spawn(&group);
+/// pusher.push("http").await?;
+///
+/// let error = group.wait().await.unwrap_err().into_error().unwrap();
+/// let error = error.downcast_ref::<PipelineError>().unwrap();
+/// assert_eq!(error.report().failed(), 1);
+/// assert!(format!("{error:#}").ends_with("an item failed: invalid digit found in string"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct PipelineError(pub(super) Box<Unclean>);
+
+pub(super) struct Unclean {
+    pub(super) name: Arc<str>,
+    pub(super) report: PipelineReport,
+    pub(super) fault: Option<Fault>,
+}
+
+impl PipelineError {
+    /// Returns the name of the pipeline.
+    #[must_use]
+    pub fn pipeline(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Returns what became of the items.
+    #[must_use]
+    pub fn report(&self) -> &PipelineReport {
+        &self.0.report
+    }
+
+    /// Returns how it ended: [`StillRunning`](End::StillRunning) if something could not be cut, else
+    /// [`TimedOut`](End::TimedOut) if something had to be cut, else [`Panicked`](End::Panicked) or
+    /// [`Failed`](End::Failed).
+    #[must_use]
+    pub fn end(&self) -> End {
+        match &self.0.fault {
+            _ if self.0.report.still_running() > 0 => End::StillRunning,
+            _ if self.0.report.cut() > 0 => End::TimedOut,
+            Some(Fault::Item { is_panic: true, .. } | Fault::Key(_)) => End::Panicked,
+            _ => End::Failed,
+        }
+    }
+
+    fn why(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.fault.as_ref().map(Fault::source)
+    }
+}
+
+impl fmt::Display for Unclean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pipeline `{}`: {}", self.name, self.report)?;
+        match &self.fault {
+            // Last, so that the source follows it.
+            Some(fault) => write!(f, ": {}", fault.words()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for PipelineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.0.to_string(), self.why())
+    }
+}
+
+impl fmt::Debug for PipelineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("PipelineError")
+                .field("message", &self.0.to_string())
+                .field("source", &self.why())
+                .finish();
+        }
+        chain::explain(f, &self.0.to_string(), self.why(), None)
+    }
+}
+
+impl Error for PipelineError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        verdict::tell(self);
+        self.why()
+    }
+}
+
+impl Ended for PipelineError {
+    fn end(&self) -> End {
+        self.end()
+    }
+
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+/// What [`Exit`](crate::Exit) takes.
+impl AsRef<dyn Error + Send + Sync> for PipelineError {
+    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+}

@@ -1,0 +1,64 @@
+//! [`Home`]: where the jobs of one worker come back to.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::parcel::{Parcel, Reason};
+use super::shared::Shared;
+use crate::group::lock::Lock;
+
+pub(super) struct Home<T, R> {
+    shared: Arc<Shared<T, R>>,
+    back: Lock<Back<T, R>>,
+    /// Tells the worker that a job has come back.
+    pub(super) changed: Notify,
+}
+
+struct Back<T, R> {
+    parcels: Vec<Parcel<T, R>>,
+    /// The worker waits for none of them any longer.
+    is_gone: bool,
+}
+
+impl<T, R> Home<T, R> {
+    pub(super) fn new(shared: Arc<Shared<T, R>>) -> Self {
+        Self {
+            shared,
+            back: Lock::new(Back {
+                parcels: Vec::new(),
+                is_gone: false,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared<T, R> {
+        &self.shared
+    }
+
+    /// Takes a parcel from its job. One that comes too late for its worker goes to the leftovers.
+    pub(super) fn take_back(&self, parcel: Parcel<T, R>) {
+        let mut back = self.back.lock();
+        if back.is_gone {
+            drop(back);
+            self.shared.leave([(parcel, Reason::Cut)]);
+            return;
+        }
+        back.parcels.push(parcel);
+        drop(back);
+        self.changed.notify_one();
+    }
+
+    /// Moves what has come back to `out`.
+    pub(super) fn collect(&self, out: &mut Vec<Parcel<T, R>>) {
+        out.append(&mut self.back.lock().parcels);
+    }
+
+    /// As [`collect`](Self::collect), for the last time.
+    pub(super) fn leave(&self, out: &mut Vec<Parcel<T, R>>) {
+        let mut back = self.back.lock();
+        back.is_gone = true;
+        out.append(&mut back.parcels);
+    }
+}

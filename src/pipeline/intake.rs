@@ -1,0 +1,251 @@
+//! [`Source`]: where the items of a pool come from, if not from a queue of its own.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::time::sleep;
+
+use super::error::Fault;
+use super::shared::{Shared, consume_budget, run_until};
+use crate::BoxError;
+use crate::group::deadline;
+use crate::group::panic::Panic;
+
+/// Where the items of a pool come from: a broker, a table of jobs, a stream.
+///
+/// A [`Stream`] becomes one with [`from_stream`].
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::pipeline::{Received, Source};
+/// use taskgroup::BoxError;
+///
+/// struct Countdown(u32);
+///
+/// impl Source for Countdown {
+///     type Item = u32;
+///     type Receipt = ();
+///
+///     async fn next(&mut self) -> Result<Option<Received<u32>>, BoxError> {
+///         let next = self.0.checked_sub(1);
+///         self.0 = next.unwrap_or_default();
+///         Ok(next.map(Received::from))
+///     }
+/// }
+/// ```
+pub trait Source: Send + 'static {
+    /// What the handler gets.
+    type Item: Send + 'static;
+
+    /// What acknowledges an item; `()` if there is nothing to acknowledge.
+    type Receipt: Receipt;
+
+    /// Fetches the next item; `None` ends the pool, once everything is worked off.
+    ///
+    /// It is called when there is a place in the buffer. At the stop a call that is under way gets a
+    /// [bounded time](super::Workers::pause) to return, and is then dropped.
+    ///
+    /// # Errors
+    ///
+    /// An error stops the pool, and is its error. What a source can mend, it mends itself.
+    #[allow(clippy::type_complexity)]
+    fn next(
+        &mut self,
+    ) -> impl Future<Output = Result<Option<Received<Self::Item, Self::Receipt>>, BoxError>> + Send;
+}
+
+/// What acknowledges an item at its broker.
+pub trait Receipt: Send + Sync + 'static {
+    /// Acknowledges the item, and returns when the broker has confirmed it.
+    ///
+    /// It is called when the handler has returned `Ok`, or when the dead-letter function has. A call that fails is
+    /// repeated until the deadline of the stop, so it must be safe to repeat.
+    ///
+    /// # Errors
+    ///
+    /// The broker did not confirm it.
+    fn ack(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Says whether an attempt at the item may begin; if not, it is handed back.
+    ///
+    /// It is asked right before each attempt. A partition that was taken away is a reason to refuse; a
+    /// [`Mark`](super::Mark) does so.
+    fn begin(&self) -> bool {
+        true
+    }
+}
+
+/// Nothing has to be acknowledged.
+impl Receipt for () {
+    async fn ack(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// An item as a [`Source`] has received it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received<T, R = ()> {
+    item: T,
+    receipt: R,
+    attempt: u32,
+}
+
+impl<T, R> Received<T, R> {
+    /// An item with what acknowledges it.
+    pub fn new(item: T, receipt: R) -> Self {
+        Self {
+            item,
+            receipt,
+            attempt: 1,
+        }
+    }
+
+    /// Says which attempt the next one is, if the broker counts them; 1 by default, and 0 counts as 1.
+    ///
+    /// With [`Workers::retry`](super::Workers::retry) these count too. So an item that ends the process each time
+    /// does not do so for ever.
+    #[must_use]
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt.max(1);
+        self
+    }
+}
+
+/// An item that needs no acknowledgement.
+impl<T> From<T> for Received<T> {
+    fn from(item: T) -> Self {
+        Self::new(item, ())
+    }
+}
+
+/// Makes a source of a stream; the end of the stream ends the pool.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+/// use taskgroup::pipeline::{Job, Received, Workers, from_stream};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let numbers = futures_util::stream::iter((1..=3).map(Received::from));
+/// let pool = Workers::new("numbers", |_: Job<u32>| async { Ok(()) }).source(from_stream(numbers))?;
+/// let report = pool.spawn(&group);
+/// assert_eq!(report.await?.done(), 3);
+/// # group.wait().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn from_stream<S, T, R>(stream: S) -> impl Source<Item = T, Receipt = R>
+where
+    S: Stream<Item = Received<T, R>> + Send + 'static,
+    T: Send + 'static,
+    R: Receipt,
+{
+    FromStream(Box::pin(stream))
+}
+
+struct FromStream<S>(Pin<Box<S>>);
+
+impl<S, T, R> Source for FromStream<S>
+where
+    S: Stream<Item = Received<T, R>> + Send + 'static,
+    T: Send + 'static,
+    R: Receipt,
+{
+    type Item = T;
+    type Receipt = R;
+
+    async fn next(&mut self) -> Result<Option<Received<T, R>>, BoxError> {
+        Ok(poll_fn(|cx| self.0.as_mut().poll_next(cx)).await)
+    }
+}
+
+pub(super) type Pause = Box<dyn FnOnce() -> Pausing + Send>;
+
+pub(super) type Pausing = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+/// Takes items in until the source ends, fails, or is to stop.
+pub(super) async fn take_in<S: Source>(
+    shared: Arc<Shared<S::Item, S::Receipt>>,
+    source: S,
+    pause: Option<Pause>,
+    within: Duration,
+) {
+    let mut fetching = pin!(fetch(&shared, source, pause.is_some()));
+    let stopping = shared.stopping.cancelled();
+    if deadline::until(fetching.as_mut(), stopping).await.is_ok() {
+        shared.close();
+        return;
+    }
+    let told = async {
+        let Some(pause) = pause else { return };
+        let pausing = async { pause().await };
+        if let Some(Err(error)) = run_until(pausing, pin!(pending())).await.map(flatten) {
+            shared.fail(Fault::Pause(error));
+        }
+    };
+    // What does not come in this time stays at the broker.
+    let _ = deadline::until(both(fetching, told), sleep(within)).await;
+}
+
+/// Fetches until there is no more; after the stop only what the source still has before it notices its pause.
+async fn fetch<S: Source>(
+    shared: &Shared<S::Item, S::Receipt>,
+    mut source: S,
+    is_paused_at_stop: bool,
+) {
+    loop {
+        consume_budget().await;
+        let place = shared.room.acquire().await.ok();
+        if place.is_none() && !is_paused_at_stop {
+            return;
+        }
+        let fetched = run_until(source.next(), pin!(pending())).await;
+        let received = match fetched.map(flatten) {
+            Some(Ok(Some(received))) => received,
+            Some(Ok(None)) | None => return,
+            Some(Err(error)) => return shared.fail(Fault::Intake(error)),
+        };
+        let Received {
+            item,
+            receipt,
+            attempt,
+        } = received;
+        let is_taken = shared.take_in(item, receipt, attempt - 1);
+        match (is_taken, place) {
+            (Ok(()), Some(place)) => place.forget(),
+            (Ok(()), None) => {}
+            (Err(parcel), _) => shared.accept_late(parcel),
+        }
+        if !is_paused_at_stop && shared.stopping.is_cancelled() {
+            return;
+        }
+    }
+}
+
+fn flatten<T>(result: Result<Result<T, BoxError>, Panic>) -> Result<T, BoxError> {
+    result.unwrap_or_else(|panic| Err(panic.into()))
+}
+
+/// Runs both to their ends.
+async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut one_ended, mut other_ended) = (false, false);
+    poll_fn(|cx| {
+        one_ended = one_ended || one.as_mut().poll(cx).is_ready();
+        other_ended = other_ended || other.as_mut().poll(cx).is_ready();
+        if one_ended && other_ended {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}

@@ -1,0 +1,168 @@
+//! [`Job`]: an item as its handler has it.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::JobError;
+use super::home::Home;
+use super::parcel::{Answer, Parcel};
+use crate::BoxError;
+use crate::group::deadline;
+use crate::group::deadline::DeadlinePassed;
+
+/// One item in the hands of its handler.
+///
+/// It derefs to the item. The item itself, and the receipt of its broker, come back to the engine when the job is
+/// dropped, whatever drops it: the end of the handler, a panic, the deadline of a stop, an abort. So the engine can
+/// try it again, pass it to the dead letters, or hand it back. The job ends with what its handler returns, unless the
+/// job itself has been told before: [`done`](Self::done), [`fail`](Self::fail), [`hand_back`](Self::hand_back).
+///
+/// A job that is kept beyond its handler, in a spawned task for example, keeps its worker: the worker waits until the
+/// job comes back. If it has not come back when the stop is over, it is reported as still running, and it is not
+/// handed back: it would run twice at once.
+///
+/// # Examples
+///
+/// See [`Workers`](super::Workers).
+pub struct Job<T: Send + 'static, R: Send + 'static = ()> {
+    parcel: Option<Parcel<T, R>>,
+    home: Arc<Home<T, R>>,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
+    pub(super) fn new(parcel: Parcel<T, R>, home: &Arc<Home<T, R>>) -> Self {
+        Self {
+            parcel: Some(parcel),
+            home: Arc::clone(home),
+        }
+    }
+
+    /// Returns which attempt this is, from 1 upwards.
+    ///
+    /// It counts the failed attempts before, those that the [intake](super::Received::attempt) knows of included. What
+    /// was handed back counts for nothing.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        let failed = self.parcel.as_ref().map(|parcel| parcel.failed);
+        failed.unwrap_or_default().saturating_add(1)
+    }
+
+    /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::group::Panic).
+    #[must_use]
+    pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.parcel.as_ref()?.error.as_deref()
+    }
+
+    /// Returns the receipt that came with the item.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&R> {
+        self.parcel.as_ref().map(|parcel| &parcel.receipt)
+    }
+
+    /// Returns the token that fires when the pool is to stop.
+    ///
+    /// It is there to be looked at: a handler that is under way has until the [`deadline`](Self::deadline), and should
+    /// finish.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.home.shared().stopping
+    }
+
+    /// Returns when jobs that are under way are cut; nothing before the stop, and nothing for a grace without end.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.home.shared().limit.deadline()
+    }
+
+    /// Clips the timeout of a call that is about to be made to what is left for it.
+    ///
+    /// What is left ends a little before the [`deadline`](Self::deadline): a tenth of the grace, at most 250 ms. Before
+    /// the stop the timeout stays as it is.
+    #[must_use]
+    pub fn clip(&self, timeout: Duration) -> Duration {
+        deadline::clip(timeout, self.home.shared().limit.work_deadline())
+    }
+
+    /// Does the work, unless it is still under way a little before the [`deadline`](Self::deadline).
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the work with it.
+    pub async fn until_deadline<F: Future>(&self, work: F) -> Result<F::Output, DeadlinePassed> {
+        let passed = self.home.shared().limit.work_deadline_passed();
+        deadline::until(work, passed).await
+    }
+
+    /// Says that the job is done, whatever the handler returns, and wherever it is cut afterwards.
+    pub fn done(mut self) {
+        self.answer(Answer::Done);
+    }
+
+    /// Says that this attempt has failed, whatever the handler returns.
+    pub fn fail(mut self, error: impl Into<JobError>) {
+        self.answer(Answer::Error(error.into()));
+    }
+
+    /// Hands the item back, whatever the handler returns. It costs no attempt.
+    pub fn hand_back(mut self, why: impl Into<BoxError>) {
+        self.answer(Answer::Error(JobError::hand_back(why)));
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if let Some(parcel) = &mut self.parcel {
+            parcel.answer = Some(answer);
+        }
+    }
+
+    /// Takes the item out. The engine keeps the receipt. A second call returns nothing.
+    ///
+    /// The job can then be done or be handed back, as a receipt alone. It cannot be tried again: if its handler fails,
+    /// it is handed back.
+    pub fn take(&mut self) -> Option<T> {
+        self.parcel.as_mut()?.item.take()
+    }
+}
+
+/// # Panics
+///
+/// When the item was [taken](Job::take).
+impl<T: Send + 'static, R: Send + 'static> Deref for Job<T, R> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        let item = self.parcel.as_ref().and_then(|parcel| parcel.item.as_ref());
+        match item {
+            Some(item) => item,
+            None => panic!("the item of this job was taken"),
+        }
+    }
+}
+
+/// The item goes back to the engine.
+impl<T: Send + 'static, R: Send + 'static> Drop for Job<T, R> {
+    fn drop(&mut self) {
+        if let Some(parcel) = self.parcel.take() {
+            self.home.take_back(parcel);
+        }
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static> fmt::Debug for Job<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("pipeline", &self.home.shared().name)
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,409 @@
+//! [`Pool`]: workers over their intake, ready to be spawned, and how they run and stop.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::panic::Location;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::error::{Fault, PipelineError, Unclean};
+use super::parcel::HandedBack;
+use super::report::PipelineReport;
+use super::shared::{AtStop, Shared, after, run_until};
+use super::worker::{Policy, run_hand_back};
+use crate::BoxError;
+use crate::group::chain;
+use crate::group::deadline;
+use crate::group::log;
+use crate::group::panic::Panic;
+use crate::group::time::CONFIRMATION;
+use crate::group::{Spawner, TaskGroup, TaskHandle};
+use crate::lifecycle::{Component, Context};
+use crate::server::stop_signal::{Parts, StopParts};
+
+/// Workers over their intake, ready to be spawned.
+///
+/// [`Workers::queue`](super::Workers::queue) and [`Workers::source`](super::Workers::source) make one. It is a member of
+/// a [`TaskGroup`] by [`spawn`](Self::spawn), or a component of a [`Lifecycle`](crate::lifecycle::Lifecycle) by
+/// [`component`](Self::component).
+///
+/// Dropped, it takes nothing in any longer, and what was pushed is in its [leftovers](Self::leftovers).
+#[must_use = "a pool does nothing until it is spawned"]
+pub struct Pool<T: Send + 'static, R: Send + 'static = ()> {
+    pub(super) guard: Guard<T, R>,
+    pub(super) policy: Arc<Policy<T, R>>,
+    pub(super) times: Times,
+    pub(super) works: Vec<Work>,
+    pub(super) intake: Option<Work>,
+    pub(super) keeper: Option<Keeper<R>>,
+}
+
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Extends the leases of all that is held.
+pub(super) struct Keeper<R> {
+    pub(super) every: Duration,
+    pub(super) extend: Extend<R>,
+}
+
+pub(super) type Extend<R> = Box<dyn Fn(Vec<Arc<R>>) -> Extending + Send>;
+
+pub(super) type Extending = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+/// What a stop does, and how long it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) at_stop: AtStop,
+    pub(super) grace: Option<Duration>,
+    pub(super) hand_back_within: Duration,
+}
+
+/// How long what is under way has in a stop, if neither the user nor a lifecycle says so.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What was pushed into a pool that is dropped is handed back.
+pub(super) struct Guard<T, R>(pub(super) Arc<Shared<T, R>>);
+
+impl<T, R> Drop for Guard<T, R> {
+    fn drop(&mut self) {
+        self.0.cut_all();
+    }
+}
+
+/// What a pool has handed back, for whoever wants to have it: the other end of a pool without a function for it, and
+/// what is left of one that was aborted.
+///
+/// It keeps what comes late too: the item of a job that was reported as still running comes here if it ever ends.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+/// use taskgroup::pipeline::{AtStop, Job, Workers};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let mail = Workers::new("mail", |_: Job<&str>| async { Ok(()) }).at_stop(AtStop::HandBack);
+/// let (pusher, pool) = mail.queue(10)?;
+/// let leftovers = pool.leftovers();
+/// pusher.push("ann").await?;
+/// group.cancel();
+/// pool.spawn(&group);
+/// group.wait().await?;
+///
+/// let left = leftovers.take();
+/// assert_eq!(left[0].item(), Some(&"ann"));
+/// assert!(!left[0].is_begun());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Leftovers<T, R = ()>(Arc<Shared<T, R>>);
+
+impl<T, R> Leftovers<T, R> {
+    /// Takes what was handed back since the last call, in the order of the intake.
+    #[must_use = "what is taken is nowhere else"]
+    pub fn take(&self) -> Vec<HandedBack<T, R>> {
+        self.0.take_left()
+    }
+}
+
+impl<T, R> fmt::Debug for Leftovers<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leftovers")
+            .field("pipeline", &self.0.name)
+            .field("count", &self.0.left())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
+    /// Returns where the items go that are handed back to no function.
+    ///
+    /// They count as claimed then. An item that nobody claims makes the end of the pool an error.
+    #[must_use]
+    pub fn leftovers(&self) -> Leftovers<T, R> {
+        self.guard.0.claim();
+        Leftovers(Arc::clone(&self.guard.0))
+    }
+
+    /// Spawns the pool into a group, as a task of its name; its workers are members below it.
+    ///
+    /// The token of the group stops it. [`running`](TaskGroup::running) lists `mail`, `mail/worker-0` and so on.
+    ///
+    /// # Errors
+    ///
+    /// The task fails with a [`PipelineError`] unless the report is [clean](PipelineReport::is_clean).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<E>(self, group: &TaskGroup<E>) -> TaskHandle<PipelineReport>
+    where
+        E: From<PipelineError> + Send + 'static,
+    {
+        let place = Location::caller();
+        let task = group.task(self.guard.0.name.to_string());
+        task.spawn_from(place, self.run(group))
+    }
+
+    /// Makes the pool a future, to be spawned into `group` or run inside a task of it.
+    ///
+    /// Its workers are members of a [child group](TaskGroup::child) of the pool's name.
+    ///
+    /// # Errors
+    ///
+    /// The future resolves to an error unless the report is [clean](PipelineReport::is_clean).
+    ///
+    /// # Panics
+    ///
+    /// The future panics outside of a Tokio runtime whose timers are enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cuts the jobs, without waiting for them; the group still does. What they and the queue held
+    /// is in the [leftovers](Self::leftovers).
+    #[track_caller]
+    pub fn run<E>(
+        self,
+        group: &TaskGroup<E>,
+    ) -> impl Future<Output = Result<PipelineReport, E>> + Send + use<T, R, E>
+    where
+        E: From<PipelineError> + Send + 'static,
+    {
+        let child = group.child(&self.guard.0.name);
+        let parts = group.token().parts();
+        async move { Ok(self.drive(child.spawner(), parts).await?) }
+    }
+
+    /// Makes the pool a component of its name.
+    ///
+    /// It is ready when its workers have been spawned, and its report counts what is in flight. Its stop takes what the
+    /// component has, less the time for the hand-back; no more than the [grace](super::Workers::grace) if there is
+    /// one. A pool that ends with its last pusher or its source needs [`may_end`](Component::may_end).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::Lifecycle;
+    /// use taskgroup::pipeline::{Job, Workers};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let (pusher, mail) = Workers::new("mail", |_: Job<&str>| async { Ok(()) }).queue(10)?;
+    /// pusher.push("ann").await?;
+    ///
+    /// let lifecycle = Lifecycle::new("shop").component(mail.component());
+    /// # let handle = lifecycle.handle();
+    /// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("enough") });
+    /// assert!(lifecycle.run().await?.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn component(self) -> Component {
+        let name = self.guard.0.name.to_string();
+        Component::new(name, |ctx: Context| async move {
+            let parts = ctx.parts();
+            let shared = Arc::clone(&self.guard.0);
+            let _counted = parts.count_in_flight(move || shared.in_flight());
+            ctx.ready();
+            self.drive(ctx.group().clone(), parts).await?;
+            Ok::<_, BoxError>(())
+        })
+    }
+
+    /// Runs the pool until it is told to stop, or has nothing left to do, and stops it.
+    async fn drive<E: Send + 'static>(
+        self,
+        group: Spawner<E>,
+        stop: Parts,
+    ) -> Result<PipelineReport, PipelineError> {
+        let Self {
+            guard,
+            policy,
+            times,
+            works,
+            intake,
+            keeper,
+        } = self;
+        let shared = &*guard.0;
+        if times.at_stop == AtStop::HandBack {
+            shared.begin_nothing_after(&stop.token);
+        }
+        for (index, work) in works.into_iter().enumerate() {
+            spawn(&group, worker_name(index), work);
+        }
+        let intake = intake.map(|intake| spawn(&group, "intake".to_owned(), intake));
+        let keeper = keeper.map(|keeper| {
+            let keeping = keep_alive(Arc::clone(&guard.0), keeper);
+            spawn(&group, "keep-alive".to_owned(), keeping)
+        });
+
+        let told = stop.token.cancelled();
+        let is_told = deadline::until(shared.settled(true), told).await.is_err();
+        let fault = shared.take_fault();
+        let at_stop = match fault {
+            // What is under way is finished; nothing more begins.
+            Some(_) => AtStop::HandBack,
+            None => times.at_stop,
+        };
+        let until = times.deadline(&stop, is_told);
+        shared.stop(at_stop, until);
+
+        // No step keeps the next one from being done.
+        let mut cut = pin!(cut_at(until, &stop));
+        let stopped = async {
+            if let Some(intake) = intake {
+                let _ = intake.await;
+            }
+            shared.settled(false).await;
+        };
+        let _ = deadline::until(stopped, cut.as_mut()).await;
+        shared.cut_all();
+        let _ = deadline::until(shared.settled(false), sleep(CONFIRMATION)).await;
+        if let Some(keeper) = keeper {
+            let _ = deadline::until(keeper, sleep(CONFIRMATION)).await;
+        }
+        let later = hand_back(shared, &policy, times.hand_back_within).await;
+        report(shared, fault.or(later).or_else(|| shared.take_fault()))
+    }
+}
+
+impl Times {
+    /// Returns when what is under way is cut.
+    fn deadline(&self, stop: &Parts, is_told: bool) -> Option<Instant> {
+        // A pool that ends by itself has nobody else who bounds its end.
+        let grace = match is_told {
+            true => stop.limit.grace(self.grace, GRACE),
+            false => self.grace.unwrap_or(GRACE),
+        };
+        let left = stop.limit.left().filter(|_| is_told);
+        let time = match left {
+            Some(left) => grace.min(left - self.hand_back_within.min(left / 2)),
+            None => grace,
+        };
+        after(time)
+    }
+}
+
+/// Ends when what is under way is cut, also when the whole has less time than was known.
+async fn cut_at(at: Option<Instant>, stop: &Parts) {
+    let at = async {
+        match at {
+            Some(at) => sleep_until(at).await,
+            None => pending().await,
+        }
+    };
+    let _ = deadline::until(at, stop.limit.work_deadline_passed()).await;
+}
+
+fn worker_name(index: usize) -> String {
+    format!("worker-{index}")
+}
+
+fn spawn<E: Send + 'static>(group: &Spawner<E>, name: String, work: Work) -> TaskHandle<()> {
+    group.task(name).spawn(async move {
+        work.await;
+        Ok(())
+    })
+}
+
+/// Extends the leases now and then, until jobs are cut.
+fn keep_alive<T, R>(shared: Arc<Shared<T, R>>, keeper: Keeper<R>) -> Work
+where
+    T: Send + 'static,
+    R: Send + Sync + 'static,
+{
+    Box::pin(async move {
+        let mut cut = pin!(shared.cut.cancelled());
+        loop {
+            let wait = sleep(keeper.every);
+            if deadline::until(cut.as_mut(), wait).await.is_ok() {
+                return;
+            }
+            let leases = shared.leases();
+            if leases.is_empty() {
+                continue;
+            }
+            let called = Panic::catch(|| (keeper.extend)(leases));
+            let ended = match called {
+                Ok(extending) => run_until(extending, cut.as_mut()).await,
+                Err(panic) => Some(Err(panic)),
+            };
+            let error = match ended {
+                Some(Ok(Ok(()))) | None => continue,
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => panic.into(),
+            };
+            shared.count(|numbers| numbers.keep_alives_failed += 1);
+            log::guarded(|| {
+                let (name, error) = (&*shared.name, chain::line_of(&*error));
+                tracing::warn!(target: "taskgroup", pipeline = name, error, "the leases could not be kept alive");
+            });
+        }
+    })
+}
+
+/// Hands back what is left, if there is a function for it.
+async fn hand_back<T: Send + 'static, R: Send + 'static>(
+    shared: &Shared<T, R>,
+    policy: &Policy<T, R>,
+    within: Duration,
+) -> Option<Fault> {
+    let hand_back = policy.hand_back.as_ref()?;
+    let items = shared.take_left();
+    if items.is_empty() {
+        return None;
+    }
+    let count = items.len();
+    let error = run_hand_back(hand_back, items, within).await.err()?;
+    shared.count(|numbers| numbers.hand_backs_failed += count);
+    Some(Fault::HandBack(error))
+}
+
+fn report<T, R>(
+    shared: &Shared<T, R>,
+    fault: Option<Fault>,
+) -> Result<PipelineReport, PipelineError> {
+    let numbers = shared.numbers();
+    let workers = shared.running().into_iter();
+    let report = PipelineReport {
+        numbers,
+        still_running: numbers.in_flight(),
+        workers: workers
+            .map(|index| format!("{}/{}", shared.name, worker_name(index)))
+            .collect(),
+        unclaimed: if shared.is_claimed() {
+            0
+        } else {
+            shared.left()
+        },
+        is_faulty: fault.is_some(),
+    };
+    log::guarded(|| {
+        tracing::debug!(target: "taskgroup", pipeline = &*shared.name, %report, "the pipeline has ended");
+    });
+    if report.is_clean() {
+        return Ok(report);
+    }
+    Err(PipelineError(Box::new(Unclean {
+        name: Arc::clone(&shared.name),
+        report,
+        fault,
+    })))
+}
+
+impl<T: Send + 'static, R: Send + 'static> fmt::Debug for Pool<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("name", &self.guard.0.name)
+            .field("workers", &self.works.len())
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
+}

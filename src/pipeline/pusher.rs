@@ -1,0 +1,162 @@
+//! [`Pusher`]: how items get into a pool with a queue of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{SemaphorePermit, TryAcquireError};
+
+use super::error::{PushError, Stopped};
+use super::shared::Shared;
+
+/// Pushes items into the queue of a pool; a clone is a further pusher of the same queue.
+///
+/// The queue holds so many items that nobody has begun, and no more. Who finds it full waits, first come, first served.
+/// When the pool has stopped, every push gives its item back in the error, and those that wait do so at once.
+///
+/// When the last pusher is dropped, the pool works off what is there and ends, clean. So a pusher that a handler of the
+/// pool holds itself keeps the pool from ending: such a pool ends with its group.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+/// use taskgroup::pipeline::{Job, Workers};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let (pusher, pool) = Workers::new("mail", |_: Job<&str>| async { Ok(()) }).queue(10)?;
+/// pool.spawn(&group);
+/// pusher.push("ann").await?;
+///
+/// group.cancel();
+/// group.wait().await?;
+/// assert_eq!(pusher.push("bob").await.unwrap_err().into_item(), "bob");
+/// # Ok(())
+/// # }
+/// ```
+pub struct Pusher<T> {
+    shared: Arc<Shared<T, ()>>,
+}
+
+/// A place in the queue that is kept for one item.
+///
+/// It is what [`Pusher::reserve`] returns. Dropping it gives the place to the next one that waits.
+#[must_use = "a place that is not used is given back"]
+pub struct Permit<'a, T> {
+    shared: &'a Shared<T, ()>,
+    place: SemaphorePermit<'a>,
+}
+
+impl<T> Pusher<T> {
+    pub(super) fn new(shared: &Arc<Shared<T, ()>>) -> Self {
+        shared.add_pusher();
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Pushes an item, and waits for a place while the queue is full.
+    ///
+    /// A handler that pushes into the queue of its own pool can wait for itself, if all workers do it at once; it takes
+    /// [`try_push`](Self::try_push).
+    ///
+    /// # Errors
+    ///
+    /// The pool has stopped, now or while the caller waits. The error has the item.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the item with it; nothing was pushed. [`reserve`](Self::reserve) waits without an item.
+    pub async fn push(&self, item: T) -> Result<(), PushError<T>> {
+        match self.reserve().await {
+            Ok(permit) => permit.send(item),
+            Err(Stopped(())) => Err(PushError::stopped(item)),
+        }
+    }
+
+    /// Pushes an item if there is a place for it now. It does not overtake those that wait.
+    ///
+    /// # Errors
+    ///
+    /// The queue is full, or the pool has stopped. The error has the item.
+    pub fn try_push(&self, item: T) -> Result<(), PushError<T>> {
+        let place = match self.shared.room.try_acquire() {
+            Ok(place) => place,
+            Err(TryAcquireError::NoPermits) => return Err(PushError::full(item)),
+            Err(TryAcquireError::Closed) => return Err(PushError::stopped(item)),
+        };
+        let shared = &self.shared;
+        Permit { shared, place }.send(item)
+    }
+
+    /// Waits for a place in the queue, and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// The pool has stopped, now or while the caller waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing but its place among those that wait.
+    pub async fn reserve(&self) -> Result<Permit<'_, T>, Stopped> {
+        let place = self.shared.room.acquire().await.map_err(|_| Stopped(()))?;
+        let shared = &self.shared;
+        Ok(Permit { shared, place })
+    }
+
+    /// Returns whether the pool takes nothing in any longer.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        !self.shared.is_open()
+    }
+}
+
+impl<T> Permit<'_, T> {
+    /// Pushes an item into the place that was kept. It never waits.
+    ///
+    /// # Errors
+    ///
+    /// The pool has stopped meanwhile. The error has the item.
+    pub fn send(self, item: T) -> Result<(), PushError<T>> {
+        match self.shared.take_in(item, (), 0) {
+            // The worker that takes the item gives the place back.
+            Ok(()) => self.place.forget(),
+            Err(parcel) => {
+                if let Some(item) = parcel.item {
+                    return Err(PushError::stopped(item));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T> Clone for Pusher<T> {
+    fn clone(&self) -> Self {
+        Self::new(&self.shared)
+    }
+}
+
+impl<T> Drop for Pusher<T> {
+    fn drop(&mut self) {
+        self.shared.remove_pusher();
+    }
+}
+
+impl<T> fmt::Debug for Pusher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pusher")
+            .field("pipeline", &self.shared.name)
+            .field("is_stopped", &self.is_stopped())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Permit<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("pipeline", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,531 @@
+//! [`Shared`]: what the workers, the intake, the pushers and the jobs of one pool share.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::mem::take;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Fault;
+use super::parcel::{HandedBack, KeyOf, Parcel, Reason};
+use super::queue::{Batch, Found, Queue};
+use super::report::Numbers;
+use crate::group::lock::Lock;
+use crate::group::panic::Panic;
+use crate::server::stop_signal::Limit;
+
+pub(super) struct Shared<T, R> {
+    pub(super) name: Arc<str>,
+    state: Lock<State<T, R>>,
+    /// The room in the buffer; closed when nothing comes in any longer.
+    pub(super) room: Semaphore,
+    /// Tells the workers that there may be something to do.
+    wake: Notify,
+    /// Tells the driver that a worker is gone, or that something failed.
+    changed: Notify,
+    /// When jobs are cut, for the jobs to see.
+    pub(super) limit: Limit,
+    /// Fires when the pool is to stop.
+    pub(super) stopping: CancellationToken,
+    /// Fires when jobs are cut.
+    pub(super) cut: CancellationToken,
+    /// What stops the pool, if nothing may begin from that moment on: the driver may not have noticed it yet.
+    told: OnceLock<CancellationToken>,
+    key: Option<KeyOf<T>>,
+    /// Copies the receipt of an item, if the leases are kept alive.
+    lease: Option<fn(&R) -> R>,
+    /// When the pool was made; as good as any time where nobody looks at it.
+    made: Instant,
+    is_timed: bool,
+}
+
+struct State<T, R> {
+    queue: Queue<Parcel<T, R>>,
+    left: Vec<HandedBack<T, R>>,
+    is_claimed: bool,
+    numbers: Numbers,
+    next_seq: u64,
+    pushers: usize,
+    workers: Vec<Work>,
+    fault: Option<Fault>,
+    /// What was in flight when the stop began.
+    in_flight_at_stop: Option<usize>,
+    retries: Retries,
+    leases: BTreeMap<u64, Arc<R>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Running,
+    /// It is gone, and has left a job behind that is somewhere else.
+    Kept,
+    Gone,
+}
+
+/// Until when a further attempt may be due.
+#[derive(Clone, Copy, Debug)]
+enum Retries {
+    Always,
+    Before(Instant),
+    Never,
+}
+
+/// What becomes of what is buffered when the stop begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AtStop {
+    /// It is worked off, as far as the time allows.
+    #[default]
+    Drain,
+    /// It is handed back at once; only what is under way is finished.
+    HandBack,
+}
+
+/// What the pool is made with.
+pub(super) struct Options<T, R> {
+    pub(super) name: Arc<str>,
+    pub(super) capacity: usize,
+    pub(super) limit: usize,
+    pub(super) batch: Batch,
+    pub(super) key: Option<KeyOf<T>>,
+    pub(super) lease: Option<fn(&R) -> R>,
+}
+
+impl<T, R> Shared<T, R> {
+    pub(super) fn new(options: Options<T, R>) -> Self {
+        Self {
+            name: options.name,
+            state: Lock::new(State {
+                queue: Queue::new(options.batch, options.limit),
+                left: Vec::new(),
+                is_claimed: false,
+                numbers: Numbers::default(),
+                next_seq: 0,
+                pushers: 0,
+                workers: vec![Work::Gone; options.limit],
+                fault: None,
+                in_flight_at_stop: None,
+                retries: Retries::Always,
+                leases: BTreeMap::new(),
+            }),
+            room: Semaphore::new(options.capacity),
+            wake: Notify::new(),
+            changed: Notify::new(),
+            limit: Limit::to_be_set(),
+            stopping: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            told: OnceLock::new(),
+            key: options.key,
+            lease: options.lease,
+            made: Instant::now(),
+            is_timed: options.batch.size > 1,
+        }
+    }
+
+    /// Takes an item in, for which there is room. It comes back if nothing comes in any longer.
+    pub(super) fn take_in(&self, item: T, receipt: R, failed: u32) -> Result<(), Parcel<T, R>> {
+        let mut parcel = Parcel {
+            seq: 0,
+            key: None,
+            taken_in: if self.is_timed {
+                Instant::now()
+            } else {
+                self.made
+            },
+            item: Some(item),
+            receipt,
+            failed,
+            is_begun: false,
+            is_tried: false,
+            error: None,
+            answer: None,
+            delays: None,
+        };
+        if let (Some(key), Some(item)) = (&self.key, &parcel.item) {
+            match Panic::catch(|| key(item)) {
+                Ok(key) => parcel.key = key,
+                Err(panic) => {
+                    self.accept_late(parcel);
+                    self.fail(Fault::Key(panic));
+                    return Ok(());
+                }
+            }
+        }
+        self.accept(parcel)
+    }
+
+    fn accept(&self, mut parcel: Parcel<T, R>) -> Result<(), Parcel<T, R>> {
+        let lease = self.lease.map(|copy| Arc::new(copy(&parcel.receipt)));
+        let mut state = self.state.lock();
+        parcel.seq = state.next_seq;
+        let seq = parcel.seq;
+        state.queue.push(parcel)?;
+        state.next_seq += 1;
+        state.numbers.taken_in += 1;
+        if let Some(lease) = lease {
+            state.leases.insert(seq, lease);
+        }
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Takes a parcel in that is handed back at once, as one that comes after the stop.
+    pub(super) fn accept_late(&self, mut parcel: Parcel<T, R>) {
+        let lease = self.lease.map(|copy| Arc::new(copy(&parcel.receipt)));
+        let mut state = self.state.lock();
+        parcel.seq = state.next_seq;
+        state.next_seq += 1;
+        state.numbers.taken_in += 1;
+        if let Some(lease) = lease {
+            state.leases.insert(parcel.seq, lease);
+        }
+        state.leave(parcel, Reason::NeverBegun);
+    }
+
+    /// Lets nothing in any longer; what is there is worked off.
+    pub(super) fn close(&self) {
+        self.state.lock().queue.close();
+        self.room.close();
+        self.wake.notify_waiters();
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state.lock().queue.is_open()
+    }
+
+    pub(super) fn add_pusher(&self) {
+        self.state.lock().pushers += 1;
+    }
+
+    /// The last pusher that goes ends the pool, once everything is worked off.
+    pub(super) fn remove_pusher(&self) {
+        let mut state = self.state.lock();
+        state.pushers -= 1;
+        let is_last = state.pushers == 0;
+        drop(state);
+        if is_last {
+            self.close();
+        }
+    }
+
+    /// Takes what is to be done now, and adds up what was done.
+    pub(super) fn take(&self, tally: &mut Numbers, batch: &mut Vec<Parcel<T, R>>) -> Found {
+        let is_told = self.told.get().is_some_and(|told| told.is_cancelled());
+        let mut state = self.state.lock();
+        state.numbers.add(take(tally));
+        if is_told && state.queue.is_open() {
+            return Found::Wait(None);
+        }
+        let found = state.queue.take(Instant::now, batch);
+        let Found::Taken { fresh } = found else {
+            drop(state);
+            if found == Found::Over {
+                // The others may wait for a key or a time that nobody will tell them of.
+                self.wake.notify_waiters();
+            }
+            return found;
+        };
+        for parcel in batch {
+            state.numbers.begun += usize::from(!parcel.is_begun);
+            parcel.is_begun = true;
+        }
+        let has_timed = state.queue.has_timed();
+        drop(state);
+        if fresh > 0 && !self.room.is_closed() {
+            self.room.add_permits(fresh);
+        }
+        if has_timed {
+            // Somebody has to keep the time for what is left.
+            self.wake.notify_one();
+        }
+        found
+    }
+
+    /// Lets nothing begin once this token has fired.
+    pub(super) fn begin_nothing_after(&self, told: &CancellationToken) {
+        let _ = self.told.set(told.clone());
+    }
+
+    pub(super) fn woken(&self) -> &Notify {
+        &self.wake
+    }
+
+    /// Puts a parcel aside until its next attempt; if too many are, it comes back. It is handed back if there will be
+    /// no further attempt.
+    pub(super) fn put_aside(
+        &self,
+        parcel: Parcel<T, R>,
+        due: Instant,
+        is_forced: bool,
+    ) -> Result<(), Parcel<T, R>> {
+        let mut state = self.state.lock();
+        let is_in_time = match state.retries {
+            Retries::Always => true,
+            Retries::Before(deadline) => due < deadline,
+            Retries::Never => false,
+        };
+        if !is_in_time || state.queue.is_cut() {
+            if let Some(key) = parcel.key {
+                state.queue.park(key);
+            }
+            state.leave(parcel, Reason::BetweenAttempts);
+        } else if is_forced {
+            state.queue.delay_anyway(parcel, due);
+        } else {
+            state.queue.delay(parcel, due)?;
+        }
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Hands parcels back.
+    pub(super) fn leave(&self, parcels: impl IntoIterator<Item = (Parcel<T, R>, Reason)>) {
+        let mut state = self.state.lock();
+        for (parcel, reason) in parcels {
+            if let Some(key) = parcel.key {
+                state.queue.park(key);
+            }
+            state.leave(parcel, reason);
+        }
+    }
+
+    /// An item has had its end.
+    pub(super) fn ended(&self, parcel: &Parcel<T, R>, parks: bool) {
+        if parcel.key.is_none() && self.lease.is_none() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let lease = state.leases.remove(&parcel.seq);
+        match parcel.key {
+            Some(key) if parks => state.queue.park(key),
+            Some(key) => state.queue.ended(key),
+            None => {}
+        }
+        drop(state);
+        drop(lease);
+        if parcel.key.is_some() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Something failed that stops the pool: nothing begins any longer.
+    pub(super) fn fail(&self, fault: Fault) {
+        let mut waiting = Vec::new();
+        let mut state = self.state.lock();
+        if !matches!(fault, Fault::Pause(_)) {
+            state.retries = Retries::Never;
+            state.queue.cut(&mut waiting);
+            state.leave_all(waiting);
+        }
+        // Only the first is kept; the destructor of a later one runs after the lock.
+        let later = match &state.fault {
+            None => state.fault.replace(fault),
+            Some(_) => Some(fault),
+        };
+        drop(state);
+        self.room.close();
+        self.wake.notify_waiters();
+        self.changed.notify_one();
+        drop(later);
+    }
+
+    /// A worker is there, or not any longer.
+    pub(super) fn set_worker(&self, index: usize, work: Work, tally: &mut Numbers) {
+        let mut state = self.state.lock();
+        state.numbers.add(take(tally));
+        state.workers[index] = match state.workers[index] {
+            Work::Kept => Work::Kept,
+            _ => work,
+        };
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Numbers)) {
+        change(&mut self.state.lock().numbers);
+    }
+
+    /// Returns the receipts of all that is held.
+    pub(super) fn leases(&self) -> Vec<Arc<R>> {
+        self.state.lock().leases.values().cloned().collect()
+    }
+
+    /// Begins the stop: nothing comes in, and what is under way has until `deadline`.
+    pub(super) fn stop(&self, at_stop: AtStop, deadline: Option<Instant>) {
+        let mut given_up = Vec::new();
+        let mut state = self.state.lock();
+        let in_flight = state.numbers.in_flight();
+        state.in_flight_at_stop.get_or_insert(in_flight);
+        match at_stop {
+            AtStop::Drain => {
+                state.queue.close();
+                state.retries = deadline.map_or(Retries::Always, Retries::Before);
+                state.queue.give_up_delayed(deadline, &mut given_up);
+            }
+            AtStop::HandBack => {
+                state.retries = Retries::Never;
+                state.queue.cut(&mut given_up);
+            }
+        }
+        state.leave_all(given_up);
+        drop(state);
+        self.room.close();
+        self.limit.set(deadline);
+        self.stopping.cancel();
+        self.wake.notify_waiters();
+    }
+
+    /// Lets nothing begin any longer, and hands back all that waits.
+    pub(super) fn cut_all(&self) {
+        let mut waiting = Vec::new();
+        let mut state = self.state.lock();
+        state.retries = Retries::Never;
+        state.queue.cut(&mut waiting);
+        state.leave_all(waiting);
+        drop(state);
+        self.room.close();
+        self.stopping.cancel();
+        self.cut.cancel();
+        self.wake.notify_waiters();
+    }
+
+    /// Waits until all workers are gone; or, if asked for, until something failed.
+    pub(super) async fn settled(&self, or_failed: bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let state = self.state.lock();
+                let is_running = state.workers.contains(&Work::Running);
+                if !is_running || (or_failed && state.fault.is_some()) {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) fn take_fault(&self) -> Option<Fault> {
+        self.state.lock().fault.take()
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        self.state.lock().numbers
+    }
+
+    /// Returns which workers are still there, or have left a job behind.
+    pub(super) fn running(&self) -> Vec<usize> {
+        let state = self.state.lock();
+        let workers = state.workers.iter().enumerate();
+        workers
+            .filter(|(_, work)| **work != Work::Gone)
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Returns what is in flight or, once the stop has begun, what was then.
+    pub(super) fn in_flight(&self) -> usize {
+        let state = self.state.lock();
+        let at_stop = state.in_flight_at_stop;
+        at_stop.unwrap_or_else(|| state.numbers.in_flight())
+    }
+
+    /// Somebody will look at the leftovers.
+    pub(super) fn claim(&self) {
+        self.state.lock().is_claimed = true;
+    }
+
+    pub(super) fn is_claimed(&self) -> bool {
+        self.state.lock().is_claimed
+    }
+
+    /// Takes what was handed back, in the order of the intake.
+    pub(super) fn take_left(&self) -> Vec<HandedBack<T, R>> {
+        let mut left = take(&mut self.state.lock().left);
+        left.sort_by_key(|item| item.parcel.seq);
+        left
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.state.lock().left.len()
+    }
+}
+
+impl<T, R> State<T, R> {
+    fn leave(&mut self, parcel: Parcel<T, R>, reason: Reason) {
+        let numbers = &mut self.numbers;
+        if parcel.is_begun {
+            numbers.handed_back_begun += 1;
+        } else {
+            numbers.handed_back_unbegun += 1;
+        }
+        match reason {
+            Reason::Cut => numbers.cut += 1,
+            Reason::NotAcknowledged => numbers.not_acknowledged += 1,
+            Reason::NoDeadLetter => numbers.dead_letters_failed += 1,
+            _ => {}
+        }
+        self.left.push(HandedBack { parcel, reason });
+    }
+
+    fn leave_all(&mut self, parcels: Vec<Parcel<T, R>>) {
+        for parcel in parcels {
+            let reason = if parcel.is_begun {
+                Reason::BetweenAttempts
+            } else {
+                Reason::NeverBegun
+            };
+            self.leave(parcel, reason);
+        }
+    }
+}
+
+/// Runs a future of the user to its end, unless `cut` ends before, and drops it. The panic of either is caught.
+///
+/// It is run in place: no box is made for it.
+pub(super) async fn run_until<F: Future>(
+    future: F,
+    mut cut: Pin<&mut (impl Future<Output = ()> + ?Sized)>,
+) -> Option<Result<F::Output, Panic>> {
+    let mut slot = pin!(Some(future));
+    let ended = poll_fn(|cx| {
+        let Some(future) = slot.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        match Panic::catch(|| future.poll(cx)) {
+            Ok(Poll::Pending) => cut.as_mut().poll(cx).map(|()| None),
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
+            Err(panic) => Poll::Ready(Some(Err(panic))),
+        }
+    })
+    .await;
+    let dropped = Panic::catch(|| slot.set(None));
+    match (ended, dropped) {
+        (Some(Ok(_)), Err(panic)) => Some(Err(panic)),
+        (ended, Err(panic)) => {
+            panic.discard();
+            ended
+        }
+        (ended, Ok(())) => ended,
+    }
+}
+
+/// A time from now that may be so far away that it never comes.
+pub(super) fn after(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
+}
+
+/// Gives the others of the thread their turn, now and then.
+pub(super) async fn consume_budget() {
+    // It has moved in later versions of tokio than the first that is supported.
+    #[allow(deprecated)]
+    tokio::task::consume_budget().await;
+}

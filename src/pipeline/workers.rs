@@ -1,0 +1,483 @@
+//! [`Workers`]: the options of a pool.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::error::{JobError, PipelineBuildError};
+use super::intake::{Pause, Receipt, Source, take_in};
+use super::job::Job;
+use super::parcel::{HandedBack, KeyOf, key_of};
+use super::pool::{Extend, Guard, Keeper, Pool, Times, Work};
+use super::pusher::Pusher;
+use super::queue::Batch;
+use super::shared::{AtStop, Options, Shared};
+use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
+use crate::BoxError;
+use crate::supervise::backoff::Backoff;
+
+/// Works on items, so many at once, and loses none: what is not done when the time is up is handed back.
+///
+/// An item is taken in from a [queue](Self::queue) of its own, or from a [source](Self::source): a broker, a stream.
+/// From then on it has exactly one end:
+///
+/// - **done**: its handler returned `Ok`, and the acknowledgement, if there is one, was confirmed;
+/// - **failed** or **panicked**: it did so for the last time. With [`retry`](Self::retry) there are several attempts;
+///   a [dead-letter function](Self::dead_letter) takes what has failed for good. Without one it is a failure of
+///   the group, or [only counted](Self::on_failure);
+/// - **handed back**: all others. Nobody began it, it waited for its next attempt, it was cut, or its handler handed it
+///   back. It costs no attempt.
+///
+/// # The stop
+///
+/// When the token of its group fires, or the stop of its lifecycle comes to it:
+///
+/// 1. Nothing comes in any longer: pushers get their items back, and the source is [paused](Self::pause).
+/// 2. What is buffered is worked off or, if [so chosen](Self::at_stop), handed back at once. A backoff ends at once,
+///    unless its next attempt is due before the deadline.
+/// 3. After the [grace](Self::grace) what is still under way is cut: its future is dropped.
+/// 4. The [leases](Self::keep_alive) are no longer extended. What is left goes to the [hand-back](Self::hand_back) in the
+///    order of the intake, with a time of its own.
+/// 5. The [report](super::PipelineReport) says what became of all items. It is `Ok` unless something was cut under way,
+///    something is still running, or an acknowledgement, a dead letter or the hand-back failed.
+///
+/// Each step is done even if the one before it failed. After a failure that stops the pool, what is under way is
+/// finished, and the rest is handed back.
+///
+/// # Cost
+///
+/// The workers are tasks, and an item is none: its handler runs in place in a worker, without an allocation.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::pipeline::{Job, JobError, Workers};
+/// use taskgroup::TaskGroup;
+/// use taskgroup::supervise::Backoff;
+///
+/// async fn send(mail: Job<String>) -> Result<(), JobError> {
+///     if !mail.contains('@') {
+///         return Err(JobError::permanent("no address"));
+///     }
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let (pusher, pool) = Workers::new("mail", send)
+///     .limit(8)
+///     .retry(Backoff::default(), 5)
+///     .dead_letter(|mail| async move { Ok(println!("not sent: {}", *mail)) })
+///     .grace(Duration::from_secs(20))
+///     .hand_back(|mails| async move { Ok(println!("{} mails to be sent later", mails.len())) })
+///     .queue(1000)?;
+/// let report = pool.spawn(&group);
+/// pusher.push("ann@example.org".to_owned()).await?;
+/// pusher.push("nobody".to_owned()).await?;
+///
+/// group.cancel();
+/// assert_eq!(report.await?.to_string(), "1 done, 1 failed");
+/// group.wait().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "workers do nothing until they have an intake and are spawned"]
+pub struct Workers<T: Send + 'static, R: Send + 'static = ()> {
+    name: Cow<'static, str>,
+    limit: usize,
+    batch: Batch,
+    key: Option<KeyOf<T>>,
+    policy: Policy<T, R>,
+    times: Times,
+    pause: Option<Pause>,
+    pause_within: Duration,
+    keeper: Option<Keeper<R>>,
+    lease: Option<fn(&R) -> R>,
+    buffer: Option<usize>,
+    start: Start<T, R>,
+}
+
+type Start<T, R> = Arc<dyn Fn(Worker<T, R>) -> Work + Send + Sync>;
+
+impl<T: Send + 'static, R: Receipt> Workers<T, R> {
+    /// Makes workers with a handler of one item.
+    ///
+    /// They are one at a time until there is a [`limit`](Self::limit). What the handler returns is the end of the
+    /// attempt; see [`JobError`].
+    pub fn new<F, W>(name: impl Into<Cow<'static, str>>, handler: F) -> Self
+    where
+        F: Fn(Job<T, R>) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        Self::of(name.into(), Batch::ONE, Each(handler))
+    }
+
+    /// Makes workers with a handler of up to `size` items at once.
+    ///
+    /// A batch is begun when `size` items are there, or when the first of them has waited for `longest`; at the stop it
+    /// is begun at once. The items of a batch are in the order of the intake. An item that is tried again is in a batch of
+    /// its own.
+    ///
+    /// What the handler returns is the end of the attempt for each item whose [`Job`] was not told something else: by
+    /// [`done`](Job::done), [`fail`](Job::fail) or [`hand_back`](Job::hand_back). After a panic or an error, all items
+    /// that were not told to be done have failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::pipeline::{Job, OnFailure, Workers};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// let rows = Workers::batches("rows", 100, Duration::from_secs(1), |rows: Vec<Job<u32>>| async {
+    ///     for row in rows {
+    ///         if *row == 13 {
+    ///             row.fail(std::io::Error::other("a row of ill omen"));
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let (pusher, pool) = rows.on_failure(OnFailure::Count).queue(1000)?;
+    /// let report = pool.spawn(&group);
+    /// for row in 1..=20 {
+    ///     pusher.push(row).await?;
+    /// }
+    /// drop(pusher);
+    /// assert_eq!(report.await?.to_string(), "19 done, 1 failed");
+    /// # group.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batches<F, W>(
+        name: impl Into<Cow<'static, str>>,
+        size: usize,
+        longest: Duration,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(Vec<Job<T, R>>) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        Self::of(name.into(), Batch { size, longest }, Several(handler))
+    }
+
+    fn of<H: Handle<T, R>>(name: Cow<'static, str>, batch: Batch, handler: H) -> Self
+    where
+        H::Future: 'static,
+    {
+        let handler = Arc::new(handler);
+        Self {
+            name,
+            limit: 1,
+            batch,
+            key: None,
+            policy: Policy {
+                retry: None,
+                on_failure: OnFailure::default(),
+                parks_failed_keys: false,
+                dead_letter: None,
+                hand_back: None,
+                hand_back_within: Duration::from_secs(1),
+            },
+            times: Times {
+                at_stop: AtStop::default(),
+                grace: None,
+                hand_back_within: Duration::from_secs(1),
+            },
+            pause: None,
+            pause_within: Duration::from_secs(1),
+            keeper: None,
+            lease: None,
+            buffer: None,
+            start: Arc::new(move |worker| Box::pin(worker.work(Arc::clone(&handler)))),
+        }
+    }
+
+    /// Lets so many handlers run at once, from 1 upwards; 1 by default.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Tries an item up to `attempts` times, from 1 upwards, and waits for the backoff in between.
+    ///
+    /// Without it, an item is tried once. A [permanent](JobError::permanent) error ends the attempts at once. An item that
+    /// waits for its next attempt takes no worker, unless more of them wait than there are workers. An item that
+    /// [comes in](super::Received::attempt) with all its attempts used up has failed without a further one.
+    pub fn retry(mut self, backoff: Backoff, attempts: u32) -> Self {
+        self.policy.retry = Some((backoff, attempts));
+        self
+    }
+
+    /// Sets what the last failure of an item means, if there is no [dead-letter function](Self::dead_letter).
+    ///
+    /// The item is not acknowledged then. [`OnFailure::FailGroup`] is the default, and good for a queue of one's own. With
+    /// a broker, a restart meets the same item again: a retry and dead letters suit it better.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.policy.on_failure = on_failure;
+        self
+    }
+
+    /// Passes items that have failed for the last time to this function, which [`Job::last_error`] tells why.
+    ///
+    /// When it has returned `Ok`, the item is acknowledged, and has failed or panicked. If it fails, panics or is cut, the
+    /// item is not acknowledged, but handed back. It runs in the worker of the item.
+    pub fn dead_letter<F, W>(mut self, dead_letter: F) -> Self
+    where
+        F: Fn(Job<T, R>) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let dead_letter: DeadLetter<T, R> = Box::new(move |job| Box::pin(dead_letter(job)));
+        self.policy.dead_letter = Some(dead_letter);
+        self
+    }
+
+    /// Works on one item of a key at a time, in the order of the intake, its retries included.
+    ///
+    /// Other keys go on meanwhile, and those that are ready take turns. Items without a key are in no order. A key costs
+    /// memory only while it has items. The items of a busy key take their places in the buffer, so one key can fill it.
+    ///
+    /// After an item was handed back, nothing later of its key begins: the key is parked, and its items are handed back
+    /// at the stop. After a last failure a key goes on, unless
+    /// [`park_failed_keys`](Self::park_failed_keys) says otherwise.
+    pub fn keys<K: Hash>(mut self, key: impl Fn(&T) -> Option<K> + Send + Sync + 'static) -> Self {
+        self.key = Some(key_of(key));
+        self
+    }
+
+    /// Parks a key whose item has failed for the last time: its later items are handed back at the stop.
+    pub fn park_failed_keys(mut self) -> Self {
+        self.policy.parks_failed_keys = true;
+        self
+    }
+
+    /// Sets what becomes of what is buffered at the stop; [`AtStop::Drain`] by default.
+    pub fn at_stop(mut self, at_stop: AtStop) -> Self {
+        self.times.at_stop = at_stop;
+        self
+    }
+
+    /// Sets how long what is there has at the stop, before it is cut; 10 s by default.
+    ///
+    /// In a lifecycle it is what the component has, less the time for the hand-back, and less than that if a grace is set
+    /// that is shorter. With zero it is cut at once; with [`Duration::MAX`] never.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.times.grace = Some(grace);
+        self
+    }
+
+    /// Hands items back to this function: all that is left at the stop, in the order of the intake; and before it, one by
+    /// one, what a handler hands back.
+    ///
+    /// If it fails, panics or is late, that is an error of the pool. Without the function, items go to the
+    /// [leftovers](Pool::leftovers).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::pipeline::{HandedBack, Job, PipelineError, Workers};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// let hang = |_: Job<&str>| async { Ok(std::future::pending().await) };
+    /// let (pusher, pool) = Workers::new("mail", hang)
+    ///     .grace(Duration::from_secs(5))
+    ///     .hand_back(|left: Vec<HandedBack<&str>>| async move {
+    ///         for item in left {
+    ///             println!("{:?}: {}, begun: {}", item.item(), item.reason(), item.is_begun());
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .queue(10)?;
+    /// pool.spawn(&group);
+    /// pusher.push("ann").await?;
+    /// pusher.push("bob").await?;
+    /// tokio::task::yield_now().await;
+    ///
+    /// group.cancel();
+    /// let error = group.wait().await.unwrap_err().into_error().unwrap();
+    /// let error = error.downcast_ref::<PipelineError>().unwrap();
+    /// assert_eq!(error.report().to_string(), "2 handed back (1 cut, 1 never begun)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hand_back<F, W>(mut self, hand_back: F) -> Self
+    where
+        F: Fn(Vec<HandedBack<T, R>>) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let hand_back: HandBack<T, R> = Box::new(move |items| Box::pin(hand_back(items)));
+        self.policy.hand_back = Some(hand_back);
+        self
+    }
+
+    /// Sets how long the [hand-back](Self::hand_back) may take, in addition to the grace; 1 s by default.
+    pub fn hand_back_within(mut self, time: Duration) -> Self {
+        self.policy.hand_back_within = time;
+        self.times.hand_back_within = time;
+        self
+    }
+
+    /// Tells the broker at the stop to send no more: cancels a consumer, pauses a partition, unsubscribes.
+    ///
+    /// The function and a fetch that is under way have `within` together; 1 s by default. With the function, the source is
+    /// asked on until it ends or that time is over, for it may still have items; without it, one fetch that is under way is
+    /// awaited. What comes is handed back. It is for a [source](Self::source); a queue ignores it.
+    pub fn pause<F, W>(mut self, within: Duration, pause: F) -> Self
+    where
+        F: FnOnce() -> W + Send + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.pause = Some(Box::new(|| Box::pin(pause())));
+        self.pause_within = within;
+        self
+    }
+
+    /// Sets how many items of a [source](Self::source) are fetched and not begun, from 1 upwards; as many as the
+    /// [limit](Self::limit), and as a batch has, by default.
+    pub fn buffer(mut self, items: usize) -> Self {
+        self.buffer = Some(items);
+        self
+    }
+
+    /// Extends the leases of all items that are held, every so often: those that are buffered, running, or between two
+    /// attempts.
+    ///
+    /// The function gets copies of their receipts. If it fails, that is logged and counted, and it is called again the next
+    /// time. It has been joined before items are handed back.
+    pub fn keep_alive<F, W>(mut self, every: Duration, extend: F) -> Self
+    where
+        R: Clone,
+        F: Fn(Vec<R>) -> W + Send + 'static,
+        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let extend: Extend<R> = Box::new(move |leases| {
+            let leases = leases.into_iter().map(Arc::unwrap_or_clone);
+            Box::pin(extend(leases.collect()))
+        });
+        self.keeper = Some(Keeper { every, extend });
+        self.lease = Some(R::clone);
+        self
+    }
+
+    /// Gives the workers a source, and makes a pool of them.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no pool: see [`PipelineBuildError`].
+    pub fn source<S>(mut self, source: S) -> Result<Pool<T, R>, PipelineBuildError>
+    where
+        S: Source<Item = T, Receipt = R>,
+    {
+        let capacity = self.buffer.unwrap_or(self.limit.max(self.batch.size));
+        let (pause, within) = (self.pause.take(), self.pause_within);
+        let mut pool = self.build(capacity)?;
+        let shared = Arc::clone(&pool.guard.0);
+        pool.intake = Some(Box::pin(take_in(shared, source, pause, within)));
+        Ok(pool)
+    }
+
+    fn build(self, capacity: usize) -> Result<Pool<T, R>, PipelineBuildError> {
+        self.check(capacity)?;
+        let shared = Arc::new(Shared::new(Options {
+            name: self.name.into(),
+            capacity,
+            limit: self.limit,
+            batch: self.batch,
+            key: self.key,
+            lease: self.lease,
+        }));
+        let policy = Arc::new(self.policy);
+        let workers = (0..self.limit).map(|index| Worker::new(&shared, &policy, index));
+        let works = workers.map(|worker| (self.start)(worker)).collect();
+        Ok(Pool {
+            guard: Guard(shared),
+            policy,
+            times: self.times,
+            works,
+            intake: None,
+            keeper: self.keeper,
+        })
+    }
+
+    fn check(&self, capacity: usize) -> Result<(), PipelineBuildError> {
+        use PipelineBuildError as Error;
+
+        let pipeline = self.name.to_string();
+        let most = Semaphore::MAX_PERMITS;
+        let batch = self.batch.size;
+        if pipeline.is_empty() {
+            return Err(Error::EmptyName);
+        }
+        if self.limit == 0 {
+            return Err(Error::ZeroLimit { pipeline });
+        }
+        if batch == 0 {
+            return Err(Error::EmptyBatch { pipeline });
+        }
+        if capacity == 0 || capacity > most {
+            return Err(Error::Capacity {
+                pipeline,
+                capacity,
+                most,
+            });
+        }
+        if batch > capacity {
+            return Err(Error::BatchTooLarge {
+                pipeline,
+                batch,
+                capacity,
+            });
+        }
+        if batch > 1 && self.key.is_some() && self.batch.longest == Duration::MAX {
+            return Err(Error::EndlessBatch { pipeline });
+        }
+        if matches!(self.policy.retry, Some((_, 0))) {
+            return Err(Error::NoAttempts { pipeline });
+        }
+        if self
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.every.is_zero())
+        {
+            return Err(Error::ZeroKeepAlive { pipeline });
+        }
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static> Workers<T> {
+    /// Gives the workers a queue that holds up to `capacity` items that nobody has begun, and makes a pool of them.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no pool: see [`PipelineBuildError`].
+    pub fn queue(self, capacity: usize) -> Result<(Pusher<T>, Pool<T>), PipelineBuildError> {
+        let pool = self.build(capacity)?;
+        Ok((Pusher::new(&pool.guard.0), pool))
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static> fmt::Debug for Workers<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers")
+            .field("name", &self.name)
+            .field("limit", &self.limit)
+            .field("batch", &self.batch)
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,13 @@
+//! Pipelines: rows P1 to P6 of `docs/requirements.md`.
+
+mod batches;
+mod build;
+mod ends;
+mod keys;
+mod lifecycle;
+mod queue;
+mod random;
+mod source;
+mod stop;
+mod support;
+mod watermark;

@@ -85,6 +85,9 @@ pub enum AtStop {
     Drain,
     /// It is handed back at once; only what is under way is finished.
     HandBack,
+    /// Items go on coming in until the last pusher or the source is gone, as far as the time allows. It is for a stage
+    /// that others push into while they drain.
+    AfterPushers,
 }
 
 /// What the pool is made with.
@@ -374,10 +377,17 @@ impl<T, R> Shared<T, R> {
                 state.retries = Retries::Never;
                 state.queue.cut(&mut given_up);
             }
+            AtStop::AfterPushers => {
+                state.retries = deadline.map_or(Retries::Always, Retries::Before);
+                state.queue.give_up_delayed(deadline, &mut given_up);
+            }
         }
+        let is_open = state.queue.is_open();
         state.leave_all(given_up);
         drop(state);
-        self.room.close();
+        if !is_open {
+            self.room.close();
+        }
         self.limit.set(deadline);
         self.stopping.cancel();
         self.wake.notify_waiters();

@@ -340,6 +340,9 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         if kind == JobErrorKind::HandBack {
             return self.hand_back().await;
         }
+        if kind == JobErrorKind::Late {
+            return self.leave(Reason::Cut);
+        }
         parcel.failed = parcel.failed.saturating_add(1);
         if parcel.item.is_none() {
             return self.leave(Reason::Taken);

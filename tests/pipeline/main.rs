@@ -10,4 +10,5 @@ mod random;
 mod source;
 mod stop;
 mod support;
+mod threads;
 mod watermark;

@@ -8,6 +8,7 @@ mod lifecycle;
 mod queue;
 mod random;
 mod source;
+mod stages;
 mod stop;
 mod support;
 mod threads;

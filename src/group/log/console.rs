@@ -25,6 +25,7 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console::Closed);
 enum Console {
     Closed,
     /// No line has come yet.
+    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     Open,
     Writing(Writer),
 }
@@ -58,6 +59,14 @@ pub(crate) fn say(name: Option<&str>, line: fmt::Arguments<'_>) {
     if tracing::dispatcher::has_been_set() {
         return;
     }
+    if let Console::Closed = *lock(&CONSOLE) {
+        return;
+    }
+    // It may print what users have written, so not under the lock.
+    let line = match name {
+        Some(name) => format!("{name}: {line}"),
+        None => line.to_string(),
+    };
     let mut console = lock(&CONSOLE);
     if let Console::Open = *console {
         // Without a thread the next line tries again.
@@ -66,10 +75,6 @@ pub(crate) fn say(name: Option<&str>, line: fmt::Arguments<'_>) {
         }
     }
     if let Console::Writing(writer) = &*console {
-        let line = match name {
-            Some(name) => format!("{name}: {line}"),
-            None => line.to_string(),
-        };
         let _ = writer.lines.try_send(line);
     }
 }

@@ -116,7 +116,6 @@ pub(in crate::lifecycle) enum Kind {
         platform: String,
         limit: Duration,
     },
-    #[cfg(feature = "signal")]
     #[error("the watchdog cannot be armed: {error}")]
     NoWatchdog { error: String },
     #[error("environment variable `{}` is no number of seconds: `{}`", .0.variable, .0.value)]
@@ -263,9 +262,8 @@ impl PlanError {
             | Kind::ZeroStart
             | Kind::OverBudget { .. }
             | Kind::OverPlatform { .. }
-            | Kind::InvalidVariable(_) => None,
-            #[cfg(feature = "signal")]
-            Kind::NoWatchdog { .. } => None,
+            | Kind::InvalidVariable(_)
+            | Kind::NoWatchdog { .. } => None,
         }
     }
 }

@@ -13,10 +13,8 @@ use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
-use taskgroup::CancellationToken;
-use taskgroup::Exit;
-use taskgroup::TaskGroup;
 use taskgroup::process::Watchdog;
+use taskgroup::{CancellationToken, Exit, TaskGroup};
 use tokio::sync::oneshot;
 
 use crate::roles::runtime;

@@ -12,6 +12,7 @@ use taskgroup::BoxError;
 use taskgroup::lifecycle::cleanup::Step;
 use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::process::StopAfter;
+use tokio::time::sleep;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -147,6 +148,21 @@ async fn by_force() {
     run.await.unwrap().unwrap();
 }
 
+/// Long enough for one line about what it waits for.
+async fn by_call_and_slowly() {
+    let slow = Component::new("slow", |ctx| async move {
+        ctx.ready();
+        ctx.stopping().await;
+        Ok(sleep(10 * SECOND).await)
+    });
+    let lifecycle = lifecycle().component(slow);
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    assert_eq!(handle.ready().await, Ok(()));
+    handle.stop("enough");
+    run.await.unwrap().unwrap();
+}
+
 async fn lines(run: impl Future<Output = ()>) -> Vec<Line> {
     LOG.lock().unwrap().clear();
     run.await;
@@ -160,7 +176,8 @@ async fn l11_the_table_of_the_docs_is_what_is_emitted() {
     let trigger = lines(by_trigger()).await;
     let failure = lines(by_failure()).await;
     let force = lines(by_force()).await;
-    let runs = [&call, &trigger, &failure, &force];
+    let slow = lines(by_call_and_slowly()).await;
+    let runs = [&call, &trigger, &failure, &force, &slow];
 
     let table = table();
     let mut missing: BTreeSet<_> = table.keys().cloned().collect();
@@ -203,6 +220,13 @@ async fn l11_the_table_of_the_docs_is_what_is_emitted() {
         .filter(|(name, _)| no_notice(name))
         .collect();
     assert_eq!(called, whole(&failure));
+
+    // What is waited for is told by a stop that takes long, and by no other.
+    let waiting = runs.map(|run| {
+        let told = run.iter().filter(|line| line.name == "taskgroup.waiting");
+        told.count()
+    });
+    assert_eq!(waiting, [0, 0, 0, 0, 1]);
 
     // One trigger for each stop, and the error in one line.
     for run in runs {

@@ -162,8 +162,8 @@ impl Program {
 
     /// Sets the number of threads of the runtime.
     ///
-    /// By default it is the number of processors that the process may use, and 2 at least. With 0 the
-    /// program does not start. The last one of this method, [`current_thread`](Self::current_thread)
+    /// By default it is the number of processors that the process may use, and 2 at least; the variable
+    /// `TOKIO_WORKER_THREADS` does not count. With 0 the program does not start. The last one of this method, [`current_thread`](Self::current_thread)
     /// and [`runtime`](Self::runtime) counts.
     pub fn worker_threads(mut self, count: usize) -> Self {
         self.threads = Threads::Workers(count);

@@ -158,7 +158,7 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
             Router::new(),
         ));
         let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
-        refused.unwrap_err().to_string()
+        format!("{:#}", refused.unwrap_err())
     };
     assert_eq!(
         refused(|serve| serve.max_connections(0)).await,

@@ -38,7 +38,7 @@ pub(crate) fn play(role: &str) -> Exit {
         }),
         "main_failing_lifecycle" => taskgroup::main(async |signals| run(signals, fails()).await),
         "main_stdin" => taskgroup::main(async |signals| run(signals, reads_stdin()).await),
-        "main_blocked_worker" => two_workers().run(async |signals| run(signals, blocks()).await),
+        "main_blocked_worker" => two_workers().run(blocked_worker),
         "main_blocking_closure" => taskgroup::main(blocking_closure),
         "main_blocking_destructor" => Program::new().current_thread().run(blocking_destructor),
         "main_panics" => Program::new()
@@ -143,14 +143,25 @@ fn fails() -> Component {
     Component::job("migrate", |_| async { Err("no table".into()) })
 }
 
-fn blocks() -> Component {
-    let blocks = Component::new("stuck", |ctx| async move {
+/// A component holds its thread before there is a stop, so that it cannot be forced in time on any
+/// machine. It is woken from the thread of `main`: nothing else waits for the thread that it holds.
+async fn blocked_worker(signals: Signals) -> Result<Report, PlanError> {
+    let (go, gone) = oneshot::channel();
+    let stuck = Component::new("stuck", |ctx| async move {
         ctx.ready();
+        gone.await?;
         say("ready");
-        ctx.stopping().await;
         Ok(hang())
     });
-    blocks.grace(Duration::from_millis(50))
+    let orders = Lifecycle::new("orders").stop_on(signals);
+    let orders = orders.component(stuck.grace(Duration::from_millis(50)));
+    let handle = orders.handle();
+    let block = async {
+        handle.ready().await.unwrap();
+        go.send(()).unwrap();
+    };
+    let (report, ()) = tokio::join!(orders.run(), block);
+    report
 }
 
 async fn blocking_closure(_signals: Signals) -> Result<(), BoxError> {

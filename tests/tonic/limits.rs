@@ -132,7 +132,7 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
 
     let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
     assert_eq!(
-        refused.unwrap_err().to_string(),
+        format!("{:#}", refused.unwrap_err()),
         "server `grpc` failed: a limit of 0 connections lets nobody in"
     );
 }

@@ -178,6 +178,41 @@ impl Handle {
         self.stop(reason);
     }
 
+    /// Stops it by force: aborts what is left, now.
+    ///
+    /// It comes after [`stop`](Self::stop) and [`stop_now`](Self::stop_now), for an operator who has waited
+    /// for long enough, and works at any time before the end. No component has any time, those that were not
+    /// told before do not run again, and resources are not closed. All the same every task is joined, the
+    /// [cleanup](super::Lifecycle::cleanup) runs, also that of lifecycles inside, and there is a report: it names
+    /// all that was forced, and is not clean. The cause is still the first one.
+    ///
+    /// When all components have ended already, it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let worker = Component::new("worker", async |ctx| {
+    ///     ctx.ready();
+    ///     std::future::pending().await // it does not listen
+    /// });
+    /// let run = Lifecycle::new("orders").component(worker).start().await?;
+    /// run.handle().stop("a deployment");
+    /// let report = run.force("it has taken too long").await;
+    /// assert!(report.was_forced());
+    /// assert_eq!(report.cause.to_string(), "cancelled on request: a deployment");
+    /// assert_eq!(report.took(), std::time::Duration::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn force(&self, reason: impl Into<StopRequest>) {
+        self.shared.hurry(Haste::Force);
+        self.stop(reason);
+    }
+
     /// Stops one component for this reason, while the rest goes on.
     ///
     /// What depends on it, by name, by value or by phase, is stopped first: in the order of any stop,

@@ -11,4 +11,6 @@ pub(super) enum Haste {
     /// The drain and the order too: all are told at once. Resources are told when all that use them
     /// have ended, as ever.
     Urgent,
+    /// The graces too: what is left is aborted.
+    Force,
 }

@@ -77,6 +77,39 @@ impl Run {
         self.wait().await
     }
 
+    /// Stops it without jitter and lame duck, waits until all is over, and returns the report.
+    ///
+    /// Equivalent to [`Handle::stop_now`] and then [`wait`](Self::wait).
+    ///
+    /// # Panics
+    ///
+    /// If the runtime of the run was shut down before the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the run; see [Drop](#drop).
+    pub async fn stop_now(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
+        self.handle.stop_now(reason);
+        self.wait().await
+    }
+
+    /// Aborts what is left, waits until all is over, and returns the report.
+    ///
+    /// Equivalent to [`Handle::force`] and then [`wait`](Self::wait). Other than a drop, it joins what it
+    /// aborts, runs the cleanup, and tells what was forced.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime of the run was shut down before the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the run; see [Drop](#drop).
+    pub async fn force(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
+        self.handle.force(reason);
+        self.wait().await
+    }
+
     fn is_lost(&self) -> Report {
         panic!("{:?} was dropped with its runtime", self.handle)
     }

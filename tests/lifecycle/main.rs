@@ -7,6 +7,7 @@ mod composed;
 mod context;
 mod done;
 mod failure;
+mod force;
 mod kinds;
 mod nested;
 mod observe;

@@ -14,6 +14,7 @@ use taskgroup::lifecycle::{
     Budget, ComponentErrorKind, ComponentState, Context, Event, EventKind, Handle, Report, StepKind,
 };
 use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::process::Heartbeat;
 use taskgroup::{BoxError, Cause};
 use tokio::runtime::{self, Runtime};
 use tokio::time::{Instant, sleep, timeout};
@@ -65,6 +66,10 @@ struct Scenario {
     lame_duck: u64,
     stop: u64,
     now: bool,
+    /// How long after the stop it is forced.
+    force: Option<u64>,
+    /// When a lease is lost, from the start of the run.
+    lease: Option<u64>,
 }
 
 /// What the parts did, as they saw it.
@@ -296,6 +301,11 @@ fn run(scenario: &Scenario) {
         let seen = Arc::clone(&events);
         let lifecycle = lifecycle(scenario, &world, began)
             .observe(move |event| seen.lock().unwrap().push(event.clone()));
+        let (_lease, lost) = match scenario.lease {
+            Some(at) => Heartbeat::new("lease", millis(at)),
+            None => Heartbeat::new("lease", Duration::MAX),
+        };
+        let lifecycle = lifecycle.stop_on(lost);
         let handle = lifecycle.handle();
         let early = tokio::spawn({
             let handle = handle.clone();
@@ -303,12 +313,17 @@ fn run(scenario: &Scenario) {
         });
         let stop = tokio::spawn({
             let (handle, stop, now) = (handle.clone(), millis(scenario.stop), scenario.now);
+            let force = scenario.force.map(millis);
             async move {
                 sleep(stop).await;
                 if now {
                     handle.stop_now("enough");
                 } else {
                     handle.stop("enough");
+                }
+                if let Some(after) = force {
+                    sleep(after).await;
+                    handle.force("enough of it");
                 }
             }
         });
@@ -432,7 +447,9 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         for used in all_used(scenario, index) {
             let used = &seen[&format!("c{used}")];
             assert!(used.ready.is_some() && used.ready <= this.started);
-            if used.told.is_some() && !used_left(used) {
+            // Nothing here is a resource, so nothing is told in its turn once it is urgent.
+            let in_order = scenario.lease.is_none() && scenario.force.is_none();
+            if in_order && used.told.is_some() && !used_left(used) {
                 assert!(
                     this.ended_at < used.told_at,
                     "told before its user has ended"
@@ -485,7 +502,7 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
 
     for inner in &report.nested {
         assert!(
-            inner.errors.iter().all(|error| error.component != "base"),
+            scenario.force.is_some() || inner.errors.iter().all(|error| error.component != "base"),
             "{inner}"
         );
     }
@@ -526,7 +543,9 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         }
     } else if failures.is_empty() && report.errors.iter().all(|error| !error.is_forced()) {
         let words = report.cause.to_string();
-        assert!(words.contains("enough") || words.contains("all is done"));
+        assert!(
+            words.contains("enough") || words.contains("lease") || words.contains("all is done")
+        );
     }
 }
 
@@ -624,7 +643,9 @@ proptest! {
         lame_duck in prop_oneof![Just(0_u64), 1..30_u64],
         stop in 0..150_u64,
         now in any::<bool>(),
+        force in option::weighted(0.3, 0..60_u64),
+        lease in option::weighted(0.3, 0..200_u64),
     ) {
-        run(&Scenario { parts, lame_duck, stop, now });
+        run(&Scenario { parts, lame_duck, stop, now, force, lease });
     }
 }

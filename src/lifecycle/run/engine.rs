@@ -1092,6 +1092,7 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
             may_fail: component.may_fail,
             is_work: planned.is_work(),
             is_used: planned.has_resource(),
+            has_cleanup: planned.nested().is_some(),
             drains: planned.drains(),
             phase: graph.phases[index],
         });

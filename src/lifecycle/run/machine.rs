@@ -64,6 +64,8 @@ pub(in crate::lifecycle) struct Traits {
     pub(in crate::lifecycle) is_work: bool,
     /// It is or has a resource, and is told in its turn however urgent the stop is.
     pub(in crate::lifecycle) is_used: bool,
+    /// It is a lifecycle, which forces what is in it by itself, and has its cleanup then.
+    pub(in crate::lifecycle) has_cleanup: bool,
     /// Takes part in the drain.
     pub(in crate::lifecycle) drains: bool,
     /// The phase in which it stops.
@@ -376,11 +378,17 @@ impl Machine {
         }
     }
 
-    /// Lets those that are leaving have no more than what the budget leaves them.
+    /// Lets those that are leaving have no more than what the budget leaves them, or nothing if they are
+    /// to be forced.
     fn shorten(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let end = self.end_of_graces().max(now);
+        let end_of_graces = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
         for node in 0..self.nodes.len() {
+            let end = if self.is_forced(node) {
+                now
+            } else {
+                end_of_graces
+            };
             match self.phases[node] {
                 Phase::Leaving { until, why } if until > end => {
                     self.enter(node, Phase::Leaving { until: end, why });
@@ -502,9 +510,18 @@ impl Machine {
 
     fn hurry(&mut self, haste: Haste, now: Duration, actions: &mut Vec<Action>) {
         self.haste = self.haste.max(haste);
+        if self.is_stopping() && self.haste == Haste::Force {
+            self.shorten(now, actions);
+        }
         if self.stage == Stage::Stopping && self.is_urgent() {
             self.tell_the_next(now, actions);
         }
+    }
+
+    /// Whether it has no time to stop.
+    fn is_forced(&self, node: usize) -> bool {
+        let has_cleanup = self.traits(node).is_some_and(|traits| traits.has_cleanup);
+        self.haste == Haste::Force && !has_cleanup
     }
 
     fn is_urgent(&self) -> bool {
@@ -682,6 +699,9 @@ impl Machine {
         let Some(&Traits { grace, phase, .. }) = self.traits(node) else {
             return now;
         };
+        if self.is_forced(node) {
+            return now;
+        }
         let mut until = now.saturating_add(grace).min(self.end_of_graces());
         if let Some(phase) = phase {
             let end = now.saturating_add(self.times.phases[phase]);
@@ -924,14 +944,22 @@ impl Machine {
         actions.push(Action::DrainIsOver);
     }
 
-    /// Tells all whose turn it is, and if it is urgent, all but those that others must not lose.
+    /// Tells all whose turn it is; if it is urgent, all but those that others must not lose; and if all
+    /// are to be forced, does that too.
     fn tell_the_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             let is_next = self.stops.has_come(node)
-                || self.is_urgent() && self.traits(node).is_some_and(|traits| !traits.is_used);
+                || self.traits(node).is_some_and(|traits| match self.haste {
+                    Haste::None | Haste::Now => false,
+                    Haste::Urgent => !traits.is_used,
+                    Haste::Force => true,
+                });
             if is_next && self.tell(node, now, actions) {
                 self.over(node, Phase::Over, now, actions);
             }
+        }
+        if self.haste == Haste::Force {
+            self.expire(now, actions);
         }
     }
 }

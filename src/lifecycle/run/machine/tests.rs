@@ -29,6 +29,7 @@ struct Part {
     may_fail: bool,
     is_work: bool,
     is_used: bool,
+    has_cleanup: bool,
     /// After it was ready, when it is a lifecycle in which nothing is left to do.
     idle: Option<u64>,
     drains: bool,
@@ -211,6 +212,7 @@ impl<'a> Sim<'a> {
                 may_fail: part.may_fail,
                 is_work: part.is_work,
                 is_used: part.is_used,
+                has_cleanup: part.has_cleanup,
                 drains: part.drains,
                 phase: part.phase,
             });
@@ -675,7 +677,8 @@ impl<'a> Sim<'a> {
                 Action::Hurry(index, until) => {
                     assert!(matches!(self.states[index], State::Leaving(_)));
                     assert!(until < self.until[index] && until >= now);
-                    assert_eq!(until, self.end_of_graces().max(now));
+                    let end = self.end_of_graces().max(now);
+                    assert_eq!(until, if self.is_forced(index) { now } else { end });
                     self.until[index] = until;
                 }
                 Action::Gone(index) => {
@@ -743,6 +746,12 @@ impl<'a> Sim<'a> {
         let users = &self.users[index];
         users.iter().all(|user| self.is_done(*user))
             || self.drain_over && self.is_urgent() && !self.scenario.parts[index].is_used
+            || self.drain_over && self.haste == Haste::Force
+    }
+
+    /// Whether it has no time to stop.
+    fn is_forced(&self, index: usize) -> bool {
+        self.haste == Haste::Force && !self.scenario.parts[index].has_cleanup
     }
 
     /// Whether nothing is left to do, of what there was.
@@ -775,6 +784,9 @@ impl<'a> Sim<'a> {
                 *self.phases[phase].get_or_insert(end)
             };
             longest = longest.min(end);
+        }
+        if self.is_forced(index) {
+            longest = now;
         }
         assert_eq!(until, longest.max(now), "another time than it has");
         self.until[index] = until;
@@ -812,6 +824,10 @@ impl<'a> Sim<'a> {
                 State::Leaving(_) => {
                     assert!(self.until[index] >= self.now);
                     assert!(self.until[index] <= self.end_of_graces().max(self.now));
+                    assert!(
+                        self.begun_at.is_none() || !self.is_forced(index),
+                        "not forced"
+                    );
                 }
                 _ => {}
             }
@@ -910,7 +926,7 @@ fn well() -> impl Strategy<Value = bool> {
 }
 
 fn haste() -> impl Strategy<Value = Haste> {
-    prop_oneof![Just(Haste::Now), Just(Haste::Urgent)]
+    prop_oneof![Just(Haste::Now), Just(Haste::Urgent), Just(Haste::Force)]
 }
 
 fn part() -> impl Strategy<Value = Part> {
@@ -936,7 +952,7 @@ fn part() -> impl Strategy<Value = Part> {
         prop::bool::weighted(0.2),
         (
             prop::bool::weighted(0.7),
-            prop::bool::weighted(0.1),
+            (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
             option::weighted(0.1, 0..80_u64),
         ),
     );
@@ -952,7 +968,7 @@ fn part() -> impl Strategy<Value = Part> {
         .prop_map(|(traits, start, life, stop, force, drain)| {
             let (one, other, phase, start_timeout, grace, is_job, may, drains, work) = traits;
             let (may_end, may_fail) = may;
-            let (is_work, has_resource, idle) = work;
+            let (is_work, (has_resource, has_cleanup), idle) = work;
             let start = match (is_job, start) {
                 (true, Start::Ready(at)) => Start::Ends(at, true),
                 (_, start) => start,
@@ -967,6 +983,7 @@ fn part() -> impl Strategy<Value = Part> {
                 may_fail,
                 is_work: is_work || is_job,
                 is_used: (!is_work || has_resource) && !is_job,
+                has_cleanup,
                 idle: idle.filter(|_| is_work && !is_job),
                 drains,
                 start,

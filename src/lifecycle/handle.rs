@@ -32,8 +32,7 @@ use crate::lifecycle::readiness::Readiness;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::ComponentState;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -418,8 +417,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -533,8 +531,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::{ComponentState, EventKind};
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

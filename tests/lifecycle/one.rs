@@ -1,8 +1,10 @@
 //! L23: one component is stopped, or added, while the rest goes on.
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Budget, ComponentState, Context, Phase, Provided, Run, StepKind};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentState, Context, Lifecycle, Phase, Provided, Run, StepKind,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, states};

@@ -8,13 +8,15 @@ mod stop_file;
 mod heartbeat;
 #[cfg(feature = "signal")]
 pub(crate) mod signals;
-#[cfg(feature = "signal")]
-mod watchdog;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
 pub(crate) mod exit;
+#[cfg(feature = "signal")]
+mod threads;
+#[cfg(feature = "signal")]
+mod watchdog;
 #[cfg(feature = "signal")]
 pub(crate) mod program;
 

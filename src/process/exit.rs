@@ -1,5 +1,7 @@
 //! [`Exit`]: the exit status of a process, and what it says on stderr about it.
 
+#[cfg(feature = "signal")]
+pub(crate) mod decided;
 #[cfg(test)]
 mod tests;
 
@@ -201,6 +203,13 @@ impl Exit {
     pub fn now(self) -> ! {
         self.leave();
         process::exit(i32::from(self.status))
+    }
+
+    /// Has the watchdog know it: this is how the process ends if nothing holds it up.
+    fn noted(self) -> Self {
+        #[cfg(feature = "signal")]
+        decided::note(self.status, &self.report);
+        self
     }
 
     /// Writes the report, and dies of the signal if that was asked for.
@@ -462,11 +471,12 @@ impl ExitPolicy {
         X: AsRef<dyn Error + Send + Sync>,
     {
         let Err(error) = result else {
-            return self.clean(cause.as_ref());
+            return self.clean(cause.as_ref()).noted();
         };
         let error: &(dyn Error + 'static) = error.as_ref();
         let signal = signal_of(cause.or_else(|| verdict::cause_of(error)));
-        self.failure(&verdict::failures_of(error), signal.is_some())
+        let failures = verdict::failures_of(error);
+        self.failure(&failures, signal.is_some()).noted()
     }
 
     /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
@@ -506,7 +516,7 @@ impl ExitPolicy {
     pub fn exit_of(&self, report: &Report) -> Exit {
         let signal = signal_of(Some(report.cause.clone()));
         if report.is_clean() {
-            return self.clean(Some(&report.cause));
+            return self.clean(Some(&report.cause)).noted();
         }
         let errors = report.all_errors();
         let failures: Vec<_> = errors
@@ -518,9 +528,10 @@ impl ExitPolicy {
                 status: self.code_of(End::TimedOut, signal.is_some()),
                 report: format!("error: `{}` was forced", report.name),
                 raise: None,
-            };
+            }
+            .noted();
         }
-        self.failure(&failures, signal.is_some())
+        self.failure(&failures, signal.is_some()).noted()
     }
 
     /// The policy that [`Exit::from`] applies.
@@ -536,6 +547,7 @@ impl ExitPolicy {
             report: format!("error: the program panicked: {}", panic.message()),
             raise: None,
         }
+        .noted()
     }
 
     fn clean(&self, cause: Option<&Cause>) -> Exit {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Wake;
@@ -24,13 +26,16 @@ use crate::group::log::stderr;
 use crate::group::running::Running;
 use crate::group::time::Rounded;
 use crate::lifecycle::Lifecycle;
+use crate::process::exit::decided;
+use crate::process::exit::decided::Decided;
+use crate::process::threads;
 use crate::server::forced;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
 ///
 /// The budget is the time of the whole stop: from the moment the token fires until the process is
 /// gone. When it is over, one line on stderr says what the budget was, why the stop began and who was
-/// still running, and the process ends with status 1. A thread of its own sees to that, named
+/// still running, and the process ends with status 1, or [as the run has ended](#after-the-run). A thread of its own sees to that, named
 /// `taskgroup-watchdog`, so it works where the timers of a runtime do not: with every worker blocked,
 /// or with one of them, which can be enough to stop all timers; and for a closure of
 /// `spawn_blocking` that hangs, for which `#[tokio::main]` waits when its body is over.
@@ -51,6 +56,15 @@ use crate::server::forced;
 ///
 /// Nothing is counted before the token fires: a program that hangs without having been asked to stop
 /// is a matter for a liveness probe.
+///
+/// # After the run
+///
+/// The run may be over, and something hold up the end of `main`: `#[tokio::main]` waits for every closure
+/// of `spawn_blocking`. If an [`Exit`](crate::Exit) was made since the stop began, or nothing is running in the
+/// group, the line says that the run was over, with the status and the errors of the last `Exit`, and
+/// which threads are left; their names are known on Linux alone. The process ends with the status of that
+/// `Exit` then, unless that is 0: an end that was forced is no success. Without an `Exit`, and for
+/// [`arm_on`](Self::arm_on), the run is taken to go on.
 ///
 /// # How it ends the process
 ///
@@ -146,6 +160,8 @@ impl Watchdog {
     }
 
     /// Sets the exit status; 1 by default. 0 is refused when the watchdog is armed.
+    ///
+    /// The status of a run that was over and had failed goes before it: see [`Watchdog`].
     pub fn code(mut self, code: u8) -> Self {
         self.code = code;
         self
@@ -271,19 +287,26 @@ impl Watchdog {
         thread::Builder::new()
             .name("taskgroup-watchdog".into())
             .spawn(move || {
-                if budget_is_over(self.budget, &token, &disarmed) {
-                    self.fire(look);
+                if let Some(fired) = budget_is_over(self.budget, &token, &disarmed) {
+                    self.fire(fired, look);
                 }
             })?;
         Ok(ArmedWatchdog { disarm })
     }
 
     /// Everything that can hang is left to the thread of the report: the locks of the group too.
-    fn fire(self, look: impl FnOnce() -> Option<Seen> + Send + 'static) {
+    fn fire(self, fired: Instant, look: impl FnOnce() -> Option<Seen> + Send + 'static) {
         let budget = self.budget;
-        let writing = bounded::start((self.report, look), move |(report, look)| {
-            report(&describe(budget, look()));
-        });
+        let status = Arc::new(AtomicU8::new(self.code));
+        let seen_status = Arc::clone(&status);
+        let look = move || {
+            let end = Forced::new(budget, fired, look());
+            if let Some(failed) = end.status() {
+                seen_status.store(failed, Ordering::Relaxed);
+            }
+            end.to_string()
+        };
+        let writing = bounded::start((self.report, look), |(report, look)| report(&look()));
         if self.exit.is_none() {
             // Beside the report, so that both together take no longer than one of them.
             forced::begin();
@@ -291,11 +314,12 @@ impl Watchdog {
         }
         match writing {
             Ok(writing) => writing.wait(REPORTING),
-            Err((_, look)) => stderr::write_line_here(&describe(budget, look()), REPORTING),
+            Err((_, look)) => stderr::write_line_here(&look(), REPORTING),
         }
+        let status = status.load(Ordering::Relaxed);
         match self.exit {
-            Some(exit) => exit(self.code),
-            None => forced::end(self.code),
+            Some(exit) => exit(status),
+            None => forced::end(status),
         }
     }
 }
@@ -347,19 +371,19 @@ impl ArmedWatchdog {
 /// What the group knew at the end: the cause, and who was running.
 type Seen = (Option<Cause>, Running);
 
-/// Waits until `budget` has passed since `token` fired; `false` as soon as it was disarmed.
+/// Waits until `budget` has passed since `token` fired, and returns when it fired; `None` as soon as it was disarmed.
 fn budget_is_over(
     budget: Duration,
     token: &CancellationToken,
     disarmed: &CancellationToken,
-) -> bool {
+) -> Option<Instant> {
     let fired = wait_until(disarmed.run_until_cancelled(token.cancelled()), None);
-    if fired.flatten().is_none() {
-        return false;
-    }
+    fired.flatten()?;
+    let fired = Instant::now();
     // A moment that the clock cannot express never comes.
-    let deadline = Instant::now().checked_add(budget);
-    wait_until(disarmed.cancelled(), deadline).is_none()
+    let deadline = fired.checked_add(budget);
+    let disarmed = wait_until(disarmed.cancelled(), deadline);
+    disarmed.is_none().then_some(fired)
 }
 
 /// Runs `future` on this thread, without a runtime, and gives up at the deadline if there is one.
@@ -389,23 +413,66 @@ impl Wake for Unpark {
     }
 }
 
-fn describe(budget: Duration, seen: Option<Seen>) -> String {
-    let (cause, running) = match seen {
-        Some((cause, running)) => (cause, Some(running)),
-        None => (None, None),
-    };
-    let cause = cause.map_or_else(String::new, |cause| format!(" ({cause})"));
-    let running = match running {
-        None => String::new(),
-        Some(running) if running.is_empty() => "; no task of the group is running".into(),
-        Some(running) => format!("; still running: {running}"),
-    };
-    let left = match &forced::names()[..] {
-        [] => String::new(),
-        names => format!("; ended with it: {}", names.join(", ")),
-    };
-    let budget = Rounded(budget);
-    format!("error: the process did not stop within {budget}{cause} and is ended{running}{left}")
+/// What is known of a process when it is ended.
+struct Forced {
+    budget: Duration,
+    cause: Option<Cause>,
+    running: Option<Running>,
+    /// How the run has ended, if it is over.
+    over: Option<Decided>,
+}
+
+impl Forced {
+    fn new(budget: Duration, fired: Instant, seen: Option<Seen>) -> Self {
+        let (cause, running) = match seen {
+            Some((cause, running)) => (cause, Some(running)),
+            None => (None, None),
+        };
+        let over = running.as_ref().and_then(|running| {
+            // One of before the stop is that of another run, unless there is nothing left to run.
+            decided::last().filter(|decided| running.is_empty() || decided.at() >= fired)
+        });
+        Self {
+            budget,
+            cause,
+            running,
+            over,
+        }
+    }
+
+    /// Returns the status of a run that is over and has failed.
+    fn status(&self) -> Option<u8> {
+        let status = self.over.as_ref()?.status();
+        (status != 0).then_some(status)
+    }
+}
+
+impl fmt::Display for Forced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let budget = Rounded(self.budget);
+        write!(f, "error: the process did not stop within {budget}")?;
+        if let Some(cause) = &self.cause {
+            write!(f, " ({cause})")?;
+        }
+        f.write_str(" and is ended")?;
+        if let Some(over) = &self.over {
+            write!(f, "; its run was over, with {over}")?;
+        }
+        match &self.running {
+            None => {}
+            Some(running) if running.is_empty() => {
+                f.write_str("; no task of the group is running")?;
+            }
+            Some(running) => write!(f, "; still running: {running}")?,
+        }
+        if let Some(names) = self.over.as_ref().and_then(|_| threads::names()) {
+            write!(f, "; {}", threads::describe(&names))?;
+        }
+        match &forced::names()[..] {
+            [] => Ok(()),
+            names => write!(f, "; ended with it: {}", names.join(", ")),
+        }
+    }
 }
 
 impl fmt::Debug for Watchdog {

@@ -16,16 +16,23 @@ use rustix::time::clock_gettime;
 use taskgroup::CancellationToken;
 use taskgroup::Exit;
 use taskgroup::TaskGroup;
+use taskgroup::lifecycle::Lifecycle;
+use taskgroup::process::ExitPolicy;
 use taskgroup::process::Watchdog;
 use tokio::sync::oneshot;
 
+use crate::mains::with_a_blocked_worker;
 use crate::roles::runtime;
 use crate::roles::say;
 use crate::roles::stopped_by_signals;
 use crate::roles::success;
+use crate::roles::terminate;
 
 /// What all the watchdogs here give.
 pub(crate) const BUDGET: Duration = Duration::from_millis(300);
+
+/// The budget of a run that gives up what is stuck, which takes it a second.
+const FORCED: Duration = Duration::from_secs(3);
 
 pub(crate) fn play(role: &str) -> Exit {
     match role {
@@ -33,6 +40,9 @@ pub(crate) fn play(role: &str) -> Exit {
         "watched_all_workers" => workers(2),
         "watched_current_thread" => current_thread(),
         "watched_tokio_main" => tokio_main(),
+        "watched_after_a_failed_run" => after_the_run(failed_run),
+        "watched_after_a_clean_run" => after_the_run(clean_run),
+        "watched_after_a_forced_run" => forced_run(),
         "watched_stdout_is_locked" => blocking(|| hang_with(io::stdout().lock())),
         "watched_stderr_is_locked" => blocking(|| hang_with(io::stderr().lock())),
         "watched_without_descriptors" => blocking(hang_without_descriptors),
@@ -109,6 +119,49 @@ async fn tokio_main() -> Exit {
     starts.await.unwrap();
     say("the body is over");
     success()
+}
+
+/// What `#[tokio::main]` does: a closure that hangs holds up the end of the runtime.
+fn after_the_run(run: impl AsyncFnOnce(TaskGroup) -> Exit) -> Exit {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("orders-rt");
+    builder.build().unwrap().block_on(async {
+        let (started, starts) = oneshot::channel();
+        tokio::task::spawn_blocking(|| {
+            started.send(()).unwrap();
+            hang();
+        });
+        starts.await.unwrap();
+        let group = TaskGroup::builder().name("orders").build().unwrap();
+        watched(&group);
+        run(group).await
+    })
+}
+
+async fn failed_run(mut group: TaskGroup) -> Exit {
+    let reader = async { Err::<(), _>("no table".into()) };
+    group.task("reader").spawn(reader);
+    let result = group.wait().await;
+    let policy = ExitPolicy::strict().failed(70);
+    policy.exit_caused_by(result, group.cause())
+}
+
+async fn clean_run(mut group: TaskGroup) -> Exit {
+    group.cancel_because("the lease was lost");
+    Exit::from(group.wait().await)
+}
+
+/// A component that blocks its thread is given up; the end of the runtime waits for it.
+fn forced_run() -> Exit {
+    runtime().block_on(async {
+        let orders = Lifecycle::new("orders").budget(FORCED).watchdog();
+        let report = with_a_blocked_worker(orders.stop_on(terminate())).await;
+        let policy = ExitPolicy::strict().timed_out_after_signal(71);
+        policy.exit_of(&report.unwrap())
+    })
 }
 
 fn blocking(hang: fn()) -> Exit {

@@ -153,9 +153,13 @@ fn fails() -> Component {
     Component::job("migrate", |_| async { Err("no table".into()) })
 }
 
+async fn blocked_worker(signals: Signals) -> Result<Report, PlanError> {
+    with_a_blocked_worker(Lifecycle::new("orders").stop_on(signals)).await
+}
+
 /// A component holds its thread before there is a stop, so that it cannot be forced in time on any
 /// machine. It is woken from the thread of `main`: nothing else waits for the thread that it holds.
-async fn blocked_worker(signals: Signals) -> Result<Report, PlanError> {
+pub(crate) async fn with_a_blocked_worker(orders: Lifecycle) -> Result<Report, PlanError> {
     let (go, gone) = oneshot::channel();
     let stuck = Component::new("stuck", |ctx| async move {
         ctx.ready();
@@ -163,7 +167,6 @@ async fn blocked_worker(signals: Signals) -> Result<Report, PlanError> {
         say("ready");
         Ok(hang())
     });
-    let orders = Lifecycle::new("orders").stop_on(signals);
     let orders = orders.component(stuck.grace(Duration::from_millis(50)));
     let handle = orders.handle();
     let block = async {

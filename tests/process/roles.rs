@@ -30,11 +30,13 @@ use crate::mains;
 pub(crate) fn play(role: &str) -> Exit {
     // No child outlives its test: one that hangs dies of SIGABRT, which no test expects.
     let (sender, started) = mpsc::channel();
-    thread::spawn(move || {
+    let limit = thread::Builder::new().name("limit".into());
+    let limited = limit.spawn(move || {
         sender.send(()).unwrap();
         thread::sleep(Duration::from_secs(30));
         std::process::abort();
     });
+    drop(limited.unwrap());
     // Whoever limits or counts what the process has finds it as it will stay.
     started.recv().unwrap();
     match role {

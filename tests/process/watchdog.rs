@@ -22,6 +22,9 @@ tests![
     r22_without_threads_the_watchdog_reports_all_the_same,
     r22_without_threads_a_full_stderr_does_not_hold_the_watchdog,
     r22_an_exit_that_hangs_is_ended_in_time,
+    after_a_failed_run_the_watchdog_has_its_status_and_errors_and_names_the_threads,
+    after_a_clean_run_the_watchdog_says_so_and_has_its_own_status,
+    after_a_run_that_gave_up_the_watchdog_has_its_status_and_errors,
     r22_a_clean_stop_is_not_disturbed_by_the_watchdog,
     r22_a_dropped_watchdog_does_not_end_the_process,
     r22_a_watchdog_that_gets_no_thread_is_refused,
@@ -134,6 +137,48 @@ fn r22_an_exit_that_hangs_is_ended_in_time() {
     let stopped = Instant::now();
     child.expect_code(1);
     assert!(stopped.elapsed() < BUDGET + IN_TIME);
+}
+
+/// Expects the one line of a child that is ended after its run: so it begins, and then comes how the run
+/// was over. The threads that are left are known on Linux.
+#[track_caller]
+fn expect_end_after_the_run(child: &mut Child, code: i32, begin: &str, over: &str) {
+    child.expect_code(code);
+    let report = child.rest_of_stderr();
+    let begin = format!("error: the process did not stop within 300ms ({begin}");
+    assert!(report.starts_with(&begin), "{report}");
+    assert!(report.contains(over), "{report}");
+    let mut end = "no task of the group is running".to_owned();
+    if cfg!(target_os = "linux") {
+        end += "; 2 threads are left beside that of `main`: `limit`, `orders-rt`";
+    }
+    assert!(report.ends_with(&format!("; {end}\n")), "{report}");
+    assert_eq!(report.lines().count(), 1, "{report}");
+}
+
+fn after_a_failed_run_the_watchdog_has_its_status_and_errors_and_names_the_threads() {
+    let mut child = Child::start("watched_after_a_failed_run");
+    let begin = "task `orders/reader` (tests/process/hangs.rs:";
+    let over = " and is ended; its run was over, with status 70: task `orders/reader` (tests/";
+    expect_end_after_the_run(child.expect("hanging"), 70, begin, over);
+}
+
+fn after_a_clean_run_the_watchdog_says_so_and_has_its_own_status() {
+    let mut child = Child::start("watched_after_a_clean_run");
+    let begin = "cancelled on request: the lease was lost) and is ended";
+    let over = "; its run was over, with status 0; no task ";
+    expect_end_after_the_run(child.expect("hanging"), 1, begin, over);
+}
+
+fn after_a_run_that_gave_up_the_watchdog_has_its_status_and_errors() {
+    let mut child = Child::start("watched_after_a_forced_run");
+    child.expect("ready").send(Signal::TERM).expect_code(71);
+    let report = child.rest_of_stderr();
+    let over = "error: the process did not stop within 3s (received SIGTERM) and is ended; its run was \
+                over, with status 71: component `stuck` did not stop within 50ms, was forced, and is \
+                still running; still running: 1 task: `orders/stuck/run` (";
+    assert!(report.starts_with(over), "{report}");
+    assert_eq!(report.lines().count(), 1, "{report}");
 }
 
 fn r22_a_clean_stop_is_not_disturbed_by_the_watchdog() {

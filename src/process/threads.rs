@@ -1,0 +1,73 @@
+//! The threads of this process, by name.
+
+/// Returns the names of all threads but that of `main` and those of this crate, if the system tells: Linux does.
+///
+/// A name is cut to 15 bytes there. The order is that of the system.
+#[cfg(target_os = "linux")]
+pub(super) fn names() -> Option<Vec<String>> {
+    let main = std::process::id().to_string();
+    let mut names = Vec::new();
+    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+        let thread = thread.ok()?;
+        if thread.file_name() == *main {
+            continue;
+        }
+        // It may have ended in the meantime.
+        let Ok(name) = std::fs::read(thread.path().join("comm")) else {
+            continue;
+        };
+        let name = String::from_utf8_lossy(&name).trim_end().to_owned();
+        if !name.starts_with("taskgroup-") {
+            names.push(name);
+        }
+    }
+    Some(names)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn names() -> Option<Vec<String>> {
+    None
+}
+
+/// Says which threads are left, each name once: ``2 threads are left: 2 × `worker` ``.
+pub(super) fn describe(names: &[String]) -> String {
+    let mut counts = std::collections::BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_insert(0_usize) += 1;
+    }
+    let one = |(name, count): (&&String, &usize)| match count {
+        1 => format!("`{name}`"),
+        count => format!("{count} × `{name}`"),
+    };
+    let each: Vec<_> = counts.iter().map(one).collect();
+    match names.len() {
+        0 => "only the thread of `main` is left".into(),
+        1 => format!(
+            "1 thread is left beside that of `main`: {}",
+            each.join(", ")
+        ),
+        more => format!(
+            "{more} threads are left beside that of `main`: {}",
+            each.join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_said_once_with_its_count() {
+        let names = ["b", "a", "b"].map(str::to_owned);
+        assert_eq!(
+            describe(&names),
+            "3 threads are left beside that of `main`: `a`, 2 × `b`"
+        );
+        assert_eq!(
+            describe(&names[..1]),
+            "1 thread is left beside that of `main`: `b`"
+        );
+        assert_eq!(describe(&[]), "only the thread of `main` is left");
+    }
+}

@@ -68,7 +68,7 @@ async fn main() -> Result<(), BoxError> {
 
     sleep(Duration::from_millis(500)).await;
     group.cancel();
-    // Twenty orders are buffered, and there is time for sixteen: the last ones are cut or never begin.
+    // Twenty orders are buffered, and there is time for fewer: the others are cut, or never begin.
     match report.await {
         Ok(report) => println!("clean: {report}"),
         Err(_) => println!("not clean: {:#}", group.wait().await.unwrap_err()),

@@ -1,11 +1,13 @@
 //! How a pipeline fails: options that make none, a push that is refused, a job that fails, a run that was not clean.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use super::report::PipelineReport;
 use crate::BoxError;
+use crate::group::DeadlinePassed;
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::panic::Panic;
@@ -142,7 +144,8 @@ pub struct Stopped(pub(super) ());
 
 /// How an attempt at a job failed, and what is to follow.
 ///
-/// A `?` makes one of any error, and the attempt may be repeated. It is no [`Error`] itself, as `anyhow::Error` is
+/// A `?` makes one of any error, and the attempt may be repeated. A [`DeadlinePassed`] of
+/// [`until_deadline`](super::Job::until_deadline) costs no attempt: the item was cut. It is no [`Error`] itself, as `anyhow::Error` is
 /// none, so that this works.
 ///
 /// # Examples
@@ -170,6 +173,8 @@ pub(super) enum JobErrorKind {
     Failed,
     Permanent,
     HandBack,
+    /// It gave up a little before the deadline of the stop.
+    Late,
 }
 
 impl JobError {
@@ -216,9 +221,18 @@ impl JobError {
     }
 }
 
+/// A [`DeadlinePassed`] is no failure: the item was cut at the deadline of the stop, and is handed back.
 impl<E: Error + Send + Sync + 'static> From<E> for JobError {
     fn from(error: E) -> Self {
-        Self::failed(error)
+        let is_late = (&error as &dyn Any).is::<DeadlinePassed>();
+        Self {
+            kind: if is_late {
+                JobErrorKind::Late
+            } else {
+                JobErrorKind::Failed
+            },
+            source: Box::new(error),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Home`]: where the jobs of one worker come back to.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -17,6 +18,8 @@ pub(super) struct Home<T, R> {
 
 struct Back<T, R> {
     parcels: Vec<Parcel<T, R>>,
+    /// How many were passed on to a later stage since the last look.
+    passed: usize,
     /// The worker waits for none of them any longer.
     is_gone: bool,
 }
@@ -27,6 +30,7 @@ impl<T, R> Home<T, R> {
             shared,
             back: Lock::new(Back {
                 parcels: Vec::new(),
+                passed: 0,
                 is_gone: false,
             }),
             changed: Notify::new(),
@@ -50,15 +54,25 @@ impl<T, R> Home<T, R> {
         self.changed.notify_one();
     }
 
-    /// Moves what has come back to `out`.
-    pub(super) fn collect(&self, out: &mut Vec<Parcel<T, R>>) {
-        out.append(&mut self.back.lock().parcels);
+    /// A job is passed on to a later stage: the worker does not wait for it.
+    pub(super) fn pass_on(&self) {
+        self.shared.pass_on();
+        self.back.lock().passed += 1;
+        self.changed.notify_one();
+    }
+
+    /// Moves what has come back to `out`, and returns how many were passed on.
+    pub(super) fn collect(&self, out: &mut Vec<Parcel<T, R>>) -> usize {
+        let mut back = self.back.lock();
+        out.append(&mut back.parcels);
+        take(&mut back.passed)
     }
 
     /// As [`collect`](Self::collect), for the last time.
-    pub(super) fn leave(&self, out: &mut Vec<Parcel<T, R>>) {
+    pub(super) fn leave(&self, out: &mut Vec<Parcel<T, R>>) -> usize {
         let mut back = self.back.lock();
         back.is_gone = true;
         out.append(&mut back.parcels);
+        take(&mut back.passed)
     }
 }

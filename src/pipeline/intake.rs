@@ -1,5 +1,6 @@
 //! [`Source`]: where the items of a pool come from, if not from a queue of its own.
 
+use std::error::Error;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -70,6 +71,13 @@ pub trait Receipt: Send + Sync + 'static {
     ///
     /// The broker did not confirm it.
     fn ack(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Hears that the item has failed for the last time, and that no dead-letter function takes it.
+    ///
+    /// It is told and not asked: it must not block. By default nothing is done.
+    fn failed(&self, error: &Arc<dyn Error + Send + Sync>) {
+        let _ = error;
+    }
 
     /// Says whether an attempt at the item may begin; if not, it is handed back.
     ///

@@ -34,6 +34,8 @@ use crate::group::deadline::DeadlinePassed;
 pub struct Job<T: Send + 'static, R: Send + 'static = ()> {
     parcel: Option<Parcel<T, R>>,
     home: Arc<Home<T, R>>,
+    /// Whether it is in a later stage.
+    is_passed: bool,
 }
 
 impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
@@ -41,6 +43,7 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         Self {
             parcel: Some(parcel),
             home: Arc::clone(home),
+            is_passed: false,
         }
     }
 
@@ -119,6 +122,14 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         self.answer(Answer::Error(JobError::hand_back(why)));
     }
 
+    /// It is about to be in a later stage: its worker goes on without it.
+    pub(super) fn pass_on(&mut self) {
+        if !self.is_passed {
+            self.is_passed = true;
+            self.home.pass_on();
+        }
+    }
+
     fn answer(&mut self, answer: Answer) {
         if let Some(parcel) = &mut self.parcel {
             parcel.answer = Some(answer);
@@ -152,8 +163,10 @@ impl<T: Send + 'static, R: Send + 'static> Deref for Job<T, R> {
 /// The item goes back to the engine.
 impl<T: Send + 'static, R: Send + 'static> Drop for Job<T, R> {
     fn drop(&mut self) {
-        if let Some(parcel) = self.parcel.take() {
-            self.home.take_back(parcel);
+        match self.parcel.take() {
+            Some(parcel) if self.is_passed => self.home.shared().return_passed(parcel),
+            Some(parcel) => self.home.take_back(parcel),
+            None => {}
         }
     }
 }

@@ -89,6 +89,8 @@ pub enum Reason {
     Cut,
     /// Its handler handed it back.
     Asked,
+    /// It was passed on to a later stage, which has not brought it to its end.
+    Downstream,
     /// Its receipt did not let it begin: its partition was taken away.
     Refused,
     /// It is done, and the broker did not confirm the acknowledgement in time.
@@ -106,6 +108,7 @@ impl fmt::Display for Reason {
             Self::BetweenAttempts => "between two attempts",
             Self::Cut => "cut",
             Self::Asked => "handed back by its handler",
+            Self::Downstream => "not ended by a later stage",
             Self::Refused => "refused by its receipt",
             Self::NotAcknowledged => "done, but not acknowledged",
             Self::NoDeadLetter => "not taken by the dead letters",

@@ -65,11 +65,22 @@ pub(super) struct Times {
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What was pushed into a pool that is dropped is handed back.
-pub(super) struct Guard<T, R>(pub(super) Arc<Shared<T, R>>);
+pub(super) struct Guard<T, R>(pub(super) Arc<Shared<T, R>>, pub(super) Leaves);
+
+/// Who has what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    ToLeftovers,
+    /// The earlier stage of a chain, which gets it when it is dropped here.
+    ToStage,
+}
 
 impl<T, R> Drop for Guard<T, R> {
     fn drop(&mut self) {
         self.0.cut_all();
+        if self.1 == Leaves::ToStage {
+            drop(self.0.take_left());
+        }
     }
 }
 
@@ -270,6 +281,9 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             let _ = deadline::until(keeper, sleep(CONFIRMATION)).await;
         }
         let later = hand_back(shared, &policy, times.hand_back_within).await;
+        if guard.1 == Leaves::ToStage {
+            drop(shared.take_left());
+        }
         report(shared, fault.or(later).or_else(|| shared.take_fault()))
     }
 }

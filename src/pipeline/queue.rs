@@ -49,6 +49,8 @@ enum Phase {
 pub(super) enum Found {
     /// So many items were taken that were waiting for their first attempt.
     Taken { fresh: usize },
+    /// One item was taken that a later stage has given back.
+    Returned,
     /// There is nothing to do before this time, if a time is known.
     Wait(Option<Instant>),
     /// There is nothing to do, and there will not be.
@@ -73,6 +75,12 @@ pub(super) struct Queue<P> {
     keys: HashMap<u64, Busy<P>>,
     /// How many wait for their key, without those whose key is parked.
     waiting: usize,
+    /// How many are in later stages.
+    passed: usize,
+    /// What has come back from later stages.
+    returned: VecDeque<P>,
+    /// Nobody looks at what comes back any longer.
+    is_over: bool,
 }
 
 impl<P: Entry> Queue<P> {
@@ -85,6 +93,9 @@ impl<P: Entry> Queue<P> {
             most_delayed,
             keys: HashMap::new(),
             waiting: 0,
+            passed: 0,
+            returned: VecDeque::new(),
+            is_over: false,
         }
     }
 
@@ -116,8 +127,17 @@ impl<P: Entry> Queue<P> {
 
     /// Moves to `out` what is to be done now. What is due again comes before what never began.
     pub(super) fn take(&mut self, now: impl Fn() -> Instant, out: &mut Vec<P>) -> Found {
+        if let Some(item) = self.returned.pop_front() {
+            out.push(item);
+            return Found::Returned;
+        }
         if self.phase == Phase::Cut {
-            return Found::Over;
+            // What comes back is still brought to its end.
+            return match self.passed {
+                0 => Found::Over,
+                _ if self.is_over => Found::Over,
+                _ => Found::Wait(None),
+            };
         }
         let due = self.delayed.peek().map(|Reverse(first)| first.due);
         if due.is_some_and(|due| due <= now()) {
@@ -131,11 +151,35 @@ impl<P: Entry> Queue<P> {
                 Found::Taken { fresh }
             }
             Some(at) => Found::Wait(at.into_iter().chain(due).min()),
-            None if self.phase == Phase::Draining && due.is_none() && self.waiting == 0 => {
-                Found::Over
-            }
+            None if self.is_drained() => Found::Over,
             None => Found::Wait(due),
         }
+    }
+
+    /// Whether nothing is left, and nothing will come.
+    fn is_drained(&self) -> bool {
+        let is_empty = self.ready.is_empty() && self.delayed.is_empty() && self.waiting == 0;
+        self.phase == Phase::Draining && is_empty && self.passed == 0
+    }
+
+    /// An item has been passed on to a later stage.
+    pub(super) fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// An item comes back from a later stage. Nobody looks at it any longer once everything is cut.
+    pub(super) fn come_back(&mut self, item: P) -> Result<(), P> {
+        self.passed -= 1;
+        if self.is_over {
+            return Err(item);
+        }
+        self.returned.push_back(item);
+        Ok(())
+    }
+
+    /// How many are in later stages.
+    pub(super) fn passed(&self) -> usize {
+        self.passed
     }
 
     /// When there is a batch to be taken, if there is anything: now, if there is no time.
@@ -233,6 +277,12 @@ impl<P: Entry> Queue<P> {
         let delayed = self.delayed.drain();
         out.extend(delayed.map(|Reverse(delayed)| delayed.item));
         out.extend(self.keys.drain().flat_map(|(_, busy)| busy.waiting));
+    }
+
+    /// As [`cut`](Self::cut), and what comes back from later stages is too late from now on.
+    pub(super) fn end(&mut self, out: &mut Vec<P>) {
+        self.cut(out);
+        self.is_over = true;
     }
 
     pub(super) fn is_open(&self) -> bool {

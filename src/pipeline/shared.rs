@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Fault;
-use super::parcel::{HandedBack, KeyOf, Parcel, Reason};
+use super::parcel::{Answer, HandedBack, KeyOf, Parcel, Reason};
 use super::queue::{Batch, Found, Queue};
 use super::report::Numbers;
 use crate::group::lock::Lock;
@@ -85,6 +85,9 @@ pub enum AtStop {
     Drain,
     /// It is handed back at once; only what is under way is finished.
     HandBack,
+    /// Items go on coming in until the last pusher or the source is gone, as far as the time allows. It is for a stage
+    /// that others push into while they drain.
+    AfterPushers,
 }
 
 /// What the pool is made with.
@@ -358,6 +361,25 @@ impl<T, R> Shared<T, R> {
         self.state.lock().leases.values().cloned().collect()
     }
 
+    pub(super) fn pass_on(&self) {
+        self.state.lock().queue.pass();
+    }
+
+    /// Takes a parcel from a job that was passed on to a later stage.
+    pub(super) fn return_passed(&self, parcel: Parcel<T, R>) {
+        let mut state = self.state.lock();
+        if let Err(parcel) = state.queue.come_back(parcel) {
+            let reason = match parcel.answer {
+                Some(Answer::Done) => Reason::NotAcknowledged,
+                _ => Reason::Downstream,
+            };
+            state.leave(parcel, reason);
+        }
+        drop(state);
+        self.wake.notify_one();
+        self.changed.notify_one();
+    }
+
     /// Begins the stop: nothing comes in, and what is under way has until `deadline`.
     pub(super) fn stop(&self, at_stop: AtStop, deadline: Option<Instant>) {
         let mut given_up = Vec::new();
@@ -374,10 +396,17 @@ impl<T, R> Shared<T, R> {
                 state.retries = Retries::Never;
                 state.queue.cut(&mut given_up);
             }
+            AtStop::AfterPushers => {
+                state.retries = deadline.map_or(Retries::Always, Retries::Before);
+                state.queue.give_up_delayed(deadline, &mut given_up);
+            }
         }
+        let is_open = state.queue.is_open();
         state.leave_all(given_up);
         drop(state);
-        self.room.close();
+        if !is_open {
+            self.room.close();
+        }
         self.limit.set(deadline);
         self.stopping.cancel();
         self.wake.notify_waiters();
@@ -388,7 +417,7 @@ impl<T, R> Shared<T, R> {
         let mut waiting = Vec::new();
         let mut state = self.state.lock();
         state.retries = Retries::Never;
-        state.queue.cut(&mut waiting);
+        state.queue.end(&mut waiting);
         state.leave_all(waiting);
         drop(state);
         self.room.close();
@@ -404,7 +433,8 @@ impl<T, R> Shared<T, R> {
             changed.as_mut().enable();
             {
                 let state = self.state.lock();
-                let is_running = state.workers.contains(&Work::Running);
+                let has_workers = state.workers.contains(&Work::Running);
+                let is_running = has_workers || state.queue.passed() > 0;
                 if !is_running || (or_failed && state.fault.is_some()) {
                     return;
                 }

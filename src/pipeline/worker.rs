@@ -123,6 +123,8 @@ enum Outcome {
     Done,
     Failed(Failure),
     Cut,
+    /// A later stage has not brought it to its end.
+    Left,
 }
 
 #[derive(Clone)]
@@ -139,6 +141,7 @@ impl Outcome {
             Self::Done => Self::Done,
             Self::Failed(failure) => Self::Failed(failure.clone()),
             Self::Cut => Self::Cut,
+            Self::Left => Self::Left,
         }
     }
 }
@@ -185,7 +188,11 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
 
     /// Works until there is nothing to do, and there will not be.
     pub(super) async fn work<H: Handle<T, R>>(mut self, handler: Arc<H>) {
-        while self.take().await {
+        while let Some(is_returned) = self.take().await {
+            if is_returned {
+                self.settle(&Outcome::Left).await;
+                continue;
+            }
             self.turn_refused_away();
             self.turn_exhausted_away().await;
             let outcome = self.attempt(&*handler).await;
@@ -194,20 +201,24 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     }
 
     /// Takes what is to be done next, and waits for it.
-    async fn take(&mut self) -> bool {
+    ///
+    /// Returns whether it is one that a later stage has given back.
+    async fn take(&mut self) -> Option<bool> {
         consume_budget().await;
         loop {
             match self.shared.take(&mut self.tally, &mut self.batch) {
-                Found::Taken { .. } => return true,
-                Found::Over => return false,
+                Found::Taken { .. } => return Some(false),
+                Found::Returned => return Some(true),
+                Found::Over => return None,
                 Found::Wait(_) => {}
             }
             // Made before a second look: what changes in between wakes it.
             let mut woken = pin!(self.shared.woken().notified());
             woken.as_mut().enable();
             match self.shared.take(&mut self.tally, &mut self.batch) {
-                Found::Taken { .. } => return true,
-                Found::Over => return false,
+                Found::Taken { .. } => return Some(false),
+                Found::Returned => return Some(true),
+                Found::Over => return None,
                 Found::Wait(None) => woken.await,
                 Found::Wait(Some(at)) => drop(deadline::until(woken, sleep_until(at)).await),
             }
@@ -289,16 +300,16 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     }
 
     /// Waits until so many jobs are back. One that does not come before the cut is still running.
-    async fn collect(&mut self, expected: usize) {
-        self.home.collect(&mut self.back);
+    async fn collect(&mut self, mut expected: usize) {
+        expected -= self.home.collect(&mut self.back);
         while self.back.len() < expected {
             let mut changed = pin!(self.home.changed.notified());
             changed.as_mut().enable();
-            self.home.collect(&mut self.back);
+            expected -= self.home.collect(&mut self.back);
             if self.back.len() < expected
                 && deadline::until(changed, self.cut.as_mut()).await.is_err()
             {
-                self.home.leave(&mut self.back);
+                expected -= self.home.leave(&mut self.back);
                 break;
             }
         }
@@ -323,6 +334,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 Outcome::Done => self.acknowledge(Ending::Done).await,
                 Outcome::Failed(failure) => self.failed(failure).await,
                 Outcome::Cut => self.leave(Reason::Cut),
+                Outcome::Left => self.leave(Reason::Downstream),
             }
         }
     }
@@ -339,6 +351,9 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         parcel.error = Some(Arc::clone(&error));
         if kind == JobErrorKind::HandBack {
             return self.hand_back().await;
+        }
+        if kind == JobErrorKind::Late {
+            return self.leave(Reason::Cut);
         }
         parcel.failed = parcel.failed.saturating_add(1);
         if parcel.item.is_none() {
@@ -394,6 +409,11 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         let policy = Arc::clone(&self.policy);
         if let Some(dead_letter) = &policy.dead_letter {
             return self.pass_to(dead_letter, ending).await;
+        }
+        if let Some(parcel) = &self.hand {
+            if let Err(panic) = Panic::catch(|| parcel.receipt.failed(&error)) {
+                panic.discard();
+            }
         }
         let name = Arc::clone(&self.shared.name);
         match policy.on_failure {

@@ -13,10 +13,11 @@ use super::error::{JobError, PipelineBuildError};
 use super::intake::{Pause, Receipt, Source, take_in};
 use super::job::Job;
 use super::parcel::{HandedBack, KeyOf, key_of};
-use super::pool::{Extend, Guard, Keeper, Pool, Times, Work};
+use super::pool::{Extend, Guard, Keeper, Leaves, Pool, Times, Work};
 use super::pusher::Pusher;
 use super::queue::Batch;
 use super::shared::{AtStop, Options, Shared};
+use super::stage::{Origin, Stage};
 use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
 use crate::BoxError;
 use crate::supervise::backoff::Backoff;
@@ -404,7 +405,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         let workers = (0..self.limit).map(|index| Worker::new(&shared, &policy, index));
         let works = workers.map(|worker| (self.start)(worker)).collect();
         Ok(Pool {
-            guard: Guard(shared),
+            guard: Guard(shared, Leaves::ToLeftovers),
             policy,
             times: self.times,
             works,
@@ -468,6 +469,29 @@ impl<T: Send + 'static> Workers<T> {
     pub fn queue(self, capacity: usize) -> Result<(Pusher<T>, Pool<T>), PipelineBuildError> {
         let pool = self.build(capacity)?;
         Ok((Pusher::new(&pool.guard.0), pool))
+    }
+}
+
+impl<T: Send + 'static> Workers<T, Origin> {
+    /// Makes a stage of a chain: a pool that earlier stages [pass](Stage::pass) their jobs on to.
+    ///
+    /// Its queue holds up to `capacity` items; a stage that finds it full waits. It stops
+    /// [after its pushers](AtStop::AfterPushers), whatever else was set. What it hands back without a function for it is handed
+    /// back by the stage that took the item in.
+    ///
+    /// Give all stages the same [grace](Self::grace), so that they are cut at one instant.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no pool: see [`PipelineBuildError`].
+    pub fn stage(
+        mut self,
+        capacity: usize,
+    ) -> Result<(Stage<T>, Pool<T, Origin>), PipelineBuildError> {
+        self.times.at_stop = AtStop::AfterPushers;
+        let mut pool = self.build(capacity)?;
+        pool.guard.1 = Leaves::ToStage;
+        Ok((Stage::new(&pool.guard.0), pool))
     }
 }
 

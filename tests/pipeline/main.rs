@@ -8,6 +8,8 @@ mod lifecycle;
 mod queue;
 mod random;
 mod source;
+mod stages;
 mod stop;
 mod support;
+mod threads;
 mod watermark;

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::pipeline::{AtStop, Job, JobError, Reason, Workers};
+use taskgroup::pipeline::{AtStop, Job, JobError, PipelineReport, Reason, Workers};
 use taskgroup::supervise::Backoff;
 use taskgroup::{End, TaskGroup};
 use tokio::time::{Instant, sleep};
@@ -342,6 +342,83 @@ fn a_blocked_thread_is_still_running_and_its_item_is_not_handed_back() {
         group.wait().await.unwrap_err().to_string()
     });
     assert!(error.contains("mail"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_before_the_deadline_is_cut_and_costs_no_attempt() {
+    let mut group = TaskGroup::new();
+    let (pusher, pool) = Workers::new("mail", |job: Job<u32>| async move {
+        Ok(job.until_deadline(pending::<()>()).await?)
+    })
+    .retry(Backoff::default(), 2)
+    .grace(SECOND)
+    .queue(10)
+    .unwrap();
+    let leftovers = pool.leftovers();
+    pool.spawn(&group);
+    pusher.push(1).await.unwrap();
+    settle().await;
+    group.cancel();
+    let (report, _) = failed(&mut group).await;
+    assert_eq!(report.to_string(), "1 handed back (1 cut)");
+    assert_eq!(leftovers.take()[0].failed_attempts(), 0);
+}
+
+/// Two stages in one group, and how many items the first one has; the second one stops so.
+async fn chain(
+    at_stop: AtStop,
+    orders: u32,
+) -> (TaskGroup, Vec<taskgroup::TaskHandle<PipelineReport>>) {
+    let group = TaskGroup::new();
+    let (rows, store) = Workers::new("store", |_: Job<u32>| async { Ok(sleep(SECOND / 2).await) })
+        .at_stop(at_stop)
+        .queue(1)
+        .unwrap();
+    let (pusher, parse) = Workers::new("parse", move |order: Job<u32>| {
+        let rows = rows.clone();
+        async move {
+            sleep(SECOND).await;
+            Ok(rows.push(*order).await?)
+        }
+    })
+    .queue(10)
+    .unwrap();
+    let reports = vec![parse.spawn(&group), store.spawn(&group)];
+    for order in 0..orders {
+        pusher.push(order).await.unwrap();
+    }
+    settle().await;
+    (group, reports)
+}
+
+#[tokio::test(start_paused = true)]
+async fn stages_of_one_group_drain_in_order_if_the_later_one_waits_for_its_pushers() {
+    let (mut group, reports) = chain(AtStop::AfterPushers, 5).await;
+    group.cancel();
+    for report in reports {
+        assert_eq!(report.await.unwrap().to_string(), "5 done");
+    }
+    assert!(group.wait().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_that_waits_for_its_pushers_is_cut_at_its_deadline() {
+    let mut group = TaskGroup::new();
+    let (pusher, pool) = Workers::new("store", |_: Job<u32>| async { Ok(()) })
+        .at_stop(AtStop::AfterPushers)
+        .grace(5 * SECOND)
+        .queue(1)
+        .unwrap();
+    let report = pool.spawn(&group);
+    settle().await;
+    let began = Instant::now();
+    group.cancel();
+    settle().await;
+    pusher.push(1).await.unwrap();
+    assert_eq!(report.await.unwrap().to_string(), "1 done");
+    assert_eq!(began.elapsed().as_secs(), 5);
+    assert_eq!(pusher.push(2).await.unwrap_err().into_item(), 2);
+    assert!(group.wait().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

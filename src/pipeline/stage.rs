@@ -1,0 +1,233 @@
+//! [`Stage`]: how a job is passed on to the next stage of a chain.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::error::{JobError, Stopped};
+use super::intake::Receipt;
+use super::job::Job;
+use super::shared::Shared;
+use crate::BoxError;
+use crate::group::lock::Lock;
+
+/// Passes jobs on to the next stage of a chain, with what this stage has made of them.
+///
+/// [`Workers::stage`](super::Workers::stage) makes one. A job that was passed on has its end in the last stage, and so
+/// has its item: it is done, and acknowledged, when all that was made of it is done. If one of its outputs fails for good, it has
+/// failed, with that error. If one is handed back, the item is handed back by the stage that took it in, as it was, and
+/// once.
+///
+/// A clone is a further handle on the same stage. When the last one is dropped, the stage works off what is there, and
+/// ends. So a chain drains from the front.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+/// use taskgroup::pipeline::{Job, Origin, Workers};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let mut group = TaskGroup::new();
+/// let (rows, store) = Workers::new("store", |_: Job<u32, Origin>| async { Ok(()) }).limit(4).stage(10)?;
+/// let (lines, parse) = Workers::new("parse", move |line: Job<&str>| {
+///     let rows = rows.clone();
+///     async move {
+///         let row = line.parse()?;
+///         Ok(rows.pass(line, row).await?)
+///     }
+/// })
+/// .queue(10)?;
+/// let (parsed, stored) = (parse.spawn(&group), store.spawn(&group));
+/// lines.push("1").await?;
+/// lines.push("2").await?;
+///
+/// group.cancel();
+/// assert_eq!(parsed.await?.to_string(), "2 done");
+/// assert_eq!(stored.await?.to_string(), "2 done");
+/// # group.wait().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Stage<T> {
+    shared: Arc<Shared<T, Origin>>,
+}
+
+/// The job of an earlier stage, as the receipt of what was made of it.
+pub struct Origin {
+    shared: Arc<Outputs>,
+    is_told: AtomicBool,
+}
+
+/// What was made of one job.
+struct Outputs {
+    job: Lock<Option<Box<dyn Passed>>>,
+    open: AtomicUsize,
+}
+
+/// A job of any type that is in a later stage.
+trait Passed: Send {
+    fn done(self: Box<Self>);
+    fn fail(self: Box<Self>, error: Arc<dyn Error + Send + Sync>);
+}
+
+impl<T: Send + 'static, R: Receipt> Passed for Job<T, R> {
+    fn done(self: Box<Self>) {
+        Job::done(*self);
+    }
+
+    fn fail(self: Box<Self>, error: Arc<dyn Error + Send + Sync>) {
+        Job::fail(*self, JobError::permanent(Box::new(error) as BoxError));
+    }
+}
+
+impl<T: Send + 'static> Stage<T> {
+    pub(super) fn new(shared: &Arc<Shared<T, Origin>>) -> Self {
+        shared.add_pusher();
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Passes a job on with what was made of it; waits while the queue of the stage is full.
+    ///
+    /// The worker of the job is free from then on, and what the handler returns afterwards counts for nothing.
+    ///
+    /// # Errors
+    ///
+    /// The stage has stopped, now or while the caller waits. The job is handed back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the job, which goes back to its engine, and the output.
+    pub async fn pass<U, R>(&self, job: Job<U, R>, output: T) -> Result<(), Stopped>
+    where
+        U: Send + 'static,
+        R: Receipt,
+    {
+        self.pass_all(job, [output]).await
+    }
+
+    /// Passes a job on with all that was made of it: it is done when all of that is. With nothing it is done at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](Self::pass). What was passed before runs on, and the item is handed back all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`pass`](Self::pass).
+    pub async fn pass_all<U, R, I>(&self, job: Job<U, R>, outputs: I) -> Result<(), Stopped>
+    where
+        U: Send + 'static,
+        R: Receipt,
+        I: IntoIterator<Item = T>,
+    {
+        let outputs: Vec<T> = outputs.into_iter().collect();
+        let mut job = Some(job);
+        let shared = Arc::new(Outputs {
+            job: Lock::default(),
+            open: AtomicUsize::new(outputs.len()),
+        });
+        let mut origins: Vec<_> = outputs.iter().map(|_| Origin::new(&shared)).collect();
+        if origins.is_empty() {
+            job.take().into_iter().for_each(Job::done);
+        }
+        for output in outputs {
+            let Ok(place) = self.shared.room.acquire().await else {
+                let stopped = || "the next stage has stopped";
+                job.take()
+                    .into_iter()
+                    .for_each(|job| job.hand_back(stopped()));
+                return Err(Stopped(()));
+            };
+            if let Some(mut job) = job.take() {
+                job.pass_on();
+                *shared.job.lock() = Some(Box::new(job));
+            }
+            let Some(origin) = origins.pop() else {
+                continue;
+            };
+            match self.shared.take_in(output, origin, 0) {
+                Ok(()) => place.forget(),
+                // Its origin is dropped, which hands the item back.
+                Err(_) => return Err(Stopped(())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Origin {
+    fn new(shared: &Arc<Outputs>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            is_told: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the job, to the first that asks.
+    fn take(&self) -> Option<Box<dyn Passed>> {
+        self.shared.job.lock().take()
+    }
+}
+
+impl Receipt for Origin {
+    async fn ack(&self) -> Result<(), BoxError> {
+        let is_first = !self.is_told.swap(true, Ordering::Relaxed);
+        if is_first && self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if let Some(job) = self.take() {
+                job.done();
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &Arc<dyn Error + Send + Sync>) {
+        self.is_told.store(true, Ordering::Relaxed);
+        if let Some(job) = self.take() {
+            job.fail(Arc::clone(error));
+        }
+    }
+}
+
+/// What was not brought to its end is handed back.
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if !self.is_told.load(Ordering::Relaxed) {
+            drop(self.take());
+        }
+    }
+}
+
+impl<T> Clone for Stage<T> {
+    fn clone(&self) -> Self {
+        self.shared.add_pusher();
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<T> Drop for Stage<T> {
+    fn drop(&mut self) {
+        self.shared.remove_pusher();
+    }
+}
+
+impl<T> fmt::Debug for Stage<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage")
+            .field("pipeline", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.shared.open.load(Ordering::Relaxed);
+        f.debug_struct("Origin").field("open", &open).finish()
+    }
+}

@@ -1,6 +1,6 @@
 //! [`Lifecycle`]: components that are started in order, stopped in order, in a bounded time.
 //!
-//! What happens next is decided in [`machine`], without a clock; [`engine`] does it.
+//! What happens next is decided in `run/machine.rs`, without a clock; `run/engine.rs` does it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -266,8 +266,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::EventKind;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, EventKind, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

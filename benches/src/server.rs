@@ -17,8 +17,7 @@ use std::thread;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::CancellationToken;
-use taskgroup::SidecarError;
+use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tonic::service::Routes;

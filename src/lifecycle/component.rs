@@ -225,8 +225,7 @@ impl Component {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+    /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle, ReadinessState};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

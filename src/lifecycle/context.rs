@@ -39,9 +39,8 @@ use crate::server::stop_signal::{Limit, Parts, StopParts, StopSignal};
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::Context;
 /// use taskgroup::BoxError;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Context, Lifecycle};
 ///
 /// async fn worker(ctx: Context) -> Result<(), BoxError> {
 ///     let mut interval = tokio::time::interval(Duration::from_millis(100));
@@ -276,9 +275,8 @@ impl Context {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::Context;
     /// use taskgroup::BoxError;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Context, Lifecycle};
     ///
     /// async fn worker(ctx: Context) -> Result<(), BoxError> {
     ///     ctx.ready();

@@ -28,8 +28,7 @@ use crate::lifecycle::readiness::Readiness;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::ComponentState;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -232,8 +231,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -339,8 +337,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::{ComponentState, EventKind};
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

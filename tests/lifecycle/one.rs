@@ -1,8 +1,9 @@
 //! L23: one component is stopped, or added, while the rest goes on.
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Budget, ComponentState, Context, Phase, Run, StepKind};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentState, Context, Lifecycle, Phase, Run, StepKind,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, states};

@@ -74,7 +74,8 @@ use self::run::engine::{Engine, Parts};
 /// stopped.
 ///
 /// **Stop.** The first reason wins: a [trigger](Self::stop_on), a call, the failure of a component.
-/// From then on the order is the same for all of them:
+/// From then on the order is the same for all of them, except for a [lost heartbeat](Self::stop_on) and
+/// [force](Handle::force):
 ///
 /// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to
 ///    count.

@@ -1,7 +1,6 @@
 //! L23: one component is stopped, or added, while the rest goes on.
 
 use taskgroup::BoxError;
-use taskgroup::BoxError;
 use taskgroup::lifecycle::{
     Budget, Component, ComponentState, Context, Lifecycle, Phase, Provided, Run, StepKind,
 };

@@ -73,7 +73,9 @@ async fn run(server: Server, listener: TcpListener) -> Result<(), Box<dyn Error>
         Server::Tonic => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             tonic::transport::Server::builder()
-                .http2_keepalive_interval(Some(taskgroup::server::tonic::DEFAULT_KEEPALIVE_INTERVAL))
+                .http2_keepalive_interval(Some(
+                    taskgroup::server::tonic::DEFAULT_KEEPALIVE_INTERVAL,
+                ))
                 .add_routes(health())
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await?;

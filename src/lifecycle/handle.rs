@@ -434,10 +434,10 @@ impl Handle {
     /// assert_eq!(handle.state("consumer"), Some(ComponentState::Stopped), "first");
     /// assert_eq!(handle.state("http"), Some(ComponentState::Running));
     ///
-    /// let unknown = handle.stop_component("qeue", "a typing error").unwrap_err();
+    /// let unknown = handle.stop_component("kue", "a typing error").unwrap_err();
     /// assert_eq!(
     ///     unknown.to_string(),
-    ///     "lifecycle `orders` has no component `qeue`: there are `http`, `queue`, `consumer`"
+    ///     "lifecycle `orders` has no component `kue`: there are `http`, `queue`, `consumer`"
     /// );
     /// assert!(run.stop("enough").await.is_clean());
     /// # Ok(())

@@ -4,7 +4,7 @@
 //!   panic, cancels them all; `wait()` joins all of them and returns that failure, with the task's name.
 //! - A **`Sidecar`** makes a server a member of the group: when the token fires, the server is asked to
 //!   stop and gets a grace of its own, and a stop that had to be forced is never reported as `Ok`.
-//! - **`axum::serve`** and **`tonic::serve`** put a gate around the unmodified servers: no request is lost
+//! - **`server::axum::serve`** and **`server::tonic::serve`** put a gate around the unmodified servers: no request is lost
 //!   at the stop, no client can hold it up, nothing is left behind, and what had to be cut is counted.
 //! - **`taskgroup::main`** runs a program. SIGINT and SIGTERM are registered first and stop it; a second signal
 //!   ends the process at once, even when every thread of the runtime is blocked. The result becomes an

@@ -118,7 +118,7 @@ impl fmt::Display for Reason {
 }
 
 impl<T, R> HandedBack<T, R> {
-    /// Returns the item; nothing if its handler had [taken](Job::take) it.
+    /// Returns the item; nothing if its handler had [taken](super::Job::take) it.
     #[must_use]
     pub fn item(&self) -> Option<&T> {
         self.parcel.item.as_ref()

@@ -147,7 +147,10 @@ impl<P: Entry> Queue<P> {
         match self.full_at() {
             Some(at) if at.is_none_or(|at| at <= now()) => {
                 let fresh = self.ready.len().min(self.batch.size);
-                out.extend(self.ready.drain(..fresh));
+                match fresh {
+                    1 => out.extend(self.ready.pop_front()),
+                    _ => out.extend(self.ready.drain(..fresh)),
+                }
                 Found::Taken { fresh }
             }
             Some(at) => Found::Wait(at.into_iter().chain(due).min()),
@@ -209,6 +212,11 @@ impl<P: Entry> Queue<P> {
     /// As [`delay`](Self::delay), however many there are.
     pub(super) fn delay_anyway(&mut self, item: P, due: Instant) {
         self.delayed.push(Reverse(Delayed { due, item }));
+    }
+
+    /// Whether there is more to be begun.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Whether somebody has to keep the time for what is here.

@@ -10,8 +10,7 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::Cleanup;
-use taskgroup::lifecycle::cleanup::{Priority, Step};
+use taskgroup::lifecycle::cleanup::{Cleanup, Priority, Step};
 use taskgroup::{BoxError, Exit, TaskGroup};
 use tokio::time::sleep;
 

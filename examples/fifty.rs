@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use taskgroup::lifecycle::{Component, Lifecycle, Report};
-use taskgroup::lifecycle::{Context, Handle, Provided, Provider, StepKind, TimelineStep};
+use taskgroup::lifecycle::{
+    Component, Context, Handle, Lifecycle, Provided, Provider, Report, StepKind, TimelineStep,
+};
 use taskgroup::{BoxError, Exit, Signals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use axum::{Router, http::StatusCode, routing::get};
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{Context, Provided, Provider};
+use taskgroup::lifecycle::{Component, Context, Lifecycle, Provided, Provider};
 use taskgroup::server::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -4,8 +4,7 @@
 //! its components there. Run it with `cargo run --example nested`.
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{AddError, Handle};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{AddError, Component, Handle, Lifecycle};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {

@@ -6,8 +6,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::lifecycle::Context;
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Context, Lifecycle};
 use taskgroup::{BoxError, Exit};
 
 #[tokio::main]

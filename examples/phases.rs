@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Budget, Context, Phase};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Budget, Component, Context, Lifecycle, Phase};
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -13,8 +13,7 @@
 
 use std::time::Duration;
 
-use taskgroup::lifecycle::Budget;
-use taskgroup::lifecycle::{Component, Lifecycle, Report};
+use taskgroup::lifecycle::{Budget, Component, Lifecycle, Report};
 use taskgroup::{BoxError, Exit, Signals};
 use tokio::time::sleep;
 

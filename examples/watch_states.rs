@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentState, EventKind};
+use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
 use tokio::time::sleep;
 
 #[tokio::main]

@@ -1,6 +1,6 @@
 //! Tasks that share one token and one fate, and what is said of them.
 //!
-//! [`TaskGroup`](crate::TaskGroup) and what the shortest program needs of it are at the root of the
+//! [`TaskGroup`] and what the shortest program needs of it are at the root of the
 //! crate. Here is the rest: the [options](Builder) of a group, [named tasks](Task), who is
 //! [running](Running), what [triggers](Trigger) a stop, and a [callback](OnCancel) after one.
 

@@ -32,22 +32,22 @@
 //! | work on items, and lose none at the stop | `pipeline::Workers` (feature `pipeline`) |
 //! | run something again and again | [`Periodic`] |
 //! | make a server a member | [`Sidecar`] |
-//! | make an axum server really stop | `axum::serve` (feature `axum`) |
-//! | the same for a tonic server | `tonic::serve` (feature `tonic`) |
+//! | make an axum server really stop | `server::axum::serve` (feature `axum`) |
+//! | the same for a tonic server | `server::tonic::serve` (feature `tonic`) |
 //! | the same for a loop around hyper | `serve` (feature `axum` or `tonic`) |
-//! | tell the load balancer, and wait for it | [`Readiness`], `LameDuck` |
-//! | let handlers know | `Stop` |
-//! | close websockets when their server stops | `axum::ws::WebSocket` (feature `ws`) |
+//! | tell the load balancer, and wait for it | [`Readiness`], `server::LameDuck` |
+//! | let handlers know | `server::Stop` |
+//! | close websockets when their server stops | `server::axum::ws::WebSocket` (feature `ws`) |
 //! | start and stop parts that need each other | [`Lifecycle`], [`Component`] |
-//! | see what it does | [`lifecycle::Event`], `metrics::observer` (feature `metrics`), `systemd::observer` (feature `systemd`) |
+//! | see what it does | [`lifecycle::Event`], `process::metrics::observer` (feature `metrics`), `process::systemd::observer` (feature `systemd`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
 //! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
 //! | stop when a lease is lost | [`Heartbeat`] |
-//! | see the stop in the metrics | `metrics::observer` (feature `metrics`) |
-//! | tell systemd, and feed its watchdog | `systemd::observer` (feature `systemd`) |
+//! | see the stop in the metrics | `process::metrics::observer` (feature `metrics`) |
+//! | tell systemd, and feed its watchdog | `process::systemd::observer` (feature `systemd`) |
 //! | run a whole program | `main`, `Program` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
-//! | end in time, even when the runtime is blocked | `Watchdog` (feature `signal`) |
+//! | end in time, even when the runtime is blocked | `process::Watchdog` (feature `signal`) |
 //!
 //! A whole service on one screen is in the README; `docs/lifecycle.md` is the guide from two servers to
 //! fifty components; one shutdown is drawn on a time line in `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
@@ -75,6 +75,23 @@
 //!
 //! The crate itself prints nothing. A program that `taskgroup::main` runs (feature `signal`) and that has
 //! installed no subscriber is the exception: the lines about its stop go to stderr.
+//!
+//! [`Builder::grace`]: group::Builder::grace
+//! [`Builder::limit`]: group::Builder::limit
+//! [`Cleanup`]: lifecycle::cleanup::Cleanup
+//! [`Component`]: lifecycle::Component
+//! [`ExitPolicy`]: process::ExitPolicy
+//! [`Heartbeat`]: process::Heartbeat
+//! [`Lifecycle`]: lifecycle::Lifecycle
+//! [`OnCancel`]: group::OnCancel
+//! [`Periodic`]: supervise::Periodic
+//! [`Readiness`]: lifecycle::Readiness
+//! [`Running`]: group::Running
+//! [`StopAfter`]: process::StopAfter
+//! [`StopFile`]: process::StopFile
+//! [`Supervisor`]: supervise::Supervisor
+//! [`Task::isolated`]: group::Task::isolated
+//! [`Trigger`]: group::Trigger
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.

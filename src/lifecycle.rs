@@ -1,6 +1,6 @@
 //! [`Lifecycle`]: components that are started in order, stopped in order, in a bounded time.
 //!
-//! What happens next is decided in [`machine`], without a clock; [`engine`] does it.
+//! What happens next is decided in `run/machine.rs`, without a clock; `run/engine.rs` does it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -74,7 +74,8 @@ use self::run::engine::{Engine, Parts};
 /// stopped.
 ///
 /// **Stop.** The first reason wins: a [trigger](Self::stop_on), a call, the failure of a component.
-/// From then on the order is the same for all of them:
+/// From then on the order is the same for all of them, except for a [lost heartbeat](Self::stop_on) and
+/// [force](Handle::force):
 ///
 /// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to
 ///    count.
@@ -191,9 +192,10 @@ impl Lifecycle {
                 readiness: Readiness::drain_on(trigger.token()),
                 all_ready: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
-                notes: Mutex::default(),
+                live: Mutex::default(),
                 late_observers: Mutex::default(),
-                states: watch::Sender::default(),
+                states: Mutex::default(),
+                changes: watch::Sender::default(),
             }),
         };
         let registry = handle::Registry(Arc::clone(&handle.shared));
@@ -265,8 +267,7 @@ impl Lifecycle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::EventKind;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, EventKind, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

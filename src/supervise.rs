@@ -64,7 +64,7 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 ///    ends with an error, which cancels its group.
 /// 5. When the group's token fires, nothing is started any more, also in the middle of a backoff. The
 ///    children are stopped in reverse order, each with the grace. What they return then, other than
-///    [`Cancelled`](crate::Cancelled), is an error of the supervisor. A closed group ends the supervisor
+///    [`Cancelled`], is an error of the supervisor. A closed group ends the supervisor
 ///    in the same way, as soon as a child would have to be started in it.
 /// 6. When all children are done, the supervisor returns `Ok`.
 ///

@@ -9,9 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::Budget;
 use taskgroup::lifecycle::cleanup::Step;
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::process::StopAfter;
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};

@@ -6,25 +6,13 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::CancellationToken;
-use taskgroup::Cause;
-use taskgroup::End;
-use taskgroup::Exit;
-use taskgroup::Sidecar;
-use taskgroup::SidecarError;
-use taskgroup::Signal;
-use taskgroup::TaskError;
-use taskgroup::TaskGroup;
-use taskgroup::lifecycle::Component;
-use taskgroup::lifecycle::Context;
-use taskgroup::lifecycle::Lifecycle;
-use taskgroup::lifecycle::cleanup::Cleanup;
-use taskgroup::lifecycle::cleanup::Outcome;
-use taskgroup::lifecycle::cleanup::Priority;
-use taskgroup::lifecycle::cleanup::Step;
-use taskgroup::process::ExitPolicy;
-use taskgroup::process::SignalStatus;
+use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Priority, Step};
+use taskgroup::lifecycle::{Component, Context, Lifecycle};
+use taskgroup::process::{ExitPolicy, SignalStatus};
+use taskgroup::{
+    BoxError, CancellationToken, Cause, End, Exit, Sidecar, SidecarError, Signal, TaskError,
+    TaskGroup,
+};
 
 /// A policy that tells its rows apart.
 fn distinct() -> ExitPolicy {

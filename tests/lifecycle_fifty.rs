@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{Report, StepKind};
+use taskgroup::lifecycle::{Component, Lifecycle, Report, StepKind};
 use tokio::time::sleep;
 
 const DOMAINS: usize = 8;

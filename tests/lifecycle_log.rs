@@ -5,8 +5,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentState, Context};
+use taskgroup::lifecycle::{Component, ComponentState, Context, Lifecycle};
 use tokio::runtime::Builder;
 use tracing::span;
 use tracing::{Metadata, Subscriber};

@@ -12,10 +12,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use taskgroup::group::{OnCancel, Trigger};
-use taskgroup::lifecycle::Budget;
-use taskgroup::lifecycle::cleanup::Cleanup;
-use taskgroup::lifecycle::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::process::{Heartbeat, StopAfter, StopFile};
 use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Strategy, Supervisor};
 use taskgroup::{CancellationToken, Sidecar, SidecarError, TaskGroup};

@@ -1,9 +1,8 @@
 //! What a service says about itself, and who is told when it changes.
 
 use taskgroup::CancellationToken;
-use taskgroup::lifecycle::Readiness;
-use taskgroup::lifecycle::ReadinessState;
 use taskgroup::lifecycle::ReadinessState::{Draining, Ready, Starting, Stopped};
+use taskgroup::lifecycle::{Readiness, ReadinessState};
 use tokio_test::{assert_pending, assert_ready_eq, task};
 
 const ALL: [ReadinessState; 4] = [Starting, Ready, Draining, Stopped];

@@ -3,8 +3,7 @@
 
 use std::io::ErrorKind;
 
-use taskgroup::Signal;
-use taskgroup::Signals;
+use taskgroup::{Signal, Signals};
 
 #[test]
 fn an_empty_set_is_refused() {

@@ -10,10 +10,8 @@ use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 use std::time::Instant;
 
-use taskgroup::CancellationToken;
-use taskgroup::TaskGroup;
-use taskgroup::process::ArmedWatchdog;
-use taskgroup::process::Watchdog;
+use taskgroup::process::{ArmedWatchdog, Watchdog};
+use taskgroup::{CancellationToken, TaskGroup};
 
 const SOON: Duration = Duration::from_millis(20);
 

@@ -7,8 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::TaskGroup;
+use taskgroup::{BoxError, TaskGroup};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::task::yield_now;

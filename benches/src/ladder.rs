@@ -6,8 +6,7 @@
 
 use std::hint::black_box;
 
-use taskgroup::BoxError;
-use taskgroup::TaskGroup;
+use taskgroup::{BoxError, TaskGroup};
 
 use crate::contender::Contender;
 

@@ -17,8 +17,7 @@ use std::thread;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::CancellationToken;
-use taskgroup::SidecarError;
+use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tonic::service::Routes;
@@ -74,7 +73,9 @@ async fn run(server: Server, listener: TcpListener) -> Result<(), Box<dyn Error>
         Server::Tonic => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             tonic::transport::Server::builder()
-                .http2_keepalive_interval(Some(taskgroup::server::tonic::DEFAULT_KEEPALIVE_INTERVAL))
+                .http2_keepalive_interval(Some(
+                    taskgroup::server::tonic::DEFAULT_KEEPALIVE_INTERVAL,
+                ))
                 .add_routes(health())
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await?;

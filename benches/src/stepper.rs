@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::lifecycle::Component;
-use taskgroup::lifecycle::Lifecycle;
 use taskgroup::TaskGroup;
-use taskgroup::lifecycle::Handle;
+use taskgroup::lifecycle::{Component, Handle, Lifecycle};
 use tokio_util::sync::CancellationToken;
 
 use crate::words::words;

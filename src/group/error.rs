@@ -102,7 +102,7 @@ enum Limit {
 /// A group does not count it as a failure once its token has fired, wherever in the chain of
 /// [`source`](Error::source)s it stands. Before that it is an error like any other.
 ///
-/// It is also found inside of an [`io::Error`], and behind a `Box` or an `Arc`, though their `source`
+/// It is also found inside of an [`io::Error`](std::io::Error), and behind a `Box` or an `Arc`, though their `source`
 /// passes over it. Two things hide it: thiserror's `#[error(transparent)]`, so mark the field with
 /// `#[from]` or `#[source]` and give the variant a message of its own; and an `anyhow::Error` without
 /// context that is turned into a boxed error, so spawn such tasks into a group made by

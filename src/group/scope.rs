@@ -24,7 +24,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// - The body gets a [`Spawner`] of the group. It may borrow from its surroundings, as it runs within
     ///   the returned future and not as a task of its own.
     /// - When a task fails, the body is told by the token, as every member is, and is waited for. A
-    ///   [grace](Builder::grace) bounds that: what is left of the body then is dropped.
+    ///   [grace](crate::group::Builder::grace) bounds that: what is left of the body then is dropped.
     /// - It is in [`running`](Self::running), by the place of this call. It takes no slot of a limit.
     ///
     /// # Errors

@@ -261,7 +261,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// - In a cancelled group the task starts with the token fired, and is waited for: work that is
     ///   being finished may need helpers.
     /// - In a [closed](Self::close) group the future is dropped, never polled, and the handle
-    ///   resolves to [`JoinError::Refused`].
+    ///   resolves to [`JoinError::Refused`](crate::group::JoinError::Refused).
     ///
     /// # Panics
     ///

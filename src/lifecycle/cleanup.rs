@@ -89,9 +89,8 @@ use self::registry::Registry;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::cleanup::Step;
 /// use taskgroup::TaskGroup;
-/// use taskgroup::lifecycle::cleanup::Cleanup;
+/// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
 ///
 /// # struct Db;
 /// # impl Db {
@@ -135,8 +134,7 @@ pub struct Cleanup {
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::cleanup::Step;
-/// use taskgroup::lifecycle::cleanup::Cleanup;
+/// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
 ///
 /// let cleanup = Cleanup::new();
 /// let handle = cleanup.handle();
@@ -242,8 +240,7 @@ impl Cleanup {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::cleanup::{Priority, Step};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Priority, Step};
     ///
     /// let cleanup = Cleanup::new();
     /// let step = |name| Step::new(name, |_| async { Ok(()) });
@@ -264,8 +261,7 @@ impl Cleanup {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::Step;
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
     ///
     /// let cleanup = Cleanup::new();
     /// let erase = Step::new("key", |_| async { Ok(()) }).always(Duration::from_millis(100));
@@ -305,8 +301,7 @@ impl Cleanup {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Outcome, Step};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

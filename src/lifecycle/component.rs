@@ -213,7 +213,8 @@ impl Component {
     /// event and a WARN line in the log, and its helpers are told and have its grace to end. Its
     /// [state](super::ComponentState) is then `Crashed`, and what comes after it goes on. That holds for
     /// an error, a panic and an early end. A failure before all components are ready is that of the
-    /// start all the same, and stops the whole.
+    /// start all the same, and stops the whole. One that is [added](super::Handle::add) after that may
+    /// fail to start too; what waits for it, by name or by value, is then never started.
     ///
     /// The failure is one of the [report](super::Report), whose order and cause it does not change.
     /// That report is not clean: something did go wrong, and the report tells it. What is to count as no
@@ -225,8 +226,7 @@ impl Component {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+    /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle, ReadinessState};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -312,6 +312,7 @@ impl Component {
             drains: self.drains,
             nested,
             kind: self.kind,
+            gone: false,
         })
     }
 }

@@ -39,9 +39,8 @@ use crate::server::stop_signal::{Limit, Parts, StopParts, StopSignal};
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::Context;
 /// use taskgroup::BoxError;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Context, Lifecycle};
 ///
 /// async fn worker(ctx: Context) -> Result<(), BoxError> {
 ///     let mut interval = tokio::time::interval(Duration::from_millis(100));
@@ -135,8 +134,8 @@ pub(super) enum Note {
     Ended(usize, Result<(), TaskError>),
     /// The trigger's token has fired.
     Stop,
-    /// This component, and those that use it, are to stop, and the rest goes on.
-    StopOne(usize, Cause),
+    /// A component is to be added, or to stop while the rest goes on.
+    Asked,
     /// The stop leaves out a part of its order.
     Hurry(Haste),
     /// The component that this lifecycle is inside of has been told to stop.
@@ -276,9 +275,8 @@ impl Context {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::Context;
     /// use taskgroup::BoxError;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Context, Lifecycle};
     ///
     /// async fn worker(ctx: Context) -> Result<(), BoxError> {
     ///     ctx.ready();

@@ -1,6 +1,8 @@
 //! [`Handle`]: looks at a lifecycle from outside, and stops it.
 
 use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
+use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -12,10 +14,12 @@ use super::component_state::ComponentState;
 use super::context::Note;
 use super::event::{Event, Observer};
 use super::haste::Haste;
+use super::plan::Plan;
 use super::plan::error::{Kind, Names, PlanError};
 use super::report::Report;
 use crate::group::Spawner;
 use crate::group::cause::Cause;
+use crate::group::chain;
 pub(super) use crate::group::lock::lock;
 use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
@@ -28,8 +32,7 @@ use crate::lifecycle::readiness::Readiness;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::ComponentState;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -70,12 +73,100 @@ pub(super) struct Shared {
     pub(super) all_ready: CancellationToken,
     /// Nothing any more once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
-    /// To the run; nothing before it.
-    pub(super) notes: Mutex<Option<mpsc::UnboundedSender<Note>>>,
+    /// What a handle can ask of the run; nothing before and after it.
+    pub(super) live: Mutex<Option<Live>>,
     /// Those that the run has not taken over yet.
     pub(super) late_observers: Mutex<Vec<Observer>>,
     /// Empty before the run.
-    pub(super) states: watch::Sender<Arc<States>>,
+    pub(super) states: Mutex<States>,
+    /// Changes with them.
+    pub(super) changes: watch::Sender<()>,
+}
+
+/// What a handle can ask of a run.
+pub(super) struct Live {
+    plan: Arc<Plan>,
+    /// Those components that were asked to stop while the rest goes on, and all that use them.
+    stopped: HashSet<usize>,
+    requests: VecDeque<Request>,
+    notes: mpsc::UnboundedSender<Note>,
+}
+
+/// What a handle has asked for.
+pub(super) enum Request {
+    Add(Box<Component>, Arc<Plan>),
+    Stop(usize, Cause),
+}
+
+impl Live {
+    pub(super) fn new(plan: Arc<Plan>, notes: mpsc::UnboundedSender<Note>) -> Self {
+        Self {
+            plan,
+            stopped: HashSet::new(),
+            requests: VecDeque::new(),
+            notes,
+        }
+    }
+
+    fn stop(&mut self, index: usize, cause: Cause) {
+        let users = self.plan.graph().users_of(index);
+        self.stopped.extend(users);
+        self.requests.push_back(Request::Stop(index, cause));
+    }
+
+    /// Makes the plan that has the component too.
+    fn plan_with(
+        &self,
+        component: &Component,
+        states: &[ComponentState],
+    ) -> Result<Plan, PlanError> {
+        let is_over = |index: usize| states[index].is_over();
+        let all = 0..states.len();
+        let gone: Vec<_> = all
+            .map(|index| self.stopped.contains(&index) && is_over(index))
+            .collect();
+        let plan = self.plan.with(component.node()?, &gone)?;
+        let graph = plan.graph();
+        let mut uses = graph.dependencies[states.len()].iter().copied();
+        let is_lost = |used: usize| {
+            let state = states.get(used);
+            self.stopped.contains(&used)
+                || matches!(
+                    state,
+                    Some(ComponentState::Crashed | ComponentState::ForceStopped)
+                )
+        };
+        match uses.find(|&used| graph.is_component(used) && is_lost(used)) {
+            Some(used) => Err(Kind::DependsOnGone {
+                component: component.name().to_owned(),
+                dependency: plan.added()[used].name().to_owned(),
+            }
+            .into()),
+            None => Ok(plan),
+        }
+    }
+}
+
+impl Shared {
+    /// Lists the components of a run that begins.
+    pub(super) fn list(&self, names: Vec<String>, order: Vec<usize>) {
+        let states = vec![ComponentState::Created; names.len()];
+        *lock(&self.states) = States {
+            names,
+            order,
+            states,
+        };
+        self.changes.send_modify(|()| ());
+    }
+
+    pub(super) fn enter(&self, index: usize, state: ComponentState) {
+        lock(&self.states).states[index] = state;
+        self.changes.send_modify(|()| ());
+    }
+
+    pub(super) fn next_request(&self) -> Option<Request> {
+        lock(&self.live).as_mut()?.requests.pop_front()
+    }
 }
 
 impl Shared {
@@ -104,18 +195,26 @@ impl Drop for Registry {
 /// The components with their states, as they were added.
 #[derive(Default)]
 pub(super) struct States {
-    pub(super) names: Vec<String>,
+    names: Vec<String>,
     /// That of the plan.
-    pub(super) order: Vec<usize>,
-    pub(super) states: Mutex<Vec<ComponentState>>,
+    order: Vec<usize>,
+    states: Vec<ComponentState>,
 }
 
-/// A component was added when the lifecycle had begun to run, or was gone.
-#[derive(Debug, thiserror::Error)]
-#[error("component `{}` was added to lifecycle `{lifecycle}` after its start", component.name())]
+impl States {
+    /// The last one that has the name: those before it have been stopped.
+    fn index_of(&self, component: &str) -> Option<usize> {
+        self.names.iter().rposition(|name| name == component)
+    }
+}
+
+/// A component was not added to a lifecycle: it makes no plan with the others, or the stop has begun.
+///
+/// [`source`](Error::source) is a [`PlanError`], which says why.
 pub struct AddError {
     lifecycle: Cow<'static, str>,
     component: Box<Component>,
+    why: PlanError,
 }
 
 impl AddError {
@@ -123,41 +222,127 @@ impl AddError {
     pub fn into_component(self) -> Component {
         *self.component
     }
+
+    /// Returns why it was not added.
+    #[must_use]
+    pub fn plan_error(&self) -> &PlanError {
+        &self.why
+    }
+
+    fn what(&self) -> String {
+        let (component, lifecycle) = (self.component.name(), &self.lifecycle);
+        format!("component `{component}` was not added to lifecycle `{lifecycle}`")
+    }
+}
+
+impl Error for AddError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.why)
+    }
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, &self.what(), Some(&self.why))
+    }
+}
+
+impl fmt::Debug for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("AddError")
+                .field("component", &self.component)
+                .field("why", &self.why)
+                .finish_non_exhaustive();
+        }
+        chain::explain(f, &self.what(), Some(&self.why), None)
+    }
 }
 
 impl Handle {
-    /// Adds a component, if the run has not begun: for modules that register their own.
+    /// Adds a component: for modules that register their own, before the run and while it goes on.
+    ///
+    /// Before the run nothing is checked yet; the [plan](super::Lifecycle::plan) does that. While the
+    /// lifecycle runs, the checks of the plan are made at once, with all that there is. The component
+    /// is started when all that it depends on are ready, has its
+    /// [start timeout](Component::start_timeout), and takes its place in the order of the stop. The
+    /// graces of those that ask for none are shared anew. That takes time in proportion to the number of
+    /// components. If it does not start, the whole stops, unless it
+    /// [may fail](Component::may_fail) and all were ready.
+    ///
+    /// The name of a component that was [stopped](Self::stop_component), and has ended, is free again.
+    /// Then [`state`](Self::state) is that of the new one, and the report has a row for each of them.
     ///
     /// # Errors
     ///
-    /// The run has begun, or the lifecycle is gone. The error names the component and gives it back.
+    /// With the others it makes no plan; or what it depends on has failed or was stopped; or the stop
+    /// has begun. The error says why, names the component and gives it back.
     ///
     /// # Examples
     ///
     /// ```
+    /// use taskgroup::lifecycle::ComponentState;
     /// use taskgroup::lifecycle::{Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// # let component = |name: &'static str| Component::new(name, async |ctx| { ctx.ready(); Ok(ctx.stopping().await) });
     /// let lifecycle = Lifecycle::new("orders");
     /// let handle = lifecycle.handle();
-    /// handle.add(Component::job("warm-up", |_| async { Ok(()) }))?;
-    /// lifecycle.run().await?;
+    /// handle.add(component("database"))?;
+    /// let run = lifecycle.start().await?;
     ///
-    /// let late = handle.add(Component::job("late", |_| async { Ok(()) })).unwrap_err();
-    /// assert_eq!(late.to_string(), "component `late` was added to lifecycle `orders` after its start");
+    /// handle.add(component("worker").after(["database"]))?;
+    /// handle.wait_for("worker", ComponentState::Running).await;
+    ///
+    /// let second = handle.add(component("worker")).unwrap_err();
+    /// assert_eq!(
+    ///     format!("{second:#}"),
+    ///     "component `worker` was not added to lifecycle `orders`: two components have the name `worker`"
+    /// );
+    /// assert!(run.stop("enough").await.is_clean());
     /// # Ok(())
     /// # }
     /// ```
     pub fn add(&self, component: Component) -> Result<(), AddError> {
-        let mut registry = lock(&self.shared.registry);
-        match registry.as_mut() {
-            Some(components) => Ok(components.push(component)),
-            None => Err(AddError {
-                lifecycle: self.shared.name.clone(),
-                component: Box::new(component),
-            }),
+        if let Some(components) = lock(&self.shared.registry).as_mut() {
+            components.push(component);
+            return Ok(());
         }
+        let over = || Kind::Over {
+            lifecycle: self.shared.name.to_string(),
+        };
+        let mut guard = lock(&self.shared.live);
+        let added = match guard.as_mut() {
+            Some(live) if !self.shared.trigger.is_cancelled() => {
+                let mut states = lock(&self.shared.states);
+                live.plan_with(&component, &states.states).map(|plan| {
+                    states.names.push(component.name().to_owned());
+                    states.states.push(ComponentState::Created);
+                    states.order = plan.graph().start_order().collect();
+                    (live, Arc::new(plan))
+                })
+            }
+            _ => Err(over().into()),
+        };
+        let (live, plan) = match added {
+            Ok(added) => added,
+            Err(why) => {
+                return Err(AddError {
+                    lifecycle: self.shared.name.clone(),
+                    component: Box::new(component),
+                    why,
+                });
+            }
+        };
+        live.plan = Arc::clone(&plan);
+        let request = Request::Add(Box::new(component), plan);
+        live.requests.push_back(request);
+        let notes = live.notes.clone();
+        drop(guard);
+        self.tell(&notes);
+        Ok(())
     }
 
     /// Stops the lifecycle for this reason; the first cause wins.
@@ -232,8 +417,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::ComponentState;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -250,10 +434,10 @@ impl Handle {
     /// assert_eq!(handle.state("consumer"), Some(ComponentState::Stopped), "first");
     /// assert_eq!(handle.state("http"), Some(ComponentState::Running));
     ///
-    /// let unknown = handle.stop_component("qeue", "a typing error").unwrap_err();
+    /// let unknown = handle.stop_component("kue", "a typing error").unwrap_err();
     /// assert_eq!(
     ///     unknown.to_string(),
-    ///     "lifecycle `orders` has no component `qeue`: there are `http`, `queue`, `consumer`"
+    ///     "lifecycle `orders` has no component `kue`: there are `http`, `queue`, `consumer`"
     /// );
     /// assert!(run.stop("enough").await.is_clean());
     /// # Ok(())
@@ -265,27 +449,36 @@ impl Handle {
         reason: impl Into<StopRequest>,
     ) -> Result<(), PlanError> {
         let cause = Cause::Requested(reason.into());
-        let states = Arc::clone(&self.shared.states.borrow());
-        if states.names.is_empty() {
-            return Err(Kind::NotRunning {
-                lifecycle: self.shared.name.to_string(),
-                component: component.to_owned(),
+        let index = {
+            let states = lock(&self.shared.states);
+            if states.names.is_empty() {
+                return Err(Kind::NotRunning {
+                    lifecycle: self.shared.name.to_string(),
+                    component: component.to_owned(),
+                }
+                .into());
             }
-            .into());
-        }
-        let Some(index) = states.names.iter().rposition(|name| name == component) else {
-            return Err(Kind::UnknownComponent {
-                lifecycle: self.shared.name.to_string(),
-                unknown: component.to_owned(),
-                known: Names::of(states.names.iter().map(String::as_str)),
-            }
-            .into());
+            states.index_of(component).ok_or_else(|| {
+                let names = states.names.iter().map(String::as_str);
+                PlanError::from(Kind::UnknownComponent {
+                    lifecycle: self.shared.name.to_string(),
+                    unknown: component.to_owned(),
+                    known: Names::of(names),
+                })
+            })?
         };
-        let notes = lock(&self.shared.notes).clone();
-        if let Some(notes) = notes {
-            let _ = notes.send(Note::StopOne(index, cause));
-        }
+        let notes = lock(&self.shared.live).as_mut().map(|live| {
+            live.stop(index, cause);
+            live.notes.clone()
+        });
+        notes.into_iter().for_each(|notes| self.tell(&notes));
         Ok(())
+    }
+
+    /// Tells the run that something was asked of it. Not under a lock: wakers are of the user.
+    fn tell(&self, notes: &mpsc::UnboundedSender<Note>) {
+        let _ = notes.send(Note::Asked);
+        self.shared.changes.send_modify(|()| ());
     }
 
     /// Returns why it stops, or has stopped; nothing before the stop.
@@ -316,17 +509,16 @@ impl Handle {
     /// Returns the state of a component; nothing before the run, or if there is no such component.
     #[must_use]
     pub fn state(&self, component: &str) -> Option<ComponentState> {
-        let states = Arc::clone(&self.shared.states.borrow());
-        let index = states.names.iter().position(|name| name == component)?;
-        lock(&states.states).get(index).copied()
+        let states = lock(&self.shared.states);
+        let index = states.index_of(component)?;
+        states.states.get(index).copied()
     }
 
     /// Returns the states of all components, in the order of the plan; nothing before the run.
     #[must_use]
     pub fn states(&self) -> Vec<(String, ComponentState)> {
-        let states = Arc::clone(&self.shared.states.borrow());
-        let now = lock(&states.states).clone();
-        let state = |&index: &usize| (states.names[index].clone(), now[index]);
+        let states = lock(&self.shared.states);
+        let state = |&index: &usize| (states.names[index].clone(), states.states[index]);
         states.order.iter().map(state).collect()
     }
 
@@ -339,8 +531,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::{ComponentState, EventKind};
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -383,7 +574,7 @@ impl Handle {
     ///
     /// Cancel safe: dropping the future loses nothing.
     pub async fn wait_for(&self, component: &str, state: ComponentState) -> Option<ComponentState> {
-        let mut changes = self.shared.states.subscribe();
+        let mut changes = self.shared.changes.subscribe();
         let mut report = self.report.clone();
         let mut over = std::pin::pin!(report.wait_for(Option::is_some));
         loop {
@@ -409,8 +600,8 @@ impl Handle {
 
     /// Whether it runs, and nothing of it has this name.
     fn has_no(&self, component: &str) -> bool {
-        let states = self.shared.states.borrow();
-        !states.names.is_empty() && !states.names.iter().any(|name| name == component)
+        let states = lock(&self.shared.states);
+        !states.names.is_empty() && states.index_of(component).is_none()
     }
 
     /// Waits until all components are ready.

@@ -104,6 +104,10 @@ pub struct PlannedComponent {
     stop_level: usize,
     drains: bool,
     nested: Option<Plan>,
+    /// What it has said about itself, for the plan that has one more component.
+    asked: Option<Duration>,
+    uses: Vec<Value>,
+    provides: Vec<Value>,
 }
 
 /// What a component says about itself.
@@ -119,6 +123,8 @@ pub(super) struct Node {
     pub(super) drains: bool,
     pub(super) nested: Option<Plan>,
     pub(super) kind: Kind,
+    /// It has been stopped while the rest goes on.
+    pub(super) gone: bool,
 }
 
 /// What a component is, as the plan shows it.
@@ -187,6 +193,34 @@ impl Plan {
     pub(super) fn yielding(mut self) -> Self {
         self.yields = !self.asks;
         self
+    }
+
+    /// Makes the plan that has one more component, without those that are gone.
+    ///
+    /// The graces are shared anew. The components keep their numbers, and the new one has the last.
+    pub(super) fn with(&self, node: Node, gone: &[bool]) -> Result<Self, PlanError> {
+        let nodes = self.components.iter().enumerate();
+        let nodes = nodes.map(|(index, planned)| planned.node(gone.get(index) == Some(&true)));
+        let nodes = nodes.chain([node]).collect();
+        let name = self.name.clone();
+        let mut plan = Self::new(name, nodes, self.phases.clone(), self.budget.clone())?;
+        plan.yields = self.yields;
+        // What is around this lifecycle goes on providing what it has provided.
+        let outer = &self.graph.not_provided;
+        let is_outer = |value: &Value| {
+            outer
+                .iter()
+                .any(|(_, known)| known.address == value.address)
+        };
+        let mut missing = plan.graph.not_provided.iter();
+        match missing.find(|(_, value)| !is_outer(value)) {
+            Some((index, value)) => Err(Error::NotProvided {
+                component: plan.components[*index].name.to_string(),
+                value: value.name.to_string(),
+            }
+            .into()),
+            None => Ok(plan),
+        }
     }
 
     /// Refuses what no component provides.
@@ -333,6 +367,41 @@ impl PlannedComponent {
     }
 }
 
+impl PlannedComponent {
+    /// What it has said about itself; next to nothing once it is gone.
+    fn node(&self, gone: bool) -> Node {
+        let (name, start_timeout, kind) = (self.name.clone(), self.start_timeout, self.kind);
+        if gone {
+            return Node {
+                name,
+                after: Vec::new(),
+                uses: Vec::new(),
+                provides: Vec::new(),
+                phase: None,
+                grace: Some(Duration::ZERO),
+                start_timeout,
+                drains: false,
+                nested: None,
+                kind,
+                gone,
+            };
+        }
+        Node {
+            name,
+            after: self.after.clone(),
+            uses: self.uses.clone(),
+            provides: self.provides.clone(),
+            phase: self.phase.clone(),
+            grace: self.asked,
+            start_timeout,
+            drains: self.drains,
+            nested: self.nested.clone(),
+            kind,
+            gone,
+        }
+    }
+}
+
 impl Node {
     fn place(&self) -> Place<'_> {
         Place {
@@ -341,6 +410,7 @@ impl Node {
             uses: &self.uses,
             provides: &self.provides,
             phase: self.phase.as_deref(),
+            gone: self.gone,
         }
     }
 
@@ -416,6 +486,9 @@ impl Node {
             stop_level: graph.stop_levels[index],
             drains: self.drains,
             nested: self.nested,
+            asked: self.grace,
+            uses: self.uses,
+            provides: self.provides,
         }
     }
 }
@@ -566,6 +639,7 @@ mod tests {
             drains: false,
             nested: None,
             kind: Kind::Component,
+            gone: false,
         }
     }
 

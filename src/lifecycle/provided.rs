@@ -29,8 +29,7 @@ use tokio::sync::watch;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::Provided;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle, Provided};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -70,9 +69,8 @@ struct Here<T> {
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use taskgroup::lifecycle::{Context, Provided, Provider};
 /// use taskgroup::BoxError;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Context, Lifecycle, Provided, Provider};
 /// use tokio::net::TcpListener;
 ///
 /// async fn http(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxError> {

@@ -68,8 +68,7 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::StepKind;
-/// use taskgroup::lifecycle::{Component, Lifecycle};
+/// use taskgroup::lifecycle::{Component, Lifecycle, StepKind};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -49,8 +49,7 @@ impl Component {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::Context;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Context, Lifecycle};
     ///
     /// async fn worker(ctx: Context) -> anyhow::Result<()> {
     ///     ctx.ready();
@@ -181,9 +180,8 @@ impl Component {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::{Context, Provided};
     /// use taskgroup::BoxError;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Component, Context, Lifecycle, Provided};
     ///
     /// # #[derive(Clone)]
     /// # struct Pool;

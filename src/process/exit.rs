@@ -368,7 +368,7 @@ impl ExitPolicy {
     /// Asks `code` for the status of an error before the rows are asked.
     ///
     /// It is called with the failure that decides, then with each of its
-    /// [sources](Error::source) until it returns one: first the [`TaskError`], then the task's own error,
+    /// [sources](Error::source) until it returns one: first the [`TaskError`](crate::TaskError), then the task's own error,
     /// and so on.
     ///
     /// # Examples

@@ -56,8 +56,7 @@
 //! # Examples
 //!
 //! ```
-//! use taskgroup::lifecycle::Budget;
-//! use taskgroup::lifecycle::{Component, Lifecycle};
+//! use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 //! use taskgroup::process::systemd;
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use taskgroup::lifecycle::{Budget, ComponentState, EventKind};
-use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentState, EventKind, Lifecycle, ReadinessState,
+};
 use taskgroup::{BoxError, Cause};
 
 use crate::support::{Diary, SECOND, obedient, states};

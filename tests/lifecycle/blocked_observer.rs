@@ -3,8 +3,7 @@
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentState, EventKind};
+use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
 use tokio::runtime::Builder;
 
 use crate::support::obedient;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use taskgroup::lifecycle::{Budget, Plan};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Budget, Component, Lifecycle, Plan};
 
 use crate::support::{SECOND, errors, obedient};
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use taskgroup::lifecycle::EventKind;
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Component, EventKind, Lifecycle};
 use taskgroup::{BoxError, CancellationToken, Cause, TaskGroup};
 use tokio::sync::Notify;
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use taskgroup::BoxError;
 use taskgroup::lifecycle::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context, EventKind};
+use taskgroup::lifecycle::{
+    Component, ComponentErrorKind, ComponentState, Context, EventKind, Lifecycle,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 

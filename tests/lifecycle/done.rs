@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::lifecycle::cleanup::Outcome;
-use taskgroup::lifecycle::{Budget, ComponentState, StepKind};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Budget, Component, ComponentState, Lifecycle, StepKind};
 use taskgroup::process::ExitPolicy;
 use taskgroup::{Cause, Exit};
 use tokio::sync::Notify;

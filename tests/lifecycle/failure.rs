@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, EventKind, StepKind};
+use taskgroup::lifecycle::{
+    Component, ComponentErrorKind, ComponentState, EventKind, Lifecycle, StepKind,
+};
 use taskgroup::supervise::{Backoff, Jitter, Supervisor};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};

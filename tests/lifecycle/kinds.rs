@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{Budget, ComponentErrorKind, ComponentState, Context};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentErrorKind, ComponentState, Context, Lifecycle,
+};
 use taskgroup::process::{Heartbeat, StopAfter, StopFile};
 use taskgroup::supervise::{Backoff, Periodic, Supervisor};
 use taskgroup::{BoxError, Cause, Exit, Sidecar, SidecarError};

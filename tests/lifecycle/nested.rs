@@ -3,8 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{Budget, ComponentErrorKind, ComponentState, Context};
-use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentErrorKind, ComponentState, Context, Lifecycle, ReadinessState,
+};
 use tokio::time::sleep;
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, stopped};

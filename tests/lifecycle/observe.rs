@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use taskgroup::lifecycle::Lifecycle;
-use taskgroup::lifecycle::{ComponentState, EventKind};
+use taskgroup::lifecycle::{ComponentState, EventKind, Lifecycle};
 
 use crate::support::obedient;
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::lifecycle::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{Budget, Context};
-use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Budget, Component, Context, Lifecycle, ReadinessState};
 use taskgroup::process::ExitPolicy;
 use taskgroup::{Cancelled, Cause};
 

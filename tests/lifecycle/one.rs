@@ -1,8 +1,9 @@
 //! L23: one component is stopped, or added, while the rest goes on.
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Budget, ComponentState, Context, Phase, Run, StepKind};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentState, Context, Lifecycle, Phase, Provided, Run, StepKind,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, states};
@@ -280,4 +281,279 @@ async fn the_last_work_that_is_stopped_alone_ends_the_lifecycle() {
     let report = run.wait().await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.cause.to_string(), "all is done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_added_starts_after_what_it_uses_and_stops_before_it() {
+    let diary = Diary::default();
+    let lifecycle = Lifecycle::new("orders")
+        .component(diary.component("db", SECOND))
+        .component(diary.component("http", SECOND).after(["db"]));
+    let handle = lifecycle.handle();
+    let run = running(lifecycle).await;
+    sleep(60 * SECOND).await;
+    let queue = diary.component("queue", SECOND).after(["db"]);
+    handle.add(queue).unwrap();
+    handle
+        .add(diary.component("consumer", SECOND).after(["queue", "http"]))
+        .unwrap();
+    assert_eq!(handle.wait_for("consumer", Running).await, Some(Running));
+    assert_eq!(diary.lines()[2..], ["queue starts", "consumer starts"]);
+    let names: Vec<_> = handle.states().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["db", "http", "queue", "consumer"]);
+
+    let report = run.stop("enough").await;
+    let lines = diary.lines();
+    assert_eq!(lines[4..6], ["consumer stops", "consumer is gone"]);
+    assert_eq!(lines.last().unwrap(), "db is gone");
+    assert_eq!(lines[lines.len() - 2], "db stops");
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.components.len(), 4);
+    assert_eq!(report.took(), 3 * SECOND);
+    let text = report.to_string();
+    assert!(
+        text.contains("started 2 components in 0s, and 2 later"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_added_waits_for_what_it_uses_through_jobs_that_are_done() {
+    let diary = Diary::default();
+    let run = running(
+        Lifecycle::new("orders")
+            .component(diary.component("db", SECOND))
+            .component(Component::job("migrate", async |_| Ok(())).after(["db"])),
+    )
+    .await;
+    let handle = run.handle();
+    handle
+        .add(diary.component("worker", SECOND).after(["migrate"]))
+        .unwrap();
+    assert_eq!(handle.wait_for("worker", Running).await, Some(Running));
+    let report = run.stop("enough").await;
+    assert_eq!(
+        diary.lines()[2..],
+        ["worker stops", "worker is gone", "db stops", "db is gone"]
+    );
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_plan_refuses_one_that_is_added_as_it_would_before() {
+    let pool: Provided<u8> = Provided::new("pool");
+    let run = running(
+        Lifecycle::new("orders")
+            .budget(Budget::new(10 * SECOND))
+            .component(obedient("db"))
+            .component(obedient("http").grace(4 * SECOND).after(["db"])),
+    )
+    .await;
+    let handle = run.handle();
+    let refused = |component: Component, why: &str| {
+        let name = component.name().to_owned();
+        let error = handle.add(component).unwrap_err();
+        let line = format!("component `{name}` was not added to lifecycle `orders`");
+        assert_eq!(error.to_string(), line);
+        assert_eq!(format!("{error:#}"), format!("{line}: {why}"));
+        assert_eq!(error.plan_error().to_string(), why);
+        assert_eq!(error.into_component().name(), name);
+    };
+    refused(obedient("db"), "two components have the name `db`");
+    refused(
+        obedient("x").after(["pool"]),
+        "component `x` depends on `pool`, which does not exist: there are `db`, `http`",
+    );
+    refused(
+        Component::using(&pool).run("x", async |ctx, _| {
+            ctx.ready();
+            Ok(ctx.stopping().await)
+        }),
+        "component `x` uses `pool`, which no component provides",
+    );
+    refused(
+        obedient("x").after(["x"]),
+        "component `x` depends on itself",
+    );
+    let error = handle.add(obedient("x").grace(60 * SECOND)).unwrap_err();
+    assert!(error.plan_error().is_budget(), "{error:#}");
+    let error = handle.add(obedient("x").phase("late")).unwrap_err();
+    assert!(error.plan_error().is_unknown(), "{error:#}");
+    assert_eq!(handle.states().len(), 2);
+    let report = run.stop("enough").await;
+    assert!(report.is_clean());
+    assert_eq!(report.components.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_added_gets_the_values_of_those_that_run() {
+    let (db, pool) = Component::shared(
+        "db",
+        async |_| Ok::<_, BoxError>(7_u8),
+        async |_, _| Ok::<_, BoxError>(()),
+    );
+    let run = running(
+        Lifecycle::new("orders")
+            .component(db)
+            .component(obedient("http")),
+    )
+    .await;
+    let handle = run.handle();
+    let worker = Component::using(&pool).run("worker", async |ctx, pool| {
+        assert_eq!(pool, 7);
+        ctx.ready();
+        Ok(ctx.stopping().await)
+    });
+    handle.add(worker).unwrap();
+    assert_eq!(handle.wait_for("worker", Running).await, Some(Running));
+    handle.stop_component("db", "moved").unwrap();
+    handle.wait_for("db", Stopped).await;
+    assert_eq!(handle.state("worker"), Some(Stopped));
+    assert!(run.stop("enough").await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_name_of_one_that_was_stopped_is_free_for_another() {
+    let diary = Diary::default();
+    let run = running(
+        Lifecycle::new("orders")
+            .component(diary.component("db", SECOND))
+            .component(diary.component("worker", SECOND).after(["db"])),
+    )
+    .await;
+    // The lifecycle goes on for it.
+    let handle = run.handle();
+    handle.add(obedient("http")).unwrap();
+    handle.stop_component("worker", "a new version").unwrap();
+    let again = || diary.component("worker", SECOND).after(["db"]);
+    let early = handle.add(again()).unwrap_err();
+    assert!(early.plan_error().is_duplicate(), "it has not ended");
+    handle.wait_for("worker", Stopped).await;
+    handle.add(again()).unwrap();
+    assert_eq!(handle.state("worker"), Some(Created));
+    assert_eq!(handle.wait_for("worker", Running).await, Some(Running));
+    let report = run.stop("enough").await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.components.len(), 4);
+    let rows = report.components.iter();
+    assert_eq!(rows.filter(|one| one.component == "worker").count(), 2);
+    assert_eq!(
+        diary.lines()[2..],
+        [
+            "worker stops",
+            "worker is gone",
+            "worker starts",
+            "worker stops",
+            "worker is gone",
+            "db stops",
+            "db is gone"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_depends_on_one_that_was_stopped_or_has_failed_is_not_added() {
+    let broken = Component::new("cache", async |ctx: Context| {
+        ctx.ready();
+        sleep(SECOND).await;
+        Err("gone".into())
+    });
+    let run = running(
+        Lifecycle::new("orders")
+            .component(obedient("http"))
+            .component(broken.may_fail())
+            .component(deaf("queue").grace(5 * SECOND)),
+    )
+    .await;
+    let handle = run.handle();
+    handle.wait_for("cache", Stopped).await;
+    handle.stop_component("queue", "moved").unwrap();
+    for name in ["cache", "queue"] {
+        let error = handle.add(obedient("late").after([name])).unwrap_err();
+        assert_eq!(
+            error.plan_error().to_string(),
+            format!("component `late` depends on `{name}`, which was stopped or has failed")
+        );
+    }
+    handle.wait_for("queue", Stopped).await;
+    let error = handle.add(obedient("late").after(["queue"])).unwrap_err();
+    assert!(
+        error.plan_error().is_unknown(),
+        "its name is free: {error:#}"
+    );
+    run.stop("enough").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_added_and_does_not_start_in_time_is_a_failed_start() {
+    let silent = || {
+        Component::new("silent", async |ctx: Context| Ok(ctx.stopping().await))
+            .start_timeout(3 * SECOND)
+    };
+    let run = running(Lifecycle::new("orders").component(obedient("http"))).await;
+    let handle = run.handle().clone();
+    handle.add(silent().may_fail()).unwrap();
+    handle.wait_for("silent", Stopped).await;
+    assert_eq!(handle.cause(), None, "all were ready, and it may fail");
+
+    handle.stop_component("silent", "to make room").unwrap();
+    handle.add(silent()).unwrap();
+    let mut run = run;
+    let report = run.wait().await;
+    assert_eq!(report.errors.len(), 2, "{report}");
+    for error in errors(&report) {
+        assert!(error.contains("was not ready within 3s"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_added_once_the_stop_has_begun() {
+    let run = running(Lifecycle::new("orders").component(obedient("http"))).await;
+    let handle = run.handle().clone();
+    handle.stop("enough");
+    for _ in 0..2 {
+        let error = handle.add(obedient("late")).unwrap_err();
+        assert_eq!(
+            error.plan_error().to_string(),
+            "lifecycle `orders` is stopping, or has ended"
+        );
+        handle.report().await;
+    }
+    let report = run.stop("again").await;
+    assert_eq!(report.components.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_is_added_to_a_phase_after_another_of_it_was_stopped() {
+    let diary = Diary::default();
+    let run = running(
+        Lifecycle::new("orders")
+            .phase(Phase::new("accept"))
+            .phase(Phase::new("close"))
+            .component(diary.component("http", SECOND).phase("accept"))
+            .component(diary.component("db", SECOND).phase("close"))
+            .component(diary.component("cache", SECOND).phase("close"))
+            .component(obedient("other")),
+    )
+    .await;
+    let handle = run.handle();
+    handle.stop_component("db", "replaced").unwrap();
+    handle.wait_for("db", Stopped).await;
+    assert_eq!(handle.state("http"), Some(Stopped));
+    handle
+        .add(diary.component("db", SECOND).phase("close"))
+        .unwrap();
+    handle
+        .add(diary.component("http", SECOND).phase("accept"))
+        .unwrap();
+    assert_eq!(handle.wait_for("http", Running).await, Some(Running));
+    let report = run.stop("enough").await;
+    assert!(report.is_clean(), "{report}");
+    let lines = diary.lines();
+    assert_eq!(
+        lines[7..11],
+        ["db starts", "http starts", "http stops", "http is gone"]
+    );
+    assert!(lines[11..13].contains(&"db stops".to_owned()));
+    assert!(lines[11..13].contains(&"cache stops".to_owned()));
 }

@@ -4,8 +4,9 @@ use std::future::pending;
 use std::sync::mpsc as blocking;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentState, EventKind, Phase, Provided, Report};
+use taskgroup::lifecycle::{
+    Component, ComponentState, EventKind, Lifecycle, Phase, Provided, Report,
+};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};

@@ -2,9 +2,8 @@
 
 use std::error::Error;
 
-use taskgroup::lifecycle::ComponentState;
 use taskgroup::lifecycle::cleanup::Step;
-use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
+use taskgroup::lifecycle::{Component, ComponentState, Lifecycle, ReadinessState};
 use tokio::time::sleep;
 
 use crate::support::{Diary, Guard, SECOND, obedient};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, StepEnd, StepKind};
+use taskgroup::lifecycle::{
+    Component, ComponentErrorKind, ComponentState, Lifecycle, StepEnd, StepKind,
+};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};

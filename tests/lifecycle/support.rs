@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentState, Context, Report};
+use taskgroup::lifecycle::{Component, ComponentState, Context, Lifecycle, Report};
 use tokio::time::sleep;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);

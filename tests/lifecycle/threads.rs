@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentErrorKind, ComponentState, Context};
+use taskgroup::lifecycle::{Component, ComponentErrorKind, ComponentState, Context, Lifecycle};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use taskgroup::Cause;
-use taskgroup::lifecycle::{Budget, Event, EventKind, Provided, Report, StepKind};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{
+    Budget, Component, Event, EventKind, Lifecycle, Provided, Report, StepKind,
+};
 use taskgroup::process::{Heartbeat, HeartbeatMonitor};
 use tokio::sync::mpsc;
 use tokio::time::sleep;

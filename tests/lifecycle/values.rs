@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::lifecycle::{ComponentState, Context, PlanError, Provided, Provider};
+use taskgroup::lifecycle::{
+    Component, ComponentState, Context, Lifecycle, PlanError, Provided, Provider,
+};
 
 use crate::support::{Diary, SECOND, errors, obedient, stopped};
 

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Resource;
-use taskgroup::BoxError;
-use taskgroup::Exit;
-use taskgroup::Signal;
-use taskgroup::Signals;
+use taskgroup::{BoxError, Exit, Signal, Signals};
 
 use crate::hangs::limit;
 use crate::hangs::memory;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::Exit;
-use taskgroup::Sidecar;
-use taskgroup::TaskGroup;
 use taskgroup::process::Watchdog;
+use taskgroup::{Exit, Sidecar, TaskGroup};
 use tokio::process::Command;
 
 use crate::child::Child;

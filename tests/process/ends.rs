@@ -5,18 +5,9 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::Cause;
-use taskgroup::Exit;
-use taskgroup::Sidecar;
-use taskgroup::Signals;
-use taskgroup::TaskError;
-use taskgroup::TaskGroup;
 use taskgroup::group::Trigger;
-use taskgroup::process::ExitPolicy;
-use taskgroup::process::Heartbeat;
-use taskgroup::process::SignalStatus;
-use taskgroup::process::StopFile;
+use taskgroup::process::{ExitPolicy, Heartbeat, SignalStatus, StopFile};
+use taskgroup::{BoxError, Cause, Exit, Sidecar, Signals, TaskError, TaskGroup};
 
 use crate::roles::say;
 

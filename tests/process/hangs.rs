@@ -13,12 +13,9 @@ use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
-use taskgroup::CancellationToken;
-use taskgroup::Exit;
-use taskgroup::TaskGroup;
 use taskgroup::lifecycle::Lifecycle;
-use taskgroup::process::ExitPolicy;
-use taskgroup::process::Watchdog;
+use taskgroup::process::{ExitPolicy, Watchdog};
+use taskgroup::{CancellationToken, Exit, TaskGroup};
 use tokio::sync::oneshot;
 
 use crate::mains::with_a_blocked_worker;

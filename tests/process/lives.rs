@@ -4,15 +4,9 @@ use std::future::pending;
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::Exit;
-use taskgroup::Signal;
-use taskgroup::Signals;
-use taskgroup::lifecycle::Component;
-use taskgroup::lifecycle::Context;
-use taskgroup::lifecycle::Lifecycle;
-use taskgroup::process::Heartbeat;
-use taskgroup::process::StopFile;
+use taskgroup::lifecycle::{Component, Context, Lifecycle};
+use taskgroup::process::{Heartbeat, StopFile};
+use taskgroup::{BoxError, Exit, Signal, Signals};
 
 use crate::hangs::BUDGET;
 use crate::roles::log_to_stderr;

@@ -3,12 +3,8 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use taskgroup::Exit;
-use taskgroup::Signals;
-use taskgroup::lifecycle::Budget;
-use taskgroup::lifecycle::Component;
-use taskgroup::lifecycle::EventKind;
-use taskgroup::lifecycle::Lifecycle;
+use taskgroup::lifecycle::{Budget, Component, EventKind, Lifecycle};
+use taskgroup::{Exit, Signals};
 
 use crate::child::Child;
 use crate::roles::runtime;

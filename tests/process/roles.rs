@@ -10,13 +10,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::CancellationToken;
-use taskgroup::Exit;
-use taskgroup::Signal;
-use taskgroup::Signals;
-use taskgroup::TaskGroup;
 use taskgroup::process::ExitPolicy;
+use taskgroup::{BoxError, CancellationToken, Exit, Signal, Signals, TaskGroup};
 use tokio::runtime::Runtime;
 
 use crate::asked;

@@ -6,8 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use taskgroup::BoxError;
-use taskgroup::Exit;
+use taskgroup::{BoxError, Exit};
 
 pub(crate) type Test = (&'static str, fn());
 

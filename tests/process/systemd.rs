@@ -9,13 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use taskgroup::Cause;
-use taskgroup::Exit;
-use taskgroup::Signals;
-use taskgroup::TaskGroup;
-use taskgroup::lifecycle::Component;
-use taskgroup::lifecycle::Lifecycle;
+use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::process::systemd;
+use taskgroup::{Cause, Exit, Signals, TaskGroup};
 use tokio::task::spawn_blocking;
 
 use crate::child::Child;

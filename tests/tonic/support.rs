@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use taskgroup::server::Serve;
 use taskgroup::server::tonic::App;
-use taskgroup::server::{DrainReport, Stop};
+use taskgroup::server::{DrainReport, Serve, Stop};
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use taskgroup::lifecycle::Provided;
-use taskgroup::server::DrainReport;
-use taskgroup::server::Serve;
+use taskgroup::server::{DrainReport, Serve};
 
 use crate::options::Options;
 use crate::times::{KILL_GRACE, Times};

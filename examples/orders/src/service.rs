@@ -14,8 +14,7 @@
 //! the start and the stop can be watched.
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle, Report};
-use taskgroup::lifecycle::{Context, PlanError, Provided};
+use taskgroup::lifecycle::{Component, Context, Lifecycle, PlanError, Provided, Report};
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 use tracing::info;

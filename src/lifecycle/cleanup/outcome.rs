@@ -69,9 +69,8 @@ impl Outcome {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::Step;
     /// use taskgroup::TaskGroup;
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -18,8 +18,7 @@ use crate::group::lock::lock;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::cleanup::Step;
-/// use taskgroup::lifecycle::cleanup::Cleanup;
+/// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
 ///
 /// let cleanup = Cleanup::new();
 /// let close = cleanup.push(Step::new("connection", |_| async { Ok(()) })).unwrap();
@@ -40,8 +39,7 @@ pub struct StepHandle {
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::cleanup::{Outcome, Step};
-/// use taskgroup::lifecycle::cleanup::Cleanup;
+/// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

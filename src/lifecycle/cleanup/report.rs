@@ -22,8 +22,7 @@ use crate::group::verdict::Ended;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::cleanup::{Outcome, Step, StepResult};
-/// use taskgroup::lifecycle::cleanup::Cleanup;
+/// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step, StepResult};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -103,8 +102,7 @@ impl CleanupReport {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Outcome, Step};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

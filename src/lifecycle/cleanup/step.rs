@@ -128,8 +128,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Outcome, Step};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -255,8 +254,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Outcome, SkipReason, Step, StepResult};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, SkipReason, Step, StepResult};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -289,8 +287,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Outcome, Step};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -317,8 +314,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Outcome, Step};
-    /// use taskgroup::lifecycle::cleanup::Cleanup;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -182,8 +182,7 @@ impl Budget {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::Lifecycle;
-    /// use taskgroup::lifecycle::Budget;
+    /// use taskgroup::lifecycle::{Budget, Lifecycle};
     ///
     /// let plan = Lifecycle::new("orders").budget(Budget::detect()).plan()?;
     /// assert!(plan.to_string().contains("\ndetected "), "{plan}");
@@ -259,8 +258,7 @@ impl Budget {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::Budget;
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::lifecycle::{Budget, Component, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

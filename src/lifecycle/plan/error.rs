@@ -69,6 +69,13 @@ pub(in crate::lifecycle) enum Kind {
         lifecycle: String,
         component: String,
     },
+    #[error("lifecycle `{lifecycle}` is stopping, or has ended")]
+    Over { lifecycle: String },
+    #[error("component `{component}` depends on `{dependency}`, which was stopped or has failed")]
+    DependsOnGone {
+        component: String,
+        dependency: String,
+    },
     #[error("component `{component}` uses `{value}`, which no component provides")]
     NotProvided { component: String, value: String },
     #[error("components `{first}` and `{second}` both provide `{value}`")]
@@ -240,6 +247,7 @@ impl PlanError {
                 unknown: component, ..
             }
             | Kind::NotRunning { component, .. }
+            | Kind::DependsOnGone { component, .. }
             | Kind::NotProvided { component, .. }
             | Kind::TwoProviders {
                 second: component, ..
@@ -257,6 +265,7 @@ impl PlanError {
             | Kind::EmptyComponent
             | Kind::EmptyPhase
             | Kind::Slash { .. }
+            | Kind::Over { .. }
             | Kind::DuplicatePhase { .. }
             | Kind::ZeroBudget
             | Kind::ZeroStart

@@ -275,6 +275,7 @@ mod tests {
                 uses: &[],
                 provides: &[],
                 phase: members[index].map(|phase| phases[phase].name()),
+                gone: false,
             })
             .collect();
         Graph::new(&places, phases).unwrap()

@@ -34,6 +34,8 @@ pub(in crate::lifecycle) struct Place<'a> {
     pub(in crate::lifecycle) uses: &'a [Value],
     pub(in crate::lifecycle) provides: &'a [Value],
     pub(in crate::lifecycle) phase: Option<&'a str>,
+    /// It has been stopped while the rest goes on, and its name is free again.
+    pub(in crate::lifecycle) gone: bool,
 }
 
 /// Says when the turn of each node comes: when all before it are done, directly or through others.
@@ -54,6 +56,21 @@ impl Turns {
             waits_for: before.iter().map(Vec::len).collect(),
             done: vec![false; before.len()],
         }
+    }
+
+    /// The same in the middle of it, with those that are done by now.
+    pub(in crate::lifecycle) fn resumed(
+        before: &[Vec<usize>],
+        after: &[Vec<usize>],
+        is_done: impl Fn(usize) -> bool,
+    ) -> Self {
+        let mut turns = Self::new(before);
+        // Those whose turn it is by that have had it.
+        let mut had = Vec::new();
+        for node in (0..before.len()).filter(|&node| is_done(node)) {
+            turns.done(node, after, &mut had);
+        }
+        turns
     }
 
     /// Whether all before the node are done.
@@ -207,7 +224,7 @@ fn phase_indices(phases: &[Phase]) -> Result<HashMap<&str, usize>, PlanError> {
 
 fn component_indices<'a>(places: &[Place<'a>]) -> Result<HashMap<&'a str, usize>, PlanError> {
     let mut indices = HashMap::with_capacity(places.len());
-    for (index, place) in places.iter().enumerate() {
+    for (index, place) in places.iter().enumerate().filter(|(_, place)| !place.gone) {
         let component = || place.name.to_owned();
         if place.name.is_empty() {
             return Err(Kind::EmptyComponent.into());
@@ -259,7 +276,8 @@ fn named_dependencies(
         for name in place.after {
             let component = || place.name.to_owned();
             let Some(&dependency) = indices.get(&**name) else {
-                let others = places.iter().map(|other| other.name);
+                let others = places.iter().filter(|other| !other.gone);
+                let others = others.map(|other| other.name);
                 let others = others.filter(|&other| other != place.name);
                 return Err(Kind::UnknownDependency {
                     component: component(),
@@ -462,6 +480,7 @@ mod tests {
                 after,
                 uses: &[],
                 provides: &[],
+                gone: false,
                 phase,
             })
             .collect();
@@ -676,6 +695,7 @@ mod tests {
         let build = |after: &[Vec<Cow<'static, str>>]| {
             let places = names.iter().zip(after);
             let places = places.map(|(name, after)| Place {
+                gone: false,
                 name,
                 after,
                 uses: &[],
@@ -743,6 +763,7 @@ mod tests {
         let phase_names: Vec<_> = (0..phases).map(|phase| phase.to_string()).collect();
         let places: Vec<_> = (0..given.len())
             .map(|index| Place {
+                gone: false,
                 name: &names[index],
                 after: &after[index],
                 uses: &[],

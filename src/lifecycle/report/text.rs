@@ -91,13 +91,25 @@ impl Report {
     /// The whole start in one line; nothing if there was none.
     fn started(&self) -> Option<String> {
         let began = self.starts().map(|step| step.began).min()?;
-        let ended = self.starts().map(|step| step.ended).max()?;
-        let components = match self.starts().count() {
+        // Each one begins when another is ready, but for those that were added later.
+        let (mut ended, mut count) = (began, 0);
+        for step in self.starts() {
+            if step.began > ended {
+                break;
+            }
+            ended = ended.max(step.ended);
+            count += 1;
+        }
+        let components = match count {
             1 => "1 component".to_owned(),
             count => format!("{count} components"),
         };
+        let later = match self.starts().count() - count {
+            0 => String::new(),
+            later => format!(", and {later} later"),
+        };
         let took = Rounded(ended.saturating_sub(began));
-        Some(format!("  started {components} in {took}"))
+        Some(format!("  started {components} in {took}{later}"))
     }
 
     fn never_started(&self) -> Option<String> {

@@ -37,6 +37,7 @@ use crate::lifecycle::component_state::ComponentStatus;
 use crate::lifecycle::context::{Context, Note, Whole};
 use crate::lifecycle::event::{Event, EventKind, Observer};
 use crate::lifecycle::handle;
+use crate::lifecycle::handle::Request;
 use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::budget::detect::is_terminal;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
@@ -76,7 +77,6 @@ pub(in crate::lifecycle) struct Engine {
     shared: Arc<handle::Shared>,
     report: watch::Sender<Option<Arc<Report>>>,
     outer: Option<Context>,
-    states: Arc<handle::States>,
     inbox: mpsc::UnboundedReceiver<Note>,
     notes: mpsc::UnboundedSender<Note>,
     /// Those who wait for the components. They own their groups: to drop them is to abort all.
@@ -159,18 +159,17 @@ impl Engine {
             .zip(plan.added())
             .map(|(component, planned)| Slot::new(&path, component, planned))
             .collect();
-        let states = Arc::new(handle::States {
-            names: slots.iter().map(|slot| slot.name().to_owned()).collect(),
-            order: plan.graph().start_order().collect(),
-            states: vec![ComponentState::Created; slots.len()].into(),
-        });
-        let _ = shared.states.send_replace(Arc::clone(&states));
+        shared.list(
+            slots.iter().map(|slot| slot.name().to_owned()).collect(),
+            plan.graph().start_order().collect(),
+        );
+        let (notes, inbox) = mpsc::unbounded_channel();
+        // From here on a handle can add components.
+        *handle::lock(&shared.live) = Some(handle::Live::new(Arc::clone(&plan), notes.clone()));
         if !plan.budget().jitter_time().is_zero() {
             shared.readiness.stay_after_token();
         }
         *handle::lock(&shared.work) = work.clone();
-        let (notes, inbox) = mpsc::unbounded_channel();
-        *handle::lock(&shared.notes) = Some(notes.clone());
         let outer_whole = outer.as_ref().map(Context::whole);
         let whole = Whole {
             trigger: trigger.spawner(),
@@ -204,7 +203,6 @@ impl Engine {
             shared,
             report,
             outer,
-            states,
             inbox,
             notes,
             began: Instant::now(),
@@ -343,21 +341,45 @@ impl Engine {
                 self.machine.on(event, self.now(), actions);
                 machine::Event::Stop
             }
-            Some(Note::StopOne(index, cause)) => self.stop_one(index, &cause),
+            Some(Note::Asked) => {
+                while let Some(request) = self.shared.next_request() {
+                    match request {
+                        Request::Add(component, plan) => self.add(*component, plan, actions),
+                        Request::Stop(index, cause) => self.stop_one(index, &cause, actions),
+                    }
+                }
+                machine::Event::Tick
+            }
             Some(Note::Hurry(haste)) => machine::Event::Hurry(haste),
             Some(Note::Told) => self.told(actions),
         }
     }
 
-    /// Keeps why this component, and those that use it, are to stop.
-    fn stop_one(&mut self, index: usize, cause: &Cause) -> machine::Event {
+    /// Has one more component, which the plan has already.
+    fn add(&mut self, component: Component, plan: Arc<Plan>, actions: &mut Vec<Action>) {
+        let index = self.slots.len();
+        let Some(planned) = plan.added().get(index) else {
+            return;
+        };
+        let traits = traits_of(&component, planned, plan.graph().phases[index]);
+        self.slots.push(Slot::new(&self.path, component, planned));
+        let graces = plan.added().iter().map(PlannedComponent::grace);
+        let graph = plan.graph().clone();
+        self.machine
+            .add(graph, traits, graces, self.moment, actions);
+        self.plan = plan;
+    }
+
+    /// Stops a component, and those that use it, for this cause.
+    fn stop_one(&mut self, index: usize, cause: &Cause, actions: &mut Vec<Action>) {
         for user in self.plan.graph().users_of(index) {
             // Barriers have no slot.
             if let Some(slot) = self.slots.get_mut(user) {
                 slot.asked.get_or_insert_with(|| cause.clone());
             }
         }
-        machine::Event::StopOne(index)
+        let event = machine::Event::StopOne(index);
+        self.machine.on(event, self.now(), actions);
     }
 
     /// Lets a component fail as if it had returned the error.
@@ -499,8 +521,7 @@ impl Engine {
 
     pub(in crate::lifecycle) fn enter(&mut self, index: usize, state: ComponentState) {
         self.slots[index].state = state;
-        handle::lock(&self.states.states)[index] = state;
-        self.shared.states.send_modify(|_| ());
+        self.shared.enter(index, state);
     }
 
     /// Records what went wrong, and then, if it stops all and nobody has done so yet, does so for it.
@@ -1084,18 +1105,7 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
     let mut nodes = vec![Node::Barrier; graph.dependencies.len()];
     let planned = plan.added().iter().zip(components).enumerate();
     for (index, (planned, component)) in planned {
-        nodes[index] = Node::Component(Traits {
-            start_timeout: planned.start_timeout(),
-            grace: planned.grace(),
-            is_job: component.is_job(),
-            may_end: component.may_end,
-            may_fail: component.may_fail,
-            is_work: planned.is_work(),
-            is_used: planned.has_resource(),
-            has_cleanup: planned.nested().is_some(),
-            drains: planned.drains(),
-            phase: graph.phases[index],
-        });
+        nodes[index] = Node::Component(traits_of(component, planned, graph.phases[index]));
     }
     let phases = plan.phases().iter();
     let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).jitter(Jitter::Full);
@@ -1112,6 +1122,21 @@ fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine
             .collect(),
     };
     Machine::new(graph, nodes, times, is_inside)
+}
+
+fn traits_of(component: &Component, planned: &PlannedComponent, phase: Option<usize>) -> Traits {
+    Traits {
+        start_timeout: planned.start_timeout(),
+        grace: planned.grace(),
+        is_job: component.is_job(),
+        may_end: component.may_end,
+        may_fail: component.may_fail,
+        is_work: planned.is_work(),
+        is_used: planned.has_resource(),
+        has_cleanup: planned.nested().is_some(),
+        drains: planned.drains(),
+        phase,
+    }
 }
 
 fn end_of(error: &ComponentError) -> StepEnd {
@@ -1216,6 +1241,9 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // In the middle of the cleanup, all but this is over.
         self.shared.readiness.set_stopped();
+        // Nothing is added from here on; what was is of the user.
+        let live = handle::lock(&self.shared.live).take();
+        drop(live);
         if self.machine.is_over() {
             return;
         }

@@ -18,7 +18,7 @@
 //! 4. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
 //!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
@@ -344,6 +344,55 @@ impl Machine {
         self.look(now, actions);
     }
 
+    /// Adds a component, behind those that there are: `graph` has it, and `graces` are those of all.
+    ///
+    /// It is never started if the stop has begun, or if what it uses is stopped alone.
+    pub(in crate::lifecycle) fn add(
+        &mut self,
+        graph: Graph,
+        traits: Traits,
+        graces: impl Iterator<Item = Duration>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let node = self.graph.components;
+        self.nodes.insert(node, Node::Component(traits));
+        self.phases.insert(node, Phase::Created);
+        self.drained.insert(node, self.is_stopping());
+        self.alone.insert(node, false);
+        // The barriers stand behind it.
+        let was = |turns: &Turns, at: usize| match at.cmp(&node) {
+            Ordering::Less => turns.is_done(at),
+            Ordering::Equal => false,
+            Ordering::Greater => turns.is_done(at - 1),
+        };
+        let (before, after) = (&graph.dependencies, &graph.dependents);
+        self.stops = Turns::resumed(after, before, |at| was(&self.stops, at));
+        self.starts = Turns::resumed(before, after, |at| was(&self.starts, at));
+        self.graph = graph;
+        for (node, of_plan) in self.nodes.iter_mut().zip(graces) {
+            if let Node::Component(Traits { grace, .. }) = node {
+                *grace = of_plan;
+            }
+        }
+        self.not_ready += 1;
+        self.not_over += 1;
+        self.components_left += 1;
+        if traits.is_work {
+            self.work_left = Some(self.work_left.unwrap_or(0) + 1);
+        }
+        let mut uses = self.graph.dependencies[node].iter();
+        let is_late = uses.any(|&used| self.graph.is_component(used) && self.alone[used]);
+        if is_late || self.is_stopping() {
+            self.alone[node] = is_late;
+            self.phases[node] = Phase::Over;
+            self.over(node, Phase::Over, now, actions);
+        } else if self.starts.has_come(node) {
+            self.start(node, now, actions);
+        }
+        self.look(now, actions);
+    }
+
     /// Takes back that a node is started: the stop was asked for before that was done, and its event
     /// is on its way.
     pub(in crate::lifecycle) fn not_started(&mut self, node: usize) {
@@ -603,6 +652,9 @@ impl Machine {
             },
         };
         let stops_all = fault.is_some_and(|fault| self.blame(node, fault, actions));
+        if fault.is_some() && !stops_all && !self.starts.is_done(node) {
+            self.start_without(node, now, actions);
+        }
         actions.push(Action::Gone(node));
         self.drained(node);
         self.over(node, Phase::Over, now, actions);
@@ -635,9 +687,9 @@ impl Machine {
         loop {
             if let Some(node) = over.take() {
                 self.not_over -= 1;
-                if !self.is_stopping() && !self.starts.is_done(node) {
-                    // It never will be, and all that use it are over.
-                    self.not_ready -= 1;
+                if self.alone[node] && !self.is_stopping() && !self.starts.is_done(node) {
+                    // It never will be, and holds up nobody: what uses it is over, or was added since.
+                    self.ready(node, now, actions);
                 }
                 self.components_left -= usize::from(self.nodes[node].is_component());
                 if self.nodes[node].is_work() {
@@ -759,15 +811,45 @@ impl Machine {
         for &user in &users {
             self.alone[user] = true;
         }
-        for &user in &users {
-            if self.phases[user] == Phase::Created {
-                self.over(user, Phase::Over, now, actions);
-            }
-        }
+        self.forget(&users, now, actions);
         for user in users {
             if self.stops.has_come(user) && self.tell(user, now, actions) {
                 self.over(user, Phase::Over, now, actions);
             }
+        }
+    }
+
+    /// One has not started, and the others go on: what waits for it to be ready waits in vain.
+    /// The barriers are ready by then, so its phase goes on without it.
+    fn start_without(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        let mut users = vec![node];
+        let mut at = 0;
+        self.alone[node] = true;
+        while let Some(&used) = users.get(at) {
+            at += 1;
+            let waits = |user: &usize| self.phases[*user] == Phase::Created && !self.alone[*user];
+            let more: Vec<_> = self.graph.dependents[used]
+                .iter()
+                .copied()
+                .filter(waits)
+                .collect();
+            for &user in &more {
+                self.alone[user] = true;
+            }
+            users.extend(more);
+        }
+        self.forget(&users, now, actions);
+    }
+
+    /// Of these, what has not been started never will be.
+    fn forget(&mut self, nodes: &[usize], now: Duration, actions: &mut Vec<Action>) {
+        let is_new = |node: &usize| self.phases[*node] == Phase::Created;
+        let new: Vec<_> = nodes.iter().copied().filter(is_new).collect();
+        for &node in &new {
+            self.phases[node] = Phase::Over;
+        }
+        for node in new {
+            self.over(node, Phase::Over, now, actions);
         }
     }
 
@@ -816,8 +898,14 @@ impl Machine {
             }
             Phase::Starting { .. } => {
                 self.phases[node] = Phase::Late;
-                actions.push(Action::Blame(node, Fault::StartTimedOut));
-                self.stop(false, now, actions);
+                if self.blame(node, Fault::StartTimedOut, actions) {
+                    self.stop(false, now, actions);
+                } else {
+                    self.start_without(node, now, actions);
+                    let (until, why) = (self.time_for(node, now), Why::Told);
+                    self.enter(node, Phase::Leaving { until, why });
+                    actions.push(Action::Tell(node, until));
+                }
             }
             Phase::Leaving { why, .. } => {
                 self.blame(node, Fault::Overran, actions);

@@ -24,7 +24,7 @@ type Accepted = (Io<TcpStream>, SocketAddr);
 
 /// Accepts the connections of a server, and at its stop all that are waiting.
 ///
-/// It is what a server of [`serve`](crate::server::serve()) is given. It takes care of the limit of connections,
+/// It is what a server of [`serve`](crate::serve()) is given. It takes care of the limit of connections,
 /// and of a system that has no file descriptor left: then it asks again after 5 milliseconds, and ever
 /// more rarely up to once a second.
 ///

@@ -78,6 +78,8 @@ struct Scenario {
     refuses: Option<u64>,
     /// When the lifecycle around it says stop, and what that has left.
     told: Option<(u64, u64)>,
+    /// When the last ones are added.
+    later: Vec<u64>,
     /// Those that are stopped alone, and when.
     stop_one: Vec<(u64, usize)>,
     /// Notes that nobody expects: when, of which, whether it is `Ready`.
@@ -115,6 +117,7 @@ enum Next {
     Ended(usize, bool),
     Stop,
     StopOne(usize),
+    Add,
     Hurry(Haste),
     Told(u64),
 }
@@ -134,7 +137,6 @@ struct Sim<'a> {
     ended: Vec<bool>,
     /// Those that the lifecycle goes on for, and whether there ever was one.
     work: Vec<bool>,
-    works: bool,
     /// Whether nothing was left to do, so that it stops by itself, or says so if it is inside of another.
     done: bool,
     drained: Vec<bool>,
@@ -146,6 +148,9 @@ struct Sim<'a> {
     /// The components that each one uses, directly or through others, and those that use it.
     uses: Vec<Vec<usize>>,
     users: Vec<Vec<usize>>,
+    /// How many there are by now.
+    present: usize,
+    refuses_more: bool,
     phases: Vec<Option<Duration>>,
     total: Duration,
     margin: Duration,
@@ -168,55 +173,13 @@ struct Sim<'a> {
 
 impl<'a> Sim<'a> {
     fn new(scenario: &'a Scenario) -> Self {
+        let present = scenario.parts.len() - scenario.later.len();
+        let (graph, traits) = graph_of(scenario, present);
+        let mut nodes = vec![Node::Barrier; graph.dependencies.len()];
+        for (node, traits) in nodes.iter_mut().zip(traits) {
+            *node = Node::Component(traits);
+        }
         let parts = &scenario.parts;
-        let names: Vec<String> = (0..parts.len()).map(|index| format!("c{index}")).collect();
-        let after: Vec<Vec<_>> = parts
-            .iter()
-            .enumerate()
-            .map(|(index, part)| {
-                let uses = (0..index).filter(|other| part.after >> other & 1 == 1);
-                uses.map(|other| names[other].clone().into()).collect()
-            })
-            .collect();
-        let phase_names = ["p0", "p1", "p2"];
-        let places: Vec<_> = (0..parts.len())
-            .map(|index| Place {
-                name: &names[index],
-                after: &after[index],
-                uses: &[],
-                provides: &[],
-                phase: parts[index].phase.map(|phase| phase_names[phase]),
-            })
-            .collect();
-        let phases: Vec<_> = (0..scenario.phases.len())
-            .map(|index| StopPhase::new(phase_names[index]))
-            .collect();
-        let graph = Graph::new(&places, &phases).unwrap();
-        let count = graph.dependencies.len();
-
-        let uses = all_used(parts);
-        let mut users = vec![Vec::new(); parts.len()];
-        for (index, uses) in uses.iter().enumerate() {
-            for &used in uses {
-                users[used].push(index);
-            }
-        }
-
-        let mut nodes = vec![Node::Barrier; count];
-        for (index, part) in parts.iter().enumerate() {
-            nodes[index] = Node::Component(Traits {
-                start_timeout: millis(part.start_timeout),
-                grace: part.grace.map_or(Duration::MAX, millis),
-                is_job: part.is_job,
-                may_end: part.may_end,
-                may_fail: part.may_fail,
-                is_work: part.is_work,
-                is_used: part.is_used,
-                has_cleanup: part.has_cleanup,
-                drains: part.drains,
-                phase: part.phase,
-            });
-        }
         let kept = scenario.jitter
             + scenario.lame_duck
             + scenario.drain
@@ -252,14 +215,15 @@ impl<'a> Sim<'a> {
             failed: vec![false; parts],
             ended: vec![false; parts],
             work: scenario.parts.iter().map(|part| part.is_work).collect(),
-            works: scenario.parts.iter().any(|part| part.is_work),
             done: false,
             drained: vec![false; parts],
             alone: vec![false; parts],
             draining: None,
             until: vec![Duration::MAX; parts],
-            uses,
-            users,
+            uses: vec![Vec::new(); parts],
+            users: vec![Vec::new(); parts],
+            present,
+            refuses_more: false,
             phases: vec![None; scenario.phases.len()],
             total,
             margin: millis(scenario.margin),
@@ -287,6 +251,10 @@ impl<'a> Sim<'a> {
             };
             sim.push(millis(at), note);
         }
+        sim.relate();
+        for &at in &scenario.later {
+            sim.push(millis(at), Next::Add);
+        }
         for &(at, index) in &scenario.stop_one {
             sim.push(millis(at), Next::StopOne(index % parts.max(1)));
         }
@@ -305,6 +273,18 @@ impl<'a> Sim<'a> {
             sim.push(millis(at), Next::Hurry(haste));
         }
         sim
+    }
+
+    /// Finds out what uses what, of those that there are.
+    fn relate(&mut self) {
+        self.users.iter_mut().for_each(Vec::clear);
+        let uses = all_used(&self.scenario.parts[..self.present]);
+        for (index, uses) in uses.into_iter().enumerate() {
+            for &used in &uses {
+                self.users[used].push(index);
+            }
+            self.uses[index] = uses;
+        }
     }
 
     fn push(&mut self, after: Duration, next: Next) {
@@ -428,6 +408,30 @@ impl<'a> Sim<'a> {
                 self.asked |= self.begun_at.is_none();
                 Event::Stop
             }
+            Next::Add => {
+                let node = self.present;
+                let part = &self.scenario.parts[node];
+                // A handle refuses what uses one that stops alone; then no more comes in here.
+                let mut uses = (0..node).filter(|used| part.after >> used & 1 == 1);
+                self.refuses_more |= uses.any(|used| self.alone[used]);
+                if self.refuses_more {
+                    return;
+                }
+                self.present += 1;
+                self.relate();
+                if part.is_work && self.begun_at.is_none() {
+                    self.done = false;
+                }
+                if self.begun_at.is_some() {
+                    self.states[node] = State::Over;
+                }
+                let (graph, traits) = graph_of(self.scenario, self.present);
+                let graces = traits.iter().map(|traits| traits.grace);
+                self.machine
+                    .add(graph, traits[node], graces, self.now, actions);
+                return self.check(actions, Vec::new());
+            }
+            Next::StopOne(index) if index >= self.present => return,
             Next::StopOne(index) => {
                 if self.begun_at.is_none() {
                     let mut all = self.users[index].clone();
@@ -535,7 +539,7 @@ impl<'a> Sim<'a> {
 
     /// Compares what the machine did with what it may do.
     fn check(&mut self, actions: &mut Vec<Action>, mut expected: Vec<(usize, Fault)>) {
-        let failing: Vec<_> = expected
+        let mut failing: Vec<_> = expected
             .iter()
             .filter(|(_, fault)| *fault == Fault::Failing)
             .map(|(index, _)| *index)
@@ -548,7 +552,8 @@ impl<'a> Sim<'a> {
                 Action::Start(index) => {
                     assert_eq!(self.begun_at, None, "started after the stop began");
                     assert_eq!(self.states[index], State::Created);
-                    assert!(self.uses[index].iter().all(|used| self.ready[*used]));
+                    let mut uses = self.uses[index].iter();
+                    assert!(uses.all(|&used| self.ready[used] || self.is_gone_alone(used)));
                     let refuses = self.scenario.refuses;
                     if refuses.is_some_and(|at| millis(at) <= now) {
                         if !std::mem::replace(&mut self.refused, true) {
@@ -571,7 +576,7 @@ impl<'a> Sim<'a> {
                 }
                 Action::AllReady => {
                     assert!(!self.all_ready && self.begun_at.is_none());
-                    let mut all = 0..self.states.len();
+                    let mut all = 0..self.present;
                     let is_ready = |index: usize| self.ready[index] || self.is_gone_alone(index);
                     assert!(all.all(is_ready));
                     self.all_ready = true;
@@ -588,6 +593,15 @@ impl<'a> Sim<'a> {
                     assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
                     expected.remove(0);
                     assert!(self.may_go_on(index, fault), "all stops for that");
+                    if matches!(self.states[index], State::Starting(_))
+                        || self.fails_to_start(index)
+                    {
+                        self.starts_without(index);
+                    }
+                    if fault == Fault::StartTimedOut {
+                        self.states[index] = State::Leaving(Why::Told);
+                        failing.push(index);
+                    }
                 }
                 Action::Blame(index, Fault::DrainTimedOut(within)) => {
                     assert!(self.drain_until.is_some_and(|until| until <= now));
@@ -718,6 +732,31 @@ impl<'a> Sim<'a> {
         self.begun_at.is_none() && (may_fail || fault == Fault::StopFailed)
     }
 
+    fn fails_to_start(&self, index: usize) -> bool {
+        let state = self.states[index];
+        matches!(
+            state,
+            State::Leaving(Why::FailedStarting) | State::Forced(Why::FailedStarting)
+        )
+    }
+
+    /// What waits for one that has not started is never started; its phase goes on without it.
+    fn starts_without(&mut self, index: usize) {
+        self.alone[index] = true;
+        let mut found = vec![index];
+        while let Some(used) = found.pop() {
+            for user in 0..self.present {
+                let names = self.scenario.parts[user].after >> used & 1 == 1;
+                let waits = self.states[user] == State::Created && used < user && names;
+                if waits {
+                    self.alone[user] = true;
+                    self.states[user] = State::Over;
+                    found.push(user);
+                }
+            }
+        }
+    }
+
     /// Whether it has been stopped while the rest goes on.
     fn is_gone_alone(&self, index: usize) -> bool {
         self.alone[index] && self.is_done(index)
@@ -757,7 +796,16 @@ impl<'a> Sim<'a> {
     /// Whether nothing is left to do, of what there was.
     fn is_idle(&self) -> bool {
         let mut work = self.work.iter().enumerate();
-        self.works && !work.any(|(index, is_work)| *is_work && !self.is_done(index))
+        let is_left = |index: usize| match self.states[index] {
+            State::Created => self.begun_at.is_none() && index < self.present,
+            _ => !self.is_done(index),
+        };
+        self.works() && !work.any(|(index, is_work)| *is_work && is_left(index))
+    }
+
+    fn works(&self) -> bool {
+        let parts = &self.scenario.parts[..self.present];
+        parts.iter().any(|part| part.is_work)
     }
 
     /// Whether nothing is left, so that nobody has to notice anything.
@@ -807,10 +855,12 @@ impl<'a> Sim<'a> {
 
     /// Nothing waits that has nothing to wait for.
     fn is_prompt(&self) {
-        for (index, state) in self.states.iter().enumerate() {
+        for (index, state) in self.states.iter().enumerate().take(self.present) {
             match state {
                 State::Created if self.begun_at.is_none() && !self.refused => {
-                    assert!(self.uses[index].iter().any(|used| !self.ready[*used]));
+                    let mut uses = self.uses[index].iter();
+                    let waits = uses.any(|&used| !self.ready[used] && !self.is_gone_alone(used));
+                    assert!(waits, "not started");
                 }
                 State::Starting(_) | State::Late | State::Running
                     if self.drain_over || self.alone[index] =>
@@ -881,7 +931,7 @@ impl<'a> Sim<'a> {
                     let event = Event::Ended(index, Ending::Failed);
                     self.machine.on(event, self.now, &mut actions);
                 }
-                Next::Ready(index) => {
+                Next::Ready(index) if index < self.present => {
                     self.machine.on(Event::Ready(index), self.now, &mut actions);
                 }
                 Next::Stop => self.machine.on(Event::Stop, self.now, &mut actions),
@@ -894,6 +944,48 @@ impl<'a> Sim<'a> {
         self.machine.on(Event::Tick, self.now, &mut actions);
         assert_eq!(actions, []);
     }
+}
+
+/// The graph of the first so many parts, and what the machine knows of those.
+fn graph_of(scenario: &Scenario, present: usize) -> (Graph, Vec<Traits>) {
+    let parts = &scenario.parts[..present];
+    let names: Vec<String> = (0..parts.len()).map(|index| format!("c{index}")).collect();
+    let after: Vec<Vec<_>> = parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| {
+            let uses = (0..index).filter(|other| part.after >> other & 1 == 1);
+            uses.map(|other| names[other].clone().into()).collect()
+        })
+        .collect();
+    let phase_names = ["p0", "p1", "p2"];
+    let places: Vec<_> = (0..parts.len())
+        .map(|index| Place {
+            name: &names[index],
+            after: &after[index],
+            uses: &[],
+            provides: &[],
+            gone: false,
+            phase: parts[index].phase.map(|phase| phase_names[phase]),
+        })
+        .collect();
+    let phases: Vec<_> = (0..scenario.phases.len())
+        .map(|index| StopPhase::new(phase_names[index]))
+        .collect();
+    let graph = Graph::new(&places, &phases).unwrap();
+    let traits = parts.iter().map(|part| Traits {
+        start_timeout: millis(part.start_timeout),
+        grace: part.grace.map_or(Duration::MAX, millis),
+        is_job: part.is_job,
+        may_end: part.may_end,
+        may_fail: part.may_fail,
+        is_work: part.is_work,
+        is_used: part.is_used,
+        has_cleanup: part.has_cleanup,
+        drains: part.drains,
+        phase: part.phase,
+    });
+    (graph, traits.collect())
 }
 
 /// What each part uses: what it names, all of the phases that stop later, and what those use.
@@ -1012,6 +1104,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         option::weighted(0.2, (0..200_u64, 0..60_u64)),
         (
             vec((0..200_u64, any::<usize>(), any::<bool>()), 0..4),
+            prop_oneof![Just(Vec::new()), vec(0..150_u64, 1..4)],
             prop_oneof![Just(Vec::new()), vec((0..150_u64, any::<usize>()), 1..4)],
         ),
     );
@@ -1019,7 +1112,9 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     (vec(part(), 0..10), phases, budget, world).prop_map(|(mut parts, phases, budget, world)| {
         let (stop_time, jitter, lame_duck, drain, cleanup, margin) = budget;
         let ((before_begin, is_inside), stop, hurry, refuses, told, others) = world;
-        let (strays, stop_one) = others;
+        let (strays, mut later, stop_one) = others;
+        later.truncate(parts.len());
+        later.sort_unstable();
         // What is used stops later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
         in_phases.sort_unstable();
@@ -1052,6 +1147,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             hurry,
             refuses,
             told,
+            later,
             stop_one,
             strays,
         }

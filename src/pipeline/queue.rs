@@ -147,7 +147,10 @@ impl<P: Entry> Queue<P> {
         match self.full_at() {
             Some(at) if at.is_none_or(|at| at <= now()) => {
                 let fresh = self.ready.len().min(self.batch.size);
-                out.extend(self.ready.drain(..fresh));
+                match fresh {
+                    1 => out.extend(self.ready.pop_front()),
+                    _ => out.extend(self.ready.drain(..fresh)),
+                }
                 Found::Taken { fresh }
             }
             Some(at) => Found::Wait(at.into_iter().chain(due).min()),
@@ -209,6 +212,11 @@ impl<P: Entry> Queue<P> {
     /// As [`delay`](Self::delay), however many there are.
     pub(super) fn delay_anyway(&mut self, item: P, due: Instant) {
         self.delayed.push(Reverse(Delayed { due, item }));
+    }
+
+    /// Whether there is more to be begun.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Whether somebody has to keep the time for what is here.
@@ -320,3 +328,94 @@ impl<P: Entry> PartialEq for Delayed<P> {
 }
 
 impl<P: Entry> Eq for Delayed<P> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Item(u64, Option<u64>, Instant);
+
+    impl Entry for Item {
+        fn seq(&self) -> u64 {
+            self.0
+        }
+
+        fn key(&self) -> Option<u64> {
+            self.1
+        }
+
+        fn taken_in(&self) -> Instant {
+            self.2
+        }
+    }
+
+    fn queue(batch: Batch, keys: &[Option<u64>], at: Instant) -> Queue<Item> {
+        let mut queue = Queue::new(batch, 1);
+        for (seq, key) in (0..).zip(keys) {
+            let pushed = queue.push(Item(seq, *key, at));
+            assert_eq!(pushed, Ok(()));
+        }
+        queue
+    }
+
+    fn take(queue: &mut Queue<Item>, now: Instant) -> (Found, Vec<u64>) {
+        let mut out = Vec::new();
+        let found = queue.take(|| now, &mut out);
+        (found, out.iter().map(Entry::seq).collect())
+    }
+
+    #[test]
+    fn a_key_has_state_only_while_it_has_items() {
+        let now = Instant::now();
+        let mut queue = queue(Batch::ONE, &[Some(1), Some(1), Some(2)], now);
+        assert_eq!((queue.keys.len(), queue.waiting), (2, 1));
+        assert_eq!(take(&mut queue, now).1, [0]);
+        assert_eq!(take(&mut queue, now).1, [2]);
+        assert_eq!(take(&mut queue, now).0, Found::Wait(None));
+        queue.ended(2);
+        queue.ended(1);
+        assert_eq!(take(&mut queue, now).1, [1]);
+        queue.ended(1);
+        assert_eq!((queue.keys.len(), queue.waiting), (0, 0));
+    }
+
+    #[test]
+    fn a_batch_waits_for_its_number_or_its_time_and_not_at_the_stop() {
+        let now = Instant::now();
+        let longest = Duration::from_secs(5);
+        let batch = Batch { size: 3, longest };
+        let mut queue = queue(batch, &[None; 5], now);
+        assert_eq!(take(&mut queue, now).1, [0, 1, 2]);
+        assert_eq!(take(&mut queue, now).0, Found::Wait(Some(now + longest)));
+        queue.close();
+        assert_eq!(take(&mut queue, now).1, [3, 4]);
+        assert_eq!(take(&mut queue, now).0, Found::Over);
+    }
+
+    #[test]
+    fn what_is_due_again_comes_first_and_no_more_waits_than_there_is_room_for() {
+        let now = Instant::now();
+        let due = now + Duration::from_secs(1);
+        let mut queue = queue(Batch::ONE, &[None], now);
+        assert_eq!(queue.delay(Item(7, None, now), due), Ok(()));
+        assert!(queue.delay(Item(8, None, now), due).is_err());
+        queue.close();
+        assert_eq!(take(&mut queue, due).1, [7]);
+        assert_eq!(take(&mut queue, due).1, [0]);
+        assert_eq!(take(&mut queue, due).0, Found::Over);
+        assert!(queue.push(Item(9, None, now)).is_err());
+    }
+
+    #[test]
+    fn what_is_in_a_later_stage_keeps_the_queue_from_being_over() {
+        let now = Instant::now();
+        let mut queue = queue(Batch::ONE, &[], now);
+        queue.pass();
+        queue.close();
+        assert_eq!(take(&mut queue, now).0, Found::Wait(None));
+        assert_eq!(queue.come_back(Item(0, None, now)), Ok(()));
+        assert_eq!(take(&mut queue, now), (Found::Returned, vec![0]));
+        assert_eq!(take(&mut queue, now).0, Found::Over);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::mem::take;
+use std::mem::{replace, take};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -58,6 +58,9 @@ struct State<T, R> {
     in_flight_at_stop: Option<usize>,
     retries: Retries,
     leases: BTreeMap<u64, Arc<R>>,
+    /// A worker is being woken and has not looked yet: it wakes the next one if there is more than it takes. So a
+    /// burst of items that are done at once does not wake all workers for nothing.
+    is_waking: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +119,7 @@ impl<T, R> Shared<T, R> {
                 in_flight_at_stop: None,
                 retries: Retries::Always,
                 leases: BTreeMap::new(),
+                is_waking: false,
             }),
             room: Semaphore::new(options.capacity),
             wake: Notify::new(),
@@ -174,8 +178,11 @@ impl<T, R> Shared<T, R> {
         if let Some(lease) = lease {
             state.leases.insert(seq, lease);
         }
+        let wakes = !replace(&mut state.is_waking, true);
         drop(state);
-        self.wake.notify_one();
+        if wakes {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -219,10 +226,16 @@ impl<T, R> Shared<T, R> {
     }
 
     /// Takes what is to be done now, and adds up what was done.
-    pub(super) fn take(&self, tally: &mut Numbers, batch: &mut Vec<Parcel<T, R>>) -> Found {
+    pub(super) fn take(
+        &self,
+        tally: &mut Numbers,
+        batch: &mut Vec<Parcel<T, R>>,
+        is_woken: bool,
+    ) -> Found {
         let is_told = self.told.get().is_some_and(|told| told.is_cancelled());
         let mut state = self.state.lock();
         state.numbers.add(take(tally));
+        state.is_waking = state.is_waking && !is_woken;
         if is_told && state.queue.is_open() {
             return Found::Wait(None);
         }
@@ -239,13 +252,14 @@ impl<T, R> Shared<T, R> {
             state.numbers.begun += usize::from(!parcel.is_begun);
             parcel.is_begun = true;
         }
-        let has_timed = state.queue.has_timed();
+        // Somebody has to keep the time for what is left, or to begin it.
+        let has_more = state.queue.has_ready() && !replace(&mut state.is_waking, true);
+        let wakes = has_more || state.queue.has_timed();
         drop(state);
         if fresh > 0 && !self.room.is_closed() {
             self.room.add_permits(fresh);
         }
-        if has_timed {
-            // Somebody has to keep the time for what is left.
+        if wakes {
             self.wake.notify_one();
         }
         found

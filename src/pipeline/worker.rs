@@ -205,8 +205,10 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     /// Returns whether it is one that a later stage has given back.
     async fn take(&mut self) -> Option<bool> {
         consume_budget().await;
+        let mut is_woken = false;
         loop {
-            match self.shared.take(&mut self.tally, &mut self.batch) {
+            let found = self.shared.take(&mut self.tally, &mut self.batch, is_woken);
+            match found {
                 Found::Taken { .. } => return Some(false),
                 Found::Returned => return Some(true),
                 Found::Over => return None,
@@ -215,13 +217,15 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             // Made before a second look: what changes in between wakes it.
             let mut woken = pin!(self.shared.woken().notified());
             woken.as_mut().enable();
-            match self.shared.take(&mut self.tally, &mut self.batch) {
+            let found = self.shared.take(&mut self.tally, &mut self.batch, false);
+            match found {
                 Found::Taken { .. } => return Some(false),
                 Found::Returned => return Some(true),
                 Found::Over => return None,
                 Found::Wait(None) => woken.await,
                 Found::Wait(Some(at)) => drop(deadline::until(woken, sleep_until(at)).await),
             }
+            is_woken = true;
         }
     }
 

@@ -1,7 +1,8 @@
 //! A pool as a component of a lifecycle.
 
-use taskgroup::lifecycle::{Component, Lifecycle};
-use taskgroup::pipeline::{AtStop, Job, PipelineError, Workers};
+use taskgroup::BoxError;
+use taskgroup::lifecycle::{Component, Context, Lifecycle};
+use taskgroup::pipeline::{AtStop, Job, PipelineError, Received, Workers, from_stream};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, settle};
@@ -61,61 +62,71 @@ async fn the_pool_is_cut_within_the_time_of_its_component_and_still_hands_back()
     );
 }
 
-/// The order of P2: the intake is paused, the workers are drained, the publisher is flushed, and the connection is closed.
+/// A component that takes a second to stop, and then says so.
+fn last(name: &'static str, seen: &Seen<&'static str>, says: &'static str) -> Component {
+    let seen = seen.clone();
+    Component::new(name, move |ctx: Context| async move {
+        ctx.ready();
+        ctx.stopping().await;
+        sleep(SECOND).await;
+        Ok::<_, BoxError>(seen.push(says))
+    })
+}
+
+/// The order of P2: the intake is paused, the workers are drained, then the publisher is flushed while the offsets are
+/// committed, and the connection is closed.
 #[tokio::test(start_paused = true)]
-async fn a_consumer_stops_as_pause_drain_flush_close() {
+async fn a_consumer_stops_as_pause_drain_flush_and_commit_close() {
     let seen = Seen::default();
-    let log = |what: &'static str| {
-        let seen = seen.clone();
-        move || seen.push(what)
-    };
-    let (published, flushed) = (log("published"), log("flushed"));
+    let published = seen.clone();
     let (events, publisher) = Workers::new("publisher", move |_: Job<u32>| {
         let published = published.clone();
-        async move { Ok(published()) }
+        async move {
+            sleep(SECOND).await;
+            Ok(published.push("published"))
+        }
     })
+    .limit(2)
     .queue(10)
     .unwrap();
-    let worked = log("worked");
-    let paused = log("paused");
+    let (worked, paused) = (seen.clone(), seen.clone());
     let orders = futures_util::stream::StreamExt::chain(
-        futures_util::stream::iter((0..2).map(taskgroup::pipeline::Received::from)),
+        futures_util::stream::iter((0..2).map(Received::from)),
         futures_util::stream::pending(),
     );
     let consumer = Workers::new("consumer", move |order: Job<u32>| {
         let (worked, events) = (worked.clone(), events.clone());
         async move {
-            sleep(SECOND).await;
-            worked();
+            sleep(2 * SECOND).await;
+            worked.push("worked");
             Ok(events.push(*order).await?)
         }
     })
-    .pause(SECOND, move || async move { Ok(paused()) })
-    .source(taskgroup::pipeline::from_stream(orders))
+    .limit(2)
+    .pause(SECOND, move || async move { Ok(paused.push("paused")) })
+    .source(from_stream(orders))
     .unwrap();
-    let closed = log("closed");
     let lifecycle = Lifecycle::new("orders")
-        .component(Component::new(
-            "connection",
-            move |ctx: taskgroup::lifecycle::Context| async move {
-                ctx.ready();
-                ctx.stopping().await;
-                Ok::<_, taskgroup::BoxError>(closed())
-            },
-        ))
+        .component(last("connection", &seen, "closed"))
+        .component(last("offsets", &seen, "committed").after(["connection"]))
         .component(publisher.component().after(["connection"]).may_end())
-        .component(consumer.component().after(["publisher"]));
+        .component(consumer.component().after(["publisher", "offsets"]));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
     handle.ready().await.unwrap();
     settle().await;
+    let began = Instant::now();
     handle.stop("enough");
-    run.await.unwrap().unwrap();
-    flushed();
-    let order = seen.all();
-    assert_eq!(order[0], "paused", "{order:?}");
-    assert_eq!(order.iter().filter(|what| **what == "published").count(), 2);
-    assert_eq!(order[order.len() - 2..], ["closed", "flushed"], "{order:?}");
+    assert!(run.await.unwrap().unwrap().is_clean());
+    let mut order = seen.all();
+    assert_eq!(order[..3], ["paused", "worked", "worked"]);
+    // These take their second at the same time.
+    order[3..6].sort_unstable();
+    assert_eq!(
+        order[3..],
+        ["committed", "published", "published", "closed"]
+    );
+    assert_eq!(began.elapsed().as_secs(), 3, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,7 +40,6 @@ fn the_back_is_healthy_until_the_stop_begins() {
     for name in ["", "orders.v1.Orders"] {
         assert_eq!(health(service.grpc, name), Ok(ServingStatus::NotServing));
     }
-    service.signal(Signal::TERM);
-    service.wait().assert_code(143);
+    service.insist(Signal::TERM).assert_code(143);
     drop(slow);
 }

@@ -18,8 +18,7 @@ fn a_lame_duck_is_live_and_not_ready_and_serves_whoever_comes() {
         assert_eq!(order.unwrap().status, 201);
         thread::sleep(Duration::from_millis(100));
     }
-    service.signal(Signal::TERM);
-    service.wait().assert_code(143);
+    service.insist(Signal::TERM).assert_code(143);
 }
 
 #[test]

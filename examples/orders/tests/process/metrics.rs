@@ -60,8 +60,7 @@ fn they_are_there_before_the_drain_and_during_it() {
     // The probes can still ask here.
     assert_eq!(http::get(metrics, "/livez").unwrap().status, 200);
     assert_eq!(http::get(metrics, "/readyz").unwrap().status, 503);
-    service.signal(Signal::TERM);
-    service.wait().assert_code(143);
+    service.insist(Signal::TERM).assert_code(143);
     drop(slow);
 }
 

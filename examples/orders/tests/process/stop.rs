@@ -83,8 +83,7 @@ fn the_stop_begins_at_once() {
         TcpStream::connect(service.http).is_err()
     });
     assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
-    service.signal(Signal::TERM);
-    service.wait().assert_code(143);
+    service.insist(Signal::TERM).assert_code(143);
     drop(slow);
 }
 
@@ -240,8 +239,7 @@ fn sigusr1_lists_who_is_left_of_a_drain() {
         assert!(list.contains(left), "{left}: {list}");
     }
     assert!(!list.contains("`orders/worker"), "{list}");
-    service.signal(Signal::TERM);
-    service.wait().assert_code(143);
+    service.insist(Signal::TERM).assert_code(143);
     drop(slow);
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod cause {
     /// Why a group was cancelled.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct Cause(pub(crate) u8);
 }
 

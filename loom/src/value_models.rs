@@ -6,7 +6,7 @@ use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
 
 use crate::harness::model;
-use crate::value;
+use crate::value::Place;
 
 /// Counts its drops.
 struct Value(Arc<AtomicUsize>);
@@ -21,14 +21,14 @@ impl Drop for Value {
 fn a_value_is_dropped_once_whoever_goes_first() {
     model(|| {
         let drops = Arc::new(AtomicUsize::new(0));
-        let (sender, receiver) = value::place();
+        let (of_task, of_handle) = Place::for_both();
         let task = thread::spawn({
             let value = Value(Arc::clone(&drops));
-            move || sender.send(value)
+            move || of_task.put(value)
         });
-        drop(receiver);
+        drop(of_handle);
 
-        // The handle is gone and the task has ended: so is the value, though the places may be there.
+        // The handle is gone and the task has ended: so is the value.
         task.join().unwrap();
         assert_eq!(drops.load(SeqCst), 1);
     });
@@ -38,13 +38,13 @@ fn a_value_is_dropped_once_whoever_goes_first() {
 fn a_value_that_is_taken_is_the_takers() {
     model(|| {
         let drops = Arc::new(AtomicUsize::new(0));
-        let (sender, receiver) = value::place();
+        let (of_task, of_handle) = Place::for_both();
         let task = thread::spawn({
             let value = Value(Arc::clone(&drops));
-            move || sender.send(value)
+            move || of_task.put(value)
         });
-        let taken = receiver.take();
-        drop(receiver);
+        let taken = of_handle.take();
+        drop(of_handle);
 
         task.join().unwrap();
         assert_eq!(drops.load(SeqCst), usize::from(taken.is_none()));

@@ -27,7 +27,10 @@ use crate::group::lock::into_inner;
 /// assert_eq!(panic.message(), "no such table");
 /// # });
 /// ```
-pub struct Panic {
+// Boxed, as the poll of every task has room for one.
+pub struct Panic(Box<Thrown>);
+
+struct Thrown {
     message: String,
     // A payload is `Send` and nothing more; the lock makes it `Sync`, so that errors can be shared.
     payload: Mutex<Box<dyn Any + Send>>,
@@ -37,13 +40,13 @@ impl Panic {
     /// Returns the panic's message, or a remark that the payload was no string.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// Returns the payload as it was thrown.
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        into_inner(self.payload)
+        into_inner(self.0.payload)
     }
 
     /// Continues the panic in the calling thread, without running the panic hook again.
@@ -85,11 +88,14 @@ impl Panic {
         }
     }
 
+    // Out of line, as it would be part of the poll of every task.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
-        Self {
+        Self(Box::new(Thrown {
             message: message(&*payload).to_owned(),
             payload: Mutex::new(payload),
-        }
+        }))
     }
 }
 
@@ -105,7 +111,7 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
@@ -114,7 +120,7 @@ impl std::error::Error for Panic {}
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Panic")
-            .field("message", &self.message)
+            .field("message", &self.0.message)
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use super::TaskGroup;
 use super::isolated::{Blame, Isolated};
 use super::spawner::Spawner;
-use crate::group::engine::member::Member;
+use crate::group::engine::member::{Member, Returning};
 use crate::group::engine::origin::Origin;
 use crate::group::engine::seat::Kind;
 use crate::group::error::{Failure, TaskError};
@@ -96,7 +96,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             shared: Arc::clone(&shared),
             essential: false,
         };
-        let body = Isolated::new(body(self.spawner()), blame);
+        let body = Returning::new(Isolated::new(body(self.spawner()), blame));
         let mut member = pin!(Some(Member::new(body, seat)));
         // Declared after the member, so dropped before it: whatever the body drops sees the cause.
         let mut group = self;
@@ -105,8 +105,8 @@ impl<E: Send + 'static> TaskGroup<E> {
             let Some(mut member) = member.as_mut().as_pin_mut() else {
                 return Poll::Pending;
             };
-            match member.as_mut().poll(cx) {
-                Poll::Pending if member.as_mut().repark(cx.waker()) => member.poll(cx),
+            match member.as_mut().poll_unended(cx) {
+                Poll::Pending if member.as_mut().repark(cx.waker()) => member.poll_unended(cx),
                 poll => poll,
             }
         })
@@ -117,6 +117,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             // It was aborted with its group, whose wait says so.
             Err(_) => None,
         };
+        // Not before: who waits above must find the failure when the body has left.
         member.set(None);
         group.wait().await?;
         ended.unwrap_or_else(|| Err(lost())).map_err(|mut error| {

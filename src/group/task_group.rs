@@ -478,8 +478,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # });
     /// ```
     pub async fn wait(&mut self) -> Result<(), TaskError<E>> {
-        let hub = Arc::clone(&self.hub);
-        match hub.shared.given_up() {
+        match self.hub.shared.given_up().cloned() {
             None => self.alone().await,
             Some(given_up) => {
                 if given_up.run_until_cancelled(self.alone()).await.is_none() {
@@ -645,8 +644,14 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     fn take_outcome(&mut self) -> Result<(), TaskError<E>> {
-        self.attached.get_mut().clear();
+        let attached = self.attached.get_mut();
+        if !attached.is_empty() {
+            attached.clear();
+        }
         // No failure without a cancel.
+        if !self.is_cancelled() {
+            return Ok(());
+        }
         let Some(cause) = self.cause() else {
             return Ok(());
         };
@@ -700,10 +705,12 @@ impl<E: Send + 'static> TaskGroup<E> {
 }
 
 impl<E> TaskGroup<E> {
+    #[inline(always)]
     fn from_plan(plan: Plan<E>) -> Self {
         Self::from_hub(Arc::new(Hub::new(Shared::new(plan))))
     }
 
+    #[inline]
     pub(super) fn from_hub(hub: Arc<Hub<E>>) -> Self {
         hub.shared.own_above();
         Self {
@@ -893,7 +900,9 @@ impl<E> Drop for TaskGroup<E> {
                 Err(attached) => *self.attached.get_mut() = attached,
             }
         }
-        shared.cancel(Cause::Dropped);
+        if !self.over || shared.has_token() || Arc::strong_count(&self.hub) > 1 {
+            shared.cancel(Cause::Dropped);
+        }
         if !self.over {
             self.hub.close();
             if shared.latch.shares() > 1 {

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::aborts;
-use super::value::Receiver;
+use super::value::Place;
 
 /// The handle of a task in a group; awaiting it gives the task's value.
 ///
@@ -48,14 +48,22 @@ use super::value::Receiver;
 /// # });
 /// ```
 #[derive(Debug)]
-pub struct TaskHandle<T>(Inner<T>);
+pub struct TaskHandle<T> {
+    /// `None` if the task was refused.
+    task: Option<Joining<T>>,
+    /// Where the value is when the task returns none.
+    place: Option<Place<T>>,
+}
 
-#[derive(Debug)]
-enum Inner<T> {
-    Task(JoinHandle<Result<T, JoinError>>),
-    /// The value has a destructor, so it takes a way of its own.
-    Sending(JoinHandle<Result<(), JoinError>>, Receiver<T>),
-    Refused,
+pub(crate) type Joining<T> = JoinHandle<Result<T, NoValue>>;
+
+/// Why Tokio has no value of a task.
+// With no value beside it this is a word, like the error alone: see there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoValue {
+    /// It has a destructor, so it took the way by the [`Place`].
+    InPlace,
+    Lost(JoinError),
 }
 
 /// Why a task has no value to give.
@@ -81,16 +89,13 @@ pub enum JoinError {
 }
 
 impl<T> TaskHandle<T> {
-    pub(crate) fn new(task: JoinHandle<Result<T, JoinError>>) -> Self {
-        Self(Inner::Task(task))
-    }
-
-    pub(crate) fn refused() -> Self {
-        Self(Inner::Refused)
+    #[inline]
+    pub(crate) fn new(task: Option<Joining<T>>, place: Option<Place<T>>) -> Self {
+        Self { task, place }
     }
 
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.0, Inner::Refused)
+        self.task.is_none()
     }
 
     /// Aborts the task: it is dropped at its next point of suspension.
@@ -119,31 +124,15 @@ impl<T> TaskHandle<T> {
     /// # }).unwrap();
     /// ```
     pub fn abort(&self) {
-        match &self.0 {
-            Inner::Task(task) => aborts::abort(&task.abort_handle()),
-            Inner::Sending(task, _) => aborts::abort(&task.abort_handle()),
-            Inner::Refused => {}
+        if let Some(task) = &self.task {
+            aborts::abort(&task.abort_handle());
         }
     }
 
     /// Returns whether the task has ended, or was refused in the first place.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        match &self.0 {
-            Inner::Task(task) => task.is_finished(),
-            Inner::Sending(task, _) => task.is_finished(),
-            Inner::Refused => true,
-        }
-    }
-}
-
-impl TaskHandle<()> {
-    /// Makes this the handle of a task whose value goes to `receiver`.
-    pub(crate) fn receiving<T>(self, receiver: Receiver<T>) -> TaskHandle<T> {
-        TaskHandle(match self.0 {
-            Inner::Task(task) | Inner::Sending(task, _) => Inner::Sending(task, receiver),
-            Inner::Refused => Inner::Refused,
-        })
+        self.task.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
@@ -151,17 +140,18 @@ impl<T> Future for TaskHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Inner::Task(task) => Pin::new(task)
-                .poll(cx)
-                // The wrapper catches the task's panics, so what is left is a dropped task.
-                .map(|joined| joined.unwrap_or(Err(JoinError::Aborted))),
-            Inner::Sending(task, value) => {
-                let joined = ready!(Pin::new(task).poll(cx));
-                let sent = joined.unwrap_or(Err(JoinError::Aborted));
-                Poll::Ready(sent.and_then(|()| value.take().ok_or(JoinError::Aborted)))
+        let Some(task) = &mut self.task else {
+            return Poll::Ready(Err(JoinError::Refused));
+        };
+        // The wrapper catches the task's panics, so what is left is a dropped task.
+        let aborted = Err(NoValue::Lost(JoinError::Aborted));
+        Poll::Ready(match ready!(Pin::new(task).poll(cx)).unwrap_or(aborted) {
+            Ok(value) => Ok(value),
+            Err(NoValue::Lost(error)) => Err(error),
+            Err(NoValue::InPlace) => {
+                let value = self.place.as_ref().and_then(Place::take);
+                value.ok_or(JoinError::Aborted)
             }
-            Inner::Refused => Poll::Ready(Err(JoinError::Refused)),
-        }
+        })
     }
 }

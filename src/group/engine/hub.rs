@@ -9,12 +9,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::handle::{JoinError, TaskHandle};
-use super::member::{Admission, BlockingMember, Member, Sending, Wrapped};
+use super::handle::{JoinError, Joining, NoValue, TaskHandle};
+use super::member::{Admission, BlockingMember, Member, Returning, Sending, Wrapped};
 use super::origin::Origin;
 use super::record::Recorded;
 use super::seat::{Classes, Kind, Seat, SpawningLocally};
@@ -22,7 +21,7 @@ use super::shared::{Plan, Shared};
 use super::slots::{NoSlot, Slot};
 use super::spawn_error::SpawnError;
 use super::sync::Lock;
-use super::value;
+use super::value::Place;
 use crate::group::cause::Cause;
 use crate::group::error::{Failure, TimedOut};
 use crate::group::label;
@@ -198,9 +197,9 @@ impl<E> Hub<E> {
             return running;
         }
         running.append(self.shared.running_named());
-        self.classes.for_each(|class, count| {
+        self.classes.for_each(|class, kind, count| {
             if count > 0 {
-                let blocking = class.kind() == Kind::Blocking;
+                let blocking = kind == Kind::Blocking;
                 running.push(RunningTask::at_place(class.label(), count, blocking));
             }
         });
@@ -230,11 +229,11 @@ impl<E: Send + 'static> Hub<E> {
         T: Send + 'static,
     {
         if const { needs_drop::<T>() } {
-            let (sender, value) = value::place();
-            let future = Sending::new(future, sender);
-            self.start(origin, future).receiving(value)
+            let (place, value) = Place::for_both();
+            let task = self.start(origin, Sending::new(future, place));
+            TaskHandle::new(task, Some(value))
         } else {
-            self.start(origin, future)
+            TaskHandle::new(self.start(origin, Returning::new(future)), None)
         }
     }
 
@@ -245,11 +244,11 @@ impl<E: Send + 'static> Hub<E> {
         T: 'static,
     {
         if const { needs_drop::<T>() } {
-            let (sender, value) = value::place();
-            let future = Sending::new(future, sender);
-            self.start_local(origin, future).receiving(value)
+            let (place, value) = Place::for_both();
+            let task = self.start_local(origin, Sending::new(future, place));
+            TaskHandle::new(task, Some(value))
         } else {
-            self.start_local(origin, future)
+            TaskHandle::new(self.start_local(origin, Returning::new(future)), None)
         }
     }
 
@@ -265,12 +264,14 @@ impl<E: Send + 'static> Hub<E> {
         T: Send + 'static,
     {
         if const { needs_drop::<T>() } {
-            let (sender, value) = value::place();
-            let wrap = |future| Sending::new(wrap(future), sender);
-            let started = self.try_start(origin, future, wrap);
-            started.map(|handle| handle.receiving(value))
+            let (place, value) = Place::for_both();
+            let wrap = |future| Sending::new(wrap(future), place);
+            let task = self.try_start(origin, future, wrap)?;
+            Ok(TaskHandle::new(Some(task), Some(value)))
         } else {
-            self.try_start(origin, future, wrap)
+            let wrap = |future| Returning::new(wrap(future));
+            let task = self.try_start(origin, future, wrap)?;
+            Ok(TaskHandle::new(Some(task), None))
         }
     }
 
@@ -285,12 +286,14 @@ impl<E: Send + 'static> Hub<E> {
         T: Send + 'static,
     {
         if const { needs_drop::<T>() } {
-            let (sender, value) = value::place();
-            let wrap = |future| Sending::new(wrap(future), sender);
-            let started = self.start_when_ready(origin, future, wrap).await;
-            started.map(|handle| handle.receiving(value))
+            let (place, value) = Place::for_both();
+            let wrap = |future| Sending::new(wrap(future), place);
+            let task = self.start_when_ready(origin, future, wrap).await?;
+            Ok(TaskHandle::new(Some(task), Some(value)))
         } else {
-            self.start_when_ready(origin, future, wrap).await
+            let wrap = |future| Returning::new(wrap(future));
+            let task = self.start_when_ready(origin, future, wrap).await?;
+            Ok(TaskHandle::new(Some(task), None))
         }
     }
 
@@ -301,67 +304,65 @@ impl<E: Send + 'static> Hub<E> {
         T: Send + 'static,
     {
         if const { needs_drop::<T>() } {
-            let (sender, value) = value::place();
+            let (place, value) = Place::for_both();
             let closure = move |token: &CancellationToken| {
                 let output = closure(token);
-                output.map(|value| sender.send(value))
+                output.map(|value| {
+                    place.put(value);
+                    None
+                })
             };
-            self.start_in_thread(origin, closure).receiving(value)
+            TaskHandle::new(self.start_in_thread(origin, closure), Some(value))
         } else {
-            self.start_in_thread(origin, closure)
+            let closure = |token: &CancellationToken| closure(token).map(Some);
+            TaskHandle::new(self.start_in_thread(origin, closure), None)
         }
     }
 }
 
 impl<E: Send + 'static> Hub<E> {
+    /// Starts a task; `None` if it is refused.
     #[track_caller]
-    fn start<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    fn start<F, T>(&self, origin: Origin<'_>, future: F) -> Option<Joining<T>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
+        F: Future<Output = Result<Option<T>, E>> + Send + 'static,
         T: Send + 'static,
     {
-        let Some(mut seat) = self.seat(origin, Kind::Task) else {
-            return TaskHandle::refused();
-        };
-        let has_slot = self.try_take_slot(&mut seat);
-        TaskHandle::new(if has_slot && !self.is_in_span(origin) {
+        let seat = self.seat(origin, Kind::Task)?;
+        Some(if self.is_plain(origin) {
             tokio::spawn(Member::new(future, seat))
         } else {
-            self.spawn_wrapped(origin, future, seat, has_slot)
+            self.spawn_wrapped(origin.in_current_span, future, seat)
         })
     }
 
+    // Out of line, so that a plain spawn keeps its seat in registers.
     #[inline(never)]
     #[track_caller]
-    fn spawn_wrapped<F, T>(
-        &self,
-        origin: Origin<'_>,
-        future: F,
-        seat: Seat<E>,
-        has_slot: bool,
-    ) -> JoinHandle<Result<T, JoinError>>
+    fn spawn_wrapped<F, T>(&self, in_current_span: bool, future: F, mut seat: Seat<E>) -> Joining<T>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
+        F: Future<Output = Result<Option<T>, E>> + Send + 'static,
         T: Send + 'static,
     {
-        tokio::spawn(self.wrapped(origin, future, seat, has_slot))
+        let admission = self.slot_or_place(&mut seat);
+        let span = self.span(in_current_span);
+        tokio::spawn(Wrapped::new(admission, span, Member::new(future, seat)))
     }
 
     #[track_caller]
-    fn start_local<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
+    fn start_local<F, T>(&self, origin: Origin<'_>, future: F) -> Option<Joining<T>>
     where
-        F: Future<Output = Result<T, E>> + 'static,
+        F: Future<Output = Result<Option<T>, E>> + 'static,
         T: 'static,
     {
-        let Some(mut seat) = self.seat(origin, Kind::Task) else {
-            return TaskHandle::refused();
-        };
+        let mut seat = self.seat(origin, Kind::Task)?;
         let _spawning = SpawningLocally::begin();
-        let has_slot = self.try_take_slot(&mut seat);
-        TaskHandle::new(if has_slot && !self.is_in_span(origin) {
+        Some(if self.is_plain(origin) {
             tokio::task::spawn_local(Member::new(future, seat))
         } else {
-            tokio::task::spawn_local(self.wrapped(origin, future, seat, has_slot))
+            let admission = self.slot_or_place(&mut seat);
+            let span = self.span(origin.in_current_span);
+            tokio::task::spawn_local(Wrapped::new(admission, span, Member::new(future, seat)))
         })
     }
 
@@ -371,9 +372,9 @@ impl<E: Send + 'static> Hub<E> {
         origin: Origin<'_>,
         future: F,
         wrap: impl FnOnce(F) -> G,
-    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    ) -> Result<Joining<T>, SpawnError<F>>
     where
-        G: Future<Output = Result<T, E>> + Send + 'static,
+        G: Future<Output = Result<Option<T>, E>> + Send + 'static,
         T: Send + 'static,
     {
         let Some(mut seat) = self.seat(origin, Kind::Task) else {
@@ -384,11 +385,7 @@ impl<E: Send + 'static> Hub<E> {
             seat.class.leave(seat.marks);
             return Err(SpawnError::full(future));
         }
-        Ok(TaskHandle::new(self.spawn_member(
-            origin,
-            wrap(future),
-            seat,
-        )))
+        Ok(self.spawn_admitted(origin, wrap(future), seat))
     }
 
     async fn start_when_ready<F, G, T>(
@@ -396,9 +393,9 @@ impl<E: Send + 'static> Hub<E> {
         origin: Origin<'_>,
         future: F,
         wrap: impl FnOnce(F) -> G,
-    ) -> Result<TaskHandle<T>, SpawnError<F>>
+    ) -> Result<Joining<T>, SpawnError<F>>
     where
-        G: Future<Output = Result<T, E>> + Send + 'static,
+        G: Future<Output = Result<Option<T>, E>> + Send + 'static,
         T: Send + 'static,
     {
         // In a future the place of the caller is not to be had otherwise.
@@ -423,88 +420,72 @@ impl<E: Send + 'static> Hub<E> {
             return Err(SpawnError::closed(future));
         };
         seat.marks.hold(slot);
-        Ok(TaskHandle::new(self.spawn_member(
-            origin,
-            wrap(future),
-            seat,
-        )))
+        Ok(self.spawn_admitted(origin, wrap(future), seat))
     }
 
     #[track_caller]
-    fn start_in_thread<F, T>(&self, origin: Origin<'_>, closure: F) -> TaskHandle<T>
+    fn start_in_thread<F, T>(&self, origin: Origin<'_>, closure: F) -> Option<Joining<T>>
     where
-        F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&CancellationToken) -> Result<Option<T>, E> + Send + 'static,
         T: Send + 'static,
     {
-        let Some(mut seat) = self.seat(origin, Kind::Blocking) else {
-            return TaskHandle::refused();
+        let mut seat = self.seat(origin, Kind::Blocking)?;
+        let admission = self.slot_or_place(&mut seat);
+        let mut member = BlockingMember::new(closure, seat, self.span(origin.in_current_span));
+        let Some(admission) = admission else {
+            return Some(start_blocking(member));
         };
-        if self.try_take_slot(&mut seat) {
-            let member = BlockingMember::new(closure, seat, self.span(origin));
-            return TaskHandle::new(start_blocking(member));
-        }
         // The queue is a task; the closure gets its thread when it gets its slot.
-        let admission = self.admission(&mut seat);
-        let mut member = BlockingMember::new(closure, seat, self.span(origin));
-        TaskHandle::new(tokio::spawn(async move {
-            if let Some(admission) = admission {
-                if !admission.await {
-                    member.marks().set_ended();
-                    return Err(JoinError::Refused);
-                }
-                member.marks().hold_kept_slot();
+        Some(tokio::spawn(async move {
+            if !admission.await {
+                member.marks().set_ended();
+                return Err(NoValue::Lost(JoinError::Refused));
             }
+            member.marks().hold_kept_slot();
             start_blocking(member)
                 .await
-                .unwrap_or(Err(JoinError::Aborted))
+                .unwrap_or(Err(NoValue::Lost(JoinError::Aborted)))
         }))
+    }
+
+    /// Spawns a task that has its slot.
+    #[track_caller]
+    fn spawn_admitted<F, T>(&self, origin: Origin<'_>, future: F, seat: Seat<E>) -> Joining<T>
+    where
+        F: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let member = Member::new(future, seat);
+        if self.is_plain(origin) {
+            tokio::spawn(member)
+        } else {
+            let span = self.span(origin.in_current_span);
+            tokio::spawn(Wrapped::new(None, span, member))
+        }
+    }
+
+    /// Whether a task needs neither a slot nor a span.
+    #[inline]
+    fn is_plain(&self, origin: Origin<'_>) -> bool {
+        self.shared.has_plain_tasks() && !origin.in_current_span
+    }
+
+    fn span(&self, in_current_span: bool) -> Option<Span> {
+        (in_current_span || self.shared.runs_in_spans()).then(Span::current)
+    }
+
+    /// Takes a slot, or a place in the queue for one.
+    fn slot_or_place(&self, seat: &mut Seat<E>) -> Option<Admission> {
+        if self.try_take_slot(seat) {
+            None
+        } else {
+            self.admission(seat)
+        }
     }
 
     fn try_take_slot(&self, seat: &mut Seat<E>) -> bool {
         let slot = self.shared.slots.try_take();
         slot.map(|slot| seat.marks.hold(slot)).is_some()
-    }
-
-    /// Spawns a member that has its slot.
-    #[track_caller]
-    fn spawn_member<F, T>(
-        &self,
-        origin: Origin<'_>,
-        future: F,
-        seat: Seat<E>,
-    ) -> JoinHandle<Result<T, JoinError>>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        if self.is_in_span(origin) {
-            return self.spawn_wrapped(origin, future, seat, true);
-        }
-        tokio::spawn(Member::new(future, seat))
-    }
-
-    fn wrapped<F>(
-        &self,
-        origin: Origin<'_>,
-        future: F,
-        mut seat: Seat<E>,
-        has_slot: bool,
-    ) -> Wrapped<F, E> {
-        let admission = if has_slot {
-            None
-        } else {
-            self.admission(&mut seat)
-        };
-        Wrapped::new(admission, self.span(origin), Member::new(future, seat))
-    }
-
-    #[inline]
-    fn is_in_span(&self, origin: Origin<'_>) -> bool {
-        origin.in_current_span || self.shared.runs_in_spans()
-    }
-
-    fn span(&self, origin: Origin<'_>) -> Option<Span> {
-        self.is_in_span(origin).then(Span::current)
     }
 
     /// Takes a place in the queue for a slot, now and not when the task is first polled: the first
@@ -537,9 +518,9 @@ impl<E: Send + 'static> Hub<E> {
 }
 
 #[track_caller]
-fn start_blocking<F, T, E>(member: BlockingMember<F, E>) -> JoinHandle<Result<T, JoinError>>
+fn start_blocking<F, T, E>(member: BlockingMember<F, E>) -> Joining<T>
 where
-    F: FnOnce(&CancellationToken) -> Result<T, E> + Send + 'static,
+    F: FnOnce(&CancellationToken) -> Result<Option<T>, E> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
 {

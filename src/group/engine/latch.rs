@@ -62,6 +62,8 @@ impl Latch {
 
     #[cold]
     fn wake(&self) {
+        // Before the waker is taken: whoever puts another one there sets the flag again.
+        self.state.fetch_and(!WAITED, Ordering::Relaxed);
         let waiter = self.waiter.lock().take();
         if let Some(waiter) = waiter {
             wake(waiter);
@@ -90,12 +92,11 @@ impl Latch {
     ///
     /// Called only while the owner has its share. Dropping the future changes nothing.
     ///
-    /// No wake-up is lost: `WAITED` is set before the count is looked at, in the same word. A member
-    /// that left before is seen in the count. One that leaves after sees the flag and takes the lock:
-    /// after the waker is there, and wakes it; or before, and then it is seen in the count when
-    /// that is looked at again.
+    /// No wake-up is lost: the waker is there before `WAITED` is set, and that is set before the count is
+    /// looked at, in the same word. A member that left before is seen in the count. One that leaves after
+    /// sees the flag, and wakes the waker.
     pub(crate) async fn alone(&self) {
-        let _waiting = Waiting::new(self);
+        let _waiting = Waiting(self);
         poll_fn(|cx| self.poll_alone(cx)).await;
     }
 
@@ -107,6 +108,7 @@ impl Latch {
         let waker = cx.waker().clone();
         let before = self.waiter.lock().replace(waker);
         drop(before);
+        self.state.fetch_or(WAITED, Ordering::AcqRel);
         if self.close_if_alone() {
             return Poll::Ready(());
         }
@@ -121,20 +123,15 @@ impl Latch {
     }
 }
 
-/// The `WAITED` flag, for as long as a wait is under way.
+/// A wait that is under way; afterwards there is no waker.
 struct Waiting<'a>(&'a Latch);
-
-impl<'a> Waiting<'a> {
-    fn new(latch: &'a Latch) -> Self {
-        latch.state.fetch_or(WAITED, Ordering::AcqRel);
-        Self(latch)
-    }
-}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.state.fetch_and(!WAITED, Ordering::AcqRel);
-        let waiter = self.0.waiter.lock().take();
-        drop(waiter);
+        // In most cases it was woken, and the waker was taken for that.
+        if self.0.state.fetch_and(!WAITED, Ordering::AcqRel) & WAITED != 0 {
+            let waiter = self.0.waiter.lock().take();
+            drop(waiter);
+        }
     }
 }

@@ -3,17 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use tracing::span::Entered;
 
-use super::handle::JoinError;
+use super::handle::{JoinError, NoValue};
 use super::seat::{Class, Marks, Seat};
-use super::value::Sender;
-use crate::group::error::Failure;
+use super::slots::Holding;
+use super::value::Place;
 use crate::group::panic::Panic;
 
 pin_project! {
@@ -29,7 +29,9 @@ pin_project! {
 
     impl<F, E> PinnedDrop for Member<F, E> {
         fn drop(this: Pin<&mut Self>) {
-            this.end();
+            if !this.is_over() {
+                this.end_early();
+            }
         }
     }
 }
@@ -56,14 +58,34 @@ impl<F, E> Member<F, E> {
         }
     }
 
-    /// Drops the future, then gives the seat up; once.
-    fn end(self: Pin<&mut Self>) {
+    fn is_over(&self) -> bool {
+        matches!(self.body, Body::Over)
+    }
+
+    /// Ends a member that is dropped before its future was ready.
+    #[cold]
+    #[inline(never)]
+    fn end_early(self: Pin<&mut Self>) {
+        self.end(Class::leave);
+    }
+
+    /// Drops the future, then gives the seat up with `leave`; once.
+    #[inline(always)]
+    fn end(self: Pin<&mut Self>, leave: impl FnOnce(&Class<E>, Marks)) {
         let mut this = self.project();
         if let BodyParts::Alive { marks, .. } = this.body.as_mut().project() {
-            let mut marks = *marks;
+            let mut marks = marks.take();
             let body = &mut this.body;
             this.class.release(&mut marks, || body.set(Body::Over));
-            this.class.leave(marks);
+            leave(this.class, marks);
+        }
+    }
+
+    /// Notes that the code of this member runs now, if it has a slot.
+    fn hold(&self) -> Option<Holding> {
+        match &self.body {
+            Body::Alive { marks, .. } => self.class.hold(marks),
+            Body::Over => None,
         }
     }
 
@@ -85,55 +107,62 @@ impl<F, E> Member<F, E> {
             BodyParts::Over => false,
         }
     }
-}
 
-impl<F, T, E> Future for Member<F, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    type Output = Result<T, JoinError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    /// Polls the future, and leaves it to the caller to end the member when this is ready.
+    #[inline(always)]
+    pub(crate) fn poll_unended<T>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, NoValue>>
+    where
+        F: Future<Output = Result<Option<T>, E>>,
+    {
         let this = self.project();
         let class = this.class;
         let BodyParts::Alive { future, marks } = this.body.project() else {
-            return Poll::Ready(Err(JoinError::Aborted));
+            return Poll::Ready(Err(ABORTED));
         };
         if class.is_aborted() {
             marks.set_ended();
-            return Poll::Ready(Err(JoinError::Aborted));
+            return Poll::Ready(Err(ABORTED));
         }
-        // Whatever the result, tokio drops this future next, and with it the user's.
-        let _holding = class.hold(marks);
-        let poll = match Panic::catch(|| future.poll(cx)) {
-            Ok(poll) => poll,
-            Err(panic) => {
-                class.fail(marks, Failure::Panicked(panic));
-                return Poll::Ready(Err(JoinError::Panicked));
-            }
-        };
-        match poll {
-            Poll::Pending => {
+        match Panic::catch(|| future.poll(cx).map(|output| class.end(marks, output))) {
+            Ok(Poll::Pending) => {
                 if class.park(marks, cx.waker()) {
                     marks.set_ended();
-                    return Poll::Ready(Err(JoinError::Aborted));
+                    return Poll::Ready(Err(ABORTED));
                 }
                 Poll::Pending
             }
-            Poll::Ready(Ok(value)) => {
-                class.returned(marks);
-                Poll::Ready(Ok(value))
-            }
-            Poll::Ready(Err(error)) => {
-                class.fail(marks, Failure::Failed(error));
-                Poll::Ready(Err(JoinError::Failed))
-            }
+            Ok(Poll::Ready(ended)) => Poll::Ready(ended),
+            Err(panic) => Poll::Ready(Err(class.end_by_panic(marks, panic))),
         }
     }
 }
 
+impl<F, T, E> Future for Member<F, E>
+where
+    F: Future<Output = Result<Option<T>, E>>,
+{
+    type Output = Result<T, NoValue>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let poll = self.as_mut().poll_unended(cx);
+        if poll.is_ready() {
+            // Tokio would drop it next. Here the marks are at hand, and few are left to look at.
+            self.end(Class::leave_ended);
+        }
+        poll
+    }
+}
+
+const ABORTED: NoValue = NoValue::Lost(JoinError::Aborted);
+
+/// Resolves to whether a slot was kept for the task; none is once the group has been cancelled.
+pub(crate) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
+
 pin_project! {
-    /// A task that must get a slot of its group before it starts, or that runs in a span.
+    /// A task of a limited group, or one that runs in a span.
     pub(crate) struct Wrapped<F, E> {
         // Boxed, so that a task which is past the queue carries no more than a pointer for it.
         admission: Option<Admission>,
@@ -145,14 +174,13 @@ pin_project! {
     impl<F, E> PinnedDrop for Wrapped<F, E> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            let _entered = enter(this.span.as_ref());
-            this.member.end();
+            if !this.member.is_over() {
+                let _entered = enter(this.span.as_ref());
+                this.member.end_early();
+            }
         }
     }
 }
-
-/// Resolves to whether a slot was kept for the task; none is once the group has been cancelled.
-pub(crate) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 impl<F, E> Wrapped<F, E> {
     pub(crate) fn new(
@@ -170,25 +198,26 @@ impl<F, E> Wrapped<F, E> {
 
 impl<F, T, E> Future for Wrapped<F, E>
 where
-    F: Future<Output = Result<T, E>>,
+    F: Future<Output = Result<Option<T>, E>>,
 {
-    type Output = Result<T, JoinError>;
+    type Output = Result<T, NoValue>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let Some(marks) = this.member.as_mut().marks() else {
+            return Poll::Ready(Err(NoValue::Lost(JoinError::Refused)));
+        };
         if let Some(admission) = this.admission {
-            let admitted = std::task::ready!(admission.as_mut().poll(cx));
+            let admitted = ready!(admission.as_mut().poll(cx));
             *this.admission = None;
-            let Some(marks) = this.member.as_mut().marks() else {
-                return Poll::Ready(Err(JoinError::Refused));
-            };
             if !admitted {
                 marks.set_ended();
-                return Poll::Ready(Err(JoinError::Refused));
+                return Poll::Ready(Err(NoValue::Lost(JoinError::Refused)));
             }
             marks.hold_kept_slot();
         }
         let _entered = enter(this.span.as_ref());
+        let _holding = this.member.hold();
         this.member.poll(cx)
     }
 }
@@ -199,17 +228,44 @@ fn enter(span: Option<&Span>) -> Option<Entered<'_>> {
 }
 
 pin_project! {
-    /// A task's future, whose value goes to the place.
+    /// A future whose value is for Tokio to keep.
+    pub(crate) struct Returning<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F> Returning<F> {
+    #[inline]
+    pub(crate) fn new(future: F) -> Self {
+        Self { future }
+    }
+}
+
+impl<F, T, E> Future for Returning<F>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<Option<T>, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map_ok(Some)
+    }
+}
+
+pin_project! {
+    /// A future whose value goes to the place.
     pub(crate) struct Sending<F, T> {
         #[pin]
         future: F,
-        sender: Sender<T>,
+        place: Place<T>,
     }
 }
 
 impl<F, T> Sending<F, T> {
-    pub(crate) fn new(future: F, sender: Sender<T>) -> Self {
-        Self { future, sender }
+    pub(crate) fn new(future: F, place: Place<T>) -> Self {
+        Self { future, place }
     }
 }
 
@@ -217,12 +273,15 @@ impl<F, T, E> Future for Sending<F, T>
 where
     F: Future<Output = Result<T, E>>,
 {
-    type Output = Result<(), E>;
+    type Output = Result<Option<T>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let output = std::task::ready!(this.future.poll(cx));
-        Poll::Ready(output.map(|value| this.sender.send(value)))
+        let output = ready!(this.future.poll(cx));
+        Poll::Ready(output.map(|value| {
+            this.place.put(value);
+            None
+        }))
     }
 }
 
@@ -246,31 +305,21 @@ impl<F, E> BlockingMember<F, E> {
         &mut self.seat.marks
     }
 
-    pub(crate) fn run<T>(mut self) -> Result<T, JoinError>
+    pub(crate) fn run<T>(mut self) -> Result<T, NoValue>
     where
-        F: FnOnce(&CancellationToken) -> Result<T, E>,
+        F: FnOnce(&CancellationToken) -> Result<Option<T>, E>,
     {
         let Seat { class, marks } = &mut self.seat;
         let Some(closure) = self.closure.take_if(|_| !class.is_aborted()) else {
             marks.set_ended();
-            return Err(JoinError::Aborted);
+            return Err(ABORTED);
         };
         let token = class.shared().token().clone();
         let _holding = class.hold(marks);
         let _entered = enter(self.span.as_ref());
-        match Panic::catch(|| closure(&token)) {
-            Ok(Ok(value)) => {
-                class.returned(marks);
-                Ok(value)
-            }
-            Ok(Err(error)) => {
-                class.fail(marks, Failure::Failed(error));
-                Err(JoinError::Failed)
-            }
-            Err(panic) => {
-                class.fail(marks, Failure::Panicked(panic));
-                Err(JoinError::Panicked)
-            }
+        match Panic::catch(|| class.end(marks, closure(&token))) {
+            Ok(ended) => ended,
+            Err(panic) => Err(class.end_by_panic(marks, panic)),
         }
     }
 }

@@ -80,6 +80,10 @@ impl<E> Record<E> {
         })
     }
 
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.get().is_some()
+    }
+
     pub(crate) fn has_token_fired(&self) -> bool {
         self.token
             .get()

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task;
 
 use super::aborts;
+use super::handle::{JoinError, NoValue};
 use super::origin::Origin;
 use super::shared::Shared;
 use super::slots::{Holding, Slot};
@@ -36,10 +37,9 @@ pub(crate) enum Kind {
 pub(crate) struct Class<E> {
     shared: Arc<Shared<E>>,
     place: &'static Location<'static>,
-    kind: Kind,
     named: Option<Named>,
-    /// The next class in the bucket.
-    next: OnceLock<Arc<Class<E>>>,
+    /// The classes below this one in the tree of [`Classes`].
+    below: [OnceLock<Arc<Class<E>>>; 2],
 }
 
 struct Named {
@@ -50,23 +50,18 @@ struct Named {
 }
 
 impl<E> Class<E> {
-    fn unnamed(shared: Arc<Shared<E>>, place: &'static Location<'static>, kind: Kind) -> Self {
+    fn unnamed(shared: Arc<Shared<E>>, place: &'static Location<'static>) -> Self {
         Self {
             shared,
             place,
-            kind,
             named: None,
-            next: OnceLock::new(),
+            below: [const { OnceLock::new() }; 2],
         }
     }
 
-    fn is(&self, place: &'static Location<'static>, kind: Kind) -> bool {
+    fn is_of(&self, place: &'static Location<'static>) -> bool {
         // One place may have several addresses; then it has several classes, and that is all.
-        ptr::eq(self.place, place) && self.kind == kind
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
+        ptr::eq(self.place, place)
     }
 
     pub(crate) fn label(&self) -> Label {
@@ -81,19 +76,20 @@ impl<E> Class<E> {
     }
 }
 
-const BUCKETS: usize = 8;
-
-/// The classes of unnamed members: a few short chains that only grow.
+/// The classes of unnamed members, in two trees that only grow.
 ///
-/// There are as many classes as places of spawn in the program's text, so nothing is ever removed.
+/// There are as many classes as places of spawn in the program's text, so nothing is ever removed. Most
+/// groups have one or two: they are found at the root or below it, and a group has room for no more.
 pub(crate) struct Classes<E> {
-    buckets: [OnceLock<Arc<Class<E>>>; BUCKETS],
+    tasks: OnceLock<Arc<Class<E>>>,
+    closures: OnceLock<Arc<Class<E>>>,
 }
 
 impl<E> Classes<E> {
     pub(crate) fn new() -> Self {
         Self {
-            buckets: [const { OnceLock::new() }; BUCKETS],
+            tasks: OnceLock::new(),
+            closures: OnceLock::new(),
         }
     }
 
@@ -104,52 +100,51 @@ impl<E> Classes<E> {
         place: &'static Location<'static>,
         kind: Kind,
     ) -> &Arc<Class<E>> {
-        match self.buckets[bucket(place)].get() {
-            Some(class) if class.is(place, kind) => class,
-            _ => self.find_or_add(shared, place, kind),
-        }
-    }
-
-    /// Out of line: most chains have one class.
-    #[inline(never)]
-    fn find_or_add(
-        &self,
-        shared: &Arc<Shared<E>>,
-        place: &'static Location<'static>,
-        kind: Kind,
-    ) -> &Arc<Class<E>> {
-        let mut link = &self.buckets[bucket(place)];
-        loop {
-            // Whoever loses a race to fill the link looks at the winner's class and walks on.
-            let class =
-                link.get_or_init(|| Arc::new(Class::unnamed(Arc::clone(shared), place, kind)));
-            if class.is(place, kind) {
-                return class;
-            }
-            link = &class.next;
+        let root = match kind {
+            Kind::Task => &self.tasks,
+            Kind::Blocking => &self.closures,
+        };
+        match root.get() {
+            Some(class) if class.is_of(place) => class,
+            _ => find_or_add(root, shared, place),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.buckets.iter().all(|bucket| bucket.get().is_none())
+        self.tasks.get().is_none() && self.closures.get().is_none()
     }
 
     /// Visits each class with the number of its members.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Class<E>, usize)) {
-        for bucket in &self.buckets {
-            let mut link = bucket;
-            while let Some(class) = link.get() {
-                // One reference is the chain's own.
-                visit(class, Arc::strong_count(class) - 1);
-                link = &class.next;
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Class<E>, Kind, usize)) {
+        let mut links = vec![(&self.closures, Kind::Blocking), (&self.tasks, Kind::Task)];
+        while let Some((link, kind)) = links.pop() {
+            if let Some(class) = link.get() {
+                // One reference is the tree's own.
+                visit(class, kind, Arc::strong_count(class) - 1);
+                links.extend(class.below.iter().rev().map(|link| (link, kind)));
             }
         }
     }
 }
 
-fn bucket(place: &'static Location<'static>) -> usize {
-    // A `Location` is 24 bytes in a table of them: the lowest bits say little.
-    (ptr::from_ref(place).addr() >> 3) % BUCKETS
+#[inline(never)]
+fn find_or_add<'a, E>(
+    root: &'a OnceLock<Arc<Class<E>>>,
+    shared: &Arc<Shared<E>>,
+    place: &'static Location<'static>,
+) -> &'a Arc<Class<E>> {
+    let mut link = root;
+    // At each class the way goes on by one bit. The lowest three of an address are the same in all.
+    let mut way = ptr::from_ref(place).addr() >> 3;
+    loop {
+        // Whoever loses a race to fill the link looks at the winner's class and walks on.
+        let class = link.get_or_init(|| Arc::new(Class::unnamed(Arc::clone(shared), place)));
+        if class.is_of(place) {
+            return class;
+        }
+        link = &class.below[way % 2];
+        way >>= 1;
+    }
 }
 
 /// A member's share of its group: it must [`leave`](Class::leave) when the member has ended,
@@ -164,7 +159,10 @@ pub(crate) struct Seat<E> {
 }
 
 /// What a member has taken besides its seat, and how far it has come.
+///
+/// Aligned, as it is moved as one word in each spawn. That takes no room: the class beside it is.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(8))]
 pub(crate) struct Marks {
     waker: Key,
     has_slot: bool,
@@ -233,9 +231,8 @@ impl<E> Seat<E> {
         Some(Self::new(Arc::new(Class {
             shared,
             place,
-            kind,
             named,
-            next: OnceLock::new(),
+            below: [const { OnceLock::new() }; 2],
         })))
     }
 }
@@ -244,14 +241,25 @@ impl Marks {
     /// Holds a slot of a limited group, which is freed when the member ends.
     #[inline]
     pub(crate) fn hold(&mut self, slot: Slot<'_>) {
-        self.has_slot = slot.keep();
-        self.stage = Stage::Started;
+        if slot.keep() {
+            self.hold_kept_slot();
+        }
     }
 
     #[inline]
     pub(crate) fn hold_kept_slot(&mut self) {
         self.has_slot = true;
         self.stage = Stage::Started;
+    }
+
+    /// Copies them, one by one: as a whole they are one word, and taking that apart again costs a task more.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            waker: self.waker,
+            has_slot: self.has_slot,
+            stage: self.stage,
+        }
     }
 
     /// Notes that the member waits for a slot.
@@ -306,21 +314,44 @@ impl<E> Class<E> {
         self.park(marks, waker)
     }
 
-    /// Notes that the member returned `Ok`; an essential one must not before the cancel.
-    pub(crate) fn returned(&self, marks: &mut Marks) {
+    /// Notes how the member's future has ended. An essential one must not return `Ok` before the cancel.
+    #[inline]
+    pub(crate) fn end<T>(
+        &self,
+        marks: &mut Marks,
+        output: Result<Option<T>, E>,
+    ) -> Result<T, NoValue> {
         marks.set_ended();
-        if self.is_essential() && !self.shared.is_cancelled() {
-            self.fail(marks, Failure::EndedEarly);
+        match output {
+            Ok(value) => {
+                if self.is_essential() && !self.shared.is_cancelled() {
+                    self.record(Failure::EndedEarly);
+                }
+                value.ok_or(NoValue::InPlace)
+            }
+            Err(error) => {
+                self.record(Failure::Failed(error));
+                Err(NoValue::Lost(JoinError::Failed))
+            }
         }
     }
 
+    /// Notes that the member's future panicked.
     #[cold]
-    pub(crate) fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
+    pub(crate) fn end_by_panic(&self, marks: &mut Marks, panic: Panic) -> NoValue {
+        self.fail(marks, Failure::Panicked(panic));
+        NoValue::Lost(JoinError::Panicked)
+    }
+
+    #[cold]
+    fn fail(&self, marks: &mut Marks, failure: Failure<E>) {
         marks.set_ended();
         self.record(failure);
     }
 
     /// Records a failure, unless it stays the task's own: then it is only logged.
+    #[cold]
+    #[inline(never)]
     fn record(&self, failure: Failure<E>) {
         if self.named.as_ref().is_some_and(|named| named.isolated) {
             let error = self.shared.error_of(&self.label(), failure);
@@ -342,6 +373,13 @@ impl<E> Class<E> {
         if marks.stage != Stage::Ended {
             self.abandon(marks.stage);
         }
+        self.leave_ended(marks);
+    }
+
+    /// As [`leave`](Self::leave), for a member that has ended.
+    // Always, as what a plain member has to look at is little more than the call.
+    #[inline(always)]
+    pub(crate) fn leave_ended(&self, marks: Marks) {
         if marks.waker != Key::NONE {
             self.shared.wakers.remove(marks.waker);
         }
@@ -357,6 +395,7 @@ impl<E> Class<E> {
     /// Records that a member was dropped with its work undone by somebody else than its group. A cancel
     /// alone is no reason for that: the member may have been in the middle of its last flush.
     #[cold]
+    #[inline(never)]
     fn abandon(&self, stage: Stage) {
         // In a cancelled group what is queued would have been refused.
         let is_refused = stage == Stage::Queued && self.shared.is_cancelled();

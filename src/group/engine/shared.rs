@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 use std::panic::Location;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,20 +37,31 @@ pub(crate) struct Shared<E> {
     pub(crate) wakers: Wakers,
     pub(crate) slots: Slots,
     record: Record<E>,
-    named: Lock<BTreeMap<u64, Named>>,
-    next_id: AtomicU64,
     parent: Option<Arc<Shared<E>>>,
-    owners: Lock<Owners>,
+    /// Made when it is first needed: a group of one task costs little more than to make this and drop it.
+    seldom: OnceLock<Box<Seldom>>,
     /// Fires when a group with a grace is left, though something in it could not be ended.
     given_up: Option<CancellationToken>,
-    /// The deadline that had passed before anything was spawned.
-    overdue: Lock<Option<Duration>>,
     /// Whether failures stay here: they do not cancel the groups above, and are not told there.
     isolated: bool,
     in_current_span: bool,
+    /// Whether a task needs neither a slot nor a span, unless it asks for one; known at once, as each
+    /// spawn looks at it.
+    has_plain_tasks: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
+}
+
+/// What a group has that has named tasks or groups below it, or was late.
+#[derive(Default)]
+struct Seldom {
+    named: Lock<BTreeMap<u64, Named>>,
+    /// How many named tasks there have been, all in all.
+    ids: AtomicU64,
+    owners: Lock<Owners>,
+    /// The deadline that had passed before anything was spawned.
+    overdue: Lock<Option<Duration>>,
 }
 
 /// An entry in the list of named tasks.
@@ -126,21 +137,19 @@ impl<E> Plan<E> {
 impl<E> Shared<E> {
     /// Makes the shared part of a group; below a closed group it is born closed and cancelled.
     // Inlined, like the others that make a group, so that it is built where it stays.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(plan: Plan<E>) -> Self {
         let group = Self {
             latch: Latch::new(),
             wakers: Wakers::default(),
             slots: Slots::new(plan.limit),
             record: Record::new(plan.token),
-            named: Lock::default(),
-            next_id: AtomicU64::new(1),
             parent: plan.parent,
-            owners: Lock::default(),
+            seldom: OnceLock::new(),
             given_up: plan.bounded.then(CancellationToken::new),
-            overdue: Lock::default(),
             isolated: plan.isolated,
             in_current_span: plan.in_current_span,
+            has_plain_tasks: plan.limit.is_none() && !plan.in_current_span,
             path: plan.path,
             place: plan.place,
             view: plan.view,
@@ -151,6 +160,10 @@ impl<E> Shared<E> {
             group.token().cancel();
         }
         group
+    }
+
+    fn seldom(&self) -> &Seldom {
+        self.seldom.get_or_init(Box::default)
     }
 
     /// What is aborted had to be dropped, which is no failure of it.
@@ -170,6 +183,11 @@ impl<E> Shared<E> {
     }
 
     #[inline]
+    pub(crate) fn has_plain_tasks(&self) -> bool {
+        self.has_plain_tasks
+    }
+
+    #[inline]
     pub(crate) fn runs_in_spans(&self) -> bool {
         self.in_current_span
     }
@@ -185,6 +203,11 @@ impl<E> Shared<E> {
 
     pub(crate) fn token(&self) -> &CancellationToken {
         self.record.token()
+    }
+
+    /// Whether there is a token that somebody may watch.
+    pub(crate) fn has_token(&self) -> bool {
+        self.record.has_token()
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -297,16 +320,18 @@ impl<E> Shared<E> {
 
     /// Notes a deadline that has passed before anything was spawned: whatever comes is late.
     pub(crate) fn set_overdue(&self, deadline: Duration) {
-        *self.overdue.lock() = Some(deadline);
+        *self.seldom().overdue.lock() = Some(deadline);
     }
 
     pub(crate) fn take_overdue_if(&self, late: impl FnOnce() -> bool) -> Option<Duration> {
-        self.overdue.lock().take_if(|_| late())
+        let seldom = self.seldom.get()?;
+        seldom.overdue.lock().take_if(|_| late())
     }
 
     /// Whether a task with a name was ever spawned.
     pub(crate) fn has_named(&self) -> bool {
-        self.next_id.load(Ordering::Relaxed) > 1
+        let seldom = self.seldom.get();
+        seldom.is_some_and(|seldom| seldom.ids.load(Ordering::Relaxed) > 0)
     }
 
     /// Cancels for a trigger, and says so if that was the first cause.
@@ -361,9 +386,10 @@ impl<E> Shared<E> {
     }
 
     /// Notes that a group below this one has an owner.
+    #[inline]
     pub(crate) fn own_above(&self) {
         if let Some(above) = &self.parent {
-            above.owners.lock().below += 1;
+            above.seldom().owners.lock().below += 1;
         }
     }
 
@@ -377,7 +403,10 @@ impl<E> Shared<E> {
         attached: Vec<Box<dyn Send>>,
     ) -> Result<(), Vec<Box<dyn Send>>> {
         {
-            let mut owners = self.owners.lock();
+            let Some(seldom) = self.seldom.get() else {
+                return Err(attached);
+            };
+            let mut owners = seldom.owners.lock();
             if self.parent.is_none() || owners.below == 0 {
                 return Err(attached);
             }
@@ -394,7 +423,7 @@ impl<E> Shared<E> {
         let mut next = self.parent.as_deref();
         while let Some(group) = next {
             let attached = {
-                let mut owners = group.owners.lock();
+                let mut owners = group.seldom().owners.lock();
                 owners.below -= 1;
                 if owners.below > 0 || !owners.left {
                     return;
@@ -499,26 +528,30 @@ impl<E> Shared<E> {
     }
 
     pub(crate) fn register(&self, label: Label, blocking: bool) -> u64 {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let seldom = self.seldom();
+        let id = seldom.ids.fetch_add(1, Ordering::Relaxed) + 1;
         let named = Named {
             label,
             since: Instant::now(),
             blocking,
         };
-        self.named.lock().insert(id, named);
+        seldom.named.lock().insert(id, named);
         id
     }
 
     #[inline(never)]
     pub(crate) fn unregister(&self, id: u64) {
-        let named = self.named.lock().remove(&id);
+        let named = self.seldom().named.lock().remove(&id);
         drop(named);
     }
 
     pub(crate) fn running_named(&self) -> Running {
-        let now = Instant::now();
         let mut running = Running::default();
-        for (&id, named) in &*self.named.lock() {
+        let Some(seldom) = self.seldom.get() else {
+            return running;
+        };
+        let now = Instant::now();
+        for (&id, named) in &*seldom.named.lock() {
             let age = now.saturating_duration_since(named.since);
             running.push(RunningTask::named(
                 named.label.clone(),

@@ -12,6 +12,7 @@
 //! 2. A key stays its task's own until the task removes it, woken or not.
 //! 3. A waker is woken and dropped outside the locks; it may run anything.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::task::Waker;
@@ -31,10 +32,22 @@ pub(crate) struct Wakers {
     shards: OnceLock<Box<[Shard; SHARDS as usize]>>,
 }
 
-/// On a cache line of its own, so that neighbours do not slow each other down.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard(Lock<Places>);
+/// At a distance from the next one, so that neighbours do not slow each other down: no cache line has parts
+/// of two. To align them would do too, but takes the allocator several times as long.
+#[derive(Debug)]
+struct Shard {
+    places: Lock<Places>,
+    _distance: [u8; 80],
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            places: Lock::default(),
+            _distance: [0; 80],
+        }
+    }
+}
 
 /// A slab of 16 bytes a task.
 #[derive(Debug)]
@@ -42,9 +55,10 @@ struct Places {
     places: Vec<Place>,
     /// The first of the free places.
     free: u32,
-    taken: usize,
-    /// With no more places taken than this, it is worth looking for memory to give back.
-    shrink_at: usize,
+    taken: u32,
+    /// With no more places taken than this, it is worth looking for memory to give back, if there are more
+    /// than [`KEPT`].
+    shrink_at: u32,
 }
 
 /// As large as a waker: the tag is a null where the waker's table of functions is never null.
@@ -73,7 +87,7 @@ impl Key {
 impl Wakers {
     /// Registers a waker. The caller looks at [`is_aborted`](Self::is_aborted) afterwards.
     pub(crate) fn insert(&self, waker: Waker) -> Key {
-        let shard = shard_of_this_thread();
+        let shard = number_of_this_thread() % SHARDS;
         let index = self.shard(shard).lock().insert(waker);
         Key(index * SHARDS + shard)
     }
@@ -98,7 +112,9 @@ impl Wakers {
     #[cfg(test)]
     pub(crate) fn room(&self) -> usize {
         let shards = self.shards().iter();
-        shards.map(|shard| shard.0.lock().places.capacity()).sum()
+        shards
+            .map(|shard| shard.places.lock().places.capacity())
+            .sum()
     }
 
     /// Relaxed is enough: a task that reads too early has not registered yet, or is woken.
@@ -112,7 +128,7 @@ impl Wakers {
         // The shards are made if there are none: without their locks, a task that is making them
         // right now could miss the flag while it is missed here (invariant 1).
         for shard in self.shards() {
-            let wakers = shard.0.lock().take_all();
+            let wakers = shard.places.lock().take_all();
             wakers.into_iter().for_each(Waker::wake);
         }
     }
@@ -122,25 +138,21 @@ impl Wakers {
     }
 
     fn shard(&self, shard: u32) -> &Lock<Places> {
-        &self.shards()[shard as usize].0
+        &self.shards()[shard as usize].places
     }
 }
 
 impl Places {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "memory ends long before 2^30 tasks"
-    )]
     fn insert(&mut self, waker: Waker) -> u32 {
         self.taken += 1;
         let taken = Place::Taken(waker);
         let index = self.free;
         let Some(place) = self.places.get_mut(index as usize) else {
-            self.places.push(taken);
-            if self.places.len() > KEPT {
-                self.shrink_at = self.places.len() / 4;
+            if self.places.len() == self.places.capacity() {
+                self.grow();
             }
-            return (self.places.len() - 1) as u32;
+            self.places.push(taken);
+            return count(self.places.len()) - 1;
         };
         if let Place::Empty(next) = std::mem::replace(place, taken) {
             self.free = next;
@@ -153,22 +165,40 @@ impl Places {
         let place = std::mem::replace(&mut self.places[index as usize], empty);
         self.free = index;
         self.taken -= 1;
-        if self.taken <= self.shrink_at {
+        if self.taken <= self.shrink_at && self.places.len() > KEPT {
             self.shrink();
         }
         place
     }
 
-    /// Cuts off the free places at the end. So one task that waits for long does not keep the places of
-    /// all that once waited beside it, unless its own is among the last.
+    /// Makes room for as many places again.
+    #[cold]
+    fn grow(&mut self) {
+        self.places.reserve(1);
+        self.shrink_at = count(self.places.capacity() / 8);
+    }
+
+    /// Cuts off the free places at the end, if that is half of all. So one task that waits for long does not
+    /// keep the places of all that once waited beside it, unless its own is among the last.
     ///
-    /// The next attempt comes when half as many are taken, or after the next growth: all attempts
-    /// together cost no more than the insertions did.
+    /// The next attempt comes when half as many are taken, or after the next growth. An attempt in vain
+    /// ends at the last place that is taken. With tasks that end in the order in which they began, that is
+    /// the first place it looks at.
     #[cold]
     fn shrink(&mut self) {
+        self.shrink_at = self.taken / 2;
         let is_free = |place: &Place| matches!(place, Place::Empty(next) if *next != WOKEN);
-        let used = self.places.iter().rposition(|place| !is_free(place));
-        self.places.truncate(used.map_or(0, |last| last + 1));
+        let used = match self.taken {
+            0 => 0,
+            _ => {
+                let last = self.places.iter().rposition(|place| !is_free(place));
+                last.map_or(0, |last| last + 1)
+            }
+        };
+        if used > self.places.len() / 2 {
+            return;
+        }
+        self.places.truncate(used);
         self.places.shrink_to(KEPT);
         self.free = NOWHERE;
         for (index, place) in (0..).zip(&mut self.places) {
@@ -177,7 +207,6 @@ impl Places {
                 self.free = index;
             }
         }
-        self.shrink_at = self.taken / 2;
     }
 
     fn take_all(&mut self) -> Vec<Waker> {
@@ -203,11 +232,24 @@ impl Default for Places {
     }
 }
 
-fn shard_of_this_thread() -> u32 {
-    static THREADS: AtomicU32 = AtomicU32::new(0);
+/// Numbers of places fit: memory ends long before 2^30 tasks.
+#[expect(clippy::cast_possible_truncation, reason = "see above")]
+fn count(places: usize) -> u32 {
+    places as u32
+}
+
+/// Threads are counted as they come, from 1 upwards.
+fn number_of_this_thread() -> u32 {
     thread_local! {
-        static SHARD: u32 = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        // It has no destructor, so it is there while the thread's other locals are being destroyed.
+        static NUMBER: Cell<u32> = const { Cell::new(0) };
     }
-    // A future may be polled while its thread's locals are being destroyed.
-    SHARD.try_with(|shard| *shard).unwrap_or(0)
+    match NUMBER.get() {
+        0 => {
+            static THREADS: AtomicU32 = AtomicU32::new(1);
+            NUMBER.set(THREADS.fetch_add(1, Ordering::Relaxed));
+            NUMBER.get()
+        }
+        number => number,
+    }
 }

@@ -4,6 +4,7 @@ use std::mem::take;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::parcel::{Parcel, Reason};
 use super::shared::Shared;
@@ -55,8 +56,8 @@ impl<T, R> Home<T, R> {
     }
 
     /// A job is passed on to a later stage: the worker does not wait for it.
-    pub(super) fn pass_on(&self) {
-        self.shared.pass_on();
+    pub(super) fn pass_on(&self, recall: &Arc<CancellationToken>) {
+        self.shared.pass_on(recall);
         self.back.lock().passed += 1;
         self.changed.notify_one();
     }

@@ -32,7 +32,7 @@ use crate::group::panic::Panic;
 ///     type Item = u32;
 ///     type Receipt = ();
 ///
-///     async fn next(&mut self) -> Result<Option<Received<u32>>, BoxError> {
+///     async fn next(&mut self, _room: usize) -> Result<Option<Received<u32>>, BoxError> {
 ///         let next = self.0.checked_sub(1);
 ///         self.0 = next.unwrap_or_default();
 ///         Ok(next.map(Received::from))
@@ -48,8 +48,10 @@ pub trait Source: Send + 'static {
 
     /// Fetches the next item; `None` ends the pool, once everything is worked off.
     ///
-    /// It is called when there is a place in the buffer. At the stop a call that is under way gets a
-    /// [bounded time](super::Workers::pause) to return, and is then dropped.
+    /// It is called when there is a place in the buffer. `room` is how many places there are, from 1 upwards: a source
+    /// that asks its broker for no more than this holds nothing whose lease nobody [keeps alive](super::Workers::keep_alive).
+    /// After the stop it is 1, and what still comes is handed back. At the stop a call that is under way gets a [bounded
+    /// time](super::Workers::pause) to return, and is then dropped.
     ///
     /// # Errors
     ///
@@ -57,6 +59,7 @@ pub trait Source: Send + 'static {
     #[allow(clippy::type_complexity)]
     fn next(
         &mut self,
+        room: usize,
     ) -> impl Future<Output = Result<Option<Received<Self::Item, Self::Receipt>>, BoxError>> + Send;
 }
 
@@ -170,7 +173,7 @@ where
     type Item = T;
     type Receipt = R;
 
-    async fn next(&mut self) -> Result<Option<Received<T, R>>, BoxError> {
+    async fn next(&mut self, _room: usize) -> Result<Option<Received<T, R>>, BoxError> {
         Ok(poll_fn(|cx| self.0.as_mut().poll_next(cx)).await)
     }
 }
@@ -215,7 +218,11 @@ async fn fetch<S: Source>(
         if place.is_none() && !is_paused_at_stop {
             return;
         }
-        let fetched = run_until(source.next(), pin!(pending())).await;
+        let room = match place {
+            Some(_) => 1 + shared.room.available_permits(),
+            None => 1,
+        };
+        let fetched = run_until(source.next(room), pin!(pending())).await;
         let received = match fetched.map(flatten) {
             Some(Ok(Some(received))) => received,
             Some(Ok(None)) | None => return,

@@ -123,10 +123,10 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
     }
 
     /// It is about to be in a later stage: its worker goes on without it.
-    pub(super) fn pass_on(&mut self) {
+    pub(super) fn pass_on(&mut self, recall: &Arc<CancellationToken>) {
         if !self.is_passed {
             self.is_passed = true;
-            self.home.pass_on();
+            self.home.pass_on(recall);
         }
     }
 

@@ -35,6 +35,10 @@ pub(super) struct Shared<T, R> {
     pub(super) stopping: CancellationToken,
     /// Fires when jobs are cut.
     pub(super) cut: CancellationToken,
+    /// Fires when an earlier stage of a chain cuts what it has passed on to this one.
+    pub(super) recalled: Arc<CancellationToken>,
+    /// The [`recalled`](Self::recalled) of the later stages that have something of this one.
+    later: Lock<Vec<Arc<CancellationToken>>>,
     /// What stops the pool, if nothing may begin from that moment on: the driver may not have noticed it yet.
     told: OnceLock<CancellationToken>,
     key: Option<KeyOf<T>>,
@@ -127,6 +131,8 @@ impl<T, R> Shared<T, R> {
             limit: Limit::to_be_set(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
+            recalled: Arc::default(),
+            later: Lock::default(),
             told: OnceLock::new(),
             key: options.key,
             lease: options.lease,
@@ -375,8 +381,13 @@ impl<T, R> Shared<T, R> {
         self.state.lock().leases.values().cloned().collect()
     }
 
-    pub(super) fn pass_on(&self) {
+    /// A job is passed on to a later stage, which is recalled when this one is cut before the job has come back.
+    pub(super) fn pass_on(&self, recall: &Arc<CancellationToken>) {
         self.state.lock().queue.pass();
+        let mut later = self.later.lock();
+        if !later.iter().any(|known| Arc::ptr_eq(known, recall)) {
+            later.push(Arc::clone(recall));
+        }
     }
 
     /// Takes a parcel from a job that was passed on to a later stage.
@@ -433,7 +444,11 @@ impl<T, R> Shared<T, R> {
         state.retries = Retries::Never;
         state.queue.end(&mut waiting);
         state.leave_all(waiting);
+        let is_passed_on = state.queue.passed() > 0;
         drop(state);
+        if is_passed_on {
+            self.later.lock().iter().for_each(|recall| recall.cancel());
+        }
         self.room.close();
         self.stopping.cancel();
         self.cut.cancel();
@@ -514,7 +529,6 @@ impl<T, R> State<T, R> {
         match reason {
             Reason::Cut => numbers.cut += 1,
             Reason::NotAcknowledged => numbers.not_acknowledged += 1,
-            Reason::NoDeadLetter => numbers.dead_letters_failed += 1,
             _ => {}
         }
         self.left.push(HandedBack { parcel, reason });

@@ -193,7 +193,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 self.settle(&Outcome::Left).await;
                 continue;
             }
-            self.turn_refused_away();
+            self.turn_refused_away().await;
             self.turn_exhausted_away().await;
             let outcome = self.attempt(&*handler).await;
             self.settle(&outcome).await;
@@ -230,7 +230,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     }
 
     /// Hands those back that their receipts do not let begin.
-    fn turn_refused_away(&mut self) {
+    async fn turn_refused_away(&mut self) {
         if TypeId::of::<R>() == TypeId::of::<()>() {
             return;
         }
@@ -252,7 +252,8 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 parcel.is_begun = false;
                 self.shared.count(|numbers| numbers.begun -= 1);
             }
-            self.shared.leave([(parcel, Reason::Refused)]);
+            self.hand = Some(parcel);
+            self.hand_back(Reason::Refused).await;
         }
     }
 
@@ -338,7 +339,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 Outcome::Done => self.acknowledge(Ending::Done).await,
                 Outcome::Failed(failure) => self.failed(failure).await,
                 Outcome::Cut => self.leave(Reason::Cut),
-                Outcome::Left => self.leave(Reason::Downstream),
+                Outcome::Left => self.hand_back(Reason::Downstream).await,
             }
         }
     }
@@ -354,14 +355,14 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         };
         parcel.error = Some(Arc::clone(&error));
         if kind == JobErrorKind::HandBack {
-            return self.hand_back().await;
+            return self.hand_back(Reason::Asked).await;
         }
         if kind == JobErrorKind::Late {
             return self.leave(Reason::Cut);
         }
         parcel.failed = parcel.failed.saturating_add(1);
         if parcel.item.is_none() {
-            return self.leave(Reason::Taken);
+            return self.hand_back(Reason::Taken).await;
         }
         let delay = match &self.policy.retry {
             Some((backoff, attempts))
@@ -456,9 +457,14 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             Some(Err(panic)) => Some(Arc::new(panic)),
             None => None,
         };
+        let is_cut = failure.is_none();
         parcel.error = failure.or(parcel.error);
         self.hand = Some(parcel);
-        self.leave(Reason::NoDeadLetter);
+        self.tally.dead_letters_failed += 1;
+        match is_cut {
+            true => self.leave(Reason::NoDeadLetter),
+            false => self.hand_back(Reason::NoDeadLetter).await,
+        }
     }
 
     /// Acknowledges the item until that is confirmed, and ends it.
@@ -527,19 +533,21 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         self.shared.leave(parcel.map(|parcel| (parcel, reason)));
     }
 
-    /// Hands back what a handler does not want: now, or at the end of a stop that has begun.
-    async fn hand_back(&mut self) {
+    /// Hands an item back: now, or at the end of a stop that has begun.
+    async fn hand_back(&mut self, reason: Reason) {
         let policy = Arc::clone(&self.policy);
         let hand_back = match &policy.hand_back {
             Some(hand_back) if !self.shared.stopping.is_cancelled() => hand_back,
-            _ => return self.leave(Reason::Asked),
+            _ => return self.leave(reason),
         };
         let Some(parcel) = self.hand.take() else {
             return;
         };
-        self.tally.handed_back_begun += 1;
+        match parcel.is_begun {
+            true => self.tally.handed_back_begun += 1,
+            false => self.tally.handed_back_unbegun += 1,
+        }
         self.shared.ended(&parcel, true);
-        let reason = Reason::Asked;
         let items = vec![HandedBack { parcel, reason }];
         let within = policy.hand_back_within;
         if let Err(error) = run_hand_back(hand_back, items, within).await {

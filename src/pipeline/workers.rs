@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -277,8 +277,12 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Hands items back to this function: all that is left at the stop, in the order of the intake; and before it, one by
-    /// one, what a handler hands back.
+    /// Hands items back to this function: before the stop one by one, and at the stop all that is left, in the order of
+    /// the intake.
+    ///
+    /// Before the stop an item is handed back at once: by its handler, by a later stage, by its receipt, or for want of a
+    /// dead letter. A broker delivers it again. A function that gives it back with a delay keeps it from coming straight
+    /// back.
     ///
     /// If it fails, panics or is late, that is an error of the pool. Without the function, items go to the
     /// [leftovers](Pool::leftovers).
@@ -479,7 +483,8 @@ impl<T: Send + 'static> Workers<T, Origin> {
     /// [after its pushers](AtStop::AfterPushers), whatever else was set. What it hands back without a function for it is handed
     /// back by the stage that took the item in.
     ///
-    /// Give all stages the same [grace](Self::grace), so that they are cut at one instant.
+    /// When an earlier stage is cut, and this one has something of it, this one is cut as well, so that all stages share the
+    /// deadline of the first.
     ///
     /// # Errors
     ///
@@ -489,6 +494,13 @@ impl<T: Send + 'static> Workers<T, Origin> {
         capacity: usize,
     ) -> Result<(Stage<T>, Pool<T, Origin>), PipelineBuildError> {
         self.times.at_stop = AtStop::AfterPushers;
+        if self.policy.hand_back.is_none() {
+            // The earlier stage gets its job back when this is dropped.
+            self = self.hand_back(|items| {
+                drop(items);
+                ready(Ok(()))
+            });
+        }
         let mut pool = self.build(capacity)?;
         pool.guard.1 = Leaves::ToStage;
         Ok((Stage::new(&pool.guard.0), pool))

@@ -3,6 +3,7 @@
 //! | to | use |
 //! |---|---|
 //! | fail a test that leaves a task, a thread, a descriptor or a child process behind | [`Leaks`] |
+//! | have a component or a task behave badly, and see what was asked of it | [`Fake`], [`Journal`] |
 //!
 //! The kit is for `[dev-dependencies]`: its types panic where a test should fail.
 
@@ -15,5 +16,11 @@
 )]
 
 mod leaks;
+mod journal;
+mod dice;
+mod fake;
 
+pub use self::dice::Dice;
+pub use self::fake::{Act, Fake, Moment};
+pub use self::journal::Journal;
 pub use self::leaks::Leaks;

@@ -1,3 +1,4 @@
 //! The kit, through its public API.
 
+mod fake;
 mod leaks;

@@ -2,3 +2,5 @@
 
 mod fake;
 mod leaks;
+mod link;
+mod simulate;

@@ -54,13 +54,16 @@ pub(crate) async fn run(
         options,
         suspects: RwLock::default(),
     });
-    let pool = pool(parts, pause)?.source(orders)?;
+    let pool = pool(&parts, pause)?.source(orders)?;
     ctx.ready();
     let report = pool.run(ctx).await?;
     Ok(info!("orders: drained, {report}"))
 }
 
-fn pool(parts: Arc<Parts>, pause: CancellationToken) -> Result<Workers<Bytes, Delivery>, BoxError> {
+fn pool(
+    parts: &Arc<Parts>,
+    pause: CancellationToken,
+) -> Result<Workers<Bytes, Delivery>, BoxError> {
     let (writing, burying, returning) = (parts.clone(), parts.clone(), parts.clone());
     let options = &parts.options;
     let write = move |order| write(order, Arc::clone(&writing));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl State {
     }
 }
 
-fn server(directory: &PathBuf, port: &str) -> Process {
+fn server(directory: &Path, port: &str) -> Process {
     let mut command = Command::new("nats-server");
     command.args(["--addr", "127.0.0.1", "--port", port, "--jetstream"]);
     command.arg("--store_dir").arg(directory);
@@ -53,7 +53,7 @@ fn server(directory: &PathBuf, port: &str) -> Process {
 
 /// The file in which the server says where it listens; it is there when the server is ready.
 #[track_caller]
-fn url_of(server: &Process, directory: &PathBuf) -> String {
+fn url_of(server: &Process, directory: &Path) -> String {
     let file = directory.join(format!("nats-server_{}.ports", server.id()));
     let mut url = None;
     wait_until("the ports of the broker", || {

@@ -8,6 +8,8 @@ mod report;
 mod error;
 mod parcel;
 mod shared;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod home;
 mod job;
 mod pusher;

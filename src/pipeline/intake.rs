@@ -214,7 +214,10 @@ async fn fetch<S: Source>(
 ) {
     loop {
         consume_budget().await;
-        let place = shared.room.acquire().await.ok();
+        let place = match shared.room.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => shared.room.acquire().await.ok(),
+        };
         if place.is_none() && !is_paused_at_stop {
             return;
         }

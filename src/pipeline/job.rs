@@ -60,7 +60,8 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
     /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::group::Panic).
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.parcel.as_ref()?.error.as_deref()
+        let error = self.parcel.as_ref()?.error()?;
+        Some(&**error)
     }
 
     /// Returns the receipt that came with the item.
@@ -132,7 +133,7 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
 
     fn answer(&mut self, answer: Answer) {
         if let Some(parcel) = &mut self.parcel {
-            parcel.answer = Some(answer);
+            parcel.tell(answer);
         }
     }
 

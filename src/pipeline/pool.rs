@@ -39,6 +39,8 @@ pub struct Pool<T: Send + 'static, R: Send + 'static = ()> {
     pub(super) works: Vec<Work>,
     pub(super) intake: Option<Work>,
     pub(super) keeper: Option<Keeper<R>>,
+    /// Tells of the numbers until all is over.
+    pub(super) meter: Option<Work>,
 }
 
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -78,6 +80,7 @@ pub(super) enum Leaves {
 impl<T, R> Drop for Guard<T, R> {
     fn drop(&mut self) {
         self.0.cut_all();
+        self.0.over.cancel();
         if self.1 == Leaves::ToStage {
             drop(self.0.take_left());
         }
@@ -265,6 +268,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             works,
             intake,
             keeper,
+            meter,
         } = self;
         let shared = &*guard.0;
         if times.at_stop == AtStop::HandBack {
@@ -278,6 +282,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             let keeping = keep_alive(Arc::clone(&guard.0), keeper);
             spawn(&group, "keep-alive".to_owned(), keeping)
         });
+        let meter = meter.map(|meter| spawn(&group, "metrics".to_owned(), meter));
 
         let recalled = shared.recalled.cancelled();
         let running = deadline::until(shared.settled(true), stop.token.cancelled());
@@ -313,6 +318,10 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             let _ = deadline::until(keeper, sleep(CONFIRMATION)).await;
         }
         let later = hand_back(shared, &policy, times.hand_back_within).await;
+        shared.over.cancel();
+        if let Some(meter) = meter {
+            let _ = deadline::until(meter, sleep(CONFIRMATION)).await;
+        }
         report(shared, fault.or(later).or_else(|| shared.take_fault()))
     }
 }

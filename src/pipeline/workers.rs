@@ -102,8 +102,12 @@ pub struct Workers<T: Send + 'static, R: Send + 'static = ()> {
     keeper: Option<Keeper<R>>,
     lease: Option<fn(&R) -> R>,
     buffer: Option<usize>,
+    meter: Option<Meter<T, R>>,
     start: Start<T, R>,
 }
+
+/// How the numbers of the pool are told.
+type Meter<T, R> = fn(Arc<Shared<T, R>>) -> Work;
 
 type Start<T, R> = Arc<dyn Fn(Worker<T, R>) -> Work + Send + Sync>;
 
@@ -200,6 +204,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             keeper: None,
             lease: None,
             buffer: None,
+            meter: None,
             start: Arc::new(move |worker| Box::pin(worker.work(Arc::clone(&handler)))),
         }
     }
@@ -378,6 +383,51 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
+    /// Writes the numbers of the pool through the facade of the crate [`metrics`](https://docs.rs/metrics): when it
+    /// starts, every second, and when it is over.
+    ///
+    /// | name | kind | what it is |
+    /// |---|---|---|
+    /// | `pipeline_in_flight` | gauge | items that were begun and have no end yet |
+    /// | `pipeline_buffered` | gauge | items that nobody has begun |
+    /// | `pipeline_in_backoff` | gauge | items that wait for their next attempt |
+    /// | `pipeline_capacity` | gauge | how many items the buffer holds |
+    /// | `pipeline_oldest_buffered_seconds` | gauge | how long the oldest item that nobody has begun has waited |
+    /// | `pipeline_taken_in_total` | counter | items that were taken in |
+    /// | `pipeline_begun_total` | counter | items that a handler has begun |
+    /// | `pipeline_attempts_total` | counter | attempts that were begun |
+    /// | `pipeline_ended_total` | counter | items that have ended; its label `end` is `done`, `failed`, `panicked` or `handed back` |
+    /// | `pipeline_cut_total` | counter | items that were cut under way |
+    /// | `pipeline_acks_failed_total` | counter | acknowledgements that failed |
+    /// | `pipeline_dead_letters_total` | counter | items that the dead-letter function has taken |
+    ///
+    /// All have the label `pipeline`, the name of the pool; in a chain each stage has its own. All are there at 0 from the
+    /// start, so that a rate can be taken of them. An item costs nothing for it but a look at the clock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::pipeline::{Job, Workers};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// let mail = Workers::new("mail", |_: Job<&str>| async { Ok(()) }).metrics();
+    /// let (pusher, pool) = mail.queue(10)?;
+    /// pool.spawn(&group);
+    /// pusher.push("ann").await?;
+    /// # drop(pusher);
+    /// # group.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self) -> Self {
+        self.meter = Some(|shared| Box::pin(super::metrics::meter(shared)));
+        self
+    }
+
     /// Gives the workers a source, and makes a pool of them.
     ///
     /// # Errors
@@ -404,10 +454,12 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             batch: self.batch,
             key: self.key,
             lease: self.lease,
+            is_metered: self.meter.is_some(),
         }));
         let policy = Arc::new(self.policy);
         let workers = (0..self.limit).map(|index| Worker::new(&shared, &policy, index));
         let works = workers.map(|worker| (self.start)(worker)).collect();
+        let meter = self.meter.map(|meter| meter(Arc::clone(&shared)));
         Ok(Pool {
             guard: Guard(shared, Leaves::ToLeftovers),
             policy,
@@ -415,6 +467,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             works,
             intake: None,
             keeper: self.keeper,
+            meter,
         })
     }
 

@@ -38,6 +38,8 @@ fn the_exit_code_is_right_when_nobody_has_ever_read_its_output() {
     wait_until("the handlers", || {
         stopped.has_in_set("SigCgt", Signal::TERM)
     });
+    // It says nothing that anybody reads, so it has a moment to write to the pipes that are closed. It would end well at
+    // any other time, too.
     thread::sleep(Duration::from_millis(200));
     stopped.signal(Signal::TERM);
     stopped.wait().assert_code(0);

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::conn::Gate;
 use super::io::Io;
 use super::last_call;
+use crate::backoff::{Backoff, Delays, Jitter};
 use crate::group::log;
 use crate::group::time::Rounded;
-use crate::supervise::backoff::{Backoff, Delays, Jitter};
 
 type Accepted = (Io<TcpStream>, SocketAddr);
 

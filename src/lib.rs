@@ -41,12 +41,13 @@
 //! | start and stop parts that need each other | [`Lifecycle`], [`Component`] (feature `lifecycle`) |
 //! | see what it does | [`lifecycle::Event`] (feature `lifecycle`), `process::metrics::observer` (feature `metrics`), `process::systemd::observer` (feature `systemd`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
-//! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
+//! | stop on a file, or when a time is up | [`StopFile`], [any future](Trigger) |
 //! | stop when a lease is lost | [`Heartbeat`] |
 //! | see the stop in the metrics | `process::metrics::observer` (feature `metrics`) |
 //! | tell systemd, and feed its watchdog | `process::systemd::observer` (feature `systemd`) |
 //! | run a whole program | `main`, `Program` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
+//! | test a service: leaks, scripted stops, real processes | `testing` (feature `test-util`) |
 //! | end in time, even when the runtime is blocked | `process::Watchdog` (feature `signal`) |
 //!
 //! A whole service on one screen is in the README; `docs/lifecycle.md` is the guide from two servers to
@@ -87,7 +88,6 @@
 //! [`Periodic`]: supervise::Periodic
 //! [`Readiness`]: lifecycle::Readiness
 //! [`Running`]: group::Running
-//! [`StopAfter`]: process::StopAfter
 //! [`StopFile`]: process::StopFile
 //! [`Supervisor`]: supervise::Supervisor
 //! [`Task::isolated`]: group::Task::isolated
@@ -102,6 +102,7 @@
         feature = "pipeline",
         feature = "process",
         feature = "signal",
+        feature = "test-util",
         feature = "tonic",
     )),
     allow(dead_code, unreachable_pub, rustdoc::broken_intra_doc_links)
@@ -130,6 +131,8 @@ pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
 pub mod process;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -5,6 +5,7 @@
 //! [running](Running), what [triggers](Trigger) a stop, and a [callback](OnCancel) after one.
 
 pub(crate) mod time;
+pub(crate) mod random;
 pub(crate) mod lock;
 pub(crate) mod panic;
 pub(crate) mod log;
@@ -45,6 +46,5 @@ pub use self::task::Task;
 pub use self::trigger::Trigger;
 
 pub(crate) use self::engine::abort_on_drop::AbortOnDrop;
-pub(crate) use self::engine::handle::TaskHandle;
 pub(crate) use self::spawner::Spawner;
 pub(crate) use self::task_group::TaskGroup;

@@ -27,7 +27,7 @@ use crate::group::panic::Panic;
 use crate::group::signal::Signal;
 use crate::group::trigger::Trigger;
 use crate::group::trigger::sealed::{Hurry, Listen};
-
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 
 use self::act::Meaning;
@@ -320,7 +320,7 @@ impl Signals {
     /// Has a second signal force the stop, and only a third one end the process.
     ///
     /// A group that [listens](TaskGroup::cancel_on) is [aborted](TaskGroup::abort) by the second signal, and a
-    /// lifecycle is [forced](crate::lifecycle::Handle::force): what is left is aborted and joined, the cleanup
+    /// lifecycle is forced, as by `lifecycle::Handle::force` (feature `lifecycle`): what is left is aborted and joined, the cleanup
     /// runs, and the report names all that was cut. A task that blocks its thread cannot be aborted. The
     /// third signal is for that case: it is what a second one is by default. If nothing listens any longer, because the run is over, the
     /// second signal ends the process.
@@ -334,12 +334,14 @@ impl Signals {
     /// # Examples
     ///
     /// ```no_run
-    /// use taskgroup::Exit;
-    /// use taskgroup::lifecycle::Lifecycle;
+    /// use taskgroup::{Exit, TaskGroup};
     ///
     /// fn main() -> Exit {
     ///     taskgroup::main(async |signals| {
-    ///         Lifecycle::new("orders").stop_on(signals.escalate()).run().await
+    ///         let mut group = TaskGroup::new();
+    ///         group.cancel_on(signals.escalate());
+    ///         // spawn servers and workers here
+    ///         group.wait().await
     ///     })
     /// }
     /// ```
@@ -506,6 +508,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
+#[cfg(feature = "lifecycle")]
 impl Lifecycle {
     /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
     pub fn list_on(self, signals: Signals) -> Self {

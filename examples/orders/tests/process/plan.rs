@@ -2,30 +2,30 @@
 
 use std::net::TcpListener;
 
-use crate::service::{End, Process, fresh_path, orders_on_free_ports};
+use taskgroup::testing::Ended;
+
+use crate::service::{fresh_path, orders_on_free_ports};
 
 const LIMIT: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
 #[track_caller]
-fn run(options: &[&str]) -> End {
-    let mut command = orders_on_free_ports(options);
-    command.env_remove(LIMIT);
-    Process::spawn(command).wait()
+fn run(options: &[&str]) -> Ended {
+    orders_on_free_ports(options).start().wait()
 }
 
 #[track_caller]
 fn refused(options: &[&str]) -> String {
     let end = run(options);
     end.assert_code(1);
-    assert_eq!(end.stdout, "");
-    end.stderr
+    assert_eq!(end.stdout(), "");
+    end.stderr().to_owned()
 }
 
 #[test]
 fn the_plan_is_printed() {
     let end = run(&["--plan"]);
     end.assert_code(0);
-    assert_eq!(end.stderr, "");
+    assert_eq!(end.stderr(), "");
     let plan = "\
 orders: 5 components, budget 28s
 
@@ -46,7 +46,7 @@ stop
 
 longest chain worker → database → metrics: 27s of 27s
 ";
-    assert_eq!(end.stdout, plan);
+    assert_eq!(end.stdout(), plan);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_plan_has_the_times_that_were_asked_for() {
         "  1  http      within 2.5s  by 7.5s\n",
         "  2  grpc      within 2.5s  by 10s\n",
     ] {
-        assert!(end.stdout.contains(line), "{line:?}: {}", end.stdout);
+        assert!(end.stdout().contains(line), "{line:?}: {}", end.stdout());
     }
 }
 
@@ -68,7 +68,7 @@ fn the_plan_has_the_times_that_were_asked_for() {
 fn the_plan_is_that_of_the_demo_too() {
     let demo = run(&["demo", "--plan"]);
     demo.assert_code(0);
-    assert_eq!(demo.stdout, run(&["--plan"]).stdout);
+    assert_eq!(demo.stdout(), run(&["--plan"]).stdout());
 }
 
 #[test]
@@ -143,10 +143,9 @@ fn a_budget_above_the_limit_of_the_platform_is_refused() {
             "environment variable `TERMINATION_GRACE_PERIOD_SECONDS` is no number of seconds: `soon`",
         ),
     ] {
-        let mut command = orders_on_free_ports(options);
-        command.env(LIMIT, limit);
-        let end = Process::spawn(command).wait();
+        let binary = orders_on_free_ports(options).env(LIMIT, limit);
+        let end = binary.start().wait();
         end.assert_code(1);
-        assert_eq!(end.stderr, format!("error: {error}\n"));
+        assert_eq!(end.stderr(), format!("error: {error}\n"));
     }
 }

@@ -92,12 +92,19 @@ pub(super) struct Start {
 /// How long a wait rests between two looks.
 const STEP: Duration = Duration::from_millis(2);
 
+/// How long the output of a process that has ended may take to be read.
+const READING: Duration = Duration::from_secs(5);
+
 impl Process {
     #[track_caller]
     pub(super) fn start(start: Start) -> Self {
         let mut command = start.command;
         let journal = Journal::new();
-        journal.note(format_args!("{command:?}"));
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let words: Vec<_> = words.map(|word| format!("{word:?}")).collect();
+        journal.note(words.join(" "));
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => panic!("cannot start {command:?}: {error}"),
@@ -186,8 +193,11 @@ impl Process {
     pub fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let began = Instant::now();
         loop {
-            // In this order: what it did last counts.
+            // In this order: what it did last counts, and what it wrote last too.
             let is_over = self.is_over();
+            if is_over {
+                self.read_the_rest();
+            }
             if condition(self) {
                 return;
             }
@@ -329,7 +339,7 @@ impl Process {
 
     /// Waits until the process has ended, and all that it wrote is read.
     ///
-    /// A child of it that has inherited stdout or stderr keeps them open: that is waited for too, and is said.
+    /// A child that it leaves behind may still write to stdout and stderr. That is not waited for.
     ///
     /// # Panics
     ///
@@ -352,12 +362,7 @@ impl Process {
         };
         let took = asked.unwrap_or(self.began).elapsed();
         let mut left = status::group(self.id);
-        // The rest of the output is in the pipes; whoever is left may hold them open.
-        let grace = Duration::from_secs(if left.is_empty() { 5 } else { 0 });
-        let began = Instant::now();
-        while self.output.is_open() && began.elapsed() < grace {
-            thread::sleep(STEP);
-        }
+        self.read_the_rest();
         if let Some(directory) = self.directory() {
             left.extend(files(directory));
         }
@@ -374,6 +379,18 @@ impl Process {
     #[must_use]
     pub fn story(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Reads what is left in the pipes of a process that has ended. A child of it may hold them open.
+    fn read_the_rest(&self) {
+        let began = Instant::now();
+        let patience = self.patience.min(READING);
+        while self.output.is_open()
+            && began.elapsed() < patience
+            && status::group(self.id).is_empty()
+        {
+            thread::sleep(STEP);
+        }
     }
 
     /// Looks whether the process has ended.

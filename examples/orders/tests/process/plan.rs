@@ -72,6 +72,48 @@ fn the_plan_is_that_of_the_demo_too() {
 }
 
 #[test]
+fn with_times_the_plan_says_how_long_the_stop_is_likely_to_take() {
+    let file = fresh_path("txt");
+    std::fs::write(
+        &file,
+        "# stops of a week\nhttp 1 2 6\ndatabase median 0.2 p99 2\n",
+    )
+    .unwrap();
+    let end = run(&["--plan", "--times", file.to_str().unwrap()]);
+    end.assert_code(0);
+    for part in [
+        "\norders: 10000 stops, mean ",
+        "99th percentile ",
+        "\ncritical chain http → database: in ",
+        "\nno times, counted as 0s: metrics, grpc, worker\n",
+    ] {
+        assert!(end.stdout().contains(part), "{part:?}: {}", end.stdout());
+    }
+}
+
+#[test]
+fn times_that_cannot_be_read_are_named_with_their_file() {
+    let file = fresh_path("txt");
+    let path = file.to_str().unwrap();
+    let error = refused_after_the_plan(path);
+    assert!(
+        error.starts_with(&format!("error: --times {path}: ")),
+        "{error}"
+    );
+    std::fs::write(&file, "http soon\n").unwrap();
+    let error = refused_after_the_plan(path);
+    let expected = format!("error: --times {path}: line 1: `soon` is no number of seconds\n");
+    assert_eq!(error, expected);
+}
+
+#[track_caller]
+fn refused_after_the_plan(times: &str) -> String {
+    let end = run(&["--plan", "--times", times]);
+    end.assert_code(1);
+    end.stderr().to_owned()
+}
+
+#[test]
 fn nothing_is_opened_for_the_plan() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();

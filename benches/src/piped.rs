@@ -65,22 +65,6 @@ impl CountedPipes {
     }
 }
 
-fn count(valgrind: &mut Valgrind) -> Result<Self, Box<dyn Error>> {
-        let mut pipes = BTreeMap::new();
-        for pipe in PIPES {
-            progress(&format!("counting {pipe}"));
-            pipes.insert(pipe, count(valgrind, pipe)?);
-        }
-        Ok(Self(pipes))
-    }
-
-    /// The instructions of an item over those of the floor.
-    pub fn ratio(&self, pipe: Pipe) -> f64 {
-        let instructions = |pipe| self.0[&pipe].executed.instructions;
-        instructions(pipe) / instructions(Pipe::Spawn)
-    }
-}
-
 fn count(valgrind: &mut Valgrind, pipe: Pipe) -> Result<Item, Box<dyn Error>> {
     let job = |items| Job::Pipe { pipe, items };
     let mut slope = |[few, many]: [usize; 2]| -> Result<Executed, Box<dyn Error>> {

@@ -18,7 +18,7 @@ use crate::group::panic::Panic;
 
 /// Where the items of a pool come from: a broker, a table of jobs, a stream.
 ///
-/// A [`Stream`] becomes one with [`from_stream`].
+/// A [`Stream`] becomes one with [`from_stream`], and an iterator with [`from_iter`].
 ///
 /// # Examples
 ///
@@ -175,6 +175,37 @@ where
 
     async fn next(&mut self, _room: usize) -> Result<Option<Received<T, R>>, BoxError> {
         Ok(poll_fn(|cx| self.0.as_mut().poll_next(cx)).await)
+    }
+}
+
+/// Makes a source of an iterator; its end ends the pool.
+///
+/// An item is taken from it when there is a place in the buffer, and none after the stop.
+///
+/// # Examples
+///
+/// See [`Workers::map`](super::Workers::map).
+pub fn from_iter<I>(items: I) -> impl Source<Item = I::Item, Receipt = ()>
+where
+    I: IntoIterator,
+    I::IntoIter: Send + 'static,
+    I::Item: Send + 'static,
+{
+    FromIter(items.into_iter())
+}
+
+struct FromIter<I>(I);
+
+impl<I> Source for FromIter<I>
+where
+    I: Iterator + Send + 'static,
+    I::Item: Send + 'static,
+{
+    type Item = I::Item;
+    type Receipt = ();
+
+    async fn next(&mut self, _room: usize) -> Result<Option<Received<I::Item>>, BoxError> {
+        Ok(self.0.next().map(Received::from))
     }
 }
 

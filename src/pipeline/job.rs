@@ -57,6 +57,12 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         failed.unwrap_or_default().saturating_add(1)
     }
 
+    /// Returns the place of the item in the order of the intake, from 0 upwards.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.parcel.as_ref().map_or(0, |parcel| parcel.seq)
+    }
+
     /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::group::Panic).
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {

@@ -16,6 +16,7 @@ use super::parcel::{HandedBack, KeyOf, key_of};
 use super::pool::{Extend, Guard, Keeper, Leaves, Pool, Times, Work};
 use super::pusher::Pusher;
 use super::queue::Batch;
+use super::results::Results;
 use super::shared::{AtStop, Options, Shared};
 use super::stage::{Origin, Stage};
 use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
@@ -174,6 +175,50 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         W: Future<Output = Result<(), JobError>> + Send + 'static,
     {
         Self::of(name.into(), Batch { size, longest }, Several(handler))
+    }
+
+    /// Makes workers whose handler makes something of each item, and the results that it has made.
+    ///
+    /// The results are in the order of the items, whatever the order in which the handlers return. It is for a job that has
+    /// an end: its items come [from an iterator](super::from_iter), and at the stop nothing more is taken from that; the
+    /// results of what is done by then are there.
+    ///
+    /// # Examples
+    ///
+    /// Ten thousand pages, 64 at once. Ctrl-C, as the token of the group, keeps those that are there:
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::pipeline::{Job, Workers, from_iter};
+    ///
+    /// # async fn fetch(url: &str) -> Result<String, std::io::Error> { Ok(format!("the page {url}")) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new(); // .stop_on(signals)
+    /// let urls = (0..10_000).map(|page| format!("https://example.org/{page}"));
+    /// let (workers, pages) = Workers::map("fetch", |url: Job<String>| async move { Ok(fetch(&url).await?) });
+    /// workers.limit(64).source(from_iter(urls))?.spawn(&group);
+    /// group.wait().await?;
+    /// for (index, page) in pages.take() {
+    ///     assert_eq!(page, format!("the page https://example.org/{index}"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map<U, F, W>(name: impl Into<Cow<'static, str>>, map: F) -> (Self, Results<U>)
+    where
+        U: Send + 'static,
+        F: Fn(Job<T, R>) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<U, JobError>> + Send + 'static,
+    {
+        let results = Results::new();
+        let kept = results.clone();
+        let workers = Self::new(name, move |job: Job<T, R>| {
+            let (index, kept) = (job.index(), kept.clone());
+            let mapping = map(job);
+            async move { Ok(kept.keep(index, mapping.await?)) }
+        });
+        (workers, results)
     }
 
     fn of<H: Handle<T, R>>(name: Cow<'static, str>, batch: Batch, handler: H) -> Self

@@ -19,12 +19,14 @@ mod times;
 mod worker;
 mod ws;
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Instant;
+use std::{fmt, fs};
 
 use clap::Parser;
-use taskgroup::lifecycle::Lifecycle;
+use taskgroup::deploy::Checker;
+use taskgroup::lifecycle::{Lifecycle, Plan};
 use taskgroup::process::StopFile;
 use taskgroup::{BoxError, Exit, Signal, Signals};
 use tracing_subscriber::fmt::format::Writer;
@@ -57,6 +59,9 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         print(&lifecycle.plan()?);
         return Ok(Exit::from(Ok::<(), BoxError>(())));
     }
+    if !parts.options.check_deploy.is_empty() {
+        return check_deploy(&lifecycle.plan()?, &parts.options.check_deploy);
+    }
     let report = match command {
         None => {
             log_to(io::stderr);
@@ -68,6 +73,24 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         }
     };
     Ok(Exit::from(report))
+}
+
+/// Compares deployment files with the plan.
+fn check_deploy(plan: &Plan, paths: &[PathBuf]) -> Result<Exit, BoxError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        files.push((path, text));
+    }
+    let findings = Checker::new(plan).check(files);
+    print(&findings);
+    Ok(match findings.has_errors() {
+        true => Exit::from(Err::<(), BoxError>(
+            "the deployment does not fit the plan".into(),
+        )),
+        false => Exit::from(Ok::<(), BoxError>(())),
+    })
 }
 
 /// Returns what makes a lifecycle the one of this process: what stops it, and what ends it if it does not stop.

@@ -53,6 +53,7 @@
 //! | start and stop components in order | [`lifecycle`] |
 //! | work through a queue, and lose nothing | `pipeline` |
 //! | stop on a signal, and exit with a true status | [`process`], [`Exit`] |
+//! | test a service | `testing` |
 //!
 //! You write a library? `docs/library.md` has five rules. `docs/words.md` says what each word means. A [`Sidecar`] is a
 //! server in a group, and not a Kubernetes sidecar container.
@@ -105,6 +106,8 @@ pub mod pipeline;
 pub mod process;
 #[cfg(feature = "deploy")]
 pub mod deploy;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use tokio_util::sync::CancellationToken;
 

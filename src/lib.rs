@@ -21,8 +21,8 @@
 //!
 //! Here is a service with a server, a worker, signals and an exit code.
 //!
-#![cfg_attr(all(feature = "axum", feature = "signal"), doc = "```no_run")]
-#![cfg_attr(not(all(feature = "axum", feature = "signal")), doc = "```ignore")]
+#![cfg_attr(all(feature = "axum", feature = "lifecycle", feature = "signal"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "axum", feature = "lifecycle", feature = "signal")), doc = "```ignore")]
 //! # use taskgroup::{BoxError, Exit};
 //! # use taskgroup::lifecycle::{Component, Context, Lifecycle};
 //! # async fn worker(ctx: Context) -> Result<(), BoxError> { ctx.ready(); Ok(ctx.token().cancelled().await) }
@@ -60,7 +60,20 @@
 //!
 //! # Features
 //!
-//! FEATURES
+//! No feature is on by default, and all are additive. `crates` counts what a feature adds to the 16 of the core.
+//!
+//! | feature | adds | crates |
+//! |---|---|---|
+//! | `supervise` | restarts, periodic tasks | 0 |
+//! | `lifecycle` | components in order, a budget, readiness, cleanup, a report | 0 |
+//! | `signal` | `main`, signals, the watchdog | 7 |
+//! | `axum`, `ws` | an HTTP server that really stops, websockets | 34, 53 |
+//! | `tonic` | a gRPC server that really stops | 49 |
+//! | `pipeline` | workers that drain or hand back | 0 |
+//! | `process` | a child process as a member | 7 |
+//! | `metrics`, `systemd`, `serde` | the stop in metrics, for systemd, as data | 3, 3, 2 |
+//! | `deploy` | the checker of deployment files | 2 |
+//! | `test-util` | the test kit | 4 |
 //!
 //! # Panics and `panic = "abort"`
 //!

@@ -21,8 +21,14 @@
 //!
 //! Here is a service with a server, a worker, signals and an exit code.
 //!
-#![cfg_attr(all(feature = "axum", feature = "lifecycle", feature = "signal"), doc = "```no_run")]
-#![cfg_attr(not(all(feature = "axum", feature = "lifecycle", feature = "signal")), doc = "```ignore")]
+#![cfg_attr(
+    all(feature = "axum", feature = "lifecycle", feature = "signal"),
+    doc = "```no_run"
+)]
+#![cfg_attr(
+    not(all(feature = "axum", feature = "lifecycle", feature = "signal")),
+    doc = "```ignore"
+)]
 //! # use taskgroup::{BoxError, Exit};
 //! # use taskgroup::lifecycle::{Component, Context, Lifecycle};
 //! # async fn worker(ctx: Context) -> Result<(), BoxError> { ctx.ready(); Ok(ctx.token().cancelled().await) }
@@ -98,6 +104,20 @@
 //! The crate prints nothing. There is one exception. A program that `taskgroup::main` runs, with no subscriber installed,
 //! prints the lines about its stop to stderr.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A module offers what any module above it needs, and names none of their features. With all of them on,
+// the compiler finds what nothing needs, and links that lead nowhere.
+#![cfg_attr(
+    not(all(
+        feature = "axum",
+        feature = "lifecycle",
+        feature = "pipeline",
+        feature = "process",
+        feature = "signal",
+        feature = "test-util",
+        feature = "tonic",
+    )),
+    allow(dead_code, unreachable_pub, rustdoc::broken_intra_doc_links)
+)]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
 #![cfg_attr(
@@ -111,8 +131,13 @@
 )]
 
 pub mod group;
+// What servers share with supervision: each waits longer after each failure in a row.
+#[cfg(any(feature = "axum", feature = "supervise", feature = "tonic"))]
+mod backoff;
+#[cfg(feature = "supervise")]
 pub mod supervise;
 pub mod server;
+#[cfg(feature = "lifecycle")]
 pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
@@ -145,16 +170,28 @@ pub use crate::server::sidecar::{Sidecar, SidecarError};
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// The code in the README compiles.
-#[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "lifecycle",
+    feature = "signal",
+    feature = "tonic"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
 /// And so does that of the guide.
-#[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "lifecycle",
+    feature = "signal",
+    feature = "tonic"
+))]
 #[doc = include_str!("../docs/lifecycle.md")]
 struct Guide;
 
 /// And that of the guide to pipelines.
-#[cfg(all(doctest, feature = "pipeline"))]
+#[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;

@@ -40,6 +40,7 @@ pub use self::finding::Severity;
 
 use self::facts::Facts;
 use self::facts::Service;
+use self::source::Format;
 use self::source::Source;
 use crate::group::signal::Signal;
 use crate::lifecycle::Plan;
@@ -145,48 +146,24 @@ fn read(source: &Source<'_>, facts: &mut Facts) -> Result<(), Finding> {
         return Err(source.refused(line, what, "check the output of the template engine"));
     }
     match source.format() {
-        Some(format) => format.read(source, facts),
-        None => Err(source.refused(
-            1,
-            "the format of this file is unknown",
-            "name it as its platform does",
-        )),
-    }
-}
-
-/// The formats that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Yaml,
-    Json,
-    Unit,
-    Haproxy,
-    Nginx,
-    Dockerfile,
-    Fly,
-    Nomad,
-    Procfile,
-}
-
-impl Format {
-    fn read(self, source: &Source<'_>, facts: &mut Facts) -> Result<(), Finding> {
-        match self {
-            Self::Yaml | Self::Json => {
-                for document in yaml::documents(source)? {
-                    if platform::read_yaml(source, &document, facts) {
-                        continue;
-                    }
+        Some(Format::Yaml) => {
+            for document in yaml::documents(source)? {
+                if !platform::read_yaml(source, &document, facts) {
                     kubernetes::read(source, &document, facts);
                 }
             }
-            Self::Unit => unit::read(source, facts),
-            Self::Haproxy => balancer::read_haproxy(source, facts),
-            Self::Nginx => balancer::read_nginx(source, facts),
-            Self::Dockerfile => image::read(source, facts),
-            Self::Fly => platform::read_fly(source, facts),
-            Self::Nomad => platform::read_nomad(source, facts),
-            Self::Procfile => platform::read_procfile(source, facts),
         }
-        Ok(())
+        Some(Format::Unit) => unit::read(source, facts),
+        Some(Format::Haproxy) => balancer::read_haproxy(source, facts),
+        Some(Format::Nginx) => balancer::read_nginx(source, facts),
+        Some(Format::Dockerfile) => image::read(source, facts),
+        Some(Format::Fly) => platform::read_fly(source, facts),
+        Some(Format::Nomad) => platform::read_nomad(source, facts),
+        Some(Format::Procfile) => platform::read_procfile(source, facts),
+        None => {
+            let change = "name it as its platform does";
+            return Err(source.refused(1, "the format of this file is unknown", change));
+        }
     }
+    Ok(())
 }

@@ -195,3 +195,8 @@ struct Guide;
 #[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
+
+/// And that of the page for libraries.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct Library;

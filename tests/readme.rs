@@ -10,7 +10,7 @@ fn crate_page() -> Vec<&'static str> {
             .strip_prefix("//!")
             .map(|line| line.strip_prefix(' ').unwrap_or(line));
         // The fence of a program that needs features.
-        doc.or_else(|| line.starts_with("#![cfg_attr(all(feature").then_some("```"))
+        doc.or_else(|| line.contains("doc = \"```no_run\"").then_some("```"))
     };
     CRATE.lines().filter_map(line).collect()
 }

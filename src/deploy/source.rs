@@ -3,9 +3,21 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Format;
 use super::finding::Finding;
 use super::finding::Severity;
+
+/// The formats that are read. JSON is YAML too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Yaml,
+    Unit,
+    Haproxy,
+    Nginx,
+    Dockerfile,
+    Fly,
+    Nomad,
+    Procfile,
+}
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +116,7 @@ impl<'a> Source<'a> {
             }
             ("Procfile", _) => Some(Format::Procfile),
             ("fly.toml", _) => Some(Format::Fly),
-            (_, "yaml" | "yml") => Some(Format::Yaml),
-            (_, "json") => Some(Format::Json),
+            (_, "yaml" | "yml" | "json") => Some(Format::Yaml),
             (_, "service") => Some(Format::Unit),
             (_, "conf") if folder.ends_with(".service.d") => Some(Format::Unit),
             (_, "nomad" | "hcl") => Some(Format::Nomad),

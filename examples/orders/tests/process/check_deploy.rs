@@ -2,7 +2,14 @@
 
 use std::fs;
 
-use crate::service::{Process, fresh_path, orders_on_free_ports};
+use taskgroup::testing::Ended;
+
+use crate::service::{fresh_path, orders_on_free_ports};
+
+#[track_caller]
+fn run(options: &[&str]) -> Ended {
+    orders_on_free_ports(options).start().wait()
+}
 
 /// A file of `deploy/`.
 fn deployed(name: &str) -> String {
@@ -22,10 +29,10 @@ fn the_files_in_deploy_fit_the_plan() {
         &pod,
         &haproxy,
     ];
-    let end = Process::spawn(orders_on_free_ports(&options)).wait();
+    let end = run(&options);
     end.assert_code(0);
-    assert!(!end.stdout.contains(": error "), "{}", end.stdout);
-    assert!(end.stdout.contains("assumed: "), "{}", end.stdout);
+    assert!(!end.stdout().contains(": error "), "{}", end.stdout());
+    assert!(end.stdout().contains("assumed: "), "{}", end.stdout());
 }
 
 #[test]
@@ -38,33 +45,34 @@ fn a_file_that_does_not_fit_is_named_and_the_exit_code_is_1() {
     )
     .unwrap();
     let name = bad.to_str().unwrap().to_owned();
-    let end = Process::spawn(orders_on_free_ports(&["--check-deploy", &name])).wait();
+    let end = run(&["--check-deploy", &name]);
     end.assert_code(1);
-    assert!(end.stdout.contains(&format!("{name}:")), "{}", end.stdout);
     assert!(
-        end.stdout
-            .contains("error D01: 28s + 1s = 29s is more than 20s"),
+        end.stdout().contains(&format!("{name}:")),
         "{}",
-        end.stdout
+        end.stdout()
     );
     assert!(
-        end.stderr.contains("the deployment does not fit the plan"),
+        end.stdout()
+            .contains("error D01: 28s + 1s = 29s is more than 20s"),
         "{}",
-        end.stderr
+        end.stdout()
+    );
+    assert!(
+        end.stderr()
+            .contains("the deployment does not fit the plan"),
+        "{}",
+        end.stderr()
     );
 }
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let end = Process::spawn(orders_on_free_ports(&[
-        "--check-deploy",
-        "/nonexistent/pod.yaml",
-    ]))
-    .wait();
+    let end = run(&["--check-deploy", "/nonexistent/pod.yaml"]);
     end.assert_code(1);
     assert!(
-        end.stderr.contains("/nonexistent/pod.yaml"),
+        end.stderr().contains("/nonexistent/pod.yaml"),
         "{}",
-        end.stderr
+        end.stderr()
     );
 }

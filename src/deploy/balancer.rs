@@ -34,10 +34,10 @@ pub(super) fn read_haproxy(source: &Source<'_>, facts: &mut Facts) {
                 facts.request_timeouts.extend(limit);
             }
             ["hard-stop-after", text, ..] => {
-                haproxy.hard_stop = time(text).map(|time| source.at(number, time))
+                haproxy.hard_stop = time(text).map(|time| source.at(number, time));
             }
             ["retries", text, ..] => {
-                haproxy.retries = text.parse().ok().map(|n| source.at(number, n))
+                haproxy.retries = text.parse().ok().map(|n| source.at(number, n));
             }
             ["option", "redispatch", ..] => haproxy.redispatch = true,
             ["no", "option", "redispatch", ..] => haproxy.redispatch = false,

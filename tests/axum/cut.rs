@@ -260,6 +260,7 @@ async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
         get(async move |stop: Stop| {
             entered.send(()).unwrap();
             stop.stopping().await;
+            // It blocks the only thread, which is what it is there for.
             std::thread::sleep(2 * SHORT);
             "done"
         }),

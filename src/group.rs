@@ -12,6 +12,7 @@ pub(crate) mod label;
 pub(crate) mod signal;
 pub(crate) mod stop_request;
 pub(crate) mod end;
+pub(crate) mod build_error;
 pub(crate) mod chain;
 pub(crate) mod cause;
 pub(crate) mod verdict;

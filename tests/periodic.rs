@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, any, prop_oneof, proptest};
-use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicBuildError, PeriodicError, Tick};
+use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Tick};
 use taskgroup::{BoxError, CancellationToken, Cancelled, End, TaskGroup};
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
@@ -299,29 +299,44 @@ async fn options_that_make_no_periodic_task_are_refused_by_name() {
         let run = periodic.run::<BoxError, _, _>(&token, |_tick| async { Ok(()) });
         run.err().unwrap()
     };
-    let message = |periodic| refused(periodic).to_string();
-
-    let error = refused(Periodic::new("", PERIOD));
-    assert_eq!(error, PeriodicBuildError::EmptyName);
-    assert_eq!(format!("{error:#}"), "a periodic task has an empty name");
-    assert_eq!(
-        message(Periodic::new("flush", Duration::ZERO)),
-        "periodic task `flush` has a period of 0s: it would never rest"
-    );
-    assert_eq!(
-        message(Periodic::new("flush", PERIOD).fail_after(0)),
-        "periodic task `flush` is to fail after 0 errors: it would fail before it starts"
-    );
-    assert_eq!(
-        message(Periodic::new("flush", PERIOD).last_run(Duration::ZERO)),
-        "periodic task `flush` has a deadline of 0s for its last run: it could do nothing"
-    );
+    let flush = || Periodic::new("flush", PERIOD);
+    for (periodic, option, message) in [
+        (
+            Periodic::new("", PERIOD),
+            "name",
+            "a periodic task: `name` cannot be empty: no message could name it",
+        ),
+        (
+            Periodic::new("flush", Duration::ZERO),
+            "period",
+            "periodic task `flush`: `period` cannot be 0s: it would never rest",
+        ),
+        (
+            flush().fail_after(0),
+            "fail_after",
+            "periodic task `flush`: `fail_after` cannot be 0: it would fail before it starts",
+        ),
+        (
+            flush().last_run(Duration::ZERO),
+            "last_run",
+            "periodic task `flush`: `last_run` cannot be 0s: it could do nothing",
+        ),
+        (
+            flush().backoff(Backoff::default().factor(0)),
+            "factor",
+            "periodic task `flush`: `factor` cannot be 0: all waits but the first would be 0s",
+        ),
+    ] {
+        let error = refused(periodic);
+        assert_eq!(error.option(), option);
+        assert_eq!(format!("{error:#}"), message);
+    }
 }
 
 #[test]
 fn everything_can_be_sent_and_shared() {
     fn is<T: Send + Sync>() {}
-    is::<(Periodic, Tick, PeriodicError, PeriodicBuildError)>();
+    is::<(Periodic, Tick, PeriodicError)>();
     fn send(_: impl Send) {}
     let token = CancellationToken::new();
     let run = Periodic::new("flush", PERIOD);

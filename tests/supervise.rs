@@ -12,9 +12,7 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::group::Panic;
-use taskgroup::supervise::{
-    Backoff, Jitter, Strategy, Supervisor, SupervisorBuildError, SupervisorError,
-};
+use taskgroup::supervise::{Backoff, Jitter, Strategy, Supervisor, SupervisorError};
 use taskgroup::{BoxError, CancellationToken, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -876,26 +874,42 @@ async fn options_that_make_no_supervisor_are_refused_by_name() {
     let refused = |supervisor: Supervisor| supervisor.spawn(&group).unwrap_err();
     let child = |name| Supervisor::new("kafka").child(name, |_token| pending());
 
-    let error = refused(Supervisor::new("kafka"));
-    assert_eq!(format!("{error:#}"), "supervisor `kafka` has no children");
-    let error = refused(Supervisor::new("").child("a", |_token| pending()));
-    assert_eq!(format!("{error:#}"), "a supervisor has an empty name");
-    let error = refused(child(""));
-    assert_eq!(
-        format!("{error:#}"),
-        "supervisor `kafka` has a child with an empty name"
-    );
-    let error = refused(child("a").permanent("a", |_token| pending()));
-    assert_eq!(
-        format!("{error:#}"),
-        "supervisor `kafka` has two children named `a`"
-    );
-    let error = refused(child("a").intensity(3, Duration::ZERO));
-    assert!(matches!(error, SupervisorBuildError::ZeroWindow { .. }));
-    assert_eq!(
-        format!("{error:#}"),
-        "supervisor `kafka` has an intensity within 0s: no restart could ever be counted"
-    );
+    for (supervisor, option, message) in [
+        (
+            Supervisor::new("kafka"),
+            "child",
+            "supervisor `kafka`: `child` cannot be missing: there is nothing to supervise",
+        ),
+        (
+            Supervisor::new("").child("a", |_token| pending()),
+            "name",
+            "a supervisor: `name` cannot be empty: no message could name it",
+        ),
+        (
+            child(""),
+            "child",
+            "supervisor `kafka`: `child` cannot be without a name: no message could name it",
+        ),
+        (
+            child("a").permanent("a", |_token| pending()),
+            "child",
+            "supervisor `kafka`: `child` cannot be `a` twice: no message could tell them apart",
+        ),
+        (
+            child("a").intensity(3, Duration::ZERO),
+            "intensity",
+            "supervisor `kafka`: `intensity` cannot be 3 within 0s: no restart could ever be counted",
+        ),
+        (
+            child("a").backoff(Backoff::default().factor(0)),
+            "factor",
+            "supervisor `kafka`: `factor` cannot be 0: all waits but the first would be 0s",
+        ),
+    ] {
+        let error = refused(supervisor);
+        assert_eq!(error.option(), option);
+        assert_eq!(format!("{error:#}"), message);
+    }
     assert!(group.running().is_empty());
 }
 
@@ -903,7 +917,7 @@ async fn options_that_make_no_supervisor_are_refused_by_name() {
 fn everything_can_be_sent_and_shared() {
     fn is<T: Send + Sync>() {}
     is::<(Supervisor, Strategy, Backoff, Jitter)>();
-    is::<(SupervisorError, SupervisorBuildError)>();
+    is::<SupervisorError>();
 }
 
 /// One run of a child: how long it takes, how it ends, and what it does when it is told to stop.

@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
-use crate::group::builder::{BuildError, Builder};
+use crate::group::build_error::BuildError;
+use crate::group::builder::Builder;
 use crate::group::cause::Cause;
 use crate::group::engine::Lock;
 use crate::group::engine::handle::TaskHandle;

@@ -48,9 +48,6 @@ pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the clients of what was cut have to take their answer.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// The least that what was cut has to end, so that its tasks get their turn.
-const MOMENT: Duration = Duration::from_millis(10);
-
 /// A server that is about to run.
 ///
 /// It is made by `axum::serve`, `tonic::serve` or [`serve`]; `S` is what is served.
@@ -271,7 +268,8 @@ impl<S> Serve<S> {
     ///
     /// A server throws away what it has not read when it is told. A request that is on its way at the
     /// stop, on a new connection or on an old one, is answered if it arrives within the linger. The
-    /// default is [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger.
+    /// default is [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger. It is a part
+    /// of the grace, and ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.options.plan.linger = linger;
         self
@@ -283,8 +281,8 @@ impl<S> Serve<S> {
     /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. One that has not taken all of
     /// its answer is none of them, however long that has been waiting for it; over HTTP/2 this is known
     /// of bodies whose data are [`Bytes`](https://docs.rs/bytes), as those of axum and tonic are. No more
-    /// than half of what the grace leaves after the linger is used. The default is [1
-    /// second](DEFAULT_IDLE_GRACE).
+    /// than half of what the grace leaves after the linger is used, also with [`Duration::MAX`]. With zero
+    /// such a connection is cut at once. The default is [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
         self
@@ -292,19 +290,21 @@ impl<S> Serve<S> {
 
     /// Sets how long what was cut has to end before it is reported as stuck.
     ///
-    /// This comes after the grace. Only what blocks its thread needs more than a moment here; less than 10
-    /// milliseconds is taken for these 10, the moment in which the tasks of what was cut get their turn.
-    /// A server that ends by itself gives what it leaves behind as long. The default is [1
+    /// This comes after the grace. Only what blocks its thread needs more than a moment here. The tasks of
+    /// what was cut need that moment to get their turn, so less than 10 milliseconds is an error of
+    /// [`run`](Self::run). With [`Duration::MAX`] it waits until all has ended, and nothing is ever stuck. A
+    /// server that ends by itself gives what it leaves behind as long. The default is [1
     /// second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.options.plan.kill_grace = kill_grace.max(MOMENT);
+        self.options.plan.kill_grace = kill_grace;
         self
     }
 
     /// Sets how many connections may be open at once; there is no limit by default.
     ///
     /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
-    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run).
+    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run);
+    /// [`usize::MAX`] is as good as no limit.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.options.limits.max_connections = Some(limit);
         self
@@ -458,7 +458,7 @@ impl<S: Server> Serve<S> {
     /// stuck, or the stop took longer than the grace, as with a server that does not end when it is told
     /// ([`is_timed_out`](SidecarError::is_timed_out), with its
     /// [report](SidecarError::drain_report)); when the server ended by itself, which axum and tonic
-    /// do not; or when a limit is zero.
+    /// do not; or when an option has an invalid value, with the [`BuildError`](crate::BuildError) as its source.
     ///
     /// # Panics
     ///
@@ -501,7 +501,8 @@ impl<S: Server> Serve<S> {
         let _then = options.then;
         let mut plan = options.plan;
         plan.grace = told.limit.grace(options.grace, plan.grace);
-        if let Err(error) = options.limits.check() {
+        let checked = options.limits.check(&name);
+        if let Err(error) = checked.and_then(|()| plan.check(&name)) {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }
         let gate = Gate::new(options.limits);

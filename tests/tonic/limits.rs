@@ -133,6 +133,6 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
     assert_eq!(
         format!("{:#}", refused.unwrap_err()),
-        "server `grpc` failed: a limit of 0 connections lets nobody in"
+        "server `grpc` failed: server `grpc`: `max_connections` cannot be 0: it would let nobody in"
     );
 }

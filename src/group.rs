@@ -19,6 +19,8 @@ pub(crate) mod verdict;
 pub(crate) mod running;
 pub(crate) mod error;
 pub(crate) mod engine;
+#[cfg(feature = "test-util")]
+pub(crate) mod census;
 mod task;
 mod isolated;
 pub(crate) mod spawner;

@@ -47,6 +47,7 @@
 //! | tell systemd, and feed its watchdog | `process::systemd::observer` (feature `systemd`) |
 //! | run a whole program | `main`, `Program` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
+//! | test a service: leaks, scripted stops, real processes | `testing` (feature `test-util`) |
 //! | end in time, even when the runtime is blocked | `process::Watchdog` (feature `signal`) |
 //!
 //! A whole service on one screen is in the README; `docs/lifecycle.md` is the guide from two servers to
@@ -112,6 +113,8 @@ pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
 pub mod process;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use tokio_util::sync::CancellationToken;
 

@@ -1,0 +1,3 @@
+//! The kit, through its public API.
+
+mod leaks;

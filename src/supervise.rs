@@ -25,8 +25,10 @@ use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::group::chain;
 use crate::group::error::{Cancelled, Failure};
+use crate::group::into_task::IntoTask;
 use crate::group::log;
 use crate::group::panic::Panic;
+use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 use crate::group::{TaskGroup, TaskHandle};
 
@@ -210,9 +212,10 @@ impl Supervisor {
     pub fn child<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        self.add(name.into(), false, boxed(start), Location::caller())
+        let start = boxed(move |token| start(token).into_task());
+        self.add(name.into(), false, start, Location::caller())
     }
 
     /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
@@ -222,9 +225,10 @@ impl Supervisor {
     pub fn permanent<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        self.add(name.into(), true, boxed(start), Location::caller())
+        let start = boxed(move |token| start(token).into_task());
+        self.add(name.into(), true, start, Location::caller())
     }
 
     fn add(
@@ -262,7 +266,7 @@ impl Supervisor {
     {
         let place = Location::caller();
         let task = group.task(self.name.clone());
-        Ok(task.spawn_from(place, self.run(group)?))
+        Ok(task.spawn_from(place, self.run(group)?.with_error()))
     }
 
     /// Makes the supervisor a future, to be spawned into `group` or run inside a task of it.
@@ -309,13 +313,19 @@ impl Supervisor {
     pub fn run<E>(
         self,
         group: &TaskGroup<E>,
-    ) -> Result<impl Future<Output = Result<(), E>> + Send + use<E>, BuildError>
+    ) -> Result<
+        RunFuture<
+            impl Future<Output = Result<(), SupervisorError>> + Send + use<E>,
+            SupervisorError,
+        >,
+        BuildError,
+    >
     where
-        E: From<SupervisorError> + Send + 'static,
+        E: Send + 'static,
     {
         self.check()?;
         let group = group.child(&self.name);
-        Ok(async move { Ok(Run::new(self, group).drive().await?) })
+        Ok(RunFuture::new(Run::new(self, group).drive()))
     }
 
     fn check(&self) -> Result<(), BuildError> {

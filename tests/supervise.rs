@@ -13,7 +13,9 @@ use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::group::Panic;
 use taskgroup::supervise::{Backoff, Jitter, Strategy, Supervisor, SupervisorError};
-use taskgroup::{BoxError, CancellationToken, Cancelled, Cause, End, TaskError, TaskGroup};
+use taskgroup::{
+    BoxError, CancellationToken, Cancelled, Cause, End, Sidecar, TaskError, TaskGroup,
+};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -741,7 +743,7 @@ async fn dropping_the_supervisor_aborts_and_tells_its_children() {
             pending().await
         }
     });
-    let run = supervisor.run::<BoxError>(&group).unwrap();
+    let run = supervisor.run(&group).unwrap();
     timeout(SECOND, run).await.unwrap_err();
     group.wait().await.unwrap();
     assert_eq!(diary.lines(), ["0.0 start deaf", "1.0 end deaf"]);
@@ -808,7 +810,7 @@ async fn a_supervisor_that_finds_its_group_closed_ends_at_once() {
         .child("consumer", |_| async {
             unreachable!("it is never started")
         })
-        .run::<BoxError>(&group)
+        .run(&group)
         .unwrap();
     group.wait().await.unwrap();
     supervisor.await.unwrap();
@@ -844,9 +846,8 @@ async fn a_supervisor_below_another_is_restarted_by_it() {
             async move {
                 let group: TaskGroup = TaskGroup::builder().parent(&token).build()?;
                 let inner = Supervisor::new("inner").intensity(0, SECOND);
-                failing_after(inner, "leaf", SECOND, &notes)
-                    .run(&group)?
-                    .await
+                let inner = failing_after(inner, "leaf", SECOND, &notes);
+                Ok(inner.run(&group)?.await?)
             }
         })
         .spawn(&group)
@@ -911,6 +912,20 @@ async fn options_that_make_no_supervisor_are_refused_by_name() {
         assert_eq!(format!("{error:#}"), message);
     }
     assert!(group.running().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_a_child_as_it_is() {
+    let mut group = TaskGroup::new();
+    let serve = |token: CancellationToken| {
+        Sidecar::new("http").serve(&token, |stop| async { std::io::Result::Ok(stop.await) })
+    };
+    let servers = Supervisor::new("servers").child("http", serve);
+    let supervisor = servers.spawn(&group).unwrap();
+    sleep(SECOND).await;
+    group.cancel();
+    group.wait().await.unwrap();
+    supervisor.await.unwrap();
 }
 
 #[test]
@@ -1175,7 +1190,7 @@ async fn a_supervisor_runs_in_a_group_that_was_handed_out_and_ends_with_it() {
 
     let (awaits, spawns) = (consumer("a", &diary), consumer("b", &diary));
     let awaits = hand_out(below_the_group, async move |group, _token| {
-        awaits.run(&group)?.await
+        Ok(awaits.run(&group)?.await?)
     });
     let spawns = hand_out(
         below_the_token.build().unwrap(),
@@ -1210,7 +1225,7 @@ async fn what_a_supervisor_escalates_is_the_error_of_whoever_awaits_it_and_cance
             Err("the broker is gone".into())
         });
     let part = hand_out(parent.child("orders"), async move |group, _token| {
-        escalates.run(&group)?.await
+        Ok(escalates.run(&group)?.await?)
     });
     let error = part.await.unwrap().unwrap_err();
     assert!(

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
 use crate::BoxError;
+use crate::group::run_future::RunFuture;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
 use crate::server::gate::Cuts;
@@ -58,7 +59,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{CancellationToken, SidecarError};
+/// use taskgroup::CancellationToken;
 ///
 /// # #[cfg(feature = "axum")]
 /// # #[tokio::main(flavor = "current_thread")]
@@ -79,7 +80,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 ///     .catch_panics()
 ///     .lenient()
 ///     .on_report(|report| assert!(report.is_clean()))
-///     .run::<SidecarError>(&token);
+///     .run(&token);
 ///
 /// token.cancel();
 /// assert!(http.await.is_ok());
@@ -368,7 +369,7 @@ impl<S> Serve<S> {
     ///
     /// ```
     /// use std::sync::mpsc;
-    /// use taskgroup::{BoxError, CancellationToken, SidecarError};
+    /// use taskgroup::{BoxError, CancellationToken};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), BoxError> {
@@ -378,7 +379,7 @@ impl<S> Serve<S> {
     /// token.cancel();
     /// taskgroup::serve("echo", listener, async |_, stop| Ok(stop.cancelled().await))
     ///     .on_report(move |report| sender.send(report.clone()).unwrap())
-    ///     .run::<SidecarError>(&token)
+    ///     .run(&token)
     ///     .await?;
     /// assert_eq!(reports.recv()?.requests_at_stop(), 0);
     /// # Ok(())
@@ -454,8 +455,7 @@ impl<S: Server> Serve<S> {
     ///
     /// # Errors
     ///
-    /// A [`SidecarError`], converted into the caller's error type, when something had to be cut, was
-    /// stuck, or the stop took longer than the grace, as with a server that does not end when it is told
+    /// A [`SidecarError`] when something had to be cut, was stuck, or the stop took longer than the grace, as with a server that does not end when it is told
     /// ([`is_timed_out`](SidecarError::is_timed_out), with its
     /// [report](SidecarError::drain_report)); when the server ended by itself, which axum and tonic
     /// do not; or when an option has an invalid value, with the [`BuildError`](crate::BuildError) as its source.
@@ -474,20 +474,31 @@ impl<S: Server> Serve<S> {
     ///
     /// # Examples
     ///
-    /// See [`Serve`].
-    pub fn run<E>(
+    /// ```
+    /// # #[cfg(feature = "axum")]
+    /// #[tokio::main(flavor = "current_thread")]
+    /// async fn main() -> anyhow::Result<()> {
+    ///     let token = taskgroup::CancellationToken::new();
+    ///     # token.cancel();
+    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    ///     let app = axum::Router::new();
+    ///     taskgroup::server::axum::serve("http", listener, app).run(&token).await?;
+    ///     Ok(())
+    /// }
+    /// # #[cfg(not(feature = "axum"))]
+    /// # fn main() {}
+    /// ```
+    pub fn run(
         mut self,
         stop: &dyn StopSignal,
-    ) -> impl Future<Output = Result<(), E>> + Send + use<E, S>
-    where
-        E: From<SidecarError>,
+    ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + Send + use<S>, SidecarError>
     {
         // Asked now, and not when the future is polled: by then the service may have been called ready.
         let stop = stop.parts();
         if stop.token.is_cancelled() {
             self.options.lame_duck = LameDuck::new(Duration::ZERO);
         }
-        async move { Ok(self.supervised(&stop).await?) }
+        RunFuture::new(async move { self.supervised(&stop).await })
     }
 
     async fn supervised(self, told: &Parts) -> Result<(), SidecarError> {

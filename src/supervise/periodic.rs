@@ -18,6 +18,7 @@ use crate::group::chain;
 use crate::group::end::End;
 use crate::group::error::Cancelled;
 use crate::group::log;
+use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
@@ -105,12 +106,12 @@ pub struct Periodic {
 /// let token = CancellationToken::new();
 /// token.cancel();
 /// let flush = Periodic::new("flush", Duration::from_secs(60)).last_run(Duration::from_secs(2));
-/// let flush = flush.run::<BoxError, _, _>(&token, |tick| async move {
+/// let flush = flush.run(&token, |tick| async move {
 ///     assert!(tick.is_last());
 ///     assert!(!tick.token().is_cancelled());
 ///     Ok(())
 /// })?;
-/// flush.await
+/// Ok(flush.await?)
 /// # }
 /// ```
 #[derive(Clone, Debug)]
@@ -128,7 +129,7 @@ pub struct Tick {
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::{CancellationToken, End};
-/// use taskgroup::supervise::{Periodic, PeriodicError};
+/// use taskgroup::supervise::Periodic;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BuildError> {
@@ -136,7 +137,7 @@ pub struct Tick {
 /// let refresh = Periodic::new("refresh", Duration::from_secs(60)).fail_after(3);
 /// let refresh = refresh.run(&token, |_tick| async { Err("no route to host".into()) })?;
 ///
-/// let error: PeriodicError = refresh.await.unwrap_err();
+/// let error = refresh.await.unwrap_err();
 /// assert_eq!(error.end(), End::Failed);
 /// assert_eq!(
 ///     format!("{error:#}"),
@@ -236,8 +237,8 @@ impl Periodic {
     /// # Errors
     ///
     /// A [`BuildError`] if the name is empty, or the period, the deadline of the last run, the number of
-    /// errors or the factor of the backoff is zero. The future resolves to a [`PeriodicError`], converted into
-    /// the caller's error type, after too many errors in a row, when a run was dropped at the end of
+    /// errors or the factor of the backoff is zero. The future resolves to a [`PeriodicError`]
+    /// after too many errors in a row, when a run was dropped at the end of
     /// the grace, and when the last run failed or passed its deadline. An error of the run that was
     /// under way when the token fired is an error like others: in a log, and counted.
     ///
@@ -252,19 +253,21 @@ impl Periodic {
     /// # Examples
     ///
     /// See [`Periodic`].
-    pub fn run<E, F, W>(
+    pub fn run<F, W>(
         self,
         token: &CancellationToken,
         run: F,
-    ) -> Result<impl Future<Output = Result<(), E>> + use<E, F, W>, BuildError>
+    ) -> Result<
+        RunFuture<impl Future<Output = Result<(), PeriodicError>> + use<F, W>, PeriodicError>,
+        BuildError,
+    >
     where
-        E: From<PeriodicError>,
         F: FnMut(Tick) -> W,
         W: Future<Output = Result<(), BoxError>>,
     {
         self.check()?;
         let token = token.clone();
-        Ok(async move { Ok(self.drive(&token, run).await?) })
+        Ok(RunFuture::new(self.drive(token, run)))
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -288,12 +291,12 @@ impl Periodic {
         }
     }
 
-    async fn drive<F, W>(self, token: &CancellationToken, mut run: F) -> Result<(), PeriodicError>
+    async fn drive<F, W>(self, token: CancellationToken, mut run: F) -> Result<(), PeriodicError>
     where
         F: FnMut(Tick) -> W,
         W: Future<Output = Result<(), BoxError>>,
     {
-        let ran = self.run_until_cancelled(token, &mut run).await;
+        let ran = self.run_until_cancelled(&token, &mut run).await;
         if let Err(Kind::Failed { .. }) = ran {
             return self.conclude(ran);
         }

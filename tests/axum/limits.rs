@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::Request;
 use axum::routing::{get, post};
-use taskgroup::{CancellationToken, SidecarError};
+use taskgroup::CancellationToken;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
@@ -157,7 +157,7 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
             listener,
             Router::new(),
         ));
-        let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+        let refused = serve.run(&CancellationToken::new()).await;
         format!("{:#}", refused.unwrap_err())
     };
     assert_eq!(

@@ -95,7 +95,7 @@ async fn r28_a_request_over_tls_is_answered_and_knows_where_it_comes_from() {
     let acceptor = pair.acceptor.clone();
     let server = taskgroup::server::axum::serve("https", listener, app)
         .tls(move |io| acceptor.accept(io))
-        .run::<taskgroup::SidecarError>(&token);
+        .run(&token);
     let server = tokio::spawn(server);
 
     let client = pair
@@ -131,7 +131,7 @@ async fn the_session_is_there_for_a_make_service_to_ask() {
     let acceptor = pair.acceptor.clone();
     let server = taskgroup::server::axum::serve("https", listener, app)
         .tls(move |io| acceptor.accept(io))
-        .run::<taskgroup::SidecarError>(&token);
+        .run(&token);
     let server = tokio::spawn(server);
 
     let client = pair

@@ -5,6 +5,7 @@
 //! [running](Running), what [triggers](Trigger) a stop, and a [callback](OnCancel) after one.
 
 pub(crate) mod time;
+pub(crate) mod random;
 pub(crate) mod lock;
 pub(crate) mod panic;
 pub(crate) mod log;

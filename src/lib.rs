@@ -41,7 +41,7 @@
 //! | start and stop parts that need each other | [`Lifecycle`], [`Component`] |
 //! | see what it does | [`lifecycle::Event`], `process::metrics::observer` (feature `metrics`), `process::systemd::observer` (feature `systemd`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
-//! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
+//! | stop on a file, or when a time is up | [`StopFile`], [any future](Trigger) |
 //! | stop when a lease is lost | [`Heartbeat`] |
 //! | see the stop in the metrics | `process::metrics::observer` (feature `metrics`) |
 //! | tell systemd, and feed its watchdog | `process::systemd::observer` (feature `systemd`) |
@@ -88,7 +88,6 @@
 //! [`Periodic`]: supervise::Periodic
 //! [`Readiness`]: lifecycle::Readiness
 //! [`Running`]: group::Running
-//! [`StopAfter`]: process::StopAfter
 //! [`StopFile`]: process::StopFile
 //! [`Supervisor`]: supervise::Supervisor
 //! [`Task::isolated`]: group::Task::isolated

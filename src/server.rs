@@ -5,8 +5,13 @@
 
 pub(crate) mod in_flight;
 pub(crate) mod stop_signal;
-// What outlives the process is there with one feature, and forced exits with the other.
-#[cfg(any(feature = "process", feature = "signal"))]
+// What outlives the process is there with some features, and forced exits with another.
+#[cfg(any(
+    feature = "axum",
+    feature = "process",
+    feature = "signal",
+    feature = "tonic"
+))]
 #[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
 pub(crate) mod forced;
 #[cfg(any(feature = "axum", feature = "tonic"))]

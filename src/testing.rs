@@ -3,6 +3,10 @@
 //! | to | use |
 //! |---|---|
 //! | fail a test that leaves a task, a thread, a descriptor or a child process behind | [`Leaks`] |
+//! | have a component or a task behave badly, and see what was asked of it | [`Fake`], [`Journal`] |
+//! | run a lifecycle through a scripted stop, on a paused clock | [`simulate`] |
+//! | the same with many random scenarios, each of which can be run again | [`Seeds`], [`Dice`] |
+//! | connect two parts on a paused clock, well or badly | [`Link`] |
 //!
 //! The kit is for `[dev-dependencies]`: its types panic where a test should fail.
 
@@ -15,5 +19,19 @@
 )]
 
 mod leaks;
+mod journal;
+mod dice;
+mod fake;
+mod link;
+mod stage;
+mod simulation;
+mod seeds;
 
+pub use self::dice::Dice;
+pub use self::fake::{Act, Fake, Moment};
+pub use self::journal::Journal;
 pub use self::leaks::Leaks;
+pub use self::link::{Link, LinkEnd};
+pub use self::seeds::Seeds;
+pub use self::simulation::{Outcome, simulate};
+pub use self::stage::Stage;

@@ -106,6 +106,8 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
+    // An alias would hide from the docs what the handle gives.
+    #[allow(clippy::type_complexity)]
     #[track_caller]
     pub fn try_spawn<F>(
         self,

@@ -17,6 +17,7 @@ use tokio::task::yield_now;
 
 use crate::group::census;
 use crate::group::running::Running;
+use crate::group::running::RunningTask;
 use crate::group::time::Rounded;
 
 use self::held::Held;
@@ -210,17 +211,7 @@ impl Leaks {
         // Groups are made on the workers too, if there are any.
         let has_workers = runtime.runtime_flavor() != RuntimeFlavor::CurrentThread;
         let thread = (!has_workers || self.has_had_company()).then_some(self.thread);
-        let members = census::running(self.groups, thread);
-        let counted = members.iter().filter(|task| !task.is_blocking());
-        let counted: usize = counted.map(|task| task.count()).sum();
-        let all = tasks(runtime).saturating_sub(self.tasks);
-        let mut left = lines(&members);
-        match all.saturating_sub(counted) {
-            0 => {}
-            1 => left.push("1 task of a plain `tokio::spawn`".into()),
-            raw => left.push(format!("{raw} tasks of a plain `tokio::spawn`")),
-        }
-        left
+        tasks_left(runtime, self.tasks, self.groups, thread)
     }
 
     /// Returns why threads, descriptors and children cannot be compared, if they cannot.
@@ -276,6 +267,27 @@ impl Leaks {
             thread::sleep(STEP);
         }
     }
+}
+
+/// Returns the tasks that a runtime has beyond the number `before`: those of groups from number `groups` on, of those
+/// made on `thread` if that is given, and how many others.
+pub(super) fn tasks_left(
+    runtime: &Handle,
+    before: usize,
+    groups: u64,
+    thread: Option<ThreadId>,
+) -> Vec<String> {
+    let members = census::running(groups, thread);
+    let counted = members.iter().filter(|task| !task.is_blocking());
+    let counted: usize = counted.map(RunningTask::count).sum();
+    let all = tasks(runtime).saturating_sub(before);
+    let mut left = lines(&members);
+    match all.saturating_sub(counted) {
+        0 => {}
+        1 => left.push("1 task of a plain `tokio::spawn`".into()),
+        raw => left.push(format!("{raw} tasks of a plain `tokio::spawn`")),
+    }
+    left
 }
 
 fn tasks(runtime: &Handle) -> usize {

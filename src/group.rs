@@ -51,6 +51,5 @@ pub use self::task::Task;
 pub use self::trigger::Trigger;
 
 pub(crate) use self::engine::abort_on_drop::AbortOnDrop;
-pub(crate) use self::engine::handle::TaskHandle;
 pub(crate) use self::spawner::Spawner;
 pub(crate) use self::task_group::TaskGroup;

@@ -487,7 +487,6 @@ impl Lifecycle {
     }
 
     /// Lets `guard` watch over the stop, in place of the one that was there.
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     pub(crate) fn guard_with(
         mut self,
         guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,
@@ -497,7 +496,6 @@ impl Lifecycle {
         self
     }
 
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     pub(crate) fn work(&self) -> &TaskGroup {
         &self.work
     }

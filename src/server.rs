@@ -12,7 +12,6 @@ pub(crate) mod stop_signal;
     feature = "signal",
     feature = "tonic"
 ))]
-#[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
 pub(crate) mod forced;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
@@ -21,12 +20,7 @@ mod drain;
 pub(crate) mod sidecar;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod lame_duck;
-// Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(
-    not(all(feature = "axum", feature = "tonic")),
-    allow(dead_code, unreachable_pub)
-)]
 mod gate;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub(crate) mod serve;

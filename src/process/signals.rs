@@ -28,7 +28,7 @@ use crate::group::panic::Panic;
 use crate::group::signal::Signal;
 use crate::group::trigger::Trigger;
 use crate::group::trigger::sealed::Listen;
-
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 
 use self::hub::Letter;
@@ -457,6 +457,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
+#[cfg(feature = "lifecycle")]
 impl Lifecycle {
     /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
     pub fn list_on(self, signals: Signals) -> Self {

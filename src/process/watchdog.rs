@@ -26,6 +26,7 @@ use crate::group::log::bounded;
 use crate::group::log::stderr;
 use crate::group::running::Running;
 use crate::group::time::Rounded;
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 use crate::process::exit::decided;
 use crate::process::exit::decided::Decided;
@@ -326,6 +327,7 @@ impl Watchdog {
     }
 }
 
+#[cfg(feature = "lifecycle")]
 impl Lifecycle {
     /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
     ///

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
+use crate::backoff::{Backoff, Delays};
 use crate::group::build_error::BuildError;
 use crate::group::chain;
 use crate::group::end::End;
@@ -22,7 +23,6 @@ use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-use crate::supervise::backoff::{Backoff, Delays};
 
 /// Runs an async closure periodically, until a token fires.
 ///

@@ -17,9 +17,9 @@ use super::conn::Gate;
 use super::io::Io;
 use super::last_call;
 use super::last_call::LastCall;
+use crate::backoff::{Backoff, Delays, Jitter};
 use crate::group::log;
 use crate::group::time::Rounded;
-use crate::supervise::backoff::{Backoff, Delays, Jitter};
 
 type Accepted = (Io<TcpStream>, SocketAddr);
 

@@ -23,11 +23,13 @@ use crate::group::random::Random;
 ///
 /// ```
 /// use std::time::Duration;
+/// # #[cfg(feature = "supervise")] {
 /// use taskgroup::supervise::{Backoff, Jitter};
 ///
 /// // At most 1 s, 3 s, 9 s, 10 s, 10 s, … and at least half of that.
 /// let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).factor(3);
 /// assert_eq!(backoff, backoff.clone().jitter(Jitter::Equal));
+/// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a backoff does nothing until it is given to something that tries again"]

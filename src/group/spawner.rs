@@ -15,6 +15,8 @@ use crate::BoxError;
 use crate::group::cause::Cause;
 use crate::group::engine::hub::{Hub, as_it_is};
 use crate::group::engine::origin::Origin;
+#[cfg(feature = "signal")]
+use crate::group::error::TimedOut;
 use crate::group::into_task::IntoTask;
 use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
@@ -114,6 +116,13 @@ impl<E> Spawner<E> {
     /// Aborts every task of the group and of the groups below it, without waiting.
     pub(crate) fn abort(&self) {
         self.hub.abort();
+    }
+
+    /// Cuts what is left, which is a failure of the group; as
+    /// [`TaskGroup::abort`](super::TaskGroup::abort).
+    #[cfg(feature = "signal")]
+    pub(crate) fn force(&self) {
+        self.hub.force_and_fail(TimedOut::aborted);
     }
 
     /// Cancels for a trigger, and says so if that was the first cause; a lost heartbeat is a failure.

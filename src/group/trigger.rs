@@ -97,17 +97,27 @@ impl<G: Send + 'static> Trigger for Spawner<G> {}
 pub(crate) mod sealed {
     use crate::group::Spawner;
 
+    /// What a trigger asks a lifecycle for, more than a stop in its order.
+    #[derive(Clone, Copy, Debug)]
+    pub enum Hurry {
+        /// All are told at once.
+        Urgent,
+        /// What is left is aborted.
+        #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+        Force,
+    }
+
     pub trait Listen: Send + 'static {
         /// Stops `group` when this has come, until the returned value is dropped.
         #[track_caller]
         fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send>;
 
-        /// The same for a lifecycle, which leaves out the order of its stop when `hurry` was called.
+        /// The same for a lifecycle, which does more than stop in its order when `hurry` was called.
         #[track_caller]
         fn listen_to_hurry<E: Send + 'static>(
             self,
             group: &Spawner<E>,
-            hurry: impl Fn() + Send + 'static,
+            hurry: impl Fn(Hurry) + Send + Sync + 'static,
         ) -> Box<dyn Send>
         where
             Self: Sized,

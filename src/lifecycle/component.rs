@@ -290,6 +290,10 @@ impl Component {
         self.kind == Kind::Job
     }
 
+    pub(super) fn is_lifecycle(&self) -> bool {
+        self.kind == Kind::Lifecycle
+    }
+
     pub(super) fn node(&self) -> Result<Node, PlanError> {
         let nested = self.nested.clone().transpose()?;
         let inside = nested.as_ref();

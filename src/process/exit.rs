@@ -483,14 +483,14 @@ impl ExitPolicy {
         in_force().clone().unwrap_or_default()
     }
 
-    /// Decides how a program ends whose body has panicked.
-    #[cfg(feature = "signal")]
     /// Returns the status of an exit that a second signal forces.
     #[cfg(feature = "test-util")]
     pub(crate) fn code_of_second(&self, signal: Signal) -> u8 {
         self.second_signal.of(signal)
     }
 
+    /// Decides how a program ends whose body has panicked.
+    #[cfg(feature = "signal")]
     pub(crate) fn exit_of_panic(&self, panic: &Panic) -> Exit {
         Exit {
             status: self.panicked,

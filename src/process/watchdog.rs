@@ -64,7 +64,7 @@ use crate::server::forced;
 /// The run may be over, and something hold up the end of `main`: `#[tokio::main]` waits for every closure
 /// of `spawn_blocking`. If an [`Exit`](crate::Exit) was made since the stop began, or nothing is running in the
 /// group, the line says that the run was over, with the status and the errors of the last `Exit`, and
-/// which threads are left; their names are known on Linux alone. The process ends with the status of that
+/// which threads are left. Only Linux tells their names; on other systems the line says that they are not known. The process ends with the status of that
 /// `Exit` then, unless that is 0: an end that was forced is no success. Without an `Exit`, and for
 /// [`arm_on`](Self::arm_on), the run is taken to go on.
 ///
@@ -469,8 +469,9 @@ impl fmt::Display for Forced {
             }
             Some(running) => write!(f, "; still running: {running}")?,
         }
-        if let Some(names) = self.over.as_ref().and_then(|_| threads::names()) {
-            write!(f, "; {}", threads::describe(&names))?;
+        if self.over.is_some() {
+            let names = threads::names();
+            write!(f, "; {}", threads::describe(names.as_deref()))?;
         }
         match &forced::names()[..] {
             [] => Ok(()),

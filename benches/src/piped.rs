@@ -32,6 +32,9 @@ pub const POOLS: [Pipe; 2] = [Pipe::Queue, Pipe::Stream];
 const EARLY: [usize; 2] = [1_000, 2_000];
 const LATE: [usize; 2] = [50_000, 100_000];
 
+/// The same for allocations: each worker keeps what it has once allocated, and all have had an item by then.
+const WARM: [usize; 2] = [10_000, 20_000];
+
 /// The numbers of items that are timed.
 pub const SIZES: [usize; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 
@@ -73,7 +76,7 @@ fn count(valgrind: &mut Valgrind, pipe: Pipe) -> Result<Item, Box<dyn Error>> {
         Ok(more.over((many - few) as f64))
     };
     let (early, late) = (slope(EARLY)?, slope(LATE)?);
-    let [few, many] = EARLY;
+    let [few, many] = WARM;
     let allocated = valgrind.allocated(job(many))?;
     let allocated = allocated.minus(valgrind.allocated(job(few))?);
     Ok(Item {

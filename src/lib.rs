@@ -136,7 +136,7 @@ pub mod testing;
 
 pub use tokio_util::sync::CancellationToken;
 
-pub use crate::group::builder::BuildError;
+pub use crate::group::build_error::BuildError;
 pub use crate::group::cause::Cause;
 pub use crate::group::end::End;
 pub use crate::group::engine::handle::TaskHandle;

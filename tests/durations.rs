@@ -303,7 +303,7 @@ fn so_do_servers() {
             let token = CancellationToken::new();
             token.cancel();
             // The linger may never end: nobody can say that no connection will come.
-            drop(timeout(DAY / 2, server.run::<BoxError>(&token)).await);
+            drop(timeout(DAY / 2, server.run(&token)).await);
         },
         "LameDuck::new" => |long| {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

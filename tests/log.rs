@@ -408,7 +408,7 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
     let token = CancellationToken::new();
     let server = taskgroup::server::axum::serve("http", listener, app)
         .catch_panics()
-        .run::<SidecarError>(&token);
+        .run(&token);
     let server = tokio::spawn(server);
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();

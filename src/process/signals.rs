@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::group::Spawner;
 use crate::group::TaskGroup;
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::lock::lock;
 use crate::group::log::bounded;
@@ -260,7 +261,7 @@ impl Signals {
     /// let signals = Signals::terminate_on([Signal::Terminate, Signal::Hangup])?;
     /// # drop(signals);
     /// let error = Signals::terminate_on([Signal::Break]).unwrap_err();
-    /// assert_eq!(error.to_string(), "cannot listen for Ctrl-Break: this platform does not have it");
+    /// assert_eq!(error.to_string(), "signals: `set` cannot be Ctrl-Break: this platform does not have it");
     /// # }
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -398,22 +399,20 @@ impl Signals {
     /// # #[cfg(unix)] {
     /// let signals = Signals::terminate()?.insist_on([Signal::Interrupt])?;
     /// let error = signals.insist_on([Signal::Hangup]).unwrap_err();
-    /// assert_eq!(error.to_string(), "SIGHUP cannot insist: it is not in the set");
+    /// assert_eq!(error.to_string(), "signals: `insist_on` cannot be SIGHUP: it is not in the set");
     /// # }
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn insist_on(self, signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let signals: Vec<_> = signals.into_iter().collect();
         let Some(set) = self.listener.set() else {
-            return Err(invalid(
-                "signals that are only watched cannot insist".into(),
-            ));
+            let why = "signals that are only watched cannot insist";
+            return Err(BuildError::new("signals", "insist_on", "set", why).into());
         };
         let is_in_set = |signal: &Signal| self.names().any(|name| name == *signal);
         if let Some(other) = signals.iter().find(|signal| !is_in_set(signal)) {
-            return Err(invalid(format!(
-                "{other} cannot insist: it is not in the set"
-            )));
+            let (value, why) = (other.to_string(), "it is not in the set");
+            return Err(BuildError::new("signals", "insist_on", value, why).into());
         }
         hub::configure(set, |act| act.insists = signals);
         Ok(self)
@@ -442,18 +441,15 @@ impl Signals {
         set.sort_by_key(|watched| watched.signal as u8);
         set.dedup();
         if set.is_empty() {
-            return Err(invalid(
-                "cannot listen for signals: the set is empty".into(),
-            ));
+            let why = "there would be nothing to listen for";
+            return Err(BuildError::new("signals", "set", "empty", why).into());
         }
         if let Some(other) = set
             .iter()
             .find(|watched| !engine::can_be_caught(watched.signal))
         {
-            return Err(invalid(format!(
-                "cannot listen for {}: this platform does not have it",
-                other.signal
-            )));
+            let (value, why) = (other.signal.to_string(), "this platform does not have it");
+            return Err(BuildError::new("signals", "set", value, why).into());
         }
         let mut ignored = engine::ignored();
         ignored.retain(|signal| set.iter().any(|watched| watched.signal == *signal));
@@ -660,10 +656,6 @@ fn call(receiver: &(dyn Fn(Signal, Meaning) + Send + Sync), letter: Letter) {
 /// Ends the process by the system's own reaction to `signal`; returns where that is impossible.
 pub(crate) fn die_of(signal: Signal) {
     engine::die_of(signal);
-}
-
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 impl fmt::Debug for Signals {

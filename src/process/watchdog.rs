@@ -20,6 +20,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::group::Spawner;
 use crate::group::TaskGroup;
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::log::bounded;
 use crate::group::log::stderr;
@@ -152,6 +153,8 @@ const REPORTING: Duration = Duration::from_millis(200);
 
 impl Watchdog {
     /// Plans the end of the process, with status 1, `budget` after the token has fired.
+    ///
+    /// With [`Duration::ZERO`] the process ends when the token fires, with [`Duration::MAX`] never.
     pub fn new(budget: Duration) -> Self {
         Self {
             budget,
@@ -279,10 +282,8 @@ impl Watchdog {
         look: impl FnOnce() -> Option<Seen> + Send + 'static,
     ) -> io::Result<ArmedWatchdog> {
         if self.code == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a watchdog cannot end the process with status 0",
-            ));
+            let why = "a forced end is no success";
+            return Err(BuildError::new("a watchdog", "code", "0", why).into());
         }
         let disarmed = CancellationToken::new();
         let disarm = disarmed.clone().drop_guard();

@@ -182,3 +182,8 @@ struct Guide;
 #[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
+
+/// And that of the page about tests.
+#[cfg(all(doctest, feature = "test-util", unix))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;

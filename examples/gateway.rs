@@ -2,7 +2,7 @@
 //!
 //! The front first. Its requests in flight still need the back, so the back is told to stop when the
 //! front is through. The front uses the address of the back, and is ordered by that alone. Run it with
-//! `cargo run --features axum,tonic --example gateway`.
+//! `cargo run --features axum,lifecycle,tonic --example gateway`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -46,9 +46,8 @@ async fn grpc(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxErro
     address.set(listener.local_addr()?);
     ctx.ready();
     let routes = Routes::new(ctx.readiness().health_service(&[]));
-    taskgroup::server::tonic::serve("grpc", listener, routes)
-        .run(&ctx)
-        .await
+    let server = taskgroup::server::tonic::serve("grpc", listener, routes);
+    Ok(server.run(&ctx).await?)
 }
 
 async fn http(
@@ -61,9 +60,8 @@ async fn http(
     address.set(listener.local_addr()?);
     ctx.ready();
     let app = Router::new().route("/", get(handler));
-    taskgroup::server::axum::serve("http", listener, app)
-        .run(&ctx)
-        .await
+    let server = taskgroup::server::axum::serve("http", listener, app);
+    Ok(server.run(&ctx).await?)
 }
 
 async fn work_then_call(stop: Stop, channel: Channel) -> StatusCode {

@@ -5,6 +5,7 @@
 //! [running](Running), what [triggers](Trigger) a stop, and a [callback](OnCancel) after one.
 
 pub(crate) mod time;
+pub(crate) mod random;
 pub(crate) mod lock;
 pub(crate) mod panic;
 pub(crate) mod log;
@@ -12,12 +13,17 @@ pub(crate) mod label;
 pub(crate) mod signal;
 pub(crate) mod stop_request;
 pub(crate) mod end;
+pub(crate) mod build_error;
 pub(crate) mod chain;
 pub(crate) mod cause;
 pub(crate) mod verdict;
+pub(crate) mod into_task;
+pub(crate) mod run_future;
 pub(crate) mod running;
 pub(crate) mod error;
 pub(crate) mod engine;
+#[cfg(feature = "test-util")]
+pub(crate) mod census;
 mod task;
 mod isolated;
 pub(crate) mod spawner;
@@ -34,15 +40,16 @@ pub use self::cause::{FailedTask, LostHeartbeat};
 pub use self::deadline::DeadlinePassed;
 pub use self::engine::handle::JoinError;
 pub use self::engine::spawn_error::SpawnError;
+pub use self::into_task::IntoTask;
 pub use self::isolated::IsolatedTask;
 pub use self::on_cancel::{CallbackOutcome, OnCancel};
 pub use self::panic::Panic;
+pub use self::run_future::RunFuture;
 pub use self::running::{Running, RunningTask};
 pub use self::stop_request::StopRequest;
 pub use self::task::Task;
 pub use self::trigger::Trigger;
 
 pub(crate) use self::engine::abort_on_drop::AbortOnDrop;
-pub(crate) use self::engine::handle::TaskHandle;
 pub(crate) use self::spawner::Spawner;
 pub(crate) use self::task_group::TaskGroup;

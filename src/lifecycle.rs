@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::running::Running;
 use crate::group::trigger::Trigger;
+use crate::group::trigger::sealed::Hurry;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
@@ -26,6 +27,7 @@ mod haste;
 mod component_state;
 mod component_error;
 mod report;
+mod forecast;
 mod run_error;
 mod event;
 mod trace;
@@ -43,6 +45,7 @@ pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
+pub use self::forecast::{Forecast, StopTimes, TimesError};
 pub use self::handle::{AddError, Handle};
 pub use self::plan::budget::Budget;
 pub use self::plan::error::PlanError;
@@ -237,17 +240,23 @@ impl Lifecycle {
         self
     }
 
-    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, after a time.
+    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, when a future yields a
+    /// reason.
     ///
     /// There may be several; the first wins. What a trigger counts, it counts from the start of the
-    /// run.
+    /// run, when a future is first polled.
     ///
     /// A lost heartbeat is an error of the report, and [urgent](crate::process::Heartbeat#in-a-lifecycle): all
     /// components are told at once, without a jitter, a lame duck or a drain.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group, handle| {
             let shared = Arc::clone(&handle.shared);
-            let hurry = move || shared.hurry(Haste::Urgent);
+            let hurry = move |hurry| {
+                shared.hurry(match hurry {
+                    Hurry::Urgent => Haste::Urgent,
+                    Hurry::Force => Haste::Force,
+                });
+            };
             group.attach(trigger.listen_to_hurry(&group.spawner(), hurry));
         }));
         self
@@ -486,7 +495,6 @@ impl Lifecycle {
     }
 
     /// Lets `guard` watch over the stop, in place of the one that was there.
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     pub(crate) fn guard_with(
         mut self,
         guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,
@@ -496,7 +504,6 @@ impl Lifecycle {
         self
     }
 
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     pub(crate) fn work(&self) -> &TaskGroup {
         &self.work
     }

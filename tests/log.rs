@@ -14,13 +14,19 @@ use std::time::Duration;
 use taskgroup::group::{OnCancel, Trigger};
 use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
 use taskgroup::lifecycle::{Budget, Component, Lifecycle};
-use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Strategy, Supervisor};
-use taskgroup::{CancellationToken, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{CancellationToken, Cause, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
 thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A trigger that comes after this time.
+async fn after(time: Duration) -> Cause {
+    tokio::time::sleep(time).await;
+    Cause::Deadline(time)
 }
 
 struct ThisThread;
@@ -144,12 +150,21 @@ async fn what_triggered_a_stop_and_what_followed_is_one_line_each_at_info() {
     capture();
     let second = Duration::from_secs(1);
     assert_eq!(
-        audit("orders", StopAfter::new(second)).await,
+        audit("orders", after(second)).await,
         [
             "INFO taskgroup: the deadline of 1s passed, stopping group=\"orders\" \
              cause=the deadline of 1s passed",
             "INFO taskgroup: group stopped group=\"orders\" \
              cause=the deadline of 1s passed outcome=\"ok\"",
+        ]
+    );
+    assert_eq!(
+        audit("orders", async { "nobody calls" }).await,
+        [
+            "INFO taskgroup: cancelled on request: nobody calls, stopping group=\"orders\" \
+             cause=cancelled on request: nobody calls",
+            "INFO taskgroup: group stopped group=\"orders\" \
+             cause=cancelled on request: nobody calls outcome=\"ok\"",
         ]
     );
     let (_heartbeat, monitor) = Heartbeat::new("lease", second);
@@ -402,7 +417,7 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
     let token = CancellationToken::new();
     let server = taskgroup::server::axum::serve("http", listener, app)
         .catch_panics()
-        .run::<SidecarError>(&token);
+        .run(&token);
     let server = tokio::spawn(server);
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
@@ -531,6 +546,35 @@ async fn a_lifecycle_that_never_ran_or_has_ended_is_dropped_without_a_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whatever_triggers_the_stop_of_a_lifecycle_is_one_line() {
+    capture();
+    let mut failed = TaskGroup::new();
+    failed
+        .task("fails")
+        .spawn(async { Err::<(), _>("no table".into()) });
+    failed.wait().await.unwrap_err();
+    lines(Level::INFO);
+    let orders = || Lifecycle::new("orders").component(obedient("db"));
+    let second = Duration::from_secs(1);
+    let stopped = [
+        (orders().stop_on(async { "nobody calls" }), "nobody calls"),
+        (orders().stop_on(ready(Cause::Reload)), "reloaded"),
+        (orders().stop_on(failed.spawner()), "`fails` failed"),
+        (orders().stop_on(after(second)), "the deadline of 1s passed"),
+    ];
+    for (lifecycle, cause) in stopped {
+        lifecycle.run().await.unwrap();
+        let info = lines(Level::INFO);
+        let stopping = info.iter().filter(|line| line.contains(", stopping"));
+        let stopping: Vec<_> = stopping.collect();
+        assert!(
+            matches!(&stopping[..], [line] if line.contains(cause)),
+            "{info:#?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
     capture();
     let lifecycle = Lifecycle::new("orders").component(obedient("db"));
@@ -550,7 +594,7 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
     );
 
     let second = Duration::from_secs(1);
-    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(second));
+    let lifecycle = Lifecycle::new("orders").stop_on(after(second));
     lifecycle.component(obedient("db")).run().await.unwrap();
     let info = lines(Level::INFO);
     let triggers: Vec<_> = info

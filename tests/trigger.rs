@@ -1,5 +1,7 @@
 //! What stops a group from outside: a file, a heartbeat, a time. Signals are in tests/process.
 
+mod support;
+
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs;
@@ -12,10 +14,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use taskgroup::group::{LostHeartbeat, StopRequest, Trigger};
-use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopAfter, StopFile};
+use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopFile};
 use taskgroup::{Cause, End, Exit, TaskError, TaskGroup};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
+
+use crate::support::wait::turns;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -47,6 +51,15 @@ impl Drop for Dir {
     }
 }
 
+/// A trigger that comes after this time, and counts from this call.
+fn after(time: Duration) -> impl Future<Output = Cause> + Send {
+    let up = sleep(time);
+    async move {
+        up.await;
+        Cause::Deadline(time)
+    }
+}
+
 /// A group with one task, which ends when it is told to.
 #[track_caller]
 fn service() -> TaskGroup {
@@ -64,13 +77,6 @@ fn lost(group: &TaskGroup) -> LostHeartbeat {
     match group.cause() {
         Some(Cause::Heartbeat(lost)) => lost,
         cause => panic!("no heartbeat was lost: {cause:?}"),
-    }
-}
-
-/// Lets whatever can go on go on, without a moment of time.
-async fn settle() {
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
     }
 }
 
@@ -125,13 +131,8 @@ mod files {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_looked_for_as_often_as_one_says_and_at_most_every_10_ms() {
-        for (every, found) in [
-            (2 * SECOND, 2 * SECOND),
-            (10 * MILLISECOND, 10 * MILLISECOND),
-            (MILLISECOND, 10 * MILLISECOND),
-            (Duration::ZERO, 10 * MILLISECOND),
-        ] {
+    async fn it_is_looked_for_as_often_as_every_says() {
+        for (every, found) in [(2 * SECOND, 2 * SECOND), (2 * MILLISECOND, 6 * MILLISECOND)] {
             let dir = Dir::new();
             let start = Instant::now();
             let mut group = service();
@@ -141,6 +142,31 @@ mod files {
             group.wait().await.unwrap();
             assert_eq!(start.elapsed(), found, "every {every:?}");
         }
+    }
+
+    #[test]
+    fn with_every_of_zero_it_is_looked_for_again_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            // The file is written by the thread that looks for it, and so after the first look.
+            .max_blocking_threads(1)
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let dir = Dir::new();
+            let stop = dir.path("stop");
+            let start = Instant::now();
+            let mut group = service();
+            group.cancel_on(StopFile::new(&stop).every(Duration::ZERO));
+            tokio::spawn(async { tokio::task::spawn_blocking(|| fs::write(stop, "")).await });
+            group.wait().await.unwrap();
+            let Some(Cause::File { at_start, .. }) = group.cause() else {
+                panic!("{:?}", group.cause());
+            };
+            assert!(!at_start, "the file came after the first look");
+            assert_eq!(start.elapsed(), Duration::ZERO);
+        });
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,7 +289,7 @@ mod heartbeats {
             let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
             let group = service();
             group.cancel_on(monitor);
-            settle().await;
+            turns().await;
             be_busy_for(beat).await;
             heartbeat.beat();
             group.token().cancelled().await;
@@ -276,12 +302,12 @@ mod heartbeats {
         let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
         let group = service();
         group.cancel_on(monitor);
-        settle().await;
+        turns().await;
         be_busy_for(11 * SECOND).await;
         assert!(!group.is_cancelled());
 
         heartbeat.beat();
-        settle().await;
+        turns().await;
 
         assert_eq!(lost(&group).timeout(), Some(10 * SECOND));
     }
@@ -294,7 +320,7 @@ mod heartbeats {
         group.cancel_on(monitor);
         let other = heartbeat.clone();
         drop(heartbeat);
-        settle().await;
+        turns().await;
         assert!(!group.is_cancelled());
 
         drop(other);
@@ -369,7 +395,7 @@ mod heartbeats {
         let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
         let mut group = service();
         group.cancel_on(monitor);
-        settle().await;
+        turns().await;
         drop(heartbeat);
         group.cancel();
         group.wait().await.unwrap();
@@ -425,7 +451,7 @@ mod times {
     async fn a_time_that_is_up_is_a_request_and_no_failure() {
         let start = Instant::now();
         let mut group = service();
-        group.cancel_on(StopAfter::new(30 * SECOND));
+        group.cancel_on(after(30 * SECOND));
         group.wait().await.unwrap();
         assert_eq!(start.elapsed(), 30 * SECOND);
         assert_eq!(group.cause(), Some(Cause::Deadline(30 * SECOND)));
@@ -435,7 +461,7 @@ mod times {
     async fn it_counts_from_the_call_though_the_runtime_is_busy_then() {
         let start = Instant::now();
         let group = service();
-        group.cancel_on(StopAfter::new(30 * SECOND));
+        group.cancel_on(after(30 * SECOND));
         be_busy_for(20 * SECOND).await;
         group.token().cancelled().await;
         assert_eq!(start.elapsed(), 30 * SECOND);
@@ -444,12 +470,12 @@ mod times {
     #[tokio::test(start_paused = true)]
     async fn no_time_comes_at_once_and_the_longest_one_never() {
         let mut group = service();
-        group.cancel_on(StopAfter::new(Duration::ZERO));
+        group.cancel_on(after(Duration::ZERO));
         group.wait().await.unwrap();
         assert_eq!(group.cause(), Some(Cause::Deadline(Duration::ZERO)));
 
         let group = service();
-        group.cancel_on(StopAfter::new(Duration::MAX));
+        group.cancel_on(after(Duration::MAX));
         sleep(365 * 24 * 3600 * SECOND).await;
         assert_eq!(group.cause(), None);
     }
@@ -460,7 +486,7 @@ fn all_on(group: &TaskGroup, dir: &Dir) -> Heartbeat {
     let (heartbeat, monitor) = Heartbeat::new("lease", 3600 * SECOND);
     group.cancel_on(StopFile::new(dir.path("stop")));
     group.cancel_on(monitor);
-    group.cancel_on(StopAfter::new(3600 * SECOND));
+    group.cancel_on(after(3600 * SECOND));
     heartbeat
 }
 
@@ -477,8 +503,8 @@ async fn the_first_of_several_triggers_is_the_cause() {
     assert!(matches!(group.cause(), Some(Cause::File { .. })));
 
     let mut group = service();
-    group.cancel_on(StopAfter::new(2 * SECOND));
-    group.cancel_on(StopAfter::new(SECOND));
+    group.cancel_on(after(2 * SECOND));
+    group.cancel_on(after(SECOND));
     group.wait().await.unwrap();
     assert_eq!(group.cause(), Some(Cause::Deadline(SECOND)));
 }
@@ -494,7 +520,7 @@ async fn triggers_end_when_the_group_is_cancelled_for_another_reason() {
     assert_eq!(metrics.num_alive_tasks(), 4);
 
     group.cancel();
-    settle().await;
+    turns().await;
 
     assert_eq!(metrics.num_alive_tasks(), 1, "the task that drains");
     drop((group, deaf));
@@ -514,7 +540,7 @@ async fn triggers_are_no_members_and_hold_nothing() {
 
     assert_eq!(start.elapsed(), 2 * SECOND);
     assert_eq!(group.cause(), None);
-    settle().await;
+    turns().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
 }
 
@@ -526,17 +552,17 @@ async fn triggers_end_with_a_group_that_is_shut_down_or_dropped() {
     let mut group = TaskGroup::new();
     group.spawn(pending::<Result<(), _>>());
     let _heartbeat = all_on(&group, &dir);
-    settle().await;
+    turns().await;
     group.shutdown(SECOND).await.unwrap_err();
-    settle().await;
+    turns().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
 
     let group = service();
     let spawner = group.spawner();
     let _heartbeat = all_on(&group, &dir);
-    settle().await;
+    turns().await;
     drop(group);
-    settle().await;
+    turns().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
     assert_eq!(spawner.cause(), Some(Cause::Dropped));
 }
@@ -555,7 +581,7 @@ async fn a_group_that_is_over_listens_to_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_trigger_may_come_before_any_task_is_spawned() {
     let mut group = TaskGroup::new();
-    group.cancel_on(StopAfter::new(Duration::ZERO));
+    group.cancel_on(after(Duration::ZERO));
     group.token().cancelled().await;
     let token = group.token().clone();
     let born = group.spawn(async move { Ok(token.is_cancelled()) });
@@ -567,7 +593,7 @@ async fn a_trigger_may_come_before_any_task_is_spawned() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_in_the_drain_after_a_trigger_is_an_error() {
     let mut group = TaskGroup::new();
-    group.cancel_on(StopAfter::new(SECOND));
+    group.cancel_on(after(SECOND));
     let token = group.token().clone();
     group.spawn(async move {
         token.cancelled().await;
@@ -593,7 +619,7 @@ async fn a_requested_stop_exits_with_0_and_a_lost_heartbeat_with_1_or_a_code_of_
     let exit = ExitPolicy::strict().exit_caused_by(file, cause);
     assert_eq!((exit.code(), exit.to_string()), (0, String::new()));
 
-    let (time, cause) = stopped_by(StopAfter::new(SECOND)).await;
+    let (time, cause) = stopped_by(after(SECOND)).await;
     let exit = ExitPolicy::strict().exit_caused_by(time, cause);
     assert_eq!(exit.code(), 0);
 
@@ -616,10 +642,9 @@ async fn a_requested_stop_exits_with_0_and_a_lost_heartbeat_with_1_or_a_code_of_
 
 #[test]
 fn without_timers_the_caller_panics_and_not_a_task_that_nobody_looks_at() {
-    let triggers: [fn(&TaskGroup); 3] = [
+    let triggers: [fn(&TaskGroup); 2] = [
         |group| group.cancel_on(StopFile::new("stop")),
         |group| group.cancel_on(Heartbeat::new("lease", SECOND).1),
-        |group| group.cancel_on(StopAfter::new(SECOND)),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -638,7 +663,6 @@ fn triggers_can_be_printed_and_sent() {
     fn trigger<T: Trigger + Debug + Send + Sync>() {}
     fn value<T: Clone + Debug + Send + Sync>() {}
     trigger::<StopFile>();
-    trigger::<StopAfter>();
     trigger::<HeartbeatMonitor>();
     #[cfg(feature = "signal")]
     trigger::<taskgroup::Signals>();

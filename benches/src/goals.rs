@@ -7,6 +7,11 @@ use crate::contender::Contender;
 use crate::contender::Work;
 use crate::figures::Counted;
 use crate::figures::Timed;
+use crate::pipe::Pipe;
+use crate::piped::CountedPipes;
+use crate::piped::POOLS;
+use crate::piped::SIZES;
+use crate::piped::TimedPipes;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
@@ -81,11 +86,10 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
     vec![
         Goal::new(
             "ready task, instructions",
-            1.07,
+            1.06,
             "× floor",
             ratio(Work::Ready, floor),
-        )
-        .but_reached(1.09),
+        ),
         Goal::new(
             "ready task, instructions",
             0.70,
@@ -94,25 +98,22 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
         ),
         Goal::new(
             "task that yields, instructions",
-            1.16,
+            1.15,
             "× floor",
             ratio(Work::Yield, floor),
-        )
-        .but_reached(1.23),
+        ),
         Goal::new(
             "task that yields, instructions",
             0.82,
             "× JoinSet",
             ratio(Work::Yield, join_set),
-        )
-        .but_reached(0.84),
+        ),
         Goal::new(
             "parked, then cancelled, instructions",
-            1.13,
+            1.12,
             "× floor",
             ratio(Work::Parked, floor),
-        )
-        .but_reached(1.21),
+        ),
         Goal::new("allocations per task", 1.0, "", blocks),
         Goal::new("wrapper around a future", 16.0, "B", counted.wrapper_bytes),
         Goal::new(
@@ -127,7 +128,7 @@ pub fn counted(counted: &Counted) -> Vec<Goal> {
             "× JoinSet+token",
             one_task(Contender::Group) / one_task(Contender::JoinSetToken),
         )
-        .but_reached(1.09),
+        .but_reached(1.02),
         Goal::new(
             "growth from 1k to 100k tasks",
             1.03,
@@ -180,18 +181,75 @@ pub fn counted_steps(counted: &CountedSteps) -> Vec<Goal> {
         };
         let who = format!("{stepper}, {shape}");
         let ratio = counted.ratio(stepper, shape);
-        let cost = Goal::new(format!("{who}, instructions"), most, "× floor", ratio);
-        let cost = match (stepper, shape) {
-            (Stepper::Children, _) => cost.but_reached(3.17),
-            (Stepper::Lifecycle, Shape::Chain) => cost.but_reached(16.71),
-            _ => cost,
-        };
         goals.extend([
-            cost,
+            Goal::new(format!("{who}, instructions"), most, "× floor", ratio),
             Goal::new(format!("{who}, growth"), 1.03, "×", step.growth),
         ]);
     }
     goals
+}
+
+/// The goals of a pool that are counted.
+pub fn counted_pipes(counted: &CountedPipes) -> Vec<Goal> {
+    let goals = |pool| {
+        let item = counted.0[&pool];
+        [
+            Goal::new(
+                format!("{pool}, instructions per item"),
+                0.55,
+                "× semaphore+JoinSet",
+                counted.ratio(pool, Pipe::JoinSet),
+            ),
+            Goal::new(
+                format!("{pool}, instructions per item"),
+                0.55,
+                "× semaphore+spawn",
+                counted.ratio(pool, Pipe::Spawn),
+            )
+            .but_reached(match pool {
+                Pipe::Queue => 0.64,
+                _ => 0.73,
+            }),
+            Goal::new(
+                format!("{pool}, allocations per item"),
+                0.0,
+                "",
+                item.allocated.blocks,
+            ),
+            Goal::new(format!("{pool}, growth"), 1.03, "×", item.growth),
+        ]
+    };
+    POOLS.into_iter().flat_map(goals).collect()
+}
+
+/// The goals of a pool that are timed.
+pub fn timed_pipes(timed: &TimedPipes) -> Vec<Goal> {
+    let [few, .., most] = SIZES;
+    let goals = |pool| {
+        let growth = timed.nanoseconds(most, pool) / timed.nanoseconds(few, pool);
+        [
+            // 100,000 a second.
+            Goal::new(
+                format!("{pool}, an empty item"),
+                10_000.0,
+                "ns",
+                timed.nanoseconds(most, pool),
+            ),
+            Goal::new(
+                format!("{pool}, processor time per item"),
+                0.5,
+                "× for_each_concurrent+spawn",
+                timed.ratio(most, pool, Pipe::Spawned),
+            ),
+            Goal::new(
+                format!("{pool}, time of an item among {most} over among {few}"),
+                1.2,
+                "×",
+                growth,
+            ),
+        ]
+    };
+    POOLS.into_iter().flat_map(goals).collect()
 }
 
 /// The goals of a lifecycle that are timed.

@@ -6,7 +6,7 @@ use crate::group::cause::Cause;
 use crate::group::panic::Panic;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 
-use sealed::Listen;
+use sealed::{Hurry, Listen};
 
 /// What [`TaskGroup::cancel_on`] listens to.
 ///
@@ -14,7 +14,6 @@ use sealed::Listen;
 /// |---|---|---|---|
 /// | a signal | `Signals` (feature `signal`) | [`Cause::Signal`] | `Ok` |
 /// | a file that appears | [`StopFile`](crate::process::StopFile) | [`Cause::File`] | `Ok` |
-/// | a time that is up | [`StopAfter`](crate::process::StopAfter) | [`Cause::Deadline`] | `Ok` |
 /// | a heartbeat that stops | [`HeartbeatMonitor`](crate::process::HeartbeatMonitor) | [`Cause::Heartbeat`] | an error |
 /// | the end of another group | the [`Spawner`] of that group | that of the group | `Ok` |
 /// | a token | `token.cancelled_owned()` | [`Cause::Requested`] | `Ok` |
@@ -28,13 +27,19 @@ use sealed::Listen;
 /// panics, the group is stopped, as it would never be told otherwise. From other code, on any thread, a
 /// group is stopped by a call: [`Spawner::cancel_because`](crate::Spawner::cancel_because).
 ///
+/// # Comparison to `Builder::deadline`
+///
+/// [`Builder::deadline`](crate::group::Builder::deadline) is for work that should have been done by then:
+/// tasks that are still running are a failure. A trigger that sleeps is for work that has no end of its
+/// own, such as a worker that makes place for a fresh one every night.
+///
 /// The trait cannot be implemented elsewhere.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::TaskGroup;
+/// use taskgroup::{Cause, TaskGroup};
 /// use tokio::time::sleep;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -45,6 +50,11 @@ use sealed::Listen;
 /// group.cancel_on(async {
 ///     sleep(Duration::from_secs(60)).await;
 ///     "nobody has called for a minute"
+/// });
+/// let day = Duration::from_secs(86_400);
+/// group.cancel_on(async move {
+///     sleep(day).await;
+///     Cause::Deadline(day)
 /// });
 ///
 /// group.wait().await?;
@@ -60,13 +70,22 @@ where
     F: Future<Output: Into<Cause>> + Send + 'static,
 {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
-        let comes = async {
-            match Panic::catch_future(self).await {
-                Ok(reason) => reason.into(),
-                Err(panic) => format!("a trigger panicked: {}", panic.message()).into(),
-            }
-        };
-        listen_for(group, comes)
+        listen_for(group, reason_of(self))
+    }
+
+    fn listen_to_hurry<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        _hurry: impl Fn(Hurry) + Send + Sync + 'static,
+    ) -> Box<dyn Send> {
+        listen_for_lifecycle(group, reason_of(self))
+    }
+}
+
+async fn reason_of(future: impl Future<Output: Into<Cause>>) -> Cause {
+    match Panic::catch_future(future).await {
+        Ok(reason) => reason.into(),
+        Err(panic) => format!("a trigger panicked: {}", panic.message()).into(),
     }
 }
 
@@ -75,11 +94,21 @@ impl<F> Trigger for F where F: Future<Output: Into<Cause>> + Send + 'static {}
 /// Stops a group, or a lifecycle, when another group is cancelled, with the cause of that one.
 impl<G: Send + 'static> Listen for Spawner<G> {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
-        listen_for(group, async move {
-            self.token().cancelled().await;
-            self.cause().unwrap_or(Cause::Token)
-        })
+        listen_for(group, end_of(self))
     }
+
+    fn listen_to_hurry<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        _hurry: impl Fn(Hurry) + Send + Sync + 'static,
+    ) -> Box<dyn Send> {
+        listen_for_lifecycle(group, end_of(self))
+    }
+}
+
+async fn end_of<G: Send + 'static>(group: Spawner<G>) -> Cause {
+    group.token().cancelled().await;
+    group.cause().unwrap_or(Cause::Token)
 }
 
 impl<G: Send + 'static> Trigger for Spawner<G> {}
@@ -87,17 +116,27 @@ impl<G: Send + 'static> Trigger for Spawner<G> {}
 pub(crate) mod sealed {
     use crate::group::Spawner;
 
+    /// What a trigger asks a lifecycle for, more than a stop in its order.
+    #[derive(Clone, Copy, Debug)]
+    pub enum Hurry {
+        /// All are told at once.
+        Urgent,
+        /// What is left is aborted.
+        #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+        Force,
+    }
+
     pub trait Listen: Send + 'static {
         /// Stops `group` when this has come, until the returned value is dropped.
         #[track_caller]
         fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send>;
 
-        /// The same for a lifecycle, which leaves out the order of its stop when `hurry` was called.
+        /// The same for a lifecycle, which does more than stop in its order when `hurry` was called.
         #[track_caller]
         fn listen_to_hurry<E: Send + 'static>(
             self,
             group: &Spawner<E>,
-            hurry: impl Fn() + Send + 'static,
+            hurry: impl Fn(Hurry) + Send + Sync + 'static,
         ) -> Box<dyn Send>
         where
             Self: Sized,
@@ -117,7 +156,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///   for it. It ends when the group is over (its `wait` has returned, or it was dropped). All but
     ///   signals end already when the group is cancelled, whatever the cause; a signal is heard until
     ///   the end.
-    /// - What the trigger counts, a timeout say, it counts from this call.
+    /// - What a [`StopFile`](crate::process::StopFile) or a heartbeat counts, it counts from this call.
     /// - A group can have any number of triggers.
     ///
     /// Signals have a thread of their own. The other triggers live on the runtime: while every thread
@@ -125,25 +164,31 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Panics
     ///
-    /// With another trigger than `Signals`, outside of a Tokio runtime whose timers are enabled.
+    /// With another trigger than `Signals`, outside of a Tokio runtime. A file and a heartbeat also need
+    /// its timers.
     ///
     /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cause, TaskGroup};
-    /// use taskgroup::process::{StopAfter, StopFile};
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::process::StopFile;
+    /// use tokio::time::sleep;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
     /// let mut group = TaskGroup::new();
-    /// group.cancel_on(StopFile::new("/tmp/stop-of-an-example"));
-    /// group.cancel_on(StopAfter::new(Duration::from_secs(3600)));
+    /// group.cancel_on(StopFile::new("/run/orders/stop"));
+    /// group.cancel_on(async {
+    ///     sleep(Duration::from_secs(3600)).await;
+    ///     "the hour is over"
+    /// });
     /// let token = group.token().clone();
     /// group.spawn(async move { Ok(token.cancelled().await) });
     ///
-    /// group.wait().await?; // an hour later, or after `touch /tmp/stop-of-an-example`
-    /// assert_eq!(group.cause(), Some(Cause::Deadline(Duration::from_secs(3600))));
+    /// group.wait().await?; // an hour later, or after `touch /run/orders/stop`
+    /// let cause = group.cause().unwrap().to_string();
+    /// assert_eq!(cause, "cancelled on request: the hour is over");
     /// # Ok(())
     /// # }
     /// ```
@@ -162,10 +207,31 @@ pub(crate) fn listen_for<E: Send + 'static>(
     group: &Spawner<E>,
     comes: impl Future<Output = Cause> + Send + 'static,
 ) -> Box<dyn Send> {
+    listen(group, comes, Spawner::trigger)
+}
+
+/// The same for a lifecycle, which says by itself what no trigger of the crate has said.
+#[track_caller]
+fn listen_for_lifecycle<E: Send + 'static>(
+    group: &Spawner<E>,
+    comes: impl Future<Output = Cause> + Send + 'static,
+) -> Box<dyn Send> {
+    listen(group, comes, |group, cause| match cause.is_trigger() {
+        true => group.trigger(cause),
+        false => group.cancel_for(cause.clone()),
+    })
+}
+
+#[track_caller]
+fn listen<E: Send + 'static>(
+    group: &Spawner<E>,
+    comes: impl Future<Output = Cause> + Send + 'static,
+    stop: fn(&Spawner<E>, &Cause),
+) -> Box<dyn Send> {
     let group = group.clone();
     let task = tokio::spawn(async move {
         if let Some(cause) = group.token().run_until_cancelled(comes).await {
-            group.trigger(&cause);
+            stop(&group, &cause);
         }
     });
     Box::new(AbortOnDrop::new(&task))

@@ -2,8 +2,8 @@
 
 #[cfg(feature = "signal")]
 pub(crate) mod decided;
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "lifecycle")]
+mod of_report;
 
 use std::error::Error;
 use std::fmt;
@@ -16,6 +16,8 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+#[cfg(feature = "signal")]
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::chain;
 use crate::group::end::End;
@@ -26,7 +28,6 @@ use crate::group::panic::Panic;
 use crate::group::signal::Signal;
 use crate::group::verdict;
 use crate::group::verdict::Failed;
-use crate::lifecycle::Report;
 #[cfg(feature = "signal")]
 use crate::process::signals::Signals;
 #[cfg(feature = "signal")]
@@ -427,10 +428,8 @@ impl ExitPolicy {
     #[cfg(feature = "signal")]
     pub fn terminate_on(&self, set: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
         if self.second_signal == SignalStatus::Fixed(0) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a second signal cannot force the exit with status 0",
-            ));
+            let why = "a forced exit is no success";
+            return Err(BuildError::new("an exit policy", "second_signal", "0", why).into());
         }
         Signals::terminate_with(set, |signal| self.second_signal.of(signal))
     }
@@ -479,64 +478,15 @@ impl ExitPolicy {
         self.failure(&failures, signal.is_some()).noted()
     }
 
-    /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
-    ///
-    /// | what the report tells | row |
-    /// |---|---|
-    /// | all went well | a signal, a request, or all tasks done |
-    /// | a component did not start in time, ended before it was ready, failed | failed |
-    /// | a component panicked | panicked |
-    /// | a component ended before it was told to | ended early |
-    /// | a component was lost with its runtime | aborted |
-    /// | a component, a server or a step of the cleanup ran out of time | timed out |
-    /// | a step of the cleanup failed or panicked | failed, panicked |
-    ///
-    /// The error of a component's task decides where it tells more than the component: a component
-    /// that failed to stop because its server timed out has timed out. Nested lifecycles count with
-    /// their parent, and all cleanups after all components.
-    ///
-    /// What goes to stderr is a line for each error, not the whole report.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
-    /// use taskgroup::process::ExitPolicy;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), taskgroup::BoxError> {
-    /// let job = Component::job("migrate", |_| async { Err("no table".into()) });
-    /// let report = Lifecycle::new("orders").component(job).run().await?;
-    /// let exit = ExitPolicy::strict().failed(70).exit_of(&report);
-    /// assert_eq!(exit.code(), 70);
-    /// assert_eq!(exit.to_string(), "error: component `migrate` did not start: no table");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn exit_of(&self, report: &Report) -> Exit {
-        let signal = signal_of(Some(report.cause.clone()));
-        if report.is_clean() {
-            return self.clean(Some(&report.cause)).noted();
-        }
-        let errors = report.all_errors();
-        let failures: Vec<_> = errors
-            .iter()
-            .flat_map(|error| verdict::failures_of(&**error))
-            .collect();
-        if failures.is_empty() {
-            return Exit {
-                status: self.code_of(End::TimedOut, signal.is_some()),
-                report: format!("error: `{}` was forced", report.name),
-                raise: None,
-            }
-            .noted();
-        }
-        self.failure(&failures, signal.is_some()).noted()
-    }
-
     /// The policy that [`Exit::from`] applies.
     fn in_force() -> Self {
         in_force().clone().unwrap_or_default()
+    }
+
+    /// Returns the status of an exit that a second signal forces.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn code_of_second(&self, signal: Signal) -> u8 {
+        self.second_signal.of(signal)
     }
 
     /// Decides how a program ends whose body has panicked.
@@ -668,32 +618,6 @@ where
 {
     fn from(result: Result<(), X>) -> Self {
         ExitPolicy::in_force().exit(result)
-    }
-}
-
-/// As the lifecycle's [`run`](crate::lifecycle::Lifecycle::run) returns it, or a function that runs a lifecycle after
-/// other calls with `?`.
-impl<X> From<Result<Report, X>> for Exit
-where
-    X: AsRef<dyn Error + Send + Sync>,
-{
-    fn from(result: Result<Report, X>) -> Self {
-        match result {
-            Ok(report) => Self::from(&report),
-            Err(error) => Self::from(Err::<(), _>(error)),
-        }
-    }
-}
-
-impl From<&Report> for Exit {
-    fn from(report: &Report) -> Self {
-        ExitPolicy::in_force().exit_of(report)
-    }
-}
-
-impl From<Report> for Exit {
-    fn from(report: Report) -> Self {
-        Self::from(&report)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::group::cause::{Cause, LostHeartbeat};
 use crate::group::lock::lock;
 use crate::group::log;
-use crate::group::trigger::sealed::Listen;
+use crate::group::trigger::sealed::{Hurry, Listen};
 use crate::group::trigger::{Trigger, listen_for};
 use crate::group::{AbortOnDrop, Spawner};
 
@@ -194,12 +194,14 @@ impl HeartbeatMonitor {
     ///
     /// ```
     /// use std::time::Duration;
+    /// # #[cfg(feature = "lifecycle")]
     /// use taskgroup::lifecycle::Lifecycle;
     /// use taskgroup::process::Heartbeat;
     ///
     /// let (device, lost) = Heartbeat::new("device", Duration::from_secs(10));
+    /// # #[cfg(feature = "lifecycle")]
     /// let lifecycle = Lifecycle::new("orders").stop_on(lost.in_order());
-    /// # drop((device, lifecycle));
+    /// # drop(device);
     /// ```
     pub fn in_order(mut self) -> Self {
         self.in_order = true;
@@ -241,7 +243,7 @@ impl Listen for HeartbeatMonitor {
     fn listen_to_hurry<E: Send + 'static>(
         self,
         group: &Spawner<E>,
-        hurry: impl Fn() + Send + 'static,
+        hurry: impl Fn(Hurry) + Send + Sync + 'static,
     ) -> Box<dyn Send> {
         if self.in_order {
             return self.listen(group);
@@ -258,7 +260,7 @@ impl Listen for HeartbeatMonitor {
                 // It was given up.
                 return;
             }
-            hurry();
+            hurry(Hurry::Urgent);
             group.trigger(&cause);
             if is_stopping {
                 log::guarded(|| {

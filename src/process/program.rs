@@ -7,6 +7,7 @@ use tokio::runtime;
 use tokio::runtime::Runtime;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::group::log::bounded;
 use crate::group::log::console;
 use crate::group::panic::Panic;
@@ -70,8 +71,10 @@ use crate::server::forced;
 ///
 /// ```no_run
 /// use taskgroup::Exit;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// fn main() -> Exit {
 ///     taskgroup::main(async |signals| {
 ///         let worker = Component::new("worker", |ctx| async move {
@@ -81,6 +84,8 @@ use crate::server::forced;
 ///         Lifecycle::new("orders").component(worker).stop_on(signals).run().await
 ///     })
 /// }
+/// # #[cfg(not(feature = "lifecycle"))]
+/// # fn main() {}
 /// ```
 ///
 /// A body that returns early with `?`:
@@ -262,16 +267,17 @@ fn begin(
     policy: &ExitPolicy,
 ) -> Result<(Signals, Runtime), BoxError> {
     let signals = policy.terminate_on(signals.unwrap_or_else(|| TERMINATE.to_vec()))?;
-    let runtime = threads
-        .build()
-        .map_err(|error| format!("cannot build the runtime: {error}"))?;
-    Ok((signals, runtime))
+    Ok((signals, threads.build()?))
 }
 
 impl Threads {
     fn build(self) -> Result<Runtime, BoxError> {
         let mut builder = match self {
-            Self::Workers(0) => return Err("it has 0 worker threads".into()),
+            Self::Workers(0) => {
+                let why = "nothing could ever run";
+                let refused = BuildError::new("a program", "worker_threads", "0", why);
+                return Err(refused.into());
+            }
             Self::Workers(count) => several(count),
             Self::Default => {
                 let processors = thread::available_parallelism();
@@ -284,7 +290,8 @@ impl Threads {
             }
             Self::Own(builder) => *builder,
         };
-        Ok(builder.build()?)
+        let runtime = builder.build();
+        Ok(runtime.map_err(|error| format!("cannot build the runtime: {error}"))?)
     }
 }
 

@@ -20,11 +20,13 @@ use tokio_util::sync::DropGuard;
 
 use crate::group::Spawner;
 use crate::group::TaskGroup;
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::log::bounded;
 use crate::group::log::stderr;
 use crate::group::running::Running;
 use crate::group::time::Rounded;
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 use crate::process::exit::decided;
 use crate::process::exit::decided::Decided;
@@ -62,7 +64,7 @@ use crate::server::forced;
 /// The run may be over, and something hold up the end of `main`: `#[tokio::main]` waits for every closure
 /// of `spawn_blocking`. If an [`Exit`](crate::Exit) was made since the stop began, or nothing is running in the
 /// group, the line says that the run was over, with the status and the errors of the last `Exit`, and
-/// which threads are left; their names are known on Linux alone. The process ends with the status of that
+/// which threads are left. Only Linux tells their names; on other systems the line says that they are not known. The process ends with the status of that
 /// `Exit` then, unless that is 0: an end that was forced is no success. Without an `Exit`, and for
 /// [`arm_on`](Self::arm_on), the run is taken to go on.
 ///
@@ -74,7 +76,8 @@ use crate::server::forced;
 ///
 /// At the same time it ends what would outlive the process and what only destructors would have ended: the
 /// child processes of `Sidecar::serve_process` (feature `process`) get SIGTERM, and half a second later their
-/// process groups are killed. It does not wait that long if they end earlier.
+/// process groups are killed. It does not wait that long if they end earlier. A listening socket whose server
+/// was about to close it is given back as it was, as another process may hold it too.
 ///
 /// Then the process ends with `_exit`, and not with [`process::exit`](std::process::exit): the
 /// orderly way out has had its time. Functions registered with `atexit` would run beside threads that
@@ -150,6 +153,8 @@ const REPORTING: Duration = Duration::from_millis(200);
 
 impl Watchdog {
     /// Plans the end of the process, with status 1, `budget` after the token has fired.
+    ///
+    /// With [`Duration::ZERO`] the process ends when the token fires, with [`Duration::MAX`] never.
     pub fn new(budget: Duration) -> Self {
         Self {
             budget,
@@ -277,10 +282,8 @@ impl Watchdog {
         look: impl FnOnce() -> Option<Seen> + Send + 'static,
     ) -> io::Result<ArmedWatchdog> {
         if self.code == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a watchdog cannot end the process with status 0",
-            ));
+            let why = "a forced end is no success";
+            return Err(BuildError::new("a watchdog", "code", "0", why).into());
         }
         let disarmed = CancellationToken::new();
         let disarm = disarmed.clone().drop_guard();
@@ -324,6 +327,7 @@ impl Watchdog {
     }
 }
 
+#[cfg(feature = "lifecycle")]
 impl Lifecycle {
     /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
     ///
@@ -465,8 +469,9 @@ impl fmt::Display for Forced {
             }
             Some(running) => write!(f, "; still running: {running}")?,
         }
-        if let Some(names) = self.over.as_ref().and_then(|_| threads::names()) {
-            write!(f, "; {}", threads::describe(&names))?;
+        if self.over.is_some() {
+            let names = threads::names();
+            write!(f, "; {}", threads::describe(names.as_deref()))?;
         }
         match &forced::names()[..] {
             [] => Ok(()),

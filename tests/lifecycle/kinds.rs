@@ -1,5 +1,6 @@
 //! What a component can be made of, and what stops the whole from outside: X5, V1, V2, S1, S2.
 
+use std::error::Error;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -10,12 +11,18 @@ use std::time::Duration;
 use taskgroup::lifecycle::{
     Budget, Component, ComponentErrorKind, ComponentState, Context, Lifecycle,
 };
-use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Periodic, Supervisor};
 use taskgroup::{BoxError, Cause, Exit, Sidecar, SidecarError};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, errors, obedient, states, stopped};
+
+/// A trigger that comes after this time.
+async fn after(time: Duration) -> Cause {
+    sleep(time).await;
+    Cause::Deadline(time)
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_heartbeat_stops_the_whole_and_is_its_first_error() {
@@ -75,7 +82,7 @@ async fn a_heartbeat_that_is_given_up_in_the_stop_is_no_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_time_that_is_up_and_a_file_stop_it_well() {
-    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(5 * SECOND));
+    let lifecycle = Lifecycle::new("orders").stop_on(after(5 * SECOND));
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
     assert_eq!(report.cause, Cause::Deadline(5 * SECOND));
     assert_eq!(report.stop_began, 5 * SECOND);
@@ -85,7 +92,7 @@ async fn a_time_that_is_up_and_a_file_stop_it_well() {
     // A file that is always there.
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let lifecycle = Lifecycle::new("orders")
-        .stop_on(StopAfter::new(1000 * SECOND))
+        .stop_on(after(1000 * SECOND))
         .stop_on(StopFile::new(file));
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
     assert!(matches!(report.cause, Cause::File { .. }), "{report}");
@@ -94,7 +101,7 @@ async fn a_time_that_is_up_and_a_file_stop_it_well() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_trigger_counts_it_counts_from_the_start_of_the_run() {
-    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(5 * SECOND));
+    let lifecycle = Lifecycle::new("orders").stop_on(after(5 * SECOND));
     sleep(100 * SECOND).await;
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
     assert_eq!(report.stop_began, 5 * SECOND);
@@ -249,6 +256,21 @@ async fn a_periodic_task_is_stopped_during_a_backoff() {
     assert!(report.is_clean(), "{report}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_future_of_a_server_is_a_component_as_it_is() {
+    let http = Component::new("http", |ctx: Context| {
+        ctx.ready();
+        Sidecar::new("http").serve(&ctx, |_stop| async { io::Result::Ok(sleep(SECOND).await) })
+    });
+    let report = Lifecycle::new("orders")
+        .component(http)
+        .run()
+        .await
+        .unwrap();
+    let error = report.first_error().unwrap();
+    assert!(error.source().unwrap().is::<SidecarError>(), "{error:?}");
+}
+
 /// A server that never ends, with much more time than its component.
 fn server(name: &'static str) -> Component {
     Component::new(name, move |ctx: Context| async move {
@@ -256,7 +278,7 @@ fn server(name: &'static str) -> Component {
             .grace(60 * SECOND)
             .serve(&ctx, |_stop| pending::<io::Result<()>>());
         ctx.ready();
-        serving.await
+        Ok(serving.await?)
     })
 }
 
@@ -273,7 +295,7 @@ async fn a_sidecar_has_no_more_than_its_component_and_reports_its_own_error() {
         ComponentErrorKind::StopFailed,
         "it was not forced: {report}"
     );
-    let task = std::error::Error::source(error.task_error().unwrap()).unwrap();
+    let task = error.task_error().unwrap().source().unwrap();
     assert!(task.downcast_ref::<SidecarError>().unwrap().is_timed_out());
     assert!(error.is_forced() && report.was_forced());
     assert!(
@@ -310,7 +332,7 @@ async fn a_sidecar_that_ends_by_itself_stops_the_whole() {
             io::Result::Ok(())
         });
         ctx.ready();
-        serving.await
+        Ok(serving.await?)
     });
     let report = Lifecycle::new("orders")
         .component(http)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +44,9 @@ pub(crate) struct Shared<E> {
     given_up: Option<CancellationToken>,
     /// Whether failures stay here: they do not cancel the groups above, and are not told there.
     isolated: bool,
+    /// Whether a trigger cancels the group, which is said, and so is the end. Written before the cancel, which
+    /// publishes it.
+    audited: AtomicBool,
     in_current_span: bool,
     /// Whether a task needs neither a slot nor a span, unless it asks for one; known at once, as each
     /// spawn looks at it.
@@ -148,6 +151,7 @@ impl<E> Shared<E> {
             seldom: OnceLock::new(),
             given_up: plan.bounded.then(CancellationToken::new),
             isolated: plan.isolated,
+            audited: AtomicBool::new(false),
             in_current_span: plan.in_current_span,
             has_plain_tasks: plan.limit.is_none() && !plan.in_current_span,
             path: plan.path,
@@ -336,6 +340,9 @@ impl<E> Shared<E> {
 
     /// Cancels for a trigger, and says so if that was the first cause.
     pub(crate) fn trigger(&self, cause: &Cause) {
+        if !self.is_cancelled() {
+            self.audited.store(true, Ordering::Relaxed);
+        }
         let first = match cause {
             Cause::Heartbeat(lost) => self.lose(lost),
             _ => self.cancel(cause.clone()),
@@ -491,7 +498,8 @@ impl<E> Shared<E> {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         // Whoever contains the failures of a group says how it ended.
-        let loudly = cause.is_trigger() && !self.isolated;
+        let audited = cause.is_trigger() || self.audited.load(Ordering::Relaxed);
+        let loudly = audited && !self.isolated;
         log::guarded(|| {
             if loudly {
                 tracing::info!(

@@ -5,6 +5,12 @@
 
 use std::time::Duration;
 
+use crate::group::build_error::BuildError;
+use crate::group::time::Rounded;
+
+/// The least that what was cut has to end, so that its tasks get their turn.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// What has begun and is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -58,6 +64,17 @@ pub(super) enum Next {
 }
 
 impl Plan {
+    /// Refuses times in which what was cut could not end.
+    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
+        if self.kill_grace < MOMENT {
+            let what = format!("server `{server}`");
+            let value = Rounded(self.kill_grace).to_string();
+            let why = format!("what was cut needs {} to end", Rounded(MOMENT));
+            return Err(BuildError::new(what, "kill_grace", value, why));
+        }
+        Ok(())
+    }
+
     /// Returns how long the whole may take.
     pub(crate) fn bound(&self) -> Duration {
         let after = self.flush.saturating_add(self.kill_grace);
@@ -193,6 +210,28 @@ mod tests {
         assert_eq!(next(unswept(300, 0)), Next::Wait(ms(4_700)));
         assert_eq!(next(unswept(300, 1)), Next::Wait(ms(4_700)));
         assert_eq!(next(unswept(5_000, 1)), Next::Enter(Phase::Draining));
+    }
+
+    #[test]
+    fn a_plan_that_fits_is_left_as_it_is_and_another_fits_afterwards() {
+        // What comes after the cut is more than a quarter of it.
+        let plan = Plan {
+            grace: ms(1_000),
+            ..PLAN
+        };
+        let fitted = |left| {
+            let mut plan = plan.clone();
+            plan.fit(left);
+            (plan.grace, plan.flush, plan.kill_grace, plan.bound())
+        };
+        let bound = plan.bound();
+        let as_it_is = (plan.grace, plan.flush, plan.kill_grace, bound);
+        for left in [bound, bound + ms(1), Duration::MAX] {
+            assert_eq!(fitted(left), as_it_is, "{left:?}");
+        }
+        for left in [bound - ms(1), ms(500), ms(1), Duration::ZERO] {
+            assert!(fitted(left).3 <= left, "{left:?}");
+        }
     }
 
     #[test]

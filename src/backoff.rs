@@ -1,8 +1,9 @@
 //! [`Backoff`]: how long to wait before trying again.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
+
+use crate::group::build_error::BuildError;
+use crate::group::random::Random;
 
 /// How long to wait before something that has failed is tried again: longer after each failure in a
 /// row, up to a bound, and with jitter.
@@ -11,8 +12,8 @@ use std::time::Duration;
 /// is multiplied by the [`factor`](Self::factor), up to `longest`. The [`jitter`](Self::jitter) says
 /// how much below its bound a wait may lie, so that those who fail together do not come back together.
 ///
-/// Any durations will do. A `first` of zero waits not at all, however often it fails. With a `longest`
-/// below `first` every wait is bounded by `longest`.
+/// Any durations will do. A `first` of zero waits not at all, however often it fails. A `longest` of
+/// [`Duration::MAX`] bounds nothing. With a `longest` below `first` every wait is bounded by `longest`.
 ///
 /// The words are those of ["Exponential Backoff And Jitter"][aws] in the AWS Architecture Blog.
 ///
@@ -22,11 +23,13 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
+/// # #[cfg(feature = "supervise")] {
 /// use taskgroup::supervise::{Backoff, Jitter};
 ///
 /// // At most 1 s, 3 s, 9 s, 10 s, 10 s, … and at least half of that.
 /// let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).factor(3);
 /// assert_eq!(backoff, backoff.clone().jitter(Jitter::Equal));
+/// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a backoff does nothing until it is given to something that tries again"]
@@ -67,7 +70,7 @@ impl Backoff {
 
     /// Sets by how much the bound grows with each failure in a row; 2 by default.
     ///
-    /// With 1 it stays as it is. 0 counts as 1.
+    /// With 1 it stays as it is. Whatever is to use a backoff with a factor of 0 refuses that when it is built.
     pub const fn factor(mut self, factor: u32) -> Self {
         self.factor = factor;
         self
@@ -87,6 +90,15 @@ impl Backoff {
         self
     }
 
+    /// Refuses a backoff of `what` that cannot be used.
+    pub(crate) fn check(&self, what: &str) -> Result<(), BuildError> {
+        if self.factor == 0 {
+            let why = "all waits but the first would be 0s";
+            return Err(BuildError::new(what.to_owned(), "factor", "0", why));
+        }
+        Ok(())
+    }
+
     /// The waits of one thing that fails and is tried again.
     pub(crate) fn delays(&self) -> Delays {
         Delays {
@@ -98,8 +110,7 @@ impl Backoff {
 
     /// The longest wait after so many failures in a row, from 1 upwards.
     pub(crate) fn bound(&self, failures: u32) -> Duration {
-        let factor = self.factor.max(1);
-        let growth = factor.saturating_pow(failures.saturating_sub(1));
+        let growth = self.factor.saturating_pow(failures.saturating_sub(1));
         self.first.saturating_mul(growth).min(self.longest)
     }
 }
@@ -135,27 +146,5 @@ impl Delays {
     /// Begins anew: what comes next is a first failure.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
-    }
-}
-
-/// SplitMix64: small, and as good as a jitter needs. A crate for it would be one more dependency.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn new(seed: Option<u64>) -> Self {
-        // The keys of a `RandomState` are what the standard library has of randomness.
-        Self(seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()))
-    }
-
-    /// Draws from zero up to, and without, one.
-    fn draw(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        // As many bits as a fraction has.
-        (bits >> 11) as f64 / (1u64 << 53) as f64
     }
 }

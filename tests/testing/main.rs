@@ -1,0 +1,9 @@
+//! The kit, through its public API.
+
+mod fake;
+mod leaks;
+mod link;
+mod page;
+#[cfg(unix)]
+mod process;
+mod simulate;

@@ -593,8 +593,6 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Waits until nobody listens there any more: then somebody else can.
-
 /// Status and body of the answer.
 async fn request(address: SocketAddr) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();

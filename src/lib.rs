@@ -196,6 +196,11 @@ struct Guide;
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
 
+/// And that of the page about tests.
+#[cfg(all(doctest, feature = "test-util", unix))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;
+
 /// And that of the page for libraries.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/library.md")]

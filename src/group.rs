@@ -35,7 +35,7 @@ pub use self::deadline::DeadlinePassed;
 pub use self::engine::handle::JoinError;
 pub use self::engine::spawn_error::SpawnError;
 pub use self::isolated::IsolatedTask;
-pub use self::on_cancel::{CallbackOutcome, OnCancel};
+pub use self::on_cancel::OnCancel;
 pub use self::panic::Panic;
 pub use self::running::{Running, RunningTask};
 pub use self::stop_request::StopRequest;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use taskgroup::lifecycle::cleanup::Outcome;
 use taskgroup::lifecycle::{Budget, Component, ComponentState, Lifecycle, StepKind};
 use taskgroup::process::ExitPolicy;
-use taskgroup::{Cause, Exit};
+use taskgroup::{Cause, End, Exit};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -58,7 +58,7 @@ async fn when_the_jobs_are_done_a_lifecycle_of_jobs_and_resources_ends_and_is_cl
     assert_eq!(report.cause, Cause::Done);
     assert_eq!(report.ended, 2 * SECOND);
     assert_eq!(diary.lines(), ["database is closed: done"]);
-    assert_eq!(states(&report), [ComponentState::Stopped; 3]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::Done); 3]);
     assert_eq!(ExitPolicy::strict().done(7).exit_of(&report).code(), 7);
     assert_eq!(Exit::from(report).code(), 0);
 }

@@ -1,8 +1,6 @@
 //! The step whose turn it is.
 
 use std::borrow::Cow;
-use std::error::Error;
-use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,8 +14,10 @@ use super::step::Attempt;
 use super::step::Closure;
 use super::step::Step;
 use super::step::Work;
-use super::step_report::StepResult;
+use super::step_report::StepError;
 use crate::BoxError;
+use crate::group::chain;
+use crate::group::end::End;
 use crate::group::panic::Panic;
 use crate::group::{TaskGroup, TaskHandle};
 
@@ -45,10 +45,41 @@ pub(super) struct Current {
 
 /// How a step has ended.
 pub(super) struct Ended {
-    pub(super) result: StepResult,
+    pub(super) end: End,
+    /// What it returned or panicked with.
+    pub(super) error: Option<StepError>,
+    /// The same as a text, with its sources.
+    pub(super) message: String,
     pub(super) at: Instant,
     /// The panic of a destructor.
     pub(super) panic: Option<Panic>,
+}
+
+impl Ended {
+    fn now(end: End) -> Self {
+        Self {
+            end,
+            error: None,
+            message: String::new(),
+            at: Instant::now(),
+            panic: None,
+        }
+    }
+
+    fn failed(error: BoxError) -> Self {
+        Self::now(End::Failed).with(error.into())
+    }
+
+    pub(super) fn panicked(panic: Panic) -> Self {
+        Self::now(End::Panicked).with(Arc::new(panic))
+    }
+
+    /// Asks the error what it says, which is code of the user.
+    fn with(mut self, error: StepError) -> Self {
+        self.message = chain::line_of(&*error);
+        self.error = Some(error);
+        self
+    }
 }
 
 impl Current {
@@ -103,16 +134,11 @@ impl Current {
     /// Cancel safe: the step is not in this future.
     pub(super) async fn end(&mut self) -> Ended {
         let left = self.patience.saturating_sub(self.started.elapsed());
-        let result = match timeout(left, &mut self.task).await {
-            Ok(Ok(ended)) => return ended,
+        match timeout(left, &mut self.task).await {
+            Ok(Ok(ended)) => ended,
             // Its group was aborted, or its runtime goes away.
-            Ok(Err(error)) => StepResult::Failed(error.to_string()),
-            Err(_) => StepResult::StillRunning(self.time),
-        };
-        Ended {
-            result,
-            at: Instant::now(),
-            panic: None,
+            Ok(Err(_)) => Ended::now(End::Aborted),
+            Err(_) => Ended::now(End::StillRunning),
         }
     }
 
@@ -123,15 +149,10 @@ impl Current {
 
 /// Runs a closure on the thread of the caller.
 fn block(closure: Closure, outcome: Outcome) -> Ended {
-    let result = match Panic::catch(|| closure(outcome)) {
-        Ok(Ok(())) => StepResult::Done,
-        Ok(Err(error)) => StepResult::Failed(text(error)),
-        Err(panic) => StepResult::Panicked(panic.message().to_owned()),
-    };
-    Ended {
-        result,
-        at: Instant::now(),
-        panic: None,
+    match Panic::catch(|| closure(outcome)) {
+        Ok(Ok(())) => Ended::now(End::Done),
+        Ok(Err(error)) => Ended::failed(error),
+        Err(panic) => Ended::panicked(panic),
     }
 }
 
@@ -157,16 +178,16 @@ enum Stage {
 impl Attempts {
     /// Waits until the step has ended or its time is over, and drops what is left of it.
     async fn end(mut self) -> Ended {
-        let result = self.result().await;
+        let ended = self.ended().await;
         let panic = self.dismiss();
         Ended {
-            result,
             at: Instant::now(),
             panic,
+            ..ended
         }
     }
 
-    async fn result(&mut self) -> StepResult {
+    async fn ended(&mut self) -> Ended {
         loop {
             let left = self.time.saturating_sub(self.started.elapsed());
             let returned = match &mut self.stage {
@@ -178,10 +199,10 @@ impl Attempts {
                 }
             };
             let error = match returned {
-                Ok(Ok(Ok(()))) => return StepResult::Done,
-                Ok(Ok(Err(error))) => text(error),
-                Ok(Err(panic)) => return StepResult::Panicked(panic.message().to_owned()),
-                Err(_) => return StepResult::TimedOut(self.time),
+                Ok(Ok(Ok(()))) => return Ended::now(End::Done),
+                Ok(Ok(Err(error))) => error,
+                Ok(Err(panic)) => return Ended::panicked(panic),
+                Err(_) => return Ended::now(End::TimedOut),
             };
             let left = self.time.saturating_sub(self.started.elapsed());
             let count = self.count.load(Ordering::Relaxed);
@@ -189,8 +210,10 @@ impl Attempts {
                 .and_then(|pause| Instant::now().checked_add(pause))
             {
                 Some(until) => self.stage = Stage::Pausing(until),
-                None => return StepResult::Failed(error),
+                None => return Ended::failed(error),
             }
+            // Its destructor is code of the user.
+            drop(Panic::catch_drop(error));
         }
     }
 
@@ -211,21 +234,4 @@ impl Attempts {
         let again = Panic::catch(|| drop(again)).err();
         attempt.or(again)
     }
-}
-
-/// What an error says, with its sources. Both its `Display` and its destructor are code of the user.
-fn text(error: BoxError) -> String {
-    let text = Panic::catch(move || {
-        let mut text = String::new();
-        let sources = iter::successors(Some(&*error as &dyn Error), |error| (*error).source());
-        for message in sources.map(ToString::to_string) {
-            // Many errors say what their source says.
-            if !text.contains(&message) {
-                let colon = if text.is_empty() { "" } else { ": " };
-                text = text + colon + &message;
-            }
-        }
-        text
-    });
-    text.unwrap_or_else(|panic| format!("(its error panicked: {})", panic.message()))
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::herald::Herald;
 use super::machine;
-use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
+use super::machine::{Action, Blame, Machine, Node, Times, Traits};
 use super::waiting;
 use super::waiting::Waiting;
 use crate::BoxError;
@@ -29,9 +29,9 @@ use crate::group::running::Running;
 use crate::group::signal::Signal;
 use crate::group::time::CONFIRMATION;
 use crate::group::{Spawner, TaskGroup};
-use crate::lifecycle::cleanup::{Cleanup, CleanupReport, Outcome, StepReport, StepResult};
+use crate::lifecycle::cleanup::{Cleanup, CleanupReport, Outcome, StepReport};
 use crate::lifecycle::component::{Component, Work};
-use crate::lifecycle::component_error::{ComponentError, ComponentErrorKind, OWN_TASK};
+use crate::lifecycle::component_error::{ComponentError, OWN_TASK};
 use crate::lifecycle::component_state::ComponentState;
 use crate::lifecycle::component_state::ComponentStatus;
 use crate::lifecycle::context::{Context, Note, Whole};
@@ -42,7 +42,8 @@ use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::budget::detect::is_terminal;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
 use crate::lifecycle::readiness::Check;
-use crate::lifecycle::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+use crate::lifecycle::report::{Report, Straggler, TimelineStep};
+use crate::lifecycle::step_kind::StepKind;
 use crate::supervise::{Backoff, Jitter};
 
 /// How much is done before others on this thread get a turn.
@@ -115,8 +116,9 @@ struct Slot {
     /// Why it is to stop while the rest goes on.
     asked: Option<Cause>,
     told: bool,
-    crashed: bool,
     forced: bool,
+    /// How it has ended, as far as known.
+    end: End,
 }
 
 /// When something began and ended, and how.
@@ -124,7 +126,9 @@ struct Slot {
 struct Span {
     began: Duration,
     ended: Option<Duration>,
-    result: StepEnd,
+    end: End,
+    limit: Option<Duration>,
+    message: String,
 }
 
 impl Span {
@@ -132,8 +136,16 @@ impl Span {
         Self {
             began,
             ended: None,
-            result: StepEnd::Done,
+            end: End::Done,
+            limit: None,
+            message: String::new(),
         }
+    }
+
+    fn went_wrong(&mut self, error: &ComponentError) {
+        self.end = error.end();
+        self.limit = error.limit;
+        self.message.clone_from(&error.message);
     }
 }
 
@@ -329,7 +341,7 @@ impl Engine {
                 machine::Event::Failing(index)
             }
             Some(Note::Ended(index, result)) => {
-                machine::Event::Ended(index, self.ending(index, result))
+                machine::Event::Ended(index, self.end_of(index, result))
             }
             Some(Note::Stop) => {
                 // The stop may be heard of first.
@@ -402,15 +414,16 @@ impl Engine {
         self.emit(Some(path), EventKind::Ready(took));
     }
 
-    fn ending(&mut self, index: usize, result: Result<(), TaskError>) -> Ending {
+    fn end_of(&mut self, index: usize, result: Result<(), TaskError>) -> End {
         let slot = &mut self.slots[index];
         match result {
-            Ok(()) => Ending::Well,
+            Ok(()) => End::Done,
             // That is what was done to it.
-            Err(error) if slot.forced && error.end() == End::Aborted => Ending::Well,
+            Err(error) if slot.forced && error.end() == End::Aborted => End::Done,
             Err(error) => {
+                let end = error.end();
                 slot.error = Some(error);
-                Ending::Failed
+                end
             }
         }
     }
@@ -441,8 +454,8 @@ impl Engine {
                 Action::Start(index) => self.start(index),
                 Action::Ready(index) => self.ready(index),
                 Action::AllReady => self.all_ready(),
-                Action::Blame(index, fault) => self.blame(index, fault, true),
-                Action::GoOn(index, fault) => self.blame(index, fault, false),
+                Action::Failing { node, stops_all } => self.failing(node, stops_all),
+                Action::Blame(blame) => self.blame(blame),
                 Action::BeginStop => self.begin_stop(),
                 Action::Jitter { until } => {
                     self.begin_stage(StepKind::Jitter, until, EventKind::JitterBegan);
@@ -524,71 +537,43 @@ impl Engine {
         self.shared.enter(index, state);
     }
 
-    /// Records what went wrong, and then, if it stops all and nobody has done so yet, does so for it.
-    fn blame(&mut self, index: usize, fault: Fault, stops_all: bool) {
-        let now = self.now();
-        if fault == Fault::Failing {
-            self.take_failure_of_trigger();
-            let slot = &mut self.slots[index];
-            slot.crashed = true;
-            if let Some((place, cause)) = &mut slot.failing {
-                *place = self.errors.len();
-                self.errors.push(None);
-                let cause = cause.clone();
-                if stops_all {
-                    self.trigger.spawner().cancel_for(cause);
-                }
-            }
-            return;
-        }
+    /// Keeps a place for the error, which is known when the component has ended.
+    fn failing(&mut self, index: usize, stops_all: bool) {
         self.take_failure_of_trigger();
         let slot = &mut self.slots[index];
-        let error = slot.error.take();
-        let kind = slot.verdict(fault, error.as_ref());
-        let (error, suppressed) = match error {
-            Some(error) => ComponentError::all_from_task(slot.name(), kind, error),
-            None => {
-                let error = ComponentError::new(slot.name(), kind);
-                let error = match fault {
-                    Fault::StartOverran(_) => {
-                        error.with_message("the whole start has no more time")
-                    }
-                    _ => error,
-                };
-                (error, Vec::new())
-            }
-        };
-        slot.conclude(fault, end_of(&error), now);
-        if fault == Fault::StillRunning {
-            // It was forced in vain: that is the truth about what was told when it was forced.
-            let name = slot.name();
-            let overran = self.errors.iter_mut().rev().flatten().find(|told| {
-                told.component == name && matches!(told.kind, ComponentErrorKind::Overran(_))
-            });
-            if let Some(overran) = overran {
-                *overran = error;
-                return;
+        if let Some((place, cause)) = &mut slot.failing {
+            *place = self.errors.len();
+            self.errors.push(None);
+            let cause = cause.clone();
+            if stops_all {
+                self.trigger.spawner().cancel_for(cause);
             }
         }
+    }
+
+    /// Records what went wrong, and then, if it stops all and nobody has done so yet, does so for it.
+    fn blame(&mut self, blame: Blame) {
+        let now = self.now();
+        self.take_failure_of_trigger();
+        let slot = &mut self.slots[blame.node];
+        let (error, later) = slot.error_of(blame);
+        slot.conclude(&error, now);
         let path = Arc::clone(&slot.path);
-        let of_its_own = matches!(
-            fault,
-            Fault::StartFailed | Fault::Failed | Fault::StopFailed
-        );
-        match slot
-            .failing
-            .take_if(|(place, _)| of_its_own && *place < self.errors.len())
-        {
+        let place = slot.failing.take_if(|(place, _)| {
+            let of_time = error.limit.is_some();
+            !of_time && *place < self.errors.len()
+        });
+        match place {
             Some((place, _)) => self.errors[place] = Some(error.clone()),
             None => self.errors.push(Some(error.clone())),
         }
-        self.errors.extend(suppressed.iter().cloned().map(Some));
-        if stops_all && !self.trigger.is_cancelled() {
+        self.errors.extend(later.iter().cloned().map(Some));
+        if blame.stops_all && !self.trigger.is_cancelled() {
             let label = Label::unnamed(Some(Arc::clone(&path)), slot.place);
             let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
         }
-        for error in std::iter::once(error).chain(suppressed) {
+        for error in std::iter::once(error).chain(later) {
             self.emit(Some(Arc::clone(&path)), EventKind::Failed(error));
         }
     }
@@ -596,8 +581,7 @@ impl Engine {
     /// A lost heartbeat is an error of its own, and comes before those that follow from it.
     fn take_failure_of_trigger(&mut self) {
         if let Some(error) = self.trigger.take_failure() {
-            let kind = ComponentErrorKind::Trigger;
-            let (error, _) = ComponentError::all_from_task(self.plan.name(), kind, error);
+            let error = ComponentError::of_trigger(self.plan.name(), error);
             self.errors.push(Some(error));
         }
     }
@@ -635,7 +619,7 @@ impl Engine {
 
     fn say_in_flight(&mut self, index: usize) {
         let slot = &self.slots[index];
-        if slot.state.is_over() {
+        if slot.state.end().is_some() {
             return;
         }
         if let Some(count) = slot.ctx.as_ref().and_then(Context::in_flight) {
@@ -654,7 +638,7 @@ impl Engine {
         let name = self.plan.name();
         self.stage_goes_on = true;
         self.stages
-            .push(TimelineStep::new(kind, name, (now, until), StepEnd::Done));
+            .push(TimelineStep::new(kind, name, (now, until), End::Done));
         self.emit(None, event(until.saturating_sub(now)));
     }
 
@@ -683,7 +667,8 @@ impl Engine {
         let is_starting = slot.state == ComponentState::Starting;
         if let Some(start) = slot.start.as_mut().filter(|_| is_starting) {
             if start.ended.is_none() {
-                start.result = StepEnd::Skipped("the stop began".into());
+                start.end = End::Skipped;
+                start.message = "the stop began".into();
                 start.ended = Some(now);
             }
         }
@@ -755,7 +740,7 @@ impl Engine {
         if let Some(stop) = &mut slot.stop {
             stop.ended.get_or_insert(now);
         }
-        let state = slot.final_state();
+        let end = slot.end;
         let told = slot.stop.as_ref().filter(|_| slot.told);
         let took = told.map(|stop| now.saturating_sub(stop.began));
         let path = Arc::clone(&slot.path);
@@ -763,13 +748,13 @@ impl Engine {
             ctx.keep_in_flight();
         }
         let in_flight = slot.ctx.as_ref().and_then(Context::in_flight).unwrap_or(0);
-        self.enter(index, state);
-        // Who waited for it, or for another, is done, and would be kept until the end.
+        self.enter(index, ComponentState::Ended(end));
+        // Reap one follower that has finished; otherwise they would be kept until the end.
         let _ = self.followers.try_join_next();
         self.emit(
             Some(path),
             EventKind::Ended {
-                state,
+                end,
                 took,
                 in_flight,
             },
@@ -901,6 +886,14 @@ impl Engine {
         if let Some(error) = errors().find(|error| error.is_forced()) {
             return Outcome::Forced(format!("{error:#}").into());
         }
+        // It is an error when it is gone.
+        if let Some(slot) = self
+            .slots
+            .iter()
+            .find(|slot| slot.forced && slot.state.end().is_none())
+        {
+            return Outcome::Forced(format!("component `{}` was forced", slot.name()).into());
+        }
         // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this
         // one.
         let nested = |is_it: fn(&Report) -> bool| {
@@ -936,7 +929,7 @@ impl Engine {
             if let Some((place, cause)) = &slot.failing {
                 if let Some(error @ None) = errors.get_mut(*place) {
                     *error = Some(
-                        ComponentError::new(slot.name(), ComponentErrorKind::Failed)
+                        ComponentError::new(slot.name(), None, End::Failed)
                             .with_message(cause.to_string()),
                     );
                 }
@@ -952,7 +945,11 @@ impl Engine {
             for (kind, span) in spans {
                 timeline.extend(span.as_ref().map(|span| {
                     let times = (span.began, span.ended.unwrap_or(ended));
-                    TimelineStep::new(kind, slot.name(), times, span.result.clone())
+                    TimelineStep {
+                        limit: span.limit,
+                        message: span.message.clone(),
+                        ..TimelineStep::new(kind, slot.name(), times, span.end)
+                    }
                 }));
             }
         }
@@ -1016,8 +1013,8 @@ impl Slot {
             failing: None,
             asked: None,
             told: false,
-            crashed: false,
             forced: false,
+            end: End::Done,
         }
     }
 
@@ -1033,7 +1030,7 @@ impl Slot {
 
     fn is_stopping(&self) -> bool {
         let told = self.ctx.as_ref().map(Context::token);
-        !self.state.is_over() && told.is_some_and(CancellationToken::is_cancelled)
+        self.state.end().is_none() && told.is_some_and(CancellationToken::is_cancelled)
     }
 
     /// What is left of the time that it has to stop, if that has an end.
@@ -1042,60 +1039,48 @@ impl Slot {
         Some(told.began.checked_add(self.grace)?.saturating_sub(now))
     }
 
-    /// What a fault is called in the report.
-    fn verdict(&self, fault: Fault, error: Option<&TaskError>) -> ComponentErrorKind {
-        use ComponentErrorKind as Kind;
-        let early = error.is_some_and(|error| error.end() == End::EndedEarly);
-        match fault {
-            Fault::StartTimedOut => Kind::StartTimedOut(self.start_timeout),
-            Fault::StartOverran(limit) => Kind::StartTimedOut(limit),
-            Fault::DrainTimedOut(within) => Kind::DrainTimedOut(within),
-            Fault::Overran => Kind::Overran(self.grace),
-            Fault::StillRunning => Kind::StillRunning(self.grace),
-            _ if error.is_some_and(|error| error.end() == End::Panicked) => Kind::Panicked,
-            Fault::StartFailed if early => Kind::EndedBeforeReady,
-            Fault::StartFailed => Kind::StartFailed,
-            Fault::EndedBeforeReady => Kind::EndedBeforeReady,
-            Fault::Failing | Fault::Failed if early => Kind::EndedEarly,
-            Fault::Failing | Fault::Failed => Kind::Failed,
-            Fault::EndedEarly => Kind::EndedEarly,
-            Fault::StopFailed => Kind::StopFailed,
+    /// Makes the error of what went wrong, and those of its tasks that failed after it.
+    fn error_of(&mut self, blame: Blame) -> (ComponentError, Vec<ComponentError>) {
+        let Blame {
+            during, end, limit, ..
+        } = blame;
+        let limit = limit.or(end.is_forced().then_some(self.grace));
+        let error = ComponentError::new(self.name(), during, end).within(limit);
+        match (limit, self.error.take_if(|_| limit.is_none())) {
+            (_, Some(of_task)) => error.from_task(of_task),
+            (Some(limit), None)
+                if during == Some(StepKind::Start) && limit != self.start_timeout =>
+            {
+                let error = error.with_message("the whole start has no more time");
+                (error, Vec::new())
+            }
+            (_, None) => (error, Vec::new()),
         }
     }
 
-    /// Notes in the timeline what has become of the step that went wrong.
-    fn conclude(&mut self, fault: Fault, end: StepEnd, now: Duration) {
-        match fault {
-            Fault::StartFailed
-            | Fault::EndedBeforeReady
-            | Fault::StartTimedOut
-            | Fault::StartOverran(_) => {
-                self.crashed = true;
+    /// Notes in the timeline what has become of the step that went wrong, and how the component ends.
+    fn conclude(&mut self, error: &ComponentError, now: Duration) {
+        match error.during {
+            // The component itself goes on.
+            Some(StepKind::Drain) => return,
+            Some(StepKind::Start) => {
                 if let Some(start) = &mut self.start {
                     start.ended.get_or_insert(now);
-                    start.result = end;
+                    start.went_wrong(error);
                 }
             }
-            Fault::Failing | Fault::Failed | Fault::EndedEarly => {
-                self.crashed = true;
-                self.stop.get_or_insert_with(|| Span::from(now)).result = end;
+            None => {
+                let stop = self.stop.get_or_insert_with(|| Span::from(now));
+                stop.went_wrong(error);
             }
-            Fault::StopFailed | Fault::Overran | Fault::StillRunning => {
+            Some(_) => {
                 if let Some(stop) = &mut self.stop {
-                    stop.result = end;
+                    stop.went_wrong(error);
                 }
             }
-            Fault::DrainTimedOut(_) => {}
         }
-    }
-
-    fn final_state(&self) -> ComponentState {
-        if self.forced {
-            ComponentState::ForceStopped
-        } else if self.crashed {
-            ComponentState::Crashed
-        } else {
-            ComponentState::Stopped
+        if error.end().is_forced() || self.end == End::Done {
+            self.end = error.end();
         }
     }
 }
@@ -1139,30 +1124,14 @@ fn traits_of(component: &Component, planned: &PlannedComponent, phase: Option<us
     }
 }
 
-fn end_of(error: &ComponentError) -> StepEnd {
-    use ComponentErrorKind as Kind;
-    match error.kind {
-        Kind::Panicked => StepEnd::Panicked(error.message.clone()),
-        Kind::StartTimedOut(limit) | Kind::DrainTimedOut(limit) => StepEnd::TimedOut(limit),
-        Kind::Overran(limit) => StepEnd::Forced(limit),
-        Kind::StillRunning(limit) => StepEnd::StillRunning(limit),
-        Kind::EndedEarly | Kind::EndedBeforeReady => StepEnd::Failed("it ended".into()),
-        _ => StepEnd::Failed(error.message.clone()),
-    }
-}
-
 fn of_cleanup(step: &StepReport, began: Duration) -> TimelineStep {
-    let result = match &step.result {
-        StepResult::Done => StepEnd::Done,
-        StepResult::Failed(error) => StepEnd::Failed(error.clone()),
-        StepResult::TimedOut(limit) => StepEnd::TimedOut(*limit),
-        StepResult::StillRunning(limit) => StepEnd::StillRunning(*limit),
-        StepResult::Panicked(message) => StepEnd::Panicked(message.clone()),
-        StepResult::Skipped(reason) => StepEnd::Skipped(reason.to_string()),
-    };
     let at = |time: Option<Duration>| began + time.unwrap_or_default();
     let times = (at(step.started), at(step.ended));
-    TimelineStep::new(StepKind::Cleanup, &*step.name, times, result)
+    TimelineStep {
+        limit: step.limit,
+        message: step.message.clone(),
+        ..TimelineStep::new(StepKind::Cleanup, &*step.name, times, step.end)
+    }
 }
 
 /// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
@@ -1250,13 +1219,13 @@ impl Drop for Engine {
         let left: Vec<_> = self
             .slots
             .iter()
-            .filter(|slot| slot.ctx.is_some() && !slot.state.is_over())
+            .filter(|slot| slot.ctx.is_some() && !slot.state.end().is_some())
             .map(|slot| format!("`{}`", slot.name()))
             .collect();
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            if slot.ctx.is_some() && !slot.state.is_over() {
-                self.enter(index, ComponentState::ForceStopped);
+            if slot.ctx.is_some() && !slot.state.end().is_some() {
+                self.enter(index, ComponentState::Ended(End::Aborted));
             }
         }
         // Nothing is told in its turn any more.

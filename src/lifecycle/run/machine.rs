@@ -15,16 +15,19 @@
 //!    forced or lost by its time.
 //! 3. Once the stop has begun nothing is started. The engine takes back what it was to start when it
 //!    finds that somebody has asked for the stop.
-//! 4. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
+//! 4. A component that is forced is blamed for that once, when it is gone or lost.
+//! 5. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
 //!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use crate::group::end::End;
 use crate::group::time::CONFIRMATION;
 use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::graph::{Graph, Turns};
+use crate::lifecycle::step_kind::StepKind;
 
 #[cfg(test)]
 mod tests;
@@ -97,7 +100,7 @@ pub(in crate::lifecycle) enum Event {
     /// A task of the component has failed; the others have been told and are leaving.
     Failing(usize),
     /// All of the component is gone.
-    Ended(usize, Ending),
+    Ended(usize, End),
     /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
     Idle(usize),
     /// Somebody asks for the stop.
@@ -111,22 +114,19 @@ pub(in crate::lifecycle) enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lifecycle) enum Ending {
-    Well,
-    Failed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) enum Action {
     Start(usize),
     /// It is ready.
     Ready(usize),
     /// All components are ready.
     AllReady,
-    /// Something went wrong. If it is the first thing, it is what the stop is for.
-    Blame(usize, Fault),
-    /// Something went wrong, and the others go on.
-    GoOn(usize, Fault),
+    /// A task of the component has failed, and it is leaving; how it failed is known when it has ended.
+    Failing {
+        node: usize,
+        stops_all: bool,
+    },
+    /// Something went wrong.
+    Blame(Blame),
     /// From here on the stop counts.
     BeginStop,
     /// Goes on as it is until then, so that replicas do not stop at once.
@@ -152,7 +152,7 @@ pub(in crate::lifecycle) enum Action {
     Hurry(usize, Duration),
     /// Its time is up.
     Force(usize),
-    /// It is gone.
+    /// It is gone, whatever it was blamed for.
     Gone(usize),
     /// It did not even end when it was forced.
     GiveUp(usize),
@@ -166,22 +166,15 @@ pub(in crate::lifecycle) enum Action {
 
 /// What went wrong with a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lifecycle) enum Fault {
-    StartFailed,
-    StartTimedOut,
-    /// The start as a whole took longer than this.
-    StartOverran(Duration),
-    EndedBeforeReady,
-    /// It is still there, and leaving; how it failed is known when it has ended.
-    Failing,
-    Failed,
-    EndedEarly,
-    /// It failed while it stopped.
-    StopFailed,
-    /// It had this long.
-    DrainTimedOut(Duration),
-    Overran,
-    StillRunning,
+pub(in crate::lifecycle) struct Blame {
+    pub(in crate::lifecycle) node: usize,
+    /// The step that went wrong; none while the component ran.
+    pub(in crate::lifecycle) during: Option<StepKind>,
+    pub(in crate::lifecycle) end: End,
+    /// The time that was not enough for the start or the drain.
+    pub(in crate::lifecycle) limit: Option<Duration>,
+    /// Whether all stops for it: if it is the first thing that went wrong, it is what the stop is for.
+    pub(in crate::lifecycle) stops_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,7 +327,7 @@ impl Machine {
             }
             Event::Drained(node) => self.drained(node),
             Event::Failing(node) => self.failing(node, now, actions),
-            Event::Ended(node, ending) => self.ended(node, ending, now, actions),
+            Event::Ended(node, end) => self.ended(node, end, now, actions),
             Event::Idle(node) => self.idle(node),
             Event::Stop => self.stop(true, now, actions),
             Event::StopOne(node) => self.stop_one(node, now, actions),
@@ -611,7 +604,9 @@ impl Machine {
             Phase::Running => Why::Failed,
             _ => return,
         };
-        if self.blame(node, Fault::Failing, actions) {
+        let stops_all = self.stops_all(node, None);
+        actions.push(Action::Failing { node, stops_all });
+        if stops_all {
             self.stop(false, now, actions);
         }
         // Its own stop has begun, whoever uses it; that of its phase has not.
@@ -622,38 +617,46 @@ impl Machine {
         self.drained(node);
     }
 
-    fn ended(&mut self, node: usize, ending: Ending, now: Duration, actions: &mut Vec<Action>) {
+    fn ended(&mut self, node: usize, end: End, now: Duration, actions: &mut Vec<Action>) {
         let Some(&Traits {
             is_job, may_end, ..
         }) = self.traits(node)
         else {
             return;
         };
-        let fault = match (self.phases[node], ending) {
-            (Phase::Created | Phase::Over, _) => return,
-            // Later than expected, and gone all the same.
-            (Phase::Lost, _) => return,
-            (Phase::Starting { .. } | Phase::Late, Ending::Failed) => Some(Fault::StartFailed),
+        let is_well = end == End::Done;
+        let failed = if is_well { End::Failed } else { end };
+        let phase = self.phases[node];
+        let mut stops_all = false;
+        if let Phase::Forced { .. } = phase {
+            stops_all = self.blame(node, Some(StepKind::Stop), End::TimedOut, actions);
+        }
+        let wrong = match phase {
+            // One that is lost is gone later than expected.
+            Phase::Created | Phase::Lost | Phase::Over => return,
+            Phase::Starting { .. } | Phase::Late if !is_well => Some((Some(StepKind::Start), end)),
             // It has been blamed for that.
-            (Phase::Late, Ending::Well) => None,
-            (Phase::Starting { .. }, Ending::Well) if is_job => {
+            Phase::Late => None,
+            Phase::Starting { .. } if is_job => {
                 actions.push(Action::Ready(node));
                 self.ready(node, now, actions);
                 None
             }
-            (Phase::Starting { .. }, Ending::Well) => Some(Fault::EndedBeforeReady),
-            (Phase::Running, Ending::Well) if may_end => None,
-            (Phase::Running, Ending::Well) => Some(Fault::EndedEarly),
-            (Phase::Running, Ending::Failed) => Some(Fault::Failed),
-            (Phase::Leaving { why, .. } | Phase::Forced { why, .. }, ending) => match why {
-                Why::FailedStarting => Some(Fault::StartFailed),
-                Why::Failed => Some(Fault::Failed),
-                Why::Told => (ending == Ending::Failed).then_some(Fault::StopFailed),
+            Phase::Starting { .. } => Some((Some(StepKind::Start), End::EndedEarly)),
+            Phase::Running if is_well && may_end => None,
+            Phase::Running if is_well => Some((None, End::EndedEarly)),
+            Phase::Running => Some((None, end)),
+            Phase::Leaving { why, .. } | Phase::Forced { why, .. } => match why {
+                Why::FailedStarting => Some((Some(StepKind::Start), failed)),
+                Why::Failed => Some((None, failed)),
+                Why::Told => (!is_well).then_some((Some(StepKind::Stop), end)),
             },
         };
-        let stops_all = fault.is_some_and(|fault| self.blame(node, fault, actions));
-        if fault.is_some() && !stops_all && !self.starts.is_done(node) {
-            self.start_without(node, now, actions);
+        if let Some((during, end)) = wrong {
+            stops_all |= self.blame(node, during, end, actions);
+            if !stops_all && !self.starts.is_done(node) {
+                self.start_without(node, now, actions);
+            }
         }
         actions.push(Action::Gone(node));
         self.drained(node);
@@ -664,18 +667,32 @@ impl Machine {
     }
 
     /// Says what went wrong; returns whether all stops for it.
-    fn blame(&self, node: usize, fault: Fault, actions: &mut Vec<Action>) -> bool {
+    fn blame(
+        &self,
+        node: usize,
+        during: Option<StepKind>,
+        end: End,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let stops_all = self.stops_all(node, during);
+        actions.push(Action::Blame(Blame {
+            node,
+            during,
+            end,
+            limit: None,
+            stops_all,
+        }));
+        stops_all
+    }
+
+    /// Whether all stops if that step of a component goes wrong.
+    fn stops_all(&self, node: usize, during: Option<StepKind>) -> bool {
         let may_fail = self.traits(node).is_some_and(|traits| traits.may_fail);
-        let goes_on = match fault {
+        match during {
             // It was leaving.
-            Fault::StopFailed | Fault::Overran | Fault::StillRunning => !self.is_stopping(),
-            _ => may_fail && self.stage == Stage::Serving,
-        };
-        actions.push(match goes_on {
-            true => Action::GoOn(node, fault),
-            false => Action::Blame(node, fault),
-        });
-        !goes_on
+            Some(StepKind::Stop) => self.is_stopping(),
+            _ => !may_fail || self.stage != Stage::Serving,
+        }
     }
 
     /// A node is over, and those that nobody uses any longer are told.
@@ -882,7 +899,13 @@ impl Machine {
         for node in 0..self.nodes.len() {
             if let Phase::Starting { .. } = self.phases[node] {
                 self.phases[node] = Phase::Late;
-                actions.push(Action::Blame(node, Fault::StartOverran(self.times.start)));
+                actions.push(Action::Blame(Blame {
+                    node,
+                    during: Some(StepKind::Start),
+                    end: End::Failed,
+                    limit: Some(self.times.start),
+                    stops_all: true,
+                }));
             }
         }
         self.stop(false, now, actions);
@@ -898,7 +921,15 @@ impl Machine {
             }
             Phase::Starting { .. } => {
                 self.phases[node] = Phase::Late;
-                if self.blame(node, Fault::StartTimedOut, actions) {
+                let stops_all = self.stops_all(node, Some(StepKind::Start));
+                actions.push(Action::Blame(Blame {
+                    node,
+                    during: Some(StepKind::Start),
+                    end: End::Failed,
+                    limit: self.traits(node).map(|traits| traits.start_timeout),
+                    stops_all,
+                }));
+                if stops_all {
                     self.stop(false, now, actions);
                 } else {
                     self.start_without(node, now, actions);
@@ -908,13 +939,12 @@ impl Machine {
                 }
             }
             Phase::Leaving { why, .. } => {
-                self.blame(node, Fault::Overran, actions);
                 actions.push(Action::Force(node));
                 let until = self.confirmation(now);
                 self.enter(node, Phase::Forced { until, why });
             }
             Phase::Forced { .. } => {
-                self.blame(node, Fault::StillRunning, actions);
+                self.blame(node, Some(StepKind::Stop), End::StillRunning, actions);
                 actions.push(Action::GiveUp(node));
                 self.drained(node);
                 self.over(node, Phase::Lost, now, actions);
@@ -1026,7 +1056,13 @@ impl Machine {
     fn end_drain(&self, within: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             if self.is_to_drain(node) && !self.is_urgent() {
-                actions.push(Action::Blame(node, Fault::DrainTimedOut(within)));
+                actions.push(Action::Blame(Blame {
+                    node,
+                    during: Some(StepKind::Drain),
+                    end: End::TimedOut,
+                    limit: Some(within),
+                    stops_all: true,
+                }));
             }
         }
         actions.push(Action::DrainIsOver);

@@ -319,9 +319,9 @@ async fn a_run_that_is_dropped_aborts_all_and_the_handle_says_so() {
     assert!(!handle.readiness().is_ready());
     assert_eq!(
         handle.state("db"),
-        Some(ComponentState::Ended(End::TimedOut))
+        Some(ComponentState::Ended(End::Aborted))
     );
-    assert_eq!(handle.ended("db").await, Some(End::TimedOut));
+    assert_eq!(handle.ended("db").await, Some(End::Aborted));
 }
 
 #[tokio::test(start_paused = true)]

@@ -269,7 +269,7 @@ async fn a_sidecar_has_no_more_than_its_component_and_reports_its_own_error() {
         "{report}"
     );
     assert!(report.stragglers.is_empty());
-    assert_eq!(states(&report)[1], ComponentState::Ended(End::Done));
+    assert_eq!(states(&report)[1], ComponentState::Ended(End::Failed));
     assert_eq!(Exit::from(report).code(), 1);
 }
 

@@ -198,20 +198,20 @@ async fn a_run_that_failed_in_several_ways_names_each_with_its_reason() {
 
     assert_eq!(
         error.to_string(),
-        "lifecycle `orders`: component `migrate` did not start (also: component `index` did not \
-         start: full; cleanup step `flush` failed: no space)"
+        "lifecycle `orders`: component `migrate` did not start (also: component `index` failed \
+         while it stopped: full; cleanup step `flush` failed: no space)"
     );
     assert!(error.source().unwrap().is::<io::Error>());
     assert_eq!(
         format!("{error:?}"),
         "lifecycle `orders`: component `migrate` did not start\n\nCaused by:\n    locked\n\n\
-         Also:\n    component `index` did not start: full\n    \
+         Also:\n    component `index` failed while it stopped: full\n    \
          cleanup step `flush` failed: no space"
     );
     let messages = [
         "component `migrate` did not start",
         "locked",
-        "component `index` did not start",
+        "component `index` failed while it stopped",
         "full",
         "step `flush` failed",
         "no space",
@@ -221,10 +221,12 @@ async fn a_run_that_failed_in_several_ways_names_each_with_its_reason() {
 
 #[tokio::test]
 async fn a_run_without_a_plan_prints_the_mistake() {
-    let lifecycle = Lifecycle::new("orders").component(obedient("http").after(["db"]));
+    let lifecycle = Lifecycle::new("orders")
+        .component(obedient("grpc"))
+        .component(obedient("http").after(["db"]));
     let error = lifecycle.start().await.unwrap_err();
 
-    let message = "component `http` depends on `db`, which does not exist: there is `http`";
+    let message = "component `http` depends on `db`, which does not exist: there is `grpc`";
     let plan_error = error.plan_error().unwrap();
     assert_eq!(format!("{error:?}"), message);
     assert_eq!(format!("{plan_error:?}"), message);

@@ -156,7 +156,10 @@ async fn a_panic_before_it_is_ready_ends_the_start_at_once() {
     assert_eq!(errors(&report), ["component `db` panicked: no such file"]);
     assert_eq!(
         states(&report),
-        [ComponentState::Ended(End::Failed), ComponentState::Created]
+        [
+            ComponentState::Ended(End::Panicked),
+            ComponentState::Created
+        ]
     );
     assert_eq!(report.ended, Duration::ZERO);
 }
@@ -170,7 +173,7 @@ async fn an_end_before_it_is_ready_is_a_failed_start() {
         .unwrap();
     let error = report.first_error().unwrap();
     assert_eq!(wrong(error), ENDED_BEFORE_READY);
-    assert_eq!(states(&report), [ComponentState::Ended(End::Failed)]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::EndedEarly)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -423,7 +426,7 @@ async fn who_may_end_may_end_and_who_may_not_has_crashed() {
     assert_eq!(
         states(&report),
         [
-            ComponentState::Ended(End::Failed),
+            ComponentState::Ended(End::EndedEarly),
             ComponentState::Ended(End::Done)
         ]
     );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::outcome::Outcome;
 use super::plan::Rules;
@@ -17,6 +17,7 @@ use super::step::Work;
 use super::step_report::StepError;
 use crate::BoxError;
 use crate::group::chain;
+use crate::group::deadline;
 use crate::group::end::End;
 use crate::group::panic::Panic;
 use crate::group::{TaskGroup, TaskHandle};
@@ -38,8 +39,8 @@ pub(super) struct Current {
     /// The time that the step was given.
     pub(super) time: Duration,
     attempts: Arc<AtomicU32>,
-    /// How long to wait for it, from the start.
-    patience: Duration,
+    /// Until when to wait for it; `None` for ever.
+    patience: Option<Instant>,
     task: TaskHandle<Ended>,
 }
 
@@ -87,6 +88,7 @@ impl Current {
     pub(super) fn begin(step: Step, time: Duration, outcome: &Outcome, group: &TaskGroup) -> Self {
         // Before the function of the step is called, which counts as its time.
         let started = Instant::now();
+        let until = started.checked_add(time);
         let place = step.place();
         let (name, rules, work) = step.into_parts();
         let outcome = outcome.clone();
@@ -96,7 +98,7 @@ impl Current {
                 let closure = move |_: &_| Ok(block(closure, outcome));
                 let task = group.task(name.clone()).spawn_blocking_from(place, closure);
                 // It cannot be cut, so there is nothing to confirm.
-                (task, time)
+                (task, until)
             }
             work => {
                 let attempts = Arc::clone(&attempts);
@@ -106,8 +108,7 @@ impl Current {
                     let attempts = Attempts {
                         rules,
                         outcome,
-                        started,
-                        time,
+                        until,
                         count: attempts,
                         stage: Stage::Working(attempt),
                         again,
@@ -115,7 +116,8 @@ impl Current {
                     Ok(attempts.end().await)
                 };
                 let task = group.task(name.clone()).spawn_from(place, steps);
-                (task, time.saturating_add(CONFIRMATION))
+                let patience = until.and_then(|until| until.checked_add(CONFIRMATION));
+                (task, patience)
             }
         };
         Self {
@@ -133,12 +135,11 @@ impl Current {
     ///
     /// Cancel safe: the step is not in this future.
     pub(super) async fn end(&mut self) -> Ended {
-        let left = self.patience.saturating_sub(self.started.elapsed());
-        match timeout(left, &mut self.task).await {
-            Ok(Ok(ended)) => ended,
+        match deadline::by(self.patience, &mut self.task).await {
+            Some(Ok(ended)) => ended,
             // Its group was aborted, or its runtime goes away.
-            Ok(Err(_)) => Ended::now(End::Aborted),
-            Err(_) => Ended::now(End::StillRunning),
+            Some(Err(_)) => Ended::now(End::Aborted),
+            None => Ended::now(End::StillRunning),
         }
     }
 
@@ -160,8 +161,8 @@ fn block(closure: Closure, outcome: Outcome) -> Ended {
 struct Attempts {
     rules: Rules,
     outcome: Outcome,
-    started: Instant,
-    time: Duration,
+    /// Until when they may take, together; `None` for ever.
+    until: Option<Instant>,
     count: Arc<AtomicU32>,
     stage: Stage,
     /// What there is for another attempt.
@@ -189,9 +190,8 @@ impl Attempts {
 
     async fn ended(&mut self) -> Ended {
         loop {
-            let left = self.time.saturating_sub(self.started.elapsed());
             let returned = match &mut self.stage {
-                Stage::Working(attempt) => timeout(left, attempt).await,
+                Stage::Working(attempt) => deadline::by(self.until, attempt).await,
                 Stage::Pausing(until) => {
                     sleep_until(*until).await;
                     self.attempt();
@@ -199,16 +199,16 @@ impl Attempts {
                 }
             };
             let error = match returned {
-                Ok(Ok(Ok(()))) => return Ended::now(End::Done),
-                Ok(Ok(Err(error))) => error,
-                Ok(Err(panic)) => return Ended::panicked(panic),
-                Err(_) => return Ended::now(End::TimedOut),
+                Some(Ok(Ok(()))) => return Ended::now(End::Done),
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => return Ended::panicked(panic),
+                None => return Ended::now(End::TimedOut),
             };
-            let left = self.time.saturating_sub(self.started.elapsed());
+            let now = Instant::now();
+            let left = self.until.map(|until| until.saturating_duration_since(now));
+            let left = left.unwrap_or(Duration::MAX);
             let count = self.count.load(Ordering::Relaxed);
-            match retry(&self.rules, count, left)
-                .and_then(|pause| Instant::now().checked_add(pause))
-            {
+            match retry(&self.rules, count, left).and_then(|pause| now.checked_add(pause)) {
                 Some(until) => self.stage = Stage::Pausing(until),
                 None => return Ended::failed(error),
             }

@@ -19,18 +19,6 @@ fn step(kind: StepKind, subject: &str, (began, ended): (u64, u64), end: End) -> 
     TimelineStep::new(kind, subject, (ms(began), ms(ended)), end)
 }
 
-impl TimelineStep {
-    fn saying(mut self, message: &str) -> Self {
-        self.message = message.to_owned();
-        self
-    }
-
-    fn within(mut self, limit: Duration) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-}
-
 /// A report of a stop after a signal, `began` to `ended`, with two components.
 fn report(began: u64, ended: u64) -> Report {
     Report {
@@ -75,8 +63,8 @@ fn forced() -> Report {
     report.components[1].state = ComponentState::Ended(End::TimedOut);
     let skipped = step(StepKind::LameDuck, "", (60_000, 60_000), End::Skipped);
     report.timeline.extend([
-        skipped.saying("nothing serves"),
-        step(StepKind::Stop, "http", (60_000, 62_000), End::TimedOut).within(limit),
+        skipped.saying(None, "nothing serves"),
+        step(StepKind::Stop, "http", (60_000, 62_000), End::TimedOut).saying(Some(limit), ""),
         step(StepKind::Stop, "db", (62_000, 72_010), End::Done),
     ]);
     report.stragglers = vec![
@@ -117,8 +105,8 @@ fn start_failed() -> Report {
     ];
     report.timeline = vec![
         step(StepKind::Start, "db", (0, 50), End::Done),
-        step(StepKind::Start, "http", (50, 90), End::Failed).saying("address in use"),
-        step(StepKind::Stop, "db", (90, 100), End::Failed).saying("disk\nfull"),
+        step(StepKind::Start, "http", (50, 90), End::Failed).saying(None, "address in use"),
+        step(StepKind::Stop, "db", (90, 100), End::Failed).saying(None, "disk\nfull"),
     ];
     report
 }
@@ -210,7 +198,7 @@ fn a_start_cut_short_by_a_signal_shows_whom_it_did_not_reach() {
     let mut report = report(40, 50);
     report.timeline.truncate(1);
     report.timeline[0] =
-        step(StepKind::Start, "db", (0, 45), End::Skipped).saying("the stop began");
+        step(StepKind::Start, "db", (0, 45), End::Skipped).saying(None, "the stop began");
     report.components = (0..20)
         .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Created))
         .collect();
@@ -234,7 +222,7 @@ fn fifty_components_are_fifty_rows_of_one_width() {
         let times = (began, began + 20 * n);
         let failed = "no connection to the server with is to take it";
         report.timeline.push(match n {
-            7 => step(StepKind::Stop, &name, times, End::Failed).saying(failed),
+            7 => step(StepKind::Stop, &name, times, End::Failed).saying(None, failed),
             _ => step(StepKind::Stop, &name, times, End::Done),
         });
     }
@@ -493,7 +481,7 @@ fn the_text_in_the_docs_is_what_is_printed() {
     let limit = ms(2000);
     report.timeline.extend([
         step(StepKind::LameDuck, "", (60_000, 65_000), End::Done),
-        step(StepKind::Stop, "http", (65_000, 67_002), End::TimedOut).within(limit),
+        step(StepKind::Stop, "http", (65_000, 67_002), End::TimedOut).saying(Some(limit), ""),
         step(StepKind::Stop, "db", (67_002, 67_012), End::Done),
     ]);
 

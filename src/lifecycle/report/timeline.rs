@@ -50,6 +50,13 @@ impl TimelineStep {
         }
     }
 
+    /// The same with the time that was not enough, and what there is to say.
+    pub(in crate::lifecycle) fn saying(mut self, limit: Option<Duration>, message: &str) -> Self {
+        self.limit = limit;
+        message.clone_into(&mut self.message);
+        self
+    }
+
     /// How it ended, as its row says it.
     pub(super) fn how(&self) -> String {
         match (self.kind, self.limit) {

@@ -190,7 +190,7 @@ fn a_task_that_was_lost_is_aborted() {
         .build()
         .unwrap();
     let task = runtime.block_on(group.wait()).unwrap_err();
-    let error = alone(None, End::Failed).from_task(task).0;
+    let error = alone(None, task.end()).from_task(task).0;
 
     assert_eq!(code(&report([error])), 15);
 }

@@ -470,7 +470,8 @@ impl<'a> Sim<'a> {
                     self.total = total;
                     self.margin = self.margin.min(total / 10);
                 }
-                self.machine.cap(millis(left), self.now, actions);
+                let until = self.now + millis(left);
+                self.machine.cap(until, self.now, actions);
                 if self.begun_at.is_some() {
                     let end = self.end_of_graces().max(self.now);
                     self.drain_until = self.drain_until.map(|until| until.min(end));

@@ -5,9 +5,13 @@
 
 pub(crate) mod in_flight;
 pub(crate) mod stop_signal;
-// What outlives the process is there with one feature, and forced exits with the other.
-#[cfg(any(feature = "process", feature = "signal"))]
-#[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
+// What outlives the process is there with some features, and forced exits with another.
+#[cfg(any(
+    feature = "axum",
+    feature = "process",
+    feature = "signal",
+    feature = "tonic"
+))]
 pub(crate) mod forced;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod stop;
@@ -16,12 +20,7 @@ mod drain;
 pub(crate) mod sidecar;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod lame_duck;
-// Each server needs something that the other does not.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-#[cfg_attr(
-    not(all(feature = "axum", feature = "tonic")),
-    allow(dead_code, unreachable_pub)
-)]
 mod gate;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub(crate) mod serve;

@@ -55,9 +55,11 @@
 //! ```
 //! use std::time::Duration;
 //! use taskgroup::TaskGroup;
+//! # #[cfg(feature = "lifecycle")]
 //! use taskgroup::lifecycle::Readiness;
 //! use tonic::service::Routes;
 //!
+//! # #[cfg(feature = "lifecycle")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let mut group = TaskGroup::new();
@@ -73,6 +75,8 @@
 //! group.wait().await?;
 //! # Ok(())
 //! # }
+//! # #[cfg(not(feature = "lifecycle"))]
+//! # fn main() {}
 //! ```
 
 mod layer;
@@ -113,9 +117,11 @@ pub use self::layer::GateLayer;
 ///
 /// ```
 /// use taskgroup::CancellationToken;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::Readiness;
 /// use tonic::service::Routes;
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// # async fn f() -> std::io::Result<()> {
 /// # let token = CancellationToken::new();
 /// let health = Readiness::drain_on(&token).health_service(&[]);
@@ -153,8 +159,10 @@ pub fn serve(
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::CancellationToken;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::Readiness;
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// # async fn f() -> Result<(), taskgroup::BoxError> {
 /// # let token = CancellationToken::new();
 /// let health = Readiness::drain_on(&token).health_service(&[]);

@@ -190,7 +190,7 @@ async fn a_helper_that_fails_before_the_component_is_ready_fails_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_component_that_is_not_ready_in_time_has_crashed_and_is_late_for_good() {
+async fn a_component_that_is_not_ready_in_time_has_failed_and_is_late_for_good() {
     let started = Arc::new(AtomicBool::new(false));
     let late = Component::new("db", |ctx| async move {
         ctx.stopping().await;
@@ -400,7 +400,7 @@ async fn a_job_that_is_told_to_stop_has_its_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_end_may_end_and_who_may_not_has_crashed() {
+async fn a_component_that_may_end_ends_well_and_another_has_ended_early() {
     let short = |name: &'static str| {
         Component::new(name, |ctx| async move {
             ctx.ready();

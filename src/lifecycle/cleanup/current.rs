@@ -16,11 +16,12 @@ use super::step::Step;
 use super::step::Work;
 use super::step_report::StepError;
 use crate::BoxError;
+use crate::TaskHandle;
+use crate::group::TaskGroup;
 use crate::group::chain;
 use crate::group::deadline;
 use crate::group::end::End;
 use crate::group::panic::Panic;
-use crate::group::{TaskGroup, TaskHandle};
 
 /// How long a step whose time is over has to be gone before it counts as still running.
 ///

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::step_report::Priority;
+use crate::backoff::Backoff;
 use crate::group::end::End;
-use crate::supervise::Backoff;
 
 /// How many steps in a row fail on a target before it is given up.
 const TARGET_FAILURES: u32 = 2;

@@ -165,7 +165,7 @@ impl Step {
     /// Makes a step that blocks its thread: it runs on a thread for blocking work, once.
     ///
     /// Nothing can end a thread. When the step's [deadline](Self::deadline) is over, the cleanup leaves it
-    /// alone, reports it as [still running](super::StepResult::StillRunning), and goes on. This holds
+    /// alone, reports it as [still running](crate::End::StillRunning), and goes on. This holds
     /// on every runtime, also on one with a single thread.
     ///
     /// # Examples

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::machine::{Machine, Node, Times, Traits};
+use crate::backoff::{Backoff, Jitter};
 use crate::lifecycle::component::Component;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
-use crate::supervise::{Backoff, Jitter};
 
 /// Makes the machine of a run, and draws its jitter.
 pub(super) fn machine_of(plan: &Plan, components: &[Component], is_inside: bool) -> Machine {

@@ -7,6 +7,7 @@
 
 #[path = "upstream/canary.rs"]
 mod canary;
+mod support;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -19,13 +20,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::canary::Canary;
+use crate::support::wait::{PLENTY, soon};
 
-/// More than any machine needs.
-const PLENTY: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The part of the processor that a server which waits may use.
@@ -119,11 +119,6 @@ fn client(address: SocketAddr, hello: &[u8]) -> TcpStream {
 /// Whether anything has come from the server.
 fn is_answered(client: &mut TcpStream) -> bool {
     matches!(client.read(&mut [0]), Ok(1))
-}
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    let outcome = timeout(PLENTY, future).await;
-    outcome.expect("what this test waits for has to come")
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {

@@ -1,5 +1,7 @@
 //! What stops a group from outside: a file, a heartbeat, a time. Signals are in tests/process.
 
+mod support;
+
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs;
@@ -16,6 +18,8 @@ use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopFile};
 use taskgroup::{Cause, End, Exit, TaskError, TaskGroup};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
+
+use crate::support::wait::turns;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -73,13 +77,6 @@ fn lost(group: &TaskGroup) -> LostHeartbeat {
     match group.cause() {
         Some(Cause::Heartbeat(lost)) => lost,
         cause => panic!("no heartbeat was lost: {cause:?}"),
-    }
-}
-
-/// Lets whatever can go on go on, without a moment of time.
-async fn settle() {
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
     }
 }
 
@@ -272,7 +269,7 @@ mod heartbeats {
             let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
             let group = service();
             group.cancel_on(monitor);
-            settle().await;
+            turns().await;
             be_busy_for(beat).await;
             heartbeat.beat();
             group.token().cancelled().await;
@@ -285,12 +282,12 @@ mod heartbeats {
         let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
         let group = service();
         group.cancel_on(monitor);
-        settle().await;
+        turns().await;
         be_busy_for(11 * SECOND).await;
         assert!(!group.is_cancelled());
 
         heartbeat.beat();
-        settle().await;
+        turns().await;
 
         assert_eq!(lost(&group).timeout(), Some(10 * SECOND));
     }
@@ -303,7 +300,7 @@ mod heartbeats {
         group.cancel_on(monitor);
         let other = heartbeat.clone();
         drop(heartbeat);
-        settle().await;
+        turns().await;
         assert!(!group.is_cancelled());
 
         drop(other);
@@ -378,7 +375,7 @@ mod heartbeats {
         let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
         let mut group = service();
         group.cancel_on(monitor);
-        settle().await;
+        turns().await;
         drop(heartbeat);
         group.cancel();
         group.wait().await.unwrap();
@@ -503,7 +500,7 @@ async fn triggers_end_when_the_group_is_cancelled_for_another_reason() {
     assert_eq!(metrics.num_alive_tasks(), 4);
 
     group.cancel();
-    settle().await;
+    turns().await;
 
     assert_eq!(metrics.num_alive_tasks(), 1, "the task that drains");
     drop((group, deaf));
@@ -523,7 +520,7 @@ async fn triggers_are_no_members_and_hold_nothing() {
 
     assert_eq!(start.elapsed(), 2 * SECOND);
     assert_eq!(group.cause(), None);
-    settle().await;
+    turns().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
 }
 
@@ -535,17 +532,17 @@ async fn triggers_end_with_a_group_that_is_shut_down_or_dropped() {
     let mut group = TaskGroup::new();
     group.spawn(pending::<Result<(), _>>());
     let _heartbeat = all_on(&group, &dir);
-    settle().await;
+    turns().await;
     group.shutdown(SECOND).await.unwrap_err();
-    settle().await;
+    turns().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
 
     let group = service();
     let spawner = group.spawner();
     let _heartbeat = all_on(&group, &dir);
-    settle().await;
+    turns().await;
     drop(group);
-    settle().await;
+    turns().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
     assert_eq!(spawner.cause(), Some(Cause::Dropped));
 }

@@ -13,10 +13,13 @@ use taskgroup::server::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::support::{
-    Alive, NO_TIME, SHORT, Server, Ticks, endless, get_over_http2, http2, read_to_end, read_until,
-    request, send, soon, websocket, websocket_over_http2,
+use crate::peers::{
+    Ticks, endless, get_over_http2, http2, read_to_end, read_until, request, send, websocket,
+    websocket_over_http2,
 };
+use crate::support::alive::Alive;
+use crate::support::server::{NO_TIME, SHORT, Server};
+use crate::support::wait::soon;
 
 #[tokio::test]
 async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {

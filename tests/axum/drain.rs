@@ -23,10 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::support::{
-    Alive, NO_TIME, PLENTY, SHORT, Server, Ticks, endless, get_over_http2, http2, is_closed, pass,
-    read_to_end, read_until, request, soon, websocket,
+use crate::peers::{
+    Ticks, endless, get_over_http2, http2, read_to_end, read_until, request, websocket,
 };
+use crate::support::alive::Alive;
+use crate::support::server::{NO_TIME, SHORT, Server};
+use crate::support::wait::{PLENTY, is_closed, pass, soon};
 
 fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
@@ -169,7 +171,7 @@ async fn r8_a_connection_without_a_whole_request_is_cut_after_its_own_grace() {
     ];
     let mut clients = Vec::new();
     for half in halves {
-        clients.push(crate::support::send(server.address, half).await);
+        clients.push(crate::peers::send(server.address, half).await);
     }
     server.settle().await;
 
@@ -428,7 +430,7 @@ async fn a_server_on_several_listeners_takes_what_is_waiting_on_each_of_them() {
         let client = TcpStream::from_std(client).unwrap();
         assert!(read_to_end(client).await.ends_with("hello"));
     }
-    soon(is_closed(other)).await;
+    is_closed(other).await;
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 2);

@@ -10,9 +10,11 @@ use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
-use crate::support::{
-    Alive, Server, endless, read_to_end, read_until, request, soon, tasks, tasks_reach, websocket,
-};
+use crate::peers::{endless, read_to_end, read_until, request, websocket};
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::Server;
+use crate::support::wait::soon;
 
 #[tokio::test]
 async fn r3_dropping_the_future_leaves_nothing() {

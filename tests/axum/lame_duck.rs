@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{advance, pause, resume};
 
-use crate::support::{
-    Alive, PLENTY, Server, endless, is_closed, read_to_end, read_until, request, soon, tasks,
-    tasks_reach, turns,
-};
+use crate::peers::{endless, read_to_end, read_until, request};
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::Server;
+use crate::support::wait::{PLENTY, is_closed, soon, turns};
 
 fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
@@ -60,7 +61,7 @@ async fn r12_everything_is_served_and_the_second_half_sends_clients_away() {
     }
 
     pass(PLENTY).await;
-    soon(is_closed(server.address)).await;
+    is_closed(server.address).await;
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 0);

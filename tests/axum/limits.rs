@@ -10,9 +10,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
 
-use crate::support::{
-    Alive, Server, endless, read_to_end, read_until, request, send, turns, websocket,
-};
+use crate::peers::{endless, read_to_end, read_until, request, send, websocket};
+use crate::support::alive::Alive;
+use crate::support::server::Server;
+use crate::support::wait::turns;
 
 type Serving = taskgroup::server::Serve<taskgroup::server::axum::App<Router, Router>>;
 

@@ -21,10 +21,11 @@ use tokio_util::sync::PollSemaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::support::{
-    Alive, NO_TIME, PLENTY, SHORT, endless, pass, read_to_end, read_until, request, send, soon,
-    tasks, tasks_reach, turns, websocket,
-};
+use crate::peers::{endless, read_to_end, read_until, request, send, websocket};
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::{NO_TIME, SHORT};
+use crate::support::wait::{PLENTY, pass, soon, turns};
 
 /// Its connections are detached tasks: nothing but the gate holds them.
 async fn hyper_loop<S>(

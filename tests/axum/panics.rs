@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tower_service::Service;
 
-use crate::support::{
-    PLENTY, Server, get_over_http2, http2, read_to_end, read_until, request, soon, tasks,
-    tasks_reach, turns,
-};
+use crate::peers::{get_over_http2, http2, read_to_end, read_until, request};
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::Server;
+use crate::support::wait::{PLENTY, soon, turns};
 
 /// A body that says `tick`, waits until that is on its way, and then panics.
 #[derive(Default)]

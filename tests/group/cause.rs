@@ -5,7 +5,7 @@ use std::time::Duration;
 use taskgroup::group::StopRequest;
 use taskgroup::{Cause, End, TaskGroup};
 
-use crate::support::on_both;
+use crate::fixtures::on_both;
 
 #[tokio::test]
 async fn the_first_cause_wins() {

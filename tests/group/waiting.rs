@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{Alive, on_both};
+use crate::fixtures::on_both;
+use crate::support::alive::Alive;
 
 // Rule 11.
 

@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
 use tonic::service::Routes;
 
-use crate::support::{Calls, Server, call, patient, read_to_end, soon, turns};
+use crate::calls::{Calls, call};
+use crate::support::server::{Server, patient, read_to_end};
+use crate::support::wait::{soon, turns};
 
 const FIRST_BYTE: Duration = Duration::from_secs(20);
 const HEADER: Duration = Duration::from_secs(10);

@@ -20,11 +20,13 @@ mod worker;
 mod ws;
 
 use std::fmt;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Parser;
-use taskgroup::lifecycle::Lifecycle;
+use taskgroup::lifecycle::{Lifecycle, StopTimes, TimesError};
 use taskgroup::process::StopFile;
 use taskgroup::{BoxError, Exit, Signal, Signals};
 use tracing_subscriber::fmt::format::Writer;
@@ -54,7 +56,11 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
     let parts = Parts::new(options, metrics::record()?, |_| {});
     let lifecycle = service::lifecycle(&parts);
     if parts.options.plan {
-        print(&lifecycle.plan()?);
+        let plan = lifecycle.plan()?;
+        print(&plan);
+        if let Some(file) = &parts.options.times {
+            print(&format!("\n{}", plan.forecast(&stop_times(file)?)?));
+        }
         return Ok(Exit::from(Ok::<(), BoxError>(())));
     }
     let report = match command {
@@ -68,6 +74,14 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         }
     };
     Ok(Exit::from(report))
+}
+
+/// Reads how long the components have taken to stop.
+fn stop_times(file: &Path) -> Result<StopTimes, BoxError> {
+    let name = file.display();
+    let text = fs::read_to_string(file).map_err(|error| format!("--times {name}: {error}"))?;
+    let times = text.parse();
+    times.map_err(|error: TimesError| format!("--times {name}: {error}").into())
 }
 
 /// Returns what makes a lifecycle the one of this process: what stops it, and what ends it if it does not stop.

@@ -86,6 +86,12 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) plan: bool,
 
+    /// With --plan, prints how long the stop is likely to take if the components take the times of this file.
+    ///
+    /// Each line has the name of a component and seconds that were measured, or `median` and `p99` with one each.
+    #[arg(long, global = true, value_name = "FILE", requires = "plan")]
+    pub(crate) times: Option<PathBuf>,
+
     /// Adds routes under /faults that make things go wrong.
     #[arg(long, global = true)]
     pub(crate) faults: bool,
@@ -137,6 +143,14 @@ mod tests {
         assert_eq!(options(&["--idle-grace", "0.25"]).idle_grace, quarter);
         assert_eq!(options(&["--lame-duck", "0.25"]).lame_duck, quarter);
         assert_eq!(options(&["--grace", "0"]).grace, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn times_are_for_the_plan_alone() {
+        let times = options(&["--plan", "--times", "stops.txt"]).times;
+        assert_eq!(times, Some(PathBuf::from("stops.txt")));
+        let error = parse(&["--times", "stops.txt"]).unwrap_err();
+        assert!(error.contains("--plan"), "{error}");
     }
 
     #[test]

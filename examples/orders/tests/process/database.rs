@@ -81,13 +81,13 @@ fn ids_in(database: &str) -> Vec<i64> {
 /// Forty clients order through a stop: whatever was promised is a row of the database.
 #[track_caller]
 pub(crate) fn every_promise_is_kept(database: &str) {
-    let mut service = Service::start(&["--db", database]);
+    let service = Service::start(&["--db", database]);
     let address = service.http;
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| thread::spawn(move || order_until_it_is_gone(address)))
         .collect();
     thread::sleep(Duration::from_millis(700));
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     let promised = clients
         .into_iter()
         .map(|client| client.join().expect("no other status"));
@@ -122,11 +122,11 @@ fn every_order_that_was_promised_through_a_stop_is_a_row_of_the_file() {
 fn a_file_is_found_by_both_spellings_and_keeps_its_orders() {
     let path = fresh_path("sqlite");
     for (spelling, id) in [("sqlite:", 1), ("sqlite://", 2)] {
-        let mut service = Service::start(&["--db", &format!("{spelling}{}", path.display())]);
+        let service = Service::start(&["--db", &format!("{spelling}{}", path.display())]);
         let created =
             http::post(service.http, "/orders", r#"{"item":"tea","quantity":1}"#).unwrap();
         assert_eq!(created.body, format!("{{\"id\":{id}}}"));
-        service.signal(Signal::TERM);
+        service.signal(Signal::Terminate);
         service.wait().assert_code(0);
     }
     assert_eq!(ids_in(&format!("sqlite:{}", path.display())), [1, 2]);

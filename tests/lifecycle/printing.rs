@@ -64,6 +64,8 @@ fn assert_each_once<X: Error + Clone + Send + Sync + 'static>(error: &X, message
         &traced(error),
     ];
     for text in texts.map(ToString::to_string) {
+        // With `RUST_BACKTRACE` a report has one.
+        let text = text.split("Stack backtrace").next().unwrap();
         for message in messages {
             assert_eq!(text.matches(message).count(), 1, "`{message}` in:\n{text}");
         }

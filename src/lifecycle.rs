@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::running::Running;
 use crate::group::trigger::Trigger;
+use crate::group::trigger::sealed::Hurry;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
@@ -252,7 +253,12 @@ impl Lifecycle {
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group, handle| {
             let shared = Arc::clone(&handle.shared);
-            let hurry = move || shared.hurry(Haste::Urgent);
+            let hurry = move |hurry| {
+                shared.hurry(match hurry {
+                    Hurry::Urgent => Haste::Urgent,
+                    Hurry::Force => Haste::Force,
+                });
+            };
             group.attach(trigger.listen_to_hurry(&group.spawner(), hurry));
         }));
         self

@@ -205,7 +205,7 @@ fn r17_who_waits_at_the_stop_of_a_server_without_descriptors_is_answered_when_th
         let (sender, report) = tokio::sync::oneshot::channel();
         let server = taskgroup::server::axum::serve("http", listener, app)
             .on_report(|report| sender.send(report.clone()).unwrap());
-        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        let server = tokio::spawn(server.run(&token));
         tokio::task::yield_now().await;
         // Nothing is awaited from here to the stop, so the server, in the same thread, does not run.
         let hello = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -242,7 +242,7 @@ fn r17_a_stop_that_finds_no_descriptor_says_so_and_ends() {
         let (listener, address) = listen().await;
         let token = CancellationToken::new();
         let server = taskgroup::server::axum::serve("http", listener, axum::Router::new());
-        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        let server = tokio::spawn(server.run(&token));
         tokio::task::yield_now().await;
         let mut client = client(address, b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
         let exhausted = Exhausted::new();

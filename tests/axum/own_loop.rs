@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use taskgroup::server::{Acceptor, DrainReport};
-use taskgroup::{BoxError, CancellationToken, SidecarError};
+use taskgroup::{BoxError, CancellationToken};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::PollSemaphore;
@@ -74,7 +74,7 @@ async fn r5_a_loop_around_hyper_is_drained_counted_and_cut() {
     .idle_grace(NO_TIME)
     .linger(NO_TIME)
     .on_report(move |report| sender.send(report.clone()).unwrap());
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
 
     let mut idle = request(address, "GET / HTTP/1.1").await;
     read_until(&mut idle, "hello").await;
@@ -120,7 +120,7 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
             }
         });
         let token = CancellationToken::new();
-        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        let server = tokio::spawn(server.run(&token));
         let client = TcpStream::connect(address).await.unwrap();
 
         let error = soon(server).await.unwrap().unwrap_err();
@@ -151,7 +151,7 @@ async fn a_loop_that_does_not_end_when_it_is_told_is_no_success() {
             acceptor.accept().await;
         }
     })
-    .run::<SidecarError>(&token)
+    .run(&token)
     .await;
 
     assert!(outcome.unwrap_err().is_timed_out());
@@ -224,7 +224,7 @@ async fn r8_a_request_that_waits_for_its_turn_is_not_idle() {
     .grace(PLENTY)
     .idle_grace(NO_TIME)
     .linger(NO_TIME);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let first = request(address, "GET / HTTP/1.1").await;
     soon(entered.notified()).await;
     let second = request(address, "GET / HTTP/1.1").await;
@@ -257,7 +257,7 @@ async fn r6_a_request_that_waits_for_its_turn_is_cut_in_words() {
     })
     .grace(SHORT)
     .linger(NO_TIME);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let first = request(address, "GET /poll HTTP/1.1").await;
     alive.reaches(1).await;
     // With another one behind it, which keeps hyper from looking at the stream.
@@ -293,7 +293,7 @@ async fn r3_nothing_is_left_of_a_server_that_has_ended_by_itself() {
     let server = tokio::spawn({
         let (token, alive) = (CancellationToken::new(), alive.clone());
         async move {
-            let outcome = server.run::<SidecarError>(&token).await;
+            let outcome = server.run(&token).await;
             (outcome, alive.count())
         }
     });

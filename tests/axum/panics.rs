@@ -12,9 +12,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use http_body::Frame;
+use taskgroup::CancellationToken;
 use taskgroup::server::axum::{App, Incoming};
 use taskgroup::server::{Serve, Stop};
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -272,7 +272,7 @@ async fn unready(
     let (sender, report) = oneshot::channel();
     let serve = taskgroup::server::axum::serve("http", listener, Unready)
         .on_report(|report| sender.send(report.panicked()).unwrap());
-    let server = tokio::spawn(options(serve).run::<SidecarError>(&token));
+    let server = tokio::spawn(options(serve).run(&token));
     let client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
     let answer = read_to_end(client).await;
     token.cancel();

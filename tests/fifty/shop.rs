@@ -264,10 +264,10 @@ fn grpc(name: String, work: &Work, address: &Address) -> Component {
         let routes = Routes::new(HealthServer::new(work));
         // Who speaks HTTP/2 is told that it is over, and has lost nothing by that.
         let server = taskgroup::server::tonic::serve("grpc", listener, routes).linger(STOP);
-        let server = server.run::<BoxError>(&ctx);
+        let server = server.run(&ctx);
         address.set(bound);
         ctx.ready();
-        server.await
+        Ok(server.await?)
     })
 }
 
@@ -365,10 +365,10 @@ async fn serve(
     let app = app.route("/held", get(held));
     // Longer than a busy client is without a word on any machine; they leave when they are told.
     let server = taskgroup::server::axum::serve("http", listener, app).linger(PLENTY / 10);
-    let server = server.run::<BoxError>(&ctx);
+    let server = server.run(&ctx);
     address.set(bound);
     ctx.ready();
-    server.await
+    Ok(server.await?)
 }
 
 /// Says a line to the parent. The parent may be gone: a panic here would change the exit status.

@@ -101,6 +101,7 @@ impl Health for Calls {
             }
             "stalls" => {
                 stop.stopping().await;
+                // It blocks the only thread, which is what it is there for.
                 std::thread::sleep(2 * SHORT);
             }
             "panics" => std::panic::resume_unwind(Box::new("no hook")),

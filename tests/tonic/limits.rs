@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use taskgroup::CancellationToken;
 use taskgroup::server::Serve;
 use taskgroup::server::tonic::App;
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
@@ -132,9 +132,9 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     let serve =
         taskgroup::server::tonic::serve("grpc", listener, Routes::default()).max_connections(0);
 
-    let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+    let refused = serve.run(&CancellationToken::new()).await;
     assert_eq!(
         format!("{:#}", refused.unwrap_err()),
-        "server `grpc` failed: a limit of 0 connections lets nobody in"
+        "server `grpc` failed: server `grpc`: `max_connections` cannot be 0: it would let nobody in"
     );
 }

@@ -19,14 +19,14 @@ mod times;
 mod worker;
 mod ws;
 
-use std::fmt;
-use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+use std::{fmt, fs};
 
 use clap::Parser;
-use taskgroup::lifecycle::{Lifecycle, StopTimes, TimesError};
+use taskgroup::deploy::Checker;
+use taskgroup::lifecycle::{Lifecycle, Plan, StopTimes, TimesError};
 use taskgroup::process::StopFile;
 use taskgroup::{BoxError, Exit, Signal, Signals};
 use tracing_subscriber::fmt::format::Writer;
@@ -63,6 +63,9 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         }
         return Ok(Exit::from(Ok::<(), BoxError>(())));
     }
+    if !parts.options.check_deploy.is_empty() {
+        return check_deploy(&lifecycle.plan()?, &parts.options.check_deploy);
+    }
     let report = match command {
         None => {
             log_to(io::stderr);
@@ -74,6 +77,24 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         }
     };
     Ok(Exit::from(report))
+}
+
+/// Compares deployment files with the plan.
+fn check_deploy(plan: &Plan, paths: &[PathBuf]) -> Result<Exit, BoxError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        files.push((path, text));
+    }
+    let findings = Checker::new(plan).check(files);
+    print(&findings);
+    Ok(match findings.has_errors() {
+        true => Exit::from(Err::<(), BoxError>(
+            "the deployment does not fit the plan".into(),
+        )),
+        false => Exit::from(Ok::<(), BoxError>(())),
+    })
 }
 
 /// Reads how long the components have taken to stop.

@@ -86,6 +86,10 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) plan: bool,
 
+    /// Compares deployment files with the plan, prints what is wrong, and exits with 1 if a stop would not work.
+    #[arg(long, global = true, value_name = "FILE", num_args = 1..)]
+    pub(crate) check_deploy: Vec<PathBuf>,
+
     /// With --plan, prints how long the stop is likely to take if the components take the times of this file.
     ///
     /// Each line has the name of a component and seconds that were measured, or `median` and `p99` with one each.
@@ -132,6 +136,7 @@ mod tests {
         assert!(line.options.metrics.is_none());
         assert!(line.options.stop_file.is_none());
         assert!(!line.options.plan);
+        assert!(line.options.check_deploy.is_empty());
         assert!(!line.options.faults);
     }
 
@@ -160,6 +165,12 @@ mod tests {
             assert!(matches!(line.command, Some(Command::Demo)));
             assert_eq!(line.options.grace, Some(Duration::from_secs(2)));
         }
+    }
+
+    #[test]
+    fn several_deployment_files_are_checked_together() {
+        let files = options(&["--check-deploy", "a.yaml", "b.cfg"]).check_deploy;
+        assert_eq!(files, [PathBuf::from("a.yaml"), PathBuf::from("b.cfg")]);
     }
 
     #[test]

@@ -254,6 +254,7 @@ impl Engine {
             }
             Some(Note::Drained(index)) => machine::Event::Drained(index),
             Some(Note::Idle(index)) => machine::Event::Idle(index),
+            Some(Note::Finished(index)) => machine::Event::Finished(index),
             Some(Note::Failing(index, cause)) => {
                 self.slots[index].failing.get_or_insert(cause);
                 machine::Event::Failing(index)

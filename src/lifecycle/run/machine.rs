@@ -106,6 +106,8 @@ pub(in crate::lifecycle) enum Event {
     Ended(usize, End),
     /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
     Idle(usize),
+    /// A lifecycle inside of this one has done all it had to do, and ends.
+    Finished(usize),
     /// Somebody asks for the stop.
     Stop,
     /// Somebody asks for the stop of this one, and so of those that use it, while the rest goes on.
@@ -332,6 +334,7 @@ impl Machine {
             Event::Failing(node) => self.failing(node, now, actions),
             Event::Ended(node, end) => self.ended(node, end, now, actions),
             Event::Idle(node) => self.idle(node),
+            Event::Finished(node) => self.finished(node),
             Event::Stop => self.stop(true, now, actions),
             Event::StopOne(node) => self.stop_one(node, now, actions),
             Event::Hurry(haste) => self.hurry(haste, now, actions),

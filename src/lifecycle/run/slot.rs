@@ -22,7 +22,7 @@ use crate::lifecycle::component::{Component, Work};
 use crate::lifecycle::component_error::{ComponentError, OWN_TASK};
 use crate::lifecycle::component_state::{ComponentState, ComponentStatus};
 use crate::lifecycle::context::{Context, Note, Whole};
-use crate::lifecycle::plan::PlannedComponent;
+use crate::lifecycle::plan::{Plan, PlannedComponent};
 use crate::lifecycle::report::TimelineStep;
 use crate::lifecycle::step_kind::StepKind;
 
@@ -141,6 +141,7 @@ impl Slot {
         work: &Spawner,
         whole: &Arc<Whole>,
         notes: &UnboundedSender<Note>,
+        nested: Option<Plan>,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let mut component = self.component.take()?;
         self.start = Some(Span::from(now));
@@ -153,14 +154,20 @@ impl Slot {
             notes.clone(),
             std::mem::take(&mut component.provides),
             component.is_resource(),
+            nested,
         );
         self.ctx = Some(ctx.clone());
 
         let (may_end, place, drains) = (component.may_end, component.place, component.drains);
+        let is_lifecycle = component.is_lifecycle();
         let work = component.work(ctx.clone(), &group);
         let work = between_start_and_stop(work, ctx.clone(), drains, may_end);
         let task = group.task(OWN_TASK);
-        let task = if may_end { task } else { task.essential() };
+        // A lifecycle says by itself whether it has ended early.
+        let task = match may_end || is_lifecycle {
+            true => task,
+            false => task.essential(),
+        };
         drop(task.spawn_from(place, work));
         Some(follow(index, group, ctx, notes.clone()))
     }

@@ -35,6 +35,7 @@ fn a_handler_that_panics_costs_its_connection_and_nothing_else() {
 fn the_exit_code_is_right_when_nobody_has_ever_read_its_output() {
     let stopped = orders_on_free_ports(&[]).start_with(unread);
     stopped.until("the handlers", |stopped| stopped.catches(Signal::Terminate));
+    // It has a moment to write to the pipes that are closed. At any other time it would end as well.
     thread::sleep(Duration::from_millis(200));
     stopped.signal(Signal::Terminate);
     stopped.wait().assert_code(0);

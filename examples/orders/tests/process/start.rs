@@ -101,6 +101,7 @@ fn a_signal_at_any_time_of_the_start_is_a_clean_exit() {
         for delay in 0..15 {
             let process = orders_on_free_ports(&[]).start();
             wait_until("the handlers", || process.catches(signal));
+            // Each delay hits another part of the start, and all of them end well.
             thread::sleep(Duration::from_millis(delay));
             process.signal(signal);
             process.wait().assert_code(0);

@@ -54,7 +54,7 @@ fn half_a_request_has_the_idle_grace_to_become_a_whole_one() {
     let service = Service::start(&["--grace", "60", "--idle-grace", "30"]);
     let half = http::half(&service, "/livez");
     service.signal(Signal::Terminate);
-    // Longer than the default, with what comes before it.
+    // Longer than the default, with what comes before it. The clock of the service is the real one.
     thread::sleep(Duration::from_secs(2));
     assert_eq!(half.finish().expect("an answer").status, 200);
     service.wait().assert_code(0);

@@ -66,8 +66,9 @@ impl Engine {
 
     pub(super) fn start(&mut self, index: usize) {
         let now = self.now();
+        let nested = self.plan.added()[index].nested().cloned();
         let slot = &mut self.slots[index];
-        let follower = slot.start(index, now, &self.work, &self.whole, &self.notes);
+        let follower = slot.start(index, now, &self.work, &self.whole, &self.notes, nested);
         let Some(follower) = follower else { return };
         self.followers.spawn(follower);
         self.enter(index, ComponentState::Starting);

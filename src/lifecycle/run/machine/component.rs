@@ -61,6 +61,12 @@ impl Machine {
         }
     }
 
+    pub(super) fn finished(&mut self, node: usize) {
+        if let Node::Component(traits) = &mut self.nodes[node] {
+            traits.may_end = true;
+        }
+    }
+
     pub(super) fn work_is_done(&mut self) {
         if let Some(work) = &mut self.work_left {
             *work -= 1;

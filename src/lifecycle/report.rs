@@ -61,6 +61,8 @@ pub use self::timeline::TimelineStep;
 /// - A report has `clean`, `forced` and `took_seconds` too, and an error has its `end`, and as `text`
 ///   the whole line that it prints.
 ///
+/// `tests/report.json` in the sources has a report with each word of the format.
+///
 /// # Examples
 ///
 /// ```

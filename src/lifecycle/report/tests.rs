@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use super::*;
+#[cfg(feature = "serde")]
+use crate::BoxError;
 use crate::group::TaskGroup;
+#[cfg(feature = "serde")]
+use crate::group::cause::LostHeartbeat;
 use crate::group::signal::Signal;
 use crate::lifecycle::cleanup::Cleanup;
 use crate::lifecycle::cleanup::Outcome;
+#[cfg(feature = "serde")]
+use crate::lifecycle::cleanup::Priority;
 use crate::lifecycle::cleanup::Step;
 use crate::lifecycle::component_state::ComponentState;
 use crate::lifecycle::step_kind::StepKind;
@@ -363,85 +369,114 @@ async fn a_straggler_is_what_was_running() {
     );
 }
 
+/// A report with each word of the format.
 #[cfg(feature = "serde")]
-#[tokio::test(start_paused = true)]
-async fn a_report_is_json_for_a_log_pipeline() {
+async fn everything() -> Report {
+    let mut group = TaskGroup::new();
+    let job = group.task("orders/http");
+    job.spawn(async { Err::<(), BoxError>("no port".into()) });
+    drop(group.wait().await);
+
+    let ends = [
+        End::Done,
+        End::Failed,
+        End::Panicked,
+        End::EndedEarly,
+        End::Aborted,
+        End::TimedOut,
+        End::StillRunning,
+        End::Skipped,
+    ];
+    let kinds = [
+        StepKind::Start,
+        StepKind::Jitter,
+        StepKind::LameDuck,
+        StepKind::Drain,
+        StepKind::Stop,
+        StepKind::Cleanup,
+    ];
+    let states = [
+        ComponentState::Created,
+        ComponentState::Starting,
+        ComponentState::Running,
+        ComponentState::Draining,
+    ];
+    let causes = [
+        group.cause().unwrap(),
+        Cause::Requested(crate::group::StopRequest::new("a deployment")),
+        Cause::Done,
+        Cause::Signal(Signal::Terminate),
+        Cause::Deadline(ms(1500)),
+        Cause::File {
+            path: "/run/stop".into(),
+            at_start: true,
+        },
+        Cause::Heartbeat(LostHeartbeat::new("lease".into(), Some(ms(1500)))),
+        Cause::Reload,
+        Cause::Dropped,
+        Cause::Token,
+    ];
+    let outcomes = [
+        Outcome::Clean,
+        Outcome::Stopped(Cause::Reload),
+        Outcome::Failed("no port".into()),
+        Outcome::Forced("`http` was cut".into()),
+    ];
+    let step_of = |(kind, end)| step(kind, "http", (60_000, 61_500), end);
+    let stopped = ends.map(|end| (StepKind::Stop, end));
+
     let mut report = forced();
-    report.timeline.drain(..2);
-    report.budget = Duration::MAX;
     report.in_flight = 3;
+    report.budget = Duration::MAX;
+    let done = kinds.map(|kind| (kind, End::Done));
+    report.timeline = done.into_iter().chain(stopped).map(step_of).collect();
+    report.timeline[11] = step_of((StepKind::Stop, End::TimedOut)).saying(Some(ms(2000)), "slow");
+    let states = states
+        .into_iter()
+        .chain(ends.map(ComponentState::Ended))
+        .map(|state| ComponentStatus::new("http", state));
+    report.components = states.collect();
+    let during = [None, Some(StepKind::Start), Some(StepKind::Drain)];
+    let failed = during
+        .map(|during| ComponentError::new("http", during, End::Failed).with_message("no port"));
+    report.errors.extend(failed);
+    let mut all = Cleanup::new();
+    for (name, priority) in [("first", Priority::Critical), ("last", Priority::Low)] {
+        let done = Step::new(name, |_| async { Ok(()) });
+        all.push(done.priority(priority)).unwrap();
+    }
     report.cleanup = Some(cleanup().await);
     let mut inner = clean();
-    inner.timeline.clear();
-    inner.components.clear();
-    report.nested = vec![inner];
-    let json = serde_json::to_string(&report).unwrap();
-
-    // The line breaks are for the reader of the test.
-    let expected = r#"{"name":"orders","clean":false,"forced":true,
-"cause":{"kind":"signal","message":"received SIGTERM"},
-"stop_began_seconds":60.0,"ended_seconds":72.01,"took_seconds":12.01,"budget_seconds":null,
-"in_flight":3,
-"errors":[
-{"component":"http","during":"stop","end":"timed_out","limit_seconds":2.0,"message":"",
-"text":"component `http` did not stop within 2s and was forced"}],
-"components":[
-{"component":"db","state":"done"},
-{"component":"http","state":"timed_out"}],
-"stragglers":[
-{"component":"http","task":"orders/http/conn","count":1,"place":"src/main.rs:42",
-"age_seconds":9.1,"blocking":false,"still_running":false},
-{"component":"http","task":null,"count":2,"place":"src/worker.rs:12",
-"age_seconds":null,"blocking":true,"still_running":true}],
-"timeline":[
-{"kind":"lame_duck","subject":"","began_seconds":60.0,"ended_seconds":60.0,
-"end":"skipped","limit_seconds":null,"message":"nothing serves"},
-{"kind":"stop","subject":"http","began_seconds":60.0,"ended_seconds":62.0,
-"end":"timed_out","limit_seconds":2.0,"message":""},
-{"kind":"stop","subject":"db","began_seconds":62.0,"ended_seconds":72.01,
-"end":"done","limit_seconds":null,"message":""}],
-"cleanup":{"clean":false,"outcome":{"kind":"clean"},"took_seconds":0.5,"budget_seconds":20.0,
-"steps":[
-{"name":"log","priority":"normal","best_effort":false,"started_seconds":0.0,
-"ended_seconds":0.0,"attempts":1,"end":"done","limit_seconds":null,"message":""},
-{"name":"cache","priority":"normal","best_effort":true,"started_seconds":0.0,
-"ended_seconds":0.5,"attempts":1,"end":"timed_out","limit_seconds":0.5,"message":""},
-{"name":"database","priority":"normal","best_effort":false,"started_seconds":0.5,
-"ended_seconds":0.5,"attempts":1,"end":"failed","limit_seconds":null,"message":"disk full"}]},
-"nested":[
-{"name":"orders","clean":true,"forced":false,
-"cause":{"kind":"signal","message":"received SIGTERM"},
-"stop_began_seconds":60.0,"ended_seconds":67.5,"took_seconds":7.5,"budget_seconds":28.0,
-"in_flight":3,"errors":[],"components":[],"stragglers":[],"timeline":[],
-"cleanup":null,"nested":[]}]}"#;
-    assert_eq!(json, expected.replace('\n', ""));
+    (inner.timeline, inner.components) = (Vec::new(), Vec::new());
+    let inside = causes.into_iter().map(|cause| Report {
+        cause,
+        ..inner.clone()
+    });
+    report.nested = inside.collect();
+    let all = all.run(Outcome::Clean, Duration::MAX).await;
+    let cleaned = outcomes.map(|outcome| CleanupReport {
+        outcome,
+        ..all.clone()
+    });
+    for (inside, cleaned) in report.nested.iter_mut().zip(cleaned) {
+        inside.cleanup = Some(cleaned);
+    }
+    report
 }
 
 #[cfg(feature = "serde")]
-#[test]
-fn each_cause_and_state_has_a_name_in_json() {
-    use serde_json::to_string;
+#[tokio::test(start_paused = true)]
+async fn the_file_of_json_shows_each_word_of_the_format() {
+    let report = everything().await;
+    let Cause::Failed(failed) = &report.nested[0].cause else {
+        panic!("the first cause is a failure");
+    };
+    let place = format!("{}:{}", failed.place().file(), failed.place().line());
+    let json = serde_json::to_string_pretty(&report).unwrap();
 
-    assert_eq!(
-        to_string(&[
-            Cause::Requested(crate::group::StopRequest::default()),
-            Cause::Token
-        ])
-        .unwrap(),
-        concat!(
-            r#"[{"kind":"requested","message":"cancelled on request"},"#,
-            r#"{"kind":"token","message":"the token was cancelled"}]"#
-        )
-    );
-    let states = [
-        ComponentState::Draining,
-        ComponentState::Ended(End::EndedEarly),
-        ComponentState::Ended(End::StillRunning),
-    ];
-    assert_eq!(
-        to_string(&states).unwrap(),
-        r#"["draining","ended_early","still_running"]"#
-    );
+    // The place of a spawn in here moves with the file.
+    let json = json.replace(&place, "src/main.rs:7");
+    assert_eq!(json, include_str!("../../../tests/report.json").trim_end());
 }
 
 #[test]

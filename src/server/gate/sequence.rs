@@ -213,6 +213,28 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_that_fits_is_left_as_it_is_and_another_fits_afterwards() {
+        // What comes after the cut is more than a quarter of it.
+        let plan = Plan {
+            grace: ms(1_000),
+            ..PLAN
+        };
+        let fitted = |left| {
+            let mut plan = plan.clone();
+            plan.fit(left);
+            (plan.grace, plan.flush, plan.kill_grace, plan.bound())
+        };
+        let bound = plan.bound();
+        let as_it_is = (plan.grace, plan.flush, plan.kill_grace, bound);
+        for left in [bound, bound + ms(1), Duration::MAX] {
+            assert_eq!(fitted(left), as_it_is, "{left:?}");
+        }
+        for left in [bound - ms(1), ms(500), ms(1), Duration::ZERO] {
+            assert!(fitted(left).3 <= left, "{left:?}");
+        }
+    }
+
+    #[test]
     fn the_linger_is_a_part_of_the_grace() {
         let plan = Plan {
             grace: ms(100),

@@ -35,7 +35,7 @@
 //! async fn http(ctx: Context) -> Result<(), BoxError> {
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 //!     ctx.ready();
-//!     taskgroup::server::axum::serve("http", listener, ctx.readiness().routes()).run(&ctx).await
+//!     Ok(taskgroup::server::axum::serve("http", listener, ctx.readiness().routes()).run(&ctx).await?)
 //! }
 //!
 //! fn main() -> Exit {

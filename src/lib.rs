@@ -4,7 +4,7 @@
 //!   panic, cancels them all; `wait()` joins all of them and returns that failure, with the task's name.
 //! - A **`Sidecar`** makes a server a member of the group: when the token fires, the server is asked to
 //!   stop and gets a grace of its own, and a stop that had to be forced is never reported as `Ok`.
-//! - **`server::axum::serve`** and **`server::tonic::serve`** put a gate around the unmodified servers: no request is lost
+//! - **`serve`**, **`server::axum::serve`** and **`server::tonic::serve`** are one server for any tower service: no request is lost
 //!   at the stop, no client can hold it up, nothing is left behind, and what had to be cut is counted.
 //! - **`taskgroup::main`** runs a program. SIGINT and SIGTERM are registered first and stop it; a second signal
 //!   ends the process at once, even when every thread of the runtime is blocked. The result becomes an
@@ -34,7 +34,7 @@
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `server::axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `server::tonic::serve` (feature `tonic`) |
-//! | the same for a loop around hyper | `serve` (feature `axum` or `tonic`) |
+//! | the same for any tower service | `serve` (feature `http`) |
 //! | tell the load balancer, and wait for it | [`Readiness`], `server::LameDuck` |
 //! | let handlers know | `server::Stop` |
 //! | close websockets when their server stops | `server::axum::ws::WebSocket` (feature `ws`) |
@@ -128,7 +128,7 @@ pub use crate::process::exit::Exit;
 pub use crate::process::program::{Program, main};
 #[cfg(feature = "signal")]
 pub use crate::process::signals::Signals;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub use crate::server::serve::serve;
 pub use crate::server::sidecar::{Sidecar, SidecarError};
 

@@ -61,7 +61,7 @@ impl sealed::Parts for CancellationToken {
 pub struct Parts {
     pub(crate) token: CancellationToken,
     /// Fires in the middle of a lame duck that somebody else is.
-    #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
+    #[cfg_attr(not(feature = "http"), allow(dead_code))]
     pub(crate) leaving: Option<CancellationToken>,
     pub(crate) limit: Limit,
     in_flight: Option<Arc<InFlight>>,
@@ -83,7 +83,7 @@ impl Parts {
     }
 
     /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
-    #[cfg_attr(not(any(feature = "axum", feature = "tonic")), allow(dead_code))]
+    #[cfg_attr(not(feature = "http"), allow(dead_code))]
     #[must_use]
     pub(crate) fn count_in_flight(
         &self,

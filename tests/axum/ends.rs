@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use axum::Router;
-use taskgroup::server::axum::Incoming;
+use taskgroup::server::Incoming;
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;

@@ -5,21 +5,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use taskgroup::server::Serve;
-use taskgroup::server::tonic::App;
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
 use tonic::service::Routes;
 
-use crate::support::{Calls, Server, call, patient, read_to_end, soon, turns};
+use crate::support::{Calls, NO_TIME, PLENTY, Server, call, patient, read_to_end, soon, turns};
 
 const FIRST_BYTE: Duration = Duration::from_secs(20);
 const HEADER: Duration = Duration::from_secs(10);
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-fn limited(serve: Serve<App>) -> Serve<App> {
+fn limited<S>(serve: Serve<S>) -> Serve<S> {
     serve.first_byte_timeout(FIRST_BYTE).header_timeout(HEADER)
 }
 
@@ -63,10 +62,8 @@ async fn r18_a_client_that_has_not_begun_with_http2_is_cut() {
 async fn r18_half_a_head_of_http1_is_cut_on_a_new_connection_and_on_an_old_one() {
     let app = Router::new().route("/", get(async || "hello"));
     let server = Server::run(|listener| {
-        let serve = taskgroup::server::tonic::serve_with("web", listener, |server| {
-            Ok(server.accept_http1(true).add_routes(Routes::from(app)))
-        });
-        limited(patient(serve.unwrap()))
+        let serve = taskgroup::server::tonic::serve("web", listener, Routes::from(app));
+        limited(patient(serve.accept_http1()))
     })
     .await;
     let new = send(&server, b"GET / HTTP/1.1\r\nhost: te").await;
@@ -126,13 +123,97 @@ async fn r18_no_more_connections_are_accepted_than_the_limit() {
 
 #[tokio::test]
 async fn limits_under_which_nobody_is_served_are_refused_by_name() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let serve =
-        taskgroup::server::tonic::serve("grpc", listener, Routes::default()).max_connections(0);
-
-    let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+    type Serving = Serve<taskgroup::server::tonic::App<Routes>>;
+    let refused = async |configure: fn(Serving) -> Serving| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serve = taskgroup::server::tonic::serve("grpc", listener, Routes::default());
+        let refused = configure(serve).run::<SidecarError>(&CancellationToken::new());
+        format!("{:#}", refused.await.unwrap_err())
+    };
     assert_eq!(
-        format!("{:#}", refused.unwrap_err()),
+        refused(|serve| serve.max_connections(0)).await,
         "server `grpc` failed: a limit of 0 connections lets nobody in"
     );
+    assert_eq!(
+        refused(|serve| serve.concurrency_per_connection(0)).await,
+        "server `grpc` failed: a concurrency of 0 requests answers nobody"
+    );
+    assert_eq!(
+        refused(|serve| serve.http2_max_streams(0)).await,
+        "server `grpc` failed: a limit of 0 streams lets no request in"
+    );
+    assert_eq!(
+        refused(|serve| serve.http2_keepalive(Duration::ZERO)).await,
+        "server `grpc` failed: an HTTP/2 keepalive of 0s sends PINGs without a pause"
+    );
+    for (stream, connection) in [(0, 1), (1, 1 << 31)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serve = taskgroup::server::tonic::serve("grpc", listener, Routes::default());
+        let serve = serve.http2_windows(stream, connection);
+        let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+        assert_eq!(
+            format!("{:#}", refused.unwrap_err()),
+            "server `grpc` failed: an HTTP/2 window has to have between 1 byte and 2 GiB less 1 byte"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_takes_longer_than_its_client_or_the_server_grants_is_cancelled() {
+    let calls = Calls::default();
+    let server = Server::start(&calls, |serve| serve.timeout(NO_TIME)).await;
+    let mut client = server.client().await;
+    let status = soon(client.check(call("hangs"))).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Cancelled);
+    assert_eq!(status.message(), "Timeout expired");
+    assert_eq!(calls.alive(), 0);
+    server.stop().await.0.unwrap();
+
+    let server = Server::start(&calls, |serve| serve.timeout(PLENTY)).await;
+    let mut client = server.client().await;
+    let mut hurried = tonic::Request::new(call("hangs"));
+    let in_20_ms = "20m".parse().unwrap();
+    hurried.metadata_mut().insert("grpc-timeout", in_20_ms);
+    let status = soon(client.check(hurried)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Cancelled);
+    assert_eq!(calls.alive(), 0);
+    server.stop().await.0.unwrap();
+}
+
+/// Fails each call with a status of its own.
+#[derive(Clone)]
+struct Closed;
+
+impl<R> tower_service::Service<R> for Closed {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = tonic::Status;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(
+        &mut self,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Err(tonic::Status::resource_exhausted("closed")))
+    }
+
+    fn call(&mut self, _request: R) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_fails_is_answered_with_its_status() {
+    let server = Server::run(|listener| {
+        patient(taskgroup::server::tonic::serve_with(
+            "grpc", listener, Closed,
+        ))
+    })
+    .await;
+    let mut client = server.client().await;
+
+    let status = soon(client.check(call(""))).await.unwrap_err();
+
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(status.message(), "closed");
+    server.stop().await.0.unwrap();
 }

@@ -44,7 +44,7 @@ impl Server {
     /// Serves `calls`, with much time for everything, unless `options` says something else.
     pub(crate) async fn start(
         calls: &Calls,
-        options: impl FnOnce(Serve<App>) -> Serve<App>,
+        options: impl FnOnce(Serve<App<Routes>>) -> Serve<App<Routes>>,
     ) -> Self {
         let routes = Routes::new(HealthServer::new(calls.clone()));
         Self::run(|listener| {
@@ -55,7 +55,9 @@ impl Server {
         .await
     }
 
-    pub(crate) async fn run(serve: impl FnOnce(TcpListener) -> Serve<App>) -> Self {
+    pub(crate) async fn run<S: taskgroup::server::Server>(
+        serve: impl FnOnce(TcpListener) -> Serve<S>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let token = CancellationToken::new();
@@ -107,7 +109,7 @@ impl Server {
     }
 }
 
-pub(crate) fn patient(serve: Serve<App>) -> Serve<App> {
+pub(crate) fn patient<S>(serve: Serve<S>) -> Serve<S> {
     serve.grace(PLENTY).idle_grace(PLENTY).linger(NO_TIME)
 }
 

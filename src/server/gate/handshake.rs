@@ -79,8 +79,10 @@ impl Handshakes {
 }
 
 /// Waits until the peer has said something, or has left.
+///
+/// It asks the socket itself: Tokio takes a new one for readable.
 async fn first_byte(stream: &TcpStream) -> io::Result<()> {
-    stream.readable().await
+    stream.peek(&mut [0]).await.map(|_| ())
 }
 
 async fn in_time<T>(

@@ -4,7 +4,7 @@
 //! each within its own time. The cache hangs and is cut, the registry is down and only tried, and the
 //! key is erased whatever happens. The report prints as a table.
 //!
-//! `cargo run --example cleanup`
+//! `cargo run --example cleanup --features lifecycle`
 
 use std::future::pending;
 use std::io;

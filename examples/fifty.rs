@@ -1,6 +1,6 @@
 //! How do fifty components start and stop, and who decides how long that takes?
 //!
-//! `cargo run --features axum,tonic,signal --example fifty -- --demo` prints the plan, serves clients of its
+//! `cargo run --features axum,lifecycle,signal,tonic --example fifty -- --demo` prints the plan, serves clients of its
 //! own for a moment, stops, and prints the timeline. Without `--demo` it serves until Ctrl-C or SIGTERM.
 //!
 //! Each of eight domains has a database, a cache, a repository, a worker, a gRPC and an HTTP server; there

@@ -2,7 +2,7 @@
 //!
 //! The front first. Its requests in flight still need the back, so the back is told to stop when the
 //! front is through. The front uses the address of the back, and is ordered by that alone. Run it with
-//! `cargo run --features axum,tonic --example gateway`.
+//! `cargo run --features axum,lifecycle,tonic --example gateway`.
 
 use std::net::SocketAddr;
 use std::time::Duration;

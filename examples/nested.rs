@@ -1,7 +1,7 @@
 //! How is a component made of others?
 //!
 //! A module has a lifecycle of its own, with its own order; to the one above it is a component. Or it registers
-//! its components there. Run it with `cargo run --example nested`.
+//! its components there. Run it with `cargo run --example nested --features lifecycle`.
 
 use taskgroup::BoxError;
 use taskgroup::lifecycle::{AddError, Component, Handle, Lifecycle};

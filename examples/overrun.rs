@@ -1,7 +1,7 @@
 //! What becomes of components that do not stop as they should?
 //!
 //! Each is in the report, and none keeps the next from stopping. Run it with `cargo run --example
-//! overrun`.
+//! overrun --features lifecycle`.
 
 use std::future::pending;
 use std::time::Duration;

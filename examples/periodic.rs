@@ -1,7 +1,7 @@
 //! How do I run something every few seconds, and once more at the end?
 //!
 //! Points are flushed every 50 ms. When the group is cancelled, what has come in since is flushed by a
-//! last run, with a deadline that begins only then. Run it with `cargo run --example periodic`.
+//! last run, with a deadline that begins only then. Run it with `cargo run --example periodic --features supervise`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

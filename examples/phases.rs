@@ -1,7 +1,7 @@
 //! How does everything drain before anything closes?
 //!
 //! With a stop in two parts, or with phases, each of which has a budget of its own. Run it with `cargo run
-//! --example phases`.
+//! --example phases --features lifecycle`.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! How does a load balancer learn that my service is about to stop?
 //!
-//! `cargo run --features axum --example readiness`
+//! `cargo run --features axum,lifecycle --example readiness`
 
 use std::net::SocketAddr;
 use std::time::Duration;

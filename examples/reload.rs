@@ -1,7 +1,7 @@
 //! How does a service take up new settings without another process?
 //!
 //! It stops all and starts all, in order, again and again while the cause says so. SIGHUP asks for it:
-//! `cargo run --features signal --example reload`, then `pkill -HUP reload`. Ctrl-C stops it.
+//! `cargo run --features lifecycle,signal --example reload`, then `pkill -HUP reload`. Ctrl-C stops it.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What happens when a component does not start?
 //!
 //! Nothing more is started, what has been started is stopped in reverse, and the error names the culprit.
-//! Run it with `cargo run --example start_order`.
+//! Run it with `cargo run --example start_order --features lifecycle`.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! A consumer loses its broker again and again, and what stands on it is restarted with it. The third
 //! restart within a minute is one too many: the supervisor gives up, and the group ends with its error.
-//! Run it with `cargo run --example supervise`.
+//! Run it with `cargo run --example supervise --features supervise`.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::{CancellationToken, Exit, TaskGroup};
 use tokio::time::sleep;
 
@@ -24,7 +24,10 @@ async fn main() -> Exit {
     let (heartbeat, monitor) = Heartbeat::new("lease", 3 * SECOND);
     group.cancel_on(StopFile::new("orders.stop"));
     group.cancel_on(monitor);
-    group.cancel_on(StopAfter::new(24 * 3600 * SECOND));
+    group.cancel_on(async {
+        sleep(24 * 3600 * SECOND).await;
+        "a day is over, and a fresh one takes the place"
+    });
 
     let token = group.token().clone();
     group.task("lease").spawn(renew(heartbeat, token.clone()));
@@ -34,7 +37,7 @@ async fn main() -> Exit {
         Ok(())
     });
 
-    println!("serving until `touch /tmp/orders.stop`");
+    println!("serving until `touch orders.stop`");
     Exit::from(group.wait().await)
 }
 

@@ -1,7 +1,7 @@
 //! How does one see what the components are doing?
 //!
 //! By an observer, which hears of every step with its time, and by asking a handle. Run it with `cargo run
-//! --example watch_states`.
+//! --example watch_states --features lifecycle`.
 
 use std::time::Duration;
 

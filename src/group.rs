@@ -5,6 +5,7 @@
 //! [running](Running), what [triggers](Trigger) a stop, and a [callback](OnCancel) after one.
 
 pub(crate) mod time;
+pub(crate) mod random;
 pub(crate) mod lock;
 pub(crate) mod panic;
 pub(crate) mod log;
@@ -18,6 +19,8 @@ pub(crate) mod verdict;
 pub(crate) mod running;
 pub(crate) mod error;
 pub(crate) mod engine;
+#[cfg(feature = "test-util")]
+pub(crate) mod census;
 mod task;
 mod isolated;
 pub(crate) mod spawner;
@@ -43,6 +46,5 @@ pub use self::task::Task;
 pub use self::trigger::Trigger;
 
 pub(crate) use self::engine::abort_on_drop::AbortOnDrop;
-pub(crate) use self::engine::handle::TaskHandle;
 pub(crate) use self::spawner::Spawner;
 pub(crate) use self::task_group::TaskGroup;

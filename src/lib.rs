@@ -27,26 +27,27 @@
 //! | know why, in the code that cleans up | [`Cause`] |
 //! | know who is still running | [`Running`] |
 //! | run code once a token has fired | [`OnCancel`] |
-//! | close what was opened, in reverse | [`Cleanup`] |
-//! | start a task again when it fails | [`Supervisor`] |
+//! | close what was opened, in reverse | [`Cleanup`] (feature `lifecycle`) |
+//! | start a task again when it fails | [`Supervisor`] (feature `supervise`) |
 //! | work on items, and lose none at the stop | `pipeline::Workers` (feature `pipeline`) |
-//! | run something again and again | [`Periodic`] |
+//! | run something again and again | [`Periodic`] (feature `supervise`) |
 //! | make a server a member | [`Sidecar`] |
 //! | make an axum server really stop | `server::axum::serve` (feature `axum`) |
 //! | the same for a tonic server | `server::tonic::serve` (feature `tonic`) |
 //! | the same for any tower service | `serve` (feature `http`) |
-//! | tell the load balancer, and wait for it | [`Readiness`], `server::LameDuck` |
-//! | let handlers know | `server::Stop` |
+//! | tell the load balancer, and wait for it | [`Readiness`] (feature `lifecycle`), `server::LameDuck` (feature `http`) |
+//! | let handlers know | `server::Stop` (feature `http`) |
 //! | close websockets when their server stops | `server::axum::ws::WebSocket` (feature `ws`) |
-//! | start and stop parts that need each other | [`Lifecycle`], [`Component`] |
-//! | see what it does | [`lifecycle::Event`], `process::metrics::observer` (feature `metrics`), `process::systemd::observer` (feature `systemd`) |
+//! | start and stop parts that need each other | [`Lifecycle`], [`Component`] (feature `lifecycle`) |
+//! | see what it does | [`lifecycle::Event`] (feature `lifecycle`), `process::metrics::observer` (feature `metrics`), `process::systemd::observer` (feature `systemd`) |
 //! | stop on a signal | `Signals` (feature `signal`) |
-//! | stop on a file, or when a time is up | [`StopFile`], [`StopAfter`] |
+//! | stop on a file, or when a time is up | [`StopFile`], [any future](Trigger) |
 //! | stop when a lease is lost | [`Heartbeat`] |
 //! | see the stop in the metrics | `process::metrics::observer` (feature `metrics`) |
 //! | tell systemd, and feed its watchdog | `process::systemd::observer` (feature `systemd`) |
 //! | run a whole program | `main`, `Program` (feature `signal`) |
 //! | end with a true exit code | [`Exit`] |
+//! | test a service: leaks, scripted stops, real processes | `testing` (feature `test-util`) |
 //! | end in time, even when the runtime is blocked | `process::Watchdog` (feature `signal`) |
 //!
 //! A whole service on one screen is in the README; `docs/lifecycle.md` is the guide from two servers to
@@ -87,12 +88,25 @@
 //! [`Periodic`]: supervise::Periodic
 //! [`Readiness`]: lifecycle::Readiness
 //! [`Running`]: group::Running
-//! [`StopAfter`]: process::StopAfter
 //! [`StopFile`]: process::StopFile
 //! [`Supervisor`]: supervise::Supervisor
 //! [`Task::isolated`]: group::Task::isolated
 //! [`Trigger`]: group::Trigger
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A module offers what any module above it needs, and names none of their features. With all of them on,
+// the compiler finds what nothing needs, and links that lead nowhere.
+#![cfg_attr(
+    not(all(
+        feature = "axum",
+        feature = "lifecycle",
+        feature = "pipeline",
+        feature = "process",
+        feature = "signal",
+        feature = "test-util",
+        feature = "tonic",
+    )),
+    allow(dead_code, unreachable_pub, rustdoc::broken_intra_doc_links)
+)]
 // A `println!` on the way out panics when the reader has closed the pipe, and the rest have no place
 // in a library. Tests and examples may.
 #![cfg_attr(
@@ -106,12 +120,19 @@
 )]
 
 pub mod group;
+// What servers share with supervision: each waits longer after each failure in a row.
+#[cfg(any(feature = "http", feature = "supervise"))]
+mod backoff;
+#[cfg(feature = "supervise")]
 pub mod supervise;
 pub mod server;
+#[cfg(feature = "lifecycle")]
 pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
 pub mod process;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use tokio_util::sync::CancellationToken;
 
@@ -136,16 +157,28 @@ pub use crate::server::sidecar::{Sidecar, SidecarError};
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// The code in the README compiles.
-#[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "lifecycle",
+    feature = "signal",
+    feature = "tonic"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
 /// And so does that of the guide.
-#[cfg(all(doctest, feature = "axum", feature = "signal", feature = "tonic"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "lifecycle",
+    feature = "signal",
+    feature = "tonic"
+))]
 #[doc = include_str!("../docs/lifecycle.md")]
 struct Guide;
 
 /// And that of the guide to pipelines.
-#[cfg(all(doctest, feature = "pipeline"))]
+#[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;

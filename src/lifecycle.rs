@@ -237,10 +237,11 @@ impl Lifecycle {
         self
     }
 
-    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, after a time.
+    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, when a future yields a
+    /// reason.
     ///
     /// There may be several; the first wins. What a trigger counts, it counts from the start of the
-    /// run.
+    /// run, when a future is first polled.
     ///
     /// A lost heartbeat is an error of the report, and [urgent](crate::process::Heartbeat#in-a-lifecycle): all
     /// components are told at once, without a jitter, a lame duck or a drain.
@@ -486,7 +487,6 @@ impl Lifecycle {
     }
 
     /// Lets `guard` watch over the stop, in place of the one that was there.
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     pub(crate) fn guard_with(
         mut self,
         guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,
@@ -496,7 +496,6 @@ impl Lifecycle {
         self
     }
 
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     pub(crate) fn work(&self) -> &TaskGroup {
         &self.work
     }

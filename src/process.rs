@@ -3,7 +3,6 @@
 //! [`Signals`](crate::Signals), [`Exit`](crate::Exit) and the entry for programs are at the root of the
 //! crate.
 
-mod stop_after;
 mod stop_file;
 mod heartbeat;
 #[cfg(feature = "signal")]
@@ -22,7 +21,6 @@ pub(crate) mod program;
 
 pub use self::exit::{ExitPolicy, SignalStatus};
 pub use self::heartbeat::{Heartbeat, HeartbeatMonitor};
-pub use self::stop_after::StopAfter;
 pub use self::stop_file::StopFile;
 #[cfg(feature = "signal")]
 pub use self::watchdog::{ArmedWatchdog, Watchdog};

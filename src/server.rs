@@ -6,9 +6,8 @@
 
 pub(crate) mod in_flight;
 pub(crate) mod stop_signal;
-// What outlives the process is there with one feature, and forced exits with the other.
-#[cfg(any(feature = "process", feature = "signal"))]
-#[cfg_attr(not(all(feature = "process", feature = "signal")), allow(dead_code))]
+// What outlives the process is there with some features, and forced exits with another.
+#[cfg(any(feature = "http", feature = "process", feature = "signal"))]
 pub(crate) mod forced;
 #[cfg(feature = "http")]
 mod stop;

@@ -2,7 +2,6 @@
 //!
 //! What happens next is decided in [`state`], without a clock; the rest of this file does it.
 
-pub(crate) mod backoff;
 mod state;
 mod error;
 mod periodic;
@@ -22,17 +21,18 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
+use crate::TaskHandle;
+use crate::group::TaskGroup;
 use crate::group::chain;
 use crate::group::error::{Cancelled, Failure};
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::time::Rounded;
-use crate::group::{TaskGroup, TaskHandle};
 
-pub use self::backoff::{Backoff, Jitter};
 pub use self::error::{SupervisorBuildError, SupervisorError};
 pub use self::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
 pub use self::state::Strategy;
+pub use crate::backoff::{Backoff, Jitter};
 
 use self::error::{Described, Fault, Report, source_of};
 use self::state::{Action, Answer, Ending, Event, Limits, State};

@@ -8,16 +8,21 @@ use std::future::pending;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use taskgroup::BoxError;
 use taskgroup::lifecycle::cleanup::Step;
 use taskgroup::lifecycle::{Budget, Component, Lifecycle};
-use taskgroup::process::StopAfter;
+use taskgroup::{BoxError, Cause};
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A trigger that comes after this time.
+async fn after(time: Duration) -> Cause {
+    sleep(time).await;
+    Cause::Deadline(time)
+}
 
 /// A name, its level, its fields and what they say.
 #[derive(Clone, Debug)]
@@ -122,7 +127,7 @@ async fn by_call() {
 }
 
 async fn by_trigger() {
-    let lifecycle = lifecycle().stop_on(StopAfter::new(SECOND));
+    let lifecycle = lifecycle().stop_on(after(SECOND));
     lifecycle.run().await.unwrap();
 }
 

@@ -6,6 +6,9 @@
 //! The compiler accepts cycles between modules, so nothing but this test keeps them out. It reads
 //! the sources as text: paths that begin with `crate`, `self` or `super`, in `use` lines and in code.
 //! Links in docs are free to point anywhere.
+//!
+//! A feature that turns on a module of its own name belongs to that module: a module below it does not ask
+//! for the feature, so that it is the same with the feature and without.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,6 +26,10 @@ struct Module {
     imports: BTreeMap<String, ModulePath>,
     /// The absolute paths that the file mentions, each with its line.
     uses: Vec<(usize, ModulePath)>,
+    /// The features that the file asks for, each with its line.
+    features: Vec<(usize, String)>,
+    /// Which of the modules that it declares are there with the feature of their name alone.
+    optional: Vec<String>,
 }
 
 /// One name of a `use` line: the line, the path as written, and the name that it brings in.
@@ -210,6 +217,31 @@ fn a_file_that_no_module_declares_is_found() {
     assert_eq!(found, ["src/lost.rs: no `mod` line declares it"]);
 }
 
+#[test]
+fn a_module_that_asks_for_the_feature_of_one_below_it_is_found() {
+    let found = violations(&[
+        (
+            "lib.rs",
+            "mod low;\n#[cfg(feature = \"high\")]\npub mod high;\n#[cfg(feature = \"high\")]\nmod top;",
+        ),
+        (
+            "low.rs",
+            "mod inner;\n#[cfg(any(unix, feature = \"high\"))]\nfn f() {}",
+        ),
+        (
+            "low/inner.rs",
+            "/// `feature = \"high\"`\n#[cfg(feature = \"top\")]\nfn f() {}",
+        ),
+        ("high.rs", "#[cfg(feature = \"high\")]\nfn f() {}"),
+        ("top.rs", "#[cfg(feature = \"high\")]\nfn f() {}"),
+    ]);
+
+    assert_eq!(
+        found,
+        ["src/low.rs:2: asks for the feature of `high`, which is declared below it in src/lib.rs"]
+    );
+}
+
 /// Every violation in a crate whose files, by their paths under `src/`, are `files`.
 fn violations(files: &[(&str, &str)]) -> Vec<String> {
     let tree: Tree = files.iter().map(|(name, text)| parse(name, text)).collect();
@@ -233,8 +265,24 @@ fn violations(files: &[(&str, &str)]) -> Vec<String> {
                 ));
             }
         }
+        for (line, feature) in &module.features {
+            if is_above(&tree, path, feature) {
+                found.push(format!(
+                    "{}:{line}: asks for the feature of `{feature}`, which is declared below it in src/lib.rs",
+                    module.file
+                ));
+            }
+        }
     }
     found
+}
+
+/// Whether the module `path` is declared above an optional module of this name.
+fn is_above(tree: &Tree, path: &[String], optional: &str) -> bool {
+    let root = &tree[&ModulePath::new()];
+    let is_optional = root.optional.iter().any(|name| name == optional);
+    let own = path.first().and_then(|name| place(root, name));
+    is_optional && own.is_some_and(|own| Some(own) < place(root, optional))
 }
 
 /// Why the module `from` may not use the module `to`, or nothing when it may.
@@ -323,7 +371,14 @@ fn parse(name: &str, text: &str) -> (ModulePath, Module) {
             "mod" if word(at + 2) == ";" => {
                 let name = word(at + 1).to_owned();
                 let attributes = &tokens[..at];
+                if feature_attribute(attributes) == Some(&*name) {
+                    module.optional.push(name.clone());
+                }
                 declare(&mut module, &path, name, file_attribute(attributes));
+            }
+            "feature" if word(at + 1) == "=" => {
+                let feature = word(at + 2).trim_matches('"').to_owned();
+                module.features.push((tokens[at].0, feature));
             }
             "mod" if word(at + 2) == "{" => inline.push((word(at + 1).to_owned(), depth + 1)),
             "use" => {
@@ -357,14 +412,33 @@ fn parse(name: &str, text: &str) -> (ModulePath, Module) {
 
 /// What stands in the `#[path = "…"]` right before a `mod` line, or right before its visibility.
 fn file_attribute(tokens: &[(usize, String)]) -> Option<&str> {
+    match attribute(tokens)[..] {
+        [.., "#", "[", "path", "=", file] => Some(file.trim_matches('"')),
+        _ => None,
+    }
+}
+
+/// What stands in the `#[cfg(feature = "…")]` right before a `mod` line, or right before its visibility.
+fn feature_attribute(tokens: &[(usize, String)]) -> Option<&str> {
+    match attribute(tokens)[..] {
+        [.., "#", "[", "cfg", "(", "feature", "=", feature, ")"] => Some(feature.trim_matches('"')),
+        _ => None,
+    }
+}
+
+/// The tokens up to the end of the attribute right before a `mod` line, or right before its visibility.
+fn attribute(tokens: &[(usize, String)]) -> Vec<&str> {
     let line: Vec<_> = tokens.iter().map(|(_, token)| token.as_str()).collect();
-    let closing = line.iter().rposition(|token| *token == "]")?;
+    let Some(closing) = line.iter().rposition(|token| *token == "]") else {
+        return Vec::new();
+    };
     let visibility = line[closing + 1..]
         .iter()
         .all(|token| ["pub", "(", ")", "crate", "super"].contains(token));
-    match line[..closing] {
-        [.., "#", "[", "path", "=", file] if visibility => Some(file.trim_matches('"')),
-        _ => None,
+    if visibility {
+        line[..closing].to_vec()
+    } else {
+        Vec::new()
     }
 }
 

@@ -14,13 +14,19 @@ use std::time::Duration;
 use taskgroup::group::{OnCancel, Trigger};
 use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
 use taskgroup::lifecycle::{Budget, Component, Lifecycle};
-use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Strategy, Supervisor};
-use taskgroup::{CancellationToken, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{CancellationToken, Cause, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
 thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A trigger that comes after this time.
+async fn after(time: Duration) -> Cause {
+    tokio::time::sleep(time).await;
+    Cause::Deadline(time)
 }
 
 struct ThisThread;
@@ -144,7 +150,7 @@ async fn what_triggered_a_stop_and_what_followed_is_one_line_each_at_info() {
     capture();
     let second = Duration::from_secs(1);
     assert_eq!(
-        audit("orders", StopAfter::new(second)).await,
+        audit("orders", after(second)).await,
         [
             "INFO taskgroup: the deadline of 1s passed, stopping group=\"orders\" \
              cause=the deadline of 1s passed",
@@ -550,7 +556,7 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
     );
 
     let second = Duration::from_secs(1);
-    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(second));
+    let lifecycle = Lifecycle::new("orders").stop_on(after(second));
     lifecycle.component(obedient("db")).run().await.unwrap();
     let info = lines(Level::INFO);
     let triggers: Vec<_> = info

@@ -9,7 +9,7 @@ use std::path::Path;
 const FAMILIES: [(&str, usize); 8] = [
     ("G", 19),
     ("S", 15),
-    ("X", 13),
+    ("X", 14),
     ("L", 25),
     ("V", 2),
     ("P", 7),

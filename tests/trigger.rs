@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use taskgroup::group::{LostHeartbeat, StopRequest, Trigger};
-use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopAfter, StopFile};
+use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopFile};
 use taskgroup::{Cause, End, Exit, TaskError, TaskGroup};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
@@ -44,6 +44,15 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A trigger that comes after this time, and counts from this call.
+fn after(time: Duration) -> impl Future<Output = Cause> + Send {
+    let up = sleep(time);
+    async move {
+        up.await;
+        Cause::Deadline(time)
     }
 }
 
@@ -425,7 +434,7 @@ mod times {
     async fn a_time_that_is_up_is_a_request_and_no_failure() {
         let start = Instant::now();
         let mut group = service();
-        group.cancel_on(StopAfter::new(30 * SECOND));
+        group.cancel_on(after(30 * SECOND));
         group.wait().await.unwrap();
         assert_eq!(start.elapsed(), 30 * SECOND);
         assert_eq!(group.cause(), Some(Cause::Deadline(30 * SECOND)));
@@ -435,7 +444,7 @@ mod times {
     async fn it_counts_from_the_call_though_the_runtime_is_busy_then() {
         let start = Instant::now();
         let group = service();
-        group.cancel_on(StopAfter::new(30 * SECOND));
+        group.cancel_on(after(30 * SECOND));
         be_busy_for(20 * SECOND).await;
         group.token().cancelled().await;
         assert_eq!(start.elapsed(), 30 * SECOND);
@@ -444,12 +453,12 @@ mod times {
     #[tokio::test(start_paused = true)]
     async fn no_time_comes_at_once_and_the_longest_one_never() {
         let mut group = service();
-        group.cancel_on(StopAfter::new(Duration::ZERO));
+        group.cancel_on(after(Duration::ZERO));
         group.wait().await.unwrap();
         assert_eq!(group.cause(), Some(Cause::Deadline(Duration::ZERO)));
 
         let group = service();
-        group.cancel_on(StopAfter::new(Duration::MAX));
+        group.cancel_on(after(Duration::MAX));
         sleep(365 * 24 * 3600 * SECOND).await;
         assert_eq!(group.cause(), None);
     }
@@ -460,7 +469,7 @@ fn all_on(group: &TaskGroup, dir: &Dir) -> Heartbeat {
     let (heartbeat, monitor) = Heartbeat::new("lease", 3600 * SECOND);
     group.cancel_on(StopFile::new(dir.path("stop")));
     group.cancel_on(monitor);
-    group.cancel_on(StopAfter::new(3600 * SECOND));
+    group.cancel_on(after(3600 * SECOND));
     heartbeat
 }
 
@@ -477,8 +486,8 @@ async fn the_first_of_several_triggers_is_the_cause() {
     assert!(matches!(group.cause(), Some(Cause::File { .. })));
 
     let mut group = service();
-    group.cancel_on(StopAfter::new(2 * SECOND));
-    group.cancel_on(StopAfter::new(SECOND));
+    group.cancel_on(after(2 * SECOND));
+    group.cancel_on(after(SECOND));
     group.wait().await.unwrap();
     assert_eq!(group.cause(), Some(Cause::Deadline(SECOND)));
 }
@@ -555,7 +564,7 @@ async fn a_group_that_is_over_listens_to_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_trigger_may_come_before_any_task_is_spawned() {
     let mut group = TaskGroup::new();
-    group.cancel_on(StopAfter::new(Duration::ZERO));
+    group.cancel_on(after(Duration::ZERO));
     group.token().cancelled().await;
     let token = group.token().clone();
     let born = group.spawn(async move { Ok(token.is_cancelled()) });
@@ -567,7 +576,7 @@ async fn a_trigger_may_come_before_any_task_is_spawned() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_in_the_drain_after_a_trigger_is_an_error() {
     let mut group = TaskGroup::new();
-    group.cancel_on(StopAfter::new(SECOND));
+    group.cancel_on(after(SECOND));
     let token = group.token().clone();
     group.spawn(async move {
         token.cancelled().await;
@@ -593,7 +602,7 @@ async fn a_requested_stop_exits_with_0_and_a_lost_heartbeat_with_1_or_a_code_of_
     let exit = ExitPolicy::strict().exit_caused_by(file, cause);
     assert_eq!((exit.code(), exit.to_string()), (0, String::new()));
 
-    let (time, cause) = stopped_by(StopAfter::new(SECOND)).await;
+    let (time, cause) = stopped_by(after(SECOND)).await;
     let exit = ExitPolicy::strict().exit_caused_by(time, cause);
     assert_eq!(exit.code(), 0);
 
@@ -616,10 +625,9 @@ async fn a_requested_stop_exits_with_0_and_a_lost_heartbeat_with_1_or_a_code_of_
 
 #[test]
 fn without_timers_the_caller_panics_and_not_a_task_that_nobody_looks_at() {
-    let triggers: [fn(&TaskGroup); 3] = [
+    let triggers: [fn(&TaskGroup); 2] = [
         |group| group.cancel_on(StopFile::new("stop")),
         |group| group.cancel_on(Heartbeat::new("lease", SECOND).1),
-        |group| group.cancel_on(StopAfter::new(SECOND)),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -638,7 +646,6 @@ fn triggers_can_be_printed_and_sent() {
     fn trigger<T: Trigger + Debug + Send + Sync>() {}
     fn value<T: Clone + Debug + Send + Sync>() {}
     trigger::<StopFile>();
-    trigger::<StopAfter>();
     trigger::<HeartbeatMonitor>();
     #[cfg(feature = "signal")]
     trigger::<taskgroup::Signals>();

@@ -51,8 +51,8 @@ pub enum Cause {
     /// The process received this signal.
     Signal(Signal),
     /// A deadline passed: the group's own ([`Builder::deadline`](crate::group::Builder::deadline)), this long
-    /// after the group was made, or that of a [`StopAfter`](crate::process::StopAfter), this long after the group
-    /// had begun to listen.
+    /// after the group was made, or that of a [trigger](crate::group::Trigger), which says how long it has
+    /// counted.
     Deadline(Duration),
     /// A [`StopFile`](crate::process::StopFile) was there.
     File {

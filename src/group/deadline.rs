@@ -19,8 +19,10 @@ const MOST_FOR_ANSWERS: Duration = Duration::from_millis(250);
 ///
 /// ```
 /// use taskgroup::group::DeadlinePassed;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::Context;
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// async fn flush(ctx: &Context) -> Result<(), DeadlinePassed> {
 ///     ctx.until_deadline(async { /* write to a disk that may hang */ }).await
 /// }

@@ -17,8 +17,10 @@ use std::fmt;
 /// ```
 /// use taskgroup::Exit;
 /// use taskgroup::group::StopRequest;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
 /// let config = Component::new("config", |ctx| async move {
@@ -31,6 +33,8 @@ use std::fmt;
 /// assert_eq!(Exit::from(report).code(), 75);
 /// # Ok(())
 /// # }
+/// # #[cfg(not(feature = "lifecycle"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopRequest {

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::BoxError;
 use crate::group::builder::{BuildError, Builder};
 use crate::group::cause::Cause;
+#[cfg(feature = "test-util")]
+use crate::group::census;
 use crate::group::engine::Lock;
 use crate::group::engine::handle::TaskHandle;
 use crate::group::engine::hub::{Hub, as_it_is};
@@ -699,11 +701,16 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
-impl<E> TaskGroup<E> {
+impl<E: Send + 'static> TaskGroup<E> {
     fn from_plan(plan: Plan<E>) -> Self {
-        Self::from_hub(Arc::new(Hub::new(Shared::new(plan))))
+        let hub = Arc::new(Hub::new(Shared::new(plan)));
+        #[cfg(feature = "test-util")]
+        census::enter(&hub);
+        Self::from_hub(hub)
     }
+}
 
+impl<E> TaskGroup<E> {
     pub(super) fn from_hub(hub: Arc<Hub<E>>) -> Self {
         hub.shared.own_above();
         Self {

@@ -14,7 +14,6 @@ use sealed::Listen;
 /// |---|---|---|---|
 /// | a signal | `Signals` (feature `signal`) | [`Cause::Signal`] | `Ok` |
 /// | a file that appears | [`StopFile`](crate::process::StopFile) | [`Cause::File`] | `Ok` |
-/// | a time that is up | [`StopAfter`](crate::process::StopAfter) | [`Cause::Deadline`] | `Ok` |
 /// | a heartbeat that stops | [`HeartbeatMonitor`](crate::process::HeartbeatMonitor) | [`Cause::Heartbeat`] | an error |
 /// | the end of another group | the [`Spawner`] of that group | that of the group | `Ok` |
 /// | a token | `token.cancelled_owned()` | [`Cause::Requested`] | `Ok` |
@@ -28,13 +27,19 @@ use sealed::Listen;
 /// panics, the group is stopped, as it would never be told otherwise. From other code, on any thread, a
 /// group is stopped by a call: [`Spawner::cancel_because`](crate::Spawner::cancel_because).
 ///
+/// # Comparison to `Builder::deadline`
+///
+/// [`Builder::deadline`](crate::group::Builder::deadline) is for work that should have been done by then:
+/// tasks that are still running are a failure. A trigger that sleeps is for work that has no end of its
+/// own, such as a worker that makes place for a fresh one every night.
+///
 /// The trait cannot be implemented elsewhere.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::TaskGroup;
+/// use taskgroup::{Cause, TaskGroup};
 /// use tokio::time::sleep;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -45,6 +50,11 @@ use sealed::Listen;
 /// group.cancel_on(async {
 ///     sleep(Duration::from_secs(60)).await;
 ///     "nobody has called for a minute"
+/// });
+/// let day = Duration::from_secs(86_400);
+/// group.cancel_on(async move {
+///     sleep(day).await;
+///     Cause::Deadline(day)
 /// });
 ///
 /// group.wait().await?;
@@ -117,7 +127,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///   for it. It ends when the group is over (its `wait` has returned, or it was dropped). All but
     ///   signals end already when the group is cancelled, whatever the cause; a signal is heard until
     ///   the end.
-    /// - What the trigger counts, a timeout say, it counts from this call.
+    /// - What a [`StopFile`](crate::process::StopFile) or a heartbeat counts, it counts from this call.
     /// - A group can have any number of triggers.
     ///
     /// Signals have a thread of their own. The other triggers live on the runtime: while every thread
@@ -125,25 +135,31 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Panics
     ///
-    /// With another trigger than `Signals`, outside of a Tokio runtime whose timers are enabled.
+    /// With another trigger than `Signals`, outside of a Tokio runtime. A file and a heartbeat also need
+    /// its timers.
     ///
     /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{Cause, TaskGroup};
-    /// use taskgroup::process::{StopAfter, StopFile};
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::process::StopFile;
+    /// use tokio::time::sleep;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
     /// let mut group = TaskGroup::new();
-    /// group.cancel_on(StopFile::new("/tmp/stop-of-an-example"));
-    /// group.cancel_on(StopAfter::new(Duration::from_secs(3600)));
+    /// group.cancel_on(StopFile::new("/run/orders/stop"));
+    /// group.cancel_on(async {
+    ///     sleep(Duration::from_secs(3600)).await;
+    ///     "the hour is over"
+    /// });
     /// let token = group.token().clone();
     /// group.spawn(async move { Ok(token.cancelled().await) });
     ///
-    /// group.wait().await?; // an hour later, or after `touch /tmp/stop-of-an-example`
-    /// assert_eq!(group.cause(), Some(Cause::Deadline(Duration::from_secs(3600))));
+    /// group.wait().await?; // an hour later, or after `touch /run/orders/stop`
+    /// let cause = group.cause().unwrap().to_string();
+    /// assert_eq!(cause, "cancelled on request: the hour is over");
     /// # Ok(())
     /// # }
     /// ```

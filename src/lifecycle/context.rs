@@ -25,7 +25,8 @@ use crate::group::{Spawner, TaskGroup};
 use crate::lifecycle::cleanup::{CleanupHandle, Outcome};
 use crate::lifecycle::readiness::Readiness;
 use crate::server::in_flight::InFlight;
-use crate::server::stop_signal::{Limit, Parts, StopParts, StopSignal};
+use crate::server::stop_signal::sealed::StopParts;
+use crate::server::stop_signal::{Limit, Parts, StopSignal};
 
 /// What a component is given: when to stop and until when, and how to say that it is ready.
 ///

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::error::JobError;
 use super::queue::Entry;
-use crate::supervise::backoff::Delays;
+use crate::backoff::Delays;
 
 /// The error of an attempt, which all items of a batch have in common.
 pub(super) type SharedError = Arc<dyn Error + Send + Sync>;

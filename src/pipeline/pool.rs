@@ -15,14 +15,17 @@ use super::report::PipelineReport;
 use super::shared::{AtStop, Shared, after, run_until};
 use super::worker::{Policy, run_hand_back};
 use crate::BoxError;
+use crate::TaskHandle;
 use crate::group::chain;
 use crate::group::deadline;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::time::CONFIRMATION;
-use crate::group::{Spawner, TaskGroup, TaskHandle};
+use crate::group::{Spawner, TaskGroup};
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::{Component, Context};
-use crate::server::stop_signal::{Parts, StopParts};
+use crate::server::stop_signal::Parts;
+use crate::server::stop_signal::sealed::StopParts;
 
 /// Workers over their intake, ready to be spawned.
 ///
@@ -215,6 +218,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     /// # Ok(())
     /// # }
     /// ```
+    #[cfg(feature = "lifecycle")]
     #[track_caller]
     pub fn component(self) -> Component {
         let name = self.guard.0.name.to_string();

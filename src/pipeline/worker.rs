@@ -20,12 +20,12 @@ use super::queue::Found;
 use super::report::Numbers;
 use super::shared::{Shared, Work, after, consume_budget, run_until};
 use crate::BoxError;
+use crate::backoff::Backoff;
 use crate::group::chain;
 use crate::group::deadline;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::time::Rounded;
-use crate::supervise::backoff::Backoff;
 
 /// What is done with items, apart from their handler.
 pub(super) struct Policy<T: Send + 'static, R: Send + 'static> {

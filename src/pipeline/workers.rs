@@ -20,7 +20,7 @@ use super::shared::{AtStop, Options, Shared};
 use super::stage::{Origin, Stage};
 use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
 use crate::BoxError;
-use crate::supervise::backoff::Backoff;
+use crate::backoff::Backoff;
 
 /// Works on items, so many at once, and loses none: what is not done when the time is up is handed back.
 ///

@@ -2,8 +2,8 @@
 
 #[cfg(feature = "signal")]
 pub(crate) mod decided;
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "lifecycle")]
+mod of_report;
 
 use std::error::Error;
 use std::fmt;
@@ -26,7 +26,6 @@ use crate::group::panic::Panic;
 use crate::group::signal::Signal;
 use crate::group::verdict;
 use crate::group::verdict::Failed;
-use crate::lifecycle::Report;
 #[cfg(feature = "signal")]
 use crate::process::signals::Signals;
 #[cfg(feature = "signal")]
@@ -479,61 +478,6 @@ impl ExitPolicy {
         self.failure(&failures, signal.is_some()).noted()
     }
 
-    /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
-    ///
-    /// | what the report tells | row |
-    /// |---|---|
-    /// | all went well | a signal, a request, or all tasks done |
-    /// | a component did not start in time, ended before it was ready, failed | failed |
-    /// | a component panicked | panicked |
-    /// | a component ended before it was told to | ended early |
-    /// | a component was lost with its runtime | aborted |
-    /// | a component, a server or a step of the cleanup ran out of time | timed out |
-    /// | a step of the cleanup failed or panicked | failed, panicked |
-    ///
-    /// The error of a component's task decides where it tells more than the component: a component
-    /// that failed to stop because its server timed out has timed out. Nested lifecycles count with
-    /// their parent, and all cleanups after all components.
-    ///
-    /// What goes to stderr is a line for each error, not the whole report.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::lifecycle::{Component, Lifecycle};
-    /// use taskgroup::process::ExitPolicy;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), taskgroup::BoxError> {
-    /// let job = Component::job("migrate", |_| async { Err("no table".into()) });
-    /// let report = Lifecycle::new("orders").component(job).run().await?;
-    /// let exit = ExitPolicy::strict().failed(70).exit_of(&report);
-    /// assert_eq!(exit.code(), 70);
-    /// assert_eq!(exit.to_string(), "error: component `migrate` did not start: no table");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn exit_of(&self, report: &Report) -> Exit {
-        let signal = signal_of(Some(report.cause.clone()));
-        if report.is_clean() {
-            return self.clean(Some(&report.cause)).noted();
-        }
-        let errors = report.all_errors();
-        let failures: Vec<_> = errors
-            .iter()
-            .flat_map(|error| verdict::failures_of(&**error))
-            .collect();
-        if failures.is_empty() {
-            return Exit {
-                status: self.code_of(End::TimedOut, signal.is_some()),
-                report: format!("error: `{}` was forced", report.name),
-                raise: None,
-            }
-            .noted();
-        }
-        self.failure(&failures, signal.is_some()).noted()
-    }
-
     /// The policy that [`Exit::from`] applies.
     fn in_force() -> Self {
         in_force().clone().unwrap_or_default()
@@ -541,6 +485,12 @@ impl ExitPolicy {
 
     /// Decides how a program ends whose body has panicked.
     #[cfg(feature = "signal")]
+    /// Returns the status of an exit that a second signal forces.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn code_of_second(&self, signal: Signal) -> u8 {
+        self.second_signal.of(signal)
+    }
+
     pub(crate) fn exit_of_panic(&self, panic: &Panic) -> Exit {
         Exit {
             status: self.panicked,
@@ -668,32 +618,6 @@ where
 {
     fn from(result: Result<(), X>) -> Self {
         ExitPolicy::in_force().exit(result)
-    }
-}
-
-/// As the lifecycle's [`run`](crate::lifecycle::Lifecycle::run) returns it, or a function that runs a lifecycle after
-/// other calls with `?`.
-impl<X> From<Result<Report, X>> for Exit
-where
-    X: AsRef<dyn Error + Send + Sync>,
-{
-    fn from(result: Result<Report, X>) -> Self {
-        match result {
-            Ok(report) => Self::from(&report),
-            Err(error) => Self::from(Err::<(), _>(error)),
-        }
-    }
-}
-
-impl From<&Report> for Exit {
-    fn from(report: &Report) -> Self {
-        ExitPolicy::in_force().exit_of(report)
-    }
-}
-
-impl From<Report> for Exit {
-    fn from(report: Report) -> Self {
-        Self::from(&report)
     }
 }
 

@@ -70,8 +70,10 @@ use crate::server::forced;
 ///
 /// ```no_run
 /// use taskgroup::Exit;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// fn main() -> Exit {
 ///     taskgroup::main(async |signals| {
 ///         let worker = Component::new("worker", |ctx| async move {
@@ -81,6 +83,8 @@ use crate::server::forced;
 ///         Lifecycle::new("orders").component(worker).stop_on(signals).run().await
 ///     })
 /// }
+/// # #[cfg(not(feature = "lifecycle"))]
+/// # fn main() {}
 /// ```
 ///
 /// A body that returns early with `?`:

@@ -27,7 +27,7 @@ use crate::group::panic::Panic;
 use crate::group::signal::Signal;
 use crate::group::trigger::Trigger;
 use crate::group::trigger::sealed::Listen;
-
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 
 use self::hub::Letter;
@@ -90,7 +90,8 @@ use self::windows as engine;
 /// is held for ever, when stderr is a pipe that nobody reads.
 ///
 /// Before that it does what only destructors would have done. The child processes of `Sidecar::serve_process`
-/// (feature `process`) get SIGTERM and half a second to end; then their process groups are killed. Without
+/// (feature `process`) get SIGTERM and half a second to end; then their process groups are killed. A listening
+/// socket whose server was about to close it is given back as it was, as another process may hold it too. Without
 /// child processes nothing is waited for. A third signal ends the waiting, a fourth one the process, from the
 /// signal handler.
 ///
@@ -460,6 +461,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
+#[cfg(feature = "lifecycle")]
 impl Lifecycle {
     /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
     pub fn list_on(self, signals: Signals) -> Self {

@@ -25,6 +25,7 @@ use crate::group::log::bounded;
 use crate::group::log::stderr;
 use crate::group::running::Running;
 use crate::group::time::Rounded;
+#[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 use crate::process::exit::decided;
 use crate::process::exit::decided::Decided;
@@ -74,7 +75,8 @@ use crate::server::forced;
 ///
 /// At the same time it ends what would outlive the process and what only destructors would have ended: the
 /// child processes of `Sidecar::serve_process` (feature `process`) get SIGTERM, and half a second later their
-/// process groups are killed. It does not wait that long if they end earlier.
+/// process groups are killed. It does not wait that long if they end earlier. A listening socket whose server
+/// was about to close it is given back as it was, as another process may hold it too.
 ///
 /// Then the process ends with `_exit`, and not with [`process::exit`](std::process::exit): the
 /// orderly way out has had its time. Functions registered with `atexit` would run beside threads that
@@ -324,6 +326,7 @@ impl Watchdog {
     }
 }
 
+#[cfg(feature = "lifecycle")]
 impl Lifecycle {
     /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
     ///

@@ -54,7 +54,7 @@ struct List {
 /// What is left if nobody undoes it.
 #[derive(Clone)]
 struct Left {
-    name: Arc<str>,
+    name: Option<Arc<str>>,
     undo: Arc<dyn Undo>,
 }
 
@@ -77,11 +77,11 @@ impl Seat {
         Some(Self { id })
     }
 
-    /// Says what is to be undone, and its name in a report.
-    pub(crate) fn fill(&self, name: &str, undo: Arc<dyn Undo>) {
+    /// Says what is to be undone, and its name in a report if it ends with the process.
+    pub(crate) fn fill(&self, name: Option<&str>, undo: Arc<dyn Undo>) {
         let mut list = lock();
         if let Some(seat) = list.seats.iter_mut().find(|(id, _)| *id == self.id) {
-            let name = name.into();
+            let name = name.map(Arc::from);
             seat.1 = Some(Left { name, undo });
         }
     }
@@ -130,10 +130,10 @@ pub(crate) fn undo_all(limit: Duration, mut hurry: impl FnMut() -> bool) {
     left().iter().for_each(|left| left.undo.undo());
 }
 
-/// Returns the names of all that outlives the process unless it is undone.
+/// Returns the names of all that a forced exit ends with the process.
 #[cfg(feature = "signal")]
 pub(crate) fn names() -> Vec<Arc<str>> {
-    left().into_iter().map(|left| left.name).collect()
+    left().into_iter().filter_map(|left| left.name).collect()
 }
 
 fn left() -> Vec<Left> {
@@ -222,7 +222,7 @@ mod tests {
             match looks {
                 // It has a seat and is not there yet: that is waited for.
                 1 => assert_eq!(deaf.told.load(SeqCst), 0),
-                2 => seat.fill("deaf", Arc::clone(&deaf) as Arc<dyn Undo>),
+                2 => seat.fill(Some("deaf"), Arc::clone(&deaf) as Arc<dyn Undo>),
                 _ => {}
             }
             looks == 5

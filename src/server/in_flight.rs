@@ -44,7 +44,6 @@ impl InFlight {
     }
 
     /// Adds a server. From its stop on, `count` has to be what was in flight then.
-    #[cfg_attr(not(feature = "http"), allow(dead_code))]
     pub(crate) fn add(
         self: &Arc<Self>,
         count: impl Fn() -> usize + Send + Sync + 'static,

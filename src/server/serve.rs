@@ -458,7 +458,6 @@ impl<S> Serve<S> {
         }
     }
 
-    #[cfg(feature = "tonic")]
     pub(crate) fn served(&mut self) -> &mut S {
         &mut self.server
     }

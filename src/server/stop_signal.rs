@@ -41,11 +41,11 @@ use crate::server::in_flight::{Counted, InFlight};
 /// serve(&token).await
 /// # }
 /// ```
-pub trait StopSignal: sealed::Parts {}
+pub trait StopSignal: sealed::StopParts {}
 
 impl StopSignal for CancellationToken {}
 
-impl sealed::Parts for CancellationToken {
+impl sealed::StopParts for CancellationToken {
     fn parts(&self) -> Parts {
         Parts {
             token: self.clone(),
@@ -61,7 +61,6 @@ impl sealed::Parts for CancellationToken {
 pub struct Parts {
     pub(crate) token: CancellationToken,
     /// Fires in the middle of a lame duck that somebody else is.
-    #[cfg_attr(not(feature = "http"), allow(dead_code))]
     pub(crate) leaving: Option<CancellationToken>,
     pub(crate) limit: Limit,
     in_flight: Option<Arc<InFlight>>,
@@ -83,7 +82,6 @@ impl Parts {
     }
 
     /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
-    #[cfg_attr(not(feature = "http"), allow(dead_code))]
     #[must_use]
     pub(crate) fn count_in_flight(
         &self,
@@ -178,14 +176,12 @@ impl Limit {
     }
 }
 
-mod sealed {
-    pub trait Parts {
+pub(crate) mod sealed {
+    pub trait StopParts {
         #[doc(hidden)]
         fn parts(&self) -> super::Parts;
     }
 }
-
-pub(crate) use sealed::Parts as StopParts;
 
 #[cfg(test)]
 mod tests {

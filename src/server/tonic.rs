@@ -60,9 +60,11 @@
 //! ```
 //! use std::time::Duration;
 //! use taskgroup::TaskGroup;
+//! # #[cfg(feature = "lifecycle")]
 //! use taskgroup::lifecycle::Readiness;
 //! use tonic::service::Routes;
 //!
+//! # #[cfg(feature = "lifecycle")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let mut group = TaskGroup::new();
@@ -78,6 +80,8 @@
 //! group.wait().await?;
 //! # Ok(())
 //! # }
+//! # #[cfg(not(feature = "lifecycle"))]
+//! # fn main() {}
 //! ```
 
 use std::borrow::Cow;
@@ -123,9 +127,11 @@ pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::CancellationToken;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::Readiness;
 /// use tonic::service::Routes;
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// # async fn f() -> std::io::Result<()> {
 /// # let token = CancellationToken::new();
 /// let health = Readiness::drain_on(&token).health_service(&[]);
@@ -154,11 +160,13 @@ pub fn serve(
 ///
 /// ```
 /// use taskgroup::CancellationToken;
+/// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::Readiness;
 /// use tonic::service::{InterceptorLayer, Routes};
 /// use tonic::{Request, Status};
 /// use tower_layer::Layer;
 ///
+/// # #[cfg(feature = "lifecycle")]
 /// # async fn f() -> std::io::Result<()> {
 /// # let token = CancellationToken::new();
 /// let health = Readiness::drain_on(&token).health_service(&[]);

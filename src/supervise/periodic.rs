@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
+use crate::backoff::{Backoff, Delays};
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::error::Cancelled;
@@ -20,7 +21,6 @@ use crate::group::log;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-use crate::supervise::backoff::{Backoff, Delays};
 
 /// Runs an async closure periodically, until a token fires.
 ///

@@ -16,8 +16,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::backoff::Delays;
 use crate::group::time::CONFIRMATION;
-use crate::supervise::backoff::Delays;
 
 /// Which children are restarted when one has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

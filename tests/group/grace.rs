@@ -4,13 +4,18 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::group::{Builder, JoinError};
-use taskgroup::process::StopAfter;
 use taskgroup::{Cause, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Alive, hold};
 
 const GRACE: Duration = Duration::from_secs(10);
+
+/// A trigger that comes after this time.
+async fn after(time: Duration) -> Cause {
+    sleep(time).await;
+    Cause::Deadline(time)
+}
 
 fn bounded() -> Builder {
     TaskGroup::builder().grace(GRACE)
@@ -41,7 +46,7 @@ async fn a_wait_forces_and_names_what_is_left_after_the_grace() {
 #[tokio::test(start_paused = true)]
 async fn the_grace_counts_from_the_cancel_whatever_its_cause() {
     let cancels: [fn(&TaskGroup); 4] = [
-        |group| group.cancel_on(StopAfter::new(Duration::ZERO)),
+        |group| group.cancel_on(after(Duration::ZERO)),
         |group| group.cancel(),
         |group| group.token().cancel(),
         |group| drop(group.spawn(async { Err::<(), _>("disk full".into()) })),

@@ -10,12 +10,18 @@ use std::time::Duration;
 use taskgroup::lifecycle::{
     Budget, Component, ComponentErrorKind, ComponentState, Context, Lifecycle,
 };
-use taskgroup::process::{Heartbeat, StopAfter, StopFile};
+use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Periodic, Supervisor};
 use taskgroup::{BoxError, Cause, Exit, Sidecar, SidecarError};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, errors, obedient, states, stopped};
+
+/// A trigger that comes after this time.
+async fn after(time: Duration) -> Cause {
+    sleep(time).await;
+    Cause::Deadline(time)
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_heartbeat_stops_the_whole_and_is_its_first_error() {
@@ -75,7 +81,7 @@ async fn a_heartbeat_that_is_given_up_in_the_stop_is_no_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_time_that_is_up_and_a_file_stop_it_well() {
-    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(5 * SECOND));
+    let lifecycle = Lifecycle::new("orders").stop_on(after(5 * SECOND));
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
     assert_eq!(report.cause, Cause::Deadline(5 * SECOND));
     assert_eq!(report.stop_began, 5 * SECOND);
@@ -85,7 +91,7 @@ async fn a_time_that_is_up_and_a_file_stop_it_well() {
     // A file that is always there.
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let lifecycle = Lifecycle::new("orders")
-        .stop_on(StopAfter::new(1000 * SECOND))
+        .stop_on(after(1000 * SECOND))
         .stop_on(StopFile::new(file));
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
     assert!(matches!(report.cause, Cause::File { .. }), "{report}");
@@ -94,7 +100,7 @@ async fn a_time_that_is_up_and_a_file_stop_it_well() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_trigger_counts_it_counts_from_the_start_of_the_run() {
-    let lifecycle = Lifecycle::new("orders").stop_on(StopAfter::new(5 * SECOND));
+    let lifecycle = Lifecycle::new("orders").stop_on(after(5 * SECOND));
     sleep(100 * SECOND).await;
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
     assert_eq!(report.stop_began, 5 * SECOND);

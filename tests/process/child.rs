@@ -44,7 +44,8 @@ const PLATFORMS: [&str; 7] = [
 /// A running child. It says what it does in lines on its stdout; a read is the only wait there is.
 pub(crate) struct Child {
     process: process::Child,
-    stdin: ChildStdin,
+    /// `None` if it is a socket of the test.
+    stdin: Option<ChildStdin>,
     /// The other end of its stderr, if nobody reads it.
     _unread: Option<OwnedFd>,
     stdout: Option<BufReader<ChildStdout>>,
@@ -93,6 +94,13 @@ impl Child {
         Self::start_command(shell, role, Stdio::piped(), None, &[])
     }
 
+    /// Starts a child whose stdin is this socket, as `inetd` does.
+    pub(crate) fn start_on(role: &str, socket: OwnedFd) -> Self {
+        let mut command = this_binary();
+        command.stdin(socket);
+        Self::spawn(command, role, Stdio::piped(), None, &[])
+    }
+
     fn start_with(
         role: &str,
         stderr: Stdio,
@@ -109,19 +117,29 @@ impl Child {
         unread: Option<OwnedFd>,
         variables: &[(&str, &str)],
     ) -> Self {
+        command.stdin(Stdio::piped());
+        Self::spawn(command, role, stderr, unread, variables)
+    }
+
+    fn spawn(
+        mut command: Command,
+        role: &str,
+        stderr: Stdio,
+        unread: Option<OwnedFd>,
+        variables: &[(&str, &str)],
+    ) -> Self {
         for variable in PLATFORMS {
             command.env_remove(variable);
         }
         let mut process = command
             .env(ROLE, role)
             .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
             .unwrap();
         Self {
-            stdin: process.stdin.take().unwrap(),
+            stdin: process.stdin.take(),
             stdout: process.stdout.take().map(BufReader::new),
             stderr: process.stderr.take().map(BufReader::new),
             _unread: unread,
@@ -162,12 +180,12 @@ impl Child {
 
     /// Writes a line that the child waits for, and returns whether there is one that can take it.
     pub(crate) fn try_tell(&mut self, line: &str) -> bool {
-        writeln!(self.stdin, "{line}").is_ok()
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").is_ok()
     }
 
     /// Writes a line that the child waits for.
     pub(crate) fn tell(&mut self, line: &str) -> &mut Self {
-        writeln!(self.stdin, "{line}").unwrap();
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
         self
     }
 

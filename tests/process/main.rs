@@ -31,6 +31,8 @@ mod roles;
 mod runner;
 #[cfg(unix)]
 mod signals;
+#[cfg(all(target_os = "linux", feature = "axum"))]
+mod sockets;
 #[cfg(all(unix, feature = "systemd"))]
 mod systemd;
 #[cfg(unix)]
@@ -48,6 +50,8 @@ fn main() -> taskgroup::Exit {
             platform::TESTS,
             program::TESTS,
             signals::TESTS,
+            #[cfg(all(target_os = "linux", feature = "axum"))]
+            sockets::TESTS,
             #[cfg(feature = "systemd")]
             systemd::TESTS,
             watchdog::TESTS,

@@ -60,6 +60,8 @@ pub(crate) fn play(role: &str) -> Exit {
         #[cfg(feature = "process")]
         role if role.starts_with("children_") => children::play(role),
         role if role.starts_with("platform_") => crate::platform::play(role),
+        #[cfg(all(target_os = "linux", feature = "axum"))]
+        role if role.starts_with("sockets_") => crate::sockets::play(role),
         role if role.starts_with("lives_") => lives::play(role),
         role if role.starts_with("main_") => mains::play(role),
         #[cfg(feature = "systemd")]

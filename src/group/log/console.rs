@@ -25,7 +25,6 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console::Closed);
 enum Console {
     Closed,
     /// No line has come yet.
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     Open,
     Writing(Writer),
 }
@@ -34,7 +33,6 @@ enum Console {
 struct Writer {
     lines: SyncSender<String>,
     /// Disconnected when the thread has ended.
-    #[cfg_attr(not(feature = "signal"), allow(dead_code))]
     ended: Receiver<()>,
 }
 

@@ -18,8 +18,9 @@ use super::step::Step;
 use super::step::Work;
 use super::step_report::StepResult;
 use crate::BoxError;
+use crate::TaskHandle;
+use crate::group::TaskGroup;
 use crate::group::panic::Panic;
-use crate::group::{TaskGroup, TaskHandle};
 
 /// How long a step whose time is over has to be gone before it counts as still running.
 ///

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::step_report::Priority;
 use super::step_report::SkipReason;
 use super::step_report::StepResult;
-use crate::supervise::Backoff;
+use crate::backoff::Backoff;
 
 /// How many steps in a row fail on a target before it is given up.
 const TARGET_FAILURES: u32 = 2;

@@ -19,6 +19,7 @@ use super::machine::{Action, Ending, Fault, Machine, Node, Times, Traits};
 use super::waiting;
 use super::waiting::Waiting;
 use crate::BoxError;
+use crate::backoff::{Backoff, Jitter};
 use crate::group::cause::{Cause, FailedTask};
 use crate::group::end::End;
 use crate::group::error::TaskError;
@@ -43,7 +44,6 @@ use crate::lifecycle::plan::budget::detect::is_terminal;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
 use crate::lifecycle::readiness::Check;
 use crate::lifecycle::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
-use crate::supervise::{Backoff, Jitter};
 
 /// How much is done before others on this thread get a turn.
 const AT_ONCE: usize = 64;

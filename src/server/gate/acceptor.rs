@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::conn::Gate;
 use super::io::Io;
 use super::last_call;
+use super::last_call::LastCall;
+use crate::backoff::{Backoff, Delays, Jitter};
 use crate::group::log;
 use crate::group::time::Rounded;
-use crate::supervise::backoff::{Backoff, Delays, Jitter};
 
 type Accepted = (Io<TcpStream>, SocketAddr);
 
@@ -40,8 +41,8 @@ pub struct Acceptor {
 #[derive(Debug)]
 enum Sockets {
     Listening(Listeners),
-    /// Who is connecting comes through, until then; nobody else does.
-    LastCall(Called, Option<Instant>),
+    /// Until then, handshakes that are under way come through, and no new connection does.
+    LastCall(VecDeque<LastCall>, Option<Instant>),
     /// What waits is accepted, and handed over. A socket whose queue is empty is closed.
     Sweeping(Sweep),
     /// They are closed. So many were waiting then, and these are not handed over yet.
@@ -54,6 +55,7 @@ const MOST_SWEPT: usize = 4096;
 
 impl Acceptor {
     pub(crate) fn new(listeners: Vec<TcpListener>, gate: Arc<Gate>) -> Self {
+        listeners.iter().for_each(last_call::listen_to_all);
         Self {
             gate,
             addresses: listeners.iter().map(TcpListener::local_addr).collect(),
@@ -107,7 +109,7 @@ impl Acceptor {
                     if let Some(until) = *until {
                         sleep_until(until).await;
                     }
-                    self.sockets = Sockets::Sweeping(std::mem::take(listeners).sweep());
+                    self.sockets = Sockets::Sweeping(Sweep::of(std::mem::take(listeners)));
                 }
                 Sockets::Sweeping(sweep) => {
                     if let Some(accepted) = sweep.waiting.pop_front() {
@@ -155,33 +157,15 @@ impl Listeners {
         Poll::Pending
     }
 
-    fn last_call(self) -> Sockets {
-        let is_heard = self.listeners.iter().all(last_call::last_call);
-        let until = is_heard.then(|| Instant::now() + last_call::LENGTH);
-        Sockets::LastCall(Called(self.listeners), until)
-    }
-}
-
-/// The listeners in their last call, which is taken back whatever becomes of them.
-#[derive(Debug, Default)]
-struct Called(Vec<TcpListener>);
-
-impl Drop for Called {
-    fn drop(&mut self) {
-        self.0.iter().for_each(last_call::take_back);
-    }
-}
-
-impl Called {
     /// The sockets themselves are asked from here on, not Tokio, which knows only what its driver has had
     /// the time to see.
-    fn sweep(mut self) -> Sweep {
-        let listeners = std::mem::take(&mut self.0).into_iter();
-        let asked = |listener: TcpListener| listener.into_std().ok().map(Swept);
-        Sweep {
-            listeners: listeners.filter_map(asked).collect(),
-            ..Sweep::default()
-        }
+    fn last_call(self) -> Sockets {
+        let listeners = self.listeners.into_iter();
+        let listeners = listeners.filter_map(|listener| listener.into_std().ok());
+        let called: VecDeque<_> = listeners.map(LastCall::of).collect();
+        let is_on = called.iter().all(LastCall::is_on);
+        let until = is_on.then(|| Instant::now() + last_call::LENGTH);
+        Sockets::LastCall(called, until)
     }
 }
 
@@ -193,7 +177,7 @@ impl Called {
 #[derive(Debug, Default)]
 struct Sweep {
     /// Those whose queue is not empty yet.
-    listeners: VecDeque<Swept>,
+    listeners: VecDeque<LastCall>,
     waiting: VecDeque<Accepted>,
     /// How many were waiting, those that were handed over among them.
     count: usize,
@@ -202,24 +186,21 @@ struct Sweep {
     again: Option<Instant>,
 }
 
-/// A socket in its last call, which is taken back before it is closed.
-#[derive(Debug)]
-struct Swept(std::net::TcpListener);
-
-impl Drop for Swept {
-    fn drop(&mut self) {
-        last_call::take_back(&self.0);
-    }
-}
-
 impl Sweep {
     /// A pause that is longer than this is not made. All of them together are twice as long.
     const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
+    fn of(listeners: VecDeque<LastCall>) -> Self {
+        Self {
+            listeners,
+            ..Self::default()
+        }
+    }
+
     fn go_on(&mut self, gate: &Arc<Gate>) {
         self.again = None;
         while let Some(listener) = self.listeners.front() {
-            let (accepted, failed) = swept(gate, &listener.0);
+            let (accepted, failed) = swept(gate, listener.listener());
             self.count += accepted.len();
             self.waiting.extend(accepted);
             let Some(error) = failed else {

@@ -1,77 +1,160 @@
-//! The moment before a listening socket is closed, in which it takes no new connection any more and
-//! those that are being made come through.
+//! [`LastCall`]: the moment before a listening socket is closed. It takes no new connection then, and those
+//! that are being made come through.
 //!
-//! Between the last accept and the close a connection can be completed, and the system resets it: its
+//! Between the last accept and the close a connection can be completed, and the system resets it. Its
 //! client takes it for open and has sent a request by then. So from the last call on the socket
-//! ignores whoever asks for a connection. Who has asked before is through after one round trip, and is
-//! accepted; who comes later asks again, a second later, and is refused by then. Known from the
-//! restarts of load balancers, where a packet filter of the system does it.
+//! ignores new connections. A handshake that is under way is complete after one round trip, and the
+//! connection is accepted. A client that comes later asks again after a second, and is refused then. Load
+//! balancers do the same in their restarts, with a packet filter of the system.
 //!
-//! The filter belongs to the socket and not to the descriptor. Somebody else may hold that too, such as
-//! systemd or the next process, and would have a socket that is deaf for ever: so it is taken away again.
+//! The filter belongs to the socket and not to the descriptor. The same socket may be held by systemd, or
+//! by the next process, and would be deaf for ever. So the filter is taken away again: when the last call
+//! ends, and in a forced exit. After a SIGKILL nobody can do that, so a server also takes it away from a
+//! socket that it is given.
 
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use crate::server::forced::Seat;
+use crate::server::forced::Undo;
 
 /// More than a round trip inside of a data centre.
 pub(super) const LENGTH: Duration = Duration::from_millis(5);
 
-/// Has `listener` ignore whoever asks for a new connection; returns whether the system can do that.
+/// A listening socket that ignores new connections, if the system can do that, until this is dropped.
+#[derive(Debug)]
+pub(super) struct LastCall {
+    socket: Arc<Socket>,
+    /// Given up last: until then a forced exit takes the filter away. `None` without a filter.
+    seat: Option<Seat>,
+}
+
+#[derive(Debug)]
+struct Socket(TcpListener);
+
+impl LastCall {
+    pub(super) fn of(listener: TcpListener) -> Self {
+        let socket = Arc::new(Socket(listener));
+        // In a forced exit there are no seats any more, and so no filter that would outlive it.
+        let seat = Seat::take().filter(|_| filter::add(&socket.0).is_ok());
+        if let Some(seat) = &seat {
+            seat.fill(None, Arc::clone(&socket) as Arc<dyn Undo>);
+        }
+        Self { socket, seat }
+    }
+
+    /// Returns whether the socket really ignores new connections.
+    pub(super) fn is_on(&self) -> bool {
+        self.seat.is_some()
+    }
+
+    pub(super) fn listener(&self) -> &TcpListener {
+        &self.socket.0
+    }
+}
+
+impl Drop for LastCall {
+    fn drop(&mut self) {
+        if self.is_on() {
+            self.socket.undo();
+        }
+    }
+}
+
+impl Undo for Socket {
+    fn undo(&self) {
+        filter::remove(&self.0);
+    }
+}
+
+/// Has a socket listen to everybody, whatever has become of the last server on it.
+pub(super) fn listen_to_all(listener: &tokio::net::TcpListener) {
+    filter::remove(listener);
+}
+
 #[cfg(target_os = "linux")]
-pub(super) fn last_call(listener: &TcpListener) -> bool {
-    use socket2::{SockFilter, SockRef};
+mod filter {
+    use super::*;
+
+    use std::os::fd::AsFd;
+
+    use socket2::SockFilter;
+    use socket2::SockRef;
 
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const SYN_OR_ACK: u32 = 0x12;
-    // Classic BPF over the header of TCP: load the flags, leave SYN and ACK, drop a SYN alone.
-    let filter = [
-        SockFilter::new(0x30, 0, 0, FLAGS),
-        SockFilter::new(0x54, 0, 0, SYN_OR_ACK),
-        SockFilter::new(0x15, 0, 1, SYN),
-        SockFilter::new(0x06, 0, 0, 0),
-        SockFilter::new(0x06, 0, 0, u32::MAX),
-    ];
-    SockRef::from(listener).attach_filter(&filter).is_ok()
-}
 
-/// Has `listener` listen to everybody again.
-#[cfg(target_os = "linux")]
-pub(super) fn take_back(listener: &impl std::os::fd::AsFd) {
-    // Without a filter this fails, and nothing is wrong.
-    let _ = socket2::SockRef::from(listener).detach_filter();
+    pub(super) fn add(listener: &TcpListener) -> io::Result<()> {
+        // Classic BPF over the header of TCP: load the flags, leave SYN and ACK, drop a SYN alone.
+        let filter = [
+            SockFilter::new(0x30, 0, 0, FLAGS),
+            SockFilter::new(0x54, 0, 0, SYN_OR_ACK),
+            SockFilter::new(0x15, 0, 1, SYN),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ];
+        SockRef::from(listener).attach_filter(&filter)
+    }
+
+    pub(super) fn remove(listener: &impl AsFd) {
+        // Without a filter this fails, and nothing is wrong.
+        let _ = SockRef::from(listener).detach_filter();
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn take_back<T>(_listener: &T) {}
+mod filter {
+    use super::*;
 
-#[cfg(not(target_os = "linux"))]
-pub(super) fn last_call(_listener: &TcpListener) -> bool {
-    false
+    pub(super) fn add(_listener: &TcpListener) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn remove<T>(_listener: &T) {}
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
-    use std::io;
     use std::net::TcpStream;
 
-    #[tokio::test]
-    async fn r7_who_was_connected_is_accepted_and_nobody_else_is_connected() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    #[test]
+    fn r7_a_client_that_was_connected_is_accepted_and_no_other_is_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let before = TcpStream::connect(address).unwrap();
 
-        assert!(last_call(&listener));
+        let call = LastCall::of(listener);
+        assert!(call.is_on());
 
         let after = TcpStream::connect_timeout(&address, 20 * LENGTH);
         assert_eq!(after.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        let (_, peer) = listener.accept().await.unwrap();
+        let (_, peer) = call.listener().accept().unwrap();
         assert_eq!(peer, before.local_addr().unwrap());
-        drop(listener);
+        drop(call);
         let refused = TcpStream::connect(address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_killed_process_has_left_deaf_listens_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // All that a SIGKILL leaves: the filter, and nobody who takes it away.
+        filter::add(&listener).unwrap();
+        let deaf = TcpStream::connect_timeout(&address, 20 * LENGTH);
+        assert_eq!(deaf.unwrap_err().kind(), io::ErrorKind::TimedOut);
+
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        listen_to_all(&listener);
+
+        let client = TcpStream::connect(address).unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
     }
 }

@@ -27,7 +27,6 @@ pub enum Transport {
 pub struct Tls {
     stream: Box<dyn Stream>,
     /// What the app has asked the stream for.
-    #[cfg_attr(not(feature = "tonic"), allow(dead_code))]
     known: Extensions,
 }
 
@@ -53,7 +52,6 @@ impl Tls {
         }
     }
 
-    #[cfg(feature = "tonic")]
     pub(crate) fn known(&self) -> &Extensions {
         &self.known
     }

@@ -179,7 +179,7 @@ impl Process {
                 let program = command.as_std().get_program().to_string_lossy();
                 let id = child.id().unwrap_or_default();
                 let name = format!("process {id} (`{program}`)");
-                seat.fill(&name, Arc::clone(&group) as Arc<dyn Undo>);
+                seat.fill(Some(&name), Arc::clone(&group) as Arc<dyn Undo>);
                 Ok(Self {
                     child,
                     group,

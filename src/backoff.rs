@@ -1,8 +1,8 @@
 //! [`Backoff`]: how long to wait before trying again.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
+
+use crate::group::random::Random;
 
 /// How long to wait before something that has failed is tried again: longer after each failure in a
 /// row, up to a bound, and with jitter.
@@ -22,11 +22,13 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
+/// # #[cfg(feature = "supervise")] {
 /// use taskgroup::supervise::{Backoff, Jitter};
 ///
 /// // At most 1 s, 3 s, 9 s, 10 s, 10 s, … and at least half of that.
 /// let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).factor(3);
 /// assert_eq!(backoff, backoff.clone().jitter(Jitter::Equal));
+/// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a backoff does nothing until it is given to something that tries again"]
@@ -135,27 +137,5 @@ impl Delays {
     /// Begins anew: what comes next is a first failure.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
-    }
-}
-
-/// SplitMix64: small, and as good as a jitter needs. A crate for it would be one more dependency.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn new(seed: Option<u64>) -> Self {
-        // The keys of a `RandomState` are what the standard library has of randomness.
-        Self(seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()))
-    }
-
-    /// Draws from zero up to, and without, one.
-    fn draw(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        // As many bits as a fraction has.
-        (bits >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -1,0 +1,37 @@
+//! A kit for the tests of a service; with the feature `test-util`.
+//!
+//! | to | use |
+//! |---|---|
+//! | fail a test that leaves a task, a thread, a descriptor or a child process behind | [`Leaks`] |
+//! | have a component or a task behave badly, and see what was asked of it | [`Fake`], [`Journal`] |
+//! | run a lifecycle through a scripted stop, on a paused clock | [`simulate`] |
+//! | the same with many random scenarios, each of which can be run again | [`Seeds`], [`Dice`] |
+//! | connect two parts on a paused clock, well or badly | [`Link`] |
+//!
+//! The kit is for `[dev-dependencies]`: its types panic where a test should fail.
+
+// A test fails by a panic, and says why on stderr.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+
+mod leaks;
+mod journal;
+mod dice;
+mod fake;
+mod link;
+mod stage;
+mod simulation;
+mod seeds;
+
+pub use self::dice::Dice;
+pub use self::fake::{Act, Fake, Moment};
+pub use self::journal::Journal;
+pub use self::leaks::Leaks;
+pub use self::link::{Link, LinkEnd};
+pub use self::seeds::Seeds;
+pub use self::simulation::{Outcome, simulate};
+pub use self::stage::Stage;

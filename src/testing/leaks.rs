@@ -1,0 +1,334 @@
+//! [`Leaks`]: what a test has left behind.
+
+mod held;
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::ThreadId;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use tokio::runtime::RuntimeFlavor;
+use tokio::task::yield_now;
+
+use crate::group::census;
+use crate::group::running::Running;
+use crate::group::running::RunningTask;
+use crate::group::time::Rounded;
+
+use self::held::Held;
+
+/// Fails a test that leaves something behind: tasks, threads, file descriptors, child processes.
+///
+/// It notes what is there when it is made, and compares at the end. What was there before does not count.
+///
+/// | left | compared | named by |
+/// |---|---|---|
+/// | tasks of groups | everywhere | name and place of spawn |
+/// | tasks of a plain `tokio::spawn` on this runtime | everywhere | their number; Tokio does not tell their place |
+/// | threads | Linux | name |
+/// | file descriptors, sockets among them | Linux | number and kind; a socket by both its addresses |
+/// | child processes | Linux | pid and command |
+///
+/// Idle threads of Tokio and the threads of this crate do not count. Tokio keeps its blocking threads for
+/// 10 s, and the thread that listens to signals lives as long as the process. A descriptor that a library
+/// opens once and keeps, the first use of signals for one, belongs before the guard, or is
+/// [ignored](Self::ignore).
+///
+/// A task that has been joined may be counted for a moment longer, and an aborted one is dropped at its next
+/// turn. So the comparison waits for up to [`patience`](Self::patience), and ends as soon as nothing is left.
+///
+/// # Tests beside each other
+///
+/// Tasks are counted by runtime, and each test has its own. Threads, descriptors and children belong to
+/// the process. They are compared if no other test runs in it: under nextest, with `--test-threads=1`,
+/// with `--exact`, or if no other thread is seen that could be a test. Otherwise a line on stderr says that
+/// they were not compared. [`alone`](Self::alone) makes that a failure.
+///
+/// # Drop
+///
+/// Dropping the guard compares too, so the one line `let _leaks = Leaks::watch();` at the top of a test is
+/// enough. On a runtime of one thread nothing else runs during the drop, so a task that was aborted
+/// right before still counts. End such a test with [`check`](Self::check).
+///
+/// While a panic unwinds, the drop compares nothing: the test has its own failure.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::TaskGroup;
+/// use taskgroup::testing::Leaks;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), taskgroup::BoxError> {
+/// let leaks = Leaks::watch();
+/// let mut group = TaskGroup::new();
+/// group.spawn(async { Ok(()) });
+/// group.wait().await?;
+/// leaks.check().await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a guard that is dropped at once compares nothing with nothing"]
+pub struct Leaks {
+    place: &'static Location<'static>,
+    thread: ThreadId,
+    runtime: Option<Handle>,
+    tasks: usize,
+    groups: u64,
+    held: Held,
+    /// The number of this guard, and whether another one was alive when it was made.
+    number: usize,
+    has_company: bool,
+    alone: bool,
+    patience: Duration,
+    ignored: Vec<String>,
+    checked: bool,
+}
+
+/// How many guards have been made in this process, and how many are alive.
+static MADE: AtomicUsize = AtomicUsize::new(0);
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// How long a comparison waits by default.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it waits between two looks.
+const STEP: Duration = Duration::from_millis(1);
+
+impl Leaks {
+    /// Notes what is there now.
+    ///
+    /// # Panics
+    ///
+    /// The process has no descriptor left to read `/proc` with.
+    #[track_caller]
+    pub fn watch() -> Self {
+        let runtime = Handle::try_current().ok();
+        let has_company = ALIVE.fetch_add(1, Ordering::SeqCst) > 0;
+        Self {
+            place: Location::caller(),
+            thread: thread::current().id(),
+            tasks: runtime.as_ref().map_or(0, tasks),
+            runtime,
+            groups: census::next(),
+            number: MADE.fetch_add(1, Ordering::SeqCst),
+            has_company,
+            held: Held::now(),
+            alone: false,
+            patience: PATIENCE,
+            ignored: Vec::new(),
+            checked: false,
+        }
+    }
+
+    /// Sets how long the comparison waits for what is still going away; 2 s by default.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Ignores whatever is named by a line that contains `part`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::testing::Leaks;
+    ///
+    /// let _leaks = Leaks::watch().ignore("/var/lib/orders.sqlite");
+    /// ```
+    pub fn ignore(mut self, part: impl Into<String>) -> Self {
+        self.ignored.push(part.into());
+        self
+    }
+
+    /// Fails the test if other tests in the process keep threads, descriptors and children from being
+    /// compared. On systems other than Linux it always fails.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Compares, and fails the test if anything is left.
+    ///
+    /// # Panics
+    ///
+    /// Something is left when the patience is over: the message has a line for each. Or the guard
+    /// is to be [alone](Self::alone) and is not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future compares once more, as dropping the guard does.
+    pub async fn check(mut self) {
+        let began = Instant::now();
+        let mut left = self.left();
+        while !left.is_empty() && began.elapsed() < self.patience {
+            // A paused clock would run away during a sleep of Tokio's.
+            yield_now().await;
+            thread::sleep(STEP);
+            left = self.left();
+        }
+        self.checked = true;
+        self.judge(&left);
+    }
+
+    /// Returns what is left now, a line for each, without waiting.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::testing::Leaks;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let leaks = Leaks::watch();
+    /// let task = tokio::spawn(std::future::pending::<()>());
+    /// assert_eq!(leaks.left(), ["1 task of a plain `tokio::spawn`"]);
+    /// task.abort();
+    /// leaks.check().await;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        let mut left = self.tasks_left();
+        let now = Held::now();
+        if self.blind(&now).is_none() {
+            left.extend(now.since(&self.held));
+        }
+        let is_ignored = |line: &String| self.ignored.iter().any(|part| line.contains(part));
+        left.retain(|line| !is_ignored(line));
+        left
+    }
+
+    fn tasks_left(&self) -> Vec<String> {
+        let Some(runtime) = &self.runtime else {
+            return lines(&census::running(self.groups, Some(self.thread)));
+        };
+        // Groups are made on the workers too, if there are any.
+        let has_workers = runtime.runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let thread = (!has_workers || self.has_had_company()).then_some(self.thread);
+        tasks_left(runtime, self.tasks, self.groups, thread)
+    }
+
+    /// Returns why threads, descriptors and children cannot be compared, if they cannot.
+    fn blind(&self, now: &Held) -> Option<String> {
+        if !Held::IS_KNOWN {
+            return Some("this system does not tell what a process holds".into());
+        }
+        if is_one_at_a_time() {
+            return None;
+        }
+        if self.has_had_company() {
+            return Some("another test had a guard at the same time".into());
+        }
+        let stranger = self.held.stranger().or_else(|| now.stranger())?;
+        Some(format!("thread `{stranger}` may be another test"))
+    }
+
+    fn has_had_company(&self) -> bool {
+        self.has_company || MADE.load(Ordering::SeqCst) > self.number + 1
+    }
+
+    fn judge(&self, left: &[String]) {
+        let blind = self.blind(&Held::now());
+        if let Some(why) = &blind {
+            let message = format!(
+                "leaks ({}): threads, descriptors and child processes were not compared: {why}. \
+                 Run it with --test-threads=1 or nextest.",
+                self.place
+            );
+            assert!(!self.alone, "{message}");
+            eprintln!("{message}");
+        }
+        assert!(
+            left.is_empty(),
+            "the test has left behind, {} after its end (guard at {}):\n  {}",
+            Rounded(self.patience),
+            self.place,
+            left.join("\n  ")
+        );
+    }
+
+    /// Waits on this thread, if waiting can help.
+    fn wait(&self) -> Vec<String> {
+        let flavor = self.runtime.as_ref().map(Handle::runtime_flavor);
+        let turns = flavor != Some(RuntimeFlavor::CurrentThread);
+        let began = Instant::now();
+        loop {
+            let left = self.left();
+            let only_tasks = !turns && left == self.tasks_left();
+            if left.is_empty() || only_tasks || began.elapsed() >= self.patience {
+                return left;
+            }
+            thread::sleep(STEP);
+        }
+    }
+}
+
+/// Returns the tasks that a runtime has beyond the number `before`: those of groups from number `groups` on, of those
+/// made on `thread` if that is given, and how many others.
+pub(super) fn tasks_left(
+    runtime: &Handle,
+    before: usize,
+    groups: u64,
+    thread: Option<ThreadId>,
+) -> Vec<String> {
+    let members = census::running(groups, thread);
+    let counted = members.iter().filter(|task| !task.is_blocking());
+    let counted: usize = counted.map(RunningTask::count).sum();
+    let all = tasks(runtime).saturating_sub(before);
+    let mut left = lines(&members);
+    match all.saturating_sub(counted) {
+        0 => {}
+        1 => left.push("1 task of a plain `tokio::spawn`".into()),
+        raw => left.push(format!("{raw} tasks of a plain `tokio::spawn`")),
+    }
+    left
+}
+
+fn tasks(runtime: &Handle) -> usize {
+    runtime.metrics().num_alive_tasks()
+}
+
+fn lines(running: &Running) -> Vec<String> {
+    running.iter().map(|task| format!("task {task}")).collect()
+}
+
+/// Whether the runner of the tests runs one at a time in a process.
+fn is_one_at_a_time() -> bool {
+    let has = |name| std::env::var_os(name).is_some();
+    let one = std::env::var("RUST_TEST_THREADS").is_ok_and(|threads| threads == "1");
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let pairs = arguments.windows(2);
+    let says_one = arguments
+        .iter()
+        .any(|argument| argument == "--test-threads=1")
+        || pairs
+            .into_iter()
+            .any(|pair| pair[0] == "--test-threads" && pair[1] == "1");
+    has("NEXTEST") || one || says_one || arguments.iter().any(|argument| argument == "--exact")
+}
+
+impl Drop for Leaks {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::SeqCst);
+        if self.checked || thread::panicking() {
+            return;
+        }
+        let left = self.wait();
+        self.judge(&left);
+    }
+}
+
+impl fmt::Debug for Leaks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaks")
+            .field("place", &self.place)
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
+}

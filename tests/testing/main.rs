@@ -1,0 +1,6 @@
+//! The kit, through its public API.
+
+mod fake;
+mod leaks;
+mod link;
+mod simulate;

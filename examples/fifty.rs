@@ -126,10 +126,10 @@ fn grpc(name: String, address: &Address) -> Component {
         let health = Routes::new(ctx.readiness().health_service(&[]));
         let server =
             taskgroup::server::tonic::serve("grpc", listener, health).linger(Duration::ZERO);
-        let server = server.run::<BoxError>(&ctx);
+        let server = server.run(&ctx);
         address.set(bound);
         ctx.ready();
-        server.await
+        Ok(server.await?)
     })
 }
 
@@ -166,10 +166,10 @@ async fn serve(ctx: Context, app: Router, address: Provider<SocketAddr>) -> Resu
     let bound = listener.local_addr()?;
     let server =
         taskgroup::server::axum::serve("http", listener, app).linger(Duration::from_millis(50));
-    let server = server.run::<BoxError>(&ctx);
+    let server = server.run(&ctx);
     address.set(bound);
     ctx.ready();
-    server.await
+    Ok(server.await?)
 }
 
 async fn work_then_call(back: Channel) -> StatusCode {

@@ -46,9 +46,8 @@ async fn grpc(ctx: Context, address: Provider<SocketAddr>) -> Result<(), BoxErro
     address.set(listener.local_addr()?);
     ctx.ready();
     let routes = Routes::new(ctx.readiness().health_service(&[]));
-    taskgroup::server::tonic::serve("grpc", listener, routes)
-        .run(&ctx)
-        .await
+    let server = taskgroup::server::tonic::serve("grpc", listener, routes);
+    Ok(server.run(&ctx).await?)
 }
 
 async fn http(
@@ -61,9 +60,8 @@ async fn http(
     address.set(listener.local_addr()?);
     ctx.ready();
     let app = Router::new().route("/", get(handler));
-    taskgroup::server::axum::serve("http", listener, app)
-        .run(&ctx)
-        .await
+    let server = taskgroup::server::axum::serve("http", listener, app);
+    Ok(server.run(&ctx).await?)
 }
 
 async fn work_then_call(stop: Stop, channel: Channel) -> StatusCode {

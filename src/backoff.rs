@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::group::build_error::BuildError;
 use crate::group::random::Random;
 
 /// How long to wait before something that has failed is tried again: longer after each failure in a
@@ -11,8 +12,8 @@ use crate::group::random::Random;
 /// is multiplied by the [`factor`](Self::factor), up to `longest`. The [`jitter`](Self::jitter) says
 /// how much below its bound a wait may lie, so that those who fail together do not come back together.
 ///
-/// Any durations will do. A `first` of zero waits not at all, however often it fails. With a `longest`
-/// below `first` every wait is bounded by `longest`.
+/// Any durations will do. A `first` of zero waits not at all, however often it fails. A `longest` of
+/// [`Duration::MAX`] bounds nothing. With a `longest` below `first` every wait is bounded by `longest`.
 ///
 /// The words are those of ["Exponential Backoff And Jitter"][aws] in the AWS Architecture Blog.
 ///
@@ -69,7 +70,7 @@ impl Backoff {
 
     /// Sets by how much the bound grows with each failure in a row; 2 by default.
     ///
-    /// With 1 it stays as it is. 0 counts as 1.
+    /// With 1 it stays as it is. Whatever is to use a backoff with a factor of 0 refuses that when it is built.
     pub const fn factor(mut self, factor: u32) -> Self {
         self.factor = factor;
         self
@@ -89,6 +90,15 @@ impl Backoff {
         self
     }
 
+    /// Refuses a backoff of `what` that cannot be used.
+    pub(crate) fn check(&self, what: &str) -> Result<(), BuildError> {
+        if self.factor == 0 {
+            let why = "all waits but the first would be 0s";
+            return Err(BuildError::new(what.to_owned(), "factor", "0", why));
+        }
+        Ok(())
+    }
+
     /// The waits of one thing that fails and is tried again.
     pub(crate) fn delays(&self) -> Delays {
         Delays {
@@ -100,8 +110,7 @@ impl Backoff {
 
     /// The longest wait after so many failures in a row, from 1 upwards.
     pub(crate) fn bound(&self, failures: u32) -> Duration {
-        let factor = self.factor.max(1);
-        let growth = factor.saturating_pow(failures.saturating_sub(1));
+        let growth = self.factor.saturating_pow(failures.saturating_sub(1));
         self.first.saturating_mul(growth).min(self.longest)
     }
 }

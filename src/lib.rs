@@ -1,97 +1,109 @@
-//! Structured concurrency and graceful shutdown for [Tokio](https://tokio.rs).
+//! Task groups and graceful shutdown for [Tokio](https://tokio.rs) services.
 //!
-//! - A **`TaskGroup`** owns tasks that share one cancellation token. The first failure, an error or a
-//!   panic, cancels them all; `wait()` joins all of them and returns that failure, with the task's name.
-//! - A **`Sidecar`** makes a server a member of the group: when the token fires, the server is asked to
-//!   stop and gets a grace of its own, and a stop that had to be forced is never reported as `Ok`.
-//! - **`serve`**, **`server::axum::serve`** and **`server::tonic::serve`** are one server for any tower service: no request is lost
-//!   at the stop, no client can hold it up, nothing is left behind, and what had to be cut is counted.
-//! - **`taskgroup::main`** runs a program. SIGINT and SIGTERM are registered first and stop it; a second signal
-//!   ends the process at once, even when every thread of the runtime is blocked. The result becomes an
-//!   **`Exit`**, an exit status that is true; no thread that hangs holds it up.
-//! - A **`Lifecycle`** starts components in order and stops them in reverse, all within one budget: who
-//!   overruns is forced and named, the next goes on, and the report says what happened, as a timeline.
-//! - Nothing outlives its owner, the way out takes a bounded time, and it says what it did.
+//! - No task outlives its group. `wait` returns when every task has ended.
+//! - The first failure cancels the other tasks, and `wait` returns it with the name of its task.
+//! - A stop takes a bounded time, reports what it did, and never calls a forced end a success.
+//!
+//! ```
+//! use taskgroup::{BoxError, TaskGroup};
+//!
+//! async fn fetch_all(urls: Vec<String>) -> Result<(), BoxError> {
+//!     let mut group = TaskGroup::new();
+//!     for url in urls {
+//!         group.spawn(async move { fetch(&url).await });
+//!     }
+//!     Ok(group.wait().await?) // all tasks have ended
+//! }
+//! # async fn fetch(_: &str) -> Result<(), BoxError> { Ok(()) }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() { fetch_all(vec!["a".into(), "b".into()]).await.unwrap(); }
+//! ```
+//!
+//! Here is a service with a server, a worker, signals and an exit code.
+//!
+#![cfg_attr(
+    all(feature = "axum", feature = "lifecycle", feature = "signal"),
+    doc = "```no_run"
+)]
+#![cfg_attr(
+    not(all(feature = "axum", feature = "lifecycle", feature = "signal")),
+    doc = "```ignore"
+)]
+//! # use taskgroup::{BoxError, Exit};
+//! # use taskgroup::lifecycle::{Component, Context, Lifecycle};
+//! # async fn worker(ctx: Context) -> Result<(), BoxError> { ctx.ready(); Ok(ctx.token().cancelled().await) }
+//! async fn http(ctx: Context) -> Result<(), BoxError> {
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//!     ctx.ready();
+//!     taskgroup::server::axum::serve("http", listener, ctx.readiness().routes()).run(&ctx).await
+//! }
+//!
+//! fn main() -> Exit {
+//!     taskgroup::main(async |signals| { // SIGINT and SIGTERM stop it, a second one ends it at once
+//!         Lifecycle::new("orders")
+//!             .component(Component::new("worker", worker))
+//!             .component(Component::new("http", http).after(["worker"])) // starts second, stops first
+//!             .stop_on(signals).watchdog().run().await
+//!     })
+//! }
+//! ```
 //!
 //! # Where to begin
 //!
 //! | to | see |
 //! |---|---|
-//! | spawn tasks that belong together | [`TaskGroup`] |
-//! | spawn from elsewhere, from a task too | [`Spawner`] |
-//! | name a task, or make it essential | [`TaskGroup::task`] |
-//! | run no more than so many at once | [`Builder::limit`] |
-//! | stop everything within a time | [`Builder::grace`], [`TaskGroup::shutdown`] |
-//! | leave with `?`, and join the tasks | [`TaskGroup::scope`] |
-//! | keep a task's failure from the others | [`Task::isolated`] |
-//! | know why, in the code that cleans up | [`Cause`] |
-//! | know who is still running | [`Running`] |
-//! | run code once a token has fired | [`OnCancel`] |
-//! | close what was opened, in reverse | [`Cleanup`] (feature `lifecycle`) |
-//! | start a task again when it fails | [`Supervisor`] (feature `supervise`) |
-//! | work on items, and lose none at the stop | `pipeline::Workers` (feature `pipeline`) |
-//! | run something again and again | [`Periodic`] (feature `supervise`) |
-//! | make a server a member | [`Sidecar`] |
-//! | make an axum server really stop | `server::axum::serve` (feature `axum`) |
-//! | the same for a tonic server | `server::tonic::serve` (feature `tonic`) |
-//! | the same for any tower service | `serve` (feature `http`) |
-//! | tell the load balancer, and wait for it | [`Readiness`] (feature `lifecycle`), `server::LameDuck` (feature `http`) |
-//! | let handlers know | `server::Stop` (feature `http`) |
-//! | close websockets when their server stops | `server::axum::ws::WebSocket` (feature `ws`) |
-//! | start and stop parts that need each other | [`Lifecycle`], [`Component`] (feature `lifecycle`) |
-//! | see what it does | [`lifecycle::Event`] (feature `lifecycle`), `process::metrics::observer` (feature `metrics`), `process::systemd::observer` (feature `systemd`) |
-//! | stop on a signal | `Signals` (feature `signal`) |
-//! | stop on a file, or when a time is up | [`StopFile`], [any future](Trigger) |
-//! | stop when a lease is lost | [`Heartbeat`] |
-//! | see the stop in the metrics | `process::metrics::observer` (feature `metrics`) |
-//! | tell systemd, and feed its watchdog | `process::systemd::observer` (feature `systemd`) |
-//! | run a whole program | `main`, `Program` (feature `signal`) |
-//! | end with a true exit code | [`Exit`] |
-//! | test a service: leaks, scripted stops, real processes | `testing` (feature `test-util`) |
-//! | end in time, even when the runtime is blocked | `process::Watchdog` (feature `signal`) |
+//! | spawn tasks that belong together, and wait for them | [`TaskGroup`], [`Spawner`] |
+//! | limit how many run at once, or how long the stop takes | [`group::Builder`] |
+//! | start a task again, or run it every minute | [`supervise`] |
+//! | stop a server well | [`server`], [`Sidecar`] |
+//! | start and stop components in order | [`lifecycle`] |
+//! | work through a queue, and lose nothing | `pipeline` |
+//! | stop on a signal, and exit with a true status | [`process`], [`Exit`] |
+//! | test a service | `testing` |
 //!
-//! A whole service on one screen is in the README; `docs/lifecycle.md` is the guide from two servers to
-//! fifty components; one shutdown is drawn on a time line in `docs/shutdown.md`, and `docs/design.md` gives the reason for each choice.
+//! You write a library? `docs/library.md` has five rules. `docs/words.md` says what each word means. A [`Sidecar`] is a
+//! server in a group, and not a Kubernetes sidecar container.
 //!
-//! # The shape of it
+//! # Features
 //!
-//! Data flows one way: signal → cause → token → tasks → outcome → group → exit code. The token is
-//! [`tokio_util::sync::CancellationToken`], re-exported and never wrapped: it is what every library
-//! takes.
+//! No feature is on by default, and all are additive. `crates` counts what a feature adds to the 16 of the core.
+//!
+//! | feature | adds | crates |
+//! |---|---|---|
+//! | `supervise` | restarts, periodic tasks | 0 |
+//! | `lifecycle` | components in order, a budget, readiness, cleanup, a report | 0 |
+//! | `signal` | `main`, signals, the watchdog | 7 |
+//! | `http`, `http2` | a server for any tower service that really stops, HTTP/2 | 14, 21 |
+//! | `axum`, `ws` | the same with the defaults of axum, websockets | 28, 47 |
+//! | `tonic` | a gRPC server that really stops | 49 |
+//! | `pipeline` | workers that drain or hand back | 0 |
+//! | `process` | a child process as a member | 7 |
+//! | `metrics`, `systemd`, `serde` | the stop in metrics, for systemd, as data | 3, 3, 2 |
+//! | `deploy` | the checker of deployment files | 2 |
+//! | `test-util` | the test kit | 4 |
 //!
 //! # Panics and `panic = "abort"`
 //!
-//! A group catches the panics of its tasks. In a program that is built with `panic = "abort"` there is
-//! nothing to catch: the first panic ends the process, no task is told and no destructor runs. The
-//! process dies of SIGABRT then, which a shell shows as 134, whatever an [`ExitPolicy`] says. A program
+//! A group catches the panics of its tasks. A program that is built with `panic = "abort"` has nothing to catch. The first
+//! panic ends the process with SIGABRT, which a shell shows as 134. No task is told, and no destructor runs. A program
 //! that must not be built so can ask `cfg!(panic = "abort")`.
 //!
 //! # Events
 //!
-//! All `tracing` events have the target `taskgroup`. A panic is logged at ERROR when it happens; what
-//! triggered a stop ([`Trigger`]), and what followed, at INFO; errors are returned, so they are logged at
-//! DEBUG only. The audit of a stop is two events, by the names `taskgroup.trigger` (fields `group`,
-//! `cause` and `signal`) and `taskgroup.stopped` (fields `group`, `cause` and `outcome`). What
-//! is mended and not returned, the failure before a restart or of one run of many, is a WARN.
+//! All `tracing` events have the target `taskgroup`.
 //!
-//! The crate itself prints nothing. A program that `taskgroup::main` runs (feature `signal`) and that has
-//! installed no subscriber is the exception: the lines about its stop go to stderr.
+//! | level | events |
+//! |---|---|
+//! | ERROR | a panic, when it happens |
+//! | WARN | failures that are handled internally, such as a restart |
+//! | INFO | what triggered a stop, and what followed |
+//! | DEBUG | errors that are returned to the caller |
 //!
-//! [`Builder::grace`]: group::Builder::grace
-//! [`Builder::limit`]: group::Builder::limit
-//! [`Cleanup`]: lifecycle::cleanup::Cleanup
-//! [`Component`]: lifecycle::Component
-//! [`ExitPolicy`]: process::ExitPolicy
-//! [`Heartbeat`]: process::Heartbeat
-//! [`Lifecycle`]: lifecycle::Lifecycle
-//! [`OnCancel`]: group::OnCancel
-//! [`Periodic`]: supervise::Periodic
-//! [`Readiness`]: lifecycle::Readiness
-//! [`Running`]: group::Running
-//! [`StopFile`]: process::StopFile
-//! [`Supervisor`]: supervise::Supervisor
-//! [`Task::isolated`]: group::Task::isolated
-//! [`Trigger`]: group::Trigger
+//! The audit of a stop is two events. `taskgroup.trigger` has the fields `group`, `cause` and `signal`, and
+//! `taskgroup.stopped` has `group`, `cause` and `outcome`.
+//!
+//! The crate prints nothing. There is one exception. A program that `taskgroup::main` runs, with no subscriber installed,
+//! prints the lines about its stop to stderr.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A module offers what any module above it needs, and names none of their features. With all of them on,
 // the compiler finds what nothing needs, and links that lead nowhere.
@@ -131,12 +143,14 @@ pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
 pub mod process;
+#[cfg(feature = "deploy")]
+pub mod deploy;
 #[cfg(feature = "test-util")]
 pub mod testing;
 
 pub use tokio_util::sync::CancellationToken;
 
-pub use crate::group::builder::BuildError;
+pub use crate::group::build_error::BuildError;
 pub use crate::group::cause::Cause;
 pub use crate::group::end::End;
 pub use crate::group::engine::handle::TaskHandle;
@@ -182,3 +196,8 @@ struct Guide;
 #[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
+
+/// And that of the page for libraries.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct Library;

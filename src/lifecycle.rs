@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::running::Running;
 use crate::group::trigger::Trigger;
+use crate::group::trigger::sealed::Hurry;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
@@ -26,6 +27,7 @@ mod haste;
 mod component_state;
 mod component_error;
 mod report;
+mod forecast;
 mod run_error;
 mod event;
 mod trace;
@@ -43,6 +45,7 @@ pub use self::component_error::{ComponentError, ComponentErrorKind};
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
+pub use self::forecast::{Forecast, StopTimes, TimesError};
 pub use self::handle::{AddError, Handle};
 pub use self::plan::budget::Budget;
 pub use self::plan::error::PlanError;
@@ -248,7 +251,12 @@ impl Lifecycle {
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group, handle| {
             let shared = Arc::clone(&handle.shared);
-            let hurry = move || shared.hurry(Haste::Urgent);
+            let hurry = move |hurry| {
+                shared.hurry(match hurry {
+                    Hurry::Urgent => Haste::Urgent,
+                    Hurry::Force => Haste::Force,
+                });
+            };
             group.attach(trigger.listen_to_hurry(&group.spawner(), hurry));
         }));
         self

@@ -18,7 +18,7 @@ mod worker;
 mod pool;
 mod workers;
 
-pub use self::error::{JobError, PipelineBuildError, PipelineError, PushError, Stopped};
+pub use self::error::{JobError, PipelineError, PushError, Stopped};
 pub use self::intake::{Receipt, Received, Source, from_stream};
 pub use self::job::Job;
 pub use self::parcel::{HandedBack, Reason};

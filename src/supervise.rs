@@ -23,14 +23,17 @@ use tokio_util::sync::CancellationToken;
 use crate::BoxError;
 use crate::TaskHandle;
 use crate::group::TaskGroup;
+use crate::group::build_error::BuildError;
 use crate::group::chain;
 use crate::group::error::{Cancelled, Failure};
+use crate::group::into_task::IntoTask;
 use crate::group::log;
 use crate::group::panic::Panic;
+use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 
-pub use self::error::{SupervisorBuildError, SupervisorError};
-pub use self::periodic::{Periodic, PeriodicBuildError, PeriodicError, Tick};
+pub use self::error::SupervisorError;
+pub use self::periodic::{Periodic, PeriodicError, Tick};
 pub use self::state::Strategy;
 pub use crate::backoff::{Backoff, Jitter};
 
@@ -170,8 +173,8 @@ impl Supervisor {
     /// Lets at most `restarts` restarts happen within `window`; 5 within 60 s by default.
     ///
     /// A restart counts from the failure that asked for it. With 0 the first failure is escalated;
-    /// with [`usize::MAX`] none ever is. A window of zero is refused; one of [`Duration::MAX`] counts
-    /// all restarts.
+    /// with [`usize::MAX`] none ever is. A window of zero is an error of [`run`](Self::run); one of
+    /// [`Duration::MAX`] counts all restarts.
     pub fn intensity(mut self, restarts: usize, window: Duration) -> Self {
         self.limits.intensity = restarts;
         self.limits.window = window;
@@ -209,9 +212,10 @@ impl Supervisor {
     pub fn child<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        self.add(name.into(), false, boxed(start), Location::caller())
+        let start = boxed(move |token| start(token).into_task());
+        self.add(name.into(), false, start, Location::caller())
     }
 
     /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
@@ -221,9 +225,10 @@ impl Supervisor {
     pub fn permanent<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        self.add(name.into(), true, boxed(start), Location::caller())
+        let start = boxed(move |token| start(token).into_task());
+        self.add(name.into(), true, start, Location::caller())
     }
 
     fn add(
@@ -249,20 +254,19 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// Options that make no supervisor. How it fails later is a failure of the group, a
-    /// [`SupervisorError`].
+    /// As [`run`](Self::run). How it fails later is a failure of the group, a [`SupervisorError`].
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
     #[track_caller]
-    pub fn spawn<E>(self, group: &TaskGroup<E>) -> Result<TaskHandle<()>, SupervisorBuildError>
+    pub fn spawn<E>(self, group: &TaskGroup<E>) -> Result<TaskHandle<()>, BuildError>
     where
         E: From<SupervisorError> + Send + 'static,
     {
         let place = Location::caller();
         let task = group.task(self.name.clone());
-        Ok(task.spawn_from(place, self.run(group)?))
+        Ok(task.spawn_from(place, self.run(group)?.with_error()))
     }
 
     /// Makes the supervisor a future, to be spawned into `group` or run inside a task of it.
@@ -274,8 +278,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// Options that make no supervisor: no children, an empty name or one that is there twice, a
-    /// window of zero. The future resolves to an error when too many restarts were escalated, and
+    /// A [`BuildError`] if there are no children, a name is empty or there twice, the window of the
+    /// [`intensity`](Self::intensity) is zero, or the factor of the [`backoff`](Self::backoff) is. The future resolves to an error when too many restarts were escalated, and
     /// when a child failed or had to be aborted at the end.
     ///
     /// # Panics
@@ -309,36 +313,48 @@ impl Supervisor {
     pub fn run<E>(
         self,
         group: &TaskGroup<E>,
-    ) -> Result<impl Future<Output = Result<(), E>> + Send + use<E>, SupervisorBuildError>
+    ) -> Result<
+        RunFuture<
+            impl Future<Output = Result<(), SupervisorError>> + Send + use<E>,
+            SupervisorError,
+        >,
+        BuildError,
+    >
     where
-        E: From<SupervisorError> + Send + 'static,
+        E: Send + 'static,
     {
         self.check()?;
         let group = group.child(&self.name);
-        Ok(async move { Ok(Run::new(self, group).drive().await?) })
+        Ok(RunFuture::new(Run::new(self, group).drive()))
     }
 
-    fn check(&self) -> Result<(), SupervisorBuildError> {
-        use SupervisorBuildError as Error;
-
-        let supervisor = self.name.to_string();
-        if supervisor.is_empty() {
-            return Err(Error::EmptyName);
+    fn check(&self) -> Result<(), BuildError> {
+        if self.name.is_empty() {
+            return Err(BuildError::empty_name("a supervisor"));
         }
+        let what = format!("supervisor `{}`", self.name);
+        let refuse = |option, value: Cow<'static, str>, why| {
+            Err(BuildError::new(what.clone(), option, value, why))
+        };
         if self.children.is_empty() {
-            return Err(Error::NoChildren { supervisor });
+            return refuse("child", "missing".into(), "there is nothing to supervise");
         }
         if self.limits.window.is_zero() {
-            return Err(Error::ZeroWindow { supervisor });
+            let value = format!("{} within 0s", self.limits.intensity);
+            let why = "no restart could ever be counted";
+            return refuse("intensity", value.into(), why);
         }
+        self.backoff.check(&what)?;
         let mut names = HashSet::new();
         for Child { name, .. } in &self.children {
             if name.is_empty() {
-                return Err(Error::EmptyChild { supervisor });
+                let why = "no message could name it";
+                return refuse("child", "without a name".into(), why);
             }
             if !names.insert(name) {
-                let child = name.to_string();
-                return Err(Error::DuplicateChild { supervisor, child });
+                let value = format!("`{name}` twice");
+                let why = "no message could tell them apart";
+                return refuse("child", value.into(), why);
             }
         }
         Ok(())

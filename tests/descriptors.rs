@@ -7,6 +7,7 @@
 
 #[path = "upstream/canary.rs"]
 mod canary;
+mod support;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -19,13 +20,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::canary::Canary;
+use crate::support::wait::{PLENTY, soon};
 
-/// More than any machine needs.
-const PLENTY: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The part of the processor that a server which waits may use.
@@ -121,11 +121,6 @@ fn is_answered(client: &mut TcpStream) -> bool {
     matches!(client.read(&mut [0]), Ok(1))
 }
 
-async fn soon<F: Future>(future: F) -> F::Output {
-    let outcome = timeout(PLENTY, future).await;
-    outcome.expect("what this test waits for has to come")
-}
-
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -210,7 +205,7 @@ fn r17_who_waits_at_the_stop_of_a_server_without_descriptors_is_answered_when_th
         let (sender, report) = tokio::sync::oneshot::channel();
         let server = taskgroup::server::axum::serve("http", listener, app)
             .on_report(|report| sender.send(report.clone()).unwrap());
-        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        let server = tokio::spawn(server.run(&token));
         tokio::task::yield_now().await;
         // Nothing is awaited from here to the stop, so the server, in the same thread, does not run.
         let hello = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -247,7 +242,7 @@ fn r17_a_stop_that_finds_no_descriptor_says_so_and_ends() {
         let (listener, address) = listen().await;
         let token = CancellationToken::new();
         let server = taskgroup::server::axum::serve("http", listener, axum::Router::new());
-        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        let server = tokio::spawn(server.run(&token));
         tokio::task::yield_now().await;
         let mut client = client(address, b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
         let exhausted = Exhausted::new();

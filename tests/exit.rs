@@ -356,7 +356,7 @@ fn a_second_signal_cannot_be_a_success() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert_eq!(
         format!("{error:#}"),
-        "a second signal cannot force the exit with status 0"
+        "an exit policy: `second_signal` cannot be 0: a forced exit is no success"
     );
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Nothing here depends on time: where it has to run out, it is moved.
 
+mod support;
+
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, oneshot};
 use tokio::task::{JoinSet, spawn_blocking, yield_now};
-use tokio::time::{advance, pause, resume, timeout};
+use tokio::time::{advance, pause, resume};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -31,10 +33,10 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::support::server::NO_TIME;
+use crate::support::wait::{PLENTY, is_closed, soon, turns};
+
 const REQUESTS: usize = 20;
-/// More than any machine needs.
-const PLENTY: Duration = Duration::from_secs(60);
-const NO_TIME: Duration = Duration::from_millis(20);
 const STEPS: u32 = 10;
 /// Less than what a bound call leaves to its handler.
 const BEFORE_THE_CUT: Duration = Duration::from_millis(200);
@@ -85,7 +87,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
             ctx.ready();
             let routes = Routes::new(health);
             let back = taskgroup::server::tonic::serve("grpc", back, routes).linger(NO_TIME);
-            back.run(&ctx).await
+            Ok(back.run(&ctx).await?)
         }))
         .component(
             Component::new("http", async move |ctx: Context| {
@@ -94,7 +96,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
                 let app = Router::new().route("/", get(handler));
                 ctx.ready();
                 let front = taskgroup::server::axum::serve("http", listener, app).linger(NO_TIME);
-                front.run(&ctx).await
+                Ok(front.run(&ctx).await?)
             })
             .after(["grpc"]),
         );
@@ -104,7 +106,7 @@ async fn r14_servers_of_a_lifecycle_stop_in_their_order_and_answer_every_request
     soon(work.begun.wait()).await;
 
     handle.stop("a deployment");
-    closed(address).await;
+    is_closed(address).await;
     TcpStream::connect(back_address).await.unwrap();
     work.done.cancel();
 
@@ -157,7 +159,7 @@ async fn r15_back_that_stops_with_the_front_still_answers_calls_within_its_linge
     let front = gateway.serve_calls(channel).await;
 
     front.stop().await;
-    closed(front.back_address).await;
+    is_closed(front.back_address).await;
     front.work.done.cancel();
 
     let end = front.end().await;
@@ -525,7 +527,7 @@ impl Front {
     /// Cancels the group, and waits until the front has closed its socket.
     async fn stop(&self) {
         self.group.cancel();
-        closed(self.address).await;
+        is_closed(self.address).await;
     }
 
     /// Lets time pass in steps, so that timers fire in their order. Then it stands still until the
@@ -589,35 +591,6 @@ async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
-}
-
-/// Waits until nobody listens there any more: then somebody else can.
-async fn closed(address: SocketAddr) {
-    soon(async {
-        while std::net::TcpListener::bind(address).is_err() {
-            yield_now().await;
-        }
-    })
-    .await;
-}
-
-/// Lets all tasks of this thread do what they can do now.
-async fn turns() {
-    for _ in 0..500 {
-        yield_now().await;
-    }
-}
-
-/// Fails the test instead of hanging it.
-#[track_caller]
-fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let place = std::panic::Location::caller();
-    async move {
-        match timeout(PLENTY, future).await {
-            Ok(output) => output,
-            Err(_) => panic!("it hangs: {place}"),
-        }
-    }
 }
 
 /// Status and body of the answer.

@@ -158,6 +158,15 @@ async fn what_triggered_a_stop_and_what_followed_is_one_line_each_at_info() {
              cause=the deadline of 1s passed outcome=\"ok\"",
         ]
     );
+    assert_eq!(
+        audit("orders", async { "nobody calls" }).await,
+        [
+            "INFO taskgroup: cancelled on request: nobody calls, stopping group=\"orders\" \
+             cause=cancelled on request: nobody calls",
+            "INFO taskgroup: group stopped group=\"orders\" \
+             cause=cancelled on request: nobody calls outcome=\"ok\"",
+        ]
+    );
     let (_heartbeat, monitor) = Heartbeat::new("lease", second);
     assert_eq!(
         audit("orders", monitor).await,
@@ -408,7 +417,7 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
     let token = CancellationToken::new();
     let server = taskgroup::server::axum::serve("http", listener, app)
         .catch_panics()
-        .run::<SidecarError>(&token);
+        .run(&token);
     let server = tokio::spawn(server);
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
@@ -534,6 +543,35 @@ async fn a_lifecycle_that_never_ran_or_has_ended_is_dropped_without_a_word() {
     handle.stop("never mind");
     drop(lifecycle.run().await.unwrap());
     assert_eq!(lines(Level::WARN), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_triggers_the_stop_of_a_lifecycle_is_one_line() {
+    capture();
+    let mut failed = TaskGroup::new();
+    failed
+        .task("fails")
+        .spawn(async { Err::<(), _>("no table".into()) });
+    failed.wait().await.unwrap_err();
+    lines(Level::INFO);
+    let orders = || Lifecycle::new("orders").component(obedient("db"));
+    let second = Duration::from_secs(1);
+    let stopped = [
+        (orders().stop_on(async { "nobody calls" }), "nobody calls"),
+        (orders().stop_on(ready(Cause::Reload)), "reloaded"),
+        (orders().stop_on(failed.spawner()), "`fails` failed"),
+        (orders().stop_on(after(second)), "the deadline of 1s passed"),
+    ];
+    for (lifecycle, cause) in stopped {
+        lifecycle.run().await.unwrap();
+        let info = lines(Level::INFO);
+        let stopping = info.iter().filter(|line| line.contains(", stopping"));
+        let stopping: Vec<_> = stopping.collect();
+        assert!(
+            matches!(&stopping[..], [line] if line.contains(cause)),
+            "{info:#?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

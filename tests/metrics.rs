@@ -295,7 +295,7 @@ async fn asked(
         tokio::select! {
             biased;
             () = ctx.stopping(), if drop_it => Ok(()),
-            result = server => result,
+            result = server => Ok(result?),
         }
     });
     let lifecycle = lifecycle.component(http);

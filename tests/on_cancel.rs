@@ -1,5 +1,7 @@
 //! Callbacks after cancellation.
 
+mod support;
+
 use std::fmt::Debug;
 use std::future::Ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +16,8 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
+use crate::support::wait::turns;
+
 /// A callback that counts its runs.
 fn counting(token: &CancellationToken) -> (OnCancel, Arc<AtomicUsize>) {
     let runs = Arc::new(AtomicUsize::new(0));
@@ -24,18 +28,11 @@ fn counting(token: &CancellationToken) -> (OnCancel, Arc<AtomicUsize>) {
     (callback, runs)
 }
 
-/// Lets every task that is ready run.
-async fn settle() {
-    for _ in 0..10 {
-        yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn callback_runs_after_the_token_has_fired_and_not_before() {
     let token = CancellationToken::new();
     let (callback, runs) = counting(&token);
-    settle().await;
+    turns().await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
 
     token.cancel();
@@ -52,7 +49,7 @@ async fn callback_runs_at_most_once() {
     callback.finished().await;
     assert!(!callback.withdraw());
     token.cancel();
-    settle().await;
+    turns().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -88,7 +85,7 @@ async fn withdrawal_before_the_token_comes_in_time() {
     let (callback, runs) = counting(&token);
     assert!(callback.withdraw());
     token.cancel();
-    settle().await;
+    turns().await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert_eq!(callback.finished().await, CallbackOutcome::Withdrawn);
 }
@@ -100,7 +97,7 @@ async fn withdrawal_after_the_token_comes_in_time_while_the_callback_has_not_beg
     // On this runtime the task cannot run before the next await.
     token.cancel();
     assert!(callback.withdraw());
-    settle().await;
+    turns().await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert_eq!(callback.finished().await, CallbackOutcome::Withdrawn);
 }
@@ -144,7 +141,7 @@ async fn withdrawal_that_races_with_the_token_tells_the_truth() {
         let withdrawn = callback.withdraw();
         cancel.await.unwrap();
         let outcome = callback.finished().await;
-        settle().await;
+        turns().await;
         let expected = match withdrawn {
             true => (CallbackOutcome::Withdrawn, 0),
             false => (CallbackOutcome::Ran, 1),
@@ -202,7 +199,7 @@ async fn finished_wakes_a_waiter_when_the_callback_is_withdrawn() {
         let callback = Arc::clone(&callback);
         async move { callback.finished().await }
     });
-    settle().await;
+    turns().await;
     assert!(!waiter.is_finished());
     assert!(callback.withdraw());
     assert_eq!(waiter.await.unwrap(), CallbackOutcome::Withdrawn);
@@ -248,7 +245,7 @@ async fn withdrawn_callbacks_leave_no_task_behind_on_a_long_lived_token() {
         yield_now().await;
         assert!(callback.withdraw());
     }
-    settle().await;
+    turns().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), before);
 }
 
@@ -267,10 +264,10 @@ async fn callback_stays_armed_when_its_handle_is_dropped() {
     let token = CancellationToken::new();
     let (callback, runs) = counting(&token);
     drop(callback);
-    settle().await;
+    turns().await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     token.cancel();
-    settle().await;
+    turns().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -303,7 +300,7 @@ fn end_of_the_runtime_aborts_what_has_not_ended() {
         let fired = CancellationToken::new();
         fired.cancel();
         let running = OnCancel::new(&fired, std::future::pending);
-        settle().await;
+        turns().await;
         (waiting, running)
     });
     drop(runtime);

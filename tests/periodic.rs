@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, any, prop_oneof, proptest};
-use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicBuildError, PeriodicError, Tick};
+use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Tick};
 use taskgroup::{BoxError, CancellationToken, Cancelled, End, TaskGroup};
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
@@ -55,7 +55,7 @@ async fn starts(periodic: Periodic, takes: &'static [u64]) -> Vec<u64> {
     let starts = Starts::new();
     let notes = starts.clone();
     let token = CancellationToken::new();
-    let run = periodic.run::<BoxError, _, _>(&token, |_tick| {
+    let run = periodic.run(&token, |_tick| {
         let takes = takes.get(notes.note()).copied().unwrap_or(0);
         async move { Ok(sleep(Duration::from_secs(takes)).await) }
     });
@@ -90,7 +90,7 @@ async fn starts_with_errors(periodic: Periodic, failures: &'static [usize]) -> V
     let starts = Starts::new();
     let notes = starts.clone();
     let token = CancellationToken::new();
-    let run = periodic.run::<BoxError, _, _>(&token, |_tick| {
+    let run = periodic.run(&token, |_tick| {
         let run = notes.note();
         async move {
             if failures.contains(&run) {
@@ -170,7 +170,7 @@ where
     W: Future<Output = Result<(), BoxError>>,
 {
     let token = CancellationToken::new();
-    let run = periodic.run::<PeriodicError, _, _>(&token, run).unwrap();
+    let run = periodic.run(&token, run).unwrap();
     let mut run = std::pin::pin!(run);
     assert!(timeout(after, run.as_mut()).await.is_err());
     let fired = Instant::now();
@@ -204,8 +204,7 @@ async fn with_a_token_that_has_fired_nothing_runs_but_the_last_run() {
     let token = CancellationToken::new();
     token.cancel();
     let never = Periodic::new("refresh", PERIOD).run(&token, |_tick| async { unreachable!() });
-    let never: Result<(), BoxError> = never.unwrap().await;
-    never.unwrap();
+    never.unwrap().await.unwrap();
 
     let starts = Starts::new();
     let once = Periodic::new("flush", PERIOD).last_run(SECOND);
@@ -214,8 +213,7 @@ async fn with_a_token_that_has_fired_nothing_runs_but_the_last_run() {
         starts.note();
         async { Ok(()) }
     });
-    let once: Result<(), BoxError> = once.unwrap().await;
-    once.unwrap();
+    once.unwrap().await.unwrap();
     assert_eq!(starts.seconds(), [0]);
 }
 
@@ -296,36 +294,51 @@ async fn the_last_run_has_a_fresh_token_and_a_deadline_of_its_own() {
 async fn options_that_make_no_periodic_task_are_refused_by_name() {
     let token = CancellationToken::new();
     let refused = |periodic: Periodic| {
-        let run = periodic.run::<BoxError, _, _>(&token, |_tick| async { Ok(()) });
+        let run = periodic.run(&token, |_tick| async { Ok(()) });
         run.err().unwrap()
     };
-    let message = |periodic| refused(periodic).to_string();
-
-    let error = refused(Periodic::new("", PERIOD));
-    assert_eq!(error, PeriodicBuildError::EmptyName);
-    assert_eq!(format!("{error:#}"), "a periodic task has an empty name");
-    assert_eq!(
-        message(Periodic::new("flush", Duration::ZERO)),
-        "periodic task `flush` has a period of 0s: it would never rest"
-    );
-    assert_eq!(
-        message(Periodic::new("flush", PERIOD).fail_after(0)),
-        "periodic task `flush` is to fail after 0 errors: it would fail before it starts"
-    );
-    assert_eq!(
-        message(Periodic::new("flush", PERIOD).last_run(Duration::ZERO)),
-        "periodic task `flush` has a deadline of 0s for its last run: it could do nothing"
-    );
+    let flush = || Periodic::new("flush", PERIOD);
+    for (periodic, option, message) in [
+        (
+            Periodic::new("", PERIOD),
+            "name",
+            "a periodic task: `name` cannot be empty: no message could name it",
+        ),
+        (
+            Periodic::new("flush", Duration::ZERO),
+            "period",
+            "periodic task `flush`: `period` cannot be 0s: it would never rest",
+        ),
+        (
+            flush().fail_after(0),
+            "fail_after",
+            "periodic task `flush`: `fail_after` cannot be 0: it would fail before it starts",
+        ),
+        (
+            flush().last_run(Duration::ZERO),
+            "last_run",
+            "periodic task `flush`: `last_run` cannot be 0s: it could do nothing",
+        ),
+        (
+            flush().backoff(Backoff::default().factor(0)),
+            "factor",
+            "periodic task `flush`: `factor` cannot be 0: all waits but the first would be 0s",
+        ),
+    ] {
+        let error = refused(periodic);
+        assert_eq!(error.option(), option);
+        assert_eq!(format!("{error:#}"), message);
+    }
 }
 
 #[test]
 fn everything_can_be_sent_and_shared() {
     fn is<T: Send + Sync>() {}
-    is::<(Periodic, Tick, PeriodicError, PeriodicBuildError)>();
+    is::<(Periodic, Tick, PeriodicError)>();
     fn send(_: impl Send) {}
     let token = CancellationToken::new();
     let run = Periodic::new("flush", PERIOD);
-    send(run.run::<BoxError, _, _>(&token, |_tick| async { Ok(()) }));
+    send(run.run(&token, |_tick| async { Ok(()) }));
 }
 
 proptest! {
@@ -380,7 +393,7 @@ async fn random_runs(
     let token = CancellationToken::new();
     let (alive, lasts) = (Mutex::new(false), Mutex::new(0));
     let mut runs = runs.into_iter();
-    let run = periodic.run::<PeriodicError, _, _>(&token, |tick| {
+    let run = periodic.run(&token, |tick| {
         assert!(
             !std::mem::replace(&mut *alive.lock().unwrap(), true),
             "two at once"
@@ -433,7 +446,7 @@ async fn it_runs_in_a_closure_that_is_given_a_group_and_a_token() {
             noted.note();
             async { Ok(()) }
         });
-        run?.await
+        Ok(run?.await?)
     })
     .await
     .unwrap();

@@ -314,7 +314,7 @@ mod checks {
 
     use taskgroup::BoxError;
     use taskgroup::lifecycle::{Check, Component, Lifecycle, Readiness};
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -341,6 +341,37 @@ mod checks {
         failing
             .map(|(name, why)| format!("{name}: {why}"))
             .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_every_of_zero_the_next_attempt_comes_at_once() {
+        let (attempts, mut attempted) = tokio::sync::mpsc::unbounded_channel();
+        let attempt = move || {
+            let sent = attempts.send(());
+            async move { Ok(sent?) }
+        };
+        let start = Instant::now();
+        let check = Check::new("database", attempt).every(Duration::ZERO);
+        let checking = tokio::spawn(Readiness::new().check(check));
+        for _ in 0..3 {
+            attempted.recv().await.unwrap();
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        checking.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_timeout_of_zero_only_an_attempt_that_is_ready_at_once_passes() {
+        let readiness = Readiness::new();
+        let checks = [
+            Check::new("ready", async || Ok(())),
+            Check::new("slow", async || Ok(sleep(SECOND).await)),
+        ];
+        for check in checks {
+            tokio::spawn(readiness.check(check.timeout(Duration::ZERO)));
+        }
+        sleep(SECOND).await;
+        assert_eq!(failing(&readiness), ["slow: took longer than 0s"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Sidecars of servers that are futures: the clock, the outcomes, drop.
 
-use std::future::{pending, ready};
+use std::future::{Ready, pending, ready};
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -491,17 +491,15 @@ async fn drop_forces_the_server_down_and_fires_its_stop_afterwards() {
 async fn drop_does_not_call_a_stop_function() {
     let token = CancellationToken::new();
     let asked = Arc::new(());
-    let mut sidecar = Box::pin(http().serve_with_stop::<SidecarError, _, _, _, _, _>(
-        &token,
-        pending::<io::Result<()>>(),
-        {
+    let mut sidecar = Box::pin(
+        http().serve_with_stop(&token, pending::<io::Result<()>>(), {
             let asked = asked.clone();
             move |_grace| async move {
                 let _asked = asked;
                 unreachable!("dropped");
             }
-        },
-    ));
+        }),
+    );
     let mut cx = Context::from_waker(Waker::noop());
     assert!(sidecar.as_mut().poll(&mut cx).is_pending());
     drop(sidecar);
@@ -516,13 +514,10 @@ async fn pending_then_panic() -> io::Result<()> {
 #[tokio::test(start_paused = true)]
 async fn server_that_panics_unwinds_and_its_stop_fires() {
     let (stops, stop) = oneshot::channel();
-    let sidecar = tokio::spawn(http().serve::<SidecarError, _, _, _, _>(
-        &CancellationToken::new(),
-        |stop| async {
-            assert!(stops.send(stop).is_ok());
-            pending_then_panic().await
-        },
-    ));
+    let sidecar = tokio::spawn(http().serve(&CancellationToken::new(), |stop| async {
+        assert!(stops.send(stop).is_ok());
+        pending_then_panic().await
+    }));
     stop.await.unwrap().await;
     let payload = sidecar.await.unwrap_err().into_panic();
     assert_eq!(*payload.downcast::<&str>().unwrap(), "boom");
@@ -600,7 +595,7 @@ async fn panic_of_a_server_is_recorded_by_the_group_and_its_stop_fires() {
 
 #[test]
 fn future_is_send_and_owns_the_token() {
-    fn check<F: Future<Output = Result<(), BoxError>> + Send + 'static>(_: F) {}
+    fn check<F: Future<Output = Result<(), SidecarError>> + Send + 'static>(_: F) {}
     let token = CancellationToken::new();
     check(http().serve(&token, |stop| async {
         stop.await;
@@ -612,17 +607,48 @@ fn future_is_send_and_owns_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn future_fits_into_any_error_type() {
+async fn its_error_keeps_its_type_behind_a_question_mark_without_annotations() {
+    async fn boxed(token: &CancellationToken) -> Result<(), BoxError> {
+        http().serve(token, |_stop| early()).await?;
+        Ok(())
+    }
+    async fn report(token: &CancellationToken) -> anyhow::Result<()> {
+        http().serve(token, |_stop| early()).await?;
+        Ok(())
+    }
+    fn early() -> Ready<io::Result<()>> {
+        ready(Ok(()))
+    }
+
     let token = CancellationToken::new();
-    let early = || ready(io::Result::Ok(()));
+    let error = boxed(&token).await.unwrap_err();
+    let error = error.downcast::<SidecarError>().unwrap();
+    assert_eq!(error.end(), End::EndedEarly);
+    let error = report(&token).await.unwrap_err();
+    let error = error.downcast::<SidecarError>().unwrap();
+    assert_eq!(error.end(), End::EndedEarly);
+}
 
-    let boxed: Result<(), BoxError> = http().serve(&token, |_stop| early()).await;
-    let boxed = boxed.unwrap_err().downcast::<SidecarError>().unwrap();
-    assert_eq!(boxed.end(), End::EndedEarly);
+#[tokio::test(start_paused = true)]
+async fn it_is_a_task_of_a_group_of_boxed_errors_of_its_own_and_of_reports() {
+    let token = CancellationToken::new();
+    let early = |_stop| ready(io::Result::Ok(()));
 
-    let report: Result<(), anyhow::Error> = http().serve(&token, |_stop| early()).await;
-    let report = report.unwrap_err().downcast::<SidecarError>().unwrap();
-    assert_eq!(report.end(), End::EndedEarly);
+    let mut boxed = TaskGroup::new();
+    boxed.spawn(http().serve(&token, early));
+    let error = boxed.wait().await.unwrap_err().into_error().unwrap();
+    assert!(error.is::<SidecarError>());
+
+    let mut typed = TaskGroup::<SidecarError>::typed();
+    typed.task("http").spawn(http().serve(&token, early));
+    let error = typed.wait().await.unwrap_err().into_error().unwrap();
+    assert_eq!(error.end(), End::EndedEarly);
+
+    let mut reports = TaskGroup::<anyhow::Error>::reports();
+    let http = http().serve(&token, early);
+    reports.spawn(async { Ok(http.await?) });
+    let error = reports.wait().await.unwrap_err().into_error().unwrap();
+    assert!(error.is::<SidecarError>());
 }
 
 #[test]

@@ -65,7 +65,7 @@ async fn r27_tiny_http_answers_what_it_has_begun_and_its_socket_is_closed() {
         }
     };
     let token = CancellationToken::new();
-    let sidecar = tokio::spawn(requests().serve_blocking::<SidecarError, _, _, _>(
+    let sidecar = tokio::spawn(requests().serve_blocking(
         &token,
         move || {
             let mut entered = Some(entered);
@@ -130,7 +130,7 @@ async fn server_runs_on_a_thread_of_its_name_and_stop_on_a_helper() {
 #[tokio::test]
 async fn nothing_runs_before_the_first_poll() {
     let (ran, seen) = mpsc::channel::<()>();
-    let sidecar = requests().serve_blocking::<SidecarError, _, _, _>(
+    let sidecar = requests().serve_blocking(
         &fired(),
         move || ran.send(()).map_err(io::Error::other),
         |_grace| unreachable!(),
@@ -322,7 +322,7 @@ async fn drop_asks_a_running_server_to_stop_with_no_grace_and_waits_for_nothing(
     let (ended, end) = mpsc::channel();
     let (stop, channel) = mpsc::channel();
     {
-        let mut sidecar = pin!(requests().serve_blocking::<SidecarError, _, _, _>(
+        let mut sidecar = pin!(requests().serve_blocking(
             &CancellationToken::new(),
             move || {
                 let outcome = until_closed(channel)();
@@ -346,7 +346,7 @@ async fn drop_while_draining_does_not_ask_again() {
     let (graces, asked) = mpsc::channel();
     let (release, channel) = mpsc::channel();
     {
-        let mut sidecar = pin!(requests().serve_blocking::<SidecarError, _, _, _>(
+        let mut sidecar = pin!(requests().serve_blocking(
             &fired(),
             until_closed(channel),
             move |grace| graces.send(grace).unwrap(),
@@ -365,7 +365,7 @@ async fn drop_does_not_ask_a_server_that_has_ended() {
     let (release, released) = mpsc::channel();
     {
         let stop_held = held.clone();
-        let mut sidecar = pin!(requests().serve_blocking::<SidecarError, _, _, _>(
+        let mut sidecar = pin!(requests().serve_blocking(
             &CancellationToken::new(),
             move || {
                 thread_end::on_end(move || ended.send(()).unwrap());

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustix::process::{Pid, getpgid, getpgrp};
-use taskgroup::{BoxError, CancellationToken, End, Sidecar, SidecarError};
+use taskgroup::{CancellationToken, End, Sidecar, SidecarError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -224,7 +224,7 @@ async fn process_that_cannot_be_started_has_failed_and_the_program_is_named() {
 async fn process_leads_a_group_of_its_own() {
     let (command, mut output) = sh("echo $$; exec sleep 3600");
     let token = CancellationToken::new();
-    let sidecar = tokio::spawn(cache().serve_process::<SidecarError>(&token, command));
+    let sidecar = tokio::spawn(cache().serve_process(&token, command));
     let id = output.line().await.parse().unwrap();
     let process = Pid::from_raw(id).unwrap();
     assert_eq!(getpgid(Some(process)), Ok(process));
@@ -252,13 +252,13 @@ async fn drop_kills_the_process_and_its_group_at_once() {
 #[tokio::test]
 async fn nothing_is_started_before_the_first_poll() {
     let (command, output) = sh("echo started");
-    drop(cache().serve_process::<SidecarError>(&CancellationToken::new(), command));
+    drop(cache().serve_process(&CancellationToken::new(), command));
     assert_eq!(output.rest().await, "");
 }
 
 #[tokio::test]
 async fn future_is_send_and_owns_the_token() {
-    fn check<F: Future<Output = Result<(), BoxError>> + Send + 'static>(future: F) -> F {
+    fn check<F: Future<Output = Result<(), SidecarError>> + Send + 'static>(future: F) -> F {
         future
     }
     let token = CancellationToken::new();

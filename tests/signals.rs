@@ -12,7 +12,7 @@ fn an_empty_set_is_refused() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(
             error.to_string(),
-            "cannot listen for signals: the set is empty"
+            "signals: `set` cannot be empty: there would be nothing to listen for"
         );
     }
 }
@@ -29,7 +29,7 @@ fn a_signal_of_another_platform_is_refused_by_name() {
     ] {
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        let message = format!("cannot listen for {name}: this platform does not have it");
+        let message = format!("signals: `set` cannot be {name}: this platform does not have it");
         assert_eq!(error.to_string(), message);
     }
 }
@@ -58,7 +58,7 @@ fn what_is_only_watched_cannot_insist() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(
         error.to_string(),
-        "signals that are only watched cannot insist"
+        "signals: `insist_on` cannot be set: signals that are only watched cannot insist"
     );
 }
 
@@ -69,7 +69,7 @@ fn a_signal_that_is_not_in_the_set_cannot_insist_and_is_named() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(
         error.to_string(),
-        "SIGUSR1 cannot insist: it is not in the set"
+        "signals: `insist_on` cannot be SIGUSR1: it is not in the set"
     );
 }
 

@@ -12,10 +12,10 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::group::Panic;
-use taskgroup::supervise::{
-    Backoff, Jitter, Strategy, Supervisor, SupervisorBuildError, SupervisorError,
+use taskgroup::supervise::{Backoff, Jitter, Strategy, Supervisor, SupervisorError};
+use taskgroup::{
+    BoxError, CancellationToken, Cancelled, Cause, End, Sidecar, TaskError, TaskGroup,
 };
-use taskgroup::{BoxError, CancellationToken, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -285,7 +285,7 @@ async fn a_backoff_of_zero_and_one_without_end_are_what_they_say() {
     let late = Duration::from_millis(2);
     let none = waits(Backoff::new(Duration::ZERO, SECOND), 40).await;
     assert!(none.iter().all(|wait| *wait < late), "{none:?}");
-    let flat = waits(exact().factor(0), 40).await;
+    let flat = waits(exact().factor(1), 40).await;
     assert!(
         flat.iter()
             .all(|wait| (SECOND..SECOND + late).contains(wait)),
@@ -743,7 +743,7 @@ async fn dropping_the_supervisor_aborts_and_tells_its_children() {
             pending().await
         }
     });
-    let run = supervisor.run::<BoxError>(&group).unwrap();
+    let run = supervisor.run(&group).unwrap();
     timeout(SECOND, run).await.unwrap_err();
     group.wait().await.unwrap();
     assert_eq!(diary.lines(), ["0.0 start deaf", "1.0 end deaf"]);
@@ -810,7 +810,7 @@ async fn a_supervisor_that_finds_its_group_closed_ends_at_once() {
         .child("consumer", |_| async {
             unreachable!("it is never started")
         })
-        .run::<BoxError>(&group)
+        .run(&group)
         .unwrap();
     group.wait().await.unwrap();
     supervisor.await.unwrap();
@@ -846,9 +846,8 @@ async fn a_supervisor_below_another_is_restarted_by_it() {
             async move {
                 let group: TaskGroup = TaskGroup::builder().parent(&token).build()?;
                 let inner = Supervisor::new("inner").intensity(0, SECOND);
-                failing_after(inner, "leaf", SECOND, &notes)
-                    .run(&group)?
-                    .await
+                let inner = failing_after(inner, "leaf", SECOND, &notes);
+                Ok(inner.run(&group)?.await?)
             }
         })
         .spawn(&group)
@@ -876,34 +875,64 @@ async fn options_that_make_no_supervisor_are_refused_by_name() {
     let refused = |supervisor: Supervisor| supervisor.spawn(&group).unwrap_err();
     let child = |name| Supervisor::new("kafka").child(name, |_token| pending());
 
-    let error = refused(Supervisor::new("kafka"));
-    assert_eq!(format!("{error:#}"), "supervisor `kafka` has no children");
-    let error = refused(Supervisor::new("").child("a", |_token| pending()));
-    assert_eq!(format!("{error:#}"), "a supervisor has an empty name");
-    let error = refused(child(""));
-    assert_eq!(
-        format!("{error:#}"),
-        "supervisor `kafka` has a child with an empty name"
-    );
-    let error = refused(child("a").permanent("a", |_token| pending()));
-    assert_eq!(
-        format!("{error:#}"),
-        "supervisor `kafka` has two children named `a`"
-    );
-    let error = refused(child("a").intensity(3, Duration::ZERO));
-    assert!(matches!(error, SupervisorBuildError::ZeroWindow { .. }));
-    assert_eq!(
-        format!("{error:#}"),
-        "supervisor `kafka` has an intensity within 0s: no restart could ever be counted"
-    );
+    for (supervisor, option, message) in [
+        (
+            Supervisor::new("kafka"),
+            "child",
+            "supervisor `kafka`: `child` cannot be missing: there is nothing to supervise",
+        ),
+        (
+            Supervisor::new("").child("a", |_token| pending()),
+            "name",
+            "a supervisor: `name` cannot be empty: no message could name it",
+        ),
+        (
+            child(""),
+            "child",
+            "supervisor `kafka`: `child` cannot be without a name: no message could name it",
+        ),
+        (
+            child("a").permanent("a", |_token| pending()),
+            "child",
+            "supervisor `kafka`: `child` cannot be `a` twice: no message could tell them apart",
+        ),
+        (
+            child("a").intensity(3, Duration::ZERO),
+            "intensity",
+            "supervisor `kafka`: `intensity` cannot be 3 within 0s: no restart could ever be counted",
+        ),
+        (
+            child("a").backoff(Backoff::default().factor(0)),
+            "factor",
+            "supervisor `kafka`: `factor` cannot be 0: all waits but the first would be 0s",
+        ),
+    ] {
+        let error = refused(supervisor);
+        assert_eq!(error.option(), option);
+        assert_eq!(format!("{error:#}"), message);
+    }
     assert!(group.running().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_a_child_as_it_is() {
+    let mut group = TaskGroup::new();
+    let serve = |token: CancellationToken| {
+        Sidecar::new("http").serve(&token, |stop| async { std::io::Result::Ok(stop.await) })
+    };
+    let servers = Supervisor::new("servers").child("http", serve);
+    let supervisor = servers.spawn(&group).unwrap();
+    sleep(SECOND).await;
+    group.cancel();
+    group.wait().await.unwrap();
+    supervisor.await.unwrap();
 }
 
 #[test]
 fn everything_can_be_sent_and_shared() {
     fn is<T: Send + Sync>() {}
     is::<(Supervisor, Strategy, Backoff, Jitter)>();
-    is::<(SupervisorError, SupervisorBuildError)>();
+    is::<SupervisorError>();
 }
 
 /// One run of a child: how long it takes, how it ends, and what it does when it is told to stop.
@@ -1161,7 +1190,7 @@ async fn a_supervisor_runs_in_a_group_that_was_handed_out_and_ends_with_it() {
 
     let (awaits, spawns) = (consumer("a", &diary), consumer("b", &diary));
     let awaits = hand_out(below_the_group, async move |group, _token| {
-        awaits.run(&group)?.await
+        Ok(awaits.run(&group)?.await?)
     });
     let spawns = hand_out(
         below_the_token.build().unwrap(),
@@ -1196,7 +1225,7 @@ async fn what_a_supervisor_escalates_is_the_error_of_whoever_awaits_it_and_cance
             Err("the broker is gone".into())
         });
     let part = hand_out(parent.child("orders"), async move |group, _token| {
-        escalates.run(&group)?.await
+        Ok(escalates.run(&group)?.await?)
     });
     let error = part.await.unwrap().unwrap_err();
     assert!(

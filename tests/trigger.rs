@@ -1,5 +1,7 @@
 //! What stops a group from outside: a file, a heartbeat, a time. Signals are in tests/process.
 
+mod support;
+
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs;
@@ -16,6 +18,8 @@ use taskgroup::process::{ExitPolicy, Heartbeat, HeartbeatMonitor, StopFile};
 use taskgroup::{Cause, End, Exit, TaskError, TaskGroup};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, advance, sleep};
+
+use crate::support::wait::turns;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -76,13 +80,6 @@ fn lost(group: &TaskGroup) -> LostHeartbeat {
     }
 }
 
-/// Lets whatever can go on go on, without a moment of time.
-async fn settle() {
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
-}
-
 /// Moves the clock without letting any other task run: to them the runtime was busy.
 async fn be_busy_for(time: Duration) {
     poll_fn(|cx| {
@@ -134,13 +131,8 @@ mod files {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_looked_for_as_often_as_one_says_and_at_most_every_10_ms() {
-        for (every, found) in [
-            (2 * SECOND, 2 * SECOND),
-            (10 * MILLISECOND, 10 * MILLISECOND),
-            (MILLISECOND, 10 * MILLISECOND),
-            (Duration::ZERO, 10 * MILLISECOND),
-        ] {
+    async fn it_is_looked_for_as_often_as_every_says() {
+        for (every, found) in [(2 * SECOND, 2 * SECOND), (2 * MILLISECOND, 6 * MILLISECOND)] {
             let dir = Dir::new();
             let start = Instant::now();
             let mut group = service();
@@ -150,6 +142,31 @@ mod files {
             group.wait().await.unwrap();
             assert_eq!(start.elapsed(), found, "every {every:?}");
         }
+    }
+
+    #[test]
+    fn with_every_of_zero_it_is_looked_for_again_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            // The file is written by the thread that looks for it, and so after the first look.
+            .max_blocking_threads(1)
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let dir = Dir::new();
+            let stop = dir.path("stop");
+            let start = Instant::now();
+            let mut group = service();
+            group.cancel_on(StopFile::new(&stop).every(Duration::ZERO));
+            tokio::spawn(async { tokio::task::spawn_blocking(|| fs::write(stop, "")).await });
+            group.wait().await.unwrap();
+            let Some(Cause::File { at_start, .. }) = group.cause() else {
+                panic!("{:?}", group.cause());
+            };
+            assert!(!at_start, "the file came after the first look");
+            assert_eq!(start.elapsed(), Duration::ZERO);
+        });
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,7 +289,7 @@ mod heartbeats {
             let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
             let group = service();
             group.cancel_on(monitor);
-            settle().await;
+            turns().await;
             be_busy_for(beat).await;
             heartbeat.beat();
             group.token().cancelled().await;
@@ -285,12 +302,12 @@ mod heartbeats {
         let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
         let group = service();
         group.cancel_on(monitor);
-        settle().await;
+        turns().await;
         be_busy_for(11 * SECOND).await;
         assert!(!group.is_cancelled());
 
         heartbeat.beat();
-        settle().await;
+        turns().await;
 
         assert_eq!(lost(&group).timeout(), Some(10 * SECOND));
     }
@@ -303,7 +320,7 @@ mod heartbeats {
         group.cancel_on(monitor);
         let other = heartbeat.clone();
         drop(heartbeat);
-        settle().await;
+        turns().await;
         assert!(!group.is_cancelled());
 
         drop(other);
@@ -378,7 +395,7 @@ mod heartbeats {
         let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
         let mut group = service();
         group.cancel_on(monitor);
-        settle().await;
+        turns().await;
         drop(heartbeat);
         group.cancel();
         group.wait().await.unwrap();
@@ -503,7 +520,7 @@ async fn triggers_end_when_the_group_is_cancelled_for_another_reason() {
     assert_eq!(metrics.num_alive_tasks(), 4);
 
     group.cancel();
-    settle().await;
+    turns().await;
 
     assert_eq!(metrics.num_alive_tasks(), 1, "the task that drains");
     drop((group, deaf));
@@ -523,7 +540,7 @@ async fn triggers_are_no_members_and_hold_nothing() {
 
     assert_eq!(start.elapsed(), 2 * SECOND);
     assert_eq!(group.cause(), None);
-    settle().await;
+    turns().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
 }
 
@@ -535,17 +552,17 @@ async fn triggers_end_with_a_group_that_is_shut_down_or_dropped() {
     let mut group = TaskGroup::new();
     group.spawn(pending::<Result<(), _>>());
     let _heartbeat = all_on(&group, &dir);
-    settle().await;
+    turns().await;
     group.shutdown(SECOND).await.unwrap_err();
-    settle().await;
+    turns().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
 
     let group = service();
     let spawner = group.spawner();
     let _heartbeat = all_on(&group, &dir);
-    settle().await;
+    turns().await;
     drop(group);
-    settle().await;
+    turns().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
     assert_eq!(spawner.cause(), Some(Cause::Dropped));
 }

@@ -182,7 +182,7 @@ fn the_status_can_be_chosen_and_is_no_success() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert_eq!(
         error.to_string(),
-        "a watchdog cannot end the process with status 0"
+        "a watchdog: `code` cannot be 0: a forced end is no success"
     );
 }
 

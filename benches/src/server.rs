@@ -67,7 +67,7 @@ async fn run(server: Server, listener: TcpListener) -> Result<(), Box<dyn Error>
         }
         Server::GatedAxum => {
             taskgroup::server::axum::serve("http", listener, hello())
-                .run::<SidecarError>(&token)
+                .run(&token)
                 .await?;
         }
         Server::Tonic => {
@@ -82,7 +82,7 @@ async fn run(server: Server, listener: TcpListener) -> Result<(), Box<dyn Error>
         }
         Server::GatedTonic => {
             taskgroup::server::tonic::serve("grpc", listener, health())
-                .run::<SidecarError>(&token)
+                .run(&token)
                 .await?;
         }
     }

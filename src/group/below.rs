@@ -3,7 +3,8 @@
 use std::panic::Location;
 
 use crate::group::TaskGroup;
-use crate::group::builder::{BuildError, Builder};
+use crate::group::build_error::BuildError;
+use crate::group::builder::Builder;
 use crate::group::spawner::Spawner;
 
 impl<E> Spawner<E> {

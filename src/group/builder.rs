@@ -5,9 +5,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use crate::group::build_error::BuildError;
 use crate::group::engine::shared::{Plan, Shared};
 use crate::group::error::View;
 use crate::group::label;
@@ -27,7 +27,7 @@ use crate::group::label;
 /// assert_eq!(group.name(), Some("thumbnails"));
 ///
 /// let error = TaskGroup::builder().name("thumbnails").limit(0).build().unwrap_err();
-/// assert_eq!(error.to_string(), "group `thumbnails` has a limit of 0: no task could ever start");
+/// assert_eq!(error.to_string(), "group `thumbnails`: `limit` cannot be 0: no task could ever start");
 /// # Ok::<_, taskgroup::BuildError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -42,35 +42,6 @@ pub struct Builder {
     in_current_span: bool,
 }
 
-/// Options that make no group.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The limit is 0.
-    #[error("{group} has a limit of 0: no task could ever start")]
-    ZeroLimit {
-        /// The group, as the message names it.
-        group: String,
-    },
-    /// The group is to be made below another one, and has a [token](Builder::parent) as a parent too.
-    #[error(
-        "{group} has a token as its parent, and is made below another group: it can have one parent"
-    )]
-    TwoParents {
-        /// The group, as the message names it.
-        group: String,
-    },
-    /// The group is [isolated](Builder::isolated), and below no other group.
-    #[error("{group} is isolated, and below no other group: its failures are its own anyhow")]
-    IsolatedFromNothing {
-        /// The group, as the message names it.
-        group: String,
-    },
-    /// The name is empty.
-    #[error("a group has an empty name")]
-    EmptyName,
-}
-
 impl Builder {
     /// Names the group; the names of its tasks and children become paths below it.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
@@ -79,6 +50,8 @@ impl Builder {
     }
 
     /// Lets at most `limit` tasks run at once, from 1 upwards; the others wait for a slot.
+    ///
+    /// Zero is an error of [`build`](Self::build); [`usize::MAX`] is as good as no limit.
     ///
     /// See [`TaskGroup::spawn`](crate::TaskGroup::spawn) for what waits where. Child groups take no
     /// slot of their parent.
@@ -175,9 +148,8 @@ impl Builder {
     ) -> Result<Plan<E>, BuildError> {
         self.check()?;
         if self.isolated {
-            return Err(BuildError::IsolatedFromNothing {
-                group: self.label(),
-            });
+            let why = "it is below no other group, and its failures are its own anyhow";
+            return Err(BuildError::new(self.label(), "isolated", "set", why));
         }
         Ok(Plan {
             path: self.name.as_deref().map(Into::into),
@@ -197,9 +169,8 @@ impl Builder {
     ) -> Result<Plan<E>, BuildError> {
         self.check()?;
         if self.parent.is_some() {
-            return Err(BuildError::TwoParents {
-                group: self.label(),
-            });
+            let why = "it is made below another group, and can have one parent";
+            return Err(BuildError::new(self.label(), "parent", "set", why));
         }
         let plan = Plan::below(above, place);
         Ok(Plan {
@@ -224,12 +195,11 @@ impl Builder {
 
     fn check(&self) -> Result<(), BuildError> {
         if self.name.as_deref() == Some("") {
-            return Err(BuildError::EmptyName);
+            return Err(BuildError::empty_name("a group"));
         }
         if self.limit == Some(0) {
-            return Err(BuildError::ZeroLimit {
-                group: self.label(),
-            });
+            let why = "no task could ever start";
+            return Err(BuildError::new(self.label(), "limit", "0", why));
         }
         Ok(())
     }

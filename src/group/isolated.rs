@@ -17,6 +17,7 @@ use crate::BoxError;
 use crate::group::engine::origin::Origin;
 use crate::group::engine::shared::Shared;
 use crate::group::error::{Failure, TaskError};
+use crate::group::into_task::IntoTask;
 use crate::group::label::Label;
 use crate::group::panic::Panic;
 
@@ -85,13 +86,13 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
     ///
     /// Outside of a Tokio runtime.
     #[track_caller]
-    pub fn spawn<F, T>(self, future: F) -> TaskHandle<Result<T, TaskError<E>>>
+    pub fn spawn<F>(self, task: F) -> TaskHandle<Result<F::Value, TaskError<E>>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
         let place = Location::caller();
-        let future = Isolated::new(future, self.blame(place));
+        let future = Isolated::new(task.into_task(), self.blame(place));
         self.task.hub().spawn(self.origin(place), future)
     }
 
@@ -105,21 +106,21 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
+    // An alias would hide from the docs what the handle gives.
+    #[allow(clippy::type_complexity)]
     #[track_caller]
-    pub fn try_spawn<F, T>(
+    pub fn try_spawn<F>(
         self,
-        future: F,
-    ) -> Result<TaskHandle<Result<T, TaskError<E>>>, SpawnError<F>>
+        task: F,
+    ) -> Result<TaskHandle<Result<F::Value, TaskError<E>>>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
         let place = Location::caller();
         let blame = self.blame(place);
-        let isolate = |future| Isolated::new(future, blame);
-        self.task
-            .hub()
-            .try_spawn(self.origin(place), future, isolate)
+        let isolate = |task: F| Isolated::new(task.into_task(), blame);
+        self.task.hub().try_spawn(self.origin(place), task, isolate)
     }
 
     /// Waits for a slot, then spawns the task; see
@@ -181,13 +182,13 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
     ///
     /// Outside of a [`LocalSet`](tokio::task::LocalSet).
     #[track_caller]
-    pub fn spawn_local<F, T>(self, future: F) -> TaskHandle<Result<T, TaskError<E>>>
+    pub fn spawn_local<F>(self, task: F) -> TaskHandle<Result<F::Value, TaskError<E>>>
     where
-        F: Future<Output = Result<T, E>> + 'static,
-        T: 'static,
+        F: IntoTask<E, Task: 'static>,
+        F::Value: 'static,
     {
         let place = Location::caller();
-        let future = Isolated::new(future, self.blame(place));
+        let future = Isolated::new(task.into_task(), self.blame(place));
         self.task.hub().spawn_local(self.origin(place), future)
     }
 }

@@ -4,7 +4,14 @@ use crate::group::panic::Panic;
 
 pub(crate) mod bounded;
 pub(crate) mod stderr;
+#[cfg(feature = "signal")]
 pub(crate) mod console;
+
+/// Only the entry for programs opens the console.
+#[cfg(not(feature = "signal"))]
+pub(crate) mod console {
+    pub(crate) fn say(_name: Option<&str>, _line: std::fmt::Arguments<'_>) {}
+}
 
 /// Runs `write`, and swallows its panic.
 ///

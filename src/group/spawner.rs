@@ -15,6 +15,9 @@ use crate::BoxError;
 use crate::group::cause::Cause;
 use crate::group::engine::hub::{Hub, as_it_is};
 use crate::group::engine::origin::Origin;
+#[cfg(feature = "signal")]
+use crate::group::error::TimedOut;
+use crate::group::into_task::IntoTask;
 use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
 
@@ -115,6 +118,13 @@ impl<E> Spawner<E> {
         self.hub.abort();
     }
 
+    /// Cuts what is left, which is a failure of the group; as
+    /// [`TaskGroup::abort`](super::TaskGroup::abort).
+    #[cfg(feature = "signal")]
+    pub(crate) fn force(&self) {
+        self.hub.force_and_fail(TimedOut::aborted);
+    }
+
     /// Cancels for a trigger, and says so if that was the first cause; a lost heartbeat is a failure.
     pub(crate) fn trigger(&self, cause: &Cause) {
         self.hub.shared.trigger(cause);
@@ -139,12 +149,13 @@ impl<E: Send + 'static> Spawner<E> {
     ///
     /// Outside of a Tokio runtime.
     #[track_caller]
-    pub fn spawn<F, T>(&self, future: F) -> TaskHandle<T>
+    pub fn spawn<F>(&self, task: F) -> TaskHandle<F::Value>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
-        self.hub.spawn(Origin::unnamed(Location::caller()), future)
+        self.hub
+            .spawn(Origin::unnamed(Location::caller()), task.into_task())
     }
 
     /// Spawns a task unless it would have to wait; as
@@ -158,13 +169,13 @@ impl<E: Send + 'static> Spawner<E> {
     ///
     /// Outside of a Tokio runtime.
     #[track_caller]
-    pub fn try_spawn<F, T>(&self, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    pub fn try_spawn<F>(&self, task: F) -> Result<TaskHandle<F::Value>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), future, as_it_is)
+            .try_spawn(Origin::unnamed(Location::caller()), task, F::into_task)
     }
 
     /// Waits for a slot, then spawns a task; as
@@ -218,13 +229,13 @@ impl<E: Send + 'static> Spawner<E> {
     ///
     /// Outside of a [`LocalSet`](tokio::task::LocalSet).
     #[track_caller]
-    pub fn spawn_local<F, T>(&self, future: F) -> TaskHandle<T>
+    pub fn spawn_local<F>(&self, task: F) -> TaskHandle<F::Value>
     where
-        F: Future<Output = Result<T, E>> + 'static,
-        T: 'static,
+        F: IntoTask<E, Task: 'static>,
+        F::Value: 'static,
     {
         self.hub
-            .spawn_local(Origin::unnamed(Location::caller()), future)
+            .spawn_local(Origin::unnamed(Location::caller()), task.into_task())
     }
 }
 

@@ -12,6 +12,7 @@ use super::engine::spawn_error::SpawnError;
 use crate::BoxError;
 use crate::group::engine::hub::{Hub, as_it_is};
 use crate::group::engine::origin::Origin;
+use crate::group::into_task::IntoTask;
 
 /// A task with a name, made by [`TaskGroup::task`](super::TaskGroup::task).
 ///
@@ -123,12 +124,13 @@ impl<E: Send + 'static> Task<'_, E> {
     ///
     /// Outside of a Tokio runtime.
     #[track_caller]
-    pub fn spawn<F, T>(self, future: F) -> TaskHandle<T>
+    pub fn spawn<F>(self, task: F) -> TaskHandle<F::Value>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
-        self.hub.spawn(self.origin(Location::caller()), future)
+        self.hub
+            .spawn(self.origin(Location::caller()), task.into_task())
     }
 
     /// Spawns the task as one of `place`: a supervisor starts what was given to it elsewhere.
@@ -156,13 +158,13 @@ impl<E: Send + 'static> Task<'_, E> {
     ///
     /// Outside of a Tokio runtime.
     #[track_caller]
-    pub fn try_spawn<F, T>(self, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    pub fn try_spawn<F>(self, task: F) -> Result<TaskHandle<F::Value>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
         self.hub
-            .try_spawn(self.origin(Location::caller()), future, as_it_is)
+            .try_spawn(self.origin(Location::caller()), task, F::into_task)
     }
 
     /// Waits for a slot, then spawns the task; see
@@ -231,13 +233,13 @@ impl<E: Send + 'static> Task<'_, E> {
     ///
     /// Outside of a [`LocalSet`](tokio::task::LocalSet).
     #[track_caller]
-    pub fn spawn_local<F, T>(self, future: F) -> TaskHandle<T>
+    pub fn spawn_local<F>(self, task: F) -> TaskHandle<F::Value>
     where
-        F: Future<Output = Result<T, E>> + 'static,
-        T: 'static,
+        F: IntoTask<E, Task: 'static>,
+        F::Value: 'static,
     {
         self.hub
-            .spawn_local(self.origin(Location::caller()), future)
+            .spawn_local(self.origin(Location::caller()), task.into_task())
     }
 }
 

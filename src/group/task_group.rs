@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
-use crate::group::builder::{BuildError, Builder};
+use crate::group::build_error::BuildError;
+use crate::group::builder::Builder;
 use crate::group::cause::Cause;
 #[cfg(feature = "test-util")]
 use crate::group::census;
@@ -25,6 +26,7 @@ use crate::group::engine::shared::{Plan, Shared};
 use crate::group::engine::spawn_error::SpawnError;
 use crate::group::error::View;
 use crate::group::error::{TaskError, TimedOut};
+use crate::group::into_task::IntoTask;
 use crate::group::running::Running;
 use crate::group::spawner::Spawner;
 use crate::group::stop_request::StopRequest;
@@ -283,12 +285,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # });
     /// ```
     #[track_caller]
-    pub fn spawn<F, T>(&self, future: F) -> TaskHandle<T>
+    pub fn spawn<F>(&self, task: F) -> TaskHandle<F::Value>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
-        self.hub.spawn(Origin::unnamed(Location::caller()), future)
+        self.hub
+            .spawn(Origin::unnamed(Location::caller()), task.into_task())
     }
 
     /// Spawns a task unless it would have to wait for a slot.
@@ -307,13 +310,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// See [`SpawnError`].
     #[track_caller]
-    pub fn try_spawn<F, T>(&self, future: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    pub fn try_spawn<F>(&self, task: F) -> Result<TaskHandle<F::Value>, SpawnError<F>>
     where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: IntoTask<E, Task: Send + 'static>,
+        F::Value: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), future, as_it_is)
+            .try_spawn(Origin::unnamed(Location::caller()), task, F::into_task)
     }
 
     /// Waits for a slot, then spawns a task: the caller is held back, so memory stays bounded.
@@ -429,13 +432,13 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # });
     /// ```
     #[track_caller]
-    pub fn spawn_local<F, T>(&self, future: F) -> TaskHandle<T>
+    pub fn spawn_local<F>(&self, task: F) -> TaskHandle<F::Value>
     where
-        F: Future<Output = Result<T, E>> + 'static,
-        T: 'static,
+        F: IntoTask<E, Task: 'static>,
+        F::Value: 'static,
     {
         self.hub
-            .spawn_local(Origin::unnamed(Location::caller()), future)
+            .spawn_local(Origin::unnamed(Location::caller()), task.into_task())
     }
 
     /// Waits until every task has ended, then closes the group and returns its first failure.

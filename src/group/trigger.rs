@@ -6,7 +6,7 @@ use crate::group::cause::Cause;
 use crate::group::panic::Panic;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 
-use sealed::Listen;
+use sealed::{Hurry, Listen};
 
 /// What [`TaskGroup::cancel_on`] listens to.
 ///
@@ -70,13 +70,22 @@ where
     F: Future<Output: Into<Cause>> + Send + 'static,
 {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
-        let comes = async {
-            match Panic::catch_future(self).await {
-                Ok(reason) => reason.into(),
-                Err(panic) => format!("a trigger panicked: {}", panic.message()).into(),
-            }
-        };
-        listen_for(group, comes)
+        listen_for(group, reason_of(self))
+    }
+
+    fn listen_to_hurry<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        _hurry: impl Fn(Hurry) + Send + Sync + 'static,
+    ) -> Box<dyn Send> {
+        listen_for_lifecycle(group, reason_of(self))
+    }
+}
+
+async fn reason_of(future: impl Future<Output: Into<Cause>>) -> Cause {
+    match Panic::catch_future(future).await {
+        Ok(reason) => reason.into(),
+        Err(panic) => format!("a trigger panicked: {}", panic.message()).into(),
     }
 }
 
@@ -85,11 +94,21 @@ impl<F> Trigger for F where F: Future<Output: Into<Cause>> + Send + 'static {}
 /// Stops a group, or a lifecycle, when another group is cancelled, with the cause of that one.
 impl<G: Send + 'static> Listen for Spawner<G> {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
-        listen_for(group, async move {
-            self.token().cancelled().await;
-            self.cause().unwrap_or(Cause::Token)
-        })
+        listen_for(group, end_of(self))
     }
+
+    fn listen_to_hurry<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        _hurry: impl Fn(Hurry) + Send + Sync + 'static,
+    ) -> Box<dyn Send> {
+        listen_for_lifecycle(group, end_of(self))
+    }
+}
+
+async fn end_of<G: Send + 'static>(group: Spawner<G>) -> Cause {
+    group.token().cancelled().await;
+    group.cause().unwrap_or(Cause::Token)
 }
 
 impl<G: Send + 'static> Trigger for Spawner<G> {}
@@ -97,17 +116,27 @@ impl<G: Send + 'static> Trigger for Spawner<G> {}
 pub(crate) mod sealed {
     use crate::group::Spawner;
 
+    /// What a trigger asks a lifecycle for, more than a stop in its order.
+    #[derive(Clone, Copy, Debug)]
+    pub enum Hurry {
+        /// All are told at once.
+        Urgent,
+        /// What is left is aborted.
+        #[cfg_attr(not(feature = "signal"), allow(dead_code))]
+        Force,
+    }
+
     pub trait Listen: Send + 'static {
         /// Stops `group` when this has come, until the returned value is dropped.
         #[track_caller]
         fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send>;
 
-        /// The same for a lifecycle, which leaves out the order of its stop when `hurry` was called.
+        /// The same for a lifecycle, which does more than stop in its order when `hurry` was called.
         #[track_caller]
         fn listen_to_hurry<E: Send + 'static>(
             self,
             group: &Spawner<E>,
-            hurry: impl Fn() + Send + 'static,
+            hurry: impl Fn(Hurry) + Send + Sync + 'static,
         ) -> Box<dyn Send>
         where
             Self: Sized,
@@ -178,10 +207,31 @@ pub(crate) fn listen_for<E: Send + 'static>(
     group: &Spawner<E>,
     comes: impl Future<Output = Cause> + Send + 'static,
 ) -> Box<dyn Send> {
+    listen(group, comes, Spawner::trigger)
+}
+
+/// The same for a lifecycle, which says by itself what no trigger of the crate has said.
+#[track_caller]
+fn listen_for_lifecycle<E: Send + 'static>(
+    group: &Spawner<E>,
+    comes: impl Future<Output = Cause> + Send + 'static,
+) -> Box<dyn Send> {
+    listen(group, comes, |group, cause| match cause.is_trigger() {
+        true => group.trigger(cause),
+        false => group.cancel_for(cause.clone()),
+    })
+}
+
+#[track_caller]
+fn listen<E: Send + 'static>(
+    group: &Spawner<E>,
+    comes: impl Future<Output = Cause> + Send + 'static,
+    stop: fn(&Spawner<E>, &Cause),
+) -> Box<dyn Send> {
     let group = group.clone();
     let task = tokio::spawn(async move {
         if let Some(cause) = group.token().run_until_cancelled(comes).await {
-            group.trigger(&cause);
+            stop(&group, &cause);
         }
     });
     Box::new(AbortOnDrop::new(&task))

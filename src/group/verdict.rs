@@ -16,7 +16,7 @@ use crate::group::chain;
 use crate::group::end::End;
 
 /// An error that says how something ended.
-pub(crate) trait Ended: Error {
+pub trait Ended: Error {
     /// How it ended, from its own point of view: the error that a task returned may know more.
     fn end(&self) -> End;
 

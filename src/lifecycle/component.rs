@@ -16,7 +16,7 @@ use crate::group::TaskGroup;
 use crate::group::lock::into_inner;
 use crate::lifecycle::plan::error::PlanError;
 use crate::supervise::Supervisor;
-use crate::supervise::{Periodic, PeriodicError, Tick};
+use crate::supervise::{Periodic, Tick};
 
 /// How long a component may take to be ready, if it says nothing else.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -115,11 +115,11 @@ impl Component {
     pub fn supervisor(supervisor: Supervisor) -> Self {
         let name = supervisor.name().to_owned().into();
         let start = |ctx: Context, group: &TaskGroup| -> Work {
-            let supervised = supervisor.run::<BoxError>(group);
+            let supervised = supervisor.run(group);
             Box::pin(async move {
                 let supervised = supervised?;
                 ctx.ready();
-                supervised.await
+                Ok(supervised.await?)
             })
         };
         Self::of(name, Kind::Component, Box::new(start))
@@ -141,7 +141,7 @@ impl Component {
         let name = periodic.name().to_owned().into();
         let start = |ctx: Context, _: &TaskGroup| -> Work {
             Box::pin(async move {
-                let again = periodic.run::<PeriodicError, _, _>(ctx.token(), run)?;
+                let again = periodic.run(ctx.token(), run)?;
                 ctx.ready();
                 Ok(again.await?)
             })
@@ -288,6 +288,10 @@ impl Component {
 
     pub(super) fn is_job(&self) -> bool {
         self.kind == Kind::Job
+    }
+
+    pub(super) fn is_lifecycle(&self) -> bool {
+        self.kind == Kind::Lifecycle
     }
 
     pub(super) fn node(&self) -> Result<Node, PlanError> {

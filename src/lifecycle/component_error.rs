@@ -507,8 +507,8 @@ mod tests {
     async fn a_server_that_was_forced_makes_the_error_forced() {
         let token = CancellationToken::new();
         token.cancel();
-        let server = Sidecar::new("http")
-            .serve::<BoxError, _, _, _, _>(&token, |_stop| pending::<Result<(), std::io::Error>>());
+        let server =
+            Sidecar::new("http").serve(&token, |_stop| pending::<Result<(), std::io::Error>>());
         let task = failed("http", server.await.unwrap_err()).await;
         let error = ComponentError::from_task("http", ComponentErrorKind::StopFailed, task);
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::haste::Haste;
+use super::plan::Plan;
 use super::provided::Outlet;
 use super::report::Report;
 use crate::group::cause::Cause;
@@ -79,6 +80,8 @@ struct Shared {
     outlets: Vec<Box<dyn Outlet>>,
     /// Of those that are told how everything else has ended.
     outcome: Option<OnceLock<Outcome>>,
+    /// The plan of a lifecycle that is this component, until it runs.
+    plan: Mutex<Option<Plan>>,
     nested: Mutex<Option<Report>>,
 }
 
@@ -129,6 +132,8 @@ pub(super) enum Note {
     Drained(usize),
     /// It is a lifecycle that has nothing left to do.
     Idle(usize),
+    /// It is a lifecycle that has done all it had to do, and ends.
+    Finished(usize),
     /// A task of the component has failed, and the others have been told.
     Failing(usize, Cause),
     /// All tasks of the component are gone.
@@ -160,6 +165,7 @@ impl Context {
         notes: mpsc::UnboundedSender<Note>,
         outlets: Vec<Box<dyn Outlet>>,
         wants_outcome: bool,
+        plan: Option<Plan>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -173,6 +179,7 @@ impl Context {
                 notes,
                 outlets,
                 outcome: wants_outcome.then(OnceLock::new),
+                plan: plan.into(),
                 nested: Mutex::default(),
             }),
         }
@@ -340,6 +347,10 @@ impl Context {
         self.say(Note::Idle(self.shared.index));
     }
 
+    pub(super) fn finished(&self) {
+        self.say(Note::Finished(self.shared.index));
+    }
+
     /// Returns whether the service as a whole wants traffic, for `/readyz` and the health service.
     #[must_use]
     pub fn readiness(&self) -> &Readiness {
@@ -462,6 +473,10 @@ impl Context {
         if let Some(panic) = panicked {
             panic.resume();
         }
+    }
+
+    pub(super) fn take_plan(&self) -> Option<Plan> {
+        lock(&self.shared.plan).take()
     }
 
     pub(super) fn keep_nested(&self, report: Report) {

@@ -42,7 +42,8 @@ mod text;
 /// # The text
 ///
 /// A plan prints as a text that is the same each time, with a line for each component. It does not
-/// end in a line break. Components are numbered: what has one number starts, or stops, at the same
+/// end in a line break. A lifecycle inside for which no time was set is printed with the time that it gets here.
+/// Components are numbered: what has one number starts, or stops, at the same
 /// time, unless something before it takes longer. In fact nothing waits for a number: a component
 /// starts when all it is `after` are ready, and is told to stop when all that are after it, directly
 /// or through others, and the phases before its own, have ended. Nested lifecycles follow, each below its path. Whatever would
@@ -170,6 +171,9 @@ impl Plan {
             true => Vec::new(),
             false => nodes.iter().map(|node| node.name.clone()).collect(),
         };
+        let nodes = nodes.into_iter().zip(&graces);
+        let nodes = nodes.map(|(node, &grace)| node.within(grace));
+        let nodes: Vec<_> = nodes.collect::<Result<_, _>>()?;
         let ends = ends(&graph, &graces, budget.before_the_stop());
         let times = graces.into_iter().zip(ends);
         let components = nodes.into_iter().zip(times).enumerate();
@@ -193,6 +197,33 @@ impl Plan {
     pub(super) fn yielding(mut self) -> Self {
         self.yields = !self.asks;
         self
+    }
+
+    /// The plan of a lifecycle that yields, in the time that it really gets.
+    ///
+    /// If that is too short to be shared, everything in it is told and forced at once.
+    fn within(&self, total: Duration) -> Result<Self, PlanError> {
+        let make = |grace: Option<Duration>, budget| {
+            let nodes = self.components.iter().map(|planned| Node {
+                grace,
+                ..planned.node(false)
+            });
+            Self::new(
+                self.name.clone(),
+                nodes.collect(),
+                self.phases.clone(),
+                budget,
+            )
+        };
+        let plan = match make(None, Budget::new(total)) {
+            Err(error) if error.is_budget() => make(Some(Duration::ZERO), Budget::default()),
+            plan => plan,
+        };
+        Ok(Self {
+            budget: Budget::new(total),
+            yields: true,
+            ..plan?
+        })
     }
 
     /// Makes the plan that has one more component, without those that are gone.
@@ -444,6 +475,14 @@ impl Node {
     /// Whether it asks for a time of its own.
     fn asks(&self) -> bool {
         self.grace.is_some() || self.nested.as_ref().is_some_and(|nested| !nested.yields)
+    }
+
+    /// Gives a lifecycle that yields the time that it really gets.
+    fn within(mut self, grace: Duration) -> Result<Self, PlanError> {
+        if let Some(nested) = self.nested.as_mut().filter(|nested| nested.yields) {
+            *nested = nested.within(grace)?;
+        }
+        Ok(self)
     }
 
     /// The grace that it asks for: a lifecycle for the budget that was set for it, another component for
@@ -1044,6 +1083,49 @@ stop
             "component `http` has a start timeout of 0s: it could never be ready",
         );
         assert_eq!(error.component(), Some("http"));
+    }
+
+    #[test]
+    fn a_nested_lifecycle_that_yields_is_planned_in_the_time_that_it_gets() {
+        let inside = |nodes| Plan::new("mail", nodes, vec![], Budget::default()).unwrap();
+        let mail = |nodes| node("mail", &[]).nested(inside(nodes).yielding());
+        let chain = || vec![node("smtp", &[]), node("queue", &["smtp"])];
+        // Its own default is 10 s.
+        for total in [secs(4), secs(100)] {
+            let plan = plan(vec![node("db", &[]), mail(chain())], total).unwrap();
+            let planned = plan.added()[1].nested().unwrap();
+            assert_eq!(planned.budget().total(), plan.added()[1].grace());
+            assert_eq!(planned.name(), "mail");
+            let last = planned.added()[0].stops_by();
+            assert!(last <= planned.budget().stop_time(), "{plan}");
+            assert!(last * 10 > planned.budget().stop_time() * 9, "{plan}");
+        }
+        // The same inside of one that yields itself.
+        let middle = mail(vec![mail(chain())]);
+        let plan = plan(vec![middle], secs(100)).unwrap();
+        let middle = &plan.added()[0];
+        let inner = &middle.nested().unwrap().added()[0];
+        assert_eq!(inner.nested().unwrap().budget().total(), inner.grace());
+        assert!(inner.grace() <= middle.grace());
+    }
+
+    #[test]
+    fn a_nested_lifecycle_that_yields_and_gets_next_to_nothing_is_forced_at_once() {
+        for grace in [Duration::ZERO, Duration::from_micros(1)] {
+            let nodes = vec![node("smtp", &[]), node("queue", &["smtp"])];
+            let inside = Plan::new("mail", nodes, vec![], Budget::default()).unwrap();
+            let mut mail = node("mail", &[]).nested(inside.yielding());
+            mail.grace = Some(grace);
+            let plan = plan(vec![mail], secs(10)).unwrap();
+            let inside = plan.added()[0].nested().unwrap();
+            assert_eq!(inside.budget().total(), grace);
+            assert!(
+                inside
+                    .added()
+                    .iter()
+                    .all(|planned| planned.grace().is_zero())
+            );
+        }
     }
 
     #[test]

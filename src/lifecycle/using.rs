@@ -10,6 +10,7 @@ use super::plan::Kind;
 use super::provided::Provided;
 use super::uses::{Declared, Uses, Wire};
 use crate::BoxError;
+use crate::group::IntoTask;
 use crate::group::TaskGroup;
 use crate::group::panic::Panic;
 use crate::lifecycle::cleanup::Outcome;
@@ -36,7 +37,7 @@ impl Component {
     pub fn new<F, W>(name: impl Into<Cow<'static, str>>, run: F) -> Self
     where
         F: FnOnce(Context) -> W + Send + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
         Self::using(()).run(name, |ctx, ()| run(ctx))
     }
@@ -167,7 +168,7 @@ impl Component {
     pub fn job<F, W>(name: impl Into<Cow<'static, str>>, run: F) -> Self
     where
         F: FnOnce(Context) -> W + Send + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
         Self::using(()).job(name, |ctx, ()| run(ctx))
     }
@@ -232,8 +233,9 @@ impl<V: Wire> Using<V> {
     pub fn run<F, W>(self, name: impl Into<Cow<'static, str>>, run: F) -> Component
     where
         F: FnOnce(Context, V::Values) -> W + Send + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
+        let run = |ctx, values| run(ctx, values).into_task();
         self.make(name.into(), Kind::Component, run)
     }
 
@@ -254,16 +256,9 @@ impl<V: Wire> Using<V> {
     pub fn job<F, W>(self, name: impl Into<Cow<'static, str>>, run: F) -> Component
     where
         F: FnOnce(Context, V::Values) -> W + Send + 'static,
-        W: Future<Output = Result<(), BoxError>> + Send + 'static,
+        W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let run = |ctx: Context, values| async move {
-            run(ctx.clone(), values).await?;
-            // Those that are told to stop before they are done need not have provided anything.
-            match ctx.not_provided() {
-                Some(error) if !ctx.token().is_cancelled() => Err(error.into()),
-                _ => Ok(()),
-            }
-        };
+        let run = |ctx: Context, values| until_done(ctx.clone(), run(ctx, values).into_task());
         self.make(name.into(), Kind::Job, run).may_end()
     }
 
@@ -330,6 +325,19 @@ impl<V: Wire> Using<V> {
         component.uses = self.declared.uses;
         component.provides = self.declared.provides;
         component
+    }
+}
+
+/// Runs a job, which must have provided by its end what it is to provide.
+async fn until_done<W>(ctx: Context, work: W) -> Result<(), BoxError>
+where
+    W: Future<Output = Result<(), BoxError>>,
+{
+    work.await?;
+    // Those that are told to stop before they are done need not have provided anything.
+    match ctx.not_provided() {
+        Some(error) if !ctx.token().is_cancelled() => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a pipeline fails: options that make none, a push that is refused, a job that fails, a run that was not clean.
+//! How a pipeline fails: a push that is refused, a job that fails, a run that was not clean.
 
 use std::any::Any;
 use std::error::Error;
@@ -13,75 +13,6 @@ use crate::group::end::End;
 use crate::group::panic::Panic;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-
-/// Options that make no pipeline.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PipelineBuildError {
-    /// The name is empty.
-    #[error("a pipeline has an empty name")]
-    EmptyName,
-    /// The limit is 0.
-    #[error("pipeline `{pipeline}` has a limit of 0: no item could ever begin")]
-    ZeroLimit {
-        /// The pipeline's name.
-        pipeline: String,
-    },
-    /// Its buffer holds nothing, or more than a buffer can hold.
-    #[error("pipeline `{pipeline}` has a buffer of {capacity}: it must hold 1 to {most} items")]
-    Capacity {
-        /// The pipeline's name.
-        pipeline: String,
-        /// How much the buffer was to hold.
-        capacity: usize,
-        /// The most that a buffer can hold.
-        most: usize,
-    },
-    /// A batch is to be of 0 items.
-    #[error("pipeline `{pipeline}` has batches of 0 items: none could ever be full")]
-    EmptyBatch {
-        /// The pipeline's name.
-        pipeline: String,
-    },
-    /// A batch is larger than what may be held at once.
-    #[error(
-        "pipeline `{pipeline}` has batches of {batch} items and a buffer of {capacity}: a batch could never be full"
-    )]
-    BatchTooLarge {
-        /// The pipeline's name.
-        pipeline: String,
-        /// The size of a batch.
-        batch: usize,
-        /// How much the buffer holds.
-        capacity: usize,
-    },
-    /// Batches wait for more items for ever, while their keys may keep all others back.
-    #[error(
-        "pipeline `{pipeline}` has keys, and batches that wait for ever: one busy key could keep a batch from being full"
-    )]
-    EndlessBatch {
-        /// The pipeline's name.
-        pipeline: String,
-    },
-    /// Items are to be tried 0 times.
-    #[error("pipeline `{pipeline}` tries an item 0 times: it must be tried once at least")]
-    NoAttempts {
-        /// The pipeline's name.
-        pipeline: String,
-    },
-    /// No item of a partition may be open below its watermark.
-    #[error("watermark `{watermark}` lets 0 items of a partition be open: none could be taken in")]
-    ZeroAbove {
-        /// The watermark's name.
-        watermark: String,
-    },
-    /// The leases are to be kept alive every 0 seconds.
-    #[error("pipeline `{pipeline}` keeps its items alive every 0s: it would do nothing else")]
-    ZeroKeepAlive {
-        /// The pipeline's name.
-        pipeline: String,
-    },
-}
 
 /// An item that was not taken in; it comes back.
 pub struct PushError<T> {

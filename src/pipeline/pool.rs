@@ -20,6 +20,7 @@ use crate::group::chain;
 use crate::group::deadline;
 use crate::group::log;
 use crate::group::panic::Panic;
+use crate::group::run_future::RunFuture;
 use crate::group::time::CONFIRMATION;
 use crate::group::{Spawner, TaskGroup};
 #[cfg(feature = "lifecycle")]
@@ -162,7 +163,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     {
         let place = Location::caller();
         let task = group.task(self.guard.0.name.to_string());
-        task.spawn_from(place, self.run(group))
+        task.spawn_from(place, self.run(group).with_error())
     }
 
     /// Makes the pool a future, to be spawned into `group` or run inside a task of it.
@@ -185,13 +186,16 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     pub fn run<E>(
         self,
         group: &TaskGroup<E>,
-    ) -> impl Future<Output = Result<PipelineReport, E>> + Send + use<T, R, E>
+    ) -> RunFuture<
+        impl Future<Output = Result<PipelineReport, PipelineError>> + Send + use<T, R, E>,
+        PipelineError,
+    >
     where
-        E: From<PipelineError> + Send + 'static,
+        E: Send + 'static,
     {
         let child = group.child(&self.guard.0.name);
         let parts = group.token().parts();
-        async move { Ok(self.drive(child.spawner(), parts).await?) }
+        RunFuture::new(async move { self.drive(child.spawner(), parts).await })
     }
 
     /// Makes the pool a component of its name.

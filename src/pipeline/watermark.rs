@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::error::PipelineBuildError;
 use super::intake::Receipt;
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::group::deadline;
 use crate::group::lock::Lock;
 use crate::group::log;
@@ -160,13 +160,19 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
     /// # Errors
     ///
     /// `most` is 0, or the name is empty.
-    pub fn new(name: impl Into<String>, most: usize) -> Result<Self, PipelineBuildError> {
+    pub fn new(name: impl Into<String>, most: usize) -> Result<Self, BuildError> {
         let name = name.into();
         if name.is_empty() {
-            return Err(PipelineBuildError::EmptyName);
+            return Err(BuildError::empty_name("a watermark"));
         }
         if most == 0 {
-            return Err(PipelineBuildError::ZeroAbove { watermark: name });
+            let what = format!("watermark `{name}`");
+            return Err(BuildError::new(
+                what,
+                "most",
+                "0",
+                "no item could be taken in",
+            ));
         }
         Ok(Self {
             shared: Arc::new(Shared {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::error::{JobError, PipelineBuildError};
+use super::error::JobError;
 use super::intake::{Pause, Receipt, Source, take_in};
 use super::job::Job;
 use super::parcel::{HandedBack, KeyOf, key_of};
@@ -21,6 +21,8 @@ use super::stage::{Origin, Stage};
 use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
 use crate::BoxError;
 use crate::backoff::Backoff;
+use crate::group::build_error::BuildError;
+use crate::group::time::Rounded;
 
 /// Works on items, so many at once, and loses none: what is not done when the time is up is handed back.
 ///
@@ -378,21 +380,21 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     ///
     /// # Errors
     ///
-    /// Options that make no pool: see [`PipelineBuildError`].
-    pub fn source<S>(mut self, source: S) -> Result<Pool<T, R>, PipelineBuildError>
+    /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
+    pub fn source<S>(mut self, source: S) -> Result<Pool<T, R>, BuildError>
     where
         S: Source<Item = T, Receipt = R>,
     {
         let capacity = self.buffer.unwrap_or(self.limit.max(self.batch.size));
         let (pause, within) = (self.pause.take(), self.pause_within);
-        let mut pool = self.build(capacity)?;
+        let mut pool = self.build("buffer", capacity)?;
         let shared = Arc::clone(&pool.guard.0);
         pool.intake = Some(Box::pin(take_in(shared, source, pause, within)));
         Ok(pool)
     }
 
-    fn build(self, capacity: usize) -> Result<Pool<T, R>, PipelineBuildError> {
-        self.check(capacity)?;
+    fn build(self, buffer: &'static str, capacity: usize) -> Result<Pool<T, R>, BuildError> {
+        self.check(buffer, capacity)?;
         let shared = Arc::new(Shared::new(Options {
             name: self.name.into(),
             capacity,
@@ -414,47 +416,44 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         })
     }
 
-    fn check(&self, capacity: usize) -> Result<(), PipelineBuildError> {
-        use PipelineBuildError as Error;
-
-        let pipeline = self.name.to_string();
+    fn check(&self, buffer: &'static str, capacity: usize) -> Result<(), BuildError> {
+        if self.name.is_empty() {
+            return Err(BuildError::empty_name("a pipeline"));
+        }
+        let what = format!("pipeline `{}`", self.name);
+        let refuse = |option, value: Cow<'static, str>, why: Cow<'static, str>| {
+            Err(BuildError::new(what.clone(), option, value, why))
+        };
         let most = Semaphore::MAX_PERMITS;
-        let batch = self.batch.size;
-        if pipeline.is_empty() {
-            return Err(Error::EmptyName);
-        }
+        let Batch { size, longest } = self.batch;
         if self.limit == 0 {
-            return Err(Error::ZeroLimit { pipeline });
+            return refuse("limit", "0".into(), "no item could ever begin".into());
         }
-        if batch == 0 {
-            return Err(Error::EmptyBatch { pipeline });
+        if size == 0 {
+            return refuse("size", "0".into(), "no batch could ever be full".into());
         }
         if capacity == 0 || capacity > most {
-            return Err(Error::Capacity {
-                pipeline,
-                capacity,
-                most,
-            });
+            let why = format!("it must hold 1 to {most} items");
+            return refuse(buffer, capacity.to_string().into(), why.into());
         }
-        if batch > capacity {
-            return Err(Error::BatchTooLarge {
-                pipeline,
-                batch,
-                capacity,
-            });
+        if size > capacity {
+            let why = format!("with a `{buffer}` of {capacity} no batch could ever be full");
+            return refuse("size", size.to_string().into(), why.into());
         }
-        if batch > 1 && self.key.is_some() && self.batch.longest == Duration::MAX {
-            return Err(Error::EndlessBatch { pipeline });
+        if size > 1 && self.key.is_some() && longest == Duration::MAX {
+            let why = "it has keys, and one busy key could keep a batch from being full";
+            return refuse("longest", Rounded(longest).to_string().into(), why.into());
         }
-        if matches!(self.policy.retry, Some((_, 0))) {
-            return Err(Error::NoAttempts { pipeline });
+        if let Some((backoff, attempts)) = &self.policy.retry {
+            if *attempts == 0 {
+                let why = "an item has to be tried once at least";
+                return refuse("attempts", "0".into(), why.into());
+            }
+            backoff.check(&what)?;
         }
-        if self
-            .keeper
-            .as_ref()
-            .is_some_and(|keeper| keeper.every.is_zero())
-        {
-            return Err(Error::ZeroKeepAlive { pipeline });
+        let every = self.keeper.as_ref().map(|keeper| keeper.every);
+        if every.is_some_and(|every| every.is_zero()) {
+            return refuse("keep_alive", "0s".into(), "it would do nothing else".into());
         }
         Ok(())
     }
@@ -465,9 +464,9 @@ impl<T: Send + 'static> Workers<T> {
     ///
     /// # Errors
     ///
-    /// Options that make no pool: see [`PipelineBuildError`].
-    pub fn queue(self, capacity: usize) -> Result<(Pusher<T>, Pool<T>), PipelineBuildError> {
-        let pool = self.build(capacity)?;
+    /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
+    pub fn queue(self, capacity: usize) -> Result<(Pusher<T>, Pool<T>), BuildError> {
+        let pool = self.build("capacity", capacity)?;
         Ok((Pusher::new(&pool.guard.0), pool))
     }
 }
@@ -483,13 +482,10 @@ impl<T: Send + 'static> Workers<T, Origin> {
     ///
     /// # Errors
     ///
-    /// Options that make no pool: see [`PipelineBuildError`].
-    pub fn stage(
-        mut self,
-        capacity: usize,
-    ) -> Result<(Stage<T>, Pool<T, Origin>), PipelineBuildError> {
+    /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
+    pub fn stage(mut self, capacity: usize) -> Result<(Stage<T>, Pool<T, Origin>), BuildError> {
         self.times.at_stop = AtStop::AfterPushers;
-        let mut pool = self.build(capacity)?;
+        let mut pool = self.build("capacity", capacity)?;
         pool.guard.1 = Leaves::ToStage;
         Ok((Stage::new(&pool.guard.0), pool))
     }

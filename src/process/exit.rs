@@ -16,6 +16,8 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+#[cfg(feature = "signal")]
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::chain;
 use crate::group::end::End;
@@ -426,10 +428,8 @@ impl ExitPolicy {
     #[cfg(feature = "signal")]
     pub fn terminate_on(&self, set: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
         if self.second_signal == SignalStatus::Fixed(0) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a second signal cannot force the exit with status 0",
-            ));
+            let why = "a forced exit is no success";
+            return Err(BuildError::new("an exit policy", "second_signal", "0", why).into());
         }
         Signals::terminate_with(set, |signal| self.second_signal.of(signal))
     }
@@ -483,14 +483,14 @@ impl ExitPolicy {
         in_force().clone().unwrap_or_default()
     }
 
-    /// Decides how a program ends whose body has panicked.
-    #[cfg(feature = "signal")]
     /// Returns the status of an exit that a second signal forces.
     #[cfg(feature = "test-util")]
     pub(crate) fn code_of_second(&self, signal: Signal) -> u8 {
         self.second_signal.of(signal)
     }
 
+    /// Decides how a program ends whose body has panicked.
+    #[cfg(feature = "signal")]
     pub(crate) fn exit_of_panic(&self, panic: &Panic) -> Exit {
         Exit {
             status: self.panicked,

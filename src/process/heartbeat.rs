@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::group::cause::{Cause, LostHeartbeat};
 use crate::group::lock::lock;
 use crate::group::log;
-use crate::group::trigger::sealed::Listen;
+use crate::group::trigger::sealed::{Hurry, Listen};
 use crate::group::trigger::{Trigger, listen_for};
 use crate::group::{AbortOnDrop, Spawner};
 
@@ -243,7 +243,7 @@ impl Listen for HeartbeatMonitor {
     fn listen_to_hurry<E: Send + 'static>(
         self,
         group: &Spawner<E>,
-        hurry: impl Fn() + Send + 'static,
+        hurry: impl Fn(Hurry) + Send + Sync + 'static,
     ) -> Box<dyn Send> {
         if self.in_order {
             return self.listen(group);
@@ -260,7 +260,7 @@ impl Listen for HeartbeatMonitor {
                 // It was given up.
                 return;
             }
-            hurry();
+            hurry(Hurry::Urgent);
             group.trigger(&cause);
             if is_stopping {
                 log::guarded(|| {

@@ -7,6 +7,7 @@ use tokio::runtime;
 use tokio::runtime::Runtime;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::group::log::bounded;
 use crate::group::log::console;
 use crate::group::panic::Panic;
@@ -266,16 +267,17 @@ fn begin(
     policy: &ExitPolicy,
 ) -> Result<(Signals, Runtime), BoxError> {
     let signals = policy.terminate_on(signals.unwrap_or_else(|| TERMINATE.to_vec()))?;
-    let runtime = threads
-        .build()
-        .map_err(|error| format!("cannot build the runtime: {error}"))?;
-    Ok((signals, runtime))
+    Ok((signals, threads.build()?))
 }
 
 impl Threads {
     fn build(self) -> Result<Runtime, BoxError> {
         let mut builder = match self {
-            Self::Workers(0) => return Err("it has 0 worker threads".into()),
+            Self::Workers(0) => {
+                let why = "nothing could ever run";
+                let refused = BuildError::new("a program", "worker_threads", "0", why);
+                return Err(refused.into());
+            }
             Self::Workers(count) => several(count),
             Self::Default => {
                 let processors = thread::available_parallelism();
@@ -288,7 +290,8 @@ impl Threads {
             }
             Self::Own(builder) => *builder,
         };
-        Ok(builder.build()?)
+        let runtime = builder.build();
+        Ok(runtime.map_err(|error| format!("cannot build the runtime: {error}"))?)
     }
 }
 

@@ -20,16 +20,19 @@ use tokio::sync::Notify;
 
 use crate::group::Spawner;
 use crate::group::TaskGroup;
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::lock::lock;
 use crate::group::log::bounded;
 use crate::group::panic::Panic;
 use crate::group::signal::Signal;
 use crate::group::trigger::Trigger;
-use crate::group::trigger::sealed::Listen;
+use crate::group::trigger::sealed::{Hurry, Listen};
 #[cfg(feature = "lifecycle")]
 use crate::lifecycle::Lifecycle;
 
+use self::act::Meaning;
+use self::hub::Insisting;
 use self::hub::Letter;
 use self::hub::SetId;
 #[cfg(unix)]
@@ -44,7 +47,8 @@ use self::windows as engine;
 ///
 /// * [`Signals::terminate`] and [`Signals::terminate_on`] make a *terminating* set. Its first signal
 ///   is delivered, once; a second one (any of the set) ends the process with the exit status
-///   128 + n.
+///   128 + n. With [`escalate`](Self::escalate) the second one forces the stop, and the third one ends the
+///   process.
 /// * [`Signals::watch`] only listens: every signal is delivered and none ends the process.
 ///
 /// Use [`TaskGroup::cancel_on`] to stop a group with it, [`TaskGroup::list_on`] to see what a
@@ -107,6 +111,14 @@ use self::windows as engine;
 ///
 /// A watched signal is not handed back to the system when the value is dropped: from then on it is
 /// ignored.
+///
+/// # Three steps
+///
+/// | signal | by default | with [`escalate`](Self::escalate) |
+/// |---|---|---|
+/// | first | stops the group or the lifecycle | the same |
+/// | second | ends the process at once | forces the stop: what is left is aborted, the cleanup runs, there is a report |
+/// | third | | ends the process at once |
 ///
 /// # Containers
 ///
@@ -183,7 +195,7 @@ enum Receiver {
     /// They wait for `recv`, each signal at most once, in the order in which they came.
     Kept(VecDeque<Letter>),
     /// They are handed over on the thread. Never goes back to `Kept`.
-    Called(Arc<dyn Fn(Signal) + Send + Sync>),
+    Called(Arc<dyn Fn(Signal, Meaning) + Send + Sync>),
 }
 
 /// The set of [`Signals::terminate`].
@@ -249,7 +261,7 @@ impl Signals {
     /// let signals = Signals::terminate_on([Signal::Terminate, Signal::Hangup])?;
     /// # drop(signals);
     /// let error = Signals::terminate_on([Signal::Break]).unwrap_err();
-    /// assert_eq!(error.to_string(), "cannot listen for Ctrl-Break: this platform does not have it");
+    /// assert_eq!(error.to_string(), "signals: `set` cannot be Ctrl-Break: this platform does not have it");
     /// # }
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -277,7 +289,8 @@ impl Signals {
     /// Waits for the next signal.
     ///
     /// Signals that came before the call are returned first, in their order. A terminating set
-    /// returns once; a second call waits for ever, as the second signal ends the process.
+    /// returns once; a second call waits for ever, as the second signal ends the process. With
+    /// [`escalate`](Self::escalate) it returns twice.
     ///
     /// # Cancel safety
     ///
@@ -303,6 +316,41 @@ impl Signals {
             }
             self.inbox.arrived.notified().await;
         }
+    }
+
+    /// Has a second signal force the stop, and only a third one end the process.
+    ///
+    /// A group that [listens](TaskGroup::cancel_on) is [aborted](TaskGroup::abort) by the second signal, and a
+    /// lifecycle is forced, as by `lifecycle::Handle::force` (feature `lifecycle`): what is left is aborted and joined, the cleanup
+    /// runs, and the report names all that was cut. A task that blocks its thread cannot be aborted. The
+    /// third signal is for that case: it is what a second one is by default. If nothing listens any longer, because the run is over, the
+    /// second signal ends the process.
+    ///
+    /// A third signal counts from the same pause on after the second one, see
+    /// [`insist_after`](Self::insist_after). [`insist_on`](Self::insist_on) chooses the signals for both.
+    ///
+    /// It holds for all values of the same set, and changes nothing for a set that only
+    /// [watches](Self::watch).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use taskgroup::{Exit, TaskGroup};
+    ///
+    /// fn main() -> Exit {
+    ///     taskgroup::main(async |signals| {
+    ///         let mut group = TaskGroup::new();
+    ///         group.cancel_on(signals.escalate());
+    ///         // spawn servers and workers here
+    ///         group.wait().await
+    ///     })
+    /// }
+    /// ```
+    pub fn escalate(self) -> Self {
+        if let Some(set) = self.listener.set() {
+            hub::configure(set, |act| act.escalates = true);
+        }
+        self
     }
 
     /// Has a second signal count from `pause` on after the first one; 300 ms by default.
@@ -331,7 +379,7 @@ impl Signals {
         self
     }
 
-    /// Has only `signals` end the process when they come second; all signals of the set by default.
+    /// Has only `signals` count when they come second, or third; all signals of the set by default.
     ///
     /// The others are one request however often they come: SIGTERM for example, on a platform that repeats it
     /// until the process is gone. With no signal at all nothing forces the exit.
@@ -351,22 +399,20 @@ impl Signals {
     /// # #[cfg(unix)] {
     /// let signals = Signals::terminate()?.insist_on([Signal::Interrupt])?;
     /// let error = signals.insist_on([Signal::Hangup]).unwrap_err();
-    /// assert_eq!(error.to_string(), "SIGHUP cannot insist: it is not in the set");
+    /// assert_eq!(error.to_string(), "signals: `insist_on` cannot be SIGHUP: it is not in the set");
     /// # }
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn insist_on(self, signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let signals: Vec<_> = signals.into_iter().collect();
         let Some(set) = self.listener.set() else {
-            return Err(invalid(
-                "signals that are only watched cannot insist".into(),
-            ));
+            let why = "signals that are only watched cannot insist";
+            return Err(BuildError::new("signals", "insist_on", "set", why).into());
         };
         let is_in_set = |signal: &Signal| self.names().any(|name| name == *signal);
         if let Some(other) = signals.iter().find(|signal| !is_in_set(signal)) {
-            return Err(invalid(format!(
-                "{other} cannot insist: it is not in the set"
-            )));
+            let (value, why) = (other.to_string(), "it is not in the set");
+            return Err(BuildError::new("signals", "insist_on", value, why).into());
         }
         hub::configure(set, |act| act.insists = signals);
         Ok(self)
@@ -395,18 +441,15 @@ impl Signals {
         set.sort_by_key(|watched| watched.signal as u8);
         set.dedup();
         if set.is_empty() {
-            return Err(invalid(
-                "cannot listen for signals: the set is empty".into(),
-            ));
+            let why = "there would be nothing to listen for";
+            return Err(BuildError::new("signals", "set", "empty", why).into());
         }
         if let Some(other) = set
             .iter()
             .find(|watched| !engine::can_be_caught(watched.signal))
         {
-            return Err(invalid(format!(
-                "cannot listen for {}: this platform does not have it",
-                other.signal
-            )));
+            let (value, why) = (other.signal.to_string(), "this platform does not have it");
+            return Err(BuildError::new("signals", "set", value, why).into());
         }
         let mut ignored = engine::ignored();
         ignored.retain(|signal| set.iter().any(|watched| watched.signal == *signal));
@@ -453,8 +496,8 @@ impl<E: Send + 'static> TaskGroup<E> {
         let group = self.spawner();
         let name = self.name().map(str::to_owned);
         let set = signals.listener.set();
-        signals.inbox.call_with(move |signal| {
-            let (running, advice) = (group.running(), advice(signal, set));
+        signals.inbox.call_with(move |signal, _| {
+            let (running, advice) = (group.running(), advice(signal, Meaning::First, set));
             tracing::info!(target: "taskgroup", group = name, %signal, "running: {running}{advice}");
         });
         self.attach(Box::new(signals));
@@ -472,19 +515,45 @@ impl Lifecycle {
 
 impl Listen for Signals {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
+        let forced = group.clone();
+        self.stop(group, move || forced.force())
+    }
+
+    fn listen_to_hurry<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        hurry: impl Fn(Hurry) + Send + Sync + 'static,
+    ) -> Box<dyn Send> {
+        self.stop(group, move || hurry(Hurry::Force))
+    }
+}
+
+impl Signals {
+    /// Stops `group` on the first signal, and calls `force` on one that forces.
+    fn stop<E: Send + 'static>(
+        self,
+        group: &Spawner<E>,
+        force: impl Fn() + Send + Sync + 'static,
+    ) -> Box<dyn Send> {
         let group = group.clone();
         let set = self.listener.set();
-        self.inbox.call_with(move |signal| {
+        self.inbox.call_with(move |signal, meaning| {
             let cause = Cause::Signal(signal);
-            let stopping = match group.is_cancelled() {
+            let forces = meaning == Meaning::Forces;
+            let then = match group.is_cancelled() {
+                _ if forces => "forcing the stop",
                 true => "stopping already",
                 false => "stopping",
             };
-            let line = (group.clone(), cause.clone(), stopping, advice(signal, set));
+            let advice = advice(signal, meaning, set);
+            let line = (group.clone(), cause.clone(), then, advice);
             // The line comes first, so that it is there whatever follows, and is written by a
             // thread of its own, so that a log that blocks does not hold the stop.
             let unwritten = bounded::within(LOGGING, line, write).err();
             group.cancel_for(cause);
+            if forces {
+                force();
+            }
             if let Some(line) = unwritten {
                 write(line);
             }
@@ -497,25 +566,32 @@ impl Trigger for Signals {}
 
 type Line<E> = (Spawner<E>, Cause, &'static str, String);
 
-fn write<E: Send + 'static>((group, cause, stopping, advice): Line<E>) {
-    group.log_trigger(&cause, &format!("{stopping}{advice}"));
+fn write<E: Send + 'static>((group, cause, then, advice): Line<E>) {
+    group.log_trigger(&cause, &format!("{then}{advice}"));
 }
 
 /// Says how to insist after `signal`; nothing if no signal can.
-fn advice(signal: Signal, set: Option<SetId>) -> String {
-    set.map_or_else(String::new, |set| advise(signal, &hub::insisting(set)))
+fn advice(signal: Signal, meaning: Meaning, set: Option<SetId>) -> String {
+    set.map_or_else(String::new, |set| {
+        advise(signal, meaning, &hub::insisting(set))
+    })
 }
 
-fn advise(signal: Signal, (insists, all): &(Vec<Signal>, bool)) -> String {
-    match &insists[..] {
+fn advise(signal: Signal, meaning: Meaning, insisting: &Insisting) -> String {
+    let (which, what) = match meaning {
+        Meaning::Forces => ("third", "exit"),
+        _ if insisting.escalates => ("second", "stop"),
+        _ => ("second", "exit"),
+    };
+    match &insisting.signals[..] {
         [] => String::new(),
-        _ if signal == Signal::Interrupt && insists.contains(&signal) => {
-            "; press Ctrl+C again to force the exit".into()
+        some if signal == Signal::Interrupt && some.contains(&signal) => {
+            format!("; press Ctrl+C again to force the {what}")
         }
-        _ if *all => "; a second signal forces the exit".into(),
+        _ if insisting.all => format!("; a {which} signal forces the {what}"),
         some => {
             let names: Vec<_> = some.iter().map(Signal::to_string).collect();
-            format!("; {} forces the exit", names.join(" or "))
+            format!("; {} forces the {what}", names.join(" or "))
         }
     }
 }
@@ -531,7 +607,7 @@ impl Inbox {
     fn deliver(&self, letter: Letter) {
         let mut receiver = self.lock();
         match &mut *receiver {
-            Receiver::Kept(kept) if kept.iter().any(|other| other.signal == letter.signal) => {}
+            Receiver::Kept(kept) if kept.iter().any(|other| other.says_the_same(&letter)) => {}
             Receiver::Kept(kept) => {
                 kept.push_back(letter);
                 drop(receiver);
@@ -554,7 +630,7 @@ impl Inbox {
     }
 
     /// Calls `receiver` for each signal from now on, and for those that were kept.
-    fn call_with(&self, receiver: impl Fn(Signal) + Send + Sync + 'static) {
+    fn call_with(&self, receiver: impl Fn(Signal, Meaning) + Send + Sync + 'static) {
         let receiver = Arc::new(receiver);
         let called = Receiver::Called(receiver.clone());
         let before = std::mem::replace(&mut *self.lock(), called);
@@ -571,18 +647,15 @@ impl Inbox {
 
 /// A receiver writes to the log, and a subscriber may panic there (a writer whose reader is gone):
 /// the next signal must find the thread alive.
-fn call(receiver: &(dyn Fn(Signal) + Send + Sync), letter: Letter) {
+fn call(receiver: &(dyn Fn(Signal, Meaning) + Send + Sync), letter: Letter) {
+    let meaning = letter.meaning;
     let signal = letter.open();
-    drop(Panic::catch(|| receiver(signal)));
+    drop(Panic::catch(|| receiver(signal, meaning)));
 }
 
 /// Ends the process by the system's own reaction to `signal`; returns where that is impossible.
 pub(crate) fn die_of(signal: Signal) {
     engine::die_of(signal);
-}
-
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 impl fmt::Debug for Signals {
@@ -609,7 +682,14 @@ mod tests {
     #[test]
     fn only_what_insists_is_advised() {
         use Signal::{Hangup, Interrupt, Terminate};
-        let advice = |signal, insists: &[Signal], all| advise(signal, &(insists.to_vec(), all));
+        let advice = |signal, insists: &[Signal], all| {
+            let insisting = Insisting {
+                signals: insists.to_vec(),
+                all,
+                escalates: false,
+            };
+            advise(signal, Meaning::First, &insisting)
+        };
         let both = [Interrupt, Terminate];
         assert_eq!(
             advice(Interrupt, &both, true),
@@ -631,6 +711,32 @@ mod tests {
     }
 
     #[test]
+    fn with_three_steps_the_next_one_is_advised() {
+        let insisting = Insisting {
+            signals: vec![Signal::Interrupt, Signal::Terminate],
+            all: true,
+            escalates: true,
+        };
+        let advice = |signal, meaning| advise(signal, meaning, &insisting);
+        assert_eq!(
+            advice(Signal::Interrupt, Meaning::First),
+            "; press Ctrl+C again to force the stop"
+        );
+        assert_eq!(
+            advice(Signal::Interrupt, Meaning::Forces),
+            "; press Ctrl+C again to force the exit"
+        );
+        assert_eq!(
+            advice(Signal::Terminate, Meaning::First),
+            "; a second signal forces the stop"
+        );
+        assert_eq!(
+            advice(Signal::Terminate, Meaning::Forces),
+            "; a third signal forces the exit"
+        );
+    }
+
+    #[test]
     fn kept_signals_come_in_their_order_and_each_of_them_once() {
         let inbox = Inbox::new();
         for signal in [Signal::User2, Signal::User1, Signal::User2] {
@@ -648,7 +754,7 @@ mod tests {
         let inbox = Inbox::new();
         let (called, calls) = mpsc::channel();
         deliver(&inbox, Signal::User1);
-        inbox.call_with(move |signal| assert_eq!(called.send(signal), Ok(())));
+        inbox.call_with(move |signal, _| assert_eq!(called.send(signal), Ok(())));
         deliver(&inbox, Signal::User2);
         assert_eq!(
             calls.try_iter().collect::<Vec<_>>(),

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Sleep;
+use tokio::time::sleep;
 
 use crate::group::Spawner;
 use crate::group::cause::Cause;
@@ -73,9 +75,6 @@ pub struct StopFile {
     every: Duration,
 }
 
-/// More often would keep a thread busy for nothing: nobody touches a file to the millisecond.
-const MOST_OFTEN: Duration = Duration::from_millis(10);
-
 impl StopFile {
     /// Makes a trigger that comes when there is something at `path`; it is looked for every 500 ms.
     pub fn new(path: impl AsRef<Path>) -> Self {
@@ -85,20 +84,21 @@ impl StopFile {
         }
     }
 
-    /// Sets how often the file is looked for; every 500 ms by default.
+    /// Sets the pause between the end of one look and the next; 500 ms by default.
     ///
-    /// The least is 10 ms: a shorter time, zero too, counts as that. With [`Duration::MAX`] the file is
-    /// looked for once, at the start.
-    pub fn every(mut self, every: Duration) -> Self {
-        self.every = every.max(MOST_OFTEN);
+    /// With zero the next look comes at once, which keeps a thread busy. With [`Duration::MAX`] the file
+    /// is looked for once, at the start.
+    pub fn every(mut self, pause: Duration) -> Self {
+        self.every = pause;
         self
     }
 
-    async fn found(self, mut looks: Interval) -> Cause {
+    async fn found(self, first: Sleep) -> Cause {
+        let mut pause = pin!(first);
         let mut at_start = true;
         let mut complained = None;
         loop {
-            looks.tick().await;
+            pause.as_mut().await;
             match self.look().await {
                 Ok(false) => {}
                 Ok(true) => {
@@ -112,6 +112,7 @@ impl StopFile {
                 }
             }
             at_start = false;
+            pause.set(sleep(self.every));
         }
     }
 
@@ -138,9 +139,7 @@ impl StopFile {
 
 impl Listen for StopFile {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
-        let mut looks = interval(self.every);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        listen_for(group, self.found(looks))
+        listen_for(group, self.found(sleep(Duration::ZERO)))
     }
 }
 

@@ -29,8 +29,12 @@ pub(super) fn names() -> Option<Vec<String>> {
     None
 }
 
-/// Says which threads are left, each name once: ``2 threads are left: 2 × `worker` ``.
-pub(super) fn describe(names: &[String]) -> String {
+/// Says which threads are left, each name once: ``2 threads are left: 2 × `worker` ``. `None`: the system
+/// does not tell.
+pub(super) fn describe(names: Option<&[String]>) -> String {
+    let Some(names) = names else {
+        return "the system does not tell which threads are left".into();
+    };
     let mut counts = std::collections::BTreeMap::new();
     for name in names {
         *counts.entry(name).or_insert(0_usize) += 1;
@@ -61,13 +65,40 @@ mod tests {
     fn each_name_is_said_once_with_its_count() {
         let names = ["b", "a", "b"].map(str::to_owned);
         assert_eq!(
-            describe(&names),
+            describe(Some(&names)),
             "3 threads are left beside that of `main`: `a`, 2 × `b`"
         );
         assert_eq!(
-            describe(&names[..1]),
+            describe(Some(&names[..1])),
             "1 thread is left beside that of `main`: `b`"
         );
-        assert_eq!(describe(&[]), "only the thread of `main` is left");
+        assert_eq!(describe(Some(&[])), "only the thread of `main` is left");
+    }
+
+    #[test]
+    fn a_system_that_does_not_tell_is_said_so() {
+        let line = "the system does not tell which threads are left";
+        assert_eq!(describe(None), line);
+        if cfg!(not(target_os = "linux")) {
+            assert_eq!(describe(names().as_deref()), line);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_tells() {
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (told, tell) = std::sync::mpsc::channel();
+        let other = std::thread::Builder::new().name("left-over".into());
+        let other = other.spawn(move || {
+            // It has given itself its name by now.
+            ask.send(()).unwrap();
+            tell.recv().unwrap();
+        });
+        asked.recv().unwrap();
+        let names = names().unwrap();
+        assert!(names.iter().any(|name| name == "left-over"), "{names:?}");
+        told.send(()).unwrap();
+        other.unwrap().join().unwrap();
     }
 }

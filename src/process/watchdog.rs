@@ -20,6 +20,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::group::Spawner;
 use crate::group::TaskGroup;
+use crate::group::build_error::BuildError;
 use crate::group::cause::Cause;
 use crate::group::log::bounded;
 use crate::group::log::stderr;
@@ -63,7 +64,7 @@ use crate::server::forced;
 /// The run may be over, and something hold up the end of `main`: `#[tokio::main]` waits for every closure
 /// of `spawn_blocking`. If an [`Exit`](crate::Exit) was made since the stop began, or nothing is running in the
 /// group, the line says that the run was over, with the status and the errors of the last `Exit`, and
-/// which threads are left; their names are known on Linux alone. The process ends with the status of that
+/// which threads are left. Only Linux tells their names; on other systems the line says that they are not known. The process ends with the status of that
 /// `Exit` then, unless that is 0: an end that was forced is no success. Without an `Exit`, and for
 /// [`arm_on`](Self::arm_on), the run is taken to go on.
 ///
@@ -152,6 +153,8 @@ const REPORTING: Duration = Duration::from_millis(200);
 
 impl Watchdog {
     /// Plans the end of the process, with status 1, `budget` after the token has fired.
+    ///
+    /// With [`Duration::ZERO`] the process ends when the token fires, with [`Duration::MAX`] never.
     pub fn new(budget: Duration) -> Self {
         Self {
             budget,
@@ -279,10 +282,8 @@ impl Watchdog {
         look: impl FnOnce() -> Option<Seen> + Send + 'static,
     ) -> io::Result<ArmedWatchdog> {
         if self.code == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a watchdog cannot end the process with status 0",
-            ));
+            let why = "a forced end is no success";
+            return Err(BuildError::new("a watchdog", "code", "0", why).into());
         }
         let disarmed = CancellationToken::new();
         let disarm = disarmed.clone().drop_guard();
@@ -468,8 +469,9 @@ impl fmt::Display for Forced {
             }
             Some(running) => write!(f, "; still running: {running}")?,
         }
-        if let Some(names) = self.over.as_ref().and_then(|_| threads::names()) {
-            write!(f, "; {}", threads::describe(&names))?;
+        if self.over.is_some() {
+            let names = threads::names();
+            write!(f, "; {}", threads::describe(names.as_deref()))?;
         }
         match &forced::names()[..] {
             [] => Ok(()),

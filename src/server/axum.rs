@@ -73,6 +73,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::server::gate::Protocol;
 use crate::server::gate::engine;
 use crate::server::gate::engine::{Over, Settings};
@@ -184,6 +185,10 @@ where
     S: 'static,
 {
     type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
 
     fn start(
         self,

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 /// ```
 /// use std::time::Duration;
 /// use axum::Router;
-/// use taskgroup::{CancellationToken, SidecarError};
+/// use taskgroup::CancellationToken;
 /// use taskgroup::server::LameDuck;
 ///
 /// # #[cfg(feature = "axum")]
@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let http = taskgroup::server::axum::serve("http", listener, Router::new())
 ///     .lame_duck(lame_duck.clone())
-///     .run::<SidecarError>(&token);
+///     .run(&token);
 ///
 /// lame_duck.skip();
 /// token.cancel();

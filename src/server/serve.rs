@@ -21,6 +21,8 @@ use tokio_util::sync::DropGuard;
 use tower_service::Service;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
+use crate::group::run_future::RunFuture;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
 use crate::server::gate::Cuts;
@@ -58,9 +60,6 @@ pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the clients of what was cut have to take their answer.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// The least that what was cut has to end, so that its tasks get their turn.
-const MOMENT: Duration = Duration::from_millis(10);
-
 /// A server that is about to run.
 ///
 /// It is made by [`serve`], [`serve_each`], [`serve_loop`], `axum::serve` or `tonic::serve`; `S` is what is
@@ -72,7 +71,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{CancellationToken, SidecarError};
+/// use taskgroup::CancellationToken;
 ///
 /// # #[cfg(feature = "axum")]
 /// # #[tokio::main(flavor = "current_thread")]
@@ -93,7 +92,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 ///     .catch_panics()
 ///     .lenient()
 ///     .on_report(|report| assert!(report.is_clean()))
-///     .run::<SidecarError>(&token);
+///     .run(&token);
 ///
 /// token.cancel();
 /// assert!(http.await.is_ok());
@@ -153,6 +152,16 @@ impl Default for Options {
 pub trait Server: Send + 'static {
     /// How it may fail.
     type Error: Into<BoxError> + Send;
+
+    /// Refuses an option of `server` under which it would serve nobody, by name.
+    ///
+    /// # Errors
+    ///
+    /// A [`BuildError`] that names the option. By default there is none.
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        let _ = server;
+        Ok(())
+    }
 
     /// Serves what `acceptor` accepts until `stop` fires.
     ///
@@ -309,6 +318,10 @@ where
 {
     type Error = BoxError;
 
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
+
     fn start(
         self,
         acceptor: Acceptor,
@@ -372,6 +385,10 @@ where
     F: Send + 'static,
 {
     type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
 
     fn start(
         self,
@@ -497,7 +514,8 @@ impl<S> Serve<S> {
     ///
     /// A server throws away what it has not read when it is told. A request that is on its way at the
     /// stop, on a new connection or on an old one, is answered if it arrives within the linger. The
-    /// default is [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger.
+    /// default is [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger. It is a part
+    /// of the grace, and ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.options.plan.linger = linger;
         self
@@ -509,8 +527,8 @@ impl<S> Serve<S> {
     /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. One that has not taken all of
     /// its answer is none of them, however long that has been waiting for it; over HTTP/2 this is known
     /// of bodies whose data are [`Bytes`](https://docs.rs/bytes), as those of axum and tonic are. No more
-    /// than half of what the grace leaves after the linger is used. The default is [1
-    /// second](DEFAULT_IDLE_GRACE).
+    /// than half of what the grace leaves after the linger is used, also with [`Duration::MAX`]. With zero
+    /// such a connection is cut at once. The default is [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
         self
@@ -518,19 +536,21 @@ impl<S> Serve<S> {
 
     /// Sets how long what was cut has to end before it is reported as stuck.
     ///
-    /// This comes after the grace. Only what blocks its thread needs more than a moment here; less than 10
-    /// milliseconds is taken for these 10, the moment in which the tasks of what was cut get their turn.
-    /// A server that ends by itself gives what it leaves behind as long. The default is [1
+    /// This comes after the grace. Only what blocks its thread needs more than a moment here. The tasks of
+    /// what was cut need that moment to get their turn, so less than 10 milliseconds is an error of
+    /// [`run`](Self::run). With [`Duration::MAX`] it waits until all has ended, and nothing is ever stuck. A
+    /// server that ends by itself gives what it leaves behind as long. The default is [1
     /// second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.options.plan.kill_grace = kill_grace.max(MOMENT);
+        self.options.plan.kill_grace = kill_grace;
         self
     }
 
     /// Sets how many connections may be open at once; there is no limit by default.
     ///
     /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
-    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run).
+    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run);
+    /// [`usize::MAX`] is as good as no limit.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.options.limits.max_connections = Some(limit);
         self
@@ -594,7 +614,7 @@ impl<S> Serve<S> {
     ///
     /// ```
     /// use std::sync::mpsc;
-    /// use taskgroup::{BoxError, CancellationToken, SidecarError};
+    /// use taskgroup::{BoxError, CancellationToken};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), BoxError> {
@@ -604,7 +624,7 @@ impl<S> Serve<S> {
     /// token.cancel();
     /// taskgroup::server::serve_loop("echo", listener, async |_, stop| Ok(stop.cancelled().await))
     ///     .on_report(move |report| sender.send(report.clone()).unwrap())
-    ///     .run::<SidecarError>(&token)
+    ///     .run(&token)
     ///     .await?;
     /// assert_eq!(reports.recv()?.requests_at_stop(), 0);
     /// # Ok(())
@@ -748,11 +768,10 @@ impl<S: Server> Serve<S> {
     ///
     /// # Errors
     ///
-    /// A [`SidecarError`], converted into the caller's error type, when something had to be cut, was
-    /// stuck, or the stop took longer than the grace, as with a server that does not end when it is told
+    /// A [`SidecarError`] when something had to be cut, was stuck, or the stop took longer than the grace, as with a server that does not end when it is told
     /// ([`is_timed_out`](SidecarError::is_timed_out), with its
     /// [report](SidecarError::drain_report)); when the server ended by itself, which axum and tonic
-    /// do not; or when a limit is zero.
+    /// do not; or when an option has an invalid value, with the [`BuildError`](crate::BuildError) as its source.
     ///
     /// # Panics
     ///
@@ -768,20 +787,31 @@ impl<S: Server> Serve<S> {
     ///
     /// # Examples
     ///
-    /// See [`Serve`].
-    pub fn run<E>(
+    /// ```
+    /// # #[cfg(feature = "axum")]
+    /// #[tokio::main(flavor = "current_thread")]
+    /// async fn main() -> anyhow::Result<()> {
+    ///     let token = taskgroup::CancellationToken::new();
+    ///     # token.cancel();
+    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    ///     let app = axum::Router::new();
+    ///     taskgroup::server::axum::serve("http", listener, app).run(&token).await?;
+    ///     Ok(())
+    /// }
+    /// # #[cfg(not(feature = "axum"))]
+    /// # fn main() {}
+    /// ```
+    pub fn run(
         mut self,
         stop: &dyn StopSignal,
-    ) -> impl Future<Output = Result<(), E>> + Send + use<E, S>
-    where
-        E: From<SidecarError>,
+    ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + Send + use<S>, SidecarError>
     {
         // Asked now, and not when the future is polled: by then the service may have been called ready.
         let stop = stop.parts();
         if stop.token.is_cancelled() {
             self.options.lame_duck = LameDuck::new(Duration::ZERO);
         }
-        async move { Ok(self.supervised(&stop).await?) }
+        RunFuture::new(async move { self.supervised(&stop).await })
     }
 
     async fn supervised(self, told: &Parts) -> Result<(), SidecarError> {
@@ -795,7 +825,9 @@ impl<S: Server> Serve<S> {
         let _then = options.then;
         let mut plan = options.plan;
         plan.grace = told.limit.grace(options.grace, plan.grace);
-        if let Err(error) = options.limits.check() {
+        let checked = options.limits.check(&name);
+        let checked = checked.and_then(|()| plan.check(&name));
+        if let Err(error) = checked.and_then(|()| server.check(&name)) {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }
         let gate = Gate::new(options.limits);

@@ -23,6 +23,7 @@ use crate::group::chain;
 use crate::group::end::End;
 use crate::group::log;
 use crate::group::panic::Panic;
+use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 use crate::group::time::is_late;
 use crate::group::verdict;
@@ -81,7 +82,7 @@ use crate::server::stop_signal::{Parts, StopSignal};
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+/// use taskgroup::{CancellationToken, Sidecar};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -94,7 +95,7 @@ use crate::server::stop_signal::{Parts, StopSignal};
 ///     });
 ///
 /// token.cancel();
-/// let stopped: Result<(), SidecarError> = http.await;
+/// let stopped = http.await;
 /// assert!(stopped.is_ok());
 /// # }
 /// ```
@@ -171,9 +172,8 @@ impl Sidecar {
     ///
     /// # Errors
     ///
-    /// A [`SidecarError`], converted into the caller's error type, when the server ended before it
-    /// was asked to, failed, or was not down at the end of its grace. In the last case the server
-    /// has been let go of, and connections of it may remain.
+    /// A [`SidecarError`] when the server ended before it was asked to, failed, or was not down at the end
+    /// of its grace. In the last case the server has been let go of, and connections of it may remain.
     ///
     /// # Panics
     ///
@@ -190,7 +190,7 @@ impl Sidecar {
     ///
     /// ```
     /// use axum::{Router, routing::get};
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -198,7 +198,7 @@ impl Sidecar {
     /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     ///
     /// let token = CancellationToken::new();
-    /// let http = Sidecar::new("http").serve::<SidecarError, _, _, _, _>(&token, |stop| {
+    /// let http = Sidecar::new("http").serve(&token, |stop| {
     ///     axum::serve(listener, app).with_graceful_shutdown(stop)
     /// });
     /// let http = tokio::spawn(http); // in a group: group.spawn(http)
@@ -208,19 +208,18 @@ impl Sidecar {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn serve<E, F, S, T, Err>(
+    pub fn serve<F, S, T, Err>(
         mut self,
         stop: &dyn StopSignal,
         server: F,
-    ) -> impl Future<Output = Result<(), E>> + use<E, F, S, T, Err>
+    ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + use<F, S, T, Err>, SidecarError>
     where
-        E: From<SidecarError>,
         F: FnOnce(WaitForCancellationFutureOwned) -> S,
         S: IntoFuture<Output = Result<T, Err>>,
         Err: Into<BoxError>,
     {
         let told = stop.parts();
-        async move {
+        RunFuture::new(async move {
             let stop = CancellationToken::new();
             // Declared before the server and so dropped after it, however this future ends: even
             // when the server panics in its destructor, what it has left behind sees the stop.
@@ -228,8 +227,8 @@ impl Sidecar {
             let server = plain(server(stop.clone().cancelled_owned()));
             let ask = |_| async move { stop.cancel() };
             let outcome = self.drive(&told, server, ask).await;
-            Ok(self.conclude(outcome)?)
-        }
+            self.conclude(outcome)
+        })
     }
 
     /// Runs a server that is stopped by a function, often through a handle.
@@ -263,7 +262,7 @@ impl Sidecar {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     /// use tokio::sync::Notify;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -279,7 +278,7 @@ impl Sidecar {
     ///
     /// let token = CancellationToken::new();
     /// token.cancel();
-    /// let stopped: Result<(), SidecarError> = Sidecar::new("http")
+    /// let stopped = Sidecar::new("http")
     ///     .serve_with_stop(&token, server, |grace| async move {
     ///         assert_eq!(grace, Sidecar::DEFAULT_GRACE);
     ///         handle.notify_one();
@@ -288,24 +287,26 @@ impl Sidecar {
     /// assert!(stopped.is_ok());
     /// # }
     /// ```
-    pub fn serve_with_stop<E, S, T, Err, F, A>(
+    pub fn serve_with_stop<S, T, Err, F, A>(
         mut self,
         when: &dyn StopSignal,
         server: S,
         stop: F,
-    ) -> impl Future<Output = Result<(), E>> + use<E, S, T, Err, F, A>
+    ) -> RunFuture<
+        impl Future<Output = Result<(), SidecarError>> + use<S, T, Err, F, A>,
+        SidecarError,
+    >
     where
-        E: From<SidecarError>,
         S: IntoFuture<Output = Result<T, Err>>,
         Err: Into<BoxError>,
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
         let told = when.parts();
-        async move {
+        RunFuture::new(async move {
             let outcome = self.drive(&told, plain(server), stop).await;
-            Ok(self.conclude(outcome)?)
-        }
+            self.conclude(outcome)
+        })
     }
 
     /// Runs the server until it ends, or until the token fires and its grace is over.
@@ -415,13 +416,13 @@ impl Sidecar {
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+/// use taskgroup::{CancellationToken, Sidecar};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() {
 /// let token = CancellationToken::new();
 /// token.cancel();
-/// let stubborn: Result<(), SidecarError> = Sidecar::new("http")
+/// let stubborn = Sidecar::new("http")
 ///     .grace(Duration::from_secs(5))
 ///     .serve(&token, |_stop| std::future::pending::<std::io::Result<()>>())
 ///     .await;
@@ -462,11 +463,11 @@ impl SidecarError {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// let ended: Result<(), SidecarError> = Sidecar::new("http")
+    /// let ended = Sidecar::new("http")
     ///     .grace(Duration::from_secs(5))
     ///     .serve(&CancellationToken::new(), |_stop| async { Ok::<_, std::io::Error>(()) })
     ///     .await;
@@ -492,11 +493,11 @@ impl SidecarError {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{CancellationToken, End, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, End, Sidecar};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// let failed: Result<(), SidecarError> = Sidecar::new("http")
+    /// let failed = Sidecar::new("http")
     ///     .serve(&CancellationToken::new(), |_stop| async { Err::<(), _>("port in use") })
     ///     .await;
     /// let failed = failed.unwrap_err();
@@ -536,12 +537,12 @@ impl SidecarError {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let run = || -> std::io::Result<()> { panic!("boom") };
-    /// let panicked: Result<(), SidecarError> = Sidecar::new("http")
+    /// let panicked = Sidecar::new("http")
     ///     .serve_blocking(&CancellationToken::new(), run, |_grace| {})
     ///     .await;
     /// assert_eq!(panicked.unwrap_err().into_panic().unwrap().message(), "boom");
@@ -573,13 +574,13 @@ impl SidecarError {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let token = CancellationToken::new();
     /// token.cancel();
-    /// let ended: Result<(), SidecarError> = Sidecar::new("http")
+    /// let ended = Sidecar::new("http")
     ///     .serve_with_stop(&token, async { Ok::<_, std::io::Error>(()) }, |_grace| async {
     ///         panic!("no handle")
     ///     })

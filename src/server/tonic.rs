@@ -100,6 +100,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower_service::Service;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::server::gate::Protocol;
 use crate::server::gate::Transport;
 use crate::server::gate::engine;
@@ -336,6 +337,10 @@ where
     S: Send + 'static,
 {
     type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
 
     fn start(
         self,

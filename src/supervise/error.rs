@@ -1,4 +1,4 @@
-//! How a supervisor fails: options that make none, and failures that were not mended.
+//! [`SupervisorError`]: failures that a supervisor has not mended.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,43 +13,6 @@ use crate::group::time::CONFIRMATION;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-
-/// Options that make no supervisor.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SupervisorBuildError {
-    /// The name of the supervisor is empty.
-    #[error("a supervisor has an empty name")]
-    EmptyName,
-    /// There is nothing to supervise.
-    #[error("supervisor `{supervisor}` has no children")]
-    NoChildren {
-        /// The supervisor's name.
-        supervisor: String,
-    },
-    /// The name of a child is empty.
-    #[error("supervisor `{supervisor}` has a child with an empty name")]
-    EmptyChild {
-        /// The supervisor's name.
-        supervisor: String,
-    },
-    /// Two children have one name.
-    #[error("supervisor `{supervisor}` has two children named `{child}`")]
-    DuplicateChild {
-        /// The supervisor's name.
-        supervisor: String,
-        /// The name that is there twice.
-        child: String,
-    },
-    /// The window of the intensity is 0.
-    #[error(
-        "supervisor `{supervisor}` has an intensity within 0s: no restart could ever be counted"
-    )]
-    ZeroWindow {
-        /// The supervisor's name.
-        supervisor: String,
-    },
-}
 
 /// How a supervisor failed.
 ///

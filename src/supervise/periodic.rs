@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::backoff::{Backoff, Delays};
+use crate::group::build_error::BuildError;
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::error::Cancelled;
 use crate::group::log;
+use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
@@ -104,45 +106,18 @@ pub struct Periodic {
 /// let token = CancellationToken::new();
 /// token.cancel();
 /// let flush = Periodic::new("flush", Duration::from_secs(60)).last_run(Duration::from_secs(2));
-/// let flush = flush.run::<BoxError, _, _>(&token, |tick| async move {
+/// let flush = flush.run(&token, |tick| async move {
 ///     assert!(tick.is_last());
 ///     assert!(!tick.token().is_cancelled());
 ///     Ok(())
 /// })?;
-/// flush.await
+/// Ok(flush.await?)
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tick {
     token: CancellationToken,
     is_last: bool,
-}
-
-/// Options that make no periodic task.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeriodicBuildError {
-    /// The name is empty.
-    #[error("a periodic task has an empty name")]
-    EmptyName,
-    /// The period is 0.
-    #[error("periodic task `{name}` has a period of 0s: it would never rest")]
-    ZeroPeriod {
-        /// The name of the periodic task.
-        name: String,
-    },
-    /// It is to fail after 0 errors.
-    #[error("periodic task `{name}` is to fail after 0 errors: it would fail before it starts")]
-    ZeroErrors {
-        /// The name of the periodic task.
-        name: String,
-    },
-    /// The last run has a deadline of 0.
-    #[error("periodic task `{name}` has a deadline of 0s for its last run: it could do nothing")]
-    ZeroLastRun {
-        /// The name of the periodic task.
-        name: String,
-    },
 }
 
 /// How a periodic task failed.
@@ -154,15 +129,15 @@ pub enum PeriodicBuildError {
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::{CancellationToken, End};
-/// use taskgroup::supervise::{Periodic, PeriodicError};
+/// use taskgroup::supervise::Periodic;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), taskgroup::supervise::PeriodicBuildError> {
+/// # async fn main() -> Result<(), taskgroup::BuildError> {
 /// let token = CancellationToken::new();
 /// let refresh = Periodic::new("refresh", Duration::from_secs(60)).fail_after(3);
 /// let refresh = refresh.run(&token, |_tick| async { Err("no route to host".into()) })?;
 ///
-/// let error: PeriodicError = refresh.await.unwrap_err();
+/// let error = refresh.await.unwrap_err();
 /// assert_eq!(error.end(), End::Failed);
 /// assert_eq!(
 ///     format!("{error:#}"),
@@ -187,7 +162,8 @@ enum Kind {
 impl Periodic {
     /// Makes a periodic task whose errors call it `name`.
     ///
-    /// It runs at once and then every `period`, which must not be zero. An error waits for the next
+    /// It runs at once and then every `period`. Zero is an error of [`run`](Self::run); with
+    /// [`Duration::MAX`] it runs once. An error waits for the next
     /// tick, however many there are; the grace is 5 s; there is no last run.
     pub fn new(name: impl Into<Cow<'static, str>>, period: Duration) -> Self {
         Self {
@@ -227,7 +203,8 @@ impl Periodic {
         self
     }
 
-    /// Fails after so many errors in a row, from 1 upwards; by default never.
+    /// Fails after so many errors in a row, from 1 upwards; by default never. Zero is an error of
+    /// [`run`](Self::run).
     pub fn fail_after(mut self, errors: u32) -> Self {
         self.fail_after = Some(errors);
         self
@@ -241,7 +218,9 @@ impl Periodic {
         self
     }
 
-    /// Runs once more when the token has fired, for at most `deadline`, which must not be zero.
+    /// Runs once more when the token has fired, for at most `deadline`.
+    ///
+    /// Zero is an error of [`run`](Self::run); with [`Duration::MAX`] the last run has no deadline.
     ///
     /// The deadline is fresh: it counts from the beginning of the last run. So is the run's
     /// [token](Tick::token), which has not fired. There is a last run also when none has begun before,
@@ -257,8 +236,9 @@ impl Periodic {
     ///
     /// # Errors
     ///
-    /// Options that make no periodic task. The future resolves to a [`PeriodicError`], converted into
-    /// the caller's error type, after too many errors in a row, when a run was dropped at the end of
+    /// A [`BuildError`] if the name is empty, or the period, the deadline of the last run, the number of
+    /// errors or the factor of the backoff is zero. The future resolves to a [`PeriodicError`]
+    /// after too many errors in a row, when a run was dropped at the end of
     /// the grace, and when the last run failed or passed its deadline. An error of the run that was
     /// under way when the token fired is an error like others: in a log, and counted.
     ///
@@ -273,44 +253,50 @@ impl Periodic {
     /// # Examples
     ///
     /// See [`Periodic`].
-    pub fn run<E, F, W>(
+    pub fn run<F, W>(
         self,
         token: &CancellationToken,
         run: F,
-    ) -> Result<impl Future<Output = Result<(), E>> + use<E, F, W>, PeriodicBuildError>
+    ) -> Result<
+        RunFuture<impl Future<Output = Result<(), PeriodicError>> + use<F, W>, PeriodicError>,
+        BuildError,
+    >
     where
-        E: From<PeriodicError>,
         F: FnMut(Tick) -> W,
         W: Future<Output = Result<(), BoxError>>,
     {
         self.check()?;
         let token = token.clone();
-        Ok(async move { Ok(self.drive(&token, run).await?) })
+        Ok(RunFuture::new(self.drive(token, run)))
     }
 
-    fn check(&self) -> Result<(), PeriodicBuildError> {
-        let name = self.name.to_string();
-        if name.is_empty() {
-            return Err(PeriodicBuildError::EmptyName);
+    fn check(&self) -> Result<(), BuildError> {
+        if self.name.is_empty() {
+            return Err(BuildError::empty_name("a periodic task"));
         }
+        let what = format!("periodic task `{}`", self.name);
+        let refuse = |option, value, why| Err(BuildError::new(what.clone(), option, value, why));
         if self.period.is_zero() {
-            return Err(PeriodicBuildError::ZeroPeriod { name });
+            return refuse("period", "0s", "it would never rest");
         }
         if self.fail_after == Some(0) {
-            return Err(PeriodicBuildError::ZeroErrors { name });
+            return refuse("fail_after", "0", "it would fail before it starts");
         }
         if self.last_run.is_some_and(|deadline| deadline.is_zero()) {
-            return Err(PeriodicBuildError::ZeroLastRun { name });
+            return refuse("last_run", "0s", "it could do nothing");
         }
-        Ok(())
+        match &self.backoff {
+            Some(backoff) => backoff.check(&what),
+            None => Ok(()),
+        }
     }
 
-    async fn drive<F, W>(self, token: &CancellationToken, mut run: F) -> Result<(), PeriodicError>
+    async fn drive<F, W>(self, token: CancellationToken, mut run: F) -> Result<(), PeriodicError>
     where
         F: FnMut(Tick) -> W,
         W: Future<Output = Result<(), BoxError>>,
     {
-        let ran = self.run_until_cancelled(token, &mut run).await;
+        let ran = self.run_until_cancelled(&token, &mut run).await;
         if let Err(Kind::Failed { .. }) = ran {
             return self.conclude(ran);
         }

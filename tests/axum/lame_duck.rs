@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{advance, pause, resume};
 
-use crate::support::{
-    Alive, PLENTY, Server, endless, is_closed, read_to_end, read_until, request, soon, tasks,
-    tasks_reach, turns,
-};
+use crate::peers::{endless, read_to_end, read_until, request};
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::Server;
+use crate::support::wait::{PLENTY, is_closed, soon, turns};
 
 fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
@@ -60,7 +61,7 @@ async fn r12_everything_is_served_and_the_second_half_sends_clients_away() {
     }
 
     pass(PLENTY).await;
-    soon(is_closed(server.address)).await;
+    is_closed(server.address).await;
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 0);
@@ -77,7 +78,7 @@ async fn r12_r13_a_lame_duck_is_not_ready_and_alive() {
     let lame_duck = LameDuck::new(Duration::MAX);
     let server = taskgroup::server::axum::serve("http", listener, app)
         .lame_duck(lame_duck.clone())
-        .run::<taskgroup::SidecarError>(&token);
+        .run(&token);
     let server = tokio::spawn(server);
     let status = async |path: &str| {
         let head = format!("GET {path} HTTP/1.1\r\nconnection: close");
@@ -166,7 +167,7 @@ async fn r12_a_server_that_was_never_ready_is_no_lame_duck() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = taskgroup::server::axum::serve("http", listener, hello())
         .lame_duck(Duration::MAX)
-        .run::<taskgroup::SidecarError>(&token);
+        .run(&token);
 
     soon(server).await.unwrap();
 }
@@ -179,7 +180,7 @@ async fn r12_a_server_whose_token_fires_before_its_first_poll_is_a_lame_duck() {
     let address = listener.local_addr().unwrap();
     let server = taskgroup::server::axum::serve("http", listener, hello())
         .lame_duck(lame_duck.clone())
-        .run::<taskgroup::SidecarError>(&token);
+        .run(&token);
     token.cancel();
     let server = tokio::spawn(server);
 

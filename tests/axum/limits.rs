@@ -5,14 +5,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::Request;
 use axum::routing::{get, post};
-use taskgroup::{CancellationToken, SidecarError};
+use taskgroup::CancellationToken;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
 
-use crate::support::{
-    Alive, Server, endless, read_to_end, read_until, request, send, turns, websocket,
-};
+use crate::peers::{endless, read_to_end, read_until, request, send, websocket};
+use crate::support::alive::Alive;
+use crate::support::server::Server;
+use crate::support::wait::turns;
 
 type Serving = taskgroup::server::Serve<taskgroup::server::axum::App<Router, Router>>;
 
@@ -157,19 +158,23 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
             listener,
             Router::new(),
         ));
-        let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+        let refused = serve.run(&CancellationToken::new()).await;
         format!("{:#}", refused.unwrap_err())
     };
     assert_eq!(
         refused(|serve| serve.max_connections(0)).await,
-        "server `http` failed: a limit of 0 connections lets nobody in"
+        "server `http` failed: server `http`: `max_connections` cannot be 0: it would let nobody in"
     );
     assert_eq!(
         refused(|serve| serve.first_byte_timeout(Duration::ZERO)).await,
-        "server `http` failed: a first byte timeout of 0s cuts everybody"
+        "server `http` failed: server `http`: `first_byte_timeout` cannot be 0s: it would cut everybody"
     );
     assert_eq!(
         refused(|serve| serve.header_timeout(Duration::ZERO)).await,
-        "server `http` failed: a header timeout of 0s cuts everybody"
+        "server `http` failed: server `http`: `header_timeout` cannot be 0s: it would cut everybody"
+    );
+    assert_eq!(
+        refused(|serve| serve.kill_grace(Duration::from_millis(9))).await,
+        "server `http` failed: server `http`: `kill_grace` cannot be 9ms: what was cut needs 10ms to end"
     );
 }

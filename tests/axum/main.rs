@@ -14,6 +14,8 @@ mod tls;
 mod panics;
 #[cfg(feature = "ws")]
 mod ws;
-mod support;
+mod peers;
 #[path = "../pki/mod.rs"]
 mod pki;
+#[path = "../support/mod.rs"]
+mod support;

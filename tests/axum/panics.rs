@@ -12,18 +12,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use http_body::Frame;
+use taskgroup::CancellationToken;
 use taskgroup::server::axum::App;
 use taskgroup::server::{Incoming, Serve, Stop};
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tower_service::Service;
 
-use crate::support::{
-    PLENTY, Server, get_over_http2, http2, read_to_end, read_until, request, soon, tasks,
-    tasks_reach, turns,
-};
+use crate::peers::{get_over_http2, http2, read_to_end, read_until, request};
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::Server;
+use crate::support::wait::{PLENTY, soon, turns};
 
 /// A body that says `tick`, waits until that is on its way, and then panics.
 #[derive(Default)]
@@ -272,7 +272,7 @@ async fn unready(
     let (sender, report) = oneshot::channel();
     let serve = taskgroup::server::axum::serve("http", listener, Unready)
         .on_report(|report| sender.send(report.panicked()).unwrap());
-    let server = tokio::spawn(options(serve).run::<SidecarError>(&token));
+    let server = tokio::spawn(options(serve).run(&token));
     let client = request(address, "GET / HTTP/1.1\r\nconnection: close").await;
     let answer = read_to_end(client).await;
     token.cancel();

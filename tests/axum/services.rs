@@ -10,20 +10,23 @@ use axum::http::{Request, Response};
 use axum::routing::get;
 use hyper::body::Incoming as Body;
 use hyper_util::rt::TokioIo;
+use taskgroup::CancellationToken;
 use taskgroup::server::{
     Acceptor, DrainReport, Incoming, Io, Stop, Transport, serve_each, serve_loop,
 };
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::PollSemaphore;
 use tower_service::Service;
 
-use crate::support::{
-    Alive, NO_TIME, PLENTY, SHORT, endless, get_over_http2, http2, pass, read_to_end, read_until,
-    request, send, soon, tasks, tasks_reach, turns, websocket,
+use crate::peers::{
+    endless, get_over_http2, http2, read_to_end, read_until, request, send, websocket,
 };
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::{NO_TIME, SHORT};
+use crate::support::wait::{PLENTY, pass, soon, turns};
 
 #[tokio::test]
 async fn r5_a_tower_service_is_drained_counted_and_cut() {
@@ -39,7 +42,7 @@ async fn r5_a_tower_service_is_drained_counted_and_cut() {
         .idle_grace(NO_TIME)
         .linger(NO_TIME)
         .on_report(move |report| sender.send(report.clone()).unwrap());
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
 
     let mut idle = request(address, "GET / HTTP/1.1").await;
     read_until(&mut idle, "hello").await;
@@ -85,7 +88,7 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
             }
         });
         let token = CancellationToken::new();
-        let server = tokio::spawn(server.run::<SidecarError>(&token));
+        let server = tokio::spawn(server.run(&token));
         let client = TcpStream::connect(address).await.unwrap();
 
         let error = soon(server).await.unwrap().unwrap_err();
@@ -116,7 +119,7 @@ async fn a_loop_that_does_not_end_when_it_is_told_is_no_success() {
             acceptor.accept().await;
         }
     })
-    .run::<SidecarError>(&token)
+    .run(&token)
     .await;
 
     assert!(outcome.unwrap_err().is_timed_out());
@@ -187,7 +190,7 @@ async fn r8_a_request_that_waits_for_its_turn_is_not_idle() {
         .grace(PLENTY)
         .idle_grace(NO_TIME)
         .linger(NO_TIME);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let first = request(address, "GET / HTTP/1.1").await;
     soon(entered.notified()).await;
     let second = request(address, "GET / HTTP/1.1").await;
@@ -218,7 +221,7 @@ async fn r6_a_request_that_waits_for_its_turn_is_cut_in_words() {
     let server = taskgroup::serve("own", listener, app)
         .grace(SHORT)
         .linger(NO_TIME);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let first = request(address, "GET /poll HTTP/1.1").await;
     alive.reaches(1).await;
     // With another one behind it, which keeps hyper from looking at the stream.
@@ -259,7 +262,7 @@ async fn r3_nothing_is_left_of_a_loop_that_has_ended_by_itself() {
     let server = tokio::spawn({
         let (token, alive) = (CancellationToken::new(), alive.clone());
         async move {
-            let outcome = server.run::<SidecarError>(&token).await;
+            let outcome = server.run(&token).await;
             (outcome, alive.count())
         }
     });
@@ -309,8 +312,7 @@ async fn r5_a_service_without_a_framework_is_served_and_its_error_ends_its_conne
     assert_eq!(read_to_end(client).await, "");
 
     token.cancel();
-    let outcome: Result<(), SidecarError> = soon(server).await.unwrap();
-    outcome.unwrap();
+    soon(server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -324,7 +326,7 @@ async fn r5_a_service_is_made_for_each_connection() {
         let (count, peer) = (count, incoming.remote_addr());
         Router::new().route("/", get(async move || format!("{count} {peer}")))
     });
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
 
     for count in 1..=2 {
         let mut client = request(address, "GET / HTTP/1.1").await;
@@ -350,7 +352,7 @@ async fn r11_a_head_over_http2_is_cut_without_a_body() {
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
     let server = taskgroup::serve("own", listener, endless(&alive)).grace(SHORT);
-    let server = tokio::spawn(server.run::<SidecarError>(&token));
+    let server = tokio::spawn(server.run(&token));
     let mut sender = http2(address).await;
     let mut head = get_over_http2("/poll");
     *head.method_mut() = http::Method::HEAD;
@@ -390,7 +392,7 @@ async fn an_upgraded_stream_gives_its_socket_back() {
             (http::StatusCode::SWITCHING_PROTOCOLS, headers)
         }),
     );
-    let server = tokio::spawn(taskgroup::serve("own", listener, app).run::<SidecarError>(&token));
+    let server = tokio::spawn(taskgroup::serve("own", listener, app).run(&token));
 
     let head = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: echo";
     let client = request(address, head).await;

@@ -17,10 +17,12 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::peers::{endless, read_to_end};
 use crate::pki::Identity;
-use crate::support::{
-    Alive, PLENTY, SHORT, Server, endless, read_to_end, soon, tasks, tasks_reach, turns,
-};
+use crate::support::alive::Alive;
+use crate::support::leaks::{tasks, tasks_reach};
+use crate::support::server::{SHORT, Server};
+use crate::support::wait::{PLENTY, soon, turns};
 
 /// The sides of a server that calls itself `localhost`.
 struct Pair {
@@ -89,23 +91,21 @@ async fn r28_a_request_over_tls_is_answered_and_knows_where_it_comes_from() {
         get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string()),
     );
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let token = taskgroup::CancellationToken::new();
     let acceptor = pair.acceptor.clone();
-    let server = taskgroup::server::axum::serve("https", listener, app)
-        .tls(move |io| acceptor.accept(io))
-        .run::<taskgroup::SidecarError>(&token);
-    let server = tokio::spawn(server);
+    let serve = |listener| taskgroup::server::axum::serve("https", listener, app);
+    let server = Server::run(|listener| serve(listener).tls(move |io| acceptor.accept(io))).await;
 
     let client = pair
-        .request(address, "GET / HTTP/1.1\r\nconnection: close")
+        .request(
+            server.address,
+            "GET / HTTP/1.1
+connection: close",
+        )
         .await;
 
     let me = client.get_ref().0.local_addr().unwrap();
     assert!(answer(client).await.ends_with(&format!("\r\n\r\n{me}")));
-    token.cancel();
-    soon(server).await.unwrap().unwrap();
+    server.stop().await.0.unwrap();
 }
 
 #[tokio::test]
@@ -125,22 +125,20 @@ async fn the_session_is_there_for_a_make_service_to_ask() {
         let app = Router::new().route("/", get(async move || version));
         std::future::ready(Ok::<_, Infallible>(app))
     });
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let token = taskgroup::CancellationToken::new();
     let acceptor = pair.acceptor.clone();
-    let server = taskgroup::server::axum::serve("https", listener, app)
-        .tls(move |io| acceptor.accept(io))
-        .run::<taskgroup::SidecarError>(&token);
-    let server = tokio::spawn(server);
+    let serve = |listener| taskgroup::server::axum::serve("https", listener, app);
+    let server = Server::run(|listener| serve(listener).tls(move |io| acceptor.accept(io))).await;
 
     let client = pair
-        .request(address, "GET / HTTP/1.1\r\nconnection: close")
+        .request(
+            server.address,
+            "GET / HTTP/1.1
+connection: close",
+        )
         .await;
 
     assert!(answer(client).await.ends_with("TLSv1_3"));
-    token.cancel();
-    soon(server).await.unwrap().unwrap();
+    server.stop().await.0.unwrap();
 }
 
 /// A make-service of a function.

@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio_test::assert_pending;
 
-use crate::support::{Server, read_until, request, soon, turns};
+use crate::peers::{read_until, request};
+use crate::support::server::Server;
+use crate::support::wait::{soon, turns};
 
 const GRACE: Duration = Duration::from_secs(10);
 /// When the time for outgoing work is over, and that for the stream to be closed is not.

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::Request;
@@ -14,13 +13,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::child::Child;
 use crate::shop::SERVERS;
-
-/// More than any machine needs.
-const PLENTY: Duration = Duration::from_secs(60);
+use crate::support::wait::soon;
 
 const RUNS: usize = 20;
 
@@ -146,12 +142,6 @@ impl Count {
         let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         (read(&self.asked), read(&self.answered))
     }
-}
-
-/// Fails the test instead of hanging it.
-async fn soon<F: Future>(future: F) -> F::Output {
-    let outcome = timeout(PLENTY, future).await;
-    outcome.expect("what this test waits for has to come")
 }
 
 async fn http_held(address: SocketAddr, count: Count) -> Result<(), BoxError> {

@@ -15,6 +15,9 @@ mod clients;
 mod runner;
 #[cfg(unix)]
 mod shop;
+#[cfg(unix)]
+#[path = "../support/mod.rs"]
+mod support;
 
 #[cfg(unix)]
 fn main() -> taskgroup::Exit {

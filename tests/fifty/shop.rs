@@ -19,7 +19,6 @@ use taskgroup::server::Stop;
 use taskgroup::{BoxError, Exit, Program, Signals};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tonic::codegen::tokio_stream;
@@ -29,6 +28,8 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::support::leaks::{descriptors, tasks};
 
 const DOMAINS: usize = 8;
 
@@ -59,7 +60,7 @@ pub(crate) fn play() -> Exit {
 }
 
 async fn shop(signals: Signals) -> Exit {
-    let (tasks, descriptors) = (tasks(), descriptors());
+    let (tasks_before, descriptors_before) = (tasks(), descriptors());
     let work = Work::default();
     let in_flight = InFlight::default();
     let report = {
@@ -93,8 +94,11 @@ async fn shop(signals: Signals) -> Exit {
         (idle, jobs) => format!("{idle:?} had nothing in flight, {jobs} jobs were broken off"),
     });
     say(who_decided(&report));
-    say(format!("{} tasks are left", left(tasks, self::tasks).await));
-    let left = left(descriptors, self::descriptors).await;
+    say(format!(
+        "{} tasks are left",
+        left(tasks_before, tasks).await
+    ));
+    let left = left(descriptors_before, descriptors).await;
     say(format!("{left} descriptors are left"));
     Exit::from(&report)
 }
@@ -113,14 +117,6 @@ fn who_decided(report: &Report) -> String {
             stops.len()
         )
     }
-}
-
-fn tasks() -> usize {
-    Handle::current().metrics().num_alive_tasks()
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// How many there are beyond those of before. What is gone for the group may not be for the runtime yet,
@@ -268,10 +264,10 @@ fn grpc(name: String, work: &Work, address: &Address) -> Component {
         let routes = Routes::new(HealthServer::new(work));
         // Who speaks HTTP/2 is told that it is over, and has lost nothing by that.
         let server = taskgroup::server::tonic::serve("grpc", listener, routes).linger(STOP);
-        let server = server.run::<BoxError>(&ctx);
+        let server = server.run(&ctx);
         address.set(bound);
         ctx.ready();
-        server.await
+        Ok(server.await?)
     })
 }
 
@@ -369,10 +365,10 @@ async fn serve(
     let app = app.route("/held", get(held));
     // Longer than a busy client is without a word on any machine; they leave when they are told.
     let server = taskgroup::server::axum::serve("http", listener, app).linger(PLENTY / 10);
-    let server = server.run::<BoxError>(&ctx);
+    let server = server.run(&ctx);
     address.set(bound);
     ctx.ready();
-    server.await
+    Ok(server.await?)
 }
 
 /// Says a line to the parent. The parent may be gone: a panic here would change the exit status.

@@ -2,7 +2,8 @@
 
 use taskgroup::{BoxError, Cancelled, TaskGroup};
 
-use crate::support::{Alive, on_both};
+use crate::fixtures::on_both;
+use crate::support::alive::Alive;
 
 const MANY: usize = 10_000;
 

@@ -223,7 +223,7 @@ fn a_group_has_one_parent() {
     let error = TaskGroup::new().child_with(&options).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "group `http` has a token as its parent, and is made below another group: it can have one parent"
+        "group `http`: `parent` cannot be set: it is made below another group, and can have one parent"
     );
 }
 
@@ -232,6 +232,6 @@ fn a_group_below_no_other_one_is_not_isolated() {
     let error = TaskGroup::builder().isolated().build().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a group without a name is isolated, and below no other group: its failures are its own anyhow"
+        "a group without a name: `isolated` cannot be set: it is below no other group, and its failures are its own anyhow"
     );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use taskgroup::group::StopRequest;
 use taskgroup::{Cause, End, TaskGroup};
 
-use crate::support::on_both;
+use crate::fixtures::on_both;
 
 #[tokio::test]
 async fn the_first_cause_wins() {
@@ -36,6 +36,7 @@ fn a_token_made_after_the_cancel_has_fired() {
     assert!(group.token().is_cancelled());
 }
 
+/// No barrier is fine enough for the two to meet, so many pairs are tried. None of them may hang, whichever is first.
 #[test]
 fn a_token_made_while_the_group_is_cancelled_fires() {
     on_both(|| async {

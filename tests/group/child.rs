@@ -7,7 +7,8 @@ use taskgroup::group::JoinError;
 use taskgroup::{End, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{Alive, Bomb, hold, on_both};
+use crate::fixtures::{Bomb, hold, on_both};
+use crate::support::alive::Alive;
 
 #[test]
 fn names_become_paths() {

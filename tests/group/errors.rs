@@ -10,7 +10,8 @@ use taskgroup::group::StopRequest;
 use taskgroup::{BoxError, Cancelled, Cause, End, TaskError, TaskGroup};
 use tokio::sync::oneshot;
 
-use crate::support::{Alive, Bomb, on_both};
+use crate::fixtures::{Bomb, on_both};
+use crate::support::alive::Alive;
 
 /// An error that is no `Clone` and whose identity can be told.
 #[derive(Debug)]

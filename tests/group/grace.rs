@@ -7,7 +7,8 @@ use taskgroup::group::{Builder, JoinError};
 use taskgroup::{Cause, TaskGroup};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Alive, hold};
+use crate::fixtures::hold;
+use crate::support::alive::Alive;
 
 const GRACE: Duration = Duration::from_secs(10);
 

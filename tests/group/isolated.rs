@@ -8,7 +8,7 @@ use taskgroup::group::JoinError;
 use taskgroup::{BoxError, End, TaskGroup};
 use tokio::task::{LocalSet, yield_now};
 
-use crate::support::{Bomb, on_both};
+use crate::fixtures::{Bomb, on_both};
 
 async fn refused() -> Result<(), BoxError> {
     Err(io::Error::from(io::ErrorKind::ConnectionRefused).into())

@@ -10,7 +10,8 @@ use taskgroup::group::JoinError;
 use taskgroup::{Cause, End, TaskGroup};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Alive, OnDrop, hold, on_both};
+use crate::fixtures::{OnDrop, hold, on_both};
+use crate::support::alive::Alive;
 
 // Rule 12.
 
@@ -434,7 +435,7 @@ async fn an_aborted_task_frees_its_slot_and_its_place_in_the_queue() {
 fn a_destructor_that_panics_in_an_aborted_task_is_a_failure() {
     on_both(|| async {
         let mut group = TaskGroup::new();
-        let bomb = crate::support::Bomb("aborted");
+        let bomb = crate::fixtures::Bomb("aborted");
         let task = group.spawn(async move {
             let _bomb = bomb;
             pending::<Result<(), _>>().await

@@ -5,15 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::TaskGroup;
 use taskgroup::group::JoinError;
+use taskgroup::{TaskGroup, TaskHandle};
 use tokio::sync::{Notify, oneshot};
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{Alive, hold, on_both};
+use crate::fixtures::{hold, on_both};
+use crate::support::alive::Alive;
 
 fn limited(limit: usize) -> TaskGroup {
     TaskGroup::builder().limit(limit).build().unwrap()
+}
+
+/// A group with one slot, and the task that has it until `end` is sent or dropped.
+fn full() -> (TaskGroup, oneshot::Sender<()>, TaskHandle<()>) {
+    let group = limited(1);
+    let (end, ended) = oneshot::channel();
+    let first = group.spawn(async move { Ok(ended.await?) });
+    (group, end, first)
 }
 
 #[test]
@@ -79,9 +88,7 @@ async fn try_spawn_refuses_when_all_slots_are_taken_and_takes_the_next_free_one(
 
 #[tokio::test]
 async fn try_spawn_does_not_overtake_those_who_wait() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    let first = group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, first) = full();
     let mut second = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
     assert_pending!(second.poll());
     end.send(()).unwrap();
@@ -96,9 +103,7 @@ async fn try_spawn_does_not_overtake_those_who_wait() {
 
 #[tokio::test]
 async fn spawn_when_ready_holds_the_caller_back_until_a_slot_is_free() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    let first = group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, first) = full();
     let mut second = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(7) }));
     assert_pending!(second.poll());
     tokio::task::yield_now().await;
@@ -115,9 +120,7 @@ async fn spawn_when_ready_holds_the_caller_back_until_a_slot_is_free() {
 
 #[tokio::test]
 async fn a_caller_that_gives_up_waiting_takes_no_slot() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    let first = group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, first) = full();
     let mut given_up = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
     assert_pending!(given_up.poll());
     end.send(()).unwrap();
@@ -325,9 +328,7 @@ fn a_local_task_keeps_its_place_in_the_queue() {
 
 #[tokio::test]
 async fn a_task_with_no_budget_left_keeps_the_place_in_the_queue_that_it_takes() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, _) = full();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let task = |index| {
         let order = Arc::clone(&order);
@@ -349,9 +350,7 @@ async fn a_task_with_no_budget_left_keeps_the_place_in_the_queue_that_it_takes()
 
 #[tokio::test]
 async fn a_caller_that_waits_for_a_slot_keeps_its_place_before_a_later_spawn() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, _) = full();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let task = |index| {
         let order = Arc::clone(&order);
@@ -368,9 +367,7 @@ async fn a_caller_that_waits_for_a_slot_keeps_its_place_before_a_later_spawn() {
 
 #[tokio::test]
 async fn a_close_wakes_and_refuses_a_caller_that_waits_for_a_slot() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, _) = full();
     let spawner = group.spawner();
     let mut waiting = tokio_test::task::spawn(spawner.spawn_when_ready(async { Ok(7) }));
     assert_pending!(waiting.poll());
@@ -385,9 +382,7 @@ async fn a_close_wakes_and_refuses_a_caller_that_waits_for_a_slot() {
 
 #[tokio::test]
 async fn spawn_when_ready_into_a_closed_full_group_returns_at_once() {
-    let mut group = limited(1);
-    let (end, ended) = oneshot::channel::<()>();
-    group.spawn(async move { Ok(ended.await?) });
+    let (mut group, end, _) = full();
     group.close();
     let mut refused = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
     assert!(assert_ready!(refused.poll()).unwrap_err().is_closed());

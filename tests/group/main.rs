@@ -2,6 +2,8 @@
 //!
 //! The rules are numbered in docs/design.md; the tests of each are named after what it says.
 
+mod fixtures;
+#[path = "../support/mod.rs"]
 mod support;
 
 mod broadcast;

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::group::StopRequest;
-use taskgroup::{BuildError, Cause, Signal, TaskError, TaskGroup};
+use taskgroup::{BuildError, CancellationToken, Cause, Signal, TaskError, TaskGroup};
 
 fn line(error: &TaskError) -> String {
     format!("{}:{}", error.place().file(), error.place().line())
@@ -180,17 +180,32 @@ fn of_build_errors() {
     let named = || TaskGroup::builder().name("resize");
     assert_eq!(
         build(named().limit(0)),
-        "group `resize` has a limit of 0: no task could ever start"
+        "group `resize`: `limit` cannot be 0: no task could ever start"
     );
     assert_eq!(
         build(TaskGroup::builder().limit(0)),
-        "a group without a name has a limit of 0: no task could ever start"
+        "a group without a name: `limit` cannot be 0: no task could ever start"
     );
     assert_eq!(
         build(TaskGroup::builder().name("")),
-        "a group has an empty name"
+        "a group: `name` cannot be empty: no message could name it"
     );
-    assert_eq!(named().name("").build().unwrap_err(), BuildError::EmptyName);
+    let isolated = named().isolated().build().unwrap_err();
+    assert_eq!(isolated.option(), "isolated");
+    let child = named().parent(&CancellationToken::new());
+    let two_parents = TaskGroup::new().child_with(&child).unwrap_err();
+    assert_eq!(two_parents.option(), "parent");
+}
+
+#[test]
+fn a_build_error_keeps_its_type_in_an_io_error_and_in_a_boxed_one() {
+    let error = TaskGroup::builder().limit(0).build().unwrap_err();
+    let io = std::io::Error::from(error.clone());
+    assert_eq!(io.kind(), std::io::ErrorKind::InvalidInput);
+    let inside = io.get_ref().unwrap().downcast_ref::<BuildError>();
+    assert_eq!(inside, Some(&error));
+    let boxed: taskgroup::BoxError = error.clone().into();
+    assert_eq!(boxed.downcast_ref::<BuildError>(), Some(&error));
 }
 
 /// A chain of two, as `thiserror` makes it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use taskgroup::TaskGroup;
 use tokio::sync::oneshot;
 
-use crate::support::on_both;
+use crate::fixtures::on_both;
 
 #[tokio::test]
 async fn unnamed_tasks_are_counted_by_place_of_spawn() {

@@ -8,7 +8,8 @@ use taskgroup::group::JoinError;
 use taskgroup::{Cause, End, TaskGroup};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::{Alive, hold};
+use crate::fixtures::hold;
+use crate::support::alive::Alive;
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

@@ -9,7 +9,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_test::assert_pending;
 
-use crate::support::{Alive, Bomb, OnDrop, hold, on_both};
+use crate::fixtures::{Bomb, OnDrop, hold, on_both};
+use crate::support::alive::Alive;
 
 #[test]
 fn a_scope_returns_the_value_of_its_body_when_all_tasks_have_ended() {

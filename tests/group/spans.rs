@@ -5,7 +5,7 @@ use tokio::task::{LocalSet, yield_now};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Span, dispatcher, info_span};
 
-use crate::support::OnDrop;
+use crate::fixtures::OnDrop;
 
 /// Makes spans count on this thread.
 fn subscribed() -> DefaultGuard {

@@ -11,7 +11,8 @@ use taskgroup::group::JoinError;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
-use crate::support::{Alive, OnDrop, hold, on_both};
+use crate::fixtures::{OnDrop, hold, on_both};
+use crate::support::alive::Alive;
 
 // Rule 7.
 

@@ -7,7 +7,8 @@ use taskgroup::group::JoinError;
 use taskgroup::{End, TaskGroup};
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{Alive, Bomb, OnDrop, on_both};
+use crate::fixtures::{Bomb, OnDrop, on_both};
+use crate::support::alive::Alive;
 
 #[test]
 fn a_wait_returns_after_the_value_of_a_dropped_handle_was_dropped() {

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{Alive, on_both};
+use crate::fixtures::on_both;
+use crate::support::alive::Alive;
 
 // Rule 11.
 
@@ -88,6 +89,8 @@ async fn a_wait_is_woken_once_by_the_last_task() {
     assert_ready!(wait.poll()).unwrap();
 }
 
+/// That none can be lost is proved by `loom/src/latch_models.rs`. Here many are tried on real threads, where a lost one
+/// hangs the test.
 #[test]
 fn no_wake_up_is_lost_between_the_last_task_and_the_wait() {
     on_both(|| async {

@@ -6,7 +6,7 @@ use taskgroup::lifecycle::{Component, EventKind, Lifecycle};
 use taskgroup::{BoxError, CancellationToken, Cause, TaskGroup};
 use tokio::sync::Notify;
 
-use crate::support::{Diary, SECOND, obedient, stopped};
+use crate::support::{Diary, SECOND, deaf, obedient, stopped};
 
 /// Stops one after another.
 fn orders(diary: &Diary) -> Lifecycle {
@@ -91,6 +91,29 @@ async fn nested_lifecycles_with_default_budgets_fit() {
     let report = stopped(outer).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.took(), 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nested_lifecycle_stops_in_the_time_that_the_plan_shows_for_it() {
+    // One that is deaf is forced at the end of its own grace, of all that the default gives.
+    for total in [5 * SECOND, 100 * SECOND] {
+        let inner = Lifecycle::new("inner")
+            .component(obedient("db"))
+            .component(deaf("queue").after(["db"]));
+        let outer = Lifecycle::new("outer")
+            .budget(total)
+            .component(Component::lifecycle(inner));
+        let plan = outer.plan().unwrap();
+        let planned = plan.components().next().unwrap();
+        let inside = planned.nested().unwrap();
+        assert_eq!(inside.budget().total(), planned.grace());
+        let queue = inside.components().nth(1).unwrap();
+        let report = stopped(outer).await;
+        assert_eq!(report.nested[0].errors.len(), 1, "{report}");
+        let took = report.took();
+        assert!(took >= queue.grace(), "{took:?} of {plan}");
+        assert!(took <= queue.grace() + SECOND / 1000, "{took:?} of {plan}");
+    }
 }
 
 #[test]

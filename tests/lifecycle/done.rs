@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::lifecycle::cleanup::Outcome;
-use taskgroup::lifecycle::{Budget, Component, ComponentState, Lifecycle, StepKind};
+use taskgroup::lifecycle::{
+    Budget, Component, ComponentErrorKind, ComponentState, Lifecycle, StepKind,
+};
 use taskgroup::process::ExitPolicy;
 use taskgroup::{Cause, Exit};
 use tokio::sync::Notify;
@@ -138,6 +140,47 @@ async fn a_stop_that_is_asked_for_first_is_the_cause_although_all_is_done() {
     let report = run.await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
     assert!(report.cause.to_string().contains("the queue is empty"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifecycle_of_jobs_inside_is_done_as_a_job_is() {
+    let jobs = || {
+        Lifecycle::new("setup")
+            .component(job("migrate"))
+            .component(job("seed"))
+    };
+    let inside = jobs();
+    let inner = inside.handle();
+    let orders = Lifecycle::new("orders")
+        .component(Component::lifecycle(inside))
+        .component(obedient("worker").after(["setup"]));
+    let run = orders.start().await.unwrap();
+    let setup = inner.report().await.unwrap();
+    assert_eq!(setup.cause, Cause::Done);
+    sleep(100 * SECOND).await;
+    assert_eq!(run.handle().cause(), None, "nothing stops for it");
+    assert!(run.handle().state("setup").unwrap() > ComponentState::Draining);
+    let report = run.stop("enough").await;
+    assert!(report.is_clean(), "{report}");
+
+    // When nothing else is left, what is around it is done as well.
+    let orders = Lifecycle::new("orders").component(Component::lifecycle(jobs()));
+    let report = orders.run().await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.cause, Cause::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifecycle_inside_that_was_stopped_before_its_jobs_were_done_has_ended_early() {
+    let inside = Lifecycle::new("setup").component(obedient("migrate"));
+    let inner = inside.handle();
+    let orders = Lifecycle::new("orders").component(Component::lifecycle(inside));
+    let run = orders.start().await.unwrap();
+    inner.stop("by hand");
+    let report = run.handle().report().await.unwrap();
+    assert_eq!(report.errors.len(), 1, "{report}");
+    assert_eq!(report.errors[0].kind, ComponentErrorKind::EndedEarly);
+    assert_eq!(report.errors[0].component, "setup");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What a component can be made of, and what stops the whole from outside: X5, V1, V2, S1, S2.
 
+use std::error::Error;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -255,6 +256,21 @@ async fn a_periodic_task_is_stopped_during_a_backoff() {
     assert!(report.is_clean(), "{report}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_future_of_a_server_is_a_component_as_it_is() {
+    let http = Component::new("http", |ctx: Context| {
+        ctx.ready();
+        Sidecar::new("http").serve(&ctx, |_stop| async { io::Result::Ok(sleep(SECOND).await) })
+    });
+    let report = Lifecycle::new("orders")
+        .component(http)
+        .run()
+        .await
+        .unwrap();
+    let error = report.first_error().unwrap();
+    assert!(error.source().unwrap().is::<SidecarError>(), "{error:?}");
+}
+
 /// A server that never ends, with much more time than its component.
 fn server(name: &'static str) -> Component {
     Component::new(name, move |ctx: Context| async move {
@@ -262,7 +278,7 @@ fn server(name: &'static str) -> Component {
             .grace(60 * SECOND)
             .serve(&ctx, |_stop| pending::<io::Result<()>>());
         ctx.ready();
-        serving.await
+        Ok(serving.await?)
     })
 }
 
@@ -279,7 +295,7 @@ async fn a_sidecar_has_no_more_than_its_component_and_reports_its_own_error() {
         ComponentErrorKind::StopFailed,
         "it was not forced: {report}"
     );
-    let task = std::error::Error::source(error.task_error().unwrap()).unwrap();
+    let task = error.task_error().unwrap().source().unwrap();
     assert!(task.downcast_ref::<SidecarError>().unwrap().is_timed_out());
     assert!(error.is_forced() && report.was_forced());
     assert!(
@@ -316,7 +332,7 @@ async fn a_sidecar_that_ends_by_itself_stops_the_whole() {
             io::Result::Ok(())
         });
         ctx.ready();
-        serving.await
+        Ok(serving.await?)
     });
     let report = Lifecycle::new("orders")
         .component(http)

@@ -63,7 +63,7 @@ impl Running {
                     .run(&ctx);
                 bound.set(address);
                 ctx.ready();
-                serving.await
+                Ok(serving.await?)
             }
         });
         let lifecycle = Lifecycle::new("orders")

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use taskgroup::pipeline::{Job, Workers};
 use taskgroup::supervise::Backoff;
+use tokio::sync::Semaphore;
 
 use crate::support::SECOND;
+
+/// As many items as a queue can hold.
+const MOST: usize = Semaphore::MAX_PERMITS;
 
 fn workers(name: &'static str) -> Workers<u32> {
     Workers::new(name, |_: Job<u32>| async { Ok(()) })
@@ -21,36 +25,65 @@ fn refused(workers: Workers<u32>, capacity: usize) -> String {
 
 #[test]
 fn bad_options_are_refused_by_name() {
-    assert_eq!(refused(workers(""), 1), "a pipeline has an empty name");
-    assert_eq!(
-        refused(workers("mail").limit(0), 1),
-        "pipeline `mail` has a limit of 0: no item could ever begin"
-    );
-    assert!(refused(workers("mail"), 0).starts_with("pipeline `mail` has a buffer of 0"));
-    assert!(refused(workers("mail"), usize::MAX).starts_with("pipeline `mail` has a buffer of"));
-    assert_eq!(
-        refused(workers("mail").retry(Backoff::default(), 0), 1),
-        "pipeline `mail` tries an item 0 times: it must be tried once at least"
-    );
-    assert_eq!(
-        refused(
-            workers("mail").keep_alive(Duration::ZERO, |_| async { Ok(()) }),
-            1
+    let mail = || workers("mail");
+    for (workers, capacity, message) in [
+        (
+            workers(""),
+            1,
+            "a pipeline: `name` cannot be empty: no message could name it".to_owned(),
         ),
-        "pipeline `mail` keeps its items alive every 0s: it would do nothing else"
-    );
+        (
+            mail().limit(0),
+            1,
+            "pipeline `mail`: `limit` cannot be 0: no item could ever begin".to_owned(),
+        ),
+        (
+            mail(),
+            0,
+            format!("pipeline `mail`: `capacity` cannot be 0: it must hold 1 to {MOST} items"),
+        ),
+        (
+            mail(),
+            MOST + 1,
+            format!(
+                "pipeline `mail`: `capacity` cannot be {}: it must hold 1 to {MOST} items",
+                MOST + 1
+            ),
+        ),
+        (
+            mail().retry(Backoff::default(), 0),
+            1,
+            "pipeline `mail`: `attempts` cannot be 0: an item has to be tried once at least"
+                .to_owned(),
+        ),
+        (
+            mail().retry(Backoff::default().factor(0), 2),
+            1,
+            "pipeline `mail`: `factor` cannot be 0: all waits but the first would be 0s".to_owned(),
+        ),
+        (
+            mail().keep_alive(Duration::ZERO, |_| async { Ok(()) }),
+            1,
+            "pipeline `mail`: `keep_alive` cannot be 0s: it would do nothing else".to_owned(),
+        ),
+    ] {
+        assert_eq!(refused(workers, capacity), message);
+    }
 }
 
 #[test]
 fn a_batch_that_could_never_be_full_is_refused() {
     assert_eq!(
         refused(batches(0, SECOND), 10),
-        "pipeline `rows` has batches of 0 items: none could ever be full"
+        "pipeline `rows`: `size` cannot be 0: no batch could ever be full"
     );
     assert_eq!(
         refused(batches(11, SECOND), 10),
-        "pipeline `rows` has batches of 11 items and a buffer of 10: a batch could never be full"
+        "pipeline `rows`: `size` cannot be 11: with a `capacity` of 10 no batch could ever be full"
     );
     let keyed = batches(5, Duration::MAX).keys(|item: &u32| Some(*item));
-    assert!(refused(keyed, 10).starts_with("pipeline `rows` has keys, and batches"));
+    assert_eq!(
+        refused(keyed, 10),
+        "pipeline `rows`: `longest` cannot be any time: it has keys, and one busy key could keep a batch from being full"
+    );
 }

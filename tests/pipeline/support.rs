@@ -53,7 +53,10 @@ pub(crate) fn keep<T: Clone + Send + 'static>(
     }
 }
 
-/// Lets everything go as far as it goes without time.
+/// Lets everything go as far as it goes without time, on a paused clock: with nothing else to do, that goes on by a
+/// millisecond.
 pub(crate) async fn settle() {
+    // On any other clock this panics.
+    tokio::time::advance(Duration::ZERO).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use taskgroup::TaskGroup;
 use taskgroup::pipeline::{AtStop, Job, Workers};
+use tokio::sync::Notify;
 
 /// Everything that a pusher was told is taken in has one end, whenever the stop comes.
 #[test]
@@ -20,9 +20,15 @@ fn on_many_threads_nothing_is_lost_whenever_the_stop_comes() {
             let mut group = TaskGroup::new();
             let handled = Arc::new(AtomicUsize::new(0));
             let counts = Arc::clone(&handled);
+            // The stop comes when so many of the 1500 are handled: each round at another place.
+            let enough = usize::try_from(round).unwrap() * 7;
+            let stop = Arc::new(Notify::new());
+            let reached = Arc::clone(&stop);
             let at_stop = [AtStop::Drain, AtStop::HandBack][(round % 2) as usize];
             let (pusher, pool) = Workers::new("numbers", move |job: Job<u64>| {
-                counts.fetch_add(1, Ordering::Relaxed);
+                if counts.fetch_add(1, Ordering::Relaxed) == enough {
+                    reached.notify_one();
+                }
                 async move {
                     if *job % 7 == 0 {
                         tokio::task::yield_now().await;
@@ -56,7 +62,7 @@ fn on_many_threads_nothing_is_lost_whenever_the_stop_comes() {
                 })
                 .collect();
             drop(pusher);
-            tokio::time::sleep(Duration::from_micros(round * 10)).await;
+            stop.notified().await;
             group.cancel();
             let mut pushed = 0;
             for pusher in pushers {

@@ -152,6 +152,8 @@ fn a_watermark_that_lets_nothing_in_is_refused() {
     let error = Watermark::<u32>::new("orders", 0).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "watermark `orders` lets 0 items of a partition be open: none could be taken in"
+        "watermark `orders`: `most` cannot be 0: no item could be taken in"
     );
+    let error = Watermark::<u32>::new("", 1).unwrap_err();
+    assert_eq!(error.option(), "name");
 }

@@ -1,13 +1,15 @@
 //! What asks a process to stop: which signals count, which are one, and what is left when none can be heard.
 
+use std::future::pending;
 use std::time::Duration;
 
 use rustix::process::Resource;
-use taskgroup::{BoxError, Exit, Signal, Signals};
+use taskgroup::{BoxError, Exit, Signal, Signals, TaskGroup};
 
 use crate::hangs::limit;
 use crate::hangs::memory;
 use crate::roles::listen;
+use crate::roles::log_to_stderr;
 use crate::roles::runtime;
 use crate::roles::say;
 use crate::roles::success;
@@ -23,6 +25,9 @@ pub(crate) fn play(role: &str) -> Exit {
         "asked_what_is_ignored" => what_is_ignored(),
         "asked_in_the_pause" => answering(terminate().insist_after(Duration::from_secs(3600))),
         "asked_to_insist" => answering(terminate().insist_on([Signal::Interrupt]).unwrap()),
+        "asked_in_three_steps" => answering(terminate().escalate()),
+        "asked_in_three_steps_of_a_group" => in_three_steps(true),
+        "asked_in_three_steps_after_the_group" => in_three_steps(false),
         "asked_without_words" => without_words(),
         _ => unreachable!("no role {role}"),
     }
@@ -67,6 +72,30 @@ fn answering(mut signals: Signals) -> Exit {
                 signal = marks.recv() => say(signal),
             }
         }
+    })
+}
+
+/// A group with a deaf task, or one that is over soon in a process that goes on.
+fn in_three_steps(is_deaf: bool) -> Exit {
+    log_to_stderr();
+    runtime().block_on(async {
+        let mut group = TaskGroup::new();
+        group.cancel_on(terminate().escalate());
+        let token = group.token().clone();
+        group.spawn(async move {
+            token.cancelled().await;
+            Ok(say("cancelled"))
+        });
+        if is_deaf {
+            group.task("deaf").spawn(pending::<Result<(), _>>());
+        }
+        say("ready");
+        let result = group.wait().await;
+        if !is_deaf {
+            say("over");
+            pending::<()>().await;
+        }
+        Exit::from(result)
     })
 }
 

@@ -23,6 +23,8 @@ tests![
     a_component_that_is_forced_is_1_and_is_named_with_its_task,
     a_signal_while_it_starts_stops_what_has_started,
     a_second_signal_in_the_stop_of_a_component_is_128_and_the_signal,
+    x4_in_three_steps_a_second_signal_forces_a_lifecycle_which_cleans_up_and_reports,
+    x4_in_three_steps_a_third_signal_ends_a_process_that_cannot_be_forced,
     the_running_tasks_of_components_are_listed_and_nothing_stops,
     a_component_that_blocks_a_worker_is_ended_by_the_watchdog_and_named,
     components_that_block_all_workers_are_ended_by_the_watchdog_and_named,
@@ -156,6 +158,30 @@ fn a_second_signal_in_the_stop_of_a_component_is_128_and_the_signal() {
     let mut lines = [child.line(), child.line()];
     lines.sort();
     assert_eq!(lines, ["closing", "hanging"]);
+    child.send(Signal::INT).expect_code(130);
+}
+
+fn x4_in_three_steps_a_second_signal_forces_a_lifecycle_which_cleans_up_and_reports() {
+    let mut child = Child::start("lives_escalate");
+    child.expect("ready").send(Signal::TERM).expect("closing");
+    child.send(Signal::TERM).expect("cleaned up").expect_code(1);
+    let report = child.rest_of_stderr();
+    assert!(report.contains("component `deaf` "), "{report}");
+    assert!(report.contains("was forced"), "{report}");
+}
+
+fn x4_in_three_steps_a_third_signal_ends_a_process_that_cannot_be_forced() {
+    let mut child = Child::start("lives_escalate_blocked");
+    child.expect("ready").send(Signal::TERM);
+    // They do not depend on each other.
+    let mut lines = [child.line(), child.line()];
+    lines.sort();
+    assert_eq!(lines, ["closing", "hanging"]);
+    let line = child.send(Signal::TERM).expect_logged("forcing");
+    assert!(
+        line.contains("received SIGTERM, forcing the stop; a third signal forces the exit"),
+        "{line}"
+    );
     child.send(Signal::INT).expect_code(130);
 }
 

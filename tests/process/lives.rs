@@ -4,6 +4,7 @@ use std::future::pending;
 use std::thread;
 use std::time::Duration;
 
+use taskgroup::lifecycle::cleanup::Step;
 use taskgroup::lifecycle::{Component, Context, Lifecycle};
 use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::{BoxError, Exit, Signal, Signals};
@@ -15,7 +16,10 @@ use crate::roles::say;
 use crate::roles::terminate;
 
 pub(crate) fn play(role: &str) -> Exit {
-    let signals = terminate();
+    let signals = match role.starts_with("lives_escalate") {
+        true => terminate().escalate(),
+        false => terminate(),
+    };
     let orders = Lifecycle::new("orders").stop_on(signals);
     let orders = match role {
         "lives_done" => orders.component(Component::job("migrate", |_| async { Ok(()) })),
@@ -74,6 +78,22 @@ pub(crate) fn play(role: &str) -> Exit {
                     ctx.stopping().await;
                     Ok(hang())
                 }))
+        }
+        "lives_escalate" => {
+            let step = Step::new("lease", |_| async { Ok(say("cleaned up")) });
+            orders.cleanup().push(step).unwrap();
+            orders.component(Component::new("deaf", |ctx| async move {
+                ctx.ready();
+                pending().await
+            }))
+        }
+        "lives_escalate_blocked" => {
+            log_to_stderr();
+            orders.component(Component::new("stuck", |ctx| async move {
+                ctx.ready();
+                ctx.stopping().await;
+                Ok(hang())
+            }))
         }
         "lives_all_blocked" => orders
             .budget(BUDGET)

@@ -91,14 +91,14 @@ fn a_panic_in_the_body_of_a_program_has_the_status_of_the_policy() {
 fn a_program_without_signals_does_not_start() {
     let mut child = Child::start("main_without_signals");
     child.expect("").expect_code(1);
-    let error = "error: cannot listen for signals: the set is empty";
+    let error = "error: signals: `set` cannot be empty: there would be nothing to listen for";
     assert_eq!(errors(&mut child), [error]);
 }
 
 fn a_program_without_worker_threads_does_not_start() {
     let mut child = Child::start("main_without_workers");
     child.expect("").expect_code(1);
-    let error = "error: cannot build the runtime: it has 0 worker threads";
+    let error = "error: a program: `worker_threads` cannot be 0: nothing could ever run";
     assert_eq!(errors(&mut child), [error]);
 }
 

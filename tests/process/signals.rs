@@ -39,6 +39,9 @@ tests![
     x10_the_same_act_that_arrives_twice_is_one_stop,
     x10_only_a_signal_that_was_chosen_insists,
     x10_a_second_signal_counts_from_300_ms_on,
+    x4_in_three_steps_two_signals_are_received_and_the_third_ends_the_process,
+    x4_in_three_steps_a_second_signal_aborts_a_group_and_names_what_was_cut,
+    x4_in_three_steps_a_second_signal_that_nobody_hears_ends_the_process,
     x11_what_was_ignored_at_the_start_stays_ignored,
 ];
 
@@ -375,4 +378,39 @@ fn x11_what_was_ignored_at_the_start_stays_ignored() {
             .expect("SIGTERM")
             .expect_code(0);
     }
+}
+
+fn x4_in_three_steps_two_signals_are_received_and_the_third_ends_the_process() {
+    Child::start("asked_in_three_steps")
+        .expect("ready")
+        .send(Signal::TERM)
+        .expect("SIGTERM")
+        .send(Signal::TERM)
+        .expect("SIGTERM")
+        .send(Signal::TERM)
+        .expect_code(143);
+}
+
+fn x4_in_three_steps_a_second_signal_aborts_a_group_and_names_what_was_cut() {
+    let mut child = Child::start("asked_in_three_steps_of_a_group");
+    child.expect("ready").send(Signal::INT).expect("cancelled");
+    child.send(Signal::INT).expect_code(1);
+    let said = child.rest_of_stderr();
+    for line in [
+        "received SIGINT, stopping; press Ctrl+C again to force the stop",
+        "received SIGINT, forcing the stop; press Ctrl+C again to force the exit",
+        "was aborted with 1 task: `deaf`",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+fn x4_in_three_steps_a_second_signal_that_nobody_hears_ends_the_process() {
+    Child::start("asked_in_three_steps_after_the_group")
+        .expect("ready")
+        .send(Signal::TERM)
+        .expect("cancelled")
+        .expect("over")
+        .send(Signal::TERM)
+        .expect_code(143);
 }

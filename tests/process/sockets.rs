@@ -65,7 +65,7 @@ async fn serves() -> Result<(), BoxError> {
     let listener = tokio::net::TcpListener::from_std(inherited())?;
     let server = serve("http", listener, axum::Router::new());
     let token = CancellationToken::new();
-    let mut server = Box::pin(server.run::<BoxError>(&token));
+    let mut server = Box::pin(server.run(&token));
     poll_fn(|cx| Poll::Ready(assert!(server.as_mut().poll(cx).is_pending()))).await;
     say("serving");
     // It accepts nothing, which is left to the parent.
@@ -80,14 +80,14 @@ async fn hangs_when_deaf(token: &CancellationToken) -> Result<(), BoxError> {
     let server = serve("http", listener, axum::Router::new());
     let mut server = Box::pin(server.run(token));
     say("serving");
-    poll_fn(|cx| {
+    let served = poll_fn(|cx| {
         let polled = server.as_mut().poll(cx);
         if token.is_cancelled() && is_deaf(address) {
             hang();
         }
         polled
-    })
-    .await
+    });
+    Ok(served.await?)
 }
 
 fn is_deaf(address: SocketAddr) -> bool {

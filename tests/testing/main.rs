@@ -3,4 +3,6 @@
 mod fake;
 mod leaks;
 mod link;
+#[cfg(unix)]
+mod process;
 mod simulate;

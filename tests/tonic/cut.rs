@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
-use crate::support::{Calls, NO_TIME, SHORT, Server, call, patient, read_to_end, soon};
+use crate::calls::{Calls, call};
+use crate::support::server::{NO_TIME, SHORT, Server, patient, read_to_end};
+use crate::support::wait::soon;
 
 #[track_caller]
 fn assert_told(status: &Status) {
@@ -33,12 +35,12 @@ async fn r4_r11_calls_and_streams_on_three_connections_are_cut_counted_and_told(
         .await
         .unwrap();
     server.settle().await;
-    calls.reach(4).await;
+    calls.alive.reaches(4).await;
 
     let (outcome, report) = server.stop().await;
 
     // Nothing is left, and that is so at once.
-    assert_eq!(calls.alive(), 0);
+    assert_eq!(calls.alive.count(), 0);
     let error = outcome.unwrap_err();
     assert!(error.is_timed_out());
     assert_eq!(error.drain_report(), Some(&report));
@@ -76,7 +78,7 @@ async fn a_cut_is_a_success_for_who_wants_it_so() {
     let server = Server::start(&calls, |serve| serve.grace(SHORT).lenient()).await;
     let mut client = server.client().await;
     let hangs = tokio::spawn(async move { client.check(call("hangs")).await });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
 
     let (outcome, report) = server.stop().await;
 
@@ -123,7 +125,7 @@ async fn r21_a_runtime_that_is_blocked_beyond_the_grace_is_never_clean() {
     let server = Server::start(&calls, |serve| serve.grace(SHORT)).await;
     let mut client = server.client().await;
     let stalls = tokio::spawn(async move { client.check(call("stalls")).await });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
 
     let (outcome, report) = server.stop().await;
 
@@ -148,7 +150,7 @@ fn r21_a_handler_that_blocks_one_of_many_threads_is_stuck() {
         let server = Server::start(&calls, |serve| serve.grace(SHORT).kill_grace(NO_TIME)).await;
         let mut client = server.client().await;
         tokio::spawn(async move { client.check(call("blocks")).await });
-        calls.reach(1).await;
+        calls.alive.reaches(1).await;
 
         let (outcome, report) = server.stop().await;
 

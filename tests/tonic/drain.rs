@@ -16,9 +16,9 @@ use tonic_health::pb::health_server::HealthServer;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::support::{
-    Calls, NO_TIME, PLENTY, Server, call, is_closed, pass, patient, read_to_end, soon, turns,
-};
+use crate::calls::{Calls, call};
+use crate::support::server::{NO_TIME, Server, patient, read_to_end};
+use crate::support::wait::{PLENTY, is_closed, pass, soon, turns};
 
 #[tokio::test]
 async fn r1_a_call_in_flight_is_answered_within_a_grace_that_begins_with_the_stop() {
@@ -26,7 +26,7 @@ async fn r1_a_call_in_flight_is_answered_within_a_grace_that_begins_with_the_sto
     let server = Server::start(&calls, |serve| serve).await;
     let mut client = server.client().await;
     let slow = tokio::spawn(async move { client.check(call("slow")).await });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
 
     server.begin_stop().await;
     assert!(!slow.is_finished());
@@ -77,7 +77,7 @@ async fn a_call_that_comes_after_the_stop_is_refused_and_one_in_flight_goes_on()
     let watch = watch.unwrap().into_inner();
     let mut slow = server.client().await;
     let slow = tokio::spawn(async move { slow.check(call("slow")).await });
-    calls.reach(2).await;
+    calls.alive.reaches(2).await;
 
     server.begin_stop().await;
     // Its stream has ended with the stop, so this one is closed when the server is told.
@@ -134,7 +134,7 @@ async fn r7_twenty_clients_in_the_accept_queue_are_answered() {
         .collect();
     server.token.cancel();
     turns().await;
-    soon(is_closed(server.address)).await;
+    is_closed(server.address).await;
 
     for client in clients {
         client.set_nonblocking(true).unwrap();
@@ -183,7 +183,7 @@ async fn r8_connections_without_a_call_are_cut_after_their_own_grace() {
     server.settle().await;
     let mut client = server.client().await;
     let slow = tokio::spawn(async move { client.check(call("slow")).await });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
 
     server.begin_stop().await;
     // They are gone while a call goes on.
@@ -226,12 +226,12 @@ async fn r9_a_stream_is_in_flight_until_its_client_lets_go_of_it() {
     soon(watch.message()).await.unwrap().unwrap();
 
     server.begin_stop().await;
-    assert_eq!(calls.alive(), 1);
+    assert_eq!(calls.alive.count(), 1);
     drop(watch);
 
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
-    assert_eq!(calls.alive(), 0);
+    assert_eq!(calls.alive.count(), 0);
     assert_eq!(report.requests_at_stop(), 1);
     assert_eq!(report.answered(), 0);
 }
@@ -282,7 +282,7 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
             .insert("let-me", "in".parse().unwrap());
         client.check(request).await
     });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
 
     server.begin_stop().await;
     calls.release.notify_one();

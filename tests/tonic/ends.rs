@@ -2,7 +2,9 @@
 
 use tokio::net::TcpStream;
 
-use crate::support::{Calls, Server, call, read_to_end, soon};
+use crate::calls::{Calls, call};
+use crate::support::server::{Server, read_to_end};
+use crate::support::wait::soon;
 
 async fn three_calls(server: &Server, calls: &Calls) -> TcpStream {
     let mut client = server.client().await;
@@ -19,7 +21,7 @@ async fn three_calls(server: &Server, calls: &Calls) -> TcpStream {
     }
     let silent = TcpStream::connect(server.address).await.unwrap();
     server.settle().await;
-    calls.reach(3).await;
+    calls.alive.reaches(3).await;
     silent
 }
 
@@ -32,7 +34,7 @@ async fn r3_dropping_the_future_leaves_nothing() {
     server.task.abort();
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
-    calls.reach(0).await;
+    calls.alive.reaches(0).await;
     read_to_end(silent).await;
     assert!(TcpStream::connect(server.address).await.is_err());
 }
@@ -47,6 +49,6 @@ async fn r3_dropping_the_future_in_the_drain_leaves_nothing() {
     server.task.abort();
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
-    calls.reach(0).await;
+    calls.alive.reaches(0).await;
     read_to_end(silent).await;
 }

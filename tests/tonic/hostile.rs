@@ -1,6 +1,8 @@
 //! Bad peers of every kind at once. The only test of its process, whose file descriptors it counts.
 
 #[allow(dead_code, reason = "the other tests of tonic use the rest")]
+mod calls;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
@@ -11,15 +13,17 @@ use hyper::body::Bytes;
 use taskgroup::server::{DEFAULT_KILL_GRACE, DrainReport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use tonic_health::pb::HealthCheckResponse;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{Calls, SHORT, Server, call, read_to_end, soon};
+use crate::calls::{Calls, call};
+use crate::support::leaks::{descriptors, tasks, tasks_reach};
+use crate::support::server::{SHORT, Server, read_to_end};
+use crate::support::wait::soon;
 
 /// So long that the server tells its peers, and cuts the idle ones, well before it is over.
 const GRACE: Duration = Duration::from_secs(1);
@@ -101,7 +105,7 @@ impl Peers {
             polite: watch("polite").await,
         };
         server.settle().await;
-        calls.reach(7).await;
+        calls.alive.reaches(7).await;
         peers
     }
 
@@ -176,7 +180,7 @@ impl Vanished {
         body.send_data(Bytes::from_static(HANGS), true).unwrap();
         tokio::select! {
             end = &mut connection => panic!("{end:?}"),
-            () = calls.reach(1) => {}
+            () = calls.alive.reaches(1) => {}
         }
         Self {
             _sender: sender,
@@ -233,25 +237,6 @@ fn assert_counts(report: &DrainReport) {
     );
 }
 
-/// How many tasks this runtime has, which is one test's own.
-fn tasks() -> usize {
-    Handle::current().metrics().num_alive_tasks()
-}
-
-/// Waits until exactly `count` tasks are left.
-fn tasks_reach(count: usize) -> impl Future<Output = ()> {
-    soon(async move {
-        while tasks() != count {
-            yield_now().await;
-        }
-    })
-}
-
-/// How many file descriptors this process has open, where the system says so.
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
-}
-
 #[tokio::test]
 async fn r2_r3_r4_r5_r6_r9_r11_thirteen_kinds_of_bad_peers_at_once_are_gone_in_time() {
     let (own_tasks, own_descriptors) = (tasks(), descriptors());
@@ -265,7 +250,7 @@ async fn r2_r3_r4_r5_r6_r9_r11_thirteen_kinds_of_bad_peers_at_once_are_gone_in_t
 
     // Nothing of the server is left, and that is so at once.
     assert!(descriptors() <= own_descriptors + Peers::COUNT);
-    assert_eq!(calls.alive(), 0);
+    assert_eq!(calls.alive.count(), 0);
     assert!(
         GRACE <= report.took() && report.took() <= took,
         "{report:?}"

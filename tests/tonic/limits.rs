@@ -5,14 +5,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use hyper::body::Bytes;
+use taskgroup::CancellationToken;
 use taskgroup::server::Serve;
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
 use tonic::service::Routes;
 
-use crate::support::{Calls, NO_TIME, PLENTY, Server, call, patient, read_to_end, soon, turns};
+use crate::calls::{Calls, call};
+use crate::support::server::{NO_TIME, Server, patient, read_to_end};
+use crate::support::wait::{PLENTY, soon, turns};
 
 const FIRST_BYTE: Duration = Duration::from_secs(20);
 const HEADER: Duration = Duration::from_secs(10);
@@ -128,33 +130,37 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     let refused = async |configure: fn(Serving) -> Serving| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let serve = taskgroup::server::tonic::serve("grpc", listener, Routes::default());
-        let refused = configure(serve).run::<SidecarError>(&CancellationToken::new());
+        let refused = configure(serve).run(&CancellationToken::new());
         format!("{:#}", refused.await.unwrap_err())
     };
     assert_eq!(
         refused(|serve| serve.max_connections(0)).await,
-        "server `grpc` failed: a limit of 0 connections lets nobody in"
+        "server `grpc` failed: server `grpc`: `max_connections` cannot be 0: it would let nobody in"
     );
     assert_eq!(
         refused(|serve| serve.concurrency_per_connection(0)).await,
-        "server `grpc` failed: a concurrency of 0 requests answers nobody"
+        "server `grpc` failed: server `grpc`: `concurrency_per_connection` cannot be 0: it would answer nobody"
     );
     assert_eq!(
         refused(|serve| serve.http2_max_streams(0)).await,
-        "server `grpc` failed: a limit of 0 streams lets no request in"
+        "server `grpc` failed: server `grpc`: `http2_max_streams` cannot be 0: it would let no request in"
     );
     assert_eq!(
         refused(|serve| serve.http2_keepalive(Duration::ZERO)).await,
-        "server `grpc` failed: an HTTP/2 keepalive of 0s sends PINGs without a pause"
+        "server `grpc` failed: server `grpc`: `http2_keepalive` cannot be 0s: it would send PINGs without a pause"
     );
     for (stream, connection) in [(0, 1), (1, 1 << 31)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let serve = taskgroup::server::tonic::serve("grpc", listener, Routes::default());
         let serve = serve.http2_windows(stream, connection);
-        let refused = serve.run::<SidecarError>(&CancellationToken::new()).await;
+        let refused = serve.run(&CancellationToken::new()).await;
+        let window = if stream == 0 { stream } else { connection };
         assert_eq!(
             format!("{:#}", refused.unwrap_err()),
-            "server `grpc` failed: an HTTP/2 window has to have between 1 byte and 2 GiB less 1 byte"
+            format!(
+                "server `grpc` failed: server `grpc`: `http2_windows` cannot be {window}: \
+                 a window has room for 1 byte to 2147483647 bytes"
+            )
         );
     }
 }
@@ -167,7 +173,7 @@ async fn a_call_that_takes_longer_than_its_client_or_the_server_grants_is_cancel
     let status = soon(client.check(call("hangs"))).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Cancelled);
     assert_eq!(status.message(), "Timeout expired");
-    assert_eq!(calls.alive(), 0);
+    assert_eq!(calls.alive.count(), 0);
     server.stop().await.0.unwrap();
 
     // By hand: a channel of tonic keeps to its own timeout by itself.
@@ -187,7 +193,7 @@ async fn a_call_that_takes_longer_than_its_client_or_the_server_grants_is_cancel
     let status = tonic::Status::from_header_map(response.headers()).unwrap();
     assert_eq!(status.code(), tonic::Code::Cancelled);
     assert_eq!(status.message(), "Timeout expired");
-    assert_eq!(calls.alive(), 0);
+    assert_eq!(calls.alive.count(), 0);
     drop((sender, body, response));
     server.stop().await.0.unwrap();
 }

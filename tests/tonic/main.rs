@@ -9,6 +9,8 @@ mod ends;
 mod tls;
 mod panics;
 mod limits;
-mod support;
+mod calls;
 #[path = "../pki/mod.rs"]
 mod pki;
+#[path = "../support/mod.rs"]
+mod support;

@@ -10,14 +10,16 @@ use tonic_health::pb::health_server::HealthServer;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::support::{Calls, Server, call, patient, soon};
+use crate::calls::{Calls, call};
+use crate::support::server::{Server, patient};
+use crate::support::wait::soon;
 
 /// The codes that a call and a stream end with that panic, while a third is in flight.
 async fn panics(server: &Server, calls: &Calls) -> (Code, Code) {
     let mut client = server.client().await;
     let mut slow = client.clone();
     let slow = tokio::spawn(async move { slow.check(call("slow")).await });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
     let unary = soon(client.check(call("panics"))).await.unwrap_err();
     let stream = soon(client.watch(call("panics"))).await;
     let mut stream = stream.unwrap().into_inner();
@@ -29,7 +31,7 @@ async fn panics(server: &Server, calls: &Calls) -> (Code, Code) {
         }
     };
     soon(client.check(call(""))).await.unwrap();
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
     assert!(!slow.is_finished());
     (unary.code(), stream.code())
 }

@@ -18,10 +18,10 @@ use tonic::{Request, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::HealthServer;
 
+use crate::calls::{Calls, call};
 use crate::pki::Identity;
-use crate::support::{
-    Calls, NO_TIME, PLENTY, SHORT, Server, call, patient, read_to_end, soon, turns,
-};
+use crate::support::server::{NO_TIME, SHORT, Server, patient, read_to_end};
+use crate::support::wait::{PLENTY, soon, turns};
 
 /// Both sides have to prove who they are.
 struct Pair {
@@ -112,7 +112,7 @@ async fn r8_r11_half_a_handshake_is_no_loss_and_a_call_over_tls_is_cut_in_words(
         .await;
     let mut client = pair.connect(&server).await;
     let stuck = tokio::spawn(async move { client.check(call("hangs")).await });
-    calls.reach(1).await;
+    calls.alive.reaches(1).await;
     let mut half = TcpStream::connect(server.address).await.unwrap();
     half.write_all(b"\x16\x03\x01\x02\0\x01").await.unwrap();
     turns().await;

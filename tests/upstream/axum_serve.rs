@@ -21,7 +21,8 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::canary::Canary;
-use crate::{HTTP2_PREFACE, HTTP2_SETTINGS, PLENTY, listen, settle, soon};
+use crate::support::wait::{PLENTY, soon};
+use crate::{HTTP2_PREFACE, HTTP2_SETTINGS, listen, settle};
 
 struct Server {
     address: SocketAddr,
@@ -114,9 +115,7 @@ async fn r30_half_a_header_hangs_the_drain() {
     let idle = server.idle().await;
 
     server.stop(idle).await;
-    canary.still_hangs(&server.task).await;
-    drop(half);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, half).await;
 }
 
 #[tokio::test]
@@ -135,9 +134,7 @@ async fn r30_half_a_body_that_is_read_hangs_the_drain() {
     let idle = server.idle().await;
 
     server.stop(idle).await;
-    canary.still_hangs(&server.task).await;
-    drop(half);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, half).await;
 }
 
 #[tokio::test]
@@ -156,9 +153,7 @@ async fn r30_an_answer_that_is_not_read_hangs_the_drain() {
     let idle = server.idle().await;
 
     server.stop(idle).await;
-    canary.still_hangs(&server.task).await;
-    drop(client);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, client).await;
 }
 
 #[tokio::test]
@@ -173,9 +168,7 @@ async fn r30_a_preface_without_settings_hangs_the_drain() {
     let idle = server.idle().await;
 
     server.stop(idle).await;
-    canary.still_hangs(&server.task).await;
-    drop(silent);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, silent).await;
 }
 
 #[tokio::test]
@@ -192,9 +185,7 @@ async fn r30_a_missing_pong_hangs_the_drain() {
     let idle = server.idle().await;
 
     server.stop(idle).await;
-    canary.still_hangs(&server.task).await;
-    drop(mute);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, mute).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,10 @@
 mod axum_serve;
 mod canary;
 mod tonic_server;
+#[path = "../support/mod.rs"]
+mod support;
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,9 +24,8 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time;
 
 use crate::canary::Canary;
+use crate::support::wait::soon;
 
-/// More than any machine needs. It only keeps a test that fails from hanging.
-const PLENTY: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame, which has to come next.
@@ -40,6 +42,17 @@ impl Canary {
             pass(HOUR).await;
             self.still(!server.is_finished());
         }
+    }
+
+    /// The server hangs for as long as a client holds `held`, and ends well after that.
+    async fn hangs_until_dropped<E: Debug>(
+        &self,
+        server: JoinHandle<Result<(), E>>,
+        held: impl Sized,
+    ) {
+        self.still_hangs(&server).await;
+        drop(held);
+        soon(server).await.unwrap().unwrap();
     }
 }
 
@@ -76,9 +89,4 @@ async fn pass(duration: Duration) {
     }
     time::resume();
     settle().await;
-}
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    let outcome = time::timeout(PLENTY, future).await;
-    outcome.expect("what this test waits for has to come")
 }

@@ -18,7 +18,8 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::HealthReporter;
 
 use crate::canary::Canary;
-use crate::{HTTP2_PREFACE, HTTP2_SETTINGS, listen, pass, settle, soon};
+use crate::support::wait::soon;
+use crate::{HTTP2_PREFACE, HTTP2_SETTINGS, listen, pass, settle};
 
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0payload!";
 
@@ -113,9 +114,7 @@ async fn r30_a_connection_without_a_byte_hangs_the_drain() {
     let raw = server.raw().await;
 
     server.stop(raw).await;
-    canary.still_hangs(&server.task).await;
-    drop(silent);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, silent).await;
 }
 
 #[tokio::test]
@@ -131,9 +130,7 @@ async fn r30_a_handshake_that_is_not_finished_hangs_the_drain() {
         let raw = server.raw().await;
 
         server.stop(raw).await;
-        canary.still_hangs(&server.task).await;
-        drop(silent);
-        soon(server.task).await.unwrap().unwrap();
+        canary.hangs_until_dropped(server.task, silent).await;
     }
 }
 
@@ -149,9 +146,7 @@ async fn r30_a_missing_pong_hangs_the_drain() {
     let raw = server.raw().await;
 
     server.stop(raw).await;
-    canary.still_hangs(&server.task).await;
-    drop(mute);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, mute).await;
 }
 
 #[tokio::test]
@@ -193,9 +188,7 @@ async fn r30_a_server_stream_hangs_the_drain() {
     let raw = server.raw().await;
 
     server.stop(raw).await;
-    canary.still_hangs(&server.task).await;
-    drop(watch);
-    soon(server.task).await.unwrap().unwrap();
+    canary.hangs_until_dropped(server.task, watch).await;
 }
 
 #[tokio::test]

@@ -152,7 +152,7 @@ async fn serve(
     match server {
         Server::Gate => {
             let server = taskgroup::server::axum::serve("http", listener, routes);
-            server.run(&stop).await
+            Ok(server.run(&stop).await?)
         }
         Server::Plain => Ok(axum::serve(listener, routes)
             .with_graceful_shutdown(stop.cancelled_owned())

@@ -19,12 +19,14 @@ mod times;
 mod worker;
 mod ws;
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+use std::{fmt, fs};
 
 use clap::Parser;
-use taskgroup::lifecycle::Lifecycle;
+use taskgroup::deploy::Checker;
+use taskgroup::lifecycle::{Lifecycle, Plan, StopTimes, TimesError};
 use taskgroup::process::StopFile;
 use taskgroup::{BoxError, Exit, Signal, Signals};
 use tracing_subscriber::fmt::format::Writer;
@@ -54,8 +56,15 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
     let parts = Parts::new(options, metrics::record()?, |_| {});
     let lifecycle = service::lifecycle(&parts);
     if parts.options.plan {
-        print(&lifecycle.plan()?);
+        let plan = lifecycle.plan()?;
+        print(&plan);
+        if let Some(file) = &parts.options.times {
+            print(&format!("\n{}", plan.forecast(&stop_times(file)?)?));
+        }
         return Ok(Exit::from(Ok::<(), BoxError>(())));
+    }
+    if !parts.options.check_deploy.is_empty() {
+        return check_deploy(&lifecycle.plan()?, &parts.options.check_deploy);
     }
     let report = match command {
         None => {
@@ -68,6 +77,32 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         }
     };
     Ok(Exit::from(report))
+}
+
+/// Compares deployment files with the plan.
+fn check_deploy(plan: &Plan, paths: &[PathBuf]) -> Result<Exit, BoxError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        files.push((path, text));
+    }
+    let findings = Checker::new(plan).check(files);
+    print(&findings);
+    Ok(match findings.has_errors() {
+        true => Exit::from(Err::<(), BoxError>(
+            "the deployment does not fit the plan".into(),
+        )),
+        false => Exit::from(Ok::<(), BoxError>(())),
+    })
+}
+
+/// Reads how long the components have taken to stop.
+fn stop_times(file: &Path) -> Result<StopTimes, BoxError> {
+    let name = file.display();
+    let text = fs::read_to_string(file).map_err(|error| format!("--times {name}: {error}"))?;
+    let times = text.parse();
+    times.map_err(|error: TimesError| format!("--times {name}: {error}").into())
 }
 
 /// Returns what makes a lifecycle the one of this process: what stops it, and what ends it if it does not stop.

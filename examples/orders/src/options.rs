@@ -86,6 +86,16 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) plan: bool,
 
+    /// Compares deployment files with the plan, prints what is wrong, and exits with 1 if a stop would not work.
+    #[arg(long, global = true, value_name = "FILE", num_args = 1..)]
+    pub(crate) check_deploy: Vec<PathBuf>,
+
+    /// With --plan, prints how long the stop is likely to take if the components take the times of this file.
+    ///
+    /// Each line has the name of a component and seconds that were measured, or `median` and `p99` with one each.
+    #[arg(long, global = true, value_name = "FILE", requires = "plan")]
+    pub(crate) times: Option<PathBuf>,
+
     /// Adds routes under /faults that make things go wrong.
     #[arg(long, global = true)]
     pub(crate) faults: bool,
@@ -126,6 +136,7 @@ mod tests {
         assert!(line.options.metrics.is_none());
         assert!(line.options.stop_file.is_none());
         assert!(!line.options.plan);
+        assert!(line.options.check_deploy.is_empty());
         assert!(!line.options.faults);
     }
 
@@ -140,12 +151,26 @@ mod tests {
     }
 
     #[test]
+    fn times_are_for_the_plan_alone() {
+        let times = options(&["--plan", "--times", "stops.txt"]).times;
+        assert_eq!(times, Some(PathBuf::from("stops.txt")));
+        let error = parse(&["--times", "stops.txt"]).unwrap_err();
+        assert!(error.contains("--plan"), "{error}");
+    }
+
+    #[test]
     fn the_demo_takes_the_same_options_before_and_behind_its_name() {
         for arguments in [["--grace", "2", "demo"], ["demo", "--grace", "2"]] {
             let line = parse(&arguments).unwrap();
             assert!(matches!(line.command, Some(Command::Demo)));
             assert_eq!(line.options.grace, Some(Duration::from_secs(2)));
         }
+    }
+
+    #[test]
+    fn several_deployment_files_are_checked_together() {
+        let files = options(&["--check-deploy", "a.yaml", "b.cfg"]).check_deploy;
+        assert_eq!(files, [PathBuf::from("a.yaml"), PathBuf::from("b.cfg")]);
     }
 
     #[test]

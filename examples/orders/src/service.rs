@@ -69,7 +69,7 @@ fn metrics(parts: &Parts) -> Component {
         bound.set(address);
         ctx.ready();
         let server = taskgroup::server::axum::serve("metrics", listener, routes);
-        server.run(&ctx).await
+        Ok(server.run(&ctx).await?)
     })
 }
 
@@ -92,7 +92,7 @@ fn grpc(parts: &Parts, store: &Provided<Store>) -> Component {
         bound.set(listener.local_addr()?);
         ctx.ready();
         let server = taskgroup::server::tonic::serve("grpc", listener, services);
-        parts.set_up(server).run(&ctx).await
+        Ok(parts.set_up(server).run(&ctx).await?)
     })
 }
 
@@ -109,7 +109,7 @@ fn http(parts: &Parts, fault: mpsc::Sender<WorkerFault>) -> Component {
         bound.set(listener.local_addr()?);
         ctx.ready();
         let server = taskgroup::server::axum::serve("http", listener, routes);
-        parts.set_up(server).run(&ctx).await
+        Ok(parts.set_up(server).run(&ctx).await?)
     })
 }
 

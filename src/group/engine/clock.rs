@@ -11,9 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::abort_on_drop::AbortOnDrop;
 use super::hub::Hub;
-use crate::group::cause::Cause;
 use crate::group::error::TimedOut;
-use crate::group::stop_request::StopRequest;
 use crate::group::time::{CONFIRMATION, LONG, THEN};
 
 /// Cancels the group `after` this time from now; tasks that are running then are late.
@@ -58,11 +56,7 @@ pub(crate) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration)
         }
         let_the_same_tick_run().await;
         let Some(forced) = hub.upgrade() else { return };
-        if let Some(failure) = forced.force(|stragglers| TimedOut::grace(grace, stragglers)) {
-            forced
-                .shared
-                .fail_group(Cause::Requested(StopRequest::default()), failure);
-        }
+        forced.force_and_fail(|stragglers| TimedOut::grace(grace, stragglers));
         drop(forced);
         sleep(CONFIRMATION).await;
         if let Some(hub) = hub.upgrade() {

@@ -27,6 +27,7 @@ use crate::group::cause::Cause;
 use crate::group::error::{Failure, TimedOut};
 use crate::group::label;
 use crate::group::running::{Running, RunningTask};
+use crate::group::stop_request::StopRequest;
 
 /// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
 pub(crate) struct Hub<E> {
@@ -152,10 +153,27 @@ impl<E> Hub<E> {
     /// Whether anything is left is decided by the latch, in the moment in which it closes. The list is
     /// read at another moment and only describes it.
     pub(crate) fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) -> Option<Failure<E>> {
+        let failure = self.close_for_good(timed_out);
+        self.abort();
+        failure
+    }
+
+    /// The same for a clock or a trigger, which has nobody to hand the failure to.
+    ///
+    /// The failure is recorded before anything is aborted: on another thread the last task ends at once, and
+    /// the wait with it.
+    pub(crate) fn force_and_fail(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
+        if let Some(failure) = self.close_for_good(timed_out) {
+            let cause = Cause::Requested(StopRequest::default());
+            self.shared.fail_group(cause, failure);
+        }
+        self.abort();
+    }
+
+    fn close_for_good(&self, timed_out: impl FnOnce(Running) -> TimedOut) -> Option<Failure<E>> {
         let is_alone = self.shared.latch.close() <= 1;
         self.close();
         let stragglers = self.running();
-        self.abort();
         (!is_alone).then(|| Failure::TimedOut(timed_out(stragglers)))
     }
 

@@ -158,7 +158,7 @@ impl<E> Record<E> {
 
 /// Puts failures in order, and the later ones into the first.
 pub(crate) fn first_of<E>(mut failures: Vec<Recorded<E>>) -> Option<TaskError<E>> {
-    failures.sort_by_key(|recorded| recorded.moment);
+    failures.sort_unstable_by_key(|recorded| recorded.moment);
     let mut errors = failures.into_iter().map(|recorded| recorded.error);
     let mut first = errors.next()?;
     first.suppress(errors.collect());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::iter;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,6 +47,9 @@ pub(crate) struct Shared<E> {
     overdue: Lock<Option<Duration>>,
     /// Whether failures stay here: they do not cancel the groups above, and are not told there.
     isolated: bool,
+    /// Whether a trigger cancels the group, which is said, and so is the end. Written before the cancel, which
+    /// publishes it.
+    audited: AtomicBool,
     in_current_span: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
@@ -140,6 +143,7 @@ impl<E> Shared<E> {
             given_up: plan.bounded.then(CancellationToken::new),
             overdue: Lock::default(),
             isolated: plan.isolated,
+            audited: AtomicBool::new(false),
             in_current_span: plan.in_current_span,
             path: plan.path,
             place: plan.place,
@@ -311,6 +315,9 @@ impl<E> Shared<E> {
 
     /// Cancels for a trigger, and says so if that was the first cause.
     pub(crate) fn trigger(&self, cause: &Cause) {
+        if !self.is_cancelled() {
+            self.audited.store(true, Ordering::Relaxed);
+        }
         let first = match cause {
             Cause::Heartbeat(lost) => self.lose(lost),
             _ => self.cancel(cause.clone()),
@@ -462,7 +469,8 @@ impl<E> Shared<E> {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
         // Whoever contains the failures of a group says how it ended.
-        let loudly = cause.is_trigger() && !self.isolated;
+        let audited = cause.is_trigger() || self.audited.load(Ordering::Relaxed);
+        let loudly = audited && !self.isolated;
         log::guarded(|| {
             if loudly {
                 tracing::info!(

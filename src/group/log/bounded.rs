@@ -1,8 +1,12 @@
 //! Writing that may block for ever, done within a bounded time.
 
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
+
+use crate::group::lock::lock;
 
 /// Runs `write` with `value` on a thread of its own and returns when it has ended, or after `limit`.
 ///
@@ -30,33 +34,49 @@ pub(crate) fn start<V: Send + 'static>(
     value: V,
     write: impl FnOnce(V) + Send + 'static,
 ) -> Result<Writing, V> {
-    let (alive, ended) = mpsc::channel::<()>();
-    let (sender, values) = mpsc::channel();
+    let value = Arc::new(Mutex::new(Some(value)));
+    let given = Arc::clone(&value);
+    let ended = Arc::new(Ended::default());
+    let ends = Ends(Arc::clone(&ended));
     let thread = thread::Builder::new().name("taskgroup-write".into());
     let spawned = thread.spawn(move || {
-        // Dropped at the end, be it a panic: that is what the receiver waits for.
-        let _alive = alive;
-        values.into_iter().next().map(write);
+        let _ends = ends;
+        let value = lock(&given).take();
+        value.map(write);
     });
     match spawned {
-        Ok(_) => match sender.send(value) {
-            Ok(()) => Ok(Writing { ended }),
-            Err(unsent) => Err(unsent.0),
-        },
-        Err(_) => Err(value),
+        Ok(_) => Ok(Writing(ended)),
+        // The closure is gone, so nobody else has taken the value.
+        Err(_) => lock(&value).take().map_or(Ok(Writing(ended)), Err),
     }
 }
 
 /// What [`start`] has begun.
 #[derive(Debug)]
-pub(crate) struct Writing {
-    ended: mpsc::Receiver<()>,
+pub(crate) struct Writing(Arc<Ended>);
+
+/// Whether the thread has ended. A channel would tell it too, at thirty times the code in the program.
+#[derive(Debug, Default)]
+struct Ended {
+    is_over: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// Dropped at the end of the thread, also by a panic.
+struct Ends(Arc<Ended>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        *lock(&self.0.is_over) = true;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Writing {
     /// Returns when it has ended, or after `limit`.
     pub(crate) fn wait(self, limit: Duration) {
-        // All that comes is the end of the sender.
-        let _ = self.ended.recv_timeout(limit);
+        let is_over = lock(&self.0.is_over);
+        let changed = &self.0.changed;
+        drop(changed.wait_timeout_while(is_over, limit, |is_over| !*is_over));
     }
 }

@@ -11,7 +11,6 @@ use std::sync::mpsc;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::SyncSender;
 use std::thread;
-#[cfg(feature = "signal")]
 use std::time::Duration;
 
 use crate::group::lock::lock;
@@ -37,13 +36,11 @@ struct Writer {
 }
 
 /// Begins to write what is said.
-#[cfg(feature = "signal")]
 pub(crate) fn open() {
     *lock(&CONSOLE) = Console::Open;
 }
 
 /// Writes nothing more, and waits until what was said is written, or until `limit` is over.
-#[cfg(feature = "signal")]
 pub(crate) fn close(limit: Duration) {
     let console = std::mem::replace(&mut *lock(&CONSOLE), Console::Closed);
     if let Console::Writing(Writer { lines, ended }) = console {

@@ -93,7 +93,9 @@ impl Check {
     }
 
     /// Sets the pause between the end of one attempt and the next;
-    /// [10 seconds](Self::DEFAULT_EVERY) by default. Zero tries again at once.
+    /// [10 seconds](Self::DEFAULT_EVERY) by default.
+    ///
+    /// With zero the next attempt comes at once; with [`Duration::MAX`] there is one attempt.
     pub fn every(mut self, pause: Duration) -> Self {
         self.every = pause;
         self

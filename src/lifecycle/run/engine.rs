@@ -324,6 +324,7 @@ impl Engine {
             }
             Some(Note::Drained(index)) => machine::Event::Drained(index),
             Some(Note::Idle(index)) => machine::Event::Idle(index),
+            Some(Note::Finished(index)) => machine::Event::Finished(index),
             Some(Note::Failing(index, cause)) => {
                 self.slots[index].failing.get_or_insert((usize::MAX, cause));
                 machine::Event::Failing(index)
@@ -491,16 +492,22 @@ impl Engine {
             self.notes.clone(),
             std::mem::take(&mut component.provides),
             component.is_resource(),
+            self.plan.added()[index].nested().cloned(),
         );
         slot.ctx = Some(ctx.clone());
         self.enter(index, ComponentState::Starting);
         self.emit(Some(path), EventKind::StartBegan);
 
         let (may_end, place, drains) = (component.may_end, component.place, component.drains);
+        let is_lifecycle = component.is_lifecycle();
         let work = component.work(ctx.clone(), &group);
         let work = between_start_and_stop(work, ctx.clone(), drains, may_end);
         let task = group.task(OWN_TASK);
-        let task = if may_end { task } else { task.essential() };
+        // A lifecycle says by itself whether it has ended early.
+        let task = match may_end || is_lifecycle {
+            true => task,
+            false => task.essential(),
+        };
         drop(task.spawn_from(place, work));
         self.followers
             .spawn(follow(index, group, ctx, self.notes.clone()));

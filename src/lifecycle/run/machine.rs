@@ -100,6 +100,8 @@ pub(in crate::lifecycle) enum Event {
     Ended(usize, Ending),
     /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
     Idle(usize),
+    /// A lifecycle inside of this one has done all it had to do, and ends.
+    Finished(usize),
     /// Somebody asks for the stop.
     Stop,
     /// Somebody asks for the stop of this one, and so of those that use it, while the rest goes on.
@@ -336,6 +338,7 @@ impl Machine {
             Event::Failing(node) => self.failing(node, now, actions),
             Event::Ended(node, ending) => self.ended(node, ending, now, actions),
             Event::Idle(node) => self.idle(node),
+            Event::Finished(node) => self.finished(node),
             Event::Stop => self.stop(true, now, actions),
             Event::StopOne(node) => self.stop_one(node, now, actions),
             Event::Hurry(haste) => self.hurry(haste, now, actions),
@@ -585,6 +588,12 @@ impl Machine {
             if std::mem::take(&mut traits.is_work) {
                 self.work_is_done();
             }
+        }
+    }
+
+    fn finished(&mut self, node: usize) {
+        if let Node::Component(traits) = &mut self.nodes[node] {
+            traits.may_end = true;
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`Act`]: which signals of a terminating set are one request to stop, and which of them insists.
+//! [`Act`]: which signals of a terminating set are one request to stop, and which of them insist.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -11,12 +11,22 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// What has come of a terminating set.
 #[derive(Debug)]
 pub(super) struct Act {
-    /// For how long after the first signal all others are the same act.
+    /// For how long after a signal that counts all others are the same act.
     pub(super) pause: Duration,
     pub(super) insists: Vec<Signal>,
-    /// When the last first signal came.
-    began: Option<Instant>,
-    asked: bool,
+    /// Whether the second signal forces the stop, and only the third one ends the process.
+    pub(super) escalates: bool,
+    /// When the last signal that counts came.
+    last: Option<Instant>,
+    asked: Asked,
+}
+
+/// What the process has been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Stop,
+    Force,
 }
 
 /// What a signal means.
@@ -26,6 +36,8 @@ pub(super) enum Meaning {
     First,
     /// It has been asked already: by the same act, or by a signal that cannot insist.
     Same,
+    /// It is to cut what is left, clean up and end.
+    Forces,
     /// It is to end at once.
     Insists,
 }
@@ -35,25 +47,26 @@ impl Act {
         Self {
             pause: PAUSE,
             insists,
-            began: None,
-            asked: false,
+            escalates: false,
+            last: None,
+            asked: Asked::Nothing,
         }
     }
 
     pub(super) fn arrive(&mut self, signal: Signal, now: Instant) -> Meaning {
-        let same = |began| now.saturating_duration_since(began) < self.pause;
-        if self.began.is_some_and(same) {
+        let same = |last| now.saturating_duration_since(last) < self.pause;
+        if self.last.is_some_and(same) {
             return Meaning::Same;
         }
-        if self.asked {
-            return match self.insists.contains(&signal) {
-                true => Meaning::Insists,
-                false => Meaning::Same,
-            };
-        }
-        self.asked = true;
-        self.began = Some(now);
-        Meaning::First
+        let (asked, meaning) = match self.asked {
+            Asked::Nothing => (Asked::Stop, Meaning::First),
+            _ if !self.insists.contains(&signal) => return Meaning::Same,
+            Asked::Stop if self.escalates => (Asked::Force, Meaning::Forces),
+            Asked::Stop | Asked::Force => return Meaning::Insists,
+        };
+        self.asked = asked;
+        self.last = Some(now);
+        meaning
     }
 
     /// Which signals ever insist.
@@ -66,7 +79,7 @@ impl Act {
 
     /// The next signal is a first one again, unless it is still of the act before.
     pub(super) fn start_over(&mut self) {
-        self.asked = false;
+        self.asked = Asked::Nothing;
     }
 }
 
@@ -117,6 +130,30 @@ mod tests {
         );
         assert_eq!(
             act.arrive(Interrupt, now + 3600 * 1000 * MILLISECOND),
+            Meaning::Insists
+        );
+    }
+
+    #[test]
+    fn with_three_steps_the_second_act_forces_and_the_third_insists() {
+        let (mut act, now) = (act(), Instant::now());
+        act.escalates = true;
+        act.insists = vec![Interrupt];
+        assert_eq!(act.arrive(Interrupt, now), Meaning::First);
+        let later = now + 400 * MILLISECOND;
+        assert_eq!(
+            act.arrive(Terminate, later),
+            Meaning::Same,
+            "it cannot insist"
+        );
+        assert_eq!(act.arrive(Interrupt, later), Meaning::Forces);
+        // The second act may arrive twice, too.
+        assert_eq!(
+            act.arrive(Interrupt, later + 40 * MILLISECOND),
+            Meaning::Same
+        );
+        assert_eq!(
+            act.arrive(Interrupt, later + 400 * MILLISECOND),
             Meaning::Insists
         );
     }

@@ -44,6 +44,8 @@ pub(super) struct SetId(usize);
 #[derive(Debug)]
 pub(super) struct Letter {
     pub(super) signal: Signal,
+    /// The first one of its set, or one that forces.
+    pub(super) meaning: Meaning,
     unheard: Option<Unheard>,
 }
 
@@ -144,6 +146,10 @@ impl Drop for Listener {
 }
 
 impl Letter {
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        (self.signal, self.meaning) == (other.signal, other.meaning)
+    }
+
     /// Hands the signal over: a later value is not told of it.
     pub(super) fn open(self) -> Signal {
         if let Some(unheard) = self.unheard {
@@ -157,6 +163,7 @@ impl From<Signal> for Letter {
     fn from(signal: Signal) -> Self {
         Self {
             signal,
+            meaning: Meaning::First,
             unheard: None,
         }
     }
@@ -237,7 +244,18 @@ impl Set {
                 None
             }
             Meaning::Same => None,
-            Meaning::Insists => {
+            // Without a listener nobody would force anything.
+            Meaning::Forces if values.iter().any(|value| value.told) => {
+                for value in values.iter().filter(|value| value.told) {
+                    value.send(Letter {
+                        signal,
+                        meaning: Meaning::Forces,
+                        unheard: None,
+                    });
+                }
+                None
+            }
+            Meaning::Forces | Meaning::Insists => {
                 let mut watched = self.signals.iter();
                 let watched = watched.find(|watched| watched.signal == signal)?;
                 Some(End {
@@ -251,6 +269,7 @@ impl Set {
     fn letter(&self, signal: Signal) -> Letter {
         Letter {
             signal,
+            meaning: Meaning::First,
             unheard: Some(Arc::clone(&self.unheard)),
         }
     }
@@ -286,16 +305,28 @@ pub(super) fn configure(set: SetId, change: impl FnOnce(&mut Act)) {
     change(&mut lock().sets[set.0].act);
 }
 
-/// Returns which signals of a set end the process when they come second, and whether all of them do.
-pub(super) fn insisting(set: SetId) -> (Vec<Signal>, bool) {
+/// How a set can be made to do more than stop.
+#[derive(Clone, Debug)]
+pub(super) struct Insisting {
+    /// The signals that do it.
+    pub(super) signals: Vec<Signal>,
+    /// Whether those are all of the set.
+    pub(super) all: bool,
+    /// Whether the next one forces the stop, before one ends the process.
+    pub(super) escalates: bool,
+}
+
+/// Returns which signals of a set insist when they come after the first one, and on what.
+pub(super) fn insisting(set: SetId) -> Insisting {
     let hub = lock();
     let set = &hub.sets[set.0];
-    let insists = set.act.insisting();
-    let all = set
-        .signals
-        .iter()
-        .all(|watched| insists.contains(&watched.signal));
-    (insists, all)
+    let signals = set.act.insisting();
+    let mut all = set.signals.iter();
+    Insisting {
+        all: all.all(|watched| signals.contains(&watched.signal)),
+        signals,
+        escalates: set.act.escalates,
+    }
 }
 
 /// Starts the thread, which ends with the process.

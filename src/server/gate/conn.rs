@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::label::Label;
 use super::switch::Switch;
 use super::sync::Lock;
+use crate::group::build_error::BuildError;
 use crate::server::stop::{Stop, StopSource};
 
 /// What a server grants to its peers.
@@ -33,16 +34,20 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Refuses limits under which nobody could ever be served, by name.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
+    /// Refuses limits under which nobody could ever be served.
+    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
+        let refuse = |option, value, why| {
+            let what = format!("server `{server}`");
+            Err(BuildError::new(what, option, value, why))
+        };
         if self.max_connections == Some(0) {
-            return Err("a limit of 0 connections lets nobody in");
+            return refuse("max_connections", "0", "it would let nobody in");
         }
         if self.first_byte_timeout == Some(Duration::ZERO) {
-            return Err("a first byte timeout of 0s cuts everybody");
+            return refuse("first_byte_timeout", "0s", "it would cut everybody");
         }
         if self.header_timeout == Some(Duration::ZERO) {
-            return Err("a header timeout of 0s cuts everybody");
+            return refuse("header_timeout", "0s", "it would cut everybody");
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! One loop accepts and makes the service of each connection. Each connection is a task of its own. It
 //! holds its `Conn` until all else of it is gone, and looks at the switch that tells it to end.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -28,6 +29,7 @@ use super::io::Io;
 use super::switch::Seat;
 use super::transport::{Incoming, Tls, Transport};
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::server::stop::Stop;
 
 /// What is served over HTTP: a service for all connections, or one that is made for each.
@@ -92,18 +94,20 @@ impl Http2 {
     /// What a window has room for at most.
     const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
-    fn check(&self) -> Result<(), &'static str> {
+    fn check(&self, server: &str) -> Result<(), BuildError> {
         if self.keepalive == Some(Duration::ZERO) {
-            return Err("an HTTP/2 keepalive of 0s sends PINGs without a pause");
+            let why = "it would send PINGs without a pause";
+            return refuse(server, "http2_keepalive", "0s", why);
         }
         if self.max_streams == Some(0) {
-            return Err("a limit of 0 streams lets no request in");
+            let why = "it would let no request in";
+            return refuse(server, "http2_max_streams", "0", why);
         }
-        let mut windows = [self.stream_window, self.connection_window]
-            .into_iter()
-            .flatten();
-        if windows.any(|window| window == 0 || window > Self::LARGEST_WINDOW) {
-            return Err("an HTTP/2 window has to have between 1 byte and 2 GiB less 1 byte");
+        let windows = [self.stream_window, self.connection_window];
+        let is_invalid = |window: &u32| *window == 0 || *window > Self::LARGEST_WINDOW;
+        if let Some(window) = windows.into_iter().flatten().find(is_invalid) {
+            let why = "a window has room for 1 byte to 2147483647 bytes";
+            return refuse(server, "http2_windows", window.to_string(), why);
         }
         Ok(())
     }
@@ -120,6 +124,16 @@ impl Default for Http2 {
             connection_window: None,
         }
     }
+}
+
+fn refuse(
+    server: &str,
+    option: &'static str,
+    value: impl Into<Cow<'static, str>>,
+    why: &'static str,
+) -> Result<(), BuildError> {
+    let what = format!("server `{server}`");
+    Err(BuildError::new(what, option, value, why))
 }
 
 impl Settings {
@@ -142,12 +156,13 @@ impl Settings {
     }
 
     /// Refuses what would serve nobody, by name.
-    fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
         if self.turns == Some(0) {
-            return Err("a concurrency of 0 requests answers nobody");
+            let why = "it would answer nobody";
+            return refuse(server, "concurrency_per_connection", "0", why);
         }
         #[cfg(feature = "http2")]
-        self.http2.check()?;
+        self.http2.check(server)?;
         Ok(())
     }
 
@@ -211,7 +226,6 @@ pub(crate) async fn serve<A: App>(
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let settings = std::mem::take(app.settings());
-    settings.check()?;
     let builder = Arc::new(settings.builder());
     let extensions = Arc::new(roomy(acceptor.gate().stop()));
     let mut connections = Connections {

@@ -5,6 +5,12 @@
 
 use std::time::Duration;
 
+use crate::group::build_error::BuildError;
+use crate::group::time::Rounded;
+
+/// The least that what was cut has to end, so that its tasks get their turn.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// What has begun and is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -58,6 +64,17 @@ pub(super) enum Next {
 }
 
 impl Plan {
+    /// Refuses times in which what was cut could not end.
+    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
+        if self.kill_grace < MOMENT {
+            let what = format!("server `{server}`");
+            let value = Rounded(self.kill_grace).to_string();
+            let why = format!("what was cut needs {} to end", Rounded(MOMENT));
+            return Err(BuildError::new(what, "kill_grace", value, why));
+        }
+        Ok(())
+    }
+
     /// Returns how long the whole may take.
     pub(crate) fn bound(&self) -> Duration {
         let after = self.flush.saturating_add(self.kill_grace);

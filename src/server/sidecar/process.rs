@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::group::run_future::RunFuture;
 use crate::server::forced::{self, Seat, Undo};
 use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 use crate::server::stop_signal::{Parts, StopSignal};
@@ -87,19 +88,16 @@ impl Sidecar {
     /// assert!(stopped.is_ok());
     /// # }
     /// ```
-    pub fn serve_process<E>(
+    pub fn serve_process(
         mut self,
         stop: &dyn StopSignal,
         command: Command,
-    ) -> impl Future<Output = Result<(), E>> + use<E>
-    where
-        E: From<SidecarError>,
-    {
+    ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + use<>, SidecarError> {
         let told = stop.parts();
-        async move {
+        RunFuture::new(async move {
             let outcome = self.drive_process(&told, command).await;
-            Ok(self.conclude(outcome)?)
-        }
+            self.conclude(outcome)
+        })
     }
 
     async fn drive_process(&mut self, told: &Parts, command: Command) -> Outcome {
@@ -132,7 +130,7 @@ impl SidecarError {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     /// use tokio::process::Command;
     ///
     /// # #[cfg(not(unix))] fn main() {}
@@ -141,7 +139,7 @@ impl SidecarError {
     /// # async fn main() {
     /// let mut command = Command::new("sh");
     /// command.args(["-c", "exit 3"]);
-    /// let failed: Result<(), SidecarError> = Sidecar::new("cache")
+    /// let failed = Sidecar::new("cache")
     ///     .serve_process(&CancellationToken::new(), command)
     ///     .await;
     ///

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::BoxError;
 use crate::group::log;
 use crate::group::panic::Panic;
+use crate::group::run_future::RunFuture;
 use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 use crate::server::stop_signal::{Parts, StopSignal};
 
@@ -41,7 +42,7 @@ impl Sidecar {
     ///
     /// ```
     /// use std::sync::mpsc;
-    /// use taskgroup::{CancellationToken, Sidecar, SidecarError};
+    /// use taskgroup::{CancellationToken, Sidecar};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
@@ -49,7 +50,7 @@ impl Sidecar {
     /// let token = CancellationToken::new();
     /// token.cancel();
     ///
-    /// let stopped: Result<(), SidecarError> = Sidecar::new("requests")
+    /// let stopped = Sidecar::new("requests")
     ///     .serve_blocking(
     ///         &token,
     ///         move || {
@@ -62,23 +63,22 @@ impl Sidecar {
     /// assert!(stopped.is_ok());
     /// # }
     /// ```
-    pub fn serve_blocking<E, R, Err, S>(
+    pub fn serve_blocking<R, Err, S>(
         mut self,
         told: &dyn StopSignal,
         run: R,
         stop: S,
-    ) -> impl Future<Output = Result<(), E>> + use<E, R, Err, S>
+    ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + use<R, Err, S>, SidecarError>
     where
-        E: From<SidecarError>,
         R: FnOnce() -> Result<(), Err> + Send + 'static,
         Err: Into<BoxError>,
         S: FnOnce(Duration) + Send + 'static,
     {
         let told = told.parts();
-        async move {
+        RunFuture::new(async move {
             let outcome = self.drive_thread(&told, run, stop).await;
-            Ok(self.conclude(outcome)?)
-        }
+            self.conclude(outcome)
+        })
     }
 
     async fn drive_thread<R, Err, S>(&mut self, told: &Parts, run: R, stop: S) -> Outcome

@@ -1,20 +1,22 @@
 //! What is in the database when the process is gone.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
 use sqlx::any::install_default_drivers;
 use sqlx::{AnyConnection, Connection};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::http;
-use crate::service::{Service, Signal, fresh_path};
+use crate::service::{Service, Signal, fresh_path, wait_until};
 
 const CLIENTS: usize = 40;
 
-/// Orders until the service is gone; returns what it was promised.
-fn order_until_it_is_gone(service: SocketAddr) -> Vec<i64> {
+/// Orders until the service is gone, counting; returns what it was promised.
+fn order_until_it_is_gone(service: SocketAddr, count: &AtomicUsize) -> Vec<i64> {
     let mut promised = Vec::new();
     while let Ok(answer) = http::post(service, "/orders", r#"{"item":"tea","quantity":1}"#) {
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -23,6 +25,7 @@ fn order_until_it_is_gone(service: SocketAddr) -> Vec<i64> {
             .strip_prefix("{\"id\":")
             .and_then(|rest| rest.strip_suffix('}'));
         promised.push(id.expect("an id").parse().expect("a number"));
+        count.fetch_add(1, Ordering::Relaxed);
     }
     promised
 }
@@ -81,13 +84,20 @@ fn ids_in(database: &str) -> Vec<i64> {
 /// Forty clients order through a stop: whatever was promised is a row of the database.
 #[track_caller]
 pub(crate) fn every_promise_is_kept(database: &str) {
-    let mut service = Service::start(&["--db", database]);
+    let service = Service::start(&["--db", database]);
     let address = service.http;
+    let count = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| thread::spawn(move || order_until_it_is_gone(address)))
+        .map(|_| {
+            let count = Arc::clone(&count);
+            thread::spawn(move || order_until_it_is_gone(address, &count))
+        })
         .collect();
-    thread::sleep(Duration::from_millis(700));
-    service.signal(Signal::TERM);
+    // Four each on the average, and all are in the middle of others.
+    wait_until("the orders", || {
+        count.load(Ordering::Relaxed) >= 4 * CLIENTS
+    });
+    service.signal(Signal::Terminate);
     let promised = clients
         .into_iter()
         .map(|client| client.join().expect("no other status"));
@@ -122,11 +132,11 @@ fn every_order_that_was_promised_through_a_stop_is_a_row_of_the_file() {
 fn a_file_is_found_by_both_spellings_and_keeps_its_orders() {
     let path = fresh_path("sqlite");
     for (spelling, id) in [("sqlite:", 1), ("sqlite://", 2)] {
-        let mut service = Service::start(&["--db", &format!("{spelling}{}", path.display())]);
+        let service = Service::start(&["--db", &format!("{spelling}{}", path.display())]);
         let created =
             http::post(service.http, "/orders", r#"{"item":"tea","quantity":1}"#).unwrap();
         assert_eq!(created.body, format!("{{\"id\":{id}}}"));
-        service.signal(Signal::TERM);
+        service.signal(Signal::Terminate);
         service.wait().assert_code(0);
     }
     assert_eq!(ids_in(&format!("sqlite:{}", path.display())), [1, 2]);

@@ -1,14 +1,12 @@
 //! `orders demo`: what a newcomer sees first.
 
-use std::process::Command;
+use taskgroup::testing::Binary;
 
-use crate::service::{Process, fresh_path, orders};
+use crate::service::{fresh_path, orders, unread};
 
-fn demo() -> Command {
-    let mut command = orders();
-    command.args(["demo", "--db"]);
-    command.arg(format!("sqlite:{}", fresh_path("sqlite").display()));
-    command
+fn demo() -> Binary {
+    let database = format!("sqlite:{}", fresh_path("sqlite").display());
+    orders().args(["demo", "--db", &database])
 }
 
 /// The number before a word of the report.
@@ -23,10 +21,10 @@ fn number(report: &str, word: &str) -> u64 {
 
 #[test]
 fn the_demo_counts_every_request_and_ends_as_the_service_does() {
-    let end = Process::spawn(demo()).wait();
+    let end = demo().start().wait();
     end.assert_code(0);
 
-    let (timeline, report) = end.stdout.split_once("\nrequests").expect("a report");
+    let (timeline, report) = end.stdout().split_once("\nrequests").expect("a report");
     let mut rest = timeline;
     for event in [
         "SIGTERM",
@@ -78,7 +76,5 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
 
 #[test]
 fn the_demo_ends_as_the_service_does_when_nobody_looks_at_it() {
-    let mut unread = Process::spawn_unread(demo());
-    unread.readers_leave();
-    unread.wait().assert_code(0);
+    demo().start_with(unread).wait().assert_code(0);
 }

@@ -28,7 +28,7 @@ fn health(back: SocketAddr, of: &str) -> Result<ServingStatus, Code> {
 
 #[test]
 fn the_back_is_healthy_until_the_stop_begins() {
-    let mut service = Service::start(&["--grace", "60"]);
+    let service = Service::start(&["--grace", "60"]);
     let slow = http::in_flight(&service, "/slow?ms=60000");
     for name in ["", "orders.v1.Orders"] {
         assert_eq!(health(service.grpc, name), Ok(ServingStatus::Serving));
@@ -36,10 +36,10 @@ fn the_back_is_healthy_until_the_stop_begins() {
     assert_eq!(health(service.grpc, "orders.v1.Bills"), Err(Code::NotFound));
 
     // It serves on, as the front needs it.
-    service.begin_to_stop(Signal::TERM);
+    service.begin_to_stop(Signal::Terminate);
     for name in ["", "orders.v1.Orders"] {
         assert_eq!(health(service.grpc, name), Ok(ServingStatus::NotServing));
     }
-    service.insist(Signal::TERM).assert_code(143);
+    service.insist(Signal::Terminate).assert_code(143);
     drop(slow);
 }

@@ -9,24 +9,23 @@ use crate::service::{AT_ONCE, STOP_SIGNALS, Service, Signal};
 
 #[test]
 fn a_lame_duck_is_live_and_not_ready_and_serves_whoever_comes() {
-    let mut service = Service::start(&["--lame-duck", "60"]);
-    service.begin_to_stop(Signal::TERM);
+    let service = Service::start(&["--lame-duck", "60"]);
+    service.begin_to_stop(Signal::Terminate);
     for _ in 0..3 {
         assert_eq!(http::get(service.http, "/livez").unwrap().status, 200);
         assert_eq!(http::get(service.http, "/readyz").unwrap().status, 503);
         let order = http::post(service.http, "/orders", r#"{"item":"tea","quantity":1}"#);
         assert_eq!(order.unwrap().status, 201);
-        thread::sleep(Duration::from_millis(100));
     }
-    service.insist(Signal::TERM).assert_code(143);
+    service.insist(Signal::Terminate).assert_code(143);
 }
 
 #[test]
 fn in_its_second_half_a_lame_duck_sends_its_clients_elsewhere() {
-    let mut service = Service::start(&["--lame-duck", "3"]);
+    let service = Service::start(&["--lame-duck", "3"]);
     let mut client = KeptAlive::connect(&service);
     let begin = Instant::now();
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     while !client.get("/livez").contains("connection: close") {
         thread::sleep(Duration::from_millis(10));
     }
@@ -42,9 +41,9 @@ fn in_its_second_half_a_lame_duck_sends_its_clients_elsewhere() {
 
 #[test]
 fn the_grace_begins_when_the_lame_duck_ends() {
-    let mut service = Service::start(&["--lame-duck", "3", "--grace", "3"]);
+    let service = Service::start(&["--lame-duck", "3", "--grace", "3"]);
     let slow = http::in_flight(&service, "/slow?ms=3500");
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     assert_eq!(slow.answer().expect("an answer").status, 200);
     service.wait().assert_code(0);
 }
@@ -52,7 +51,7 @@ fn the_grace_begins_when_the_lame_duck_ends() {
 #[test]
 fn a_second_signal_forces_the_exit_of_a_lame_duck() {
     for (signal, code) in STOP_SIGNALS {
-        let mut service = Service::start(&["--lame-duck", "60"]);
+        let service = Service::start(&["--lame-duck", "60"]);
         service.begin_to_stop(signal);
         TcpStream::connect(service.http).expect("it listens");
         let begin = Instant::now();

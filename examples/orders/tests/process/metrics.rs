@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use crate::http;
-use crate::service::{Process, Service, Signal, orders_on_free_ports, wait_until};
+use crate::service::{Service, Signal, orders_on_free_ports, wait_until};
 
 const ANYWHERE: [&str; 2] = ["--metrics", "127.0.0.1:0"];
 
@@ -42,12 +42,12 @@ fn requests_and_orders_are_counted() {
 
 #[test]
 fn they_are_there_before_the_drain_and_during_it() {
-    let mut service = Service::start(&[&ANYWHERE[..], &["--grace", "60"]].concat());
+    let service = Service::start(&[&ANYWHERE[..], &["--grace", "60"]].concat());
     let metrics = service.metrics.expect("an address");
     let slow = http::in_flight(&service, "/slow?ms=60000");
     assert_eq!(http::get(metrics, "/metrics").unwrap().status, 200);
     assert_eq!(http::get(metrics, "/readyz").unwrap().status, 200);
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     wait_until("the closed socket of http", || {
         http::get(service.http, "/livez").is_err()
     });
@@ -60,22 +60,22 @@ fn they_are_there_before_the_drain_and_during_it() {
     // The probes can still ask here.
     assert_eq!(http::get(metrics, "/livez").unwrap().status, 200);
     assert_eq!(http::get(metrics, "/readyz").unwrap().status, 503);
-    service.insist(Signal::TERM).assert_code(143);
+    service.insist(Signal::Terminate).assert_code(143);
     drop(slow);
 }
 
 #[test]
 fn they_are_the_last_to_stop() {
-    let mut service = Service::start(&[]);
-    service.signal(Signal::TERM);
+    let service = Service::start(&[]);
+    service.signal(Signal::Terminate);
     let end = service.wait();
     end.assert_code(0);
-    let closed = end.stderr.find("database: closed").expect("the database");
+    let closed = end.stderr().find("database: closed").expect("the database");
     let metrics = end
-        .stderr
+        .stderr()
         .find("server `metrics` drained")
         .expect("the metrics");
-    assert!(closed < metrics, "{}", end.stderr);
+    assert!(closed < metrics, "{}", end.stderr());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn services_on_one_machine_have_an_address_each_unless_they_are_told_one() {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();
-    let end = Process::spawn(orders_on_free_ports(&["--metrics", &taken])).wait();
+    let end = orders_on_free_ports(&["--metrics", &taken]).start().wait();
     end.assert_code(1);
     end.assert_says(&format!("server `metrics`: cannot listen on {taken}"));
 }

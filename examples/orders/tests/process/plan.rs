@@ -2,30 +2,30 @@
 
 use std::net::TcpListener;
 
-use crate::service::{End, Process, fresh_path, orders_on_free_ports};
+use taskgroup::testing::Ended;
+
+use crate::service::{fresh_path, orders_on_free_ports};
 
 const LIMIT: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
 #[track_caller]
-fn run(options: &[&str]) -> End {
-    let mut command = orders_on_free_ports(options);
-    command.env_remove(LIMIT);
-    Process::spawn(command).wait()
+fn run(options: &[&str]) -> Ended {
+    orders_on_free_ports(options).start().wait()
 }
 
 #[track_caller]
 fn refused(options: &[&str]) -> String {
     let end = run(options);
     end.assert_code(1);
-    assert_eq!(end.stdout, "");
-    end.stderr
+    assert_eq!(end.stdout(), "");
+    end.stderr().to_owned()
 }
 
 #[test]
 fn the_plan_is_printed() {
     let end = run(&["--plan"]);
     end.assert_code(0);
-    assert_eq!(end.stderr, "");
+    assert_eq!(end.stderr(), "");
     let plan = "\
 orders: 5 components, budget 28s
 
@@ -46,7 +46,7 @@ stop
 
 longest chain worker → database → metrics: 27s of 27s
 ";
-    assert_eq!(end.stdout, plan);
+    assert_eq!(end.stdout(), plan);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_plan_has_the_times_that_were_asked_for() {
         "  1  http      within 2.5s  by 7.5s\n",
         "  2  grpc      within 2.5s  by 10s\n",
     ] {
-        assert!(end.stdout.contains(line), "{line:?}: {}", end.stdout);
+        assert!(end.stdout().contains(line), "{line:?}: {}", end.stdout());
     }
 }
 
@@ -68,7 +68,49 @@ fn the_plan_has_the_times_that_were_asked_for() {
 fn the_plan_is_that_of_the_demo_too() {
     let demo = run(&["demo", "--plan"]);
     demo.assert_code(0);
-    assert_eq!(demo.stdout, run(&["--plan"]).stdout);
+    assert_eq!(demo.stdout(), run(&["--plan"]).stdout());
+}
+
+#[test]
+fn with_times_the_plan_says_how_long_the_stop_is_likely_to_take() {
+    let file = fresh_path("txt");
+    std::fs::write(
+        &file,
+        "# stops of a week\nhttp 1 2 6\ndatabase median 0.2 p99 2\n",
+    )
+    .unwrap();
+    let end = run(&["--plan", "--times", file.to_str().unwrap()]);
+    end.assert_code(0);
+    for part in [
+        "\norders: 10000 stops, mean ",
+        "99th percentile ",
+        "\ncritical chain http → database: in ",
+        "\nno times, counted as 0s: metrics, grpc, worker\n",
+    ] {
+        assert!(end.stdout().contains(part), "{part:?}: {}", end.stdout());
+    }
+}
+
+#[test]
+fn times_that_cannot_be_read_are_named_with_their_file() {
+    let file = fresh_path("txt");
+    let path = file.to_str().unwrap();
+    let error = refused_after_the_plan(path);
+    assert!(
+        error.starts_with(&format!("error: --times {path}: ")),
+        "{error}"
+    );
+    std::fs::write(&file, "http soon\n").unwrap();
+    let error = refused_after_the_plan(path);
+    let expected = format!("error: --times {path}: line 1: `soon` is no number of seconds\n");
+    assert_eq!(error, expected);
+}
+
+#[track_caller]
+fn refused_after_the_plan(times: &str) -> String {
+    let end = run(&["--plan", "--times", times]);
+    end.assert_code(1);
+    end.stderr().to_owned()
 }
 
 #[test]
@@ -143,10 +185,9 @@ fn a_budget_above_the_limit_of_the_platform_is_refused() {
             "environment variable `TERMINATION_GRACE_PERIOD_SECONDS` is no number of seconds: `soon`",
         ),
     ] {
-        let mut command = orders_on_free_ports(options);
-        command.env(LIMIT, limit);
-        let end = Process::spawn(command).wait();
+        let binary = orders_on_free_ports(options).env(LIMIT, limit);
+        let end = binary.start().wait();
         end.assert_code(1);
-        assert_eq!(end.stderr, format!("error: {error}\n"));
+        assert_eq!(end.stderr(), format!("error: {error}\n"));
     }
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::geteuid;
+use taskgroup::testing::{Binary, Process};
 
 use crate::database::every_promise_is_kept;
 use crate::http;
-use crate::service::{Process, Service, Signal, wait_until};
+use crate::service::{Service, Signal, wait_until};
 
 /// A server on a free port, with its data in a directory of its own.
 struct Postgres {
@@ -25,21 +26,22 @@ impl Postgres {
     fn start(binaries: &Path) -> Self {
         // Not below the build directory: the user that the server runs as may not get there.
         let directory = env::temp_dir().join(format!("orders-postgres-{}", std::process::id()));
-        let mut initdb = unprivileged(&binaries.join("initdb"));
-        initdb.args(["--username=shop", "--auth=trust", "--no-sync", "--locale=C"]);
-        initdb.arg("--pgdata").arg(&directory);
-        Process::spawn(initdb).wait().assert_code(0);
+        let initdb = unprivileged(&binaries.join("initdb"))
+            .args(["--username=shop", "--auth=trust", "--no-sync", "--locale=C"])
+            .args(["--pgdata".as_ref(), directory.as_os_str()]);
+        initdb.start_with(at_home).wait().assert_code(0);
 
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
-        let mut postgres = unprivileged(&binaries.join("postgres"));
-        postgres.args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-        postgres.arg("-D").arg(&directory).arg("-k").arg(&directory);
-        let server = Process::spawn(postgres);
-        server.wait_for_stderr("ready to accept connections");
+        let data = directory.as_os_str();
+        let postgres = unprivileged(&binaries.join("postgres"))
+            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(["-D".as_ref(), data, "-k".as_ref(), data]);
+        let server = postgres.start_with(at_home);
+        server.line("ready to accept connections");
         Self {
             server,
             directory,
@@ -48,26 +50,27 @@ impl Postgres {
     }
 
     #[track_caller]
-    fn stop(mut self) {
-        self.server.signal(Signal::INT);
+    fn stop(self) {
+        self.server.signal(Signal::Interrupt);
         self.server.wait().assert_code(0);
         fs::remove_dir_all(&self.directory).expect("the directory can be removed");
     }
 }
 
 /// PostgreSQL refuses to run as root; the package has brought a user for it.
-fn unprivileged(program: &Path) -> Command {
-    let mut command = if geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command
+fn unprivileged(program: &Path) -> Binary {
+    let binary = match geteuid().is_root() {
+        true => Binary::new("setpriv")
             .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-            .arg(program);
-        command
-    } else {
-        Command::new(program)
+            .args([program]),
+        false => Binary::new(program),
     };
-    command.env("LC_ALL", "C").current_dir(env::temp_dir());
-    command
+    binary.env("LC_ALL", "C")
+}
+
+/// Where the user that the server runs as may be.
+fn at_home(command: &mut Command) {
+    command.current_dir(env::temp_dir());
 }
 
 /// On the path, or where Debian keeps it.
@@ -97,7 +100,7 @@ fn every_order_that_was_promised_through_a_stop_is_a_row_in_postgresql() {
     let postgres = Postgres::start(&binaries);
     every_promise_is_kept(&postgres.url);
 
-    let mut service = Service::start(&["--db", &postgres.url]);
+    let service = Service::start(&["--db", &postgres.url]);
     wait_until("the fulfilment", || {
         let first = http::get(service.http, "/orders/1").expect("an answer");
         assert_eq!(first.status, 200);
@@ -105,7 +108,7 @@ fn every_order_that_was_promised_through_a_stop_is_a_row_in_postgresql() {
             .body
             .ends_with(r#""item":"tea","quantity":1,"status":"fulfilled"}"#)
     });
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     service.wait().assert_code(0);
     postgres.stop();
 }

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use crate::service::{Process, Service, fresh_path, orders_on_free_ports};
+use crate::service::{Service, fresh_path, orders_on_free_ports};
 
 #[test]
 fn the_stop_file_ends_it_with_0_and_is_named() {
     let file = fresh_path("stop");
     let file = file.to_str().unwrap();
-    let mut service = Service::start(&["--stop-file", file]);
+    let service = Service::start(&["--stop-file", file]);
     fs::write(file, "").unwrap();
     let end = service.wait();
     end.assert_code(0);
@@ -22,7 +22,7 @@ fn a_stop_file_that_is_there_already_is_not_missed() {
     let file = fresh_path("stop");
     let file = file.to_str().unwrap();
     fs::write(file, "").unwrap();
-    let end = Process::spawn(orders_on_free_ports(&["--stop-file", file])).wait();
+    let end = orders_on_free_ports(&["--stop-file", file]).start().wait();
     end.assert_code(0);
     end.assert_says(&format!("stop file `{file}` was there at the start"));
 }

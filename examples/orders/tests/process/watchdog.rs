@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use taskgroup::testing::Ended;
+
 use crate::http;
-use crate::service::{AT_ONCE, End, Service, Signal, orders_on_free_ports};
+use crate::service::{AT_ONCE, Service, Signal, orders_on_free_ports};
 
 const BUDGET: Duration = Duration::from_secs(3);
 const OPTIONS: [&str; 3] = ["--faults", "--budget", "3"];
@@ -16,25 +18,23 @@ const ENDED: &str =
 
 /// Stops it, and sees that it is gone with the budget.
 #[track_caller]
-fn ends_with_the_budget(service: &mut Service) -> End {
+fn ends_with_the_budget(service: &Service) -> Ended {
     let begin = Instant::now();
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     let end = service.wait();
     let took = begin.elapsed();
     end.assert_code(1);
-    assert!(took >= BUDGET, "{took:?}: {}", end.stderr);
+    assert!(took >= BUDGET, "{took:?}: {}", end.stderr());
     assert!(took < BUDGET + AT_ONCE, "{took:?}");
     end
 }
 
 #[test]
 fn a_runtime_that_is_blocked_is_ended_with_the_budget_and_named() {
-    let mut service = Service::start(&OPTIONS);
+    let service = Service::start(&OPTIONS);
     let block = http::send(service.http, "POST", "/faults/block-runtime?ms=60000", "");
-    service
-        .process
-        .wait_for_stderr("every thread of the runtime sleeps");
-    let end = ends_with_the_budget(&mut service);
+    service.process.line("every thread of the runtime sleeps");
+    let end = ends_with_the_budget(&service);
     end.assert_says(ENDED);
     end.assert_says("`orders/http/run`");
     drop(block);
@@ -45,19 +45,18 @@ fn a_runtime_that_is_blocked_is_ended_with_the_budget_and_named() {
 #[test]
 fn a_component_that_holds_a_thread_is_given_up_and_named() {
     for threads in ["1", "4"] {
-        let mut command = orders_on_free_ports(&OPTIONS);
-        command.env("TOKIO_WORKER_THREADS", threads);
-        let mut service = Service::start_with(command);
+        let binary = orders_on_free_ports(&OPTIONS).env("TOKIO_WORKER_THREADS", threads);
+        let service = Service::start_with(&binary);
         let asked = http::post(service.http, "/faults/worker-block", "");
         assert_eq!(asked.expect("an answer").status, 202);
-        service.process.wait_for_stderr("the worker sleeps");
+        service.process.line("the worker sleeps");
         let begin = Instant::now();
-        service.signal(Signal::TERM);
+        service.signal(Signal::Terminate);
         let end = service.wait();
         let took = begin.elapsed();
         end.assert_code(1);
         end.assert_says("error: component `worker` did not stop within ");
-        assert!(!end.stderr.contains(ENDED), "{}", end.stderr);
+        assert!(!end.stderr().contains(ENDED), "{}", end.stderr());
         assert!(took < BUDGET + AT_ONCE, "{took:?}");
     }
 }
@@ -67,7 +66,9 @@ fn a_component_that_holds_a_thread_is_given_up_and_named() {
 fn a_full_stderr_does_not_hold_up_the_end() {
     let (unread, stderr) = UnixStream::pair().unwrap();
     let theirs = OwnedFd::from(stderr.try_clone().unwrap());
-    let mut service = Service::start_with_stderr(&OPTIONS, theirs.into());
+    let service = Service::start_changed(&orders_on_free_ports(&OPTIONS), |command| {
+        command.stderr(theirs);
+    });
     let block = http::send(service.http, "POST", "/faults/block-runtime?ms=60000", "");
     let mut unread = BufReader::new(unread);
     let mut line = String::new();
@@ -76,7 +77,7 @@ fn a_full_stderr_does_not_hold_up_the_end() {
         assert_ne!(unread.read_line(&mut line).unwrap(), 0);
     }
     fill(&stderr);
-    ends_with_the_budget(&mut service);
+    ends_with_the_budget(&service);
     drop((block, unread));
 }
 
@@ -84,9 +85,11 @@ fn a_full_stderr_does_not_hold_up_the_end() {
 fn a_full_stderr_alone_does_not_hold_up_the_end() {
     let (unread, stderr) = UnixStream::pair().unwrap();
     let theirs = OwnedFd::from(stderr.try_clone().unwrap());
-    let mut service = Service::start_with_stderr(&OPTIONS, theirs.into());
+    let service = Service::start_changed(&orders_on_free_ports(&OPTIONS), |command| {
+        command.stderr(theirs);
+    });
     fill(&stderr);
-    ends_with_the_budget(&mut service);
+    ends_with_the_budget(&service);
     drop(unread);
 }
 

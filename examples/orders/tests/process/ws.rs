@@ -86,7 +86,7 @@ fn a_websocket_echoes_until_its_client_leaves() {
 #[test]
 fn a_websocket_is_told_that_the_service_goes_away() {
     for (signal, _) in STOP_SIGNALS {
-        let mut service = Service::start(&["--grace", "30"]);
+        let service = Service::start(&["--grace", "30"]);
         let mut client = Client::connect(&service);
         client.send(TEXT, b"hello");
         assert_eq!(client.receive().1, b"hello");
@@ -104,9 +104,9 @@ fn a_websocket_is_told_that_the_service_goes_away() {
 
 #[test]
 fn a_websocket_whose_client_does_not_answer_is_given_up_before_it_is_cut() {
-    let mut service = Service::start(&["--grace", "2.5"]);
+    let service = Service::start(&["--grace", "2.5"]);
     let client = Client::connect(&service);
-    service.signal(Signal::TERM);
+    service.signal(Signal::Terminate);
     service.wait().assert_code(0);
     drop(client);
 }

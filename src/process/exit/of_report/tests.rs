@@ -154,8 +154,7 @@ async fn the_own_error_of_a_task_is_asked_for_its_code() {
 async fn a_server_that_timed_out_decides_for_its_component() {
     let token = CancellationToken::new();
     token.cancel();
-    let server = Sidecar::new("http")
-        .serve::<BoxError, _, _, _, _>(&token, |_stop| pending::<Result<(), io::Error>>());
+    let server = Sidecar::new("http").serve(&token, |_stop| pending::<Result<(), io::Error>>());
     let task = task_failed(server.await.unwrap_err()).await;
     let error = ComponentError::from_task("http", ComponentErrorKind::StopFailed, task);
     assert_eq!(code(&report([error.clone()])), 16);

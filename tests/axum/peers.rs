@@ -1,14 +1,10 @@
-//! What the tests share: a server, clients that write bytes, bodies and handlers that hang.
+//! The server under test, clients that write bytes, bodies and handlers that hang.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -21,29 +17,17 @@ use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
+use taskgroup::server::Serve;
 use taskgroup::server::axum::App;
-use taskgroup::server::{DrainReport, Serve};
-use taskgroup::{CancellationToken, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{advance, pause, resume, timeout};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
 
-/// More than any machine needs.
-pub(crate) const PLENTY: Duration = Duration::from_secs(60);
-/// For what is to be cut.
-pub(crate) const SHORT: Duration = Duration::from_millis(300);
-pub(crate) const NO_TIME: Duration = Duration::from_millis(20);
-
-pub(crate) type Outcome = Result<(), SidecarError>;
-
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    pub(crate) token: CancellationToken,
-    pub(crate) task: JoinHandle<Outcome>,
-    report: oneshot::Receiver<DrainReport>,
-}
+use crate::support::alive::{Alive, Guard};
+use crate::support::server;
+use crate::support::server::{Server, patient};
+use crate::support::wait::soon;
 
 impl Server {
     /// With much time for everything, unless `options` says something else.
@@ -51,43 +35,8 @@ impl Server {
         app: Router,
         options: impl FnOnce(Serve<App<Router, Router>>) -> Serve<App<Router, Router>>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let token = CancellationToken::new();
-        let (sender, report) = oneshot::channel();
-        let serve = taskgroup::server::axum::serve("http", listener, app)
-            .grace(PLENTY)
-            .idle_grace(PLENTY)
-            .linger(NO_TIME)
-            .on_report(move |report| sender.send(report.clone()).unwrap());
-        let task = tokio::spawn(options(serve).run(&token));
-        Self {
-            address,
-            token,
-            task,
-            report,
-        }
-    }
-
-    /// Waits for the end of a stop that has begun.
-    pub(crate) async fn stopped(self) -> (Outcome, DrainReport) {
-        let outcome = soon(self.task).await.unwrap();
-        (outcome, self.report.await.unwrap())
-    }
-
-    pub(crate) async fn stop(self) -> (Outcome, DrainReport) {
-        self.token.cancel();
-        self.stopped().await
-    }
-
-    /// Begins the stop and waits until the socket is closed.
-    ///
-    /// The server runs in the same thread, so it does all that it can do at once while this yields.
-    pub(crate) async fn begin_stop(&self) {
-        self.token.cancel();
-        soon(is_closed(self.address)).await;
-        turns().await;
-        assert!(!self.task.is_finished());
+        let serve = |listener| taskgroup::server::axum::serve("http", listener, app);
+        Self::run(|listener| options(patient(serve(listener)))).await
     }
 
     /// Waits until the server has read all that was written before: it runs in the same thread, so
@@ -97,45 +46,6 @@ impl Server {
             let client = request(self.address, "GET / HTTP/1.1\r\nconnection: close").await;
             assert!(read_to_end(client).await.ends_with("hello"));
         }
-    }
-}
-
-/// Fails the test instead of hanging it.
-#[track_caller]
-pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let place = std::panic::Location::caller();
-    async move {
-        match timeout(PLENTY, future).await {
-            Ok(output) => output,
-            Err(_) => panic!("it hangs: {place}"),
-        }
-    }
-}
-
-/// Waits until nobody listens there any more: then somebody else can.
-///
-/// Who connects in the last moment before is not refused at once, so this does not ask that way.
-pub(crate) async fn is_closed(address: SocketAddr) {
-    while std::net::TcpListener::bind(address).is_err() {
-        yield_now().await;
-    }
-}
-
-/// Lets all tasks of this thread do what they can do now.
-pub(crate) async fn turns() {
-    for _ in 0..500 {
-        yield_now().await;
-    }
-}
-
-/// Lets time pass without waiting for it, in steps that give every timer its chance.
-pub(crate) async fn pass(time: Duration) {
-    const STEPS: u32 = 10;
-    for _ in 0..STEPS {
-        pause();
-        advance(time / STEPS).await;
-        resume();
-        turns().await;
     }
 }
 
@@ -151,10 +61,8 @@ pub(crate) async fn send(address: SocketAddr, bytes: &str) -> TcpStream {
 }
 
 /// All that comes until the connection ends, in whatever way.
-pub(crate) async fn read_to_end(mut client: TcpStream) -> String {
-    let mut answer = Vec::new();
-    let _ = soon(client.read_to_end(&mut answer)).await;
-    String::from_utf8_lossy(&answer).into_owned()
+pub(crate) async fn read_to_end(client: TcpStream) -> String {
+    String::from_utf8_lossy(&server::read_to_end(client).await).into_owned()
 }
 
 /// All that comes up to and with `end`.
@@ -167,56 +75,6 @@ pub(crate) async fn read_until(client: &mut TcpStream, end: &str) -> String {
         answer
     })
     .await
-}
-
-/// Counts how many of its guards are alive.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Alive(Arc<AtomicUsize>);
-
-#[derive(Debug)]
-pub(crate) struct Guard(Arc<AtomicUsize>);
-
-impl Alive {
-    pub(crate) fn guard(&self) -> Guard {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Guard(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    #[track_caller]
-    pub(crate) fn reaches(&self, count: usize) -> impl Future<Output = ()> {
-        soon(async move {
-            while self.count() != count {
-                yield_now().await;
-            }
-        })
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// How many tasks this runtime has, which is one test's own.
-pub(crate) fn tasks() -> usize {
-    tokio::runtime::Handle::current()
-        .metrics()
-        .num_alive_tasks()
-}
-
-/// Waits until no more than `count` tasks are left.
-#[track_caller]
-pub(crate) fn tasks_reach(count: usize) -> impl Future<Output = ()> {
-    soon(async move {
-        while tasks() != count {
-            yield_now().await;
-        }
-    })
 }
 
 /// A body that says `tick` each time it is sent something, and ends when the sender is dropped.

@@ -1,10 +1,10 @@
 //! What the tests share.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime;
+
+use crate::support::alive::Guard;
 
 /// Runs a test on both kinds of runtime; time is real, so the test must not depend on it.
 #[track_caller]
@@ -24,30 +24,6 @@ where
         .unwrap();
     let handle = runtime.handle().clone();
     runtime.block_on(async { handle.spawn(test()).await.unwrap() });
-}
-
-/// Counts how many of its guards are alive.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Alive(Arc<AtomicUsize>);
-
-#[derive(Debug)]
-pub(crate) struct Guard(Arc<AtomicUsize>);
-
-impl Alive {
-    pub(crate) fn guard(&self) -> Guard {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Guard(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// A future that never ends, and holds the guard until it is dropped.

@@ -1,0 +1,94 @@
+//! [`RunFuture`]: the future of a server, a supervisor, a periodic task or a pool.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use crate::BoxError;
+use crate::group::into_task::IntoTask;
+use crate::group::verdict::Ended;
+
+pin_project! {
+    /// The future that runs a server, a supervisor, a periodic task or a pool of workers.
+    ///
+    /// It resolves to the error that such a thing has, `X`: a [`SidecarError`](crate::SidecarError) for a server. So a `?`
+    /// behind the `await` needs no type annotation. It can be spawned as it is into a group of boxed errors, and into
+    /// one whose error is `X`; see [`IntoTask`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::{CancellationToken, Sidecar};
+    ///
+    /// #[tokio::main(flavor = "current_thread")]
+    /// async fn main() -> anyhow::Result<()> {
+    ///     let token = CancellationToken::new();
+    ///     # token.cancel();
+    ///     let http = Sidecar::new("http").serve(&token, |stop| async {
+    ///         Ok::<_, std::io::Error>(stop.await)
+    ///     });
+    ///     http.await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use = "futures do nothing unless they are awaited or spawned"]
+    pub struct RunFuture<F, X, E = X> {
+        #[pin]
+        run: F,
+        // What it fails with, and what that is turned into.
+        errors: PhantomData<fn(X) -> E>,
+    }
+}
+
+impl<F, X> RunFuture<F, X> {
+    pub(crate) fn new(run: F) -> Self {
+        Self {
+            run,
+            errors: PhantomData,
+        }
+    }
+
+    /// The same with another error: that of the group it is spawned into.
+    pub(crate) fn with_error<E: From<X>>(self) -> RunFuture<F, X, E> {
+        RunFuture {
+            run: self.run,
+            errors: PhantomData,
+        }
+    }
+}
+
+impl<F, T, X, E> Future for RunFuture<F, X, E>
+where
+    F: Future<Output = Result<T, X>>,
+    E: From<X>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().run.poll(cx).map_err(E::from)
+    }
+}
+
+impl<F, T, X> IntoTask<BoxError> for RunFuture<F, X>
+where
+    F: Future<Output = Result<T, X>>,
+    // Of this crate, and so not a `BoxError`: the compiler knows that this and the impl for futures never meet.
+    X: Ended + Send + Sync + 'static,
+{
+    type Value = T;
+    type Task = RunFuture<F, X, BoxError>;
+
+    fn into_task(self) -> Self::Task {
+        self.with_error()
+    }
+}
+
+impl<F, X, E> fmt::Debug for RunFuture<F, X, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunFuture").finish_non_exhaustive()
+    }
+}

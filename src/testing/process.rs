@@ -1,0 +1,487 @@
+//! [`Process`]: a program under test, as a process of its own.
+
+mod output;
+mod status;
+
+use std::fmt;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::sys::signal;
+use nix::unistd::Pid;
+
+use crate::group::engine::Lock;
+use crate::group::signal::Signal;
+use crate::group::time::Rounded;
+use crate::testing::directory::Directory;
+use crate::testing::ended::Ended;
+use crate::testing::journal::Journal;
+
+use self::output::Output;
+use self::output::Source;
+
+/// A program under test, as a process of its own.
+///
+/// Whatever it is waited for, the wait is bounded by the [patience](super::Binary::patience), and
+/// ends when the process does. Then the test fails with the whole story: the command, what was done to it, each
+/// line that it wrote, its end.
+///
+/// # Ready
+///
+/// [`ready_line`](Self::ready_line), [`ready_port`](Self::ready_port), [`ready_http`](Self::ready_http) and
+/// [`ready_notify`](Self::ready_notify) wait for what the program says about itself, and then until it has a handler
+/// for SIGTERM: a signal that comes before that kills it (Linux; elsewhere nobody tells).
+///
+/// # Drop
+///
+/// The process and all of its group are killed, and gone when the drop returns.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use taskgroup::Signal;
+/// use taskgroup::testing::Binary;
+///
+/// let script = "trap 'echo stopping; exit 0' TERM; echo ready; while true; do sleep 0.01; done";
+/// let process = Binary::new("sh").args(["-c", script]).start();
+/// process.ready_line("ready");
+/// process.signal(Signal::Terminate);
+/// let end = process.wait();
+/// end.assert_code(0).assert_within(Duration::from_secs(10)).assert_nothing_left();
+/// assert_eq!(end.stdout(), "ready\nstopping\n");
+/// ```
+pub struct Process {
+    id: u32,
+    patience: Duration,
+    journal: Journal,
+    output: Output,
+    began: Instant,
+    state: Lock<State>,
+    directory: Option<Directory>,
+    _notify: Option<Directory>,
+}
+
+struct State {
+    child: Child,
+    /// When it was asked to stop for the first time.
+    asked: Option<Instant>,
+    /// Once it has ended.
+    status: Option<ExitStatus>,
+}
+
+/// What a process is started with.
+pub(super) struct Start {
+    pub(super) command: Command,
+    pub(super) patience: Duration,
+    pub(super) directory: Option<Directory>,
+    pub(super) notify: Option<(Directory, UnixDatagram)>,
+}
+
+/// How long a wait rests between two looks.
+const STEP: Duration = Duration::from_millis(2);
+
+/// How long the output of a process that has ended may take to be read.
+const READING: Duration = Duration::from_secs(5);
+
+impl Process {
+    #[track_caller]
+    pub(super) fn start(start: Start) -> Self {
+        let mut command = start.command;
+        let journal = Journal::new();
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let words: Vec<_> = words.map(|word| format!("{word:?}")).collect();
+        journal.note(words.join(" "));
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("cannot start {command:?}: {error}"),
+        };
+        journal.note(format_args!("pid {}", child.id()));
+        let output = Output::new(&journal);
+        if let Some(stdout) = child.stdout.take() {
+            output.collect(Source::Stdout, stdout);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            output.collect(Source::Stderr, stderr);
+        }
+        let (notify, socket) = start.notify.unzip();
+        if let Some(socket) = socket {
+            output.listen(socket);
+        }
+        Self {
+            id: child.id(),
+            patience: start.patience,
+            journal,
+            output,
+            began: Instant::now(),
+            state: Lock::new(State {
+                child,
+                asked: None,
+                status: None,
+            }),
+            directory: start.directory,
+            _notify: notify,
+        }
+    }
+
+    /// Returns its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Returns its working directory, if it has one [of its own](super::Binary::in_a_new_directory).
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_ref().map(Directory::path)
+    }
+
+    /// Returns what it has written to stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.output.text(Source::Stdout)
+    }
+
+    /// Returns what it has written to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.output.text(Source::Stderr)
+    }
+
+    /// Returns what it has told the socket [in place of systemd's](super::Binary::notified) so far, a line for each
+    /// assignment: `READY=1`, `MAINPID=17`, `STOPPING=1`, `WATCHDOG=1`.
+    #[must_use]
+    pub fn notified(&self) -> Vec<String> {
+        let text = self.output.text(Source::Notify);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits for a line on stdout or stderr that contains `part`, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// It does not come in time, or the process ends without it.
+    #[track_caller]
+    pub fn line(&self, part: &str) -> String {
+        let mut found = None;
+        self.until(&format!("a line with {part:?}"), |process| {
+            found = process.output.find(part);
+            found.is_some()
+        });
+        found.unwrap_or_default()
+    }
+
+    /// Waits until `condition` holds, which is named by `what`.
+    ///
+    /// # Panics
+    ///
+    /// It does not hold in time, or the process ends before it does.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let began = Instant::now();
+        loop {
+            // In this order: what it did last counts, and what it wrote last too.
+            let is_over = self.is_over();
+            if is_over {
+                self.read_the_rest();
+            }
+            if condition(self) {
+                return;
+            }
+            let waited = began.elapsed();
+            if is_over {
+                self.fail(&format!("the process has ended without {what}"));
+            }
+            if waited >= self.patience {
+                self.fail(&format!("{what} has not come within {}", Rounded(waited)));
+            }
+            thread::sleep(STEP);
+        }
+    }
+
+    /// Waits for a line that contains `part`, and for a handler of SIGTERM, and returns the line; see [Ready](#ready).
+    ///
+    /// # Panics
+    ///
+    /// As [`until`](Self::until).
+    #[track_caller]
+    pub fn ready_line(&self, part: &str) -> String {
+        let line = self.line(part);
+        self.has_handler();
+        line
+    }
+
+    /// Waits until something listens at `address`, and for a handler of SIGTERM.
+    ///
+    /// # Panics
+    ///
+    /// As [`until`](Self::until).
+    #[track_caller]
+    pub fn ready_port(&self, address: SocketAddr) {
+        self.until(&format!("a listener on {address}"), |_| {
+            TcpStream::connect(address).is_ok()
+        });
+        self.has_handler();
+    }
+
+    /// Waits until `GET path` at `address` is answered with 200, and for a handler of SIGTERM.
+    ///
+    /// # Panics
+    ///
+    /// As [`until`](Self::until).
+    #[track_caller]
+    pub fn ready_http(&self, address: SocketAddr, path: &str) {
+        let patience = self.patience;
+        self.until(&format!("a 200 of http://{address}{path}"), |_| {
+            get(address, path, patience).is_ok_and(|(status, _)| status == 200)
+        });
+        self.has_handler();
+    }
+
+    /// Waits until it has told systemd that it is ready, and for a handler of SIGTERM.
+    ///
+    /// # Panics
+    ///
+    /// As [`until`](Self::until).
+    #[track_caller]
+    pub fn ready_notify(&self) {
+        self.until("READY=1", |process| {
+            process.notified().iter().any(|line| line == "READY=1")
+        });
+        self.has_handler();
+    }
+
+    #[track_caller]
+    fn has_handler(&self) {
+        if cfg!(target_os = "linux") {
+            self.until("a handler of SIGTERM", |process| {
+                process.catches(Signal::Terminate)
+            });
+        }
+        self.journal.note("it is ready");
+    }
+
+    /// Returns whether it has a handler for this signal (Linux; false elsewhere).
+    #[must_use]
+    pub fn catches(&self, signal: Signal) -> bool {
+        status::has(self.id, &["SigCgt"], signal)
+    }
+
+    /// Sends a signal, and returns at once.
+    ///
+    /// # Panics
+    ///
+    /// The system refuses it. A process that is gone is no reason.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        self.state.lock().asked.get_or_insert_with(Instant::now);
+        self.journal.note(format_args!("is sent {signal}"));
+        self.send(i32::from(signal.number()));
+    }
+
+    /// Sends a signal, and waits until a handler of the process has taken it.
+    ///
+    /// That is seen in the state of the process, and costs no connection to it. It is the moment in which the handler
+    /// runs; what the program makes of it may come a moment later (Linux; elsewhere it returns at once).
+    ///
+    /// # Panics
+    ///
+    /// The process blocks the signal for longer than the patience. That it ends is no reason.
+    #[track_caller]
+    pub fn deliver(&self, signal: Signal) {
+        self.signal(signal);
+        let pending = ["SigPnd", "ShdPnd"];
+        let began = Instant::now();
+        while !self.is_over() && status::has(self.id, &pending, signal) {
+            if began.elapsed() >= self.patience {
+                self.fail(&format!("it has not taken {signal}"));
+            }
+            thread::sleep(STEP);
+        }
+    }
+
+    /// Sends a signal again and again until the process is gone: a first one right after another is the same request.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time.
+    #[track_caller]
+    pub fn insist(&self, signal: Signal) -> Ended {
+        self.signal(signal);
+        let began = Instant::now();
+        while !self.is_over() && began.elapsed() < self.patience {
+            self.send(i32::from(signal.number()));
+            thread::sleep(STEP);
+        }
+        self.wait()
+    }
+
+    /// Kills the process with SIGKILL, and nothing of its group.
+    pub fn kill(&self) {
+        self.state.lock().asked.get_or_insert_with(Instant::now);
+        self.journal.note("is killed");
+        // It may be gone.
+        let _ = self.state.lock().child.kill();
+    }
+
+    /// Waits until the process has ended, and all that it wrote is read.
+    ///
+    /// A child that it leaves behind may still write to stdout and stderr. That is not waited for.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time.
+    #[track_caller]
+    pub fn wait(&self) -> Ended {
+        let began = Instant::now();
+        while !self.is_over() {
+            if began.elapsed() >= self.patience {
+                self.fail(&format!(
+                    "it has not ended within {}",
+                    Rounded(self.patience)
+                ));
+            }
+            thread::sleep(STEP);
+        }
+        let (asked, status) = {
+            let state = self.state.lock();
+            (state.asked, state.status)
+        };
+        let took = asked.unwrap_or(self.began).elapsed();
+        let mut left = status::group(self.id);
+        self.read_the_rest();
+        if let Some(directory) = self.directory() {
+            left.extend(files(directory));
+        }
+        Ended::new(
+            status,
+            took,
+            [self.stdout(), self.stderr()],
+            left,
+            self.journal.clone(),
+        )
+    }
+
+    /// Returns the whole story: what was done, and each line that was written.
+    #[must_use]
+    pub fn story(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Reads what is left in the pipes of a process that has ended. A child of it may hold them open.
+    fn read_the_rest(&self) {
+        let began = Instant::now();
+        let patience = self.patience.min(READING);
+        while self.output.is_open()
+            && began.elapsed() < patience
+            && status::group(self.id).is_empty()
+        {
+            thread::sleep(STEP);
+        }
+    }
+
+    /// Looks whether the process has ended.
+    fn is_over(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.status.is_none() {
+            state.status = state.child.try_wait().unwrap_or_default();
+            if let Some(status) = state.status {
+                self.journal.note(format_args!("has ended: {status}"));
+            }
+        }
+        state.status.is_some()
+    }
+
+    #[track_caller]
+    fn send(&self, number: i32) {
+        // A process that has been waited for has no number any longer.
+        if self.is_over() {
+            return;
+        }
+        let signal = signal::Signal::try_from(number).expect("a signal has its number");
+        if let Err(error) = signal::kill(self.pid(), signal) {
+            self.fail(&format!("cannot send {signal}: {error}"));
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.id).expect("a pid is a positive i32"))
+    }
+
+    #[track_caller]
+    fn fail(&self, why: &str) -> ! {
+        panic!("{why}\n{}", self.journal)
+    }
+}
+
+/// The files that are in a directory, sockets and pipes too.
+fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.map(|name| format!("file {name}")).collect();
+    names.sort();
+    names
+}
+
+/// Sends a request on a connection of its own, and returns the status and the whole answer.
+pub(super) fn get(
+    address: SocketAddr,
+    path: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    match status {
+        Some(status) if answer.contains("\r\n\r\n") => Ok((status, answer)),
+        _ => Err(io::Error::other(format!("no answer: {answer:?}"))),
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // When the leader has been waited for, the number is still that of its group as long as one is in it.
+        if !self.is_over() || !status::group(self.id).is_empty() {
+            let _ = signal::killpg(self.pid(), signal::Signal::SIGKILL);
+        }
+        let child = &mut self.state.get_mut().child;
+        let _ = child.kill();
+        let _ = child.wait();
+        // What is killed may need a moment, and its files with it.
+        let began = Instant::now();
+        while !status::group(self.id).is_empty() && began.elapsed() < self.patience {
+            thread::sleep(STEP);
+        }
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("id", &self.id)
+            .field("status", &self.state.lock().status)
+            .field("story", &self.journal)
+            .finish_non_exhaustive()
+    }
+}

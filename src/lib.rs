@@ -35,7 +35,7 @@
 //! async fn http(ctx: Context) -> Result<(), BoxError> {
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 //!     ctx.ready();
-//!     taskgroup::server::axum::serve("http", listener, ctx.readiness().routes()).run(&ctx).await
+//!     Ok(taskgroup::server::axum::serve("http", listener, ctx.readiness().routes()).run(&ctx).await?)
 //! }
 //!
 //! fn main() -> Exit {
@@ -196,6 +196,11 @@ struct Guide;
 #[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
+
+/// And that of the page about tests.
+#[cfg(all(doctest, feature = "test-util", unix))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;
 
 /// And that of the page for libraries.
 #[cfg(doctest)]

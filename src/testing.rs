@@ -10,6 +10,8 @@
 //! | start the built program, signal it, and see how it ends and what it leaves (Unix) | [`Binary`], [`Process`] |
 //! | have clients ask while it stops, and count what is lost (Unix) | [`Load`] |
 //!
+//! `docs/testing.md` has five tests that every service should have.
+//!
 //! The kit is for `[dev-dependencies]`: its types panic where a test should fail.
 
 // A test fails by a panic, and says why on stderr.

@@ -278,7 +278,7 @@ impl Fake {
     /// let mail = Fake::new("mail").runs(Duration::from_secs(1), Act::Fail("no route"));
     /// group.task("mail").spawn(mail.task(group.token()));
     /// let error = group.wait().await.unwrap_err();
-    /// assert_eq!(format!("{error:#}"), "task `mail` failed: no route");
+    /// assert!(format!("{error:#}").ends_with("failed: no route"));
     /// # }
     /// ```
     pub fn task(

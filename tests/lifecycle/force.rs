@@ -1,11 +1,12 @@
 //! L24: a stop can be hurried: now, then by force.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taskgroup::Exit;
 use taskgroup::lifecycle::cleanup::{Outcome, Step};
 use taskgroup::lifecycle::{Budget, ComponentErrorKind, ComponentState};
-use taskgroup::lifecycle::{Component, Lifecycle};
+use taskgroup::lifecycle::{Component, Context, Lifecycle};
+use taskgroup::{BoxError, Cause, Exit};
 use tokio::runtime;
 use tokio::time::{Instant, sleep};
 
@@ -175,4 +176,35 @@ async fn a_lifecycle_inside_is_forced_with_its_own_cleanup_and_report() {
     let inside = &report.nested[0];
     assert_eq!(states(inside), [ComponentState::ForceStopped; 2]);
     assert_eq!(inside.stragglers.len(), 2, "{report}");
+}
+
+/// What is aborted had to be dropped, and its destructors can read that.
+#[tokio::test(start_paused = true)]
+async fn the_tasks_of_a_dropped_run_see_its_end_as_their_cause() {
+    struct Sees(Context, Arc<Mutex<Vec<Option<Cause>>>>);
+    impl Drop for Sees {
+        fn drop(&mut self) {
+            assert!(self.0.token().is_cancelled());
+            self.1.lock().unwrap().push(self.0.cause());
+        }
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sees = Arc::clone(&seen);
+    let worker = Component::new("worker", async move |ctx: Context| {
+        let of_helper = Sees(ctx.clone(), Arc::clone(&sees));
+        ctx.group().task("helper").spawn(async move {
+            let _sees = of_helper;
+            std::future::pending::<Result<(), BoxError>>().await
+        });
+        let _sees = Sees(ctx.clone(), sees);
+        ctx.ready();
+        std::future::pending().await
+    });
+    let run = Lifecycle::new("orders").component(worker).start().await;
+    drop(run.unwrap());
+    while runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let dropped = Some(Cause::Dropped);
+    assert_eq!(*seen.lock().unwrap(), [dropped.clone(), dropped]);
 }

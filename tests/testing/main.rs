@@ -3,6 +3,7 @@
 mod fake;
 mod leaks;
 mod link;
+mod page;
 #[cfg(unix)]
 mod process;
 mod simulate;

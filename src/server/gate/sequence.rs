@@ -64,8 +64,11 @@ pub(super) enum Next {
 }
 
 impl Plan {
-    /// Refuses times in which what was cut could not end.
+    /// Refuses a server without a name, and times in which what was cut could not end.
     pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
+        if server.is_empty() {
+            return Err(BuildError::empty_name("a server"));
+        }
         if self.kill_grace < MOMENT {
             let what = format!("server `{server}`");
             let value = Rounded(self.kill_grace).to_string();
@@ -210,6 +213,28 @@ mod tests {
         assert_eq!(next(unswept(300, 0)), Next::Wait(ms(4_700)));
         assert_eq!(next(unswept(300, 1)), Next::Wait(ms(4_700)));
         assert_eq!(next(unswept(5_000, 1)), Next::Enter(Phase::Draining));
+    }
+
+    #[test]
+    fn a_plan_that_fits_is_left_as_it_is_and_another_fits_afterwards() {
+        // What comes after the cut is more than a quarter of it.
+        let plan = Plan {
+            grace: ms(1_000),
+            ..PLAN
+        };
+        let fitted = |left| {
+            let mut plan = plan.clone();
+            plan.fit(left);
+            (plan.grace, plan.flush, plan.kill_grace, plan.bound())
+        };
+        let bound = plan.bound();
+        let as_it_is = (plan.grace, plan.flush, plan.kill_grace, bound);
+        for left in [bound, bound + ms(1), Duration::MAX] {
+            assert_eq!(fitted(left), as_it_is, "{left:?}");
+        }
+        for left in [bound - ms(1), ms(500), ms(1), Duration::ZERO] {
+            assert!(fitted(left).3 <= left, "{left:?}");
+        }
     }
 
     #[test]

@@ -988,6 +988,61 @@ fn graph_of(scenario: &Scenario, present: usize) -> (Graph, Vec<Traits>) {
     (graph, traits.collect())
 }
 
+/// A nested lifecycle is told again what is left, which may be more than the confirmation needs.
+#[test]
+fn a_cap_gives_no_more_time_to_what_is_forced_already() {
+    let place = Place {
+        name: "deaf",
+        after: &[],
+        uses: &[],
+        provides: &[],
+        gone: false,
+        phase: None,
+    };
+    let traits = Traits {
+        start_timeout: millis(1_000),
+        grace: millis(10_000),
+        is_job: false,
+        may_end: false,
+        may_fail: false,
+        is_work: true,
+        is_used: false,
+        has_cleanup: false,
+        drains: false,
+        phase: None,
+    };
+    let times = Times {
+        total: millis(100_000),
+        start: Duration::MAX,
+        jitter: Duration::ZERO,
+        lame_duck: Duration::ZERO,
+        drain: Duration::ZERO,
+        cleanup: Duration::ZERO,
+        margin: millis(1_000),
+        phases: Vec::new(),
+    };
+    let graph = Graph::new(&[place], &[]).unwrap();
+    let mut machine = Machine::new(graph, vec![Node::Component(traits)], times, true);
+    let mut actions = Vec::new();
+    machine.begin(Duration::ZERO, &mut actions);
+    machine.on(Event::Ready(0), Duration::ZERO, &mut actions);
+    machine.on(Event::Stop, Duration::ZERO, &mut actions);
+    machine.on(Event::Tick, millis(10_000), &mut actions);
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Force(0)))
+    );
+    let confirmed = machine.next_tick();
+    assert_eq!(confirmed, Some(millis(10_000) + CONFIRMATION));
+
+    machine.cap(millis(50_000), millis(10_500), &mut actions);
+    assert_eq!(machine.next_tick(), confirmed);
+    // A cap that is shorter than that does count.
+    machine.cap(millis(100), millis(10_600), &mut actions);
+    assert!(machine.next_tick() < confirmed, "{:?}", machine.next_tick());
+}
+
 /// What each part uses: what it names, all of the phases that stop later, and what those use.
 fn all_used(parts: &[Part]) -> Vec<Vec<usize>> {
     let mut all = vec![Vec::new(); parts.len()];

@@ -14,6 +14,7 @@ use taskgroup::CancellationToken;
 use taskgroup::server::{
     Acceptor, DrainReport, Incoming, Io, Stop, Transport, serve_each, serve_loop,
 };
+use taskgroup::testing::Leaks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
@@ -24,14 +25,13 @@ use crate::peers::{
     endless, get_over_http2, http2, read_to_end, read_until, request, send, websocket,
 };
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::{NO_TIME, SHORT};
 use crate::support::wait::{PLENTY, pass, soon, turns};
 
 #[tokio::test]
 async fn r5_a_tower_service_is_drained_counted_and_cut() {
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let app = endless(&alive);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,7 +70,7 @@ async fn r5_a_tower_service_is_drained_counted_and_cut() {
         assert_eq!(read_to_end(closed).await, "");
     }
     drop(flood);
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]

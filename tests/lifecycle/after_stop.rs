@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use taskgroup::lifecycle::{
     Budget, Component, ComponentState, EventKind, Lifecycle, ReadinessState,
 };
-use taskgroup::{BoxError, Cause};
+use taskgroup::{BoxError, Cause, End};
 
 use crate::support::{Diary, SECOND, obedient, states};
 
@@ -45,7 +45,7 @@ fn a_job_asks_for_the_stop_and_returns_and_what_comes_after_it_is_never_opened()
         assert!(report.is_clean(), "{report}");
         assert_eq!(
             states(&report),
-            [ComponentState::Stopped, ComponentState::Created]
+            [ComponentState::Ended(End::Done), ComponentState::Created]
         );
     }
 }

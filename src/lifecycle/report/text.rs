@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Report;
-use super::StepEnd;
-use super::StepKind;
 use super::TimelineStep;
+use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::group::time::column;
-use crate::lifecycle::cleanup::StepResult;
 use crate::lifecycle::component_state::ComponentState;
+use crate::lifecycle::step_kind::StepKind;
 use crate::lifecycle::words::one_line;
 use crate::lifecycle::words::shortened;
 
@@ -53,7 +52,10 @@ impl Report {
     }
 
     fn verdict(&self) -> String {
-        let no_start = self.errors.first().is_some_and(|e| e.kind.is_start());
+        let no_start = self
+            .errors
+            .first()
+            .is_some_and(|e| e.during == Some(StepKind::Start));
         let how = match (self.has_failed(), self.was_forced()) {
             (true, false) if no_start => "FAILED to start",
             (true, true) if no_start => "FAILED to start and FORCED",
@@ -79,7 +81,7 @@ impl Report {
     fn start_was_cut(&self) -> bool {
         let mut starts = self.starts();
         let mut components = self.components.iter();
-        starts.any(|step| step.result != StepEnd::Done)
+        starts.any(|step| step.end != End::Done)
             || components.any(|component| component.state == ComponentState::Created)
     }
 
@@ -145,7 +147,7 @@ impl Report {
         let [at, kind, subject, _, took, _] =
             [0, 1, 2, 3, 4, 5].map(|column| width(column).unwrap_or(0));
         let row = |(step, [a, k, s, bar, t, result]): (&&TimelineStep, &[String; 6])| {
-            let mark = if step.result.is_trouble() { '!' } else { ' ' };
+            let mark = if step.end.is_failure() { '!' } else { ' ' };
             format!("  {mark} {a:>at$}  {k:kind$}  {s:subject$}  |{bar}|  {t:>took$}  {result}")
         };
         steps.iter().zip(&cells).map(row).collect()
@@ -168,7 +170,7 @@ impl Report {
             shortened(subject, NAME),
             bar(step, shown),
             column(step.took()),
-            shortened(&step.result.to_string(), RESULT),
+            shortened(&step.how(), RESULT),
         ]
     }
 
@@ -197,7 +199,7 @@ impl Report {
     fn best_efforts(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| &report.steps);
         steps
-            .filter(|step| step.best_effort && step.result != StepResult::Done)
+            .filter(|step| step.best_effort && step.end != End::Done)
             .map(|step| format!("best effort: {step}"))
             .collect()
     }

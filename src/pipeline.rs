@@ -8,10 +8,13 @@ mod report;
 mod error;
 mod parcel;
 mod shared;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod home;
 mod job;
 mod pusher;
 mod intake;
+mod results;
 mod stage;
 mod watermark;
 mod worker;
@@ -19,12 +22,13 @@ mod pool;
 mod workers;
 
 pub use self::error::{JobError, PipelineError, PushError, Stopped};
-pub use self::intake::{Receipt, Received, Source, from_stream};
+pub use self::intake::{Receipt, Received, Source, from_iter, from_stream};
 pub use self::job::Job;
 pub use self::parcel::{HandedBack, Reason};
 pub use self::pool::{Leftovers, Pool};
 pub use self::pusher::{Permit, Pusher};
 pub use self::report::PipelineReport;
+pub use self::results::Results;
 pub use self::shared::AtStop;
 pub use self::stage::{Origin, Stage};
 pub use self::watermark::{Mark, Revoked, Watermark};

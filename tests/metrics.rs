@@ -341,3 +341,123 @@ fn l11_a_server_that_is_dropped_at_its_stop_has_said_what_was_in_flight() {
         assert_eq!(report.in_flight, 1);
     });
 }
+
+mod pipelines {
+    use std::time::Duration;
+
+    use taskgroup::TaskGroup;
+    use taskgroup::pipeline::{Job, JobError, Workers};
+    use taskgroup::supervise::Backoff;
+
+    use super::*;
+
+    const NAMES: [&str; 15] = [
+        "pipeline_acks_failed_total{pipeline=mail}",
+        "pipeline_attempts_total{pipeline=mail}",
+        "pipeline_begun_total{pipeline=mail}",
+        "pipeline_buffered{pipeline=mail}",
+        "pipeline_capacity{pipeline=mail}",
+        "pipeline_cut_total{pipeline=mail}",
+        "pipeline_dead_letters_total{pipeline=mail}",
+        "pipeline_ended_total{pipeline=mail,end=done}",
+        "pipeline_ended_total{pipeline=mail,end=failed}",
+        "pipeline_ended_total{pipeline=mail,end=handed back}",
+        "pipeline_ended_total{pipeline=mail,end=panicked}",
+        "pipeline_in_backoff{pipeline=mail}",
+        "pipeline_in_flight{pipeline=mail}",
+        "pipeline_oldest_buffered_seconds{pipeline=mail}",
+        "pipeline_taken_in_total{pipeline=mail}",
+    ];
+
+    async fn act(job: Job<&'static str>) -> Result<(), JobError> {
+        match *job {
+            "fails" => Err(JobError::permanent("no address")),
+            "panics" => panic!("poison"),
+            "again" => Err(JobError::failed("busy")),
+            "hangs" => Ok(pending().await),
+            "given back" => Err(JobError::hand_back("not mine")),
+            _ => Ok(()),
+        }
+    }
+
+    #[test]
+    fn p5_all_series_of_a_pool_are_there_at_0_from_the_start_and_follow_its_numbers() {
+        recorded(async |snapshotter| {
+            let mut group = TaskGroup::new();
+            let (pusher, pool) = Workers::new("mail", act)
+                .limit(2)
+                .retry(Backoff::new(60 * SECOND, 60 * SECOND), 2)
+                .dead_letter(|_| async { Ok(()) })
+                .hand_back(|_| async { Ok(()) })
+                .grace(SECOND)
+                .metrics()
+                .queue(10)
+                .unwrap();
+            let report = pool.spawn(&group);
+            sleep(Duration::from_millis(1)).await;
+            let at_first = seen(snapshotter);
+            let names: Vec<_> = at_first.keys().map(String::as_str).collect();
+            assert_eq!(names, NAMES);
+            for (name, values) in &at_first {
+                let expected = if name.starts_with("pipeline_capacity") {
+                    10.0
+                } else {
+                    0.0
+                };
+                assert_eq!(values[..], [expected], "{name}");
+            }
+
+            // The last two hang, so that two more wait.
+            let items = [
+                "done",
+                "fails",
+                "given back",
+                "again",
+                "panics",
+                "hangs",
+                "hangs",
+                "late",
+                "late",
+            ];
+            for item in items {
+                pusher.push(item).await.unwrap();
+            }
+            sleep(2 * SECOND).await;
+            let of = |name: &str| format!("{name}{{pipeline=mail}}");
+            let end = |end: &str| format!("pipeline_ended_total{{pipeline=mail,end={end}}}");
+            let running = seen(snapshotter);
+            for (name, value) in [
+                (of("pipeline_taken_in_total"), 9.0),
+                (of("pipeline_begun_total"), 7.0),
+                // A poison and a failure that is no permanent one have a second attempt to come.
+                (of("pipeline_attempts_total"), 7.0),
+                (of("pipeline_in_backoff"), 2.0),
+                (of("pipeline_in_flight"), 4.0),
+                (of("pipeline_buffered"), 2.0),
+                (of("pipeline_dead_letters_total"), 1.0),
+                (end("done"), 1.0),
+                (end("failed"), 1.0),
+                (end("handed back"), 1.0),
+            ] {
+                assert_eq!(running[&name][..], [value], "{name}");
+            }
+            let oldest = running[&of("pipeline_oldest_buffered_seconds")][0];
+            assert!((1.9..2.1).contains(&oldest), "{oldest}");
+
+            group.cancel();
+            let error = group.wait().await.unwrap_err().into_error().unwrap();
+            assert!(report.await.is_err(), "{error:#}");
+            let over = seen(snapshotter);
+            for (name, value) in [
+                (of("pipeline_cut_total"), 2.0),
+                (of("pipeline_in_flight"), 0.0),
+                (of("pipeline_buffered"), 0.0),
+                (of("pipeline_in_backoff"), 0.0),
+                (of("pipeline_oldest_buffered_seconds"), 0.0),
+                (end("handed back"), 7.0),
+            ] {
+                assert_eq!(over[&name][..], [value], "{name}");
+            }
+        });
+    }
+}

@@ -7,6 +7,11 @@ use crate::contender::Contender;
 use crate::contender::Work;
 use crate::figures::Counted;
 use crate::figures::Timed;
+use crate::pipe::Pipe;
+use crate::piped::CountedPipes;
+use crate::piped::POOLS;
+use crate::piped::SIZES;
+use crate::piped::TimedPipes;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
@@ -192,6 +197,69 @@ pub fn counted_steps(counted: &CountedSteps) -> Vec<Goal> {
         ]);
     }
     goals
+}
+
+/// The goals of a pool that are counted.
+pub fn counted_pipes(counted: &CountedPipes) -> Vec<Goal> {
+    let goals = |pool| {
+        let item = counted.0[&pool];
+        [
+            Goal::new(
+                format!("{pool}, instructions per item"),
+                0.55,
+                "× semaphore+JoinSet",
+                counted.ratio(pool, Pipe::JoinSet),
+            ),
+            Goal::new(
+                format!("{pool}, instructions per item"),
+                0.55,
+                "× semaphore+spawn",
+                counted.ratio(pool, Pipe::Spawn),
+            )
+            .but_reached(match pool {
+                Pipe::Queue => 0.64,
+                _ => 0.73,
+            }),
+            Goal::new(
+                format!("{pool}, allocations per item"),
+                0.0,
+                "",
+                item.allocated.blocks,
+            ),
+            Goal::new(format!("{pool}, growth"), 1.03, "×", item.growth),
+        ]
+    };
+    POOLS.into_iter().flat_map(goals).collect()
+}
+
+/// The goals of a pool that are timed.
+pub fn timed_pipes(timed: &TimedPipes) -> Vec<Goal> {
+    let [few, .., most] = SIZES;
+    let goals = |pool| {
+        let growth = timed.nanoseconds(most, pool) / timed.nanoseconds(few, pool);
+        [
+            // 100,000 a second.
+            Goal::new(
+                format!("{pool}, an empty item"),
+                10_000.0,
+                "ns",
+                timed.nanoseconds(most, pool),
+            ),
+            Goal::new(
+                format!("{pool}, processor time per item"),
+                0.5,
+                "× for_each_concurrent+spawn",
+                timed.ratio(most, pool, Pipe::Spawned),
+            ),
+            Goal::new(
+                format!("{pool}, time of an item among {most} over among {few}"),
+                1.2,
+                "×",
+                growth,
+            ),
+        ]
+    };
+    POOLS.into_iter().flat_map(goals).collect()
 }
 
 /// The goals of a lifecycle that are timed.

@@ -14,6 +14,8 @@ use crate::contender;
 use crate::contender::Contender;
 use crate::contender::Work;
 use crate::ladder;
+use crate::pipe;
+use crate::pipe::Pipe;
 use crate::server;
 use crate::server::Server;
 use crate::stepper;
@@ -40,6 +42,8 @@ pub enum Job {
         shape: Shape,
         nodes: usize,
     },
+    /// Works on so many items.
+    Pipe { pipe: Pipe, items: usize },
 }
 
 impl Job {
@@ -86,6 +90,9 @@ impl Job {
                 shape.to_string(),
                 nodes.to_string(),
             ],
+            Self::Pipe { pipe, items } => {
+                vec!["pipe".to_owned(), pipe.to_string(), items.to_string()]
+            }
         }
     }
 
@@ -109,6 +116,10 @@ impl Job {
                 stepper: stepper.parse()?,
                 shape: shape.parse()?,
                 nodes: nodes.parse()?,
+            },
+            ["pipe", pipe, items] => Self::Pipe {
+                pipe: pipe.parse()?,
+                items: items.parse()?,
             },
             _ => return Ok(None),
         };
@@ -138,6 +149,7 @@ impl Job {
                 shape,
                 nodes,
             } => runtime.block_on(stepper::run(stepper, shape, nodes, || ())),
+            Self::Pipe { pipe, items } => runtime.block_on(pipe::run(pipe, items)),
         }
         writeln!(io::stdout(), "{}", most_resident()?)?;
         Ok(())

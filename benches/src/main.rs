@@ -1,7 +1,7 @@
 //! Measures `taskgroup` against Tokio itself and against its neighbours, and prints the tables.
 //!
 //! `servers` measures what the gate adds to a request of axum and of tonic, `lifecycle` what the start and
-//! the stop of a component cost. `--quick` counts only what is the same in every run, of all of them,
+//! the stop of a component cost, `pipelines` what it costs to work on an item. `--quick` counts only what is the same in every run, of all of them,
 //! and fails if a goal that was reached is lost.
 
 mod words;
@@ -12,6 +12,8 @@ mod figures;
 mod goals;
 mod job;
 mod ladder;
+mod pipe;
+mod piped;
 mod served;
 mod server;
 mod stepped;
@@ -32,6 +34,8 @@ use crate::figures::EVERYBODY;
 use crate::figures::Timed;
 use crate::goals::Goal;
 use crate::job::Job;
+use crate::piped::CountedPipes;
+use crate::piped::TimedPipes;
 use crate::served::CountedServers;
 use crate::served::TimedServers;
 use crate::stepped::CountedSteps;
@@ -58,8 +62,9 @@ fn measure(args: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
         [] => all(),
         ["servers"] => servers(),
         ["lifecycle"] => lifecycle(),
+        ["pipelines"] => pipelines(),
         ["--quick"] => quick(),
-        _ => Err("it takes `servers`, `lifecycle`, `--quick`, or nothing".into()),
+        _ => Err("it takes `servers`, `lifecycle`, `pipelines`, `--quick`, or nothing".into()),
     }
 }
 
@@ -90,6 +95,15 @@ fn lifecycle() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn pipelines() -> Result<ExitCode, Box<dyn Error>> {
+    let timed = TimedPipes::time()?;
+    let counted = CountedPipes::count(&mut Valgrind::find()?)?;
+    let mut goals = goals::counted_pipes(&counted);
+    goals.extend(goals::timed_pipes(&timed));
+    write!(io::stdout(), "{}{counted}{timed}", Goals(&goals))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn quick() -> Result<ExitCode, Box<dyn Error>> {
     let contenders = [
         Contender::Floor,
@@ -101,10 +115,16 @@ fn quick() -> Result<ExitCode, Box<dyn Error>> {
     let servers = CountedServers::count(&mut valgrind)?;
     let counted = Counted::count(&mut valgrind, &contenders, 100_000)?;
     let steps = CountedSteps::count(&mut valgrind, &stepped::QUICK)?;
+    let pipes = CountedPipes::count(&mut valgrind)?;
     let mut goals = goals::counted(&counted);
     goals.extend(goals::counted_servers(&servers));
     goals.extend(goals::counted_steps(&steps));
-    write!(io::stdout(), "{}{counted}{servers}{steps}", Goals(&goals))?;
+    goals.extend(goals::counted_pipes(&pipes));
+    write!(
+        io::stdout(),
+        "{}{counted}{servers}{steps}{pipes}",
+        Goals(&goals)
+    )?;
     let lost: Vec<&Goal> = goals.iter().filter(|goal| goal.is_lost()).collect();
     for goal in &lost {
         writeln!(io::stderr(), "lost: {goal}")?;

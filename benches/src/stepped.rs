@@ -8,8 +8,6 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use rustix::time::ClockId;
-use rustix::time::clock_gettime;
 use tokio::runtime::Runtime;
 use tokio::task::yield_now;
 
@@ -23,6 +21,7 @@ use crate::valgrind::Allocated;
 use crate::valgrind::Executed;
 use crate::valgrind::Valgrind;
 use crate::wall::median;
+use crate::wall::on_cpu;
 
 /// Who is counted: in a graph of this shape, with these numbers of components.
 ///
@@ -257,12 +256,6 @@ impl Round {
 
 fn milliseconds(time: &Duration) -> f64 {
     time.as_secs_f64() * 1000.0
-}
-
-/// The time that this thread has had on a processor so far; other processes are no part of it.
-fn on_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The longest time between two ticks.

@@ -10,6 +10,12 @@ use crate::figures::Timed;
 use crate::figures::WORKS;
 use crate::figures::YARDSTICKS;
 use crate::goals::Goal;
+use crate::pipe::LIMIT;
+use crate::pipe::Pipe;
+use crate::piped::CountedPipes;
+use crate::piped::PIPES;
+use crate::piped::SIZES;
+use crate::piped::TimedPipes;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
@@ -184,6 +190,54 @@ impl fmt::Display for TimedServers {
                     self.rate_ratio(stock, server),
                     self.nanoseconds(server),
                     self.time_ratio(stock, server),
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for CountedPipes {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Per item, {LIMIT} at once, counted\n\n| | instructions | × semaphore+JoinSet | growth | outside malloc | locked | \
+             allocations | bytes |\n|---|---|---|---|---|---|---|---|"
+        )?;
+        for pipe in PIPES {
+            let item = self.0[&pipe];
+            let (executed, allocated) = (item.executed, item.allocated);
+            writeln!(
+                out,
+                "| {pipe} | {:.0} | {:.3} | {:.3} | {:.0} | {:.1} | {:.2} | {:.0} |",
+                executed.instructions,
+                self.ratio(pipe, Pipe::JoinSet),
+                item.growth,
+                executed.outside_malloc,
+                executed.locked,
+                allocated.blocks,
+                allocated.bytes,
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for TimedPipes {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### Per item, {LIMIT} at once, processor time\n\n| items | | ns | × semaphore+JoinSet | × for_each_concurrent+spawn |\n\
+             |---|---|---|---|---|"
+        )?;
+        for items in SIZES {
+            for pipe in PIPES {
+                writeln!(
+                    out,
+                    "| {items} | {pipe} | {:.0} | {:.2} | {:.2} |",
+                    self.nanoseconds(items, pipe),
+                    self.ratio(items, pipe, Pipe::JoinSet),
+                    self.ratio(items, pipe, Pipe::Spawned),
                 )?;
             }
         }

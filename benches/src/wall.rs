@@ -1,8 +1,11 @@
 //! Time by the clock: a shared machine is only good for ratios within one process.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 use std::time::Instant;
 
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
 use tokio::runtime::Runtime;
 
 use crate::contender;
@@ -69,4 +72,10 @@ fn steps(count: usize) -> Vec<usize> {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// The time that this thread has had on a processor so far; other processes are no part of it.
+pub fn on_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! [`RunFuture`]: the future of a server, a supervisor, a periodic task or a pool.
+//! [`RunFuture`]: the future of a server, a supervisor or a periodic task.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +13,7 @@ use crate::group::into_task::IntoTask;
 use crate::group::verdict::Ended;
 
 pin_project! {
-    /// The future that runs a server, a supervisor, a periodic task or a pool of workers.
+    /// The future that runs a server, a supervisor or a periodic task.
     ///
     /// It resolves to the error that such a thing has, `X`: a [`SidecarError`](crate::SidecarError) for a server. So a `?`
     /// behind the `await` needs no type annotation. It can be spawned as it is into a group of boxed errors, and into

@@ -1,9 +1,10 @@
 //! [`Home`]: where the jobs of one worker come back to.
 
-use std::mem::take;
+use std::mem::{swap, take};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::parcel::{Parcel, Reason};
 use super::shared::Shared;
@@ -20,6 +21,8 @@ struct Back<T, R> {
     parcels: Vec<Parcel<T, R>>,
     /// How many were passed on to a later stage since the last look.
     passed: usize,
+    /// The worker waits, and is to be told.
+    is_awaited: bool,
     /// The worker waits for none of them any longer.
     is_gone: bool,
 }
@@ -31,6 +34,7 @@ impl<T, R> Home<T, R> {
             back: Lock::new(Back {
                 parcels: Vec::new(),
                 passed: 0,
+                is_awaited: false,
                 is_gone: false,
             }),
             changed: Notify::new(),
@@ -50,22 +54,33 @@ impl<T, R> Home<T, R> {
             return;
         }
         back.parcels.push(parcel);
+        let is_awaited = back.is_awaited;
         drop(back);
-        self.changed.notify_one();
+        if is_awaited {
+            self.changed.notify_one();
+        }
     }
 
     /// A job is passed on to a later stage: the worker does not wait for it.
-    pub(super) fn pass_on(&self) {
-        self.shared.pass_on();
+    pub(super) fn pass_on(&self, recall: &Arc<CancellationToken>) {
+        self.shared.pass_on(recall);
         self.back.lock().passed += 1;
         self.changed.notify_one();
     }
 
-    /// Moves what has come back to `out`, and returns how many were passed on.
-    pub(super) fn collect(&self, out: &mut Vec<Parcel<T, R>>) -> usize {
+    /// Moves what has come back to `out`, and returns how many were passed on. The worker waits for more if it
+    /// expects more than that.
+    pub(super) fn collect(&self, expected: usize, out: &mut Vec<Parcel<T, R>>) -> usize {
         let mut back = self.back.lock();
-        out.append(&mut back.parcels);
-        take(&mut back.passed)
+        if out.is_empty() {
+            // As most often: the two change places.
+            swap(out, &mut back.parcels);
+        } else {
+            out.append(&mut back.parcels);
+        }
+        let passed = take(&mut back.passed);
+        back.is_awaited = out.len() + passed < expected;
+        passed
     }
 
     /// As [`collect`](Self::collect), for the last time.

@@ -18,7 +18,7 @@ use crate::group::panic::Panic;
 
 /// Where the items of a pool come from: a broker, a table of jobs, a stream.
 ///
-/// A [`Stream`] becomes one with [`from_stream`].
+/// A [`Stream`] becomes one with [`from_stream`], and an iterator with [`from_iter`].
 ///
 /// # Examples
 ///
@@ -32,7 +32,7 @@ use crate::group::panic::Panic;
 ///     type Item = u32;
 ///     type Receipt = ();
 ///
-///     async fn next(&mut self) -> Result<Option<Received<u32>>, BoxError> {
+///     async fn next(&mut self, _room: usize) -> Result<Option<Received<u32>>, BoxError> {
 ///         let next = self.0.checked_sub(1);
 ///         self.0 = next.unwrap_or_default();
 ///         Ok(next.map(Received::from))
@@ -48,8 +48,10 @@ pub trait Source: Send + 'static {
 
     /// Fetches the next item; `None` ends the pool, once everything is worked off.
     ///
-    /// It is called when there is a place in the buffer. At the stop a call that is under way gets a
-    /// [bounded time](super::Workers::pause) to return, and is then dropped.
+    /// It is called when there is a place in the buffer. `room` is how many places there are, from 1 upwards: a source
+    /// that asks its broker for no more than this holds nothing whose lease nobody [keeps alive](super::Workers::keep_alive).
+    /// After the stop it is 1, and what still comes is handed back. At the stop a call that is under way gets a [bounded
+    /// time](super::Workers::pause) to return, and is then dropped.
     ///
     /// # Errors
     ///
@@ -57,6 +59,7 @@ pub trait Source: Send + 'static {
     #[allow(clippy::type_complexity)]
     fn next(
         &mut self,
+        room: usize,
     ) -> impl Future<Output = Result<Option<Received<Self::Item, Self::Receipt>>, BoxError>> + Send;
 }
 
@@ -170,8 +173,39 @@ where
     type Item = T;
     type Receipt = R;
 
-    async fn next(&mut self) -> Result<Option<Received<T, R>>, BoxError> {
+    async fn next(&mut self, _room: usize) -> Result<Option<Received<T, R>>, BoxError> {
         Ok(poll_fn(|cx| self.0.as_mut().poll_next(cx)).await)
+    }
+}
+
+/// Makes a source of an iterator; its end ends the pool.
+///
+/// An item is taken from it when there is a place in the buffer, and none after the stop.
+///
+/// # Examples
+///
+/// See [`Workers::map`](super::Workers::map).
+pub fn from_iter<I>(items: I) -> impl Source<Item = I::Item, Receipt = ()>
+where
+    I: IntoIterator,
+    I::IntoIter: Send + 'static,
+    I::Item: Send + 'static,
+{
+    FromIter(items.into_iter())
+}
+
+struct FromIter<I>(I);
+
+impl<I> Source for FromIter<I>
+where
+    I: Iterator + Send + 'static,
+    I::Item: Send + 'static,
+{
+    type Item = I::Item;
+    type Receipt = ();
+
+    async fn next(&mut self, _room: usize) -> Result<Option<Received<I::Item>>, BoxError> {
+        Ok(self.0.next().map(Received::from))
     }
 }
 
@@ -211,11 +245,18 @@ async fn fetch<S: Source>(
 ) {
     loop {
         consume_budget().await;
-        let place = shared.room.acquire().await.ok();
+        let place = match shared.room.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => shared.room.acquire().await.ok(),
+        };
         if place.is_none() && !is_paused_at_stop {
             return;
         }
-        let fetched = run_until(source.next(), pin!(pending())).await;
+        let room = match place {
+            Some(_) => 1 + shared.room.available_permits(),
+            None => 1,
+        };
+        let fetched = run_until(source.next(room), pin!(pending())).await;
         let received = match fetched.map(flatten) {
             Some(Ok(Some(received))) => received,
             Some(Ok(None)) | None => return,

@@ -57,10 +57,17 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         failed.unwrap_or_default().saturating_add(1)
     }
 
+    /// Returns the place of the item in the order of the intake, from 0 upwards.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.parcel.as_ref().map_or(0, |parcel| parcel.seq)
+    }
+
     /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::group::Panic).
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.parcel.as_ref()?.error.as_deref()
+        let error = self.parcel.as_ref()?.error()?;
+        Some(&**error)
     }
 
     /// Returns the receipt that came with the item.
@@ -123,16 +130,16 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
     }
 
     /// It is about to be in a later stage: its worker goes on without it.
-    pub(super) fn pass_on(&mut self) {
+    pub(super) fn pass_on(&mut self, recall: &Arc<CancellationToken>) {
         if !self.is_passed {
             self.is_passed = true;
-            self.home.pass_on();
+            self.home.pass_on(recall);
         }
     }
 
     fn answer(&mut self, answer: Answer) {
         if let Some(parcel) = &mut self.parcel {
-            parcel.answer = Some(answer);
+            parcel.tell(answer);
         }
     }
 

@@ -4,13 +4,15 @@ use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::mem::take;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::error::JobError;
 use super::queue::Entry;
-use crate::backoff::Delays;
+use crate::backoff::{Backoff, Delays};
 
 /// The error of an attempt, which all items of a batch have in common.
 pub(super) type SharedError = Arc<dyn Error + Send + Sync>;
@@ -28,11 +30,52 @@ pub(super) struct Parcel<T, R> {
     pub(super) is_begun: bool,
     /// Whether there was an attempt at it.
     pub(super) is_tried: bool,
-    pub(super) error: Option<SharedError>,
-    /// What the job has been told itself.
-    pub(super) answer: Option<Answer>,
+    /// The job was told itself that it is done.
+    pub(super) is_told_done: bool,
+    /// What most items never have, so that they are small.
+    pub(super) trouble: Option<Box<Trouble>>,
+}
+
+/// What is known of an item that has failed.
+#[derive(Default)]
+pub(super) struct Trouble {
+    error: Option<SharedError>,
+    /// What the job was told itself.
+    told: Option<JobError>,
     /// The waits between the attempts, once there was one.
-    pub(super) delays: Option<Box<Delays>>,
+    delays: Option<Delays>,
+}
+
+impl<T, R> Parcel<T, R> {
+    pub(super) fn error(&self) -> Option<&SharedError> {
+        self.trouble.as_ref()?.error.as_ref()
+    }
+
+    pub(super) fn set_error(&mut self, error: SharedError) {
+        self.trouble.get_or_insert_default().error = Some(error);
+    }
+
+    /// The job is told its end itself.
+    pub(super) fn tell(&mut self, answer: Answer) {
+        match answer {
+            Answer::Done => self.is_told_done = true,
+            Answer::Error(error) => self.trouble.get_or_insert_default().told = Some(error),
+        }
+    }
+
+    /// Takes what the job was told itself.
+    pub(super) fn take_answer(&mut self) -> Option<Answer> {
+        if take(&mut self.is_told_done) {
+            return Some(Answer::Done);
+        }
+        Some(Answer::Error(self.trouble.as_mut()?.told.take()?))
+    }
+
+    /// Returns how long it waits for its next attempt.
+    pub(super) fn next_delay(&mut self, backoff: &Backoff) -> Duration {
+        let delays = &mut self.trouble.get_or_insert_default().delays;
+        delays.get_or_insert_with(|| backoff.delays()).draw()
+    }
 }
 
 impl<T, R> Entry for Parcel<T, R> {
@@ -157,7 +200,7 @@ impl<T, R> HandedBack<T, R> {
     /// Returns the last error: that of the last failed attempt, of the acknowledgement, or of the dead letter.
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.parcel.error.as_deref()
+        self.parcel.error().map(|error| &**error as _)
     }
 }
 

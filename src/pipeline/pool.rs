@@ -20,7 +20,6 @@ use crate::group::chain;
 use crate::group::deadline;
 use crate::group::log;
 use crate::group::panic::Panic;
-use crate::group::run_future::RunFuture;
 use crate::group::time::CONFIRMATION;
 use crate::group::{Spawner, TaskGroup};
 #[cfg(feature = "lifecycle")]
@@ -43,6 +42,8 @@ pub struct Pool<T: Send + 'static, R: Send + 'static = ()> {
     pub(super) works: Vec<Work>,
     pub(super) intake: Option<Work>,
     pub(super) keeper: Option<Keeper<R>>,
+    /// Tells of the numbers until all is over.
+    pub(super) meter: Option<Work>,
 }
 
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -82,6 +83,7 @@ pub(super) enum Leaves {
 impl<T, R> Drop for Guard<T, R> {
     fn drop(&mut self) {
         self.0.cut_all();
+        self.0.over.cancel();
         if self.1 == Leaves::ToStage {
             drop(self.0.take_left());
         }
@@ -162,47 +164,72 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         E: From<PipelineError> + Send + 'static,
     {
         let place = Location::caller();
-        let task = group.task(self.guard.0.name.to_string());
-        task.spawn_from(place, self.run(group).with_error())
+        let name = &self.guard.0.name;
+        let task = group.task(name.to_string());
+        let child = group.child(name);
+        let parts = group.token().parts();
+        let driving = async move { Ok(self.drive(child.spawner(), parts).await?) };
+        task.spawn_from(place, driving)
     }
 
-    /// Makes the pool a future, to be spawned into `group` or run inside a task of it.
+    /// Runs the pool in a component, until the stop comes to the component and is over.
     ///
-    /// Its workers are members of a [child group](TaskGroup::child) of the pool's name.
+    /// It is for a pool that needs what the component [uses](Component::using): the connection of its source, for
+    /// example. A pool that is made before the start is a [component](Self::component) itself. Its workers are tasks of
+    /// the component, and the report of the lifecycle counts what is in flight. The stop takes what the component has,
+    /// less the time for the hand-back; no more than the [grace](super::Workers::grace) if there is one.
     ///
     /// # Errors
     ///
-    /// The future resolves to an error unless the report is [clean](PipelineReport::is_clean).
-    ///
-    /// # Panics
-    ///
-    /// The future panics outside of a Tokio runtime whose timers are enabled.
+    /// The report is not [clean](PipelineReport::is_clean).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cuts the jobs, without waiting for them; the group still does. What they and the queue held
-    /// is in the [leftovers](Self::leftovers).
-    #[track_caller]
-    pub fn run<E>(
-        self,
-        group: &TaskGroup<E>,
-    ) -> RunFuture<
-        impl Future<Output = Result<PipelineReport, PipelineError>> + Send + use<T, R, E>,
-        PipelineError,
-    >
-    where
-        E: Send + 'static,
-    {
-        let child = group.child(&self.guard.0.name);
-        let parts = group.token().parts();
-        RunFuture::new(async move { self.drive(child.spawner(), parts).await })
+    /// Dropping the future cuts the jobs, without waiting for them; the component still does. What they and the queue
+    /// held is in the [leftovers](Self::leftovers).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    /// use taskgroup::pipeline::{Job, Received, Workers, from_stream};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let (database, store) = Component::shared(
+    ///     "database",
+    ///     async |_| Ok("a connection"),
+    ///     async |_, _| Ok(()),
+    /// );
+    /// let orders = Component::using(&store).run("orders", async |ctx, store| {
+    ///     let orders = futures_util::stream::iter((1..=3).map(Received::from));
+    ///     let pool = Workers::new("orders", move |order: Job<u32>| async move {
+    ///         Ok(println!("order {} goes through {store}", *order))
+    ///     });
+    ///     let pool = pool.source(from_stream(orders))?;
+    ///     ctx.ready();
+    ///     let report = pool.run(&ctx).await?;
+    ///     Ok(assert_eq!(report.done(), 3))
+    /// });
+    /// let lifecycle = Lifecycle::new("shop").component(database).component(orders.may_end());
+    /// # let handle = lifecycle.handle();
+    /// # tokio::spawn(async move { let _ = handle.ready().await; handle.stop("enough") });
+    /// assert!(lifecycle.run().await?.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "lifecycle")]
+    pub async fn run(self, ctx: &Context) -> Result<PipelineReport, PipelineError> {
+        let parts = ctx.parts();
+        let shared = Arc::clone(&self.guard.0);
+        let _counted = parts.count_in_flight(move || shared.in_flight());
+        self.drive(ctx.group().clone(), parts).await
     }
 
     /// Makes the pool a component of its name.
     ///
-    /// It is ready when its workers have been spawned, and its report counts what is in flight. Its stop takes what the
-    /// component has, less the time for the hand-back; no more than the [grace](super::Workers::grace) if there is
-    /// one. A pool that ends with its last pusher or its source needs [`may_end`](Component::may_end).
+    /// It is ready when its workers have been spawned, and [runs](Self::run) until the stop comes to it. A pool that ends
+    /// with its last pusher or its source needs [`may_end`](Component::may_end).
     ///
     /// # Examples
     ///
@@ -227,11 +254,8 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     pub fn component(self) -> Component {
         let name = self.guard.0.name.to_string();
         Component::new(name, |ctx: Context| async move {
-            let parts = ctx.parts();
-            let shared = Arc::clone(&self.guard.0);
-            let _counted = parts.count_in_flight(move || shared.in_flight());
             ctx.ready();
-            self.drive(ctx.group().clone(), parts).await?;
+            self.run(&ctx).await?;
             Ok::<_, BoxError>(())
         })
     }
@@ -249,6 +273,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             works,
             intake,
             keeper,
+            meter,
         } = self;
         let shared = &*guard.0;
         if times.at_stop == AtStop::HandBack {
@@ -262,20 +287,29 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             let keeping = keep_alive(Arc::clone(&guard.0), keeper);
             spawn(&group, "keep-alive".to_owned(), keeping)
         });
+        let meter = meter.map(|meter| spawn(&group, "metrics".to_owned(), meter));
 
-        let told = stop.token.cancelled();
-        let is_told = deadline::until(shared.settled(true), told).await.is_err();
+        let recalled = shared.recalled.cancelled();
+        let running = deadline::until(shared.settled(true), stop.token.cancelled());
+        let is_told = !matches!(deadline::until(running, recalled).await, Ok(Ok(())));
         let fault = shared.take_fault();
         let at_stop = match fault {
             // What is under way is finished; nothing more begins.
             Some(_) => AtStop::HandBack,
             None => times.at_stop,
         };
-        let until = times.deadline(&stop, is_told);
+        let until = match shared.recalled.is_cancelled() {
+            true => Some(Instant::now()),
+            false => times.deadline(&stop, is_told),
+        };
         shared.stop(at_stop, until);
 
         // No step keeps the next one from being done.
-        let mut cut = pin!(cut_at(until, &stop));
+        let cut = async {
+            let recalled = shared.recalled.cancelled();
+            drop(deadline::until(cut_at(until, &stop), recalled).await);
+        };
+        let mut cut = pin!(cut);
         let stopped = async {
             if let Some(intake) = intake {
                 let _ = intake.await;
@@ -289,8 +323,9 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             let _ = deadline::until(keeper, sleep(CONFIRMATION)).await;
         }
         let later = hand_back(shared, &policy, times.hand_back_within).await;
-        if guard.1 == Leaves::ToStage {
-            drop(shared.take_left());
+        shared.over.cancel();
+        if let Some(meter) = meter {
+            let _ = deadline::until(meter, sleep(CONFIRMATION)).await;
         }
         report(shared, fault.or(later).or_else(|| shared.take_fault()))
     }

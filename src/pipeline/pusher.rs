@@ -100,8 +100,12 @@ impl<T> Pusher<T> {
     ///
     /// Cancel safe: dropping the future loses nothing but its place among those that wait.
     pub async fn reserve(&self) -> Result<Permit<'_, T>, Stopped> {
-        let place = self.shared.room.acquire().await.map_err(|_| Stopped(()))?;
         let shared = &self.shared;
+        let place = match shared.room.try_acquire() {
+            Ok(place) => place,
+            // Those that wait already have what there is, so this has not overtaken them.
+            Err(_) => shared.room.acquire().await.map_err(|_| Stopped(()))?,
+        };
         Ok(Permit { shared, place })
     }
 

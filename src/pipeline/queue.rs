@@ -57,6 +57,16 @@ pub(super) enum Found {
     Over,
 }
 
+/// What waits in a queue.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waits {
+    pub(super) buffered: usize,
+    pub(super) in_backoff: usize,
+    /// Since when the oldest item waits that nobody has begun.
+    pub(super) oldest: Option<Instant>,
+}
+
 /// The items of one key that has an item under way.
 #[derive(Debug)]
 struct Busy<P> {
@@ -212,6 +222,24 @@ impl<P: Entry> Queue<P> {
     /// As [`delay`](Self::delay), however many there are.
     pub(super) fn delay_anyway(&mut self, item: P, due: Instant) {
         self.delayed.push(Reverse(Delayed { due, item }));
+    }
+
+    /// What waits, and since when.
+    #[cfg(feature = "metrics")]
+    pub(super) fn waits(&self) -> Waits {
+        let waiting = self.keys.values().flat_map(|busy| &busy.waiting);
+        let buffered = self.ready.iter().chain(waiting);
+        let mut waits = Waits {
+            buffered: 0,
+            in_backoff: self.delayed.len(),
+            oldest: None,
+        };
+        for item in buffered {
+            waits.buffered += 1;
+            let since = item.taken_in();
+            waits.oldest = Some(waits.oldest.map_or(since, |oldest| oldest.min(since)));
+        }
+        waits
     }
 
     /// Whether there is more to be begun.

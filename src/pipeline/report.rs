@@ -52,6 +52,7 @@ pub(super) struct Numbers {
     pub(super) handed_back_begun: usize,
     pub(super) handed_back_unbegun: usize,
     pub(super) cut: usize,
+    pub(super) acks_failed: usize,
     pub(super) not_acknowledged: usize,
     pub(super) dead_letters: usize,
     pub(super) dead_letters_failed: usize,
@@ -60,23 +61,6 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    pub(super) fn add(&mut self, other: Self) {
-        self.taken_in += other.taken_in;
-        self.begun += other.begun;
-        self.attempts += other.attempts;
-        self.done += other.done;
-        self.failed += other.failed;
-        self.panicked += other.panicked;
-        self.handed_back_begun += other.handed_back_begun;
-        self.handed_back_unbegun += other.handed_back_unbegun;
-        self.cut += other.cut;
-        self.not_acknowledged += other.not_acknowledged;
-        self.dead_letters += other.dead_letters;
-        self.dead_letters_failed += other.dead_letters_failed;
-        self.hand_backs_failed += other.hand_backs_failed;
-        self.keep_alives_failed += other.keep_alives_failed;
-    }
-
     /// How many were begun and have no end yet.
     pub(super) fn in_flight(&self) -> usize {
         let ended = self.done + self.failed + self.panicked + self.handed_back_begun;
@@ -137,6 +121,12 @@ impl PipelineReport {
     #[must_use]
     pub fn cut(&self) -> usize {
         self.numbers.cut
+    }
+
+    /// Returns how often an acknowledgement failed; each was repeated.
+    #[must_use]
+    pub fn acks_failed(&self) -> usize {
+        self.numbers.acks_failed
     }
 
     /// Returns how many items are done and were handed back all the same: their acknowledgement was not confirmed.

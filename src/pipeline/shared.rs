@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Fault;
-use super::parcel::{Answer, HandedBack, KeyOf, Parcel, Reason};
+use super::parcel::{HandedBack, KeyOf, Parcel, Reason};
+#[cfg(feature = "metrics")]
+use super::queue::Waits;
 use super::queue::{Batch, Found, Queue};
 use super::report::Numbers;
 use crate::group::lock::Lock;
@@ -35,6 +37,15 @@ pub(super) struct Shared<T, R> {
     pub(super) stopping: CancellationToken,
     /// Fires when jobs are cut.
     pub(super) cut: CancellationToken,
+    /// Fires when all is over, for those that tell of it.
+    pub(super) over: CancellationToken,
+    /// How many items the buffer holds.
+    #[cfg(feature = "metrics")]
+    pub(super) capacity: usize,
+    /// Fires when an earlier stage of a chain cuts what it has passed on to this one.
+    pub(super) recalled: Arc<CancellationToken>,
+    /// The [`recalled`](Self::recalled) of the later stages that have something of this one.
+    later: Lock<Vec<Arc<CancellationToken>>>,
     /// What stops the pool, if nothing may begin from that moment on: the driver may not have noticed it yet.
     told: OnceLock<CancellationToken>,
     key: Option<KeyOf<T>>,
@@ -101,6 +112,8 @@ pub(super) struct Options<T, R> {
     pub(super) batch: Batch,
     pub(super) key: Option<KeyOf<T>>,
     pub(super) lease: Option<fn(&R) -> R>,
+    /// Whether the ages of items are looked at.
+    pub(super) is_metered: bool,
 }
 
 impl<T, R> Shared<T, R> {
@@ -127,11 +140,16 @@ impl<T, R> Shared<T, R> {
             limit: Limit::to_be_set(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
+            over: CancellationToken::new(),
+            #[cfg(feature = "metrics")]
+            capacity: options.capacity,
+            recalled: Arc::default(),
+            later: Lock::default(),
             told: OnceLock::new(),
             key: options.key,
             lease: options.lease,
             made: Instant::now(),
-            is_timed: options.batch.size > 1,
+            is_timed: options.batch.size > 1 || options.is_metered,
         }
     }
 
@@ -150,9 +168,8 @@ impl<T, R> Shared<T, R> {
             failed,
             is_begun: false,
             is_tried: false,
-            error: None,
-            answer: None,
-            delays: None,
+            is_told_done: false,
+            trouble: None,
         };
         if let (Some(key), Some(item)) = (&self.key, &parcel.item) {
             match Panic::catch(|| key(item)) {
@@ -225,16 +242,16 @@ impl<T, R> Shared<T, R> {
         }
     }
 
-    /// Takes what is to be done now, and adds up what was done.
+    /// Takes what is to be done now, and counts what is done.
     pub(super) fn take(
         &self,
-        tally: &mut Numbers,
+        done: &mut usize,
         batch: &mut Vec<Parcel<T, R>>,
         is_woken: bool,
     ) -> Found {
         let is_told = self.told.get().is_some_and(|told| told.is_cancelled());
         let mut state = self.state.lock();
-        state.numbers.add(take(tally));
+        state.numbers.done += take(done);
         state.is_waking = state.is_waking && !is_woken;
         if is_told && state.queue.is_open() {
             return Found::Wait(None);
@@ -248,6 +265,7 @@ impl<T, R> Shared<T, R> {
             }
             return found;
         };
+        state.numbers.attempts += batch.len();
         for parcel in batch {
             state.numbers.begun += usize::from(!parcel.is_begun);
             parcel.is_begun = true;
@@ -355,9 +373,9 @@ impl<T, R> Shared<T, R> {
     }
 
     /// A worker is there, or not any longer.
-    pub(super) fn set_worker(&self, index: usize, work: Work, tally: &mut Numbers) {
+    pub(super) fn set_worker(&self, index: usize, work: Work, done: &mut usize) {
         let mut state = self.state.lock();
-        state.numbers.add(take(tally));
+        state.numbers.done += take(done);
         state.workers[index] = match state.workers[index] {
             Work::Kept => Work::Kept,
             _ => work,
@@ -375,17 +393,22 @@ impl<T, R> Shared<T, R> {
         self.state.lock().leases.values().cloned().collect()
     }
 
-    pub(super) fn pass_on(&self) {
+    /// A job is passed on to a later stage, which is recalled when this one is cut before the job has come back.
+    pub(super) fn pass_on(&self, recall: &Arc<CancellationToken>) {
         self.state.lock().queue.pass();
+        let mut later = self.later.lock();
+        if !later.iter().any(|known| Arc::ptr_eq(known, recall)) {
+            later.push(Arc::clone(recall));
+        }
     }
 
     /// Takes a parcel from a job that was passed on to a later stage.
     pub(super) fn return_passed(&self, parcel: Parcel<T, R>) {
         let mut state = self.state.lock();
         if let Err(parcel) = state.queue.come_back(parcel) {
-            let reason = match parcel.answer {
-                Some(Answer::Done) => Reason::NotAcknowledged,
-                _ => Reason::Downstream,
+            let reason = match parcel.is_told_done {
+                true => Reason::NotAcknowledged,
+                false => Reason::Downstream,
             };
             state.leave(parcel, reason);
         }
@@ -433,7 +456,11 @@ impl<T, R> Shared<T, R> {
         state.retries = Retries::Never;
         state.queue.end(&mut waiting);
         state.leave_all(waiting);
+        let is_passed_on = state.queue.passed() > 0;
         drop(state);
+        if is_passed_on {
+            self.later.lock().iter().for_each(|recall| recall.cancel());
+        }
         self.room.close();
         self.stopping.cancel();
         self.cut.cancel();
@@ -463,6 +490,13 @@ impl<T, R> Shared<T, R> {
 
     pub(super) fn numbers(&self) -> Numbers {
         self.state.lock().numbers
+    }
+
+    /// Returns the numbers, and what waits.
+    #[cfg(feature = "metrics")]
+    pub(super) fn waits(&self) -> (Numbers, Waits) {
+        let state = self.state.lock();
+        (state.numbers, state.queue.waits())
     }
 
     /// Returns which workers are still there, or have left a job behind.
@@ -514,7 +548,6 @@ impl<T, R> State<T, R> {
         match reason {
             Reason::Cut => numbers.cut += 1,
             Reason::NotAcknowledged => numbers.not_acknowledged += 1,
-            Reason::NoDeadLetter => numbers.dead_letters_failed += 1,
             _ => {}
         }
         self.left.push(HandedBack { parcel, reason });

@@ -144,7 +144,7 @@ impl<T: Send + 'static> Stage<T> {
                 return Err(Stopped(()));
             };
             if let Some(mut job) = job.take() {
-                job.pass_on();
+                job.pass_on(&self.shared.recalled);
                 *shared.job.lock() = Some(Box::new(job));
             }
             let Some(origin) = origins.pop() else {

@@ -17,7 +17,6 @@ use super::intake::Receipt;
 use super::job::Job;
 use super::parcel::{Answer, HandedBack, Parcel, Reason, SharedError};
 use super::queue::Found;
-use super::report::Numbers;
 use super::shared::{Shared, Work, after, consume_budget, run_until};
 use crate::BoxError;
 use crate::backoff::Backoff;
@@ -113,8 +112,8 @@ pub(super) struct Worker<T: Send + 'static, R: Send + 'static> {
     back: Vec<Parcel<T, R>>,
     /// What is being brought to its end.
     hand: Option<Parcel<T, R>>,
-    /// What has been done since the last look at the queue.
-    tally: Numbers,
+    /// How many are done since the last look at the queue.
+    done: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -172,7 +171,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         policy: &Arc<Policy<T, R>>,
         index: usize,
     ) -> Self {
-        shared.set_worker(index, Work::Running, &mut Numbers::default());
+        shared.set_worker(index, Work::Running, &mut 0);
         Self {
             shared: Arc::clone(shared),
             policy: Arc::clone(policy),
@@ -181,7 +180,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             batch: Vec::new(),
             back: Vec::new(),
             hand: None,
-            tally: Numbers::default(),
+            done: 0,
             cut: Box::pin(shared.cut.clone().cancelled_owned()),
         }
     }
@@ -193,10 +192,14 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 self.settle(&Outcome::Left).await;
                 continue;
             }
-            self.turn_refused_away();
-            self.turn_exhausted_away().await;
+            if self.may_turn_away() {
+                self.turn_refused_away().await;
+                self.turn_exhausted_away().await;
+            }
             let outcome = self.attempt(&*handler).await;
-            self.settle(&outcome).await;
+            if !self.settled_at_once(&outcome) {
+                self.settle(&outcome).await;
+            }
         }
     }
 
@@ -207,7 +210,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         consume_budget().await;
         let mut is_woken = false;
         loop {
-            let found = self.shared.take(&mut self.tally, &mut self.batch, is_woken);
+            let found = self.shared.take(&mut self.done, &mut self.batch, is_woken);
             match found {
                 Found::Taken { .. } => return Some(false),
                 Found::Returned => return Some(true),
@@ -217,7 +220,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             // Made before a second look: what changes in between wakes it.
             let mut woken = pin!(self.shared.woken().notified());
             woken.as_mut().enable();
-            let found = self.shared.take(&mut self.tally, &mut self.batch, false);
+            let found = self.shared.take(&mut self.done, &mut self.batch, false);
             match found {
                 Found::Taken { .. } => return Some(false),
                 Found::Returned => return Some(true),
@@ -229,15 +232,32 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
+    /// Whether an item may have to be turned away: most have no receipt, and have not failed before.
+    fn may_turn_away(&self) -> bool {
+        !is_nothing::<R>() || self.batch.iter().any(|parcel| parcel.failed > 0)
+    }
+
+    /// Ends an item that is done, needs no acknowledgement and was told nothing itself: most often it is the only one.
+    fn settled_at_once(&mut self, outcome: &Outcome) -> bool {
+        let is_plain = |parcel: &Parcel<T, R>| !parcel.is_told_done && parcel.trouble.is_none();
+        let is_done = is_nothing::<R>() && matches!(outcome, Outcome::Done);
+        if !is_done || self.batch.len() != 1 || !self.batch.iter().all(is_plain) {
+            return false;
+        }
+        self.hand = self.batch.pop();
+        self.end(Ending::Done);
+        true
+    }
+
     /// Hands those back that their receipts do not let begin.
-    fn turn_refused_away(&mut self) {
-        if TypeId::of::<R>() == TypeId::of::<()>() {
+    async fn turn_refused_away(&mut self) {
+        if is_nothing::<R>() {
             return;
         }
         let is_refused = |parcel: &mut Parcel<T, R>| match Panic::catch(|| parcel.receipt.begin()) {
             Ok(may_begin) => !may_begin,
             Err(panic) => {
-                parcel.error = Some(Arc::new(panic));
+                parcel.set_error(Arc::new(panic));
                 true
             }
         };
@@ -248,11 +268,14 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         self.batch
             .extend(batch.into_iter().map(|(_, parcel)| parcel));
         for (_, mut parcel) in refused {
-            if !parcel.is_tried {
-                parcel.is_begun = false;
-                self.shared.count(|numbers| numbers.begun -= 1);
-            }
-            self.shared.leave([(parcel, Reason::Refused)]);
+            let is_new = !parcel.is_tried;
+            parcel.is_begun = !is_new;
+            self.shared.count(|numbers| {
+                numbers.attempts -= 1;
+                numbers.begun -= usize::from(is_new);
+            });
+            self.hand = Some(parcel);
+            self.hand_back(Reason::Refused).await;
         }
     }
 
@@ -272,16 +295,16 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         let index = items.position(|item| item.failed >= attempts)?;
         let mut parcel = self.batch.remove(index);
         let exhausted = || -> SharedError { Arc::new(Exhausted(parcel.failed)) };
-        let error = parcel.error.clone().unwrap_or_else(exhausted);
-        parcel.error = Some(Arc::clone(&error));
+        let error = parcel.error().cloned().unwrap_or_else(exhausted);
+        parcel.set_error(Arc::clone(&error));
         self.hand = Some(parcel);
+        self.shared.count(|numbers| numbers.attempts -= 1);
         Some(error)
     }
 
     /// Runs the handler, and gets the items back.
     async fn attempt<H: Handle<T, R>>(&mut self, handler: &H) -> Outcome {
         let expected = self.batch.len();
-        self.tally.attempts += expected;
         for parcel in &mut self.batch {
             parcel.is_tried = true;
         }
@@ -304,12 +327,18 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     }
 
     /// Waits until so many jobs are back. One that does not come before the cut is still running.
-    async fn collect(&mut self, mut expected: usize) {
-        expected -= self.home.collect(&mut self.back);
+    async fn collect(&mut self, expected: usize) {
+        let passed = self.home.collect(expected, &mut self.back);
+        if self.back.len() + passed < expected {
+            self.collect_more(expected - passed).await;
+        }
+    }
+
+    async fn collect_more(&mut self, mut expected: usize) {
         while self.back.len() < expected {
             let mut changed = pin!(self.home.changed.notified());
             changed.as_mut().enable();
-            expected -= self.home.collect(&mut self.back);
+            expected -= self.home.collect(expected, &mut self.back);
             if self.back.len() < expected
                 && deadline::until(changed, self.cut.as_mut()).await.is_err()
             {
@@ -319,7 +348,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
         if self.back.len() < expected {
             self.shared
-                .set_worker(self.index, Work::Kept, &mut self.tally);
+                .set_worker(self.index, Work::Kept, &mut self.done);
         }
     }
 
@@ -328,7 +357,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         // From the back, in the order of the intake.
         self.batch.sort_by_key(|parcel| Reverse(parcel.seq));
         while let Some(mut parcel) = self.batch.pop() {
-            let own = match parcel.answer.take() {
+            let own = match parcel.take_answer() {
                 Some(Answer::Done) => Outcome::Done,
                 Some(Answer::Error(error)) => Outcome::Failed(error.into()),
                 None => outcome.again(),
@@ -338,7 +367,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 Outcome::Done => self.acknowledge(Ending::Done).await,
                 Outcome::Failed(failure) => self.failed(failure).await,
                 Outcome::Cut => self.leave(Reason::Cut),
-                Outcome::Left => self.leave(Reason::Downstream),
+                Outcome::Left => self.hand_back(Reason::Downstream).await,
             }
         }
     }
@@ -352,23 +381,22 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         let Some(parcel) = &mut self.hand else {
             return;
         };
-        parcel.error = Some(Arc::clone(&error));
+        parcel.set_error(Arc::clone(&error));
         if kind == JobErrorKind::HandBack {
-            return self.hand_back().await;
+            return self.hand_back(Reason::Asked).await;
         }
         if kind == JobErrorKind::Late {
             return self.leave(Reason::Cut);
         }
         parcel.failed = parcel.failed.saturating_add(1);
         if parcel.item.is_none() {
-            return self.leave(Reason::Taken);
+            return self.hand_back(Reason::Taken).await;
         }
         let delay = match &self.policy.retry {
             Some((backoff, attempts))
                 if kind == JobErrorKind::Failed && parcel.failed < *attempts =>
             {
-                let delays = parcel.delays.get_or_insert_with(|| backoff.delays().into());
-                Some(delays.draw())
+                Some(parcel.next_delay(backoff))
             }
             _ => None,
         };
@@ -445,10 +473,10 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             return;
         };
         // What the function returns is what counts.
-        parcel.answer = None;
+        parcel.take_answer();
         let failure: Option<SharedError> = match ended {
             Some(Ok(Ok(()))) => {
-                self.tally.dead_letters += 1;
+                self.shared.count(|numbers| numbers.dead_letters += 1);
                 self.hand = Some(parcel);
                 return self.acknowledge(ending).await;
             }
@@ -456,17 +484,25 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             Some(Err(panic)) => Some(Arc::new(panic)),
             None => None,
         };
-        parcel.error = failure.or(parcel.error);
+        let is_cut = failure.is_none();
+        if let Some(failure) = failure {
+            parcel.set_error(failure);
+        }
         self.hand = Some(parcel);
-        self.leave(Reason::NoDeadLetter);
+        self.shared
+            .count(|numbers| numbers.dead_letters_failed += 1);
+        match is_cut {
+            true => self.leave(Reason::NoDeadLetter),
+            false => self.hand_back(Reason::NoDeadLetter).await,
+        }
     }
 
     /// Acknowledges the item until that is confirmed, and ends it.
     async fn acknowledge(&mut self, ending: Ending) {
-        if TypeId::of::<R>() != TypeId::of::<()>() {
+        if !is_nothing::<R>() {
             if let Err(error) = self.confirm().await {
-                if let Some(parcel) = &mut self.hand {
-                    parcel.error = error.or(parcel.error.take());
+                if let (Some(parcel), Some(error)) = (&mut self.hand, error) {
+                    parcel.set_error(error);
                 }
                 return self.leave(Reason::NotAcknowledged);
             }
@@ -488,6 +524,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 Some(Err(panic)) => Arc::new(panic),
                 None => return Err(last),
             };
+            self.shared.count(|numbers| numbers.acks_failed += 1);
             let name = &*self.shared.name;
             log::guarded(|| {
                 let error = chain::line_of(&*error);
@@ -506,12 +543,12 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         let Some(parcel) = self.hand.take() else {
             return;
         };
-        let (count, parks) = match ending {
-            Ending::Done => (&mut self.tally.done, false),
-            Ending::Failed => (&mut self.tally.failed, self.policy.parks_failed_keys),
-            Ending::Panicked => (&mut self.tally.panicked, self.policy.parks_failed_keys),
-        };
-        *count += 1;
+        match ending {
+            Ending::Done => self.done += 1,
+            Ending::Failed => self.shared.count(|numbers| numbers.failed += 1),
+            Ending::Panicked => self.shared.count(|numbers| numbers.panicked += 1),
+        }
+        let parks = ending != Ending::Done && self.policy.parks_failed_keys;
         self.shared.ended(&parcel, parks);
         if let Err(panic) = Panic::catch_drop(parcel) {
             let name = &*self.shared.name;
@@ -527,23 +564,25 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         self.shared.leave(parcel.map(|parcel| (parcel, reason)));
     }
 
-    /// Hands back what a handler does not want: now, or at the end of a stop that has begun.
-    async fn hand_back(&mut self) {
+    /// Hands an item back: now, or at the end of a stop that has begun.
+    async fn hand_back(&mut self, reason: Reason) {
         let policy = Arc::clone(&self.policy);
         let hand_back = match &policy.hand_back {
             Some(hand_back) if !self.shared.stopping.is_cancelled() => hand_back,
-            _ => return self.leave(Reason::Asked),
+            _ => return self.leave(reason),
         };
         let Some(parcel) = self.hand.take() else {
             return;
         };
-        self.tally.handed_back_begun += 1;
+        self.shared.count(|numbers| match parcel.is_begun {
+            true => numbers.handed_back_begun += 1,
+            false => numbers.handed_back_unbegun += 1,
+        });
         self.shared.ended(&parcel, true);
-        let reason = Reason::Asked;
         let items = vec![HandedBack { parcel, reason }];
         let within = policy.hand_back_within;
         if let Err(error) = run_hand_back(hand_back, items, within).await {
-            self.tally.hand_backs_failed += 1;
+            self.shared.count(|numbers| numbers.hand_backs_failed += 1);
             let name = &*self.shared.name;
             log::guarded(|| {
                 let error = chain::line_of(&*error);
@@ -584,12 +623,17 @@ impl<T: Send + 'static, R: Send + 'static> Drop for Worker<T, R> {
             self.shared.leave(held);
         }
         self.shared
-            .set_worker(self.index, Work::Gone, &mut self.tally);
+            .set_worker(self.index, Work::Gone, &mut self.done);
     }
 }
 
+/// Whether there is nothing to acknowledge.
+fn is_nothing<R: 'static>() -> bool {
+    TypeId::of::<R>() == TypeId::of::<()>()
+}
+
 /// The end of an item that is not handed back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Done,
     Failed,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::parcel::{HandedBack, KeyOf, key_of};
 use super::pool::{Extend, Guard, Keeper, Leaves, Pool, Times, Work};
 use super::pusher::Pusher;
 use super::queue::Batch;
+use super::results::Results;
 use super::shared::{AtStop, Options, Shared};
 use super::stage::{Origin, Stage};
 use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
@@ -104,8 +105,12 @@ pub struct Workers<T: Send + 'static, R: Send + 'static = ()> {
     keeper: Option<Keeper<R>>,
     lease: Option<fn(&R) -> R>,
     buffer: Option<usize>,
+    meter: Option<Meter<T, R>>,
     start: Start<T, R>,
 }
+
+/// How the numbers of the pool are told.
+type Meter<T, R> = fn(Arc<Shared<T, R>>) -> Work;
 
 type Start<T, R> = Arc<dyn Fn(Worker<T, R>) -> Work + Send + Sync>;
 
@@ -174,6 +179,50 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         Self::of(name.into(), Batch { size, longest }, Several(handler))
     }
 
+    /// Makes workers whose handler makes something of each item, and the results that it has made.
+    ///
+    /// The results are in the order of the items, whatever the order in which the handlers return. It is for a job that has
+    /// an end: its items come [from an iterator](super::from_iter), and at the stop nothing more is taken from that; the
+    /// results of what is done by then are there.
+    ///
+    /// # Examples
+    ///
+    /// Ten thousand pages, 64 at once. Ctrl-C, as the token of the group, keeps those that are there:
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::pipeline::{Job, Workers, from_iter};
+    ///
+    /// # async fn fetch(url: &str) -> Result<String, std::io::Error> { Ok(format!("the page {url}")) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new(); // .stop_on(signals)
+    /// let urls = (0..10_000).map(|page| format!("https://example.org/{page}"));
+    /// let (workers, pages) = Workers::map("fetch", |url: Job<String>| async move { Ok(fetch(&url).await?) });
+    /// workers.limit(64).source(from_iter(urls))?.spawn(&group);
+    /// group.wait().await?;
+    /// for (index, page) in pages.take() {
+    ///     assert_eq!(page, format!("the page https://example.org/{index}"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map<U, F, W>(name: impl Into<Cow<'static, str>>, map: F) -> (Self, Results<U>)
+    where
+        U: Send + 'static,
+        F: Fn(Job<T, R>) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<U, JobError>> + Send + 'static,
+    {
+        let results = Results::new();
+        let kept = results.clone();
+        let workers = Self::new(name, move |job: Job<T, R>| {
+            let (index, kept) = (job.index(), kept.clone());
+            let mapping = map(job);
+            async move { Ok(kept.keep(index, mapping.await?)) }
+        });
+        (workers, results)
+    }
+
     fn of<H: Handle<T, R>>(name: Cow<'static, str>, batch: Batch, handler: H) -> Self
     where
         H::Future: 'static,
@@ -202,6 +251,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             keeper: None,
             lease: None,
             buffer: None,
+            meter: None,
             start: Arc::new(move |worker| Box::pin(worker.work(Arc::clone(&handler)))),
         }
     }
@@ -279,8 +329,12 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Hands items back to this function: all that is left at the stop, in the order of the intake; and before it, one by
-    /// one, what a handler hands back.
+    /// Hands items back to this function: before the stop one by one, and at the stop all that is left, in the order of
+    /// the intake.
+    ///
+    /// Before the stop an item is handed back at once: by its handler, by a later stage, by its receipt, or for want of a
+    /// dead letter. A broker delivers it again. A function that gives it back with a delay keeps it from coming straight
+    /// back.
     ///
     /// If it fails, panics or is late, that is an error of the pool. Without the function, items go to the
     /// [leftovers](Pool::leftovers).
@@ -376,6 +430,51 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
+    /// Writes the numbers of the pool through the facade of the crate [`metrics`](https://docs.rs/metrics): when it
+    /// starts, every second, and when it is over.
+    ///
+    /// | name | kind | what it is |
+    /// |---|---|---|
+    /// | `pipeline_in_flight` | gauge | items that were begun and have no end yet |
+    /// | `pipeline_buffered` | gauge | items that nobody has begun |
+    /// | `pipeline_in_backoff` | gauge | items that wait for their next attempt |
+    /// | `pipeline_capacity` | gauge | how many items the buffer holds |
+    /// | `pipeline_oldest_buffered_seconds` | gauge | how long the oldest item that nobody has begun has waited |
+    /// | `pipeline_taken_in_total` | counter | items that were taken in |
+    /// | `pipeline_begun_total` | counter | items that a handler has begun |
+    /// | `pipeline_attempts_total` | counter | attempts that were begun |
+    /// | `pipeline_ended_total` | counter | items that have ended; its label `end` is `done`, `failed`, `panicked` or `handed back` |
+    /// | `pipeline_cut_total` | counter | items that were cut under way |
+    /// | `pipeline_acks_failed_total` | counter | acknowledgements that failed |
+    /// | `pipeline_dead_letters_total` | counter | items that the dead-letter function has taken |
+    ///
+    /// All have the label `pipeline`, the name of the pool; in a chain each stage has its own. All are there at 0 from the
+    /// start, so that a rate can be taken of them. An item costs nothing for it but a look at the clock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::TaskGroup;
+    /// use taskgroup::pipeline::{Job, Workers};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let mut group = TaskGroup::new();
+    /// let mail = Workers::new("mail", |_: Job<&str>| async { Ok(()) }).metrics();
+    /// let (pusher, pool) = mail.queue(10)?;
+    /// pool.spawn(&group);
+    /// pusher.push("ann").await?;
+    /// # drop(pusher);
+    /// # group.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self) -> Self {
+        self.meter = Some(|shared| Box::pin(super::metrics::meter(shared)));
+        self
+    }
+
     /// Gives the workers a source, and makes a pool of them.
     ///
     /// # Errors
@@ -402,10 +501,12 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             batch: self.batch,
             key: self.key,
             lease: self.lease,
+            is_metered: self.meter.is_some(),
         }));
         let policy = Arc::new(self.policy);
         let workers = (0..self.limit).map(|index| Worker::new(&shared, &policy, index));
         let works = workers.map(|worker| (self.start)(worker)).collect();
+        let meter = self.meter.map(|meter| meter(Arc::clone(&shared)));
         Ok(Pool {
             guard: Guard(shared, Leaves::ToLeftovers),
             policy,
@@ -413,6 +514,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             works,
             intake: None,
             keeper: self.keeper,
+            meter,
         })
     }
 
@@ -478,13 +580,21 @@ impl<T: Send + 'static> Workers<T, Origin> {
     /// [after its pushers](AtStop::AfterPushers), whatever else was set. What it hands back without a function for it is handed
     /// back by the stage that took the item in.
     ///
-    /// Give all stages the same [grace](Self::grace), so that they are cut at one instant.
+    /// When an earlier stage is cut, and this one has something of it, this one is cut as well, so that all stages share the
+    /// deadline of the first.
     ///
     /// # Errors
     ///
     /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
     pub fn stage(mut self, capacity: usize) -> Result<(Stage<T>, Pool<T, Origin>), BuildError> {
         self.times.at_stop = AtStop::AfterPushers;
+        if self.policy.hand_back.is_none() {
+            // The earlier stage gets its job back when this is dropped.
+            self = self.hand_back(|items| {
+                drop(items);
+                ready(Ok(()))
+            });
+        }
         let mut pool = self.build("capacity", capacity)?;
         pool.guard.1 = Leaves::ToStage;
         Ok((Stage::new(&pool.guard.0), pool))

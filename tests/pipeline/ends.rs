@@ -294,6 +294,36 @@ async fn a_handler_hands_back_at_once_and_it_costs_no_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_no_dead_letter_or_no_item_is_handed_back_at_once() {
+    let mut group = TaskGroup::new();
+    let seen = Seen::default();
+    let back = seen.clone();
+    let (pusher, pool) = Workers::new("mail", |mut job: Job<u32>| async move {
+        if *job == 1 {
+            job.take();
+        }
+        Err(JobError::permanent("no"))
+    })
+    .dead_letter(|_| async { Err("the dead letters are full".into()) })
+    .hand_back(move |items| {
+        for item in items {
+            back.push(item.reason());
+        }
+        async { Ok(()) }
+    })
+    .queue(10)
+    .unwrap();
+    let _report = pool.spawn(&group);
+    pusher.push(0).await.unwrap();
+    pusher.push(1).await.unwrap();
+    crate::support::settle().await;
+    assert_eq!(seen.all(), [Reason::NoDeadLetter, Reason::Taken]);
+    group.cancel();
+    let (report, _) = failed(&mut group).await;
+    assert_eq!((report.dead_letters_failed(), report.handed_back()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_was_told_its_end_has_that_one() {
     let mut group = TaskGroup::new();
     let (pusher, pool) = Workers::new("mail", |job: Job<u32>| async move {

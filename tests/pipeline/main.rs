@@ -5,6 +5,7 @@ mod build;
 mod ends;
 mod keys;
 mod lifecycle;
+mod map;
 mod queue;
 mod random;
 mod source;

@@ -25,6 +25,8 @@ struct Broker {
     fails: Arc<AtomicU32>,
     ends_when_paused: bool,
     is_paused: Arc<Mutex<bool>>,
+    /// How much room there was, each time that it was asked.
+    rooms: Seen<usize>,
 }
 
 #[derive(Clone)]
@@ -56,7 +58,8 @@ impl Source for Broker {
     type Item = u32;
     type Receipt = Delivery;
 
-    async fn next(&mut self) -> Result<Option<Received<u32, Delivery>>, BoxError> {
+    async fn next(&mut self, room: usize) -> Result<Option<Received<u32, Delivery>>, BoxError> {
+        self.rooms.push(room);
         loop {
             if let Some((id, attempt)) = self.pop() {
                 if id == 666 {
@@ -388,5 +391,43 @@ async fn the_end_of_a_stream_ends_the_pool() {
         .source(from_stream(items))
         .unwrap();
     assert_eq!(pool.spawn(&group).await.unwrap().to_string(), "10 done");
+    assert!(group.wait().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_told_how_much_room_there_is() {
+    let mut group = TaskGroup::new();
+    let broker = Broker::with(0..4);
+    let (more, rooms) = (broker.clone(), broker.rooms.clone());
+    let gate = Arc::new(Notify::new());
+    let opens = Arc::clone(&gate);
+    let pool = Workers::new("orders", move |_: Job<u32, Delivery>| {
+        let gate = Arc::clone(&opens);
+        async move { Ok(gate.notified().await) }
+    })
+    .limit(1)
+    .buffer(3)
+    .source(broker)
+    .unwrap();
+    let report = pool.spawn(&group);
+    settle().await;
+    // The first is begun, and three are buffered: nobody asks any longer.
+    let asked = rooms.all();
+    assert_eq!((asked[0], asked.last()), (3, Some(&1)), "{asked:?}");
+    assert!(asked.iter().all(|room| (1..=3).contains(room)), "{asked:?}");
+    for _ in 0..4 {
+        gate.notify_one();
+        settle().await;
+    }
+    // There was one place when it was asked for the fifth.
+    assert_eq!(rooms.all().last(), Some(&1));
+    more.send(4, 1);
+    settle().await;
+    // The fifth was not begun yet when it was asked for the sixth.
+    assert_eq!(rooms.all().last(), Some(&2));
+    gate.notify_one();
+    settle().await;
+    group.cancel();
+    assert_eq!(report.await.unwrap().to_string(), "5 done");
     assert!(group.wait().await.is_ok());
 }

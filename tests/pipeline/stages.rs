@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taskgroup::TaskGroup;
+use taskgroup::lifecycle::Lifecycle;
 use taskgroup::pipeline::{AtStop, Job, JobError, OnFailure, Origin, Pool, Reason, Stage, Workers};
+use taskgroup::supervise::Backoff;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, failed, settle};
@@ -192,6 +194,88 @@ async fn an_abort_hands_every_item_back_that_a_later_stage_had() {
     let left = leftovers.take();
     assert_eq!(left.len(), 6);
     assert_eq!(left[0].reason(), Reason::Downstream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_is_handed_back_gives_its_item_back_at_once() {
+    let mut group = TaskGroup::new();
+    let (rows, store) = Workers::new("store", |_: Job<u32, Origin>| async {
+        Err(JobError::hand_back("the table is locked"))
+    })
+    .stage(10)
+    .unwrap();
+    let seen = Seen::default();
+    let back = seen.clone();
+    let (lines, parse) = parse(rows)
+        .hand_back(move |items| {
+            for item in items {
+                back.push((item.reason(), *item.item().unwrap()));
+            }
+            async { Ok(()) }
+        })
+        .queue(10)
+        .unwrap();
+    let (parsed, _stored) = (parse.spawn(&group), store.spawn(&group));
+    lines.push("1").await.unwrap();
+    settle().await;
+    assert_eq!(seen.all(), [(Reason::Downstream, "1")]);
+    group.cancel();
+    assert_eq!(parsed.await.unwrap().to_string(), "1 handed back");
+    assert!(group.wait().await.is_ok());
+}
+
+/// In a lifecycle the later stage stops after the earlier one, and so would be cut after it.
+#[tokio::test(start_paused = true)]
+async fn a_later_stage_is_cut_with_the_one_before_it_which_hands_its_items_back() {
+    let seen = Seen::default();
+    let back = seen.clone();
+    let attempts = |row: Job<u32, Origin>| async move {
+        match *row {
+            1 => Ok(pending().await),
+            _ => Err(JobError::failed("the broker does not answer")),
+        }
+    };
+    let (rows, store) = Workers::new("store", attempts)
+        .limit(2)
+        .retry(Backoff::new(60 * SECOND, 60 * SECOND), 9)
+        .stage(10)
+        .unwrap();
+    let (lines, parse) = parse(rows)
+        .grace(2 * SECOND)
+        .hand_back(move |items| {
+            for item in items {
+                back.push((item.reason(), *item.item().unwrap()));
+            }
+            async { Ok(()) }
+        })
+        .queue(10)
+        .unwrap();
+    let lifecycle = Lifecycle::new("rows")
+        .component(store.component())
+        .component(parse.component().after(["store"]));
+    let handle = lifecycle.handle();
+    let run = tokio::spawn(lifecycle.run());
+    handle.ready().await.unwrap();
+    // One hangs, one is between two attempts, one is not begun.
+    for line in ["1", "2", "1", "1"] {
+        lines.push(line).await.unwrap();
+    }
+    settle().await;
+    let began = Instant::now();
+    handle.stop("enough");
+    let report = run.await.unwrap().unwrap();
+    assert_eq!(
+        seen.all(),
+        [
+            (Reason::Downstream, "1"),
+            (Reason::Downstream, "2"),
+            (Reason::Downstream, "1"),
+            (Reason::Downstream, "1")
+        ]
+    );
+    assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+    let message = format!("{report}");
+    assert!(!message.contains("still running"), "{message}");
 }
 
 /// What each row does in the last stage, by its number.

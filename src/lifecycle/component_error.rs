@@ -84,7 +84,7 @@ impl ComponentError {
     }
 
     /// The same with the error of its task, and those of its tasks that failed after it.
-    pub(crate) fn from_task(self, mut error: TaskError) -> (Self, Vec<Self>) {
+    pub(crate) fn with_task(self, mut error: TaskError) -> (Self, Vec<Self>) {
         let later = error.take_suppressed().into_iter().map(|later| {
             let this = Self::new(&*self.component, self.during, later.end());
             this.because(Why::Task(Arc::new(later)))
@@ -284,7 +284,7 @@ mod tests {
         task: TaskError,
     ) -> ComponentError {
         let error = ComponentError::new(component, during, end);
-        error.from_task(task).0
+        error.with_task(task).0
     }
 
     async fn failed(task: &str, error: impl Into<BoxError>) -> TaskError {

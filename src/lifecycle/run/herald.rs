@@ -80,7 +80,7 @@ impl Herald {
             return;
         };
         drop(events);
-        drop(deadline::by(until, over).await);
+        let _ = deadline::by(until, over).await;
     }
 }
 

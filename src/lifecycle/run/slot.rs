@@ -266,7 +266,7 @@ impl Slot {
         // What the task says of itself is another error.
         let of_task = self.error.take_if(|_| limit.is_none());
         let (error, later) = match (of_task, limit) {
-            (Some(of_task), _) => error.from_task(of_task),
+            (Some(of_task), _) => error.with_task(of_task),
             (None, Some(limit))
                 if during == Some(StepKind::Start) && limit != self.start_timeout =>
             {

@@ -1095,10 +1095,10 @@ fn a_cap_gives_no_more_time_to_what_is_forced_already() {
     let confirmed = machine.next_tick();
     assert_eq!(confirmed, Some(millis(10_000) + CONFIRMATION));
 
-    machine.cap(millis(50_000), millis(10_500), &mut actions);
+    machine.cap(millis(60_500), millis(10_500), &mut actions);
     assert_eq!(machine.next_tick(), confirmed);
     // A cap that is shorter than that does count.
-    machine.cap(millis(100), millis(10_600), &mut actions);
+    machine.cap(millis(10_700), millis(10_600), &mut actions);
     assert!(machine.next_tick() < confirmed, "{:?}", machine.next_tick());
 }
 

@@ -143,7 +143,7 @@ also: component `http` panicked: boom"
 #[tokio::test]
 async fn the_own_error_of_a_task_is_asked_for_its_code() {
     let task = task_failed(NoQuorum).await;
-    let error = alone(START, End::Failed).from_task(task).0;
+    let error = alone(START, End::Failed).with_task(task).0;
     let policy = distinct().code_from(|error| error.is::<NoQuorum>().then_some(78));
     let exit = policy.exit_of(&report([error]));
 
@@ -160,7 +160,7 @@ async fn a_server_that_timed_out_decides_for_its_component() {
     token.cancel();
     let server = Sidecar::new("http").serve(&token, |_stop| pending::<Result<(), io::Error>>());
     let task = task_failed(server.await.unwrap_err()).await;
-    let error = alone(STOP, End::Failed).from_task(task).0;
+    let error = alone(STOP, End::Failed).with_task(task).0;
     assert_eq!(code(&report([error.clone()])), 16);
 
     // The same error on its own, and in a task of another group.
@@ -191,7 +191,7 @@ fn a_task_that_was_lost_is_aborted() {
         .build()
         .unwrap();
     let task = runtime.block_on(group.wait()).unwrap_err();
-    let error = alone(None, task.end()).from_task(task).0;
+    let error = alone(None, task.end()).with_task(task).0;
 
     assert_eq!(code(&report([error])), 15);
 }

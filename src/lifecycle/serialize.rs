@@ -99,6 +99,7 @@ struct ErrorOnWire<'a> {
 struct StatusOnWire<'a> {
     component: &'a str,
     state: &'a ComponentState,
+    message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -239,6 +240,7 @@ on_the_wire! {
     ComponentStatus => |status| StatusOnWire {
         component: &status.component,
         state: &status.state,
+        message: &status.message,
     };
     TimelineStep => |step| TimelineStepOnWire {
         kind: step.kind,

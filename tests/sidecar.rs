@@ -1,14 +1,15 @@
 //! Sidecars of servers that are futures: the clock, the outcomes, drop.
 
-use std::future::{Ready, pending, ready};
+use std::error::Error;
+use std::future::{Ready, pending, poll_fn, ready};
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use taskgroup::{BoxError, CancellationToken, End, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{BoxError, BuildError, CancellationToken, End, Sidecar, SidecarError, TaskGroup};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, advance, sleep};
@@ -218,7 +219,7 @@ async fn server_that_fails_has_its_error_as_the_source() {
         .await;
     let error = assert_message(outcome, "server `http` failed: address in use");
     assert_eq!(error.end(), End::Failed);
-    let source = std::error::Error::source(&error).unwrap();
+    let source = Error::source(&error).unwrap();
     let source = source.downcast_ref::<io::Error>().unwrap();
     assert_eq!(source.kind(), io::ErrorKind::AddrInUse);
 }
@@ -627,6 +628,25 @@ async fn its_error_keeps_its_type_behind_a_question_mark_without_annotations() {
     let error = report(&token).await.unwrap_err();
     let error = error.downcast::<SidecarError>().unwrap();
     assert_eq!(error.end(), End::EndedEarly);
+}
+
+#[tokio::test]
+async fn a_server_with_an_empty_name_does_not_begin() {
+    let token = CancellationToken::new();
+    let unnamed = || Sidecar::new("");
+    let never = || poll_fn(|_| -> Poll<io::Result<()>> { unreachable!() });
+    let of_async = unnamed().serve(&token, |_stop| never()).await;
+    let of_stop = unnamed()
+        .serve_with_stop(&token, never(), |_| async { unreachable!() })
+        .await;
+    let of_thread = unnamed()
+        .serve_blocking(&token, || -> io::Result<()> { unreachable!() }, |_| ())
+        .await;
+    for refused in [of_async, of_stop, of_thread] {
+        let error = refused.unwrap_err();
+        let error = error.source().unwrap().downcast_ref::<BuildError>();
+        assert_eq!(error.unwrap().option(), "name");
+    }
 }
 
 #[tokio::test(start_paused = true)]

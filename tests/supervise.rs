@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::group::Panic;
-use taskgroup::supervise::{Backoff, Jitter, Strategy, Supervisor, SupervisorError};
+use taskgroup::supervise::{Backoff, Jitter, Periodic, Strategy, Supervisor, SupervisorError};
 use taskgroup::{
     BoxError, CancellationToken, Cancelled, Cause, End, Sidecar, TaskError, TaskGroup,
 };
@@ -926,6 +926,71 @@ async fn a_server_is_a_child_as_it_is() {
     group.cancel();
     group.wait().await.unwrap();
     supervisor.await.unwrap();
+}
+
+/// A chain of two.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve")]
+struct CannotServe(#[source] std::io::Error);
+
+/// Everything that may print an error, and how often each of the messages stands in it.
+#[track_caller]
+fn each_message_is_printed_once(
+    error: impl std::error::Error + Send + Sync + 'static,
+    messages: &[&str],
+) {
+    let once = |how: &str, text: String| {
+        for message in messages {
+            let count = text.matches(message).count();
+            assert_eq!(count, 1, "`{message}` with {how}: {text}");
+        }
+    };
+    once("Debug, as `main` prints it", format!("{error:?}"));
+    once("`{:#}`", format!("{error:#}"));
+    // A reporter that walks the chain, as tracing's field for an error does.
+    let mut chain = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        chain += &format!(": {source}");
+        next = source.source();
+    }
+    once("a walk along the chain", chain);
+    let report = anyhow::Error::from(error);
+    once("anyhow's `{:#}`", format!("{report:#}"));
+    let debug = format!("{report:?}");
+    let debug = debug.split("Stack backtrace").next().unwrap_or_default();
+    once("anyhow's Debug", debug.to_owned());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_of_the_crate_prints_a_message_twice() {
+    let token = CancellationToken::new();
+    let failing = || async { Err::<(), _>(CannotServe(std::io::Error::other("address in use"))) };
+    let messages = ["failed", "cannot serve", "address in use"];
+
+    let sidecar = Sidecar::new("http").serve(&token, |_stop| failing());
+    each_message_is_printed_once(sidecar.await.unwrap_err(), &messages);
+
+    let mut group = TaskGroup::<SupervisorError>::typed();
+    let child = move |_token| async move { Ok(failing().await?) };
+    let kafka = Supervisor::new("kafka").intensity(0, Duration::MAX);
+    kafka.child("consumer", child).spawn(&group).unwrap();
+    let supervisor = group.wait().await.unwrap_err().into_error().unwrap();
+    each_message_is_printed_once(supervisor, &messages);
+
+    let flush = Periodic::new("flush", Duration::from_secs(1)).fail_after(1);
+    let periodic = flush.run(&token, |_tick| async { Ok(failing().await?) });
+    each_message_is_printed_once(periodic.unwrap().await.unwrap_err(), &messages);
+
+    let build = TaskGroup::builder().limit(0).build().unwrap_err();
+    each_message_is_printed_once(build, &["`limit` cannot be 0"]);
+
+    let mut group = TaskGroup::new();
+    let failed = group.spawn(async { Err::<(), _>("no".into()) });
+    each_message_is_printed_once(failed.await.unwrap_err(), &["the task failed"]);
+    group.wait().await.unwrap_err();
+    let closed = group.try_spawn(async { Ok(()) }).unwrap_err();
+    each_message_is_printed_once(closed, &["the group is closed"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! [`DeadlinePassed`]: work that may use up a stop, but not more.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -27,9 +28,16 @@ const MOST_FOR_ANSWERS: Duration = Duration::from_millis(250);
 ///     ctx.until_deadline(async { /* write to a disk that may hang */ }).await
 /// }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the deadline of the stop passed")]
 pub struct DeadlinePassed(());
+
+/// What it says, as `main` prints the error that it returns.
+impl fmt::Debug for DeadlinePassed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// Returns when outgoing work is given up in a stop that has this long from `now`, so that there is
 /// time to answer. `None` is a stop that may take for ever.

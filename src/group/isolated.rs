@@ -80,11 +80,7 @@ impl<E> IsolatedTask<'_, E> {
 }
 
 impl<E: Send + 'static> IsolatedTask<'_, E> {
-    /// Spawns the task; see [`TaskGroup::spawn`](super::TaskGroup::spawn).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::spawn`](super::TaskGroup::spawn).
     #[track_caller]
     pub fn spawn<F>(self, task: F) -> TaskHandle<Result<F::Value, TaskError<E>>>
     where
@@ -96,16 +92,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
         self.task.hub().spawn(self.origin(place), future)
     }
 
-    /// Spawns the task unless it would have to wait; see
-    /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
-    ///
-    /// # Errors
-    ///
-    /// The group is full or closed. The error gives the future back.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
     // An alias would hide from the docs what the handle gives.
     #[allow(clippy::type_complexity)]
     #[track_caller]
@@ -123,20 +110,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
         self.task.hub().try_spawn(self.origin(place), task, isolate)
     }
 
-    /// Waits for a slot, then spawns the task; see
-    /// [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
-    ///
-    /// # Errors
-    ///
     /// As [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
-    ///
-    /// # Panics
-    ///
-    /// The future panics when it is polled outside of a Tokio runtime.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the returned future drops the task's future too; nothing has been spawned.
     #[track_caller]
     pub fn spawn_when_ready<F, T>(
         self,
@@ -156,12 +130,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
         }
     }
 
-    /// Runs a closure on a thread for blocking work; see
-    /// [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
     #[track_caller]
     pub fn spawn_blocking<F, T>(self, closure: F) -> TaskHandle<Result<T, TaskError<E>>>
     where
@@ -175,12 +144,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
         self.task.hub().spawn_blocking(self.origin(place), closure)
     }
 
-    /// Spawns the task on the current thread; see
-    /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// As [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
     #[track_caller]
     pub fn spawn_local<F>(self, task: F) -> TaskHandle<Result<F::Value, TaskError<E>>>
     where

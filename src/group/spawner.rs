@@ -143,11 +143,7 @@ impl<E> Spawner<E> {
 }
 
 impl<E: Send + 'static> Spawner<E> {
-    /// Spawns a task; as [`TaskGroup::spawn`](super::TaskGroup::spawn).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::spawn`](super::TaskGroup::spawn).
     #[track_caller]
     pub fn spawn<F>(&self, task: F) -> TaskHandle<F::Value>
     where
@@ -158,16 +154,7 @@ impl<E: Send + 'static> Spawner<E> {
             .spawn(Origin::unnamed(Location::caller()), task.into_task())
     }
 
-    /// Spawns a task unless it would have to wait; as
-    /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
-    ///
-    /// # Errors
-    ///
-    /// The group is full or closed. The error gives the future back.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
     #[track_caller]
     pub fn try_spawn<F>(&self, task: F) -> Result<TaskHandle<F::Value>, SpawnError<F>>
     where
@@ -178,21 +165,7 @@ impl<E: Send + 'static> Spawner<E> {
             .try_spawn(Origin::unnamed(Location::caller()), task, F::into_task)
     }
 
-    /// Waits for a slot, then spawns a task; as
-    /// [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
-    ///
-    /// # Errors
-    ///
-    /// The group is closed, or it was cancelled while the caller waited. The error gives the future
-    /// back.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    /// As [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
     #[track_caller]
     pub fn spawn_when_ready<F, T>(
         &self,
@@ -206,12 +179,7 @@ impl<E: Send + 'static> Spawner<E> {
             .spawn_when_ready(Origin::unnamed(Location::caller()), future, as_it_is)
     }
 
-    /// Runs a closure on a thread for blocking work; as
-    /// [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
     #[track_caller]
     pub fn spawn_blocking<F, T>(&self, closure: F) -> TaskHandle<T>
     where
@@ -222,12 +190,7 @@ impl<E: Send + 'static> Spawner<E> {
             .spawn_blocking(Origin::unnamed(Location::caller()), closure)
     }
 
-    /// Spawns a task on the current thread; as
-    /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// As [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
     #[track_caller]
     pub fn spawn_local<F>(&self, task: F) -> TaskHandle<F::Value>
     where

@@ -118,11 +118,7 @@ impl<'a, E> Task<'a, E> {
 }
 
 impl<E: Send + 'static> Task<'_, E> {
-    /// Spawns the task; see [`TaskGroup::spawn`](super::TaskGroup::spawn).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::spawn`](super::TaskGroup::spawn).
     #[track_caller]
     pub fn spawn<F>(self, task: F) -> TaskHandle<F::Value>
     where
@@ -147,16 +143,7 @@ impl<E: Send + 'static> Task<'_, E> {
         self.hub.spawn(self.origin(place), future)
     }
 
-    /// Spawns the task unless it would have to wait; see
-    /// [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
-    ///
-    /// # Errors
-    ///
-    /// The group is full or closed. The error gives the future back.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
     #[track_caller]
     pub fn try_spawn<F>(self, task: F) -> Result<TaskHandle<F::Value>, SpawnError<F>>
     where
@@ -167,21 +154,7 @@ impl<E: Send + 'static> Task<'_, E> {
             .try_spawn(self.origin(Location::caller()), task, F::into_task)
     }
 
-    /// Waits for a slot, then spawns the task; see
-    /// [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
-    ///
-    /// # Errors
-    ///
-    /// The group is closed, or it was cancelled while the caller waited. The error gives the future
-    /// back.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    /// As [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
     #[track_caller]
     pub fn spawn_when_ready<F, T>(
         self,
@@ -198,12 +171,7 @@ impl<E: Send + 'static> Task<'_, E> {
         }
     }
 
-    /// Runs a closure on a thread for blocking work; see
-    /// [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime.
+    /// As [`TaskGroup::spawn_blocking`](super::TaskGroup::spawn_blocking).
     #[track_caller]
     pub fn spawn_blocking<F, T>(self, closure: F) -> TaskHandle<T>
     where
@@ -226,12 +194,7 @@ impl<E: Send + 'static> Task<'_, E> {
         self.hub.spawn_blocking(self.origin(place), closure)
     }
 
-    /// Spawns the task on the current thread; see
-    /// [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// As [`TaskGroup::spawn_local`](super::TaskGroup::spawn_local).
     #[track_caller]
     pub fn spawn_local<F>(self, task: F) -> TaskHandle<F::Value>
     where

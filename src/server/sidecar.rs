@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::log;
@@ -123,6 +124,8 @@ impl Sidecar {
 
     /// Makes a sidecar whose errors call the server `name`.
     ///
+    /// An empty name is an error of the server, before it begins.
+    ///
     /// # Examples
     ///
     /// ```
@@ -220,6 +223,7 @@ impl Sidecar {
     {
         let told = stop.parts();
         RunFuture::new(async move {
+            self.check()?;
             let stop = CancellationToken::new();
             // Declared before the server and so dropped after it, however this future ends: even
             // when the server panics in its destructor, what it has left behind sees the stop.
@@ -304,9 +308,24 @@ impl Sidecar {
     {
         let told = when.parts();
         RunFuture::new(async move {
+            self.check()?;
             let outcome = self.drive(&told, plain(server), stop).await;
             self.conclude(outcome)
         })
+    }
+
+    /// Refuses a name that no message could show.
+    fn check(&self) -> Result<(), SidecarError> {
+        if self.name.is_empty() {
+            let error = BuildError::empty_name("a server");
+            return Err(SidecarError(Box::new(Inner {
+                server: self.name.clone(),
+                grace: self.grace,
+                fate: Fate::Failed(When::Serving, Fault::Error(error.into())),
+                stop_panic: None,
+            })));
+        }
+        Ok(())
     }
 
     /// Runs the server until it ends, or until the token fires and its grace is over.

@@ -1,11 +1,12 @@
 //! What a server grants to its peers before any stop.
 
+use std::error::Error;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::Request;
 use axum::routing::{get, post};
-use taskgroup::CancellationToken;
+use taskgroup::{BuildError, CancellationToken};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, advance, pause, resume};
@@ -173,6 +174,11 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
         refused(|serve| serve.header_timeout(Duration::ZERO)).await,
         "server `http` failed: server `http`: `header_timeout` cannot be 0s: it would cut everybody"
     );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unnamed = taskgroup::server::axum::serve("", listener, Router::new());
+    let error = unnamed.run(&CancellationToken::new()).await.unwrap_err();
+    let error = error.source().unwrap().downcast_ref::<BuildError>();
+    assert_eq!(error.unwrap().option(), "name");
     assert_eq!(
         refused(|serve| serve.kill_grace(Duration::from_millis(9))).await,
         "server `http` failed: server `http`: `kill_grace` cannot be 9ms: what was cut needs 10ms to end"

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use taskgroup::server::{Acceptor, DrainReport};
+use taskgroup::testing::Leaks;
 use taskgroup::{BoxError, CancellationToken};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
@@ -23,7 +24,6 @@ use tower_service::Service;
 
 use crate::peers::{endless, read_to_end, read_until, request, send, websocket};
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::{NO_TIME, SHORT};
 use crate::support::wait::{PLENTY, pass, soon, turns};
 
@@ -61,7 +61,7 @@ where
 #[tokio::test]
 async fn r5_a_loop_around_hyper_is_drained_counted_and_cut() {
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let app = endless(&alive);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -102,7 +102,7 @@ async fn r5_a_loop_around_hyper_is_drained_counted_and_cut() {
         assert_eq!(read_to_end(closed).await, "");
     }
     drop(flood);
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use taskgroup::server::Serve;
 use taskgroup::server::axum::{App, Transport};
+use taskgroup::testing::Leaks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, advance, pause, resume};
@@ -20,7 +21,6 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::peers::{endless, read_to_end};
 use crate::pki::Identity;
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::{SHORT, Server};
 use crate::support::wait::{PLENTY, soon, turns};
 
@@ -173,7 +173,7 @@ where
 #[tokio::test]
 async fn r8_half_a_handshake_is_closed_with_the_linger_and_is_no_loss() {
     let pair = Pair::new();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = pair.start(Router::new(), |serve| serve).await;
     let silent = TcpStream::connect(server.address).await.unwrap();
     let mut half = TcpStream::connect(server.address).await.unwrap();
@@ -186,14 +186,14 @@ async fn r8_half_a_handshake_is_closed_with_the_linger_and_is_no_loss() {
     assert_eq!(report.connections_at_stop(), 2);
     assert_eq!(read_to_end(silent).await, "");
     assert_eq!(read_to_end(half).await, "");
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]
 async fn r11_a_request_over_tls_is_cut_in_words_and_its_stream_closed() {
     let pair = Pair::new();
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = pair
         .start(endless(&alive), |serve| serve.grace(SHORT))
         .await;
@@ -211,7 +211,7 @@ async fn r11_a_request_over_tls_is_cut_in_words_and_its_stream_closed() {
     let answer = answer(poll).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     drop(flood);
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! [`TaskHandle`]: awaits the value of one task.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -61,7 +62,7 @@ enum Inner<T> {
 /// Why a task has no value to give.
 ///
 /// An error or a panic itself is not in here: it is the group's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 // A word, as it is moved on every return of a task: moving a byte of a word takes more.
 #[repr(usize)]
@@ -78,6 +79,13 @@ pub enum JoinError {
     /// The task never started: its group was closed, or cancelled while it waited for a slot.
     #[error("the task was refused by its group")]
     Refused,
+}
+
+/// What it says, as `main` prints the error that it returns.
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl<T> TaskHandle<T> {

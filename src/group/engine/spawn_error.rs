@@ -112,9 +112,13 @@ impl<F> fmt::Display for SpawnError<F> {
 
 impl<F> fmt::Debug for SpawnError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpawnError")
-            .field("reason", &self.reason)
-            .finish_non_exhaustive()
+        if f.alternate() {
+            return f
+                .debug_struct("SpawnError")
+                .field("reason", &self.reason)
+                .finish_non_exhaustive();
+        }
+        fmt::Display::fmt(self, f)
     }
 }
 

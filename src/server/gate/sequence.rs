@@ -64,8 +64,11 @@ pub(super) enum Next {
 }
 
 impl Plan {
-    /// Refuses times in which what was cut could not end.
+    /// Refuses a server without a name, and times in which what was cut could not end.
     pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
+        if server.is_empty() {
+            return Err(BuildError::empty_name("a server"));
+        }
         if self.kill_grace < MOMENT {
             let what = format!("server `{server}`");
             let value = Rounded(self.kill_grace).to_string();

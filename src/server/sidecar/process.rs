@@ -95,6 +95,7 @@ impl Sidecar {
     ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + use<>, SidecarError> {
         let told = stop.parts();
         RunFuture::new(async move {
+            self.check()?;
             let outcome = self.drive_process(&told, command).await;
             self.conclude(outcome)
         })

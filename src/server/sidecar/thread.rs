@@ -76,6 +76,7 @@ impl Sidecar {
     {
         let told = told.parts();
         RunFuture::new(async move {
+            self.check()?;
             let outcome = self.drive_thread(&told, run, stop).await;
             self.conclude(outcome)
         })

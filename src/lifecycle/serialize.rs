@@ -10,21 +10,18 @@ use serde::Serializer;
 use serde::ser::SerializeStruct;
 
 use crate::group::cause::Cause;
+use crate::group::end::End;
 use crate::lifecycle::ComponentError;
-use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::ComponentState;
 use crate::lifecycle::ComponentStatus;
 use crate::lifecycle::Report;
-use crate::lifecycle::StepEnd;
 use crate::lifecycle::StepKind;
 use crate::lifecycle::Straggler;
 use crate::lifecycle::TimelineStep;
 use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::cleanup::Outcome;
 use crate::lifecycle::cleanup::Priority;
-use crate::lifecycle::cleanup::SkipReason;
 use crate::lifecycle::cleanup::StepReport;
-use crate::lifecycle::cleanup::StepResult;
 
 /// A duration as a number of seconds; nothing for the one that is no limit.
 struct Seconds(Duration);
@@ -33,7 +30,6 @@ struct Seconds(Duration);
 struct Tagged<'a> {
     kind: &'static str,
     message: Option<&'a str>,
-    limit: Option<Duration>,
 }
 
 impl<'a> Tagged<'a> {
@@ -41,20 +37,12 @@ impl<'a> Tagged<'a> {
         Self {
             kind,
             message: None,
-            limit: None,
         }
     }
 
     fn with_message(kind: &'static str, message: &'a str) -> Self {
         Self {
             message: Some(message),
-            ..Self::alone(kind)
-        }
-    }
-
-    fn with_limit(kind: &'static str, limit: Duration) -> Self {
-        Self {
-            limit: Some(limit),
             ..Self::alone(kind)
         }
     }
@@ -110,41 +98,31 @@ impl Serialize for Cause {
     }
 }
 
-impl Serialize for ComponentError {
+impl Serialize for End {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "ComponentError", {
-            "component": self.component,
-            "kind": name_of_kind(self.kind),
-            "limit_seconds": self.kind.limit().map(Seconds),
-            "message": self.message,
-            "text": format!("{self:#}"),
+        serializer.serialize_str(match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::EndedEarly => "ended_early",
+            Self::Aborted => "aborted",
+            Self::TimedOut => "timed_out",
+            Self::StillRunning => "still_running",
+            Self::Skipped => "skipped",
         })
     }
 }
 
-impl Serialize for ComponentErrorKind {
+impl Serialize for ComponentError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tagged = Tagged {
-            limit: self.limit(),
-            ..Tagged::alone(name_of_kind(*self))
-        };
-        tagged.serialize(serializer)
-    }
-}
-
-fn name_of_kind(kind: ComponentErrorKind) -> &'static str {
-    match kind {
-        ComponentErrorKind::StartFailed => "start_failed",
-        ComponentErrorKind::StartTimedOut(_) => "start_timed_out",
-        ComponentErrorKind::EndedBeforeReady => "ended_before_ready",
-        ComponentErrorKind::Failed => "failed",
-        ComponentErrorKind::Panicked => "panicked",
-        ComponentErrorKind::EndedEarly => "ended_early",
-        ComponentErrorKind::StopFailed => "stop_failed",
-        ComponentErrorKind::DrainTimedOut(_) => "drain_timed_out",
-        ComponentErrorKind::Overran(_) => "overran",
-        ComponentErrorKind::StillRunning(_) => "still_running",
-        ComponentErrorKind::Trigger => "trigger",
+        fields!(serializer, "ComponentError", {
+            "component": self.component,
+            "during": self.during,
+            "end": self.end(),
+            "limit_seconds": self.limit.map(Seconds),
+            "message": self.message,
+            "text": format!("{self:#}"),
+        })
     }
 }
 
@@ -153,21 +131,21 @@ impl Serialize for ComponentStatus {
         fields!(serializer, "ComponentStatus", {
             "component": self.component,
             "state": self.state,
+            "message": self.message,
         })
     }
 }
 
 impl Serialize for ComponentState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
+        let state = match self {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Draining => "draining",
-            Self::Stopped => "stopped",
-            Self::Crashed => "crashed",
-            Self::ForceStopped => "force_stopped",
-        })
+            Self::Ended(end) => return end.serialize(serializer),
+        };
+        serializer.serialize_str(state)
     }
 }
 
@@ -178,7 +156,9 @@ impl Serialize for TimelineStep {
             "subject": self.subject,
             "began_seconds": Seconds(self.began),
             "ended_seconds": Seconds(self.ended),
-            "result": self.result,
+            "end": self.end,
+            "limit_seconds": self.limit.map(Seconds),
+            "message": self.message,
         })
     }
 }
@@ -193,21 +173,6 @@ impl Serialize for StepKind {
             Self::Stop => "stop",
             Self::Cleanup => "cleanup",
         })
-    }
-}
-
-impl Serialize for StepEnd {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tagged = match self {
-            Self::Done => Tagged::alone("done"),
-            Self::Failed(message) => Tagged::with_message("failed", message),
-            Self::TimedOut(limit) => Tagged::with_limit("timed_out", *limit),
-            Self::Panicked(message) => Tagged::with_message("panicked", message),
-            Self::Forced(limit) => Tagged::with_limit("forced", *limit),
-            Self::StillRunning(limit) => Tagged::with_limit("still_running", *limit),
-            Self::Skipped(reason) => Tagged::with_message("skipped", reason),
-        };
-        tagged.serialize(serializer)
     }
 }
 
@@ -262,7 +227,9 @@ impl Serialize for StepReport {
             "started_seconds": self.started.map(Seconds),
             "ended_seconds": self.ended.map(Seconds),
             "attempts": self.attempts,
-            "result": self.result,
+            "end": self.end,
+            "limit_seconds": self.limit.map(Seconds),
+            "message": self.message,
         })
     }
 }
@@ -277,47 +244,14 @@ impl Serialize for Priority {
     }
 }
 
-impl Serialize for StepResult {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let reason;
-        let tagged = match self {
-            Self::Done => Tagged::alone("done"),
-            Self::Failed(message) => Tagged::with_message("failed", message),
-            Self::TimedOut(limit) => Tagged::with_limit("timed_out", *limit),
-            Self::StillRunning(limit) => Tagged::with_limit("still_running", *limit),
-            Self::Panicked(message) => Tagged::with_message("panicked", message),
-            Self::Skipped(why) => {
-                reason = why.to_string();
-                Tagged::with_message("skipped", &reason)
-            }
-        };
-        tagged.serialize(serializer)
-    }
-}
-
-impl Serialize for SkipReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = match self {
-            Self::BudgetSpent(_) => "budget_spent",
-            Self::AfterFatal(_) => "after_fatal",
-            Self::TargetGivenUp(_) => "target_given_up",
-        };
-        Tagged::with_message(kind, &self.to_string()).serialize(serializer)
-    }
-}
-
 impl Serialize for Tagged<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let count = 1 + usize::from(self.message.is_some()) + usize::from(self.limit.is_some());
+        let count = 1 + usize::from(self.message.is_some());
         let mut fields = serializer.serialize_struct("Tagged", count)?;
         fields.serialize_field("kind", self.kind)?;
         match self.message {
             Some(message) => fields.serialize_field("message", message)?,
             None => fields.skip_field("message")?,
-        }
-        match self.limit {
-            Some(limit) => fields.serialize_field("limit_seconds", &Seconds(limit))?,
-            None => fields.skip_field("limit_seconds")?,
         }
         fields.end()
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use taskgroup::CancellationToken;
-use taskgroup::server::axum::Incoming;
+use taskgroup::server::Incoming;
 use taskgroup::testing::Leaks;
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;

@@ -8,19 +8,15 @@ use crate::group::signal::Signal;
 use crate::lifecycle::cleanup::Cleanup;
 use crate::lifecycle::cleanup::Outcome;
 use crate::lifecycle::cleanup::Step;
-use crate::lifecycle::component_error::ComponentErrorKind;
+use crate::lifecycle::component_state::ComponentState;
+use crate::lifecycle::step_kind::StepKind;
 
 fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
 }
 
-fn step(
-    kind: StepKind,
-    subject: &str,
-    (began, ended): (u64, u64),
-    result: StepEnd,
-) -> TimelineStep {
-    TimelineStep::new(kind, subject, (ms(began), ms(ended)), result)
+fn step(kind: StepKind, subject: &str, (began, ended): (u64, u64), end: End) -> TimelineStep {
+    TimelineStep::new(kind, subject, (ms(began), ms(ended)), end)
 }
 
 /// A report of a stop after a signal, `began` to `ended`, with two components.
@@ -30,12 +26,12 @@ fn report(began: u64, ended: u64) -> Report {
         cause: Cause::Signal(Signal::Terminate),
         errors: Vec::new(),
         timeline: vec![
-            step(StepKind::Start, "db", (0, 100), StepEnd::Done),
-            step(StepKind::Start, "http", (100, 120), StepEnd::Done),
+            step(StepKind::Start, "db", (0, 100), End::Done),
+            step(StepKind::Start, "http", (100, 120), End::Done),
         ],
         components: vec![
-            ComponentStatus::new("db", ComponentState::Stopped),
-            ComponentStatus::new("http", ComponentState::Stopped),
+            ComponentStatus::new("db", ComponentState::Ended(End::Done)),
+            ComponentStatus::new("http", ComponentState::Ended(End::Done)),
         ],
         stragglers: Vec::new(),
         in_flight: 0,
@@ -51,15 +47,10 @@ fn clean() -> Report {
     let mut report = report(60_000, 67_500);
     report.in_flight = 3;
     report.timeline.extend([
-        step(
-            StepKind::LameDuck,
-            "orders",
-            (60_000, 65_000),
-            StepEnd::Done,
-        ),
-        step(StepKind::Stop, "http", (65_000, 67_000), StepEnd::Done),
-        step(StepKind::Stop, "db", (67_000, 67_010), StepEnd::Done),
-        step(StepKind::Cleanup, "log", (67_010, 67_500), StepEnd::Done),
+        step(StepKind::LameDuck, "orders", (60_000, 65_000), End::Done),
+        step(StepKind::Stop, "http", (65_000, 67_000), End::Done),
+        step(StepKind::Stop, "db", (67_000, 67_010), End::Done),
+        step(StepKind::Cleanup, "log", (67_010, 67_500), End::Done),
     ]);
     report
 }
@@ -67,19 +58,14 @@ fn clean() -> Report {
 fn forced() -> Report {
     let mut report = report(60_000, 72_010);
     let limit = ms(2000);
-    let kind = ComponentErrorKind::Overran(limit);
-    report.errors = vec![ComponentError::new("http", kind)];
-    report.components[1].state = ComponentState::ForceStopped;
-    let skipped = StepEnd::Skipped("nothing serves".into());
+    let error = ComponentError::new("http", Some(StepKind::Stop), End::TimedOut);
+    report.errors = vec![error.within(Some(limit))];
+    report.components[1].state = ComponentState::Ended(End::TimedOut);
+    let skipped = step(StepKind::LameDuck, "", (60_000, 60_000), End::Skipped);
     report.timeline.extend([
-        step(StepKind::LameDuck, "", (60_000, 60_000), skipped),
-        step(
-            StepKind::Stop,
-            "http",
-            (60_000, 62_000),
-            StepEnd::Forced(limit),
-        ),
-        step(StepKind::Stop, "db", (62_000, 72_010), StepEnd::Done),
+        skipped.saying(None, "nothing serves"),
+        step(StepKind::Stop, "http", (60_000, 62_000), End::TimedOut).saying(Some(limit), ""),
+        step(StepKind::Stop, "db", (62_000, 72_010), End::Done),
     ]);
     report.stragglers = vec![
         Straggler {
@@ -108,28 +94,22 @@ fn start_failed() -> Report {
     let mut report = report(90, 100);
     report.cause = Cause::Requested(crate::group::StopRequest::default());
     report.components = vec![
-        ComponentStatus::new("db", ComponentState::Stopped),
-        ComponentStatus::new("http", ComponentState::Crashed),
-        ComponentStatus::new("worker", ComponentState::Created),
+        ComponentStatus::new("db", ComponentState::Ended(End::Done)),
+        ComponentStatus::new("http", ComponentState::Ended(End::Failed)),
+        ComponentStatus {
+            message: "the stop began".into(),
+            ..ComponentStatus::new("worker", ComponentState::Ended(End::Skipped))
+        },
     ];
     report.errors = vec![
-        ComponentError::new("http", ComponentErrorKind::StartFailed).with_message("address in use"),
-        ComponentError::new("db", ComponentErrorKind::StopFailed).with_message("disk\nfull"),
+        ComponentError::new("http", Some(StepKind::Start), End::Failed)
+            .with_message("address in use"),
+        ComponentError::new("db", Some(StepKind::Stop), End::Failed).with_message("disk\nfull"),
     ];
     report.timeline = vec![
-        step(StepKind::Start, "db", (0, 50), StepEnd::Done),
-        step(
-            StepKind::Start,
-            "http",
-            (50, 90),
-            StepEnd::Failed("address in use".into()),
-        ),
-        step(
-            StepKind::Stop,
-            "db",
-            (90, 100),
-            StepEnd::Failed("disk\nfull".into()),
-        ),
+        step(StepKind::Start, "db", (0, 50), End::Done),
+        step(StepKind::Start, "http", (50, 90), End::Failed).saying(None, "address in use"),
+        step(StepKind::Stop, "db", (90, 100), End::Failed).saying(None, "disk\nfull"),
     ];
     report
 }
@@ -190,7 +170,7 @@ fn a_forced_stop_names_who_was_forced() {
 orders: FORCED, stopped in 12.01s of 28s: received SIGTERM
   started 2 components in 120ms
     0.000s  lame duck        |#...................|   0.000s  skipped: nothing serves
-  ! 0.000s  stop       http  |####................|   2.000s  forced after 2s
+  ! 0.000s  stop       http  |####................|   2.000s  timed out after 2s
     2.000s  stop       db    |...#################|  10.010s  done
 error: component `http` did not stop within 2s and was forced
 forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
@@ -207,7 +187,7 @@ fn a_failed_start_shows_the_start_too() {
         text(&report),
         "
 orders: FAILED to start, stopped in 10ms of 28s: cancelled on request
-  never started: worker
+  never started: worker (the stop began)
     -0.090s  start  db    |##########..........|  0.050s  done
   ! -0.040s  start  http  |..........########..|  0.040s  failed: address in use
   !  0.000s  stop   db    |..................##|  0.010s  failed: disk full
@@ -220,14 +200,10 @@ also: component `db` failed while it stopped: disk full"
 fn a_start_cut_short_by_a_signal_shows_whom_it_did_not_reach() {
     let mut report = report(40, 50);
     report.timeline.truncate(1);
-    report.timeline[0] = step(
-        StepKind::Start,
-        "db",
-        (0, 45),
-        StepEnd::Skipped("the stop began".into()),
-    );
+    report.timeline[0] =
+        step(StepKind::Start, "db", (0, 45), End::Skipped).saying(None, "the stop began");
     report.components = (0..20)
-        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Created))
+        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Ended(End::Skipped)))
         .collect();
 
     assert_eq!(
@@ -246,11 +222,12 @@ fn fifty_components_are_fifty_rows_of_one_width() {
     for n in 0..50 {
         let name = format!("component-{n}-of-the-market-service");
         let began = 10_000 + n / 5 * 500;
-        let end = StepEnd::Failed("no connection to the server with is to take it".into());
-        let end = if n == 7 { end } else { StepEnd::Done };
-        report
-            .timeline
-            .push(step(StepKind::Stop, &name, (began, began + 20 * n), end));
+        let times = (began, began + 20 * n);
+        let failed = "no connection to the server with is to take it";
+        report.timeline.push(match n {
+            7 => step(StepKind::Stop, &name, times, End::Failed).saying(None, failed),
+            _ => step(StepKind::Stop, &name, times, End::Done),
+        });
     }
     let text = text(&report);
     let rows: Vec<_> = text.lines().skip(2).collect();
@@ -314,7 +291,7 @@ shop: FORCED, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
   shop/orders: FORCED, stopped in 12.01s of 28s: received SIGTERM
     started 2 components in 120ms
       0.000s  lame duck        |#...................|   0.000s  skipped: nothing serves
-    ! 0.000s  stop       http  |####................|   2.000s  forced after 2s
+    ! 0.000s  stop       http  |####................|   2.000s  timed out after 2s
       2.000s  stop       db    |...#################|  10.010s  done
   error: component `http` did not stop within 2s and was forced
   orders: clean, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
@@ -342,7 +319,7 @@ fn a_lifecycle_without_steps_is_one_line() {
 #[test]
 fn a_forced_component_without_an_error_is_not_clean() {
     let mut report = clean();
-    report.components[0].state = ComponentState::ForceStopped;
+    report.components[0].state = ComponentState::Ended(End::TimedOut);
 
     assert!(report.was_forced());
     assert!(!report.is_clean());
@@ -350,7 +327,7 @@ fn a_forced_component_without_an_error_is_not_clean() {
 
 #[test]
 fn a_step_never_ends_before_it_begins() {
-    let step = step(StepKind::Stop, "db", (20, 10), StepEnd::Done);
+    let step = step(StepKind::Stop, "db", (20, 10), End::Done);
 
     assert_eq!((step.ended, step.took()), (ms(20), Duration::ZERO));
 }
@@ -409,11 +386,11 @@ async fn a_report_is_json_for_a_log_pipeline() {
 "stop_began_seconds":60.0,"ended_seconds":72.01,"took_seconds":12.01,"budget_seconds":null,
 "in_flight":3,
 "errors":[
-{"component":"http","kind":"overran","limit_seconds":2.0,"message":"",
+{"component":"http","during":"stop","end":"timed_out","limit_seconds":2.0,"message":"",
 "text":"component `http` did not stop within 2s and was forced"}],
 "components":[
-{"component":"db","state":"stopped"},
-{"component":"http","state":"force_stopped"}],
+{"component":"db","state":"done","message":""},
+{"component":"http","state":"timed_out","message":""}],
 "stragglers":[
 {"component":"http","task":"orders/http/conn","count":1,"place":"src/main.rs:42",
 "age_seconds":9.1,"blocking":false,"still_running":false},
@@ -421,19 +398,19 @@ async fn a_report_is_json_for_a_log_pipeline() {
 "age_seconds":null,"blocking":true,"still_running":true}],
 "timeline":[
 {"kind":"lame_duck","subject":"","began_seconds":60.0,"ended_seconds":60.0,
-"result":{"kind":"skipped","message":"nothing serves"}},
+"end":"skipped","limit_seconds":null,"message":"nothing serves"},
 {"kind":"stop","subject":"http","began_seconds":60.0,"ended_seconds":62.0,
-"result":{"kind":"forced","limit_seconds":2.0}},
+"end":"timed_out","limit_seconds":2.0,"message":""},
 {"kind":"stop","subject":"db","began_seconds":62.0,"ended_seconds":72.01,
-"result":{"kind":"done"}}],
+"end":"done","limit_seconds":null,"message":""}],
 "cleanup":{"clean":false,"outcome":{"kind":"clean"},"took_seconds":0.5,"budget_seconds":20.0,
 "steps":[
 {"name":"log","priority":"normal","best_effort":false,"started_seconds":0.0,
-"ended_seconds":0.0,"attempts":1,"result":{"kind":"done"}},
+"ended_seconds":0.0,"attempts":1,"end":"done","limit_seconds":null,"message":""},
 {"name":"cache","priority":"normal","best_effort":true,"started_seconds":0.0,
-"ended_seconds":0.5,"attempts":1,"result":{"kind":"timed_out","limit_seconds":0.5}},
+"ended_seconds":0.5,"attempts":1,"end":"timed_out","limit_seconds":0.5,"message":""},
 {"name":"database","priority":"normal","best_effort":false,"started_seconds":0.5,
-"ended_seconds":0.5,"attempts":1,"result":{"kind":"failed","message":"disk full"}}]},
+"ended_seconds":0.5,"attempts":1,"end":"failed","limit_seconds":null,"message":"disk full"}]},
 "nested":[
 {"name":"orders","clean":true,"forced":false,
 "cause":{"kind":"signal","message":"received SIGTERM"},
@@ -445,7 +422,7 @@ async fn a_report_is_json_for_a_log_pipeline() {
 
 #[cfg(feature = "serde")]
 #[test]
-fn each_cause_and_kind_has_a_name_in_json() {
+fn each_cause_and_state_has_a_name_in_json() {
     use serde_json::to_string;
 
     assert_eq!(
@@ -459,25 +436,14 @@ fn each_cause_and_kind_has_a_name_in_json() {
             r#"{"kind":"token","message":"the token was cancelled"}]"#
         )
     );
-    let kinds = [
-        ComponentErrorKind::EndedBeforeReady,
-        ComponentErrorKind::StillRunning(ms(1500)),
+    let states = [
+        ComponentState::Draining,
+        ComponentState::Ended(End::EndedEarly),
+        ComponentState::Ended(End::StillRunning),
     ];
     assert_eq!(
-        to_string(&kinds).unwrap(),
-        r#"[{"kind":"ended_before_ready"},{"kind":"still_running","limit_seconds":1.5}]"#
-    );
-    let ends = [
-        StepEnd::Done,
-        StepEnd::Failed("no \"quorum\"".into()),
-        StepEnd::TimedOut(ms(250)),
-    ];
-    assert_eq!(
-        to_string(&ends).unwrap(),
-        concat!(
-            r#"[{"kind":"done"},{"kind":"failed","message":"no \"quorum\""},"#,
-            r#"{"kind":"timed_out","limit_seconds":0.25}]"#
-        )
+        to_string(&states).unwrap(),
+        r#"["draining","ended_early","still_running"]"#
     );
 }
 
@@ -490,7 +456,7 @@ fn no_time_is_too_long_to_be_drawn() {
         (Duration::MAX, Duration::ZERO),
     ] {
         let times = (began, ended);
-        let step = TimelineStep::new(StepKind::Stop, "db", times, StepEnd::Done);
+        let step = TimelineStep::new(StepKind::Stop, "db", times, End::Done);
         report.timeline.push(step);
         for (began, ended) in [(Duration::ZERO, Duration::MAX), (Duration::MAX, ms(1))] {
             (report.stop_began, report.ended) = (began, ended);
@@ -516,18 +482,11 @@ fn the_text_in_the_docs_is_what_is_printed() {
     report.stragglers.truncate(1);
     report.timeline.truncate(2);
     let limit = ms(2000);
-    for (kind, subject, times, result) in [
-        (StepKind::LameDuck, "", (60_000, 65_000), StepEnd::Done),
-        (
-            StepKind::Stop,
-            "http",
-            (65_000, 67_002),
-            StepEnd::Forced(limit),
-        ),
-        (StepKind::Stop, "db", (67_002, 67_012), StepEnd::Done),
-    ] {
-        report.timeline.push(step(kind, subject, times, result));
-    }
+    report.timeline.extend([
+        step(StepKind::LameDuck, "", (60_000, 65_000), End::Done),
+        step(StepKind::Stop, "http", (65_000, 67_002), End::TimedOut).saying(Some(limit), ""),
+        step(StepKind::Stop, "db", (67_002, 67_012), End::Done),
+    ]);
 
     let docs = include_str!("../report.rs").lines();
     let block = docs.skip_while(|line| *line != "/// ```text").skip(1);

@@ -36,6 +36,7 @@ pub enum ComponentState {
     /// - [`TimedOut`](End::TimedOut), [`StillRunning`](End::StillRunning): it had not ended when its time
     ///   was up, whatever it had done before.
     /// - [`Aborted`](End::Aborted): with its lifecycle or its runtime.
+    /// - [`Skipped`](End::Skipped): it was never started, and never will be.
     Ended(End),
 }
 
@@ -51,10 +52,12 @@ pub struct ComponentStatus {
     pub component: String,
     /// How far it has come.
     pub state: ComponentState,
+    /// Why it was skipped; empty if it was not.
+    pub message: String,
 }
 
 impl ComponentState {
-    /// Returns how the component ended, if it has been started and has ended.
+    /// Returns how the component ended, if it has ended or never will begin.
     ///
     /// # Examples
     ///
@@ -94,6 +97,7 @@ impl ComponentStatus {
         Self {
             component: component.into(),
             state,
+            message: String::new(),
         }
     }
 }

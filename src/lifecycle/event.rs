@@ -36,6 +36,9 @@ pub struct Event {
 pub enum EventKind {
     /// The component is being started.
     StartBegan,
+    /// The component was not started, and never will be: why. Its state is
+    /// [`Ended(Skipped)`](crate::End::Skipped), and it has no other event.
+    Skipped(String),
     /// The component is ready, this long after its start began.
     Ready(Duration),
     /// All components are ready.

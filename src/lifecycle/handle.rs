@@ -132,7 +132,7 @@ impl Live {
         let mut uses = graph.dependencies[states.len()].iter().copied();
         let is_lost = |used: usize| {
             let end = states.get(used).and_then(|state| state.end());
-            self.stopped.contains(&used) || end.is_some_and(End::is_failure)
+            self.stopped.contains(&used) || end.is_some_and(|end| end != End::Done)
         };
         match uses.find(|&used| graph.is_component(used) && is_lost(used)) {
             Some(used) => Err(Kind::DependsOnGone {
@@ -601,8 +601,8 @@ impl Handle {
 
     /// Waits until a component has ended, and returns how.
     ///
-    /// Returns `None` when the lifecycle is over and the component was never started, or there is no such
-    /// component.
+    /// That of a component that was never started is [`End::Skipped`]. Returns `None` when there is no such
+    /// component, or no run.
     ///
     /// # Cancel safety
     ///

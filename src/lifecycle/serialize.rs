@@ -131,6 +131,7 @@ impl Serialize for ComponentStatus {
         fields!(serializer, "ComponentStatus", {
             "component": self.component,
             "state": self.state,
+            "message": self.message,
         })
     }
 }

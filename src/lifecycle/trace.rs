@@ -43,6 +43,9 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::StartBegan => {
             tracing::debug!(name: "taskgroup.component.starting", target: "taskgroup", lifecycle, component, "component is starting");
         }
+        EventKind::Skipped(reason) => {
+            tracing::debug!(name: "taskgroup.component.skipped", target: "taskgroup", lifecycle, component, reason, "component is not started");
+        }
         EventKind::Ready(after) => {
             tracing::debug!(name: "taskgroup.component.ready", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component is ready");
         }

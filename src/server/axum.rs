@@ -10,7 +10,7 @@
 //! | when | what |
 //! |---|---|
 //! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
-//! | the stop | the accept queue is emptied and the socket closed; [`Stop`](crate::server::Stop) tells the handlers; answers over HTTP/1 say `Connection: close` |
+//! | the stop | the accept queue is emptied and the socket closed; [`Stop`] tells the handlers; answers over HTTP/1 say `Connection: close` |
 //! | `linger` later (200 ms) | the connections are told: idle ones are closed, those over HTTP/2 get a GOAWAY |
 //! | `idle_grace` later (1 s) | connections without a request in flight are cut: half a request, a client that says nothing |
 //! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun ends as broken, never as whole |

@@ -174,6 +174,7 @@ pub(super) fn line_of(event: &Event) -> Option<String> {
         EventKind::DrainBegan(time) => format!("{subject}: a drain of {}", Rounded(*time)),
         EventKind::StopBegan(time) => format!("{subject}: has {} to stop", Rounded(*time)),
         EventKind::Failed(error) => format!("{subject}: {error:#}"),
+        EventKind::Skipped(reason) => format!("{subject}: skipped, {reason}"),
         EventKind::Ended { end, .. } => format!("{subject}: {end}"),
         EventKind::CleanupBegan => format!("{subject}: the cleanup"),
         EventKind::Stopped { took, .. } => format!("{subject}: stopped in {}", Rounded(*took)),

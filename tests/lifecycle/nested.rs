@@ -114,7 +114,10 @@ async fn its_failed_start_is_a_failed_start() {
     let report = lifecycle.run().await.unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
     assert_eq!(wrong(&report.errors[0]), START_FAILED);
-    assert_eq!(handle.state("http"), Some(ComponentState::Created));
+    assert_eq!(
+        handle.state("http"),
+        Some(ComponentState::Ended(End::Skipped))
+    );
     assert_eq!(
         handle.state("storage"),
         Some(ComponentState::Ended(End::Failed))

@@ -3,10 +3,10 @@
 use std::future::pending;
 use std::sync::mpsc as blocking;
 
-use taskgroup::BoxError;
 use taskgroup::lifecycle::{
     Component, ComponentState, EventKind, Lifecycle, Phase, Provided, Report,
 };
+use taskgroup::{BoxError, End};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
@@ -139,7 +139,10 @@ async fn the_order_holds_in_the_rollback_of_a_failed_start() {
         errors(&report),
         ["component `late` did not start: no licence"]
     );
-    assert_eq!(handle.state("never"), Some(ComponentState::Created));
+    assert_eq!(
+        handle.state("never"),
+        Some(ComponentState::Ended(End::Skipped))
+    );
     one_after_another(&diary);
 }
 

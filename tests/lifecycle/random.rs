@@ -1,6 +1,6 @@
 //! Random lifecycles with real tasks, on a paused clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -362,6 +362,7 @@ struct Seen {
 
 fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, events: &[Event]) {
     let mut seen: HashMap<String, Seen> = HashMap::new();
+    let mut skipped = HashSet::new();
     let mut triggered = None;
     let mut stages = Vec::new();
     let mut last = Duration::ZERO;
@@ -370,6 +371,13 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         last = event.at;
         let name = event.component.as_deref().unwrap_or("/");
         let name = name.rsplit('/').next().unwrap().to_owned();
+        if let EventKind::Skipped(_) = event.kind {
+            // It has no other event.
+            assert!(!seen.contains_key(&name), "{event:?}");
+            assert!(skipped.insert(name));
+            continue;
+        }
+        assert!(!skipped.contains(&name), "after it was skipped: {event:?}");
         let seen = seen.entry(name).or_default();
         let at = event.at;
         assert!(seen.ended.is_none(), "after its end: {event:?}");
@@ -426,7 +434,8 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
             .find(|status| status.component == name);
         assert_eq!(of_report.unwrap().state, state);
         let Some(this) = seen.get(&name) else {
-            assert_eq!(state, ComponentState::Created);
+            assert_eq!(state, ComponentState::Ended(End::Skipped));
+            assert!(skipped.contains(&name));
             continue;
         };
         let (ended, end) = this.ended.expect("it never ended");

@@ -85,9 +85,9 @@ async fn a_failed_start_stops_what_has_started_and_names_the_culprit() {
         .iter()
         .map(|status| status.state)
         .collect();
-    use ComponentState::{Created, Ended};
+    use ComponentState::Ended;
     let (done, failed) = (Ended(End::Done), Ended(End::Failed));
-    assert_eq!(states, [done, done, failed, Created]);
+    assert_eq!(states, [done, done, failed, Ended(End::Skipped)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn a_panic_before_it_is_ready_ends_the_start_at_once() {
         states(&report),
         [
             ComponentState::Ended(End::Panicked),
-            ComponentState::Created
+            ComponentState::Ended(End::Skipped)
         ]
     );
     assert_eq!(report.ended, Duration::ZERO);
@@ -213,7 +213,10 @@ async fn a_component_that_is_not_ready_in_time_has_failed_and_is_late_for_good()
     assert!(!started.load(Relaxed));
     assert_eq!(
         states(&report),
-        [ComponentState::Ended(End::Failed), ComponentState::Created]
+        [
+            ComponentState::Ended(End::Failed),
+            ComponentState::Ended(End::Skipped)
+        ]
     );
     assert_eq!(report.errors.len(), 1);
     let start = &report.timeline[0];
@@ -238,12 +241,14 @@ async fn a_stop_before_the_start_starts_nothing_and_the_report_says_so() {
     let report = lifecycle.run().await.unwrap();
 
     assert_eq!(report.cause.to_string(), "cancelled on request: never mind");
-    assert_eq!(states(&report), [ComponentState::Created; 2]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::Skipped); 2]);
     assert!(report.is_clean());
     assert!(report.timeline.is_empty());
     assert!(ready.recv().await.is_none());
     assert!(handle.ready().await.is_err());
-    assert_eq!(handle.wait_for("db", ComponentState::Running).await, None);
+    let skipped = ComponentState::Ended(End::Skipped);
+    let state = handle.wait_for("db", ComponentState::Running).await;
+    assert_eq!(state, Some(skipped));
 }
 
 #[tokio::test(start_paused = true)]

@@ -96,7 +96,10 @@ fn start_failed() -> Report {
     report.components = vec![
         ComponentStatus::new("db", ComponentState::Ended(End::Done)),
         ComponentStatus::new("http", ComponentState::Ended(End::Failed)),
-        ComponentStatus::new("worker", ComponentState::Created),
+        ComponentStatus {
+            message: "the stop began".into(),
+            ..ComponentStatus::new("worker", ComponentState::Ended(End::Skipped))
+        },
     ];
     report.errors = vec![
         ComponentError::new("http", Some(StepKind::Start), End::Failed)
@@ -184,7 +187,7 @@ fn a_failed_start_shows_the_start_too() {
         text(&report),
         "
 orders: FAILED to start, stopped in 10ms of 28s: cancelled on request
-  never started: worker
+  never started: worker (the stop began)
     -0.090s  start  db    |##########..........|  0.050s  done
   ! -0.040s  start  http  |..........########..|  0.040s  failed: address in use
   !  0.000s  stop   db    |..................##|  0.010s  failed: disk full
@@ -200,7 +203,7 @@ fn a_start_cut_short_by_a_signal_shows_whom_it_did_not_reach() {
     report.timeline[0] =
         step(StepKind::Start, "db", (0, 45), End::Skipped).saying(None, "the stop began");
     report.components = (0..20)
-        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Created))
+        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Ended(End::Skipped)))
         .collect();
 
     assert_eq!(
@@ -386,8 +389,8 @@ async fn a_report_is_json_for_a_log_pipeline() {
 {"component":"http","during":"stop","end":"timed_out","limit_seconds":2.0,"message":"",
 "text":"component `http` did not stop within 2s and was forced"}],
 "components":[
-{"component":"db","state":"done"},
-{"component":"http","state":"timed_out"}],
+{"component":"db","state":"done","message":""},
+{"component":"http","state":"timed_out","message":""}],
 "stragglers":[
 {"component":"http","task":"orders/http/conn","count":1,"place":"src/main.rs:42",
 "age_seconds":9.1,"blocking":false,"still_running":false},

@@ -22,6 +22,8 @@ const RESULT: usize = 40;
 /// How many components that were never started are named, and how many tasks that were forced.
 const NAMED: usize = 8;
 const TASKS: usize = 20;
+/// The state of a component that has never begun.
+const NEVER_STARTED: ComponentState = ComponentState::Ended(End::Skipped);
 /// What a nested report is indented by.
 const INDENT: &str = "  ";
 
@@ -82,7 +84,7 @@ impl Report {
         let mut starts = self.starts();
         let mut components = self.components.iter();
         starts.any(|step| step.end != End::Done)
-            || components.any(|component| component.state == ComponentState::Created)
+            || components.any(|component| component.state == NEVER_STARTED)
     }
 
     fn starts(&self) -> impl Iterator<Item = &TimelineStep> {
@@ -114,19 +116,31 @@ impl Report {
         Some(format!("  started {components} in {took}{later}"))
     }
 
-    fn never_started(&self) -> Option<String> {
-        let created = |state| state == ComponentState::Created;
-        let all = self.components.iter().filter(|c| created(c.state));
-        let names: Vec<_> = all.map(|c| shortened(&c.component, NAME)).collect();
-        let (named, others) = names.split_at(names.len().min(NAMED));
-        if named.is_empty() {
-            return None;
+    /// A line for each reason.
+    fn never_started(&self) -> Vec<String> {
+        let never = self.components.iter().filter(|c| c.state == NEVER_STARTED);
+        let never: Vec<_> = never.collect();
+        let mut reasons: Vec<&str> = Vec::new();
+        for component in &never {
+            if !reasons.contains(&&*component.message) {
+                reasons.push(&component.message);
+            }
         }
-        let others = match others.len() {
-            0 => String::new(),
-            count => format!(" and {count} more"),
+        let line = |reason| {
+            let of_it = never.iter().filter(|c| c.message == reason);
+            let names: Vec<_> = of_it.map(|c| shortened(&c.component, NAME)).collect();
+            let (named, others) = names.split_at(names.len().min(NAMED));
+            let others = match others.len() {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            let reason = match reason {
+                "" => String::new(),
+                reason => format!(" ({})", one_line(reason)),
+            };
+            format!("  never started: {}{others}{reason}", named.join(", "))
         };
-        Some(format!("  never started: {}{others}", named.join(", ")))
+        reasons.into_iter().map(line).collect()
     }
 
     fn rows(&self) -> Vec<String> {

@@ -333,6 +333,7 @@ impl Engine {
                 Action::Tell(index, until) => self.tell(index, until),
                 Action::Hurry(index, until) => self.hurry(index, until),
                 Action::Force(index) => self.force(index),
+                Action::Skip(index) => self.skip(index),
                 Action::Gone(index) => self.gone(index),
                 Action::GiveUp(index) => self.give_up(index),
                 Action::Idle => {
@@ -432,6 +433,8 @@ impl Drop for Engine {
         for index in 0..self.slots.len() {
             if self.slots[index].is_there() {
                 self.enter(index, ComponentState::Ended(End::Aborted));
+            } else if self.slots[index].state == ComponentState::Created {
+                self.enter(index, ComponentState::Ended(End::Skipped));
             }
         }
         // Nothing is told in its turn from here on.

@@ -157,6 +157,8 @@ pub(in crate::lifecycle) enum Action {
     Hurry(usize, Duration),
     /// Its time is up.
     Force(usize),
+    /// It was not started, and never will be.
+    Skip(usize),
     /// It is gone, whatever it was blamed for.
     Gone(usize),
     /// It did not even end when it was forced.
@@ -384,8 +386,7 @@ impl Machine {
         let is_late = uses.any(|&used| self.graph.is_component(used) && self.alone[used]);
         if is_late || self.is_stopping() {
             self.alone[node] = is_late;
-            self.phases[node] = Phase::Over;
-            self.over(node, Phase::Over, now, actions);
+            self.skip(node, now, actions);
         } else if self.starts.has_come(node) {
             self.start(node, now, actions);
         }

@@ -49,6 +49,8 @@ pub(super) struct Slot {
     /// Why it is to stop while the rest goes on.
     pub(super) asked: Option<Cause>,
     forced: bool,
+    /// Why it never begins; empty if it does.
+    skipped: String,
     /// How it has ended, as far as known.
     end: End,
 }
@@ -97,6 +99,7 @@ impl Slot {
             error_at: None,
             asked: None,
             forced: false,
+            skipped: String::new(),
             end: End::Done,
         }
     }
@@ -108,7 +111,16 @@ impl Slot {
     }
 
     pub(super) fn status(&self) -> ComponentStatus {
-        ComponentStatus::new(self.name(), self.state)
+        ComponentStatus {
+            message: self.skipped.clone(),
+            ..ComponentStatus::new(self.name(), self.state)
+        }
+    }
+
+    /// It never begins, for this reason.
+    pub(super) fn skip(&mut self, reason: &str) {
+        self.skipped = reason.to_owned();
+        self.end = End::Skipped;
     }
 
     /// Whether it has been started and has not ended.

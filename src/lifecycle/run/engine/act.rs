@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::group::cause::{Cause, FailedTask};
+use crate::group::end::End;
 use crate::group::label::Label;
 use crate::lifecycle::component::Component;
 use crate::lifecycle::component_error::ComponentError;
@@ -117,7 +118,7 @@ impl Engine {
             self.ledger.record(None, error.clone());
         }
         if blame.stops_all && !self.trigger.is_cancelled() {
-            let label = Label::unnamed(Some(Arc::clone(&slot.path)), slot.place);
+            let label = Label::named(None, &slot.path, slot.place);
             let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
         }
@@ -227,6 +228,19 @@ impl Engine {
             self.ledger.still_running(slot.name(), &running);
         }
         self.gone(index);
+    }
+
+    /// It never begins: all stops, or it alone does, or what it uses did not start.
+    pub(super) fn skip(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let reason = match &slot.asked {
+            Some(cause) => cause.to_string(),
+            None if self.trigger.is_cancelled() => "the stop began".to_owned(),
+            None => "what it uses is not there".to_owned(),
+        };
+        slot.skip(&reason);
+        self.enter(index, ComponentState::Ended(End::Skipped));
+        self.emit_of(index, EventKind::Skipped(reason));
     }
 
     pub(super) fn gone(&mut self, index: usize) {

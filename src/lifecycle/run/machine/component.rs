@@ -297,7 +297,7 @@ impl Machine {
             self.phases[node] = Phase::Over;
         }
         for node in new {
-            self.over(node, Phase::Over, now, actions);
+            self.skip(node, now, actions);
         }
     }
 
@@ -305,8 +305,16 @@ impl Machine {
     pub(super) fn forget_the_rest(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             if self.phases[node] == Phase::Created {
-                self.over(node, Phase::Over, now, actions);
+                self.skip(node, now, actions);
             }
         }
+    }
+
+    /// A node is over without having been started.
+    pub(super) fn skip(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
+        if self.nodes[node].is_component() {
+            actions.push(Action::Skip(node));
+        }
+        self.over(node, Phase::Over, now, actions);
     }
 }

@@ -144,6 +144,9 @@ struct Sim<'a> {
     ready: Vec<bool>,
     /// Those of them that the machine has called ready.
     said: Vec<bool>,
+    /// Those that were started, and those that the machine has called skipped.
+    started: Vec<bool>,
+    skipped: Vec<bool>,
     /// Whether one of its tasks has failed, so that it cannot end well.
     failed: Vec<bool>,
     ended: Vec<bool>,
@@ -224,6 +227,8 @@ impl<'a> Sim<'a> {
             states: vec![State::Created; parts],
             ready: vec![false; parts],
             said: vec![false; parts],
+            started: vec![false; parts],
+            skipped: vec![false; parts],
             failed: vec![false; parts],
             ended: vec![false; parts],
             work: scenario.parts.iter().map(|part| part.is_work).collect(),
@@ -579,6 +584,7 @@ impl<'a> Sim<'a> {
                         continue;
                     }
                     self.states[index] = State::Starting(now);
+                    self.started[index] = true;
                     match self.scenario.parts[index].start {
                         Start::Ready(at) => self.push(millis(at), Next::Ready(index)),
                         Start::Ends(at, well) => self.push(millis(at), Next::Ended(index, well)),
@@ -718,6 +724,11 @@ impl<'a> Sim<'a> {
                     let end = self.end_of_graces().max(now);
                     assert_eq!(until, if self.is_forced(index) { now } else { end });
                     self.until[index] = until;
+                }
+                Action::Skip(index) => {
+                    assert!(!self.started[index] && self.is_done(index));
+                    assert!(self.begun_at.is_some() || self.alone[index]);
+                    assert!(!std::mem::replace(&mut self.skipped[index], true));
                 }
                 Action::Gone(index) => {
                     assert!(self.ended[index]);
@@ -944,6 +955,10 @@ impl<'a> Sim<'a> {
     fn finish(mut self) {
         assert!(self.clean && self.drain_over && self.begun_at.is_some());
         assert_eq!(self.said, self.ready);
+        // Each that there is was either started or skipped.
+        for index in 0..self.present {
+            assert_ne!(self.started[index], self.skipped[index]);
+        }
         assert!((0..self.states.len()).all(|index| self.is_done(index)));
         if self.total < Duration::MAX {
             let mut levels = vec![0; self.states.len()];

@@ -9,8 +9,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use taskgroup::group::{CallbackOutcome, OnCancel};
-use taskgroup::{BoxError, CancellationToken, TaskGroup};
+use taskgroup::group::OnCancel;
+use taskgroup::{BoxError, CancellationToken, End, TaskGroup};
 use tokio::time::sleep;
 
 #[tokio::main]
@@ -39,7 +39,7 @@ async fn query(takes: Duration, token: CancellationToken) -> Result<&'static str
 
     // The token lives as long as the service; a callback that is not withdrawn would as well.
     if !callback.withdraw() {
-        assert_eq!(callback.finished().await, CallbackOutcome::Ran);
+        assert_eq!(callback.finished().await, End::Done);
     }
     Ok(answer)
 }

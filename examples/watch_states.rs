@@ -21,7 +21,7 @@ async fn main() -> Result<(), BoxError> {
                 EventKind::Ready(took) => println!("{component}: ready after {took:.1?}"),
                 EventKind::StopBegan(within) => println!("{component}: stops within {within:?}"),
                 EventKind::Failed(error) => println!("{component}: {error:#}"),
-                EventKind::Ended { state, took, .. } => println!("{component}: {state} {took:.1?}"),
+                EventKind::Ended { end, took, .. } => println!("{component}: {end} {took:.1?}"),
                 _ => {}
             }
         });

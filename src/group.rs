@@ -42,7 +42,7 @@ pub use self::engine::handle::JoinError;
 pub use self::engine::spawn_error::SpawnError;
 pub use self::into_task::IntoTask;
 pub use self::isolated::IsolatedTask;
-pub use self::on_cancel::{CallbackOutcome, OnCancel};
+pub use self::on_cancel::OnCancel;
 pub use self::panic::Panic;
 pub use self::run_future::RunFuture;
 pub use self::running::{Running, RunningTask};

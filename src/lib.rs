@@ -73,7 +73,8 @@
 //! | `supervise` | restarts, periodic tasks | 0 |
 //! | `lifecycle` | components in order, a budget, readiness, cleanup, a report | 0 |
 //! | `signal` | `main`, signals, the watchdog | 7 |
-//! | `axum`, `ws` | an HTTP server that really stops, websockets | 34, 53 |
+//! | `http`, `http2` | a server for any tower service that really stops, HTTP/2 | 14, 21 |
+//! | `axum`, `ws` | the same with the defaults of axum, websockets | 28, 47 |
 //! | `tonic` | a gRPC server that really stops | 49 |
 //! | `pipeline` | workers that drain or hand back | 0 |
 //! | `process` | a child process as a member | 7 |
@@ -132,7 +133,7 @@
 
 pub mod group;
 // What servers share with supervision: each waits longer after each failure in a row.
-#[cfg(any(feature = "axum", feature = "supervise", feature = "tonic"))]
+#[cfg(any(feature = "http", feature = "supervise"))]
 mod backoff;
 #[cfg(feature = "supervise")]
 pub mod supervise;
@@ -162,7 +163,7 @@ pub use crate::process::exit::Exit;
 pub use crate::process::program::{Program, main};
 #[cfg(feature = "signal")]
 pub use crate::process::signals::Signals;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub use crate::server::serve::serve;
 pub use crate::server::sidecar::{Sidecar, SidecarError};
 

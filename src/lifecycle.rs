@@ -18,12 +18,13 @@ use crate::group::{AbortOnDrop, Spawner, TaskGroup};
 use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
 pub(crate) mod readiness;
-pub mod cleanup;
 mod words;
+pub mod cleanup;
 mod provided;
 mod uses;
 mod plan;
 mod haste;
+mod step_kind;
 mod component_state;
 mod component_error;
 mod report;
@@ -41,7 +42,7 @@ mod nested;
 mod serialize;
 
 pub use self::component::Component;
-pub use self::component_error::{ComponentError, ComponentErrorKind};
+pub use self::component_error::ComponentError;
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
@@ -53,9 +54,10 @@ pub use self::plan::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
 pub use self::provided::{Provided, Provider};
 pub use self::readiness::{Check, Readiness, ReadinessState};
-pub use self::report::{Report, StepEnd, StepKind, Straggler, TimelineStep};
+pub use self::report::{Report, Straggler, TimelineStep};
 pub use self::run::Run;
 pub use self::run_error::RunError;
+pub use self::step_kind::StepKind;
 pub use self::uses::Uses;
 pub use self::using::Using;
 
@@ -108,7 +110,7 @@ use self::run::engine::{Engine, Parts};
 /// # Drop
 ///
 /// Dropping the future of the run aborts all components at once, in no order, and the log has a
-/// warning with their names. Readiness is stopped, they are force-stopped, and there is no report.
+/// warning with their names. Readiness is stopped, their state is aborted, and there is no report.
 /// A lifecycle that never ran is dropped silently.
 ///
 /// # Comparison to `TaskGroup`
@@ -284,13 +286,13 @@ impl Lifecycle {
     /// Lifecycle::new("orders")
     ///     .component(Component::job("migrate", |_| async { Ok(()) }))
     ///     .observe(move |event| {
-    ///         if let EventKind::Ended { state, .. } = event.kind {
-    ///             sender.send(format!("{} {state}", event.component.as_deref().unwrap())).unwrap();
+    ///         if let EventKind::Ended { end, .. } = event.kind {
+    ///             sender.send(format!("{} is {end}", event.component.as_deref().unwrap())).unwrap();
     ///         }
     ///     })
     ///     .run()
     ///     .await?;
-    /// assert_eq!(ends.recv().await.unwrap(), "orders/migrate stopped");
+    /// assert_eq!(ends.recv().await.unwrap(), "orders/migrate is done");
     /// # Ok(())
     /// # }
     /// ```

@@ -1,44 +1,40 @@
 //! Servers as members of a group: each is told to stop, drains, and is forced when its time is up.
 //!
-//! [`Sidecar`](crate::Sidecar) makes a member of any server that runs until it is told to stop. `serve`
-//! (features `axum` and `tonic`) puts a gate around servers, which counts and cuts their connections.
+//! [`Sidecar`](crate::Sidecar) makes a member of any server that runs until it is told to stop. `serve` (feature
+//! `http`) is a server of our own for any tower service, which counts and cuts its connections;
+//! `axum::serve` and `tonic::serve` are the same with the defaults of their frameworks.
 
 pub(crate) mod in_flight;
 pub(crate) mod stop_signal;
 // What outlives the process is there with some features, and forced exits with another.
-#[cfg(any(
-    feature = "axum",
-    feature = "process",
-    feature = "signal",
-    feature = "tonic"
-))]
+#[cfg(any(feature = "http", feature = "process", feature = "signal"))]
 pub(crate) mod forced;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 mod stop;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 mod drain;
 pub(crate) mod sidecar;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 mod lame_duck;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 mod gate;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub(crate) mod serve;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "tonic")]
 pub mod tonic;
 
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub use self::drain::DrainReport;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub use self::lame_duck::LameDuck;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub use self::serve::{
-    Acceptor, Answer, ConnLayer, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT,
-    DEFAULT_IDLE_GRACE, DEFAULT_KILL_GRACE, DEFAULT_LINGER, Gated, GatedBody, Io, OneConn, Serve,
-    Server,
+    Acceptor, App, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE,
+    DEFAULT_KILL_GRACE, DEFAULT_LINGER, Each, Incoming, Io, Serve, Server, Tls, Transport,
+    serve_each, serve_loop,
 };
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 pub use self::stop::Stop;
 pub use self::stop_signal::StopSignal;

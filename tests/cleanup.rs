@@ -13,10 +13,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use taskgroup::lifecycle::cleanup::Cleanup;
 use taskgroup::lifecycle::cleanup::{
-    CleanupHandle, CleanupReport, Outcome, Priority, PushError, SkipReason, Step, StepHandle,
-    StepReport, StepResult,
+    CleanupHandle, CleanupReport, Outcome, Priority, PushError, Step, StepHandle, StepReport,
 };
-use taskgroup::{BoxError, Cause, Sidecar, SidecarError, TaskGroup};
+use taskgroup::{BoxError, Cause, End, Sidecar, SidecarError, TaskGroup};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,13 +74,30 @@ async fn run_one(step: Step) -> StepReport {
     report.steps.remove(0)
 }
 
-fn results(report: &CleanupReport) -> Vec<(&str, &StepResult)> {
-    let steps = report.steps.iter();
-    steps.map(|step| (&*step.name, &step.result)).collect()
+/// How a step has ended, the time that was not enough, and what it said.
+type How<'a> = (End, Option<Duration>, &'a str);
+
+const DONE: How<'_> = (End::Done, None, "");
+
+fn failed(message: &str) -> How<'_> {
+    (End::Failed, None, message)
 }
 
-fn after_fatal(name: &str) -> StepResult {
-    StepResult::Skipped(SkipReason::AfterFatal(name.to_owned()))
+fn timed_out(limit: Duration) -> How<'static> {
+    (End::TimedOut, Some(limit), "")
+}
+
+fn skipped(why: &str) -> How<'_> {
+    (End::Skipped, None, why)
+}
+
+fn result(step: &StepReport) -> How<'_> {
+    (step.end, step.limit, &step.message)
+}
+
+fn results(report: &CleanupReport) -> Vec<(&str, How<'_>)> {
+    let steps = report.steps.iter();
+    steps.map(|step| (&*step.name, result(step))).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,8 +233,8 @@ async fn a_failure_keeps_no_other_step_from_running_and_the_first_is_named() {
     let error = report.into_result().unwrap_err();
     assert_eq!(error.step().name, "first");
     assert_eq!(
-        error.to_string(),
-        "cleanup step `first` failed: cannot flush: disk full; one more step was not done"
+        format!("{error:#}"),
+        "cleanup step `first` failed: cannot flush: disk full; cleanup step `second` failed: no"
     );
     assert_eq!(error.report().steps.len(), 3);
 }
@@ -282,11 +298,11 @@ async fn a_panic_anywhere_in_a_step_ends_that_step_alone() {
 
     assert_eq!(log.take(), ["last"]);
     let (last, panicked) = report.steps.split_last().unwrap();
-    assert_eq!(last.result, StepResult::Done);
+    assert_eq!(last.end, End::Done);
     assert_eq!(panicked.len(), 5);
     for step in panicked {
-        let boom = StepResult::Panicked("boom".to_owned());
-        assert_eq!((step.attempts, &step.result), (1, &boom), "{}", step.name);
+        let boom = (End::Panicked, None, "boom");
+        assert_eq!((step.attempts, result(step)), (1, boom), "{}", step.name);
     }
     assert_eq!(report.took, Duration::ZERO, "a panic is not retried");
 }
@@ -295,8 +311,8 @@ async fn a_panic_anywhere_in_a_step_ends_that_step_alone() {
 async fn a_destructor_that_panics_in_a_cut_or_skipped_step_changes_nothing() {
     let mut cleanup = Cleanup::new();
     let guard = PanicsInDrop;
-    let skipped = Step::new("skipped", move |_| async move { Ok(drop(guard)) });
-    cleanup.push(skipped).unwrap();
+    let step = Step::new("skipped", move |_| async move { Ok(drop(guard)) });
+    cleanup.push(step).unwrap();
     let guard = PanicsInDrop;
     let cut = Step::new("cut", move |_| async move {
         pending::<()>().await;
@@ -308,8 +324,8 @@ async fn a_destructor_that_panics_in_a_cut_or_skipped_step_changes_nothing() {
     assert_eq!(
         results(&report),
         [
-            ("cut", &StepResult::TimedOut(Step::DEFAULT_DEADLINE)),
-            ("skipped", &after_fatal("cut"))
+            ("cut", timed_out(Step::DEFAULT_DEADLINE)),
+            ("skipped", skipped("fatal step `cut` was not done"))
         ]
     );
 }
@@ -329,8 +345,7 @@ async fn an_error_that_panics_while_it_is_printed_is_a_failure() {
     impl std::error::Error for Unprintable {}
 
     let step = run_one(Step::new("odd", |_| async { Err(Unprintable.into()) })).await;
-    let told = "(its error panicked: boom)".to_owned();
-    assert_eq!(step.result, StepResult::Failed(told));
+    assert_eq!(result(&step), failed("(its message panicked: boom)"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -376,11 +391,11 @@ async fn when_the_budget_is_spent_the_rest_is_skipped_and_named() {
     assert_eq!(
         results(&report),
         [
-            ("hung", &StepResult::TimedOut(5 * SECOND)),
-            ("clipped", &StepResult::TimedOut(2 * SECOND)),
+            ("hung", timed_out(5 * SECOND)),
+            ("clipped", timed_out(2 * SECOND)),
             (
                 "never",
-                &StepResult::Skipped(SkipReason::BudgetSpent(budget))
+                (End::Skipped, Some(budget), "the budget of 7s was spent")
             ),
         ]
     );
@@ -412,8 +427,8 @@ async fn without_a_budget_every_step_has_its_own_deadline_and_no_other() {
     cleanup.push(hanging("hung")).unwrap();
     let report = cleanup.run(Outcome::Clean, Duration::MAX).await;
 
-    assert_eq!(report.steps[0].result, StepResult::TimedOut(5 * SECOND));
-    assert_eq!(report.steps[1].result, StepResult::Done);
+    assert_eq!(result(&report.steps[0]), timed_out(5 * SECOND));
+    assert_eq!(report.steps[1].end, End::Done);
     assert!(
         report
             .to_string()
@@ -432,14 +447,13 @@ async fn a_fatal_failure_skips_the_rest_except_what_always_runs() {
     let report = cleanup.run(Outcome::Clean, MINUTE).await;
 
     assert_eq!(log.take(), ["secrets"]);
-    let failed = StepResult::Failed("no".to_owned());
     assert_eq!(
         results(&report),
         [
-            ("before", &failed),
-            ("journal", &failed),
-            ("secrets", &StepResult::Done),
-            ("rest", &after_fatal("journal")),
+            ("before", failed("no")),
+            ("journal", failed("no")),
+            ("secrets", DONE),
+            ("rest", skipped("fatal step `journal` was not done")),
         ]
     );
 }
@@ -463,7 +477,7 @@ async fn an_always_run_step_runs_after_panics_and_overruns_within_its_guaranteed
     let report = cleanup.run(Outcome::Clean, 3 * SECOND).await;
 
     assert_eq!(log.take(), ["key 1"]);
-    assert_eq!(report.steps[3].result, StepResult::TimedOut(SECOND));
+    assert_eq!(result(&report.steps[3]), timed_out(SECOND));
     assert_eq!(report.took, 4 * SECOND);
 }
 
@@ -472,7 +486,7 @@ async fn an_always_run_step_has_what_is_left_of_the_budget_if_that_is_more() {
     let mut cleanup = Cleanup::new();
     cleanup.push(hanging("key").always(SECOND)).unwrap();
     let report = cleanup.run(Outcome::Clean, 3 * SECOND).await;
-    assert_eq!(report.steps[0].result, StepResult::TimedOut(3 * SECOND));
+    assert_eq!(result(&report.steps[0]), timed_out(3 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -485,7 +499,7 @@ async fn a_best_effort_leaves_the_cleanup_clean_however_it_ends() {
     cleanup.push(failing("fails").best_effort()).unwrap();
     let report = cleanup.run(Outcome::Clean, 2 * SECOND).await;
 
-    assert!(report.steps.iter().all(|s| s.result != StepResult::Done));
+    assert!(report.steps.iter().all(|step| step.end != End::Done));
     assert!(report.is_clean());
     assert!(report.into_result().is_ok());
 }
@@ -503,7 +517,7 @@ async fn a_step_is_retried_with_pauses_that_double() {
 
     assert_eq!(log.take(), ["0ns", "500ms", "1.5s", "3.5s"]);
     assert_eq!(step.attempts, 4);
-    assert_eq!(step.result, StepResult::Failed("busy".to_owned()));
+    assert_eq!(result(&step), failed("busy"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -518,7 +532,7 @@ async fn a_step_that_overruns_is_not_retried() {
     let step = Step::retrying("lease", 9, Duration::ZERO, |_| pending());
     let step = run_one(step.deadline(SECOND)).await;
     assert_eq!((step.attempts, step.ended), (1, Some(SECOND)));
-    assert_eq!(step.result, StepResult::TimedOut(SECOND));
+    assert_eq!(result(&step), timed_out(SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -529,7 +543,7 @@ async fn all_attempts_share_the_deadline_of_the_step() {
     });
     let step = run_one(step.deadline(5 * SECOND)).await;
     assert_eq!((step.attempts, step.ended), (3, Some(5 * SECOND)));
-    assert_eq!(step.result, StepResult::TimedOut(5 * SECOND));
+    assert_eq!(result(&step), timed_out(5 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -551,8 +565,8 @@ async fn a_target_on_which_two_steps_in_a_row_have_failed_is_given_up() {
     let report = cleanup.run(Outcome::Clean, MINUTE).await;
 
     assert_eq!(log.take(), ["2", "always", "other"], "a success forgives");
-    let given_up = SkipReason::TargetGivenUp("consul".to_owned());
-    assert_eq!(report.steps[4].result, StepResult::Skipped(given_up));
+    let given_up = skipped("target `consul` was given up");
+    assert_eq!(result(&report.steps[4]), given_up);
 }
 
 #[tokio::test]
@@ -676,7 +690,7 @@ async fn a_second_run_runs_nothing_and_returns_the_same_report() {
         .run(Outcome::Failed("later".into()), Duration::ZERO)
         .await;
 
-    assert_eq!(first, second);
+    assert_eq!(format!("{first:?}"), format!("{second:?}"));
     assert_eq!(log.take(), ["once"]);
 }
 
@@ -726,10 +740,10 @@ async fn the_clock_runs_on_while_a_run_is_dropped() {
     sleep(MINUTE).await;
     let report = cleanup.run(Outcome::Clean, MINUTE).await;
 
-    assert_eq!(report.steps[0].result, StepResult::TimedOut(5 * SECOND));
+    assert_eq!(result(&report.steps[0]), timed_out(5 * SECOND));
     assert_eq!(report.steps[0].ended, Some(5 * SECOND));
-    let spent = SkipReason::BudgetSpent(5 * SECOND);
-    assert_eq!(report.steps[1].result, StepResult::Skipped(spent));
+    let spent = (End::Skipped, Some(5 * SECOND), "the budget of 5s was spent");
+    assert_eq!(result(&report.steps[1]), spent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -741,10 +755,10 @@ async fn a_step_that_blocks_the_only_thread_is_waited_for_and_costs_the_others_t
         .unwrap();
     let report = cleanup.run(Outcome::Clean, 8 * SECOND).await;
 
-    assert_eq!(report.steps[0].result, StepResult::Done);
+    assert_eq!(report.steps[0].end, End::Done);
     assert_eq!(report.took, MINUTE);
-    let spent = SkipReason::BudgetSpent(8 * SECOND);
-    assert_eq!(report.steps[1].result, StepResult::Skipped(spent));
+    let spent = (End::Skipped, Some(8 * SECOND), "the budget of 8s was spent");
+    assert_eq!(result(&report.steps[1]), spent);
 }
 
 #[tokio::test]
@@ -766,9 +780,9 @@ async fn a_blocking_step_is_run_and_told_and_may_fail_or_panic() {
     assert_eq!(
         results(&report),
         [
-            ("panics", &StepResult::Panicked("boom".to_owned())),
-            ("fails", &StepResult::Failed("no".to_owned())),
-            ("told", &StepResult::Done),
+            ("panics", (End::Panicked, None, "boom")),
+            ("fails", failed("no")),
+            ("told", DONE),
         ]
     );
 }
@@ -1082,20 +1096,21 @@ fn check(specs: &[Spec], budget: Duration, report: &CleanupReport, alive: &Alive
             deadline,
             ..
         } = spec(step);
-        let failed = !matches!(step.result, StepResult::Done | StepResult::Skipped(_));
+        let failed = step.end.is_failure();
         assert_eq!(step.best_effort, *kind == Kind::BestEffort);
-        match &step.result {
-            StepResult::Skipped(reason) => {
+        match step.end {
+            End::Skipped => {
                 assert!(always.is_none(), "it always runs");
                 assert_eq!((step.attempts, step.started, step.ended), (0, None, None));
-                match reason {
-                    SkipReason::AfterFatal(name) => assert_eq!(Some(name), fatal.as_ref()),
-                    SkipReason::BudgetSpent(_) => assert!(clock >= budget),
-                    SkipReason::TargetGivenUp(name) => {
-                        assert_eq!(name, TARGETS[target.unwrap()]);
-                        assert!(failures[target.unwrap()] >= 2);
-                    }
-                    other => panic!("{other:?}"),
+                let why = &*step.message;
+                if let Some(limit) = step.limit {
+                    assert!(limit == budget && clock >= budget && why.contains("budget"));
+                } else if why.starts_with("fatal") {
+                    assert!(why.contains(&format!("`{}`", fatal.as_ref().unwrap())));
+                } else {
+                    let target = target.expect(why);
+                    assert!(why.contains(&format!("target `{}`", TARGETS[target])));
+                    assert!(failures[target] >= 2);
                 }
             }
             _ => {
@@ -1107,8 +1122,9 @@ fn check(specs: &[Spec], budget: Duration, report: &CleanupReport, alive: &Alive
                     .min(ms(*deadline));
                 let took = step.ended.unwrap() - clock;
                 assert!(took <= allowed, "{step} took {took:?} of {allowed:?}");
-                if let StepResult::TimedOut(time) = step.result {
-                    assert_eq!((time, took), (allowed, allowed));
+                assert_eq!(step.limit.is_some(), step.end == End::TimedOut);
+                if let Some(limit) = step.limit {
+                    assert_eq!((limit, took), (allowed, allowed));
                 }
                 assert!(always.is_some() || fatal.is_none() && clock < budget);
                 let given_up = target.is_some_and(|target| failures[target] >= 2);
@@ -1117,12 +1133,12 @@ fn check(specs: &[Spec], budget: Duration, report: &CleanupReport, alive: &Alive
             }
         }
         if let Some(target) = *target {
-            failures[target] = match step.result {
-                StepResult::Done => 0,
+            failures[target] = match step.end {
+                End::Done => 0,
                 _ => failures[target] + usize::from(failed),
             };
         }
-        if *kind == Kind::Fatal && step.result != StepResult::Done {
+        if *kind == Kind::Fatal && step.end != End::Done {
             fatal.get_or_insert(step.name.clone());
         }
     }
@@ -1133,7 +1149,7 @@ fn check(specs: &[Spec], budget: Duration, report: &CleanupReport, alive: &Alive
     let clean = report
         .steps
         .iter()
-        .all(|step| step.result == StepResult::Done || spec(step).kind == Kind::BestEffort);
+        .all(|step| step.end == End::Done || spec(step).kind == Kind::BestEffort);
     assert_eq!(report.is_clean(), clean);
     assert_eq!(alive.functions.load(Ordering::SeqCst), 0);
     assert_eq!(alive.attempts.load(Ordering::SeqCst), 0);

@@ -9,7 +9,7 @@ use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
 use taskgroup::lifecycle::{Budget, Check, Component, Context, Lifecycle, Phase};
 use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Periodic, Strategy, Supervisor};
-use taskgroup::{BoxError, CancellationToken, Cause, Sidecar, TaskGroup};
+use taskgroup::{BoxError, Cause, Sidecar, TaskGroup};
 use tokio::time::{sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -300,7 +300,7 @@ fn so_do_servers() {
             let server = taskgroup::server::axum::serve("http", listener, axum::Router::new());
             let server = server.grace(long).idle_grace(long).kill_grace(long);
             let server = server.first_byte_timeout(long).header_timeout(long).linger(long);
-            let token = CancellationToken::new();
+            let token = taskgroup::CancellationToken::new();
             token.cancel();
             // The linger may never end: nobody can say that no connection will come.
             drop(timeout(DAY / 2, server.run(&token)).await);

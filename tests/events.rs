@@ -153,6 +153,12 @@ async fn by_force() {
     run.await.unwrap().unwrap();
 }
 
+async fn before_the_start() {
+    let lifecycle = lifecycle();
+    lifecycle.handle().stop("never mind");
+    lifecycle.run().await.unwrap();
+}
+
 /// Long enough for one line about what it waits for.
 async fn by_call_and_slowly() {
     let slow = Component::new("slow", |ctx| async move {
@@ -182,7 +188,8 @@ async fn l11_the_table_of_the_docs_is_what_is_emitted() {
     let failure = lines(by_failure()).await;
     let force = lines(by_force()).await;
     let slow = lines(by_call_and_slowly()).await;
-    let runs = [&call, &trigger, &failure, &force, &slow];
+    let early = lines(before_the_start()).await;
+    let runs = [&call, &trigger, &failure, &force, &slow, &early];
 
     let table = table();
     let mut missing: BTreeSet<_> = table.keys().cloned().collect();
@@ -231,7 +238,7 @@ async fn l11_the_table_of_the_docs_is_what_is_emitted() {
         let told = run.iter().filter(|line| line.name == "taskgroup.waiting");
         told.count()
     });
-    assert_eq!(waiting, [0, 0, 0, 0, 1]);
+    assert_eq!(waiting, [0, 0, 0, 0, 1, 0]);
 
     // One trigger for each stop, and the error in one line.
     for run in runs {

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, ComponentState, Context, Lifecycle};
+use taskgroup::lifecycle::{Component, Context, Lifecycle};
+use taskgroup::{BoxError, End};
 use tokio::runtime::Builder;
 use tracing::span;
 use tracing::{Metadata, Subscriber};
@@ -59,9 +59,9 @@ fn a_log_that_blocks_holds_up_no_component() {
         let run = tokio::spawn(lifecycle.run());
         assert_eq!(handle.ready().await, Ok(()));
         handle.stop("enough");
-        let ended = handle.wait_for("db", ComponentState::Stopped);
+        let ended = handle.ended("db");
         let ended = tokio::time::timeout(LONG, ended).await;
-        assert_eq!(ended.expect("held up"), Some(ComponentState::Stopped));
+        assert_eq!(ended.expect("held up"), Some(End::Done));
         drop(release);
         assert!(run.await.unwrap().unwrap().is_clean());
     });

@@ -207,8 +207,8 @@ pub fn counted_pipes(counted: &CountedPipes) -> Vec<Goal> {
                 counted.ratio(pool, Pipe::Spawn),
             )
             .but_reached(match pool {
-                Pipe::Queue => 0.64,
-                _ => 0.73,
+                Pipe::Queue => 0.61,
+                _ => 0.69,
             }),
             Goal::new(
                 format!("{pool}, allocations per item"),

@@ -30,7 +30,7 @@ pub const POOLS: [Pipe; 2] = [Pipe::Queue, Pipe::Stream];
 
 /// The numbers of items between which a slope is taken: early, and late.
 const EARLY: [usize; 2] = [1_000, 2_000];
-const LATE: [usize; 2] = [50_000, 100_000];
+const LATE: [usize; 2] = [20_000, 40_000];
 
 /// The same for allocations: each worker keeps what it has once allocated, and all have had an item by then.
 const WARM: [usize; 2] = [10_000, 20_000];

@@ -17,7 +17,7 @@ use std::thread;
 
 use axum::Router;
 use axum::routing::get;
-use taskgroup::{CancellationToken, SidecarError};
+use taskgroup::CancellationToken;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tonic::service::Routes;

@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 use crate::group::panic::Panic;
 
+/// Comes before the other errors in the message of one that stands for several.
+const ALSO: &str = " (also: ";
+
 /// The error and its sources. What an [`io::Error`] wraps is one of them: its own `source` skips it.
 pub(crate) fn errors<'a>(
     error: &'a (dyn Error + 'static),
@@ -64,7 +67,7 @@ pub(crate) fn line_of(error: &(dyn Error + 'static)) -> String {
 }
 
 /// A message and the chain below it on one line.
-fn line(message: &str, why: Option<&(dyn Error + 'static)>) -> String {
+pub(crate) fn line(message: &str, why: Option<&(dyn Error + 'static)>) -> String {
     let sources = sources(message, why);
     iter::once(message.to_owned())
         .chain(sources)
@@ -82,6 +85,25 @@ pub(crate) fn show(
         f.write_str(&line(message, why))
     } else {
         f.write_str(message)
+    }
+}
+
+/// The same for an error that stands for several: the first, and the others with their reasons.
+///
+/// A reporter that walks the chain prints the reason of the first one after this, so the others stand
+/// in brackets before it.
+pub(crate) fn show_all(
+    f: &mut fmt::Formatter<'_>,
+    message: &str,
+    why: Option<&(dyn Error + 'static)>,
+    others: impl IntoIterator<Item = String>,
+) -> fmt::Result {
+    show(f, message, why)?;
+    let others: Vec<_> = others.into_iter().collect();
+    match others.join("; ") {
+        others if others.is_empty() => Ok(()),
+        others if f.alternate() => write!(f, "; {others}"),
+        others => write!(f, "{ALSO}{others})"),
     }
 }
 
@@ -126,8 +148,10 @@ fn sources(message: &str, why: Option<&(dyn Error + 'static)>) -> Vec<String> {
     sources
 }
 
-/// Whether a message stands in another one, not as a part of a word.
+/// Whether a message stands in another one, not as a part of a word, and not as the reason of another
+/// error.
 fn contains(above: &str, message: &str) -> bool {
+    let above = above.split(ALSO).next().unwrap_or(above);
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     above.match_indices(message).any(|(at, _)| {
         let before = above[..at].chars().next_back();
@@ -174,6 +198,7 @@ mod tests {
             (&["no (tcp: refused)", "refused"], "no (tcp: refused)"),
             (&["task `notify` failed", "no"], "task `notify` failed: no"),
             (&["a", ""], "a"),
+            (&["a (also: b: no)", "no"], "a (also: b: no): no"),
         ] {
             assert_eq!(line_of(&chain(messages)), line);
         }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// The part of a stop that is kept free for answering, after outgoing work has been given up.
 const PART_FOR_ANSWERS: u32 = 10;
@@ -51,6 +51,14 @@ pub(crate) fn clip(timeout: Duration, deadline: Option<Instant>) -> Duration {
     match deadline {
         Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
         None => timeout,
+    }
+}
+
+/// Does the work, unless the deadline passes before; `None` for one that never does.
+pub(crate) async fn by<F: Future>(deadline: Option<Instant>, work: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

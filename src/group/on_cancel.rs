@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::group::end::End;
 use crate::group::lock::lock;
 use crate::group::log;
 use crate::group::panic::Panic;
@@ -34,8 +35,8 @@ use crate::group::panic::Panic;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::CancellationToken;
-/// use taskgroup::group::{CallbackOutcome, OnCancel};
+/// use taskgroup::group::OnCancel;
+/// use taskgroup::{CancellationToken, End};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
@@ -46,9 +47,9 @@ use crate::group::panic::Panic;
 /// assert!(withdrawn.withdraw(), "the token has not fired, so this comes in time");
 /// token.cancel();
 ///
-/// assert_eq!(interrupted.finished().await, CallbackOutcome::Ran);
+/// assert_eq!(interrupted.finished().await, End::Done);
 /// assert!(!interrupted.withdraw(), "too late");
-/// assert_eq!(withdrawn.finished().await, CallbackOutcome::Withdrawn);
+/// assert_eq!(withdrawn.finished().await, End::Skipped);
 /// # }
 /// ```
 ///
@@ -58,42 +59,12 @@ pub struct OnCancel {
     task: AbortHandle,
 }
 
-/// How a callback after cancellation ended.
-///
-/// # Examples
-///
-/// ```
-/// use taskgroup::CancellationToken;
-/// use taskgroup::group::{CallbackOutcome, OnCancel};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let token = CancellationToken::new();
-/// token.cancel();
-/// let callback = OnCancel::new(&token, || async { panic!("boom") });
-///
-/// assert_eq!(callback.finished().await, CallbackOutcome::Panicked("boom".into()));
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CallbackOutcome {
-    /// It ran to its end.
-    Ran,
-    /// It was withdrawn in time and will never run.
-    Withdrawn,
-    /// It panicked, with this message.
-    Panicked(String),
-    /// The runtime shut down before the callback had ended, or before it had begun.
-    Aborted,
-}
-
 impl OnCancel {
     /// Runs `callback` in a task of its own once `token` has fired.
     ///
     /// On a token that has already fired the callback runs at once, still in its own task: `new`
     /// itself never runs it. A panic, in the closure or in its future, is caught, logged once at
-    /// ERROR, and told by [`finished`](Self::finished).
+    /// ERROR with its message, and [`finished`](Self::finished) returns [`End::Panicked`].
     ///
     /// # Panics
     ///
@@ -133,7 +104,7 @@ impl OnCancel {
         // Made here and not in the task: a task that is never polled must tell its end too.
         let task = CallbackTask {
             shared: Arc::clone(&shared),
-            outcome: CallbackOutcome::Aborted,
+            outcome: End::Aborted,
         };
         let task = tokio::spawn(task.run(token.clone())).abort_handle();
         Self { shared, task }
@@ -173,7 +144,7 @@ impl OnCancel {
             return self.shared.never_begins();
         };
         self.task.abort();
-        let over = Over(&self.shared, CallbackOutcome::Withdrawn);
+        let over = Over(&self.shared, End::Skipped);
         drop(callback);
         drop(over);
         true
@@ -181,9 +152,10 @@ impl OnCancel {
 
     /// Waits until the callback has ended, and returns how.
     ///
-    /// It has ended when it has run, panicked, been withdrawn, or was dropped with its runtime. As
-    /// long as the token has not fired this waits for the token too. Any number of callers can
-    /// wait, and a call after the end returns at once.
+    /// It is [`Done`](End::Done) when it ran to its end, [`Panicked`](End::Panicked),
+    /// [`Skipped`](End::Skipped) when it was withdrawn in time, or [`Aborted`](End::Aborted) when its
+    /// runtime shut down before it had ended or begun. As long as the token has not fired this waits
+    /// for the token too. Any number of callers can wait, and a call after the end returns at once.
     ///
     /// # Cancel safety
     ///
@@ -192,8 +164,8 @@ impl OnCancel {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::CancellationToken;
-    /// use taskgroup::group::{CallbackOutcome, OnCancel};
+    /// use taskgroup::group::OnCancel;
+    /// use taskgroup::{CancellationToken, End};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
@@ -201,11 +173,11 @@ impl OnCancel {
     /// let callback = OnCancel::new(&token, || async {});
     /// token.cancel();
     ///
-    /// assert_eq!(callback.finished().await, CallbackOutcome::Ran);
-    /// assert_eq!(callback.finished().await, CallbackOutcome::Ran);
+    /// assert_eq!(callback.finished().await, End::Done);
+    /// assert_eq!(callback.finished().await, End::Done);
     /// # }
     /// ```
-    pub async fn finished(&self) -> CallbackOutcome {
+    pub async fn finished(&self) -> End {
         loop {
             // No wakeup is lost: a `Notified` sees every `notify_waiters` since it was made, and the
             // outcome, which is stored before the notification, is read after that.
@@ -245,7 +217,7 @@ struct Shared {
 
 struct Inner {
     state: State,
-    outcome: Option<CallbackOutcome>,
+    outcome: Option<End>,
 }
 
 enum State {
@@ -291,8 +263,8 @@ impl Shared {
         matches!(self.lock().state, State::Begun)
     }
 
-    fn outcome(&self) -> Option<CallbackOutcome> {
-        self.lock().outcome.clone()
+    fn outcome(&self) -> Option<End> {
+        self.lock().outcome
     }
 
     /// Locks the state. No user code runs under this lock, so a poisoned one is still consistent.
@@ -302,11 +274,11 @@ impl Shared {
 }
 
 /// Stores the outcome when it is dropped, so also when the callback's destructor panics.
-struct Over<'a>(&'a Shared, CallbackOutcome);
+struct Over<'a>(&'a Shared, End);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.lock().outcome = Some(self.1.clone());
+        self.0.lock().outcome = Some(self.1);
         self.0.over.notify_waiters();
     }
 }
@@ -314,7 +286,7 @@ impl Drop for Over<'_> {
 /// The task's side. Its drop tells the end, however the task ended.
 struct CallbackTask {
     shared: Arc<Shared>,
-    outcome: CallbackOutcome,
+    outcome: End,
 }
 
 impl CallbackTask {
@@ -324,7 +296,7 @@ impl CallbackTask {
             return;
         };
         match Panic::catch_future(async move { callback().await }).await {
-            Ok(()) => self.outcome = CallbackOutcome::Ran,
+            Ok(()) => self.outcome = End::Done,
             Err(panic) => {
                 let message = panic.message().to_owned();
                 let (file, line) = (self.shared.place.file(), self.shared.place.line());
@@ -334,7 +306,7 @@ impl CallbackTask {
                         "callback after cancellation ({file}:{line}) panicked: {message}"
                     );
                 });
-                self.outcome = CallbackOutcome::Panicked(message);
+                self.outcome = End::Panicked;
             }
         }
     }
@@ -345,7 +317,7 @@ impl Drop for CallbackTask {
         let lost = self.shared.leave_armed(State::Lost);
         // After a withdrawal, the outcome is `withdraw`'s to store (invariant 2).
         if lost.is_some() || self.shared.begun() {
-            let over = Over(&self.shared, self.outcome.clone());
+            let over = Over(&self.shared, self.outcome);
             drop(lost);
             drop(over);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::group::TaskGroup;
+use crate::group::end::End;
 use crate::group::lock::get_mut;
 use crate::group::log;
 use crate::group::panic::Panic;
@@ -27,7 +28,7 @@ pub use self::outcome::Outcome;
 pub use self::registry::{PushError, StepHandle};
 pub use self::report::{CleanupError, CleanupReport};
 pub use self::step::Step;
-pub use self::step_report::{Priority, SkipReason, StepReport, StepResult};
+pub use self::step_report::{Priority, StepReport};
 
 use self::current::{CONFIRMATION, Current, Ended};
 use self::plan::{Plan, Turn};
@@ -53,7 +54,7 @@ use self::registry::Registry;
 /// - The run takes its budget and the [guaranteed](Self::guaranteed) times of the steps that
 ///   [always](Step::always) run, at most. When the budget is spent, the others are skipped.
 /// - When it has returned, nothing of a step is alive, except for what the report calls
-///   [still running](StepResult::StillRunning).
+///   [still running](End::StillRunning).
 ///
 /// # Steps that block their thread
 ///
@@ -392,13 +393,16 @@ impl Going {
                 let current = Current::begin(step, time, &self.outcome, group);
                 self.current = Some(current);
             }
-            Turn::Skip(reason) => self.skipped(step, reason, group),
+            Turn::Skip(reason) => self.skipped(step, reason, None, group),
+            Turn::OutOfTime(budget) => {
+                let reason = format!("the budget of {} was spent", Rounded(budget));
+                self.skipped(step, reason, Some(budget), group);
+            }
         }
     }
 
-    fn skipped(&mut self, step: Step, reason: SkipReason, group: &TaskGroup) {
-        let result = StepResult::Skipped(reason);
-        self.plan.note(step.name(), step.rules(), &result);
+    fn skipped(&mut self, step: Step, why: String, limit: Option<Duration>, group: &TaskGroup) {
+        self.plan.note(step.name(), step.rules(), End::Skipped);
         self.note(StepReport {
             name: step.name().to_owned(),
             priority: step.rules().priority,
@@ -406,7 +410,10 @@ impl Going {
             started: None,
             ended: None,
             attempts: 0,
-            result,
+            end: End::Skipped,
+            limit,
+            message: why,
+            error: None,
         });
         // Its destructor may block, too.
         let task = group.task(step.name().to_owned());
@@ -425,27 +432,35 @@ impl Going {
             time,
             ..
         } = current;
-        let result = match (ended.result, ended.panic) {
-            (StepResult::Done, Some(panic)) => StepResult::Panicked(panic.message().to_owned()),
-            (result, Some(panic)) => {
-                tell_panic_of_drop(&name, &panic);
-                result
+        let at = ended.at;
+        let ended = match (ended.end, ended.panic) {
+            (End::Done, Some(panic)) => Ended::panicked(panic),
+            (_, panic) => {
+                panic
+                    .iter()
+                    .for_each(|panic| tell_panic_of_drop(&name, panic));
+                Ended {
+                    panic: None,
+                    ..ended
+                }
             }
-            (result, None) => result,
         };
-        let took = ended.at - started;
-        if result == StepResult::Done && is_late(took, time) {
+        let took = at - started;
+        if ended.end == End::Done && is_late(took, time) {
             tell_late(&name, took, time);
         }
-        self.plan.note(&name, &rules, &result);
+        self.plan.note(&name, &rules, ended.end);
         self.note(StepReport {
             name: name.into_owned(),
             priority: rules.priority,
             best_effort: rules.best_effort,
             started: Some(started - self.began),
-            ended: Some(ended.at - self.began),
+            ended: Some(at - self.began),
             attempts,
-            result,
+            end: ended.end,
+            limit: ended.end.is_forced().then_some(time),
+            message: ended.message,
+            error: ended.error,
         });
     }
 
@@ -474,9 +489,9 @@ fn discard(step: Step) {
 }
 
 fn tell(step: &StepReport) {
-    let warns = step.best_effort && step.result != StepResult::Done;
-    log::guarded(|| match step.result {
-        StepResult::Panicked(_) => tracing::error!(target: "taskgroup", "{step}"),
+    let warns = step.best_effort && step.end != End::Done;
+    log::guarded(|| match step.end {
+        End::Panicked => tracing::error!(target: "taskgroup", "{step}"),
         _ if warns => tracing::warn!(target: "taskgroup", "{step}"),
         _ => tracing::debug!(target: "taskgroup", "{step}"),
     });

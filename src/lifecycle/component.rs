@@ -211,7 +211,7 @@ impl Component {
     ///
     /// By default the first failure of a component stops the whole. That of one that may fail is an
     /// event and a WARN line in the log, and its helpers are told and have its grace to end. Its
-    /// [state](super::ComponentState) is then `Crashed`, and what comes after it goes on. That holds for
+    /// [state](super::ComponentState) then tells how it ended, and what comes after it goes on. That holds for
     /// an error, a panic and an early end. A failure before all components are ready is that of the
     /// start all the same, and stops the whole. One that is [added](super::Handle::add) after that may
     /// fail to start too; what waits for it, by name or by value, is then never started.
@@ -226,6 +226,7 @@ impl Component {
     /// # Examples
     ///
     /// ```
+    /// use taskgroup::End;
     /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle, ReadinessState};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -245,8 +246,7 @@ impl Component {
     ///     .start()
     ///     .await?;
     /// let handle = run.handle().clone();
-    /// let state = handle.wait_for("cache", ComponentState::Stopped).await;
-    /// assert_eq!(state, Some(ComponentState::Crashed));
+    /// assert_eq!(handle.ended("cache").await, Some(End::Failed));
     /// assert_eq!(handle.state("http"), Some(ComponentState::Running));
     ///
     /// let report = run.stop("enough").await;

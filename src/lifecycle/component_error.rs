@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::step_kind::StepKind;
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::error::TaskError;
@@ -12,7 +13,7 @@ use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
 
-/// What went wrong with a component: which one, in what way, and why.
+/// What went wrong with a component: which one, when, how it ended, and why.
 ///
 /// The message names the component: ``component `http` did not start``. [`source`](Error::source) is
 /// the error that the component returned, or its panic; for a task that the component has spawned it is
@@ -25,13 +26,16 @@ use crate::group::verdict::Ended;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ComponentError {
-    /// The name of the component.
+    /// The name of the component; that of the lifecycle if what stopped it is a failure itself, such as
+    /// a lost heartbeat.
     pub component: String,
-    /// In what way it went wrong.
-    pub kind: ComponentErrorKind,
-    /// What the component said, with the sources of its error on one line; empty if the kind tells
-    /// all.
+    /// The step that went wrong: its start, its drain or its stop; `None` while it ran.
+    pub during: Option<StepKind>,
+    /// The time that was not enough, if that is what went wrong.
+    pub limit: Option<Duration>,
+    /// What the component said, with the sources of its error on one line; empty if the rest tells all.
     pub message: String,
+    end: End,
     why: Why,
 }
 
@@ -40,6 +44,8 @@ pub struct ComponentError {
 enum Why {
     Nothing,
     Task(Arc<TaskError>),
+    /// That of what stopped the lifecycle.
+    Trigger(Arc<TaskError>),
     /// What is left of an error that nobody has any more.
     Said(Said),
 }
@@ -48,87 +54,26 @@ enum Why {
 #[error("{0}")]
 struct Said(String);
 
-/// In what way a component went wrong.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use taskgroup::lifecycle::ComponentErrorKind;
-///
-/// let kind = ComponentErrorKind::Overran(Duration::from_secs(10));
-/// assert!(kind.is_forced());
-/// assert!(!ComponentErrorKind::Failed.is_forced());
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ComponentErrorKind {
-    /// It returned an error before it was ready.
-    StartFailed,
-    /// It was not ready within this time.
-    StartTimedOut(Duration),
-    /// It ended, without an error, before it was ready.
-    EndedBeforeReady,
-    /// It returned an error while it ran.
-    Failed,
-    /// It panicked, at whatever time.
-    Panicked,
-    /// It ended, without an error, before it was told to.
-    EndedEarly,
-    /// It returned an error after it was told to stop.
-    StopFailed,
-    /// Its drain, the first part of a stop in two parts, had not ended after this time.
-    DrainTimedOut(Duration),
-    /// It had not ended this long after it was told to stop, and was forced.
-    Overran(Duration),
-    /// The same, and it could not be confirmed that it is gone.
-    StillRunning(Duration),
-    /// Not a component but the lifecycle itself: what stopped it is a failure, such as a lost
-    /// heartbeat.
-    Trigger,
-}
-
 /// The name of the task of a component, in the component's group.
 pub(super) const OWN_TASK: &str = "run";
 
 impl ComponentError {
-    /// Makes the error of a component whose task failed.
-    pub(crate) fn from_task(
-        component: impl Into<String>,
-        kind: ComponentErrorKind,
-        error: TaskError,
-    ) -> Self {
-        let mut this = Self::new(component, kind);
-        this.why = Why::Task(Arc::new(error));
-        this.message = this.why().map(chain::line_of).unwrap_or_default();
-        this
-    }
-
-    /// The same, with those of its tasks that failed after it.
-    pub(super) fn all_from_task(
-        component: &str,
-        kind: ComponentErrorKind,
-        mut error: TaskError,
-    ) -> (Self, Vec<Self>) {
-        let later = error.take_suppressed().into_iter().map(|later| {
-            let kind = match later.end() {
-                End::Panicked => ComponentErrorKind::Panicked,
-                _ => ComponentErrorKind::Failed,
-            };
-            Self::from_task(component, kind, later)
-        });
-        let later = later.collect();
-        (Self::from_task(component, kind, error), later)
-    }
-
     /// Makes an error that has no task's error behind it.
-    pub(crate) fn new(component: impl Into<String>, kind: ComponentErrorKind) -> Self {
+    pub(crate) fn new(component: impl Into<String>, during: Option<StepKind>, end: End) -> Self {
         Self {
             component: component.into(),
-            kind,
+            during,
+            limit: None,
             message: String::new(),
+            end,
             why: Why::Nothing,
         }
+    }
+
+    /// The same, for want of more time than this.
+    pub(crate) fn within(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// The same with something to say.
@@ -138,23 +83,38 @@ impl ComponentError {
         self
     }
 
+    /// The same with the error of its task, and those of its tasks that failed after it.
+    pub(crate) fn with_task(self, mut error: TaskError) -> (Self, Vec<Self>) {
+        let later = error.take_suppressed().into_iter().map(|later| {
+            let this = Self::new(&*self.component, self.during, later.end());
+            this.because(Why::Task(Arc::new(later)))
+        });
+        let later = later.collect();
+        (self.because(Why::Task(Arc::new(error))), later)
+    }
+
+    /// Makes the error of a lifecycle that stops because of a failure.
+    pub(super) fn of_trigger(lifecycle: &str, error: TaskError) -> Self {
+        let this = Self::new(lifecycle, None, error.end());
+        this.because(Why::Trigger(Arc::new(error)))
+    }
+
+    fn because(mut self, why: Why) -> Self {
+        self.why = why;
+        self.message = self.why().map(chain::line_of).unwrap_or_default();
+        self
+    }
+
     /// Returns how the component ended.
     ///
-    /// A component that was not ready in time, or ended before it was ready, has
-    /// [`Failed`](End::Failed) to start.
+    /// A component that was not ready in time has [`Failed`](End::Failed) to start.
     ///
     /// # Examples
     ///
     /// See [`Report`](crate::lifecycle::Report).
     #[must_use]
     pub fn end(&self) -> End {
-        match self.kind {
-            ComponentErrorKind::Panicked => End::Panicked,
-            ComponentErrorKind::EndedEarly => End::EndedEarly,
-            ComponentErrorKind::DrainTimedOut(_) | ComponentErrorKind::Overran(_) => End::TimedOut,
-            ComponentErrorKind::StillRunning(_) => End::StillRunning,
-            _ => End::Failed,
-        }
+        self.end
     }
 
     /// Returns the error of the component's task, if there was one.
@@ -165,102 +125,72 @@ impl ComponentError {
     #[must_use]
     pub fn task_error(&self) -> Option<&TaskError> {
         match &self.why {
-            Why::Task(error) => Some(error),
+            Why::Task(error) | Why::Trigger(error) => Some(error),
             Why::Nothing | Why::Said(_) => None,
         }
     }
 
     /// Returns whether something of the component was cut, or is still running.
     ///
-    /// That is so for the [kinds](ComponentErrorKind::is_forced) that say it, and when the error of
-    /// the task tells of a server or a group that was forced.
+    /// That is so if its [end](Self::end) says it, and if the error of the task tells of a server or a
+    /// group that was forced.
     ///
     /// # Examples
     ///
     /// See [`Report`](crate::lifecycle::Report).
     #[must_use]
     pub fn is_forced(&self) -> bool {
-        self.end().is_forced()
+        self.end.is_forced()
             || self
                 .task_error()
                 .is_some_and(|error| verdict::was_forced(error))
     }
-}
 
-impl ComponentErrorKind {
-    /// Returns whether the component was cut, or is still running.
-    #[must_use]
-    pub fn is_forced(self) -> bool {
-        matches!(
-            self,
-            Self::DrainTimedOut(_) | Self::Overran(_) | Self::StillRunning(_)
-        )
-    }
-
-    /// Returns whether the component never became ready.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::lifecycle::ComponentErrorKind;
-    ///
-    /// assert!(ComponentErrorKind::EndedBeforeReady.is_start());
-    /// assert!(!ComponentErrorKind::EndedEarly.is_start());
-    /// ```
-    #[must_use]
-    pub fn is_start(self) -> bool {
-        matches!(
-            self,
-            Self::StartFailed | Self::StartTimedOut(_) | Self::EndedBeforeReady
-        )
-    }
-
-    /// Returns the time that was not enough, if that is what went wrong.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use taskgroup::lifecycle::ComponentErrorKind;
-    ///
-    /// let limit = Duration::from_secs(10);
-    /// assert_eq!(ComponentErrorKind::Overran(limit).limit(), Some(limit));
-    /// assert_eq!(ComponentErrorKind::Failed.limit(), None);
-    /// ```
-    #[must_use]
-    pub fn limit(self) -> Option<Duration> {
-        match self {
-            Self::StartTimedOut(limit)
-            | Self::DrainTimedOut(limit)
-            | Self::Overran(limit)
-            | Self::StillRunning(limit) => Some(limit),
-            _ => None,
-        }
-    }
-}
-
-impl ComponentError {
-    fn what(&self) -> String {
-        let subject = match self.kind {
-            ComponentErrorKind::Trigger => "lifecycle",
+    /// What happened, without the reason.
+    pub(super) fn what(&self) -> String {
+        let subject = match self.why {
+            Why::Trigger(_) => "lifecycle",
             _ => "component",
         };
-        let hint = match self.kind {
-            ComponentErrorKind::StartTimedOut(_) if self.message.is_empty() => {
-                ": has it called `ready`?"
+        format!("{subject} `{}` {}", self.component, self.verb())
+    }
+
+    fn verb(&self) -> String {
+        let limit = self.limit.map(Rounded);
+        let verb = match (self.during, self.end, limit) {
+            _ if matches!(self.why, Why::Trigger(_)) => "had to stop",
+            (_, End::Panicked, _) => "panicked",
+            (_, End::Aborted, _) => "was dropped before it ended",
+            (Some(StepKind::Start), _, Some(limit)) => {
+                let hint = match &*self.message {
+                    "" => ": has it called `ready`?",
+                    _ => "",
+                };
+                return format!("was not ready within {limit}{hint}");
             }
-            _ => "",
+            (Some(StepKind::Start), End::EndedEarly, None) => "ended before it was ready",
+            (Some(StepKind::Start), _, None) => "did not start",
+            (Some(StepKind::Drain), _, Some(limit)) => {
+                return format!("did not drain within {limit}");
+            }
+            (_, End::StillRunning, Some(limit)) => {
+                return format!("did not stop within {limit}, was forced, and is still running");
+            }
+            (_, _, Some(limit)) => return format!("did not stop within {limit} and was forced"),
+            (None, End::EndedEarly, None) => "ended before it was told to",
+            (None, _, None) => "failed",
+            (Some(_), _, None) => "failed while it stopped",
         };
-        format!("{subject} `{}` {}{hint}", self.component, self.kind)
+        verb.to_owned()
     }
 
     /// Its own task would only repeat its name, so what that said comes next; a task of another name
     /// is one that it has spawned, and is named.
-    fn why(&self) -> Option<&(dyn Error + 'static)> {
+    pub(super) fn why(&self) -> Option<&(dyn Error + 'static)> {
         let error = match &self.why {
             Why::Nothing => return None,
             Why::Said(said) => return Some(said),
-            Why::Task(error) => error,
+            Why::Task(error) | Why::Trigger(error) => error,
         };
         if error
             .name()
@@ -270,7 +200,7 @@ impl ComponentError {
         }
         match error.end() {
             End::Failed | End::Panicked => chain::below(&**error),
-            End::EndedEarly => None,
+            End::EndedEarly | End::Aborted => None,
             _ => Some(&**error),
         }
     }
@@ -323,36 +253,13 @@ impl fmt::Debug for ComponentError {
             return f
                 .debug_struct("ComponentError")
                 .field("component", &self.component)
-                .field("kind", &self.kind)
+                .field("during", &self.during)
+                .field("end", &self.end)
+                .field("limit", &self.limit)
                 .field("why", &self.why)
                 .finish_non_exhaustive();
         }
         chain::explain(f, &self.what(), self.why(), None)
-    }
-}
-
-/// What the component did, as a message says it after its name.
-impl fmt::Display for ComponentErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StartFailed => f.write_str("did not start"),
-            Self::StartTimedOut(limit) => write!(f, "was not ready within {}", Rounded(*limit)),
-            Self::EndedBeforeReady => f.write_str("ended before it was ready"),
-            Self::Failed => f.write_str("failed"),
-            Self::Panicked => f.write_str("panicked"),
-            Self::EndedEarly => f.write_str("ended before it was told to"),
-            Self::StopFailed => f.write_str("failed while it stopped"),
-            Self::DrainTimedOut(limit) => write!(f, "did not drain within {}", Rounded(*limit)),
-            Self::Overran(limit) => {
-                write!(f, "did not stop within {} and was forced", Rounded(*limit))
-            }
-            Self::StillRunning(limit) => write!(
-                f,
-                "did not stop within {}, was forced, and is still running",
-                Rounded(*limit)
-            ),
-            Self::Trigger => f.write_str("had to stop"),
-        }
     }
 }
 
@@ -367,8 +274,17 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn alone(kind: ComponentErrorKind) -> String {
-        ComponentError::new("http", kind).to_string()
+    const START: Option<StepKind> = Some(StepKind::Start);
+    const STOP: Option<StepKind> = Some(StepKind::Stop);
+
+    fn of_task(
+        component: &str,
+        during: Option<StepKind>,
+        end: End,
+        task: TaskError,
+    ) -> ComponentError {
+        let error = ComponentError::new(component, during, end);
+        error.with_task(task).0
     }
 
     async fn failed(task: &str, error: impl Into<BoxError>) -> TaskError {
@@ -381,46 +297,60 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_alone_has_its_message() {
-        use ComponentErrorKind as Kind;
+    fn each_end_alone_has_its_message() {
+        for (during, end, limit, message) in [
+            (START, End::Failed, None, "did not start"),
+            (
+                START,
+                End::Failed,
+                Some(LIMIT),
+                "was not ready within 10s: has it called `ready`?",
+            ),
+            (START, End::EndedEarly, None, "ended before it was ready"),
+            (START, End::Panicked, None, "panicked"),
+            (None, End::Failed, None, "failed"),
+            (None, End::Panicked, None, "panicked"),
+            (None, End::EndedEarly, None, "ended before it was told to"),
+            (None, End::Aborted, None, "was dropped before it ended"),
+            (STOP, End::Failed, None, "failed while it stopped"),
+            (
+                Some(StepKind::Drain),
+                End::TimedOut,
+                Some(LIMIT),
+                "did not drain within 10s",
+            ),
+            (
+                STOP,
+                End::TimedOut,
+                Some(LIMIT),
+                "did not stop within 10s and was forced",
+            ),
+            (
+                STOP,
+                End::StillRunning,
+                Some(LIMIT),
+                "did not stop within 10s, was forced, and is still running",
+            ),
+        ] {
+            let error = ComponentError::new("http", during, end).within(limit);
+            assert_eq!(error.to_string(), format!("component `http` {message}"));
+            assert_eq!(error.end(), end);
+        }
+    }
 
-        assert_eq!(alone(Kind::StartFailed), "component `http` did not start");
-        assert_eq!(
-            alone(Kind::StartTimedOut(LIMIT)),
-            "component `http` was not ready within 10s: has it called `ready`?"
-        );
-        assert_eq!(
-            alone(Kind::EndedBeforeReady),
-            "component `http` ended before it was ready"
-        );
-        assert_eq!(alone(Kind::Failed), "component `http` failed");
-        assert_eq!(alone(Kind::Panicked), "component `http` panicked");
-        assert_eq!(
-            alone(Kind::EndedEarly),
-            "component `http` ended before it was told to"
-        );
-        assert_eq!(
-            alone(Kind::StopFailed),
-            "component `http` failed while it stopped"
-        );
-        assert_eq!(
-            alone(Kind::DrainTimedOut(LIMIT)),
-            "component `http` did not drain within 10s"
-        );
-        assert_eq!(
-            alone(Kind::Overran(LIMIT)),
-            "component `http` did not stop within 10s and was forced"
-        );
-        assert_eq!(
-            alone(Kind::StillRunning(LIMIT)),
-            "component `http` did not stop within 10s, was forced, and is still running"
-        );
-        assert_eq!(alone(Kind::Trigger), "lifecycle `http` had to stop");
+    #[tokio::test]
+    async fn what_stopped_a_lifecycle_is_its_own_error() {
+        let lost = failed("lease", "the lease was lost").await;
+        let error = ComponentError::of_trigger("orders", lost);
+
+        assert_eq!(error.to_string(), "lifecycle `orders` had to stop");
+        assert!(format!("{error:#}").ends_with(": the lease was lost"));
     }
 
     #[test]
-    fn what_is_said_follows_the_kind() {
-        let error = ComponentError::new("db", ComponentErrorKind::StartTimedOut(LIMIT))
+    fn what_is_said_follows_the_end() {
+        let error = ComponentError::new("db", START, End::Failed)
+            .within(Some(LIMIT))
             .with_message("no route to host");
 
         assert_eq!(error.to_string(), "component `db` was not ready within 10s");
@@ -434,7 +364,7 @@ mod tests {
     async fn the_own_task_is_not_named_again() {
         for component in ["http", "orders/http", "shop/orders/http"] {
             let task = failed("http", "address in use").await;
-            let error = ComponentError::from_task(component, ComponentErrorKind::StartFailed, task);
+            let error = of_task(component, START, End::Failed, task);
 
             assert_eq!(
                 format!("{error:#}"),
@@ -446,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_of_another_name_is_named() {
         let task = failed("xhttp", "address in use").await;
-        let error = ComponentError::from_task("http", ComponentErrorKind::Failed, task);
+        let error = of_task("http", None, End::Failed, task);
 
         assert!(error.message.starts_with("task `orders/xhttp` ("));
         assert!(error.message.ends_with(") failed: address in use"));
@@ -459,13 +389,13 @@ mod tests {
         struct NoQuorum(#[source] fmt::Error);
 
         let task = failed("db", NoQuorum(fmt::Error)).await;
-        let error = ComponentError::from_task("db", ComponentErrorKind::Failed, task);
+        let error = of_task("db", None, End::Failed, task);
 
         assert_eq!(error.message, format!("no quorum: {}", fmt::Error));
         assert!(error.source().unwrap().is::<NoQuorum>());
 
         let above = failed("inner", error.clone()).await;
-        let above = ComponentError::from_task("inner", ComponentErrorKind::Failed, above);
+        let above = of_task("inner", None, End::Failed, above);
         assert_eq!(above.message, format!("{error:#}"));
     }
 
@@ -479,7 +409,7 @@ mod tests {
             Ok(())
         });
         let task = group.wait().await.unwrap_err();
-        let error = ComponentError::from_task("worker", ComponentErrorKind::Panicked, task);
+        let error = of_task("worker", None, End::Panicked, task);
 
         assert_eq!(format!("{error:#}"), "component `worker` panicked: boom");
         assert!(!error.is_forced());
@@ -497,7 +427,7 @@ mod tests {
         impl Error for Loud {}
 
         let task = failed("db", Loud).await;
-        let error = ComponentError::from_task("db", ComponentErrorKind::Failed, task);
+        let error = of_task("db", None, End::Failed, task);
 
         assert_eq!(error.message, "(its message panicked: loud)");
         assert!(!error.is_forced(), "nor is the question");
@@ -510,9 +440,9 @@ mod tests {
         let server =
             Sidecar::new("http").serve(&token, |_stop| pending::<Result<(), std::io::Error>>());
         let task = failed("http", server.await.unwrap_err()).await;
-        let error = ComponentError::from_task("http", ComponentErrorKind::StopFailed, task);
+        let error = of_task("http", STOP, End::Failed, task);
 
-        assert!(!error.kind.is_forced());
+        assert!(!error.end().is_forced());
         assert!(error.is_forced());
     }
 }

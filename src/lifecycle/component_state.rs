@@ -2,19 +2,22 @@
 
 use std::fmt;
 
-/// How far a component has come; the order of the variants is the order in which they follow.
+use crate::group::end::End;
+
+/// How far a component has come, in the order of the variants.
 ///
-/// It prints as one word in lower case.
+/// It prints as one or two words in lower case; a component that has ended prints its end.
 ///
 /// # Examples
 ///
 /// ```
+/// use taskgroup::End;
 /// use taskgroup::lifecycle::ComponentState;
 ///
-/// assert_eq!(ComponentState::ForceStopped.to_string(), "force-stopped");
-/// assert!(ComponentState::Running < ComponentState::Draining);
+/// assert_eq!(ComponentState::Draining.to_string(), "draining");
+/// assert_eq!(ComponentState::Ended(End::TimedOut).to_string(), "timed out");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ComponentState {
     /// It is part of the plan and has not been started.
@@ -25,12 +28,16 @@ pub enum ComponentState {
     Running,
     /// It has been told to drain or to stop and has not ended yet.
     Draining,
-    /// It has ended by itself after it was told to, or had nothing left to do.
-    Stopped,
-    /// It failed, panicked or ended before it was told to, or was not ready in time.
-    Crashed,
-    /// It had not ended when its time was up and was cut.
-    ForceStopped,
+    /// It has ended, or has been given up.
+    ///
+    /// - [`Done`](End::Done): by itself, after it was told to or with nothing left to do.
+    /// - [`Failed`](End::Failed), [`Panicked`](End::Panicked), [`EndedEarly`](End::EndedEarly): so, or it
+    ///   was not ready in time.
+    /// - [`TimedOut`](End::TimedOut), [`StillRunning`](End::StillRunning): it had not ended when its time
+    ///   was up, whatever it had done before.
+    /// - [`Aborted`](End::Aborted): with its lifecycle or its runtime.
+    /// - [`Skipped`](End::Skipped): it was never started, and never will be.
+    Ended(End),
 }
 
 /// A component and how far it has come; plain data.
@@ -45,34 +52,42 @@ pub struct ComponentStatus {
     pub component: String,
     /// How far it has come.
     pub state: ComponentState,
+    /// Why it was skipped; empty if it was not.
+    pub message: String,
 }
 
 impl ComponentState {
-    /// Returns whether the component has been started and has ended, in whatever way.
+    /// Returns how the component ended, if it has ended or never will begin.
     ///
     /// # Examples
     ///
     /// ```
+    /// use taskgroup::End;
     /// use taskgroup::lifecycle::ComponentState;
     ///
-    /// assert!(ComponentState::Crashed.is_over());
-    /// assert!(!ComponentState::Draining.is_over());
-    /// assert!(!ComponentState::Created.is_over(), "it has never begun");
+    /// assert_eq!(ComponentState::Ended(End::Failed).end(), Some(End::Failed));
+    /// assert_eq!(ComponentState::Draining.end(), None);
     /// ```
     #[must_use]
-    pub fn is_over(self) -> bool {
-        matches!(self, Self::Stopped | Self::Crashed | Self::ForceStopped)
+    pub fn end(self) -> Option<End> {
+        match self {
+            Self::Ended(end) => Some(end),
+            _ => None,
+        }
     }
 
-    fn word(self) -> &'static str {
+    /// Whether it has come at least this far, however it ended.
+    pub(super) fn has_reached(self, state: Self) -> bool {
+        self.rank() >= state.rank()
+    }
+
+    fn rank(self) -> u8 {
         match self {
-            Self::Created => "created",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Draining => "draining",
-            Self::Stopped => "stopped",
-            Self::Crashed => "crashed",
-            Self::ForceStopped => "force-stopped",
+            Self::Created => 0,
+            Self::Starting => 1,
+            Self::Running => 2,
+            Self::Draining => 3,
+            Self::Ended(_) => 4,
         }
     }
 }
@@ -82,12 +97,19 @@ impl ComponentStatus {
         Self {
             component: component.into(),
             state,
+            message: String::new(),
         }
     }
 }
 
 impl fmt::Display for ComponentState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
+        f.pad(match self {
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Ended(end) => return end.fmt(f),
+        })
     }
 }

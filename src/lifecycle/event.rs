@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::component_error::ComponentError;
-use super::component_state::ComponentState;
 use crate::group::cause::Cause;
+use crate::group::end::End;
 
 /// Something that has happened in a lifecycle, as its [observers](super::Lifecycle::observe) hear
 /// of it.
@@ -14,8 +14,8 @@ use crate::group::cause::Cause;
 /// [`StartBegan`](EventKind::StartBegan), [`Ready`](EventKind::Ready) if it became so,
 /// [`StopBegan`](EventKind::StopBegan) if it was told to stop, [`Forced`](EventKind::Forced) if
 /// that was not enough, and [`Ended`](EventKind::Ended), which is the last. What went wrong is
-/// [`Failed`](EventKind::Failed) as soon as it is known, so before that; what makes the whole stop
-/// comes before [`StopTriggered`](EventKind::StopTriggered).
+/// [`Failed`](EventKind::Failed) as soon as it is known, so before that. Of a component that was forced
+/// it is known when it is gone, or given up. What makes the whole stop comes before [`StopTriggered`](EventKind::StopTriggered).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
@@ -36,6 +36,9 @@ pub struct Event {
 pub enum EventKind {
     /// The component is being started.
     StartBegan,
+    /// The component was not started, and never will be: why. Its state is
+    /// [`Ended(Skipped)`](crate::End::Skipped), and it has no other event.
+    Skipped(String),
     /// The component is ready, this long after its start began.
     Ready(Duration),
     /// All components are ready.
@@ -69,9 +72,9 @@ pub enum EventKind {
     Forced(Duration),
     /// The component is gone, or given up.
     Ended {
-        /// How it ended.
-        state: ComponentState,
-        /// How long its stop took; nothing if it ended without one.
+        /// How it ended, as [`ComponentState::Ended`](super::ComponentState::Ended) has it.
+        end: End,
+        /// How long its stop took; `None` if it ended without one.
         took: Option<Duration>,
         /// How many requests or jobs were in flight in it when it was told to stop, as far as it said.
         in_flight: usize,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::plan::Plan;
 use super::plan::PlannedComponent;
 use super::report::Report;
-use super::report::StepKind;
+use super::step_kind::StepKind;
 use crate::group::random::Random;
 use crate::group::time::Rounded;
 

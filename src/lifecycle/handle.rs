@@ -20,6 +20,7 @@ use super::report::Report;
 use crate::group::Spawner;
 use crate::group::cause::Cause;
 use crate::group::chain;
+use crate::group::end::End;
 pub(super) use crate::group::lock::lock;
 use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
@@ -32,6 +33,7 @@ use crate::lifecycle::readiness::Readiness;
 /// # Examples
 ///
 /// ```
+/// use taskgroup::End;
 /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -51,7 +53,7 @@ use crate::lifecycle::readiness::Readiness;
 /// handle.stop("a second call changes nothing");
 /// let report = handle.report().await.unwrap();
 /// assert_eq!(report.cause, run.await??.cause);
-/// assert_eq!(handle.state("worker"), Some(ComponentState::Stopped));
+/// assert_eq!(handle.state("worker"), Some(ComponentState::Ended(End::Done)));
 /// # Ok(())
 /// # }
 /// ```
@@ -120,7 +122,7 @@ impl Live {
         component: &Component,
         states: &[ComponentState],
     ) -> Result<Plan, PlanError> {
-        let is_over = |index: usize| states[index].is_over();
+        let is_over = |index: usize| states[index].end().is_some();
         let all = 0..states.len();
         let gone: Vec<_> = all
             .map(|index| self.stopped.contains(&index) && is_over(index))
@@ -129,12 +131,8 @@ impl Live {
         let graph = plan.graph();
         let mut uses = graph.dependencies[states.len()].iter().copied();
         let is_lost = |used: usize| {
-            let state = states.get(used);
-            self.stopped.contains(&used)
-                || matches!(
-                    state,
-                    Some(ComponentState::Crashed | ComponentState::ForceStopped)
-                )
+            let end = states.get(used).and_then(|state| state.end());
+            self.stopped.contains(&used) || end.is_some_and(|end| end != End::Done)
         };
         match uses.find(|&used| graph.is_component(used) && is_lost(used)) {
             Some(used) => Err(Kind::DependsOnGone {
@@ -406,7 +404,7 @@ impl Handle {
     /// it is in the report, with its state. A stop that takes too long or fails is an error of the
     /// report, and stops nothing else. If no work is left after it, the lifecycle ends.
     ///
-    /// The call does not wait: [`wait_for`](Self::wait_for) does. Later calls do nothing, and so does one
+    /// The call does not wait: [`ended`](Self::ended) does. Later calls do nothing, and so does one
     /// after the stop of the whole has begun.
     ///
     /// # Errors
@@ -417,6 +415,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
+    /// use taskgroup::End;
     /// use taskgroup::lifecycle::{Component, ComponentState, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -430,8 +429,8 @@ impl Handle {
     ///     .await?;
     /// let handle = run.handle();
     /// handle.stop_component("queue", "the broker moves")?;
-    /// handle.wait_for("queue", ComponentState::Stopped).await;
-    /// assert_eq!(handle.state("consumer"), Some(ComponentState::Stopped), "first");
+    /// assert_eq!(handle.ended("queue").await, Some(End::Done));
+    /// assert_eq!(handle.state("consumer"), Some(ComponentState::Ended(End::Done)), "first");
     /// assert_eq!(handle.state("http"), Some(ComponentState::Running));
     ///
     /// let unknown = handle.stop_component("kue", "a typing error").unwrap_err();
@@ -531,6 +530,7 @@ impl Handle {
     /// # Examples
     ///
     /// ```
+    /// use taskgroup::End;
     /// use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -545,15 +545,15 @@ impl Handle {
     ///
     /// let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();
     /// let states = handle.observe(move |event| {
-    ///     if let EventKind::Ended { state, .. } = event.kind {
-    ///         sender.send(state).unwrap();
+    ///     if let EventKind::Ended { end, .. } = event.kind {
+    ///         sender.send(end).unwrap();
     ///     }
     /// });
     /// assert_eq!(states, [("worker".to_owned(), ComponentState::Running)]);
     ///
     /// handle.stop("enough");
     /// run.await??;
-    /// assert_eq!(ends.recv().await, Some(ComponentState::Stopped));
+    /// assert_eq!(ends.recv().await, Some(End::Done));
     /// # Ok(())
     /// # }
     /// ```
@@ -574,12 +574,13 @@ impl Handle {
     ///
     /// Cancel safe: dropping the future loses nothing.
     pub async fn wait_for(&self, component: &str, state: ComponentState) -> Option<ComponentState> {
+        let has_come = |now: &ComponentState| now.has_reached(state);
         let mut changes = self.shared.changes.subscribe();
         let mut report = self.report.clone();
         let mut over = std::pin::pin!(report.wait_for(Option::is_some));
         loop {
             changes.mark_unchanged();
-            if let Some(now) = self.state(component).filter(|now| *now >= state) {
+            if let Some(now) = self.state(component).filter(has_come) {
                 return Some(now);
             }
             let mut changed = std::pin::pin!(changes.changed());
@@ -593,9 +594,26 @@ impl Handle {
                 return None;
             }
             if is_over.await {
-                return self.state(component).filter(|now| *now >= state);
+                return self.state(component).filter(has_come);
             }
         }
+    }
+
+    /// Waits until a component has ended, and returns how.
+    ///
+    /// That of a component that was never started is [`End::Skipped`]. Returns `None` when there is no such
+    /// component, or no run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    ///
+    /// # Examples
+    ///
+    /// See [`stop_component`](Self::stop_component).
+    pub async fn ended(&self, component: &str) -> Option<End> {
+        let ended = ComponentState::Ended(End::Done);
+        self.wait_for(component, ended).await?.end()
     }
 
     /// Whether it runs, and nothing of it has this name.

@@ -15,11 +15,13 @@ use crate::lifecycle::plan::graph::Graph;
 use crate::lifecycle::plan::graph::Place;
 use crate::lifecycle::plan::phase::Phase;
 
+use self::check::{check_budget, check_name, parts, whole};
 use self::graces::Ask;
 
 pub(super) mod phase;
 pub(super) mod budget;
 pub(super) mod error;
+mod check;
 pub(super) mod graph;
 mod graces;
 mod text;
@@ -569,41 +571,6 @@ fn ends(graph: &Graph, graces: &[Duration], before: Duration) -> Vec<Duration> {
     ends
 }
 
-fn check_name(name: &str) -> Result<(), PlanError> {
-    if name.is_empty() {
-        return Err(Error::EmptyName.into());
-    }
-    if name.contains('/') {
-        let name = name.to_owned();
-        return Err(Error::Slash { name }.into());
-    }
-    Ok(())
-}
-
-fn check_budget(budget: &Budget) -> Result<(), PlanError> {
-    let total = budget.total();
-    if let Some(invalid) = budget.invalid_variable() {
-        return Err(Error::InvalidVariable(invalid.clone()).into());
-    }
-    if total.is_zero() {
-        return Err(Error::ZeroBudget.into());
-    }
-    if budget.start_time().is_zero() {
-        return Err(Error::ZeroStart.into());
-    }
-    if let Some((platform, limit)) = budget.platform_limit() {
-        if total >= limit {
-            return Err(Error::OverPlatform {
-                total,
-                platform: platform.to_owned(),
-                limit,
-            }
-            .into());
-        }
-    }
-    Ok(())
-}
-
 fn explain(misfit: graces::Misfit, nodes: &[Node], phases: &[Phase], budget: &Budget) -> PlanError {
     let name = |index: usize| nodes[index].name.to_string();
     let chain = misfit.chain.into_iter();
@@ -630,32 +597,6 @@ fn explain(misfit: graces::Misfit, nodes: &[Node], phases: &[Phase], budget: &Bu
         None => Error::OverBudget { limit, parts },
     }
     .into()
-}
-
-fn whole(budget: &Budget) -> Limit {
-    Limit {
-        time: budget.total(),
-        phase: None,
-    }
-}
-
-/// All parts of a budget, in the order of a stop.
-fn parts(budget: &Budget, chain: Vec<Part>) -> Parts {
-    let before = [
-        ("jitter", budget.jitter_time()),
-        ("lame duck", budget.lame_duck_time()),
-        ("drain", budget.drain_time()),
-    ];
-    let after = [
-        ("cleanup", budget.cleanup_time()),
-        ("margin", budget.margin()),
-    ];
-    let kept = |(name, time): (&'static str, Duration)| {
-        (!time.is_zero()).then_some(Part::Kept(name, time))
-    };
-    let before = before.into_iter().filter_map(kept);
-    let after = after.into_iter().filter_map(kept);
-    Parts(before.chain(chain).chain(after).collect())
 }
 
 #[cfg(test)]

@@ -9,17 +9,15 @@ mod tests;
 use std::time::Duration;
 
 use super::component_error::ComponentError;
-use super::component_state::ComponentState;
 use super::component_state::ComponentStatus;
 use crate::BoxError;
 use crate::group::cause::Cause;
+use crate::group::end::End;
 use crate::lifecycle::cleanup::CleanupReport;
-use crate::lifecycle::cleanup::SkipReason;
 use crate::lifecycle::cleanup::StepReport;
-use crate::lifecycle::cleanup::StepResult;
 
 pub use self::straggler::Straggler;
-pub use self::timeline::{StepEnd, StepKind, TimelineStep};
+pub use self::timeline::TimelineStep;
 
 /// What a lifecycle did: why it stopped, what went wrong, and when each step was done; plain data.
 ///
@@ -35,7 +33,7 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 /// orders: FORCED, stopped in 7.012s of 28s: received SIGTERM; 3 in flight
 ///   started 2 components in 120ms
 ///     0.000s  lame duck        |###############.....|  5.000s  done
-///   ! 5.000s  stop       http  |..............######|  2.002s  forced after 2s
+///   ! 5.000s  stop       http  |..............######|  2.002s  timed out after 2s
 ///     7.002s  stop       db    |...................#|  0.010s  done
 /// error: component `http` did not stop within 2s and was forced
 /// forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
@@ -57,12 +55,13 @@ pub use self::timeline::{StepEnd, StepKind, TimelineStep};
 ///
 /// - A duration is a number of seconds, in a field whose name ends in `_seconds`; `null` stands for
 ///   [`Duration::MAX`], which is no limit.
-/// - An enum without data is its name in snake case. One with data is an object with its name as
-///   `kind`, and a `message` or `limit_seconds` if it has such: the result of a step is
-///   `{"kind":"forced","limit_seconds":10.0}`, a [`Cause`]
-///   `{"kind":"signal","message":"received SIGTERM"}`.
-/// - A report has `clean`, `forced` and `took_seconds` too; an error has its kind's `limit_seconds`,
-///   or `null`, and as `text` the whole line that it prints.
+/// - An enum without data is its name in snake case, and the state of a component that has ended is the
+///   name of its end: `"timed_out"`. A [`Cause`] and an [`Outcome`](super::cleanup::Outcome) are objects
+///   with their name as `kind`, and a `message`: `{"kind":"signal","message":"received SIGTERM"}`.
+/// - A report has `clean`, `forced` and `took_seconds` too, and an error has its `end`, and as `text`
+///   the whole line that it prints.
+///
+/// `tests/report.json` in the sources has a report with each word of the format.
 ///
 /// # Examples
 ///
@@ -163,8 +162,8 @@ impl Report {
         let mut steps = self.cleanup.iter().flat_map(CleanupReport::failures);
         !self.stragglers.is_empty()
             || self.errors.iter().any(ComponentError::is_forced)
-            || components.any(|component| component.state == ComponentState::ForceStopped)
-            || steps.any(out_of_time)
+            || components.any(|component| component.state.end().is_some_and(End::is_forced))
+            || steps.any(StepReport::is_out_of_time)
             || self.nested.iter().any(Self::was_forced)
     }
 
@@ -202,17 +201,7 @@ impl Report {
     fn has_failed(&self) -> bool {
         let mut steps = self.cleanup.iter().flat_map(CleanupReport::failures);
         self.errors.iter().any(|error| !error.is_forced())
-            || steps.any(|step| !out_of_time(step))
+            || steps.any(|step| !step.is_out_of_time())
             || self.nested.iter().any(Self::has_failed)
     }
-}
-
-/// Whether a step of the cleanup was cut, or never begun, for want of time.
-fn out_of_time(step: &StepReport) -> bool {
-    matches!(
-        step.result,
-        StepResult::TimedOut(_)
-            | StepResult::StillRunning(_)
-            | StepResult::Skipped(SkipReason::BudgetSpent(_))
-    )
 }

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-pub(super) mod machine;
-pub(super) mod waiting;
-pub(super) mod herald;
+mod machine;
+mod traits;
+mod slot;
+mod ledger;
+mod waiting;
+mod herald;
 pub(super) mod engine;
 
 use super::handle::Handle;

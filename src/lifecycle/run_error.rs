@@ -6,29 +6,35 @@ use std::sync::Arc;
 
 use super::report::Report;
 use crate::group::cause::Cause;
+use crate::group::chain;
 use crate::group::end::End;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
+use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::plan::error::PlanError;
 
 /// A lifecycle did not run well: it has no plan, it did not start, or its report is not clean.
 ///
-/// The message names everything that went wrong, in its order. [`source`](Error::source) is what is
-/// behind the first of it. All of it, with all sources, is in the [report](Self::report).
+/// The message names everything that went wrong: the first error, and then the others, each with its
+/// reason. [`source`](Error::source) is the reason of the first. `{:#}` prints each error with its reason
+/// on one line, in their order. All of it, with all sources, is in the [report](Self::report).
 ///
 /// # Examples
 ///
 /// See [`Lifecycle::start`](super::Lifecycle::start) and [`Report::into_result`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RunError {
     kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Kind {
     Plan(PlanError),
     Report(Arc<Report>),
 }
+
+/// One of the things that went wrong: what, and why.
+type Fault<'a> = (String, Option<&'a (dyn Error + 'static)>);
 
 impl RunError {
     /// Returns the report; `None` if there was no plan, so that nothing has been started.
@@ -82,19 +88,37 @@ impl Report {
         Err(self.into())
     }
 
-    /// What went wrong, here and in the nested lifecycles, in words.
-    fn faults(&self) -> Vec<String> {
-        let errors = self.errors.iter().map(ToString::to_string);
-        let cleanup = self.cleanup.iter();
-        let steps = cleanup.flat_map(|cleanup| cleanup.failures().map(ToString::to_string));
-        let mut faults: Vec<_> = errors.chain(steps).collect();
+    /// What went wrong, here or else in the nested lifecycles.
+    fn faults(&self) -> Vec<Fault<'_>> {
+        let errors = self.errors.iter().map(|error| (error.what(), error.why()));
+        let steps = self.cleanup.iter().flat_map(CleanupReport::failures);
+        let mut faults: Vec<_> = errors
+            .chain(steps.map(|step| (step.what(), step.error())))
+            .collect();
         if faults.is_empty() {
             faults.extend(self.nested.iter().flat_map(Self::faults));
         }
         if faults.is_empty() && self.was_forced() {
-            faults.push("had to be forced".to_owned());
+            faults.push(("had to be forced".to_owned(), None));
         }
         faults
+    }
+
+    /// The first thing that went wrong, with the name of the lifecycle, and all others with their
+    /// reasons.
+    fn first_and_others(&self) -> (Fault<'_>, Vec<String>) {
+        let mut faults = self.faults().into_iter();
+        let (what, why) = faults.next().unwrap_or_else(|| {
+            let what = match &self.cause {
+                Cause::Requested(request) if request.reason().is_none() => {
+                    "was stopped before it was ready".to_owned()
+                }
+                cause => format!("was stopped before it was ready: {cause}"),
+            };
+            (what, None)
+        });
+        let others = faults.map(|(what, why)| chain::line(&what, why)).collect();
+        ((format!("lifecycle `{}`: {what}", self.name), why), others)
     }
 }
 
@@ -114,18 +138,27 @@ impl From<PlanError> for RunError {
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let report = match &self.kind {
-            Kind::Plan(error) => return error.fmt(f),
-            Kind::Report(report) => report,
-        };
-        write!(f, "lifecycle `{}`: ", report.name)?;
-        let faults = report.faults();
-        match &report.cause {
-            _ if !faults.is_empty() => f.write_str(&faults.join("; ")),
-            Cause::Requested(request) if request.reason().is_none() => {
-                f.write_str("was stopped before it was ready")
+        match &self.kind {
+            Kind::Plan(error) => fmt::Display::fmt(error, f),
+            Kind::Report(report) => {
+                let ((what, why), others) = report.first_and_others();
+                chain::show_all(f, &what, why, others)
             }
-            cause => write!(f, "was stopped before it was ready: {cause}"),
+        }
+    }
+}
+
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Plan(error) => fmt::Debug::fmt(error, f),
+            Kind::Report(report) if f.alternate() => {
+                f.debug_tuple("RunError").field(report).finish()
+            }
+            Kind::Report(report) => {
+                let ((what, why), others) = report.first_and_others();
+                chain::explain(f, &what, why, others)
+            }
         }
     }
 }
@@ -133,7 +166,7 @@ impl fmt::Display for RunError {
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         verdict::tell(self);
-        self.report()?.first_error()?.source()
+        self.report()?.first_and_others().0.1
     }
 }
 

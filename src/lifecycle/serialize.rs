@@ -1,333 +1,287 @@
 //! `Serialize` for the report and all that it contains (feature `serde`).
 //!
-//! By hand and in one place: what a log pipeline reads is a format of its own, described at
-//! [`Report`], and must not change because a field is renamed.
+//! What a log pipeline reads is a format of its own, described at [`Report`]. It is that of the private types
+//! in here, so it does not change because a field of the report is renamed. `tests/report.json` shows it.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::Serializer;
-use serde::ser::SerializeStruct;
 
 use crate::group::cause::Cause;
+use crate::group::end::End;
 use crate::lifecycle::ComponentError;
-use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::ComponentState;
 use crate::lifecycle::ComponentStatus;
 use crate::lifecycle::Report;
-use crate::lifecycle::StepEnd;
 use crate::lifecycle::StepKind;
 use crate::lifecycle::Straggler;
 use crate::lifecycle::TimelineStep;
 use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::cleanup::Outcome;
 use crate::lifecycle::cleanup::Priority;
-use crate::lifecycle::cleanup::SkipReason;
 use crate::lifecycle::cleanup::StepReport;
-use crate::lifecycle::cleanup::StepResult;
 
-/// A duration as a number of seconds; nothing for the one that is no limit.
-struct Seconds(Duration);
+/// Serialises a type as what it is on the wire.
+macro_rules! on_the_wire {
+    ($($type:ty => |$value:ident| $wire:expr;)*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self;
+                $wire.serialize(serializer)
+            }
+        }
+    )*};
+}
+
+/// Serialises an enum by the names that its twin here has in snake case.
+macro_rules! by_name {
+    ($($type:ty => $names:ident;)*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $names::serialize(self, serializer)
+            }
+        }
+    )*};
+}
+
+/// A number of seconds; `None` for the time that is no limit.
+fn seconds(time: Duration) -> Option<f64> {
+    (time != Duration::MAX).then(|| time.as_secs_f64())
+}
+
+#[derive(Serialize)]
+struct ReportOnWire<'a> {
+    name: &'a str,
+    clean: bool,
+    forced: bool,
+    cause: &'a Cause,
+    stop_began_seconds: Option<f64>,
+    ended_seconds: Option<f64>,
+    took_seconds: Option<f64>,
+    budget_seconds: Option<f64>,
+    in_flight: usize,
+    errors: &'a [ComponentError],
+    components: &'a [ComponentStatus],
+    stragglers: &'a [Straggler],
+    timeline: &'a [TimelineStep],
+    cleanup: &'a Option<CleanupReport>,
+    nested: &'a [Report],
+}
 
 /// An enum with data: what it is, and what it says.
-struct Tagged<'a> {
+#[derive(Serialize)]
+struct Told {
     kind: &'static str,
-    message: Option<&'a str>,
-    limit: Option<Duration>,
+    message: String,
 }
 
-impl<'a> Tagged<'a> {
-    fn alone(kind: &'static str) -> Self {
-        Self {
-            kind,
-            message: None,
-            limit: None,
-        }
-    }
-
-    fn with_message(kind: &'static str, message: &'a str) -> Self {
-        Self {
-            message: Some(message),
-            ..Self::alone(kind)
-        }
-    }
-
-    fn with_limit(kind: &'static str, limit: Duration) -> Self {
-        Self {
-            limit: Some(limit),
-            ..Self::alone(kind)
-        }
-    }
+#[derive(Serialize)]
+#[serde(tag = "kind", content = "message", rename_all = "snake_case")]
+enum OutcomeOnWire<'a> {
+    Clean,
+    Stopped(String),
+    Failed(&'a str),
+    Forced(&'a str),
 }
 
-/// Writes a struct whose fields are always the same.
-macro_rules! fields {
-    ($serializer:expr, $name:literal, { $($field:literal: $value:expr,)* }) => {{
-        let count = [$($field),*].len();
-        let mut fields = $serializer.serialize_struct($name, count)?;
-        $(fields.serialize_field($field, &$value)?;)*
-        fields.end()
-    }};
+#[derive(Serialize)]
+struct ErrorOnWire<'a> {
+    component: &'a str,
+    during: Option<StepKind>,
+    end: End,
+    limit_seconds: Option<f64>,
+    message: &'a str,
+    text: String,
 }
 
-impl Serialize for Report {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "Report", {
-            "name": self.name,
-            "clean": self.is_clean(),
-            "forced": self.was_forced(),
-            "cause": self.cause,
-            "stop_began_seconds": Seconds(self.stop_began),
-            "ended_seconds": Seconds(self.ended),
-            "took_seconds": Seconds(self.took()),
-            "budget_seconds": Seconds(self.budget),
-            "in_flight": self.in_flight,
-            "errors": self.errors,
-            "components": self.components,
-            "stragglers": self.stragglers,
-            "timeline": self.timeline,
-            "cleanup": self.cleanup,
-            "nested": self.nested,
-        })
-    }
+#[derive(Serialize)]
+struct StatusOnWire<'a> {
+    component: &'a str,
+    state: &'a ComponentState,
+    message: &'a str,
 }
 
-impl Serialize for Cause {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = match self {
-            Self::Failed(_) => "failed",
-            Self::Requested(_) => "requested",
-            Self::Done => "done",
-            Self::Signal(_) => "signal",
-            Self::Deadline(_) => "deadline",
-            Self::File { .. } => "file",
-            Self::Heartbeat(_) => "heartbeat",
-            Self::Reload => "reload",
-            Self::Dropped => "dropped",
-            Self::Token => "token",
-        };
-        Tagged::with_message(kind, &self.to_string()).serialize(serializer)
-    }
+#[derive(Serialize)]
+struct TimelineStepOnWire<'a> {
+    kind: StepKind,
+    subject: &'a str,
+    began_seconds: Option<f64>,
+    ended_seconds: Option<f64>,
+    end: End,
+    limit_seconds: Option<f64>,
+    message: &'a str,
 }
 
-impl Serialize for ComponentError {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "ComponentError", {
-            "component": self.component,
-            "kind": name_of_kind(self.kind),
-            "limit_seconds": self.kind.limit().map(Seconds),
-            "message": self.message,
-            "text": format!("{self:#}"),
-        })
-    }
+#[derive(Serialize)]
+struct StragglerOnWire<'a> {
+    component: &'a str,
+    task: &'a Option<String>,
+    count: usize,
+    place: &'a str,
+    age_seconds: Option<f64>,
+    blocking: bool,
+    still_running: bool,
 }
 
-impl Serialize for ComponentErrorKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tagged = Tagged {
-            limit: self.limit(),
-            ..Tagged::alone(name_of_kind(*self))
-        };
-        tagged.serialize(serializer)
-    }
+#[derive(Serialize)]
+struct CleanupOnWire<'a> {
+    clean: bool,
+    outcome: &'a Outcome,
+    took_seconds: Option<f64>,
+    budget_seconds: Option<f64>,
+    steps: &'a [StepReport],
 }
 
-fn name_of_kind(kind: ComponentErrorKind) -> &'static str {
-    match kind {
-        ComponentErrorKind::StartFailed => "start_failed",
-        ComponentErrorKind::StartTimedOut(_) => "start_timed_out",
-        ComponentErrorKind::EndedBeforeReady => "ended_before_ready",
-        ComponentErrorKind::Failed => "failed",
-        ComponentErrorKind::Panicked => "panicked",
-        ComponentErrorKind::EndedEarly => "ended_early",
-        ComponentErrorKind::StopFailed => "stop_failed",
-        ComponentErrorKind::DrainTimedOut(_) => "drain_timed_out",
-        ComponentErrorKind::Overran(_) => "overran",
-        ComponentErrorKind::StillRunning(_) => "still_running",
-        ComponentErrorKind::Trigger => "trigger",
-    }
+#[derive(Serialize)]
+struct StepOnWire<'a> {
+    name: &'a str,
+    priority: Priority,
+    best_effort: bool,
+    started_seconds: Option<f64>,
+    ended_seconds: Option<f64>,
+    attempts: u32,
+    end: End,
+    limit_seconds: Option<f64>,
+    message: &'a str,
 }
 
-impl Serialize for ComponentStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "ComponentStatus", {
-            "component": self.component,
-            "state": self.state,
-        })
-    }
+#[derive(Serialize)]
+#[serde(remote = "End", rename_all = "snake_case")]
+enum EndNames {
+    Done,
+    Failed,
+    Panicked,
+    EndedEarly,
+    Aborted,
+    TimedOut,
+    StillRunning,
+    Skipped,
 }
 
-impl Serialize for ComponentState {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::Created => "created",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Draining => "draining",
-            Self::Stopped => "stopped",
-            Self::Crashed => "crashed",
-            Self::ForceStopped => "force_stopped",
-        })
-    }
+#[derive(Serialize)]
+#[serde(remote = "ComponentState", rename_all = "snake_case")]
+enum StateNames {
+    Created,
+    Starting,
+    Running,
+    Draining,
+    #[serde(untagged)]
+    Ended(End),
 }
 
-impl Serialize for TimelineStep {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "TimelineStep", {
-            "kind": self.kind,
-            "subject": self.subject,
-            "began_seconds": Seconds(self.began),
-            "ended_seconds": Seconds(self.ended),
-            "result": self.result,
-        })
-    }
+#[derive(Serialize)]
+#[serde(remote = "StepKind", rename_all = "snake_case")]
+enum StepKindNames {
+    Start,
+    Jitter,
+    LameDuck,
+    Drain,
+    Stop,
+    Cleanup,
 }
 
-impl Serialize for StepKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::Start => "start",
-            Self::Jitter => "jitter",
-            Self::LameDuck => "lame_duck",
-            Self::Drain => "drain",
-            Self::Stop => "stop",
-            Self::Cleanup => "cleanup",
-        })
-    }
+#[derive(Serialize)]
+#[serde(remote = "Priority", rename_all = "snake_case")]
+enum PriorityNames {
+    Critical,
+    Normal,
+    Low,
 }
 
-impl Serialize for StepEnd {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tagged = match self {
-            Self::Done => Tagged::alone("done"),
-            Self::Failed(message) => Tagged::with_message("failed", message),
-            Self::TimedOut(limit) => Tagged::with_limit("timed_out", *limit),
-            Self::Panicked(message) => Tagged::with_message("panicked", message),
-            Self::Forced(limit) => Tagged::with_limit("forced", *limit),
-            Self::StillRunning(limit) => Tagged::with_limit("still_running", *limit),
-            Self::Skipped(reason) => Tagged::with_message("skipped", reason),
-        };
-        tagged.serialize(serializer)
-    }
+by_name! {
+    End => EndNames;
+    ComponentState => StateNames;
+    StepKind => StepKindNames;
+    Priority => PriorityNames;
 }
 
-impl Serialize for Straggler {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "Straggler", {
-            "component": self.component,
-            "task": self.task,
-            "count": self.count,
-            "place": self.place,
-            "age_seconds": self.age.map(Seconds),
-            "blocking": self.blocking,
-            "still_running": self.still_running,
-        })
-    }
-}
-
-impl Serialize for CleanupReport {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "CleanupReport", {
-            "clean": self.is_clean(),
-            "outcome": self.outcome,
-            "took_seconds": Seconds(self.took),
-            "budget_seconds": Seconds(self.budget),
-            "steps": self.steps,
-        })
-    }
-}
-
-impl Serialize for Outcome {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let stopped;
-        let tagged = match self {
-            Self::Clean => Tagged::alone("clean"),
-            Self::Stopped(cause) => {
-                stopped = cause.to_string();
-                Tagged::with_message("stopped", &stopped)
-            }
-            Self::Failed(message) => Tagged::with_message("failed", message),
-            Self::Forced(message) => Tagged::with_message("forced", message),
-        };
-        tagged.serialize(serializer)
-    }
-}
-
-impl Serialize for StepReport {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fields!(serializer, "StepReport", {
-            "name": self.name,
-            "priority": self.priority,
-            "best_effort": self.best_effort,
-            "started_seconds": self.started.map(Seconds),
-            "ended_seconds": self.ended.map(Seconds),
-            "attempts": self.attempts,
-            "result": self.result,
-        })
-    }
-}
-
-impl Serialize for Priority {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::Critical => "critical",
-            Self::Normal => "normal",
-            Self::Low => "low",
-        })
-    }
-}
-
-impl Serialize for StepResult {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let reason;
-        let tagged = match self {
-            Self::Done => Tagged::alone("done"),
-            Self::Failed(message) => Tagged::with_message("failed", message),
-            Self::TimedOut(limit) => Tagged::with_limit("timed_out", *limit),
-            Self::StillRunning(limit) => Tagged::with_limit("still_running", *limit),
-            Self::Panicked(message) => Tagged::with_message("panicked", message),
-            Self::Skipped(why) => {
-                reason = why.to_string();
-                Tagged::with_message("skipped", &reason)
-            }
-        };
-        tagged.serialize(serializer)
-    }
-}
-
-impl Serialize for SkipReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = match self {
-            Self::BudgetSpent(_) => "budget_spent",
-            Self::AfterFatal(_) => "after_fatal",
-            Self::TargetGivenUp(_) => "target_given_up",
-        };
-        Tagged::with_message(kind, &self.to_string()).serialize(serializer)
-    }
-}
-
-impl Serialize for Tagged<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let count = 1 + usize::from(self.message.is_some()) + usize::from(self.limit.is_some());
-        let mut fields = serializer.serialize_struct("Tagged", count)?;
-        fields.serialize_field("kind", self.kind)?;
-        match self.message {
-            Some(message) => fields.serialize_field("message", message)?,
-            None => fields.skip_field("message")?,
-        }
-        match self.limit {
-            Some(limit) => fields.serialize_field("limit_seconds", &Seconds(limit))?,
-            None => fields.skip_field("limit_seconds")?,
-        }
-        fields.end()
-    }
-}
-
-impl Serialize for Seconds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Duration::MAX => serializer.serialize_none(),
-            time => serializer.serialize_f64(time.as_secs_f64()),
-        }
-    }
+on_the_wire! {
+    Report => |report| ReportOnWire {
+        name: &report.name,
+        clean: report.is_clean(),
+        forced: report.was_forced(),
+        cause: &report.cause,
+        stop_began_seconds: seconds(report.stop_began),
+        ended_seconds: seconds(report.ended),
+        took_seconds: seconds(report.took()),
+        budget_seconds: seconds(report.budget),
+        in_flight: report.in_flight,
+        errors: &report.errors,
+        components: &report.components,
+        stragglers: &report.stragglers,
+        timeline: &report.timeline,
+        cleanup: &report.cleanup,
+        nested: &report.nested,
+    };
+    Cause => |cause| Told {
+        kind: match cause {
+            Cause::Failed(_) => "failed",
+            Cause::Requested(_) => "requested",
+            Cause::Done => "done",
+            Cause::Signal(_) => "signal",
+            Cause::Deadline(_) => "deadline",
+            Cause::File { .. } => "file",
+            Cause::Heartbeat(_) => "heartbeat",
+            Cause::Reload => "reload",
+            Cause::Dropped => "dropped",
+            Cause::Token => "token",
+        },
+        message: cause.to_string(),
+    };
+    ComponentError => |error| ErrorOnWire {
+        component: &error.component,
+        during: error.during,
+        end: error.end(),
+        limit_seconds: error.limit.and_then(seconds),
+        message: &error.message,
+        text: format!("{error:#}"),
+    };
+    ComponentStatus => |status| StatusOnWire {
+        component: &status.component,
+        state: &status.state,
+        message: &status.message,
+    };
+    TimelineStep => |step| TimelineStepOnWire {
+        kind: step.kind,
+        subject: &step.subject,
+        began_seconds: seconds(step.began),
+        ended_seconds: seconds(step.ended),
+        end: step.end,
+        limit_seconds: step.limit.and_then(seconds),
+        message: &step.message,
+    };
+    Straggler => |straggler| StragglerOnWire {
+        component: &straggler.component,
+        task: &straggler.task,
+        count: straggler.count,
+        place: &straggler.place,
+        age_seconds: straggler.age.and_then(seconds),
+        blocking: straggler.blocking,
+        still_running: straggler.still_running,
+    };
+    CleanupReport => |report| CleanupOnWire {
+        clean: report.is_clean(),
+        outcome: &report.outcome,
+        took_seconds: seconds(report.took),
+        budget_seconds: seconds(report.budget),
+        steps: &report.steps,
+    };
+    Outcome => |outcome| match outcome {
+        Outcome::Clean => OutcomeOnWire::Clean,
+        Outcome::Stopped(cause) => OutcomeOnWire::Stopped(cause.to_string()),
+        Outcome::Failed(message) => OutcomeOnWire::Failed(message),
+        Outcome::Forced(message) => OutcomeOnWire::Forced(message),
+    };
+    StepReport => |step| StepOnWire {
+        name: &step.name,
+        priority: step.priority,
+        best_effort: step.best_effort,
+        started_seconds: step.started.and_then(seconds),
+        ended_seconds: step.ended.and_then(seconds),
+        attempts: step.attempts,
+        end: step.end,
+        limit_seconds: step.limit.and_then(seconds),
+        message: &step.message,
+    };
 }

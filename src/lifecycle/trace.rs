@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::component_error::ComponentErrorKind;
 use super::event::{Event, EventKind};
 use crate::group::cause::Cause;
+use crate::group::end::End;
 use crate::group::log::console;
 use crate::group::time::Rounded;
 
@@ -43,6 +43,9 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::StartBegan => {
             tracing::debug!(name: "taskgroup.component.starting", target: "taskgroup", lifecycle, component, "component is starting");
         }
+        EventKind::Skipped(reason) => {
+            tracing::debug!(name: "taskgroup.component.skipped", target: "taskgroup", lifecycle, component, reason, "component is not started");
+        }
         EventKind::Ready(after) => {
             tracing::debug!(name: "taskgroup.component.ready", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component is ready");
         }
@@ -79,7 +82,7 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::StopBegan(within) => {
             tracing::debug!(name: "taskgroup.component.stopping", target: "taskgroup", lifecycle, component, within = %Rounded(*within), "component is told to stop");
         }
-        EventKind::Failed(error) if error.kind == ComponentErrorKind::Panicked => {
+        EventKind::Failed(error) if error.end() == End::Panicked => {
             tracing::warn!(name: "taskgroup.component.failed", target: "taskgroup", lifecycle, component, error = "panicked", "component failed");
         }
         EventKind::Failed(error) => {
@@ -88,10 +91,10 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         EventKind::Forced(after) => {
             tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component was forced to stop");
         }
-        EventKind::Ended { state, took, .. } => {
+        EventKind::Ended { end, took, .. } => {
             // What went wrong was said before.
             let elapsed = Rounded(took.unwrap_or_default());
-            tracing::debug!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %state, %elapsed, "component ended");
+            tracing::debug!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %end, %elapsed, "component ended");
         }
         EventKind::Waiting(waited) => {
             tracing::info!(name: "taskgroup.waiting", target: "taskgroup", lifecycle, "still waiting for {waited}");

@@ -1,5 +1,19 @@
 //! Text as the report shows it.
 
+use std::time::Duration;
+
+use crate::group::end::End;
+use crate::group::time::Rounded;
+
+/// How something ended: `done`, `failed: disk full`, `timed out after 5s`.
+pub(super) fn ended(end: End, limit: Option<Duration>, message: &str) -> String {
+    match limit {
+        _ if !message.is_empty() => format!("{end}: {message}"),
+        Some(limit) => format!("{end} after {}", Rounded(limit)),
+        None => end.to_string(),
+    }
+}
+
 /// A text without what would break a line.
 pub(super) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")

@@ -1,18 +1,17 @@
 //! An axum server that really stops (feature `axum`).
 //!
-//! [`serve`] is `axum::serve` as a member of a group. It runs the unmodified `axum::serve`, and around
-//! it a gate that counts connections and requests, tells clients and handlers when the server
-//! stops, and at the end of its grace cuts what is left. Left to itself, `axum::serve` waits for ever
-//! for a client that has sent half a request or does not read its answer, does not wait for
-//! websockets at all, and leaves every connection running when its future is dropped.
+//! [`serve`] takes what `axum::serve` takes and is a member of a group. It counts connections and requests,
+//! tells clients and handlers when the server stops, and at the end of its grace cuts what is left.
+//! `axum::serve` waits for ever for a client that has sent half a request or does not read its answer,
+//! does not wait for websockets at all, and leaves every connection running when its future is dropped.
 //!
 //! # The stop
 //!
 //! | when | what |
 //! |---|---|
 //! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
-//! | the stop | the accept queue is emptied and the socket closed; [`Stop`](crate::server::Stop) tells the handlers; answers over HTTP/1 say `Connection: close` |
-//! | `linger` later (200 ms) | axum is told: idle connections are closed, those over HTTP/2 get a GOAWAY |
+//! | the stop | the accept queue is emptied and the socket closed; [`Stop`] tells the handlers; answers over HTTP/1 say `Connection: close` |
+//! | `linger` later (200 ms) | the connections are told: idle ones are closed, those over HTTP/2 get a GOAWAY |
 //! | `idle_grace` later (1 s) | connections without a request in flight are cut: half a request, a client that says nothing |
 //! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun ends as broken, never as whole |
 //! | 100 ms later | all connections are cut, upgraded ones too |
@@ -49,38 +48,45 @@
 //! # }
 //! ```
 
-mod transport;
-mod listener;
-mod layer;
 #[cfg(feature = "ws")]
 pub mod ws;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
+use std::future::{Ready, ready};
 use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::extract::Request;
+use axum::extract::connect_info::Connected;
+use axum::handler::HandlerService;
+use axum::http::request::Parts;
 use axum::response::Response;
-use axum::serve::ListenerExt;
-use tokio::io::{AsyncRead, AsyncWrite};
+use axum::routing::MethodRouter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use self::layer::MakeGated;
-use self::listener::{Handshake, untouched};
+use crate::BoxError;
+use crate::group::build_error::BuildError;
+use crate::server::gate::Protocol;
+use crate::server::gate::engine;
+use crate::server::gate::engine::{Over, Settings};
 use crate::server::serve::Acceptor;
-use crate::server::serve::Io;
+use crate::server::serve::Incoming;
 use crate::server::serve::Serve;
 use crate::server::serve::Server;
-
-pub use self::listener::{Incoming, Listener};
-pub use self::transport::{Tls, Transport};
+use crate::server::stop::Stop;
 
 /// Makes a server of a bound listener and of what `axum::serve` takes: a router, a method router, a
 /// handler's make-service, with or without connect info.
+///
+/// It is [`serve`](crate::serve()) for services that take the body of axum.
 ///
 /// `name` is what the report and the errors call it. Nothing happens before the future of
 /// [`run`](Serve::run) is polled, but the listener is bound: clients that connect until then wait.
@@ -118,89 +124,157 @@ where
 {
     let app = App {
         app,
-        tls: None,
+        settings: Settings::default(),
         service: PhantomData,
     };
     Serve::new(name, listener, app)
 }
 
-impl<M, S> Serve<App<M, S>> {
-    /// Speaks TLS: `handshake` is what every connection begins with.
-    ///
-    /// Any number of them are under way at once. One takes the timeouts of the [first
-    /// byte](Serve::first_byte_timeout) and of the [header](Serve::header_timeout) at most, and at the stop the [linger](Serve::linger), with which
-    /// it is closed. One that fails is logged at DEBUG, and nothing else comes of it.
-    /// HTTP/2 is spoken with clients that begin with it; for browsers the configuration has to offer it
-    /// (ALPN `h2` and `http/1.1`). A second call replaces the first.
-    ///
-    /// # Panics
-    ///
-    /// A panic of `handshake` goes through the future of [`run`](Serve::run).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use axum::Router;
-    /// use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
-    ///
-    /// # async fn f(config: ServerConfig) -> std::io::Result<()> {
-    /// let tls = TlsAcceptor::from(Arc::new(config));
-    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    /// let https = taskgroup::server::axum::serve("https", listener, Router::new())
-    ///     .tls(move |io| tls.accept(io));
-    /// # drop(https);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn tls<F, R, T>(self, handshake: F) -> Self
-    where
-        F: Fn(Io) -> R + Send + 'static,
-        R: Future<Output = io::Result<T>> + Send + 'static,
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let handshake: Handshake = Box::new(move |io| {
-            let handshake = handshake(io);
-            Box::pin(async move { Ok(Transport::Tls(Tls::new(handshake.await?))) })
-        });
-        self.map(|app| App {
-            tls: Some(handshake),
-            ..app
-        })
-    }
-}
-
-/// What [`serve`] serves: what axum makes a service of for each connection.
+/// What [`serve`] serves: what makes a service for each connection.
 pub struct App<M, S> {
     app: M,
-    tls: Option<Handshake>,
+    settings: Settings,
     service: PhantomData<fn() -> S>,
 }
 
-impl<M, S> Server for App<M, S>
+impl<M, S> Protocol for App<M, S>
+where
+    M: 'static,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Request = Body;
+    type Response = Body;
+    type Service = S;
+}
+
+impl<M, S> engine::App for App<M, S>
 where
     M: for<'a> Service<Incoming<'a>, Error = Infallible, Response = S> + Send + 'static,
     for<'a> <M as Service<Incoming<'a>>>::Future: Send,
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    type Error = io::Error;
+    fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.app.poll_ready(cx).map(|Ok(())| ())
+    }
+
+    fn make(&mut self, incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
+        let making = self.app.call(incoming);
+        async move {
+            let Ok(service) = making.await;
+            service
+        }
+    }
+
+    fn body(body: hyper::body::Incoming) -> Body {
+        Body::new(body)
+    }
+}
+
+impl<M, S, T> Over<T> for App<M, S> where Self: engine::App {}
+
+impl<M, S> Server for App<M, S>
+where
+    Self: engine::App,
+    M: Send + 'static,
+    S: 'static,
+{
+    type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
 
     fn start(
         self,
         acceptor: Acceptor,
         stop: CancellationToken,
-    ) -> impl Future<Output = io::Result<()>> + Send {
-        let app = MakeGated::new(self.app, acceptor.gate().stop());
-        let listener = Listener::new(acceptor, self.tls);
-        axum::serve(listener.tap_io(untouched as fn(&mut Io<Transport>)), app)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .into_future()
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        engine::serve(self, acceptor, stop)
     }
 }
 
 impl<M, S> fmt::Debug for App<M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the [`Stop`] of the server out of a request.
+///
+/// Outside of a server of this crate, in a test of a router say, it is one that
+/// [never](Stop::never) comes.
+impl<S: Sync> FromRequestParts<S> for Stop {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(Self::never))
+    }
+}
+
+/// The address of the peer, as the connect info of a request.
+impl Connected<Incoming<'_>> for SocketAddr {
+    fn connect_info(incoming: Incoming<'_>) -> Self {
+        incoming.remote_addr()
+    }
+}
+
+/// A router is its own service for each connection. Its routes are made once for each, and not for each request.
+impl Service<Incoming<'_>> for Router {
+    type Response = Self;
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _incoming: Incoming<'_>) -> Self::Future {
+        ready(Ok(self.clone().with_state(())))
+    }
+}
+
+/// As a router.
+impl Service<Incoming<'_>> for MethodRouter {
+    type Response = Self;
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _incoming: Incoming<'_>) -> Self::Future {
+        ready(Ok(self.clone().with_state(())))
+    }
+}
+
+/// A handler is its own service for each connection.
+impl<H, T, S> Service<Incoming<'_>> for HandlerService<H, T, S>
+where
+    H: Clone,
+    S: Clone,
+{
+    type Response = Self;
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _incoming: Incoming<'_>) -> Self::Future {
+        ready(Ok(self.clone()))
     }
 }

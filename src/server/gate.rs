@@ -1,8 +1,7 @@
 //! The gate around a server: it counts what is in flight, and at the end cuts what is left.
 //!
-//! A server is wrapped and not replaced. Three parts go into it (an acceptor that makes streams that
-//! can be cut, and a service that puts each request and its body under the gate), and [`supervise`]
-//! runs the whole through its stop.
+//! An acceptor makes streams that can be cut, and [`engine`] answers what is asked over them: each request
+//! and its body is under the gate. [`supervise`] runs the whole through its stop.
 
 mod label;
 mod sync;
@@ -12,10 +11,13 @@ mod conn;
 mod request;
 mod farewell;
 mod body;
-mod service;
+mod answer;
 mod io;
 mod last_call;
 mod acceptor;
+mod transport;
+mod handshake;
+pub(crate) mod engine;
 mod end;
 
 use std::pin::{Pin, pin};
@@ -34,13 +36,12 @@ use crate::server::lame_duck::LameDuck;
 use crate::server::stop_signal::Parts;
 
 pub use self::acceptor::Acceptor;
-pub use self::body::GatedBody;
-pub(crate) use self::conn::{Conn, Gate, Limits};
+pub(crate) use self::answer::Protocol;
+pub(crate) use self::conn::{Gate, Limits};
 pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
 pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
-pub(crate) use self::service::Front;
-pub use self::service::{Answer, ConnLayer, Gated, OneConn};
+pub use self::transport::{Incoming, Tls, Transport};
 
 /// Connections are looked at this often for one that has become idle.
 const LOOK: Duration = Duration::from_millis(100);
@@ -219,7 +220,10 @@ impl<'a> Stopping<'a> {
         let now = Instant::now();
         match phase {
             Phase::Lingering => {}
-            Phase::Draining => signal.cancel(),
+            Phase::Draining => {
+                signal.cancel();
+                self.gate.told.fire();
+            }
             Phase::Flushing => {
                 self.cut = self.gate.cut_work();
                 self.idle_cut += self.cut.idle;

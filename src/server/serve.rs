@@ -1,19 +1,27 @@
-//! A server that really stops (features `axum` and `tonic`).
+//! A server that really stops (feature `http`).
 //!
-//! [`Serve`] is a server behind the gate, with all there is to set. `axum::serve` and `tonic::serve` make
-//! one of an app and a listener; [`serve`] makes one of a loop of one's own, around hyper say.
+//! [`Serve`] is a server behind the gate, with all there is to set. [`serve`] makes one of any tower service,
+//! [`serve_each`] of a service for each connection, `axum::serve` and `tonic::serve` of what these frameworks
+//! have; [`serve_loop`] makes one of a loop of one's own, for what is not HTTP.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::future::ready;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
+use tower_service::Service;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::group::run_future::RunFuture;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
@@ -22,14 +30,17 @@ use crate::server::gate::Gate;
 use crate::server::gate::Limits;
 use crate::server::gate::OnReport;
 use crate::server::gate::Plan;
+use crate::server::gate::Protocol;
 use crate::server::gate::conclude;
+use crate::server::gate::engine;
+use crate::server::gate::engine::{Over, Settings};
 use crate::server::gate::limited;
 use crate::server::lame_duck::LameDuck;
 use crate::server::sidecar::Sidecar;
 use crate::server::sidecar::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
 
-pub use crate::server::gate::{Acceptor, Answer, ConnLayer, Gated, GatedBody, Io, OneConn};
+pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
 
 /// How long clients may take to notice the stop: 200 milliseconds.
 pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
@@ -51,7 +62,8 @@ const FLUSH: Duration = Duration::from_millis(100);
 
 /// A server that is about to run.
 ///
-/// It is made by `axum::serve`, `tonic::serve` or [`serve`]; `S` is what is served.
+/// It is made by [`serve`], [`serve_each`], [`serve_loop`], `axum::serve` or `tonic::serve`; `S` is what is
+/// served.
 ///
 /// # Examples
 ///
@@ -134,16 +146,27 @@ impl Default for Options {
     }
 }
 
-/// What can be served: an app of axum, routes of tonic, a loop of one's own.
+/// What can be served: a tower service, an app of axum, routes of tonic, a loop of one's own.
 ///
-/// A closure that takes an [`Acceptor`] and a token and returns a future is one; see [`serve`].
+/// A closure that takes an [`Acceptor`] and a token and returns a future is one; see [`serve_loop`].
 pub trait Server: Send + 'static {
     /// How it may fail.
     type Error: Into<BoxError> + Send;
 
-    /// Serves what `acceptor` accepts until `stop` fires, and then to the end of what is in flight.
+    /// Refuses an option of `server` under which it would serve nobody, by name.
     ///
-    /// An end before `stop` has fired is a failure. What is still open some time after is cut.
+    /// # Errors
+    ///
+    /// A [`BuildError`] that names the option. By default there is none.
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        let _ = server;
+        Ok(())
+    }
+
+    /// Serves what `acceptor` accepts until `stop` fires.
+    ///
+    /// An end before `stop` has fired is a failure. It may end right after that, or wait for what is in
+    /// flight: connections that are still open some time after are cut.
     fn start(
         self,
         acceptor: Acceptor,
@@ -167,14 +190,228 @@ where
     }
 }
 
-/// Makes a server of a bound listener and a loop of one's own.
+/// Makes a server of a bound listener and of any tower service that answers HTTP.
+///
+/// `name` is what the report and the errors call it. The service is cloned for each request, and its clone is
+/// asked whether it is ready. A request that waits for that is in flight.
+///
+/// HTTP/1 is spoken, and with the feature `http2` HTTP/2 with clients that begin with it. Every request has
+/// the [`Stop`](crate::server::Stop) of the server in its extensions.
+///
+/// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound: clients
+/// that connect until then wait.
+///
+/// # Examples
+///
+/// A router of axum without its defaults. `examples/tower_service.rs` has a service without any framework.
+///
+/// ```
+/// # #[cfg(feature = "axum")]
+/// # async fn f() -> std::io::Result<()> {
+/// let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let http = taskgroup::serve("http", listener, app);
+/// # drop(http);
+/// # Ok(())
+/// # }
+/// ```
+pub fn serve<S, B>(
+    name: impl Into<Cow<'static, str>>,
+    listener: TcpListener,
+    service: S,
+) -> Serve<App<S>>
+where
+    S: Service<Request<hyper::body::Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let settings = Settings::default();
+    Serve::new(name, listener, App { service, settings })
+}
+
+/// Makes a server of a bound listener and of a service for each connection.
+///
+/// `make` is called with each connection before anything is read of it, or over TLS after its handshake.
+/// For all else see [`serve`].
+///
+/// # Panics
+///
+/// A panic of `make` goes through the future of [`run`](Serve::run).
+///
+/// # Examples
+///
+/// The address of the client:
+///
+/// ```
+/// # #[cfg(feature = "axum")]
+/// # async fn f() -> std::io::Result<()> {
+/// use taskgroup::server::{Incoming, serve_each};
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let http = serve_each("http", listener, |incoming: Incoming<'_>| {
+///     let peer = incoming.remote_addr();
+///     axum::Router::new().route("/", axum::routing::get(async move || peer.to_string()))
+/// });
+/// # drop(http);
+/// # Ok(())
+/// # }
+/// ```
+pub fn serve_each<F, S, B>(
+    name: impl Into<Cow<'static, str>>,
+    listener: TcpListener,
+    make: F,
+) -> Serve<Each<F>>
+where
+    F: FnMut(Incoming<'_>) -> S + Send + 'static,
+    S: Service<Request<hyper::body::Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let settings = Settings::default();
+    Serve::new(name, listener, Each { make, settings })
+}
+
+/// What [`serve`] serves: one service for all connections.
+pub struct App<S> {
+    service: S,
+    settings: Settings,
+}
+
+impl<S, B> Protocol for App<S>
+where
+    S: Service<Request<hyper::body::Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Request = hyper::body::Incoming;
+    type Response = B;
+    type Service = S;
+}
+
+impl<S> engine::App for App<S>
+where
+    Self: Protocol<Request = hyper::body::Incoming, Service = S>,
+    S: Clone + Send + 'static,
+{
+    fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn make(&mut self, _incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
+        ready(self.service.clone())
+    }
+
+    fn body(body: hyper::body::Incoming) -> hyper::body::Incoming {
+        body
+    }
+}
+
+impl<S, T> Over<T> for App<S> where Self: engine::App {}
+
+impl<S> Server for App<S>
+where
+    Self: engine::App,
+    S: Send + 'static,
+{
+    type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
+
+    fn start(
+        self,
+        acceptor: Acceptor,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        engine::serve(self, acceptor, stop)
+    }
+}
+
+impl<S> fmt::Debug for App<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`serve_each`] serves: a service for each connection.
+pub struct Each<F> {
+    make: F,
+    settings: Settings,
+}
+
+impl<F, S, B> Protocol for Each<F>
+where
+    F: FnMut(Incoming<'_>) -> S + Send + 'static,
+    S: Service<Request<hyper::body::Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Request = hyper::body::Incoming;
+    type Response = B;
+    type Service = S;
+}
+
+impl<F, S> engine::App for Each<F>
+where
+    Self: Protocol<Request = hyper::body::Incoming, Service = S>,
+    F: FnMut(Incoming<'_>) -> S + Send + 'static,
+    S: Send,
+{
+    fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn make(&mut self, incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
+        ready((self.make)(incoming))
+    }
+
+    fn body(body: hyper::body::Incoming) -> hyper::body::Incoming {
+        body
+    }
+}
+
+impl<F, T> Over<T> for Each<F> where Self: engine::App {}
+
+impl<F> Server for Each<F>
+where
+    Self: engine::App,
+    F: Send + 'static,
+{
+    type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
+
+    fn start(
+        self,
+        acceptor: Acceptor,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        engine::serve(self, acceptor, stop)
+    }
+}
+
+impl<F> fmt::Debug for Each<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Each")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a server of a bound listener and a loop of one's own, for what is not HTTP.
 ///
 /// `name` is what the report and the errors call it. The loop is given an [`Acceptor`] and the token it
 /// is to be told to stop by, which fires after the linger. It may spawn its connections however it
-/// likes; they are cut when their time is up. For their requests to be counted, and to be cut in words,
-/// the service of each connection goes into [its layer](Io::layer). TLS goes around the
-/// stream, with a timeout of its own for the handshake: from the outside a client that only pretends to have
-/// answered it looks like one that has, and is not timed any more. The loop has to go on accepting, also while it
+/// likes; they are cut when their time is up. The loop has to go on accepting, also while it
 /// serves: until the queue has been taken in, the stop does not get on.
 ///
 /// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound:
@@ -182,10 +419,10 @@ where
 ///
 /// # Examples
 ///
-/// Of each connection no more than a line; `examples/hyper_loop.rs` is a loop around hyper.
+/// Of each connection no more than a line:
 ///
 /// ```
-/// use taskgroup::server::Acceptor;
+/// use taskgroup::server::{Acceptor, serve_loop};
 /// use taskgroup::{BoxError, CancellationToken};
 /// use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 ///
@@ -206,13 +443,17 @@ where
 /// # async fn main() -> Result<(), BoxError> {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let mut group = taskgroup::TaskGroup::new();
-/// group.spawn(taskgroup::serve("echo", listener, echo).run(group.token()));
+/// group.spawn(serve_loop("echo", listener, echo).run(group.token()));
 /// # group.cancel();
 /// # group.wait().await?;
 /// # Ok(())
 /// # }
 /// ```
-pub fn serve<F, R>(name: impl Into<Cow<'static, str>>, listener: TcpListener, server: F) -> Serve<F>
+pub fn serve_loop<F, R>(
+    name: impl Into<Cow<'static, str>>,
+    listener: TcpListener,
+    server: F,
+) -> Serve<F>
 where
     F: FnOnce(Acceptor, CancellationToken) -> R + Send + 'static,
     R: Future<Output = Result<(), BoxError>> + Send,
@@ -232,6 +473,10 @@ impl<S> Serve<S> {
             server,
             options: Options::default(),
         }
+    }
+
+    pub(crate) fn served(&mut self) -> &mut S {
+        &mut self.server
     }
 
     /// Serves on one more bound listener.
@@ -377,7 +622,7 @@ impl<S> Serve<S> {
     /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     /// let token = CancellationToken::new();
     /// token.cancel();
-    /// taskgroup::serve("echo", listener, async |_, stop| Ok(stop.cancelled().await))
+    /// taskgroup::server::serve_loop("echo", listener, async |_, stop| Ok(stop.cancelled().await))
     ///     .on_report(move |report| sender.send(report.clone()).unwrap())
     ///     .run(&token)
     ///     .await?;
@@ -402,6 +647,7 @@ impl<S> Serve<S> {
     /// # Examples
     ///
     /// ```
+    /// use taskgroup::server::serve_loop;
     /// use taskgroup::{CancellationToken, TaskGroup};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -411,9 +657,9 @@ impl<S> Serve<S> {
     /// # let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await;
     /// let mut group = TaskGroup::new();
     /// let front_is_down = CancellationToken::new();
-    /// let front = taskgroup::serve("front", listen().await?, front).then_cancel(&front_is_down);
+    /// let front = serve_loop("front", listen().await?, front).then_cancel(&front_is_down);
     /// group.spawn(front.run(group.token()));
-    /// group.spawn(taskgroup::serve("back", listen().await?, back).run(&front_is_down));
+    /// group.spawn(serve_loop("back", listen().await?, back).run(&front_is_down));
     ///
     /// group.cancel();
     /// group.wait().await?;
@@ -424,21 +670,88 @@ impl<S> Serve<S> {
         self.options.then = Some(token.clone().drop_guard());
         self
     }
+}
 
-    #[cfg(feature = "axum")]
-    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Serve<T> {
-        let Self {
-            name,
-            listeners,
-            server,
-            options,
-        } = self;
-        Serve {
-            name,
-            listeners,
-            server: f(server),
-            options,
-        }
+impl<S: engine::App> Serve<S> {
+    /// Speaks TLS: `handshake` is what every connection begins with.
+    ///
+    /// Any number of them are under way at once. A client has the [first byte's](Serve::first_byte_timeout)
+    /// timeout to begin with its handshake and the [header's](Serve::header_timeout) for the rest of it. At the
+    /// stop it has the [linger](Serve::linger), with which what is under way is closed. A handshake that fails is
+    /// logged at DEBUG, and nothing else comes of it. For HTTP/2 the configuration has to offer it (ALPN `h2` and
+    /// `http/1.1`). A second call replaces the first.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `handshake` goes through the future of [`run`](Serve::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+    ///
+    /// # #[cfg(feature = "axum")]
+    /// # async fn f(config: ServerConfig) -> std::io::Result<()> {
+    /// let tls = TlsAcceptor::from(Arc::new(config));
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let https = taskgroup::serve("https", listener, axum::Router::new())
+    ///     .tls(move |io| tls.accept(io));
+    /// # drop(https);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tls<F, R, T>(mut self, handshake: F) -> Self
+    where
+        S: Over<T>,
+        F: Fn(Io) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.server.settings().set_tls::<S, F, R, T>(handshake);
+        self
+    }
+
+    /// Sets how many requests of one connection are answered at once; there is no limit by default.
+    ///
+    /// Those beyond it wait, and are in flight. One is over for this when its response begins: the body does
+    /// not count. Zero is an error of [`run`](Serve::run).
+    pub fn concurrency_per_connection(mut self, limit: usize) -> Self {
+        self.server.settings().turns = Some(limit);
+        self
+    }
+
+    /// Sends clients over HTTP/2 a PING this often, and cuts those that do not answer within 20 seconds.
+    ///
+    /// It is how a client is noticed that has vanished. It is off by default, and 30 seconds for tonic; with
+    /// [`Duration::MAX`] it is off. Zero is an error of [`run`](Serve::run).
+    #[cfg(feature = "http2")]
+    pub fn http2_keepalive(mut self, interval: Duration) -> Self {
+        self.server.settings().http2.keepalive = limited(interval);
+        self
+    }
+
+    /// Sets how many streams a client may have open over HTTP/2 on one connection.
+    ///
+    /// The default is 200, as it is hyper's, and no limit for tonic. Zero is an error of
+    /// [`run`](Serve::run).
+    #[cfg(feature = "http2")]
+    pub fn http2_max_streams(mut self, limit: u32) -> Self {
+        self.server.settings().http2.max_streams = Some(limit);
+        self
+    }
+
+    /// Sets how many bytes a client may send over HTTP/2 before they are read: of each stream, and of the
+    /// whole connection.
+    ///
+    /// The default is hyper's, 1 MiB each. What is not between 1 byte and 2 GiB less 1 byte is an error of
+    /// [`run`](Serve::run).
+    #[cfg(feature = "http2")]
+    pub fn http2_windows(mut self, stream: u32, connection: u32) -> Self {
+        let http2 = &mut self.server.settings().http2;
+        http2.stream_window = Some(stream);
+        http2.connection_window = Some(connection);
+        self
     }
 }
 
@@ -513,7 +826,8 @@ impl<S: Server> Serve<S> {
         let mut plan = options.plan;
         plan.grace = told.limit.grace(options.grace, plan.grace);
         let checked = options.limits.check(&name);
-        if let Err(error) = checked.and_then(|()| plan.check(&name)) {
+        let checked = checked.and_then(|()| plan.check(&name));
+        if let Err(error) = checked.and_then(|()| server.check(&name)) {
             return Err(SidecarError::early(name, plan.grace, Err(error.into())));
         }
         let gate = Gate::new(options.limits);

@@ -29,7 +29,7 @@ use crate::group::time::Rounded;
 use crate::group::time::is_late;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 use crate::server::drain::DrainReport;
 use crate::server::stop_signal::{Parts, StopSignal};
 
@@ -538,9 +538,9 @@ impl SidecarError {
             #[cfg(feature = "process")]
             Fate::TimedOut(Remains::Process(_)) => End::StillRunning,
             Fate::TimedOut(_) | Fate::Late(_) => End::TimedOut,
-            #[cfg(any(feature = "axum", feature = "tonic"))]
+            #[cfg(feature = "http")]
             Fate::Cut(report) if report.stuck() > 0 => End::StillRunning,
-            #[cfg(any(feature = "axum", feature = "tonic"))]
+            #[cfg(feature = "http")]
             Fate::Cut(_) => End::TimedOut,
             Fate::Drained if stop_panic.is_some() => End::Panicked,
             Fate::Drained => End::Done,
@@ -615,7 +615,7 @@ impl SidecarError {
     }
 }
 
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(feature = "http")]
 impl SidecarError {
     /// Returns the report of a drain that was not clean.
     ///
@@ -697,7 +697,7 @@ impl SidecarError {
                     When::Draining => format!("{what} while draining"),
                 }
             }
-            #[cfg(any(feature = "axum", feature = "tonic"))]
+            #[cfg(feature = "http")]
             Fate::Cut(report) => return report.to_string(),
             Fate::TimedOut(remains) => {
                 format!("did not drain within {}: {remains}", Rounded(*grace))
@@ -812,7 +812,7 @@ enum Fate {
     /// It drained, but it took longer than its grace: the runtime was blocked at that end.
     Late(Duration),
     /// The gate around it had to cut, or had to wait for too long.
-    #[cfg(any(feature = "axum", feature = "tonic"))]
+    #[cfg(feature = "http")]
     Cut(Box<DrainReport>),
 }
 

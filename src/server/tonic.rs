@@ -1,10 +1,10 @@
 //! A tonic server that really stops (feature `tonic`).
 //!
-//! [`serve`] is tonic's `Server` as a member of a group. It runs the unmodified server, and around it
-//! a gate that counts connections and calls, tells clients and handlers when the server stops, and at
-//! the end of its grace cuts what is left. Left to itself, a tonic server waits for ever for a
-//! server stream that does not end, for a client that does not answer a PING, and for a TCP connection
-//! on which nothing was ever sent; and it leaves every connection running when its future is dropped.
+//! [`serve`] serves the routes of tonic and is a member of a group. It counts connections and calls, tells
+//! clients and handlers when the server stops, and at the end of its grace cuts what is left. tonic's own
+//! `Server` waits for ever for a server stream that does not end, for a client that does not answer a
+//! PING, and for a TCP connection on which nothing was ever sent; and it leaves every connection running when
+//! its future is dropped.
 //!
 //! # The stop
 //!
@@ -12,16 +12,16 @@
 //! |---|---|
 //! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
 //! | the stop | the accept queue is emptied and the socket closed; [`Stop`](crate::server::Stop) tells the handlers |
-//! | `linger` later (200 ms) | tonic is told: clients get a GOAWAY, idle connections are closed |
+//! | `linger` later (200 ms) | the connections are told: clients get a GOAWAY, idle ones are closed |
 //! | `idle_grace` later (1 s) | connections without a call in flight are cut: a client that says nothing, or does not answer |
 //! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped, a stream ends where it is; clients get the status `UNAVAILABLE`, "the server is shutting down" |
 //! | 100 ms later | all connections are cut |
 //! | `kill_grace` later (1 s) | what blocks its thread is given up and reported as stuck |
 //!
 //! It is over as soon as nothing is left. A call is in flight until its response has been handed over
-//! to the last message. One that waits for its turn, behind
-//! [`concurrency_limit_per_connection`](tonic::transport::Server::concurrency_limit_per_connection),
-//! is not counted before it has come.
+//! to the last message, also while it waits for its turn. A call that a client makes in the moment of the
+//! GOAWAY may fail there with `CANCELLED` and not with `UNAVAILABLE`: where it can be repeated, that is to be
+//! retried too.
 //!
 //! # The stop, for a handler
 //!
@@ -43,12 +43,17 @@
 //! # let _ = next_event::<()>;
 //! ```
 //!
-//! # tonic's own settings
+//! # What tonic's `Server` has
 //!
-//! `max_connection_age_grace` cuts connections without a GOAWAY (tonic 0.14.9), and
-//! `max_connection_age` panics in the task of the connection (0.14.5): leave both alone. A call that
-//! a client makes in the moment of the GOAWAY fails there with `CANCELLED` and not with
-//! `UNAVAILABLE`; where it can be repeated, that is to be retried too.
+//! | `tonic::transport::Server` | here |
+//! |---|---|
+//! | `timeout`, and the `grpc-timeout` of a client | [`timeout`](Serve::timeout); what a client asks for is kept as well, and the shorter one counts |
+//! | `concurrency_limit_per_connection` | [`concurrency_per_connection`](Serve::concurrency_per_connection) |
+//! | `accept_http1` | [`accept_http1`](Serve::accept_http1) |
+//! | `http2_keepalive_interval` | [`http2_keepalive`](Serve::http2_keepalive), 30 seconds by default |
+//! | `max_concurrent_streams`, windows | [`http2_max_streams`](Serve::http2_max_streams), [`http2_windows`](Serve::http2_windows) |
+//! | `tls_config` | [`tls`](Serve::tls), with a `TlsAcceptor` of tokio-rustls; `remote_addr()` and `peer_certs()` know the peer |
+//! | `layer`, `trace_fn`, `load_shed` | layers of tower around the routes, see [`serve_with`] |
 //!
 //! # Examples
 //!
@@ -79,80 +84,44 @@
 //! # fn main() {}
 //! ```
 
-mod layer;
-mod incoming;
-
 use std::borrow::Cow;
 use std::fmt;
-use std::pin::Pin;
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tonic::codegen::Bytes;
-use tonic::codegen::http::{Request, Response};
+use tonic::Status;
+use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
 use tonic::service::Routes;
-use tonic::transport::Error;
-use tonic::transport::server::Router;
-use tower_layer::{Identity, Layer, Stack};
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower_service::Service;
 
-use self::incoming::Incoming;
-use self::layer::Conns;
 use crate::BoxError;
-
+use crate::group::build_error::BuildError;
+use crate::server::gate::Protocol;
+use crate::server::gate::Transport;
+use crate::server::gate::engine;
+use crate::server::gate::engine::{Over, Settings};
 use crate::server::serve::Acceptor;
+use crate::server::serve::Incoming;
+use crate::server::serve::Io;
 use crate::server::serve::Serve;
+use crate::server::serve::Server;
 
-pub use self::layer::GateLayer;
+/// How often a client is sent a PING: every 30 seconds. It has 20 seconds to answer.
+pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Makes a server of a bound listener and of the services to be served.
 ///
+/// It is [`serve`](crate::serve()) with the defaults of tonic: nothing but HTTP/2, any number of streams, the
+/// status of a service that fails, and `TCP_NODELAY` on every connection. For routes with layers around them
+/// see [`serve_with`].
+///
 /// `name` is what the report and the errors call it. Nothing happens before the future of
 /// [`run`](Serve::run) is polled, but the listener is bound: clients that connect until then wait.
-/// For a server with settings or layers of its own see [`serve_with`].
-///
-/// # Examples
-///
-/// ```
-/// use taskgroup::CancellationToken;
-/// # #[cfg(feature = "lifecycle")]
-/// use taskgroup::lifecycle::Readiness;
-/// use tonic::service::Routes;
-///
-/// # #[cfg(feature = "lifecycle")]
-/// # async fn f() -> std::io::Result<()> {
-/// # let token = CancellationToken::new();
-/// let health = Readiness::drain_on(&token).health_service(&[]);
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let grpc = taskgroup::server::tonic::serve("grpc", listener, Routes::new(health));
-/// # drop(grpc);
-/// # Ok(())
-/// # }
-/// ```
-pub fn serve(
-    name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
-    routes: Routes,
-) -> Serve<App> {
-    let (conns, mut server) = gated();
-    app(name, listener, conns, server.add_routes(routes))
-}
-
-/// Makes a server of a bound listener and of what `router` makes of the [`Server`] it is given.
-///
-/// That is tonic's builder, with the gate as its first layer: layers that are added are inside of
-/// the gate. Its HTTP/2 keepalive is [30 seconds](DEFAULT_KEEPALIVE_INTERVAL), so that clients that
-/// have vanished are noticed, and can be set to something else. tonic's settings of the socket
-/// have no effect here: `TCP_NODELAY` is set on every connection. The handshake of TLS is bounded by the
-/// [header timeout](Serve::header_timeout), from its first byte to its end.
-///
-/// # Errors
-///
-/// What `router` returns: `tls_config` refuses a certificate that is none.
-///
-/// For [`serve`], which is the same without the settings, see there.
 ///
 /// # Examples
 ///
@@ -161,129 +130,252 @@ pub fn serve(
 /// use taskgroup::CancellationToken;
 /// # #[cfg(feature = "lifecycle")]
 /// use taskgroup::lifecycle::Readiness;
+/// use tonic::service::Routes;
 ///
 /// # #[cfg(feature = "lifecycle")]
-/// # async fn f() -> Result<(), taskgroup::BoxError> {
+/// # async fn f() -> std::io::Result<()> {
 /// # let token = CancellationToken::new();
 /// let health = Readiness::drain_on(&token).health_service(&[]);
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let grpc = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
-///     Ok(server
-///         .timeout(Duration::from_secs(30))
-///         .concurrency_limit_per_connection(32)
-///         .add_service(health))
-/// })?;
+/// let grpc = taskgroup::server::tonic::serve("grpc", listener, Routes::new(health))
+///     .timeout(Duration::from_secs(30))
+///     .concurrency_per_connection(32);
 /// # drop(grpc);
 /// # Ok(())
 /// # }
 /// ```
+pub fn serve(
+    name: impl Into<Cow<'static, str>>,
+    listener: TcpListener,
+    routes: Routes,
+) -> Serve<App<Routes>> {
+    // Else they would be made for each call.
+    serve_with(name, listener, routes.prepare())
+}
+
+/// Makes a server of a bound listener and of any service of gRPC: routes with layers around them.
 ///
-/// A router of another server has no gate in it, and does not compile:
+/// For [`serve`], which is the same without layers, see there.
 ///
-/// ```compile_fail,E0277
-/// use tonic::service::Routes;
+/// # Examples
 ///
+/// ```
+/// use taskgroup::CancellationToken;
+/// # #[cfg(feature = "lifecycle")]
+/// use taskgroup::lifecycle::Readiness;
+/// use tonic::service::{InterceptorLayer, Routes};
+/// use tonic::{Request, Status};
+/// use tower_layer::Layer;
+///
+/// # #[cfg(feature = "lifecycle")]
 /// # async fn f() -> std::io::Result<()> {
+/// # let token = CancellationToken::new();
+/// let health = Readiness::drain_on(&token).health_service(&[]);
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// let router = tonic::transport::Server::builder().add_routes(Routes::default());
-/// let grpc = taskgroup::server::tonic::serve_with("grpc", listener, |_| Ok(router));
+/// let layer = InterceptorLayer::new(|request: Request<()>| match request.metadata().get("let-me") {
+///     Some(_) => Ok(request),
+///     None => Err(Status::permission_denied("no")),
+/// });
+/// let service = layer.layer(Routes::new(health).prepare());
+/// let grpc = taskgroup::server::tonic::serve_with("grpc", listener, service);
+/// # drop(grpc);
 /// # Ok(())
 /// # }
 /// ```
-pub fn serve_with<L, B>(
+pub fn serve_with<S, B>(
     name: impl Into<Cow<'static, str>>,
     listener: TcpListener,
-    router: impl FnOnce(Server) -> Result<Router<L>, Error>,
-) -> Result<Serve<App>, Error>
+    service: S,
+) -> Serve<App<S>>
 where
-    L: Gated + Layer<Routes> + Send + 'static,
-    L::Service:
-        Service<Request<tonic::body::Body>, Response = Response<B>> + Clone + Send + 'static,
-    <L::Service as Service<Request<tonic::body::Body>>>::Future: Send,
-    <L::Service as Service<Request<tonic::body::Body>>>::Error: Into<BoxError> + Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    S: Service<Request<tonic::body::Body>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let (conns, server) = gated();
-    Ok(app(name, listener, conns, router(server)?))
-}
-
-fn gated() -> (Conns, Server) {
-    let conns = Conns::default();
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(DEFAULT_KEEPALIVE_INTERVAL))
-        .layer(GateLayer(conns.clone()));
-    (conns, server)
-}
-
-fn app<L, B>(
-    name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
-    conns: Conns,
-    router: Router<L>,
-) -> Serve<App>
-where
-    L: Layer<Routes> + Send + 'static,
-    L::Service:
-        Service<Request<tonic::body::Body>, Response = Response<B>> + Clone + Send + 'static,
-    <L::Service as Service<Request<tonic::body::Body>>>::Future: Send,
-    <L::Service as Service<Request<tonic::body::Body>>>::Error: Into<BoxError> + Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let app = App(Box::new(|acceptor, stop| {
-        let incoming = Incoming::new(acceptor, conns);
-        Box::pin(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()))
-    }));
+    let mut settings = Settings::default();
+    settings.http2.only = true;
+    settings.http2.max_streams = None;
+    settings.http2.keepalive = Some(DEFAULT_KEEPALIVE_INTERVAL);
     // Without it a GOAWAY waits for the acknowledgement of what was sent before.
-    Serve::new(name, listener, app).nodelay(true)
+    Serve::new(name, listener, App { service, settings }).nodelay(true)
 }
 
-/// How often a client is sent a PING: every 30 seconds. tonic gives it 20 seconds to answer.
-pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// tonic's builder with the gate in it, as [`serve_with`] hands it over.
-pub type Server = tonic::transport::Server<Stack<GateLayer, Identity>>;
-
-/// Layers with the gate as the first of them.
-///
-/// All that was made of the [`Server`] that [`serve_with`] hands over has it, and nothing else.
-#[diagnostic::on_unimplemented(
-    message = "this router was not made of the server that `serve_with` handed over",
-    label = "the gate is not among its layers"
-)]
-pub trait Gated: sealed::Sealed {}
-
-impl<T: sealed::Sealed> Gated for T {}
-
-mod sealed {
-    use super::{GateLayer, Identity, Stack};
-
-    pub trait Sealed {}
-
-    impl Sealed for Stack<GateLayer, Identity> {}
-    impl<T, L: Sealed> Sealed for Stack<T, L> {}
+/// What [`serve`] serves: a service of gRPC.
+pub struct App<S> {
+    service: S,
+    settings: Settings,
 }
 
-/// What [`serve`] serves: a router of tonic.
-pub struct App(Box<dyn FnOnce(Acceptor, CancellationToken) -> Running + Send>);
+impl<S> Serve<App<S>>
+where
+    App<S>: engine::App,
+{
+    /// Sets how long a call may take until its response begins; there is no limit by default.
+    ///
+    /// A client may ask for less with its `grpc-timeout`. Either way it gets the status `CANCELLED`, "Timeout
+    /// expired".
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        engine::App::settings(self.served()).timeout = Some(timeout);
+        self
+    }
 
-type Running = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+    /// Speaks HTTP/1 as well: for gRPC-Web, which needs a layer for it too.
+    pub fn accept_http1(mut self) -> Self {
+        engine::App::settings(self.served()).http2.only = false;
+        self
+    }
+}
 
-impl crate::server::serve::Server for App {
-    type Error = Error;
+impl<S, B> Protocol for App<S>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response<B>, Error: Into<BoxError>>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Request = tonic::body::Body;
+    type Response = B;
+    type Service = S;
+
+    #[inline]
+    fn patience(headers: &HeaderMap) -> Option<Duration> {
+        headers
+            .get("grpc-timeout")
+            .and_then(|timeout| patience(timeout.to_str().ok()?))
+    }
+
+    fn recover(error: BoxError) -> Result<Response<()>, BoxError> {
+        Status::try_from_error(error).map(Status::into_http)
+    }
+
+    fn timed_out() -> BoxError {
+        Status::cancelled("Timeout expired").into()
+    }
+}
+
+/// Reads a `grpc-timeout`: at most eight digits and a unit. `None` for what is not that.
+fn patience(timeout: &str) -> Option<Duration> {
+    let (digits, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit())
+    {
+        return None;
+    }
+    let number = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(3600 * number)),
+        "M" => Some(Duration::from_secs(60 * number)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+impl<S> engine::App for App<S>
+where
+    Self: Protocol<Request = tonic::body::Body, Service = S>,
+    S: Clone + Send + 'static,
+{
+    const UPGRADES: bool = false;
+
+    fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn make(&mut self, _incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
+        ready(self.service.clone())
+    }
+
+    /// tonic looks for what its own server puts there, to answer `remote_addr()` and `peer_certs()`.
+    fn extensions(&self, incoming: Incoming<'_>, shared: &Arc<Extensions>) -> Arc<Extensions> {
+        let mut extensions = Extensions::clone(shared);
+        match incoming.transport() {
+            Transport::Tcp(stream) => {
+                extensions.insert(info(stream, incoming));
+            }
+            Transport::Tls(tls) => extensions.extend(tls.known().clone()),
+        }
+        Arc::new(extensions)
+    }
+
+    fn body(body: hyper::body::Incoming) -> tonic::body::Body {
+        tonic::body::Body::new(body)
+    }
+}
+
+fn info(stream: &TcpStream, incoming: Incoming<'_>) -> TcpConnectInfo {
+    TcpConnectInfo {
+        local_addr: stream.local_addr().ok(),
+        remote_addr: Some(incoming.remote_addr()),
+    }
+}
+
+/// The same as for a plain `TcpStream`.
+impl Connected for Io {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.get_ref().connect_info()
+    }
+}
+
+impl<S, T> Over<T> for App<S>
+where
+    Self: engine::App,
+    T: Connected,
+{
+    fn know(stream: &T, known: &mut Extensions) {
+        known.insert(stream.connect_info());
+    }
+}
+
+impl<S> Server for App<S>
+where
+    Self: engine::App,
+    S: Send + 'static,
+{
+    type Error = BoxError;
+
+    fn check(&self, server: &str) -> Result<(), BuildError> {
+        self.settings.check(server)
+    }
 
     fn start(
         self,
         acceptor: Acceptor,
         stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        self.0(acceptor, stop)
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        engine::serve(self, acceptor, stop)
     }
 }
 
-impl fmt::Debug for App {
+impl<S> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_is_willing_to_wait_is_read_as_grpc_writes_it() {
+        assert_eq!(patience("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(patience("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(patience("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(
+            patience("99999999m"),
+            Some(Duration::from_millis(99_999_999))
+        );
+        assert_eq!(patience("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(patience("7n"), Some(Duration::from_nanos(7)));
+        for invalid in ["", "S", "3", "3s", "+3S", "123456789S", "3ö", "ö"] {
+            assert_eq!(patience(invalid), None, "{invalid}");
+        }
     }
 }

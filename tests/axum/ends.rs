@@ -6,20 +6,20 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use taskgroup::CancellationToken;
-use taskgroup::server::axum::Incoming;
+use taskgroup::server::Incoming;
+use taskgroup::testing::Leaks;
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
 use crate::peers::{endless, read_to_end, read_until, request, websocket};
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::Server;
 use crate::support::wait::soon;
 
 #[tokio::test]
 async fn r3_dropping_the_future_leaves_nothing() {
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = Server::start(endless(&alive), |serve| serve).await;
     let mut idle = request(server.address, "GET / HTTP/1.1").await;
     read_until(&mut idle, "hello").await;
@@ -35,20 +35,20 @@ async fn r3_dropping_the_future_leaves_nothing() {
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
     alive.reaches(0).await;
-    tasks_reach(tasks).await;
     for client in [idle, events, echo] {
         assert_eq!(read_to_end(client).await, "");
     }
     drop((poll, flood));
     assert!(TcpStream::connect(server.address).await.is_err());
+    leaks.check().await;
 }
 
 #[tokio::test]
 async fn r3_dropping_the_future_in_the_drain_leaves_nothing() {
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = Server::start(endless(&alive), |serve| serve).await;
-    let _poll = request(server.address, "GET /poll HTTP/1.1").await;
+    let poll = request(server.address, "GET /poll HTTP/1.1").await;
     let echo = websocket(server.address).await;
     alive.reaches(2).await;
     server.begin_stop().await;
@@ -57,8 +57,9 @@ async fn r3_dropping_the_future_in_the_drain_leaves_nothing() {
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
     alive.reaches(0).await;
-    tasks_reach(tasks).await;
     assert_eq!(read_to_end(echo).await, "");
+    drop(poll);
+    leaks.check().await;
 }
 
 /// A make-service whose second call panics.

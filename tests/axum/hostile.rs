@@ -14,6 +14,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use hyper::body::Bytes;
 use taskgroup::server::{DEFAULT_KILL_GRACE, DrainReport, Stop};
+use taskgroup::testing::Leaks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -24,7 +25,7 @@ use crate::peers::{
     websocket_over_http2,
 };
 use crate::support::alive::Alive;
-use crate::support::leaks::{descriptors, tasks, tasks_reach};
+use crate::support::leaks::{descriptors, tasks};
 use crate::support::server::{NO_TIME, SHORT, Server};
 use crate::support::wait::soon;
 
@@ -222,6 +223,7 @@ fn assert_counts(report: &DrainReport) {
 
 #[tokio::test]
 async fn r2_r3_r4_r5_r6_r9_r11_seventeen_kinds_of_bad_peers_at_once_are_gone_in_time() {
+    let leaks = Leaks::watch().alone();
     let (own_tasks, own_descriptors) = (tasks(), descriptors());
     let alive = Alive::default();
     let server = Server::start(app(&alive), |serve| serve.grace(GRACE).idle_grace(SHORT)).await;
@@ -248,6 +250,5 @@ async fn r2_r3_r4_r5_r6_r9_r11_seventeen_kinds_of_bad_peers_at_once_are_gone_in_
 
     peers.see_their_ends().await;
     alive.reaches(0).await;
-    tasks_reach(own_tasks).await;
-    assert_eq!(descriptors(), own_descriptors);
+    leaks.check().await;
 }

@@ -6,13 +6,13 @@ use axum::Router;
 use axum::routing::get;
 use taskgroup::lifecycle::Readiness;
 use taskgroup::server::{LameDuck, Stop};
+use taskgroup::testing::Leaks;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{advance, pause, resume};
 
 use crate::peers::{endless, read_to_end, read_until, request};
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::Server;
 use crate::support::wait::{PLENTY, is_closed, soon, turns};
 
@@ -194,7 +194,7 @@ async fn r12_a_server_whose_token_fires_before_its_first_poll_is_a_lame_duck() {
 #[tokio::test]
 async fn r12_r3_a_lame_duck_that_is_dropped_leaves_nothing() {
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = Server::start(endless(&alive), |serve| serve.lame_duck(Duration::MAX)).await;
     let poll = request(server.address, "GET /poll HTTP/1.1").await;
     alive.reaches(1).await;
@@ -205,6 +205,6 @@ async fn r12_r3_a_lame_duck_that_is_dropped_leaves_nothing() {
 
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
     alive.reaches(0).await;
-    tasks_reach(tasks).await;
     assert_eq!(read_to_end(poll).await, "");
+    leaks.check().await;
 }

@@ -9,7 +9,7 @@ mod drain;
 mod cut;
 mod ends;
 mod limits;
-mod own_loop;
+mod services;
 mod tls;
 mod panics;
 #[cfg(feature = "ws")]

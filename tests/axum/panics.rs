@@ -13,15 +13,15 @@ use axum::response::Response;
 use axum::routing::get;
 use http_body::Frame;
 use taskgroup::CancellationToken;
-use taskgroup::server::axum::{App, Incoming};
-use taskgroup::server::{Serve, Stop};
+use taskgroup::server::axum::App;
+use taskgroup::server::{Incoming, Serve, Stop};
+use taskgroup::testing::Leaks;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tower_service::Service;
 
 use crate::peers::{get_over_http2, http2, read_to_end, read_until, request};
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::Server;
 use crate::support::wait::{PLENTY, soon, turns};
 
@@ -197,7 +197,7 @@ async fn after_the_clients_have_left(
     let server = Server::start(app, options).await;
     server.settle().await;
     turns().await;
-    let before = tasks();
+    let leaks = Leaks::watch();
     let handler = request(server.address, "GET /handler HTTP/1.1").await;
     soon(is_entered.recv()).await.unwrap();
     let mut body = request(server.address, "GET /body HTTP/1.1").await;
@@ -211,7 +211,7 @@ async fn after_the_clients_have_left(
     let body_over_http2 = soon(body_over_http2).await.unwrap().into_body();
 
     drop((handler, body, over_http2, stream, body_over_http2, sender));
-    tasks_reach(before).await;
+    leaks.check().await;
 
     let (outcome, report) = server.stop().await;
     outcome.unwrap();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use taskgroup::server::Serve;
-use taskgroup::server::axum::{App, Transport};
+use taskgroup::server::axum::App;
+use taskgroup::server::{Serve, Transport};
+use taskgroup::testing::Leaks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, advance, pause, resume};
@@ -20,7 +21,6 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::peers::{endless, read_to_end};
 use crate::pki::Identity;
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::{SHORT, Server};
 use crate::support::wait::{PLENTY, soon, turns};
 
@@ -111,12 +111,12 @@ connection: close",
 #[tokio::test]
 async fn the_session_is_there_for_a_make_service_to_ask() {
     use std::convert::Infallible;
-    use taskgroup::server::axum::Incoming;
+    use taskgroup::server::Incoming;
     use tokio_rustls::server;
 
     let pair = Pair::new();
     let app = tower_service_fn(|incoming: Incoming<'_>| {
-        let Transport::Tls(tls) = incoming.io().get_ref() else {
+        let Transport::Tls(tls) = incoming.transport() else {
             panic!("it speaks TLS");
         };
         type Session = server::TlsStream<taskgroup::server::Io>;
@@ -149,9 +149,9 @@ fn tower_service_fn<F>(f: F) -> ServiceFn<F> {
 #[derive(Clone)]
 struct ServiceFn<F>(F);
 
-impl<'a, F, R> tower_service::Service<taskgroup::server::axum::Incoming<'a>> for ServiceFn<F>
+impl<'a, F, R> tower_service::Service<taskgroup::server::Incoming<'a>> for ServiceFn<F>
 where
-    F: FnMut(taskgroup::server::axum::Incoming<'_>) -> R,
+    F: FnMut(taskgroup::server::Incoming<'_>) -> R,
     R: Future<Output = Result<Router, std::convert::Infallible>>,
 {
     type Response = Router;
@@ -165,7 +165,7 @@ where
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, incoming: taskgroup::server::axum::Incoming<'a>) -> R {
+    fn call(&mut self, incoming: taskgroup::server::Incoming<'a>) -> R {
         (self.0)(incoming)
     }
 }
@@ -173,7 +173,7 @@ where
 #[tokio::test]
 async fn r8_half_a_handshake_is_closed_with_the_linger_and_is_no_loss() {
     let pair = Pair::new();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = pair.start(Router::new(), |serve| serve).await;
     let silent = TcpStream::connect(server.address).await.unwrap();
     let mut half = TcpStream::connect(server.address).await.unwrap();
@@ -186,14 +186,14 @@ async fn r8_half_a_handshake_is_closed_with_the_linger_and_is_no_loss() {
     assert_eq!(report.connections_at_stop(), 2);
     assert_eq!(read_to_end(silent).await, "");
     assert_eq!(read_to_end(half).await, "");
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]
 async fn r11_a_request_over_tls_is_cut_in_words_and_its_stream_closed() {
     let pair = Pair::new();
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let server = pair
         .start(endless(&alive), |serve| serve.grace(SHORT))
         .await;
@@ -211,7 +211,7 @@ async fn r11_a_request_over_tls_is_cut_in_words_and_its_stream_closed() {
     let answer = answer(poll).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     drop(flood);
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]
@@ -317,5 +317,33 @@ async fn r18_a_handshake_that_only_seems_to_go_on_is_timed() {
 
     // What the server has said in its part of the handshake, and then the end.
     let _ = read_to_end(half).await;
+    server.stop().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn r18_without_a_timeout_for_the_first_byte_half_a_handshake_is_timed_all_the_same() {
+    let pair = Pair::new();
+    let limit = PLENTY / 2;
+    let server = pair
+        .start(Router::new(), |serve| {
+            let no_limit = std::time::Duration::MAX;
+            serve.header_timeout(limit).first_byte_timeout(no_limit)
+        })
+        .await;
+    let silent = TcpStream::connect(server.address).await.unwrap();
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"\x16\x03\x01\x02\0\x01").await.unwrap();
+    turns().await;
+
+    pause();
+    for _ in 0..8 {
+        advance(limit / 4).await;
+        turns().await;
+    }
+    resume();
+
+    assert_eq!(read_to_end(half).await, "");
+    let read = silent.try_read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(read, Err(std::io::ErrorKind::WouldBlock));
     server.stop().await.0.unwrap();
 }

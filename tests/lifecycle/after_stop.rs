@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use taskgroup::lifecycle::{
     Budget, Component, ComponentState, EventKind, Lifecycle, ReadinessState,
 };
-use taskgroup::{BoxError, Cause};
+use taskgroup::{BoxError, Cause, End};
+use tokio::sync::mpsc;
 
 use crate::support::{Diary, SECOND, obedient, states};
 
@@ -45,7 +46,10 @@ fn a_job_asks_for_the_stop_and_returns_and_what_comes_after_it_is_never_opened()
         assert!(report.is_clean(), "{report}");
         assert_eq!(
             states(&report),
-            [ComponentState::Stopped, ComponentState::Created]
+            [
+                ComponentState::Ended(End::Done),
+                ComponentState::Ended(End::Skipped)
+            ]
         );
     }
 }
@@ -66,7 +70,7 @@ async fn who_asks_for_the_stop_and_then_is_ready_starts_nothing_by_that() {
         .unwrap();
     assert!(!opened.load(Ordering::SeqCst));
     assert!(report.is_clean(), "{report}");
-    assert_eq!(states(&report)[1], ComponentState::Created);
+    assert_eq!(states(&report)[1], ComponentState::Ended(End::Skipped));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +102,7 @@ async fn of_very_many_components_those_that_have_not_been_started_stay_so() {
     assert!(
         states[400..]
             .iter()
-            .all(|state| *state == ComponentState::Created)
+            .all(|state| *state == ComponentState::Ended(End::Skipped))
     );
 }
 
@@ -124,7 +128,7 @@ async fn in_a_nested_lifecycle_nothing_begins_when_the_one_around_it_stops() {
 #[tokio::test(start_paused = true)]
 async fn a_component_that_has_asked_for_the_stop_may_return() {
     let diary = Diary::default();
-    let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut events) = mpsc::unbounded_channel();
     let done = Component::new("done", |ctx| async move {
         ctx.ready();
         tokio::time::sleep(SECOND).await;
@@ -251,4 +255,54 @@ async fn who_waits_for_readiness_is_told_why_it_never_comes() {
     let handle = lifecycle.handle();
     drop(lifecycle);
     assert_eq!(handle.ready().await, Err(Cause::Dropped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stopped_before_it_was_started_is_skipped_and_says_why() {
+    let (sender, mut skipped) = mpsc::unbounded_channel();
+    let starting = Component::new("db", async |ctx| Ok(ctx.stopping().await));
+    let orders = Lifecycle::new("orders")
+        .component(starting)
+        .component(obedient("http").after(["db"]))
+        .component(obedient("queue"))
+        .component(obedient("consumer").after(["queue", "db"]))
+        .observe(move |event| {
+            if let EventKind::Skipped(reason) = &event.kind {
+                let component = event.component.as_deref().unwrap().to_owned();
+                sender.send((component, reason.clone())).unwrap();
+            }
+        });
+    let handle = orders.handle();
+    let run = tokio::spawn(orders.run());
+    handle.wait_for("queue", ComponentState::Running).await;
+    handle.stop_component("queue", "the broker moves").unwrap();
+    let skipped_alone = handle.wait_for("consumer", ComponentState::Running).await;
+    assert_eq!(skipped_alone, Some(ComponentState::Ended(End::Skipped)));
+    handle.stop("enough");
+    let report = run.await.unwrap().unwrap();
+
+    assert!(report.is_clean(), "{report}");
+    let moves = "cancelled on request: the broker moves".to_owned();
+    let began = "the stop began".to_owned();
+    let told = [skipped.recv().await, skipped.recv().await];
+    assert_eq!(
+        told,
+        [
+            Some(("orders/consumer".to_owned(), moves.clone())),
+            Some(("orders/http".to_owned(), began.clone())),
+        ]
+    );
+    let state = |name: &str| {
+        let mut all = report.components.iter();
+        let status = all.find(|status| status.component == name).unwrap();
+        (status.state, status.message.clone())
+    };
+    let end = ComponentState::Ended(End::Skipped);
+    assert_eq!(state("consumer"), (end, moves));
+    assert_eq!(state("http"), (end, began));
+    let text = report.to_string();
+    assert!(
+        text.contains("never started: http (the stop began)"),
+        "{text}"
+    );
 }

@@ -3,7 +3,8 @@
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle};
+use taskgroup::End;
+use taskgroup::lifecycle::{Component, EventKind, Lifecycle};
 use tokio::runtime::Builder;
 
 use crate::support::obedient;
@@ -32,9 +33,9 @@ fn all_end_before(lifecycle: Lifecycle, release: blocking::Sender<()>) {
     runtime.block_on(async {
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());
-        let ended = handle.wait_for("db", ComponentState::Stopped);
+        let ended = handle.ended("db");
         let ended = tokio::time::timeout(LONG, ended).await;
-        assert_eq!(ended.expect("held up"), Some(ComponentState::Stopped));
+        assert_eq!(ended.expect("held up"), Some(End::Done));
         drop(release);
         assert!(run.await.unwrap().unwrap().is_clean());
     });

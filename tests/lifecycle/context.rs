@@ -3,15 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taskgroup::BoxError;
 use taskgroup::lifecycle::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{
-    Component, ComponentErrorKind, ComponentState, Context, EventKind, Lifecycle,
-};
+use taskgroup::lifecycle::{Component, ComponentState, Context, EventKind, Lifecycle};
+use taskgroup::{BoxError, End};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, obedient, stopped};
+use crate::support::{Diary, SECOND, obedient, overran, stopped, wrong};
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_and_the_cause_are_there_before_the_token_fires() {
@@ -273,7 +271,7 @@ async fn a_component_that_says_ready_all_the_time_does_not_hold_up_the_clock() {
         tokio::time::advance(SECOND / 10).await;
     }
     let report = run.await.unwrap().unwrap();
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::Overran(SECOND));
+    assert_eq!(wrong(&report.errors[0]), overran(SECOND));
     assert!(report.took() < 2 * SECOND, "{report}");
 }
 
@@ -295,7 +293,7 @@ async fn a_wait_for_nobody_ends_as_soon_as_there_is_a_run() {
     run.await.unwrap().unwrap();
     // A state that it has passed by counts.
     let passed = handle.wait_for("db", ComponentState::Running).await;
-    assert_eq!(passed, Some(ComponentState::Stopped));
+    assert_eq!(passed, Some(ComponentState::Ended(End::Done)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,11 +317,11 @@ async fn a_run_that_is_dropped_aborts_all_and_the_handle_says_so() {
     }
     assert_eq!(diary.lines(), ["db is dropped"]);
     assert!(!handle.readiness().is_ready());
-    assert_eq!(handle.state("db"), Some(ComponentState::ForceStopped));
     assert_eq!(
-        handle.wait_for("db", ComponentState::Stopped).await,
-        Some(ComponentState::ForceStopped)
+        handle.state("db"),
+        Some(ComponentState::Ended(End::Aborted))
     );
+    assert_eq!(handle.ended("db").await, Some(End::Aborted));
 }
 
 #[tokio::test(start_paused = true)]

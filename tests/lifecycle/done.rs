@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taskgroup::lifecycle::cleanup::Outcome;
-use taskgroup::lifecycle::{
-    Budget, Component, ComponentErrorKind, ComponentState, Lifecycle, StepKind,
-};
+use taskgroup::lifecycle::{Budget, Component, ComponentState, Lifecycle, StepKind};
 use taskgroup::process::ExitPolicy;
-use taskgroup::{Cause, Exit};
+use taskgroup::{Cause, End, Exit};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::support::{Diary, SECOND, obedient, states};
+use crate::support::{Diary, ENDED_EARLY, SECOND, obedient, states, wrong};
 
 /// A resource that writes down when it is closed, and how all that used it has ended.
 #[track_caller]
@@ -60,7 +58,7 @@ async fn when_the_jobs_are_done_a_lifecycle_of_jobs_and_resources_ends_and_is_cl
     assert_eq!(report.cause, Cause::Done);
     assert_eq!(report.ended, 2 * SECOND);
     assert_eq!(diary.lines(), ["database is closed: done"]);
-    assert_eq!(states(&report), [ComponentState::Stopped; 3]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::Done); 3]);
     assert_eq!(ExitPolicy::strict().done(7).exit_of(&report).code(), 7);
     assert_eq!(Exit::from(report).code(), 0);
 }
@@ -159,7 +157,7 @@ async fn a_lifecycle_of_jobs_inside_is_done_as_a_job_is() {
     assert_eq!(setup.cause, Cause::Done);
     sleep(100 * SECOND).await;
     assert_eq!(run.handle().cause(), None, "nothing stops for it");
-    assert!(run.handle().state("setup").unwrap() > ComponentState::Draining);
+    assert_eq!(run.handle().ended("setup").await, Some(End::Done));
     let report = run.stop("enough").await;
     assert!(report.is_clean(), "{report}");
 
@@ -179,7 +177,7 @@ async fn a_lifecycle_inside_that_was_stopped_before_its_jobs_were_done_has_ended
     inner.stop("by hand");
     let report = run.handle().report().await.unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::EndedEarly);
+    assert_eq!(wrong(&report.errors[0]), ENDED_EARLY);
     assert_eq!(report.errors[0].component, "setup");
 }
 

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::lifecycle::{
-    Component, ComponentErrorKind, ComponentState, EventKind, Lifecycle, StepKind,
-};
+use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle, StepKind};
 use taskgroup::supervise::{Backoff, Jitter, Supervisor};
+use taskgroup::{BoxError, End};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, deaf, errors, obedient, states, stopped};
+use crate::support::{
+    Diary, ENDED_EARLY, PANICKED, SECOND, deaf, errors, obedient, states, stopped, wrong,
+};
 
 /// A component that is ready at once, and fails a second later.
 #[track_caller]
@@ -41,8 +41,8 @@ async fn one_that_may_fail_fails_alone_and_the_others_stop_in_order_later() {
         .await
         .unwrap();
     let handle = run.handle().clone();
-    let state = handle.wait_for("cache", ComponentState::Stopped).await;
-    assert_eq!(state, Some(ComponentState::Crashed));
+    let state = handle.ended("cache").await;
+    assert_eq!(state, Some(End::Failed));
     assert_eq!(
         heard.recv().await.unwrap(),
         "component `cache` failed: the connection was reset"
@@ -62,9 +62,9 @@ async fn one_that_may_fail_fails_alone_and_the_others_stop_in_order_later() {
     assert_eq!(
         states(&report),
         [
-            ComponentState::Stopped,
-            ComponentState::Crashed,
-            ComponentState::Stopped
+            ComponentState::Ended(End::Done),
+            ComponentState::Ended(End::Failed),
+            ComponentState::Ended(End::Done)
         ]
     );
     assert_eq!(
@@ -100,12 +100,9 @@ async fn a_panic_and_an_early_end_are_failures_that_it_may_have() {
     sleep(2 * SECOND).await;
     assert_eq!(run.handle().cause(), None);
     let report = run.stop("enough").await;
-    let mut kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
+    let mut kinds: Vec<_> = report.errors.iter().map(wrong).collect();
     kinds.sort_by_key(|kind| format!("{kind:?}"));
-    assert_eq!(
-        kinds,
-        [ComponentErrorKind::EndedEarly, ComponentErrorKind::Panicked]
-    );
+    assert_eq!(kinds, [ENDED_EARLY, PANICKED]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,8 +126,8 @@ async fn the_helpers_of_one_that_may_fail_have_its_grace_and_are_forced_after_it
         .await
         .unwrap();
     let handle = run.handle().clone();
-    let state = handle.wait_for("cache", ComponentState::Stopped).await;
-    assert_eq!(state, Some(ComponentState::ForceStopped));
+    let state = handle.ended("cache").await;
+    assert_eq!(state, Some(End::TimedOut));
     assert_eq!(began.elapsed(), 4 * SECOND);
     assert_eq!(handle.state("http"), Some(ComponentState::Running));
     let report = run.stop("enough").await;
@@ -235,11 +232,11 @@ async fn one_that_has_failed_leaves_no_row_but_its_own_in_the_report() {
     });
     let state = {
         let handle = lifecycle.handle();
-        tokio::spawn(async move { handle.wait_for("cache", ComponentState::Stopped).await })
+        tokio::spawn(async move { handle.ended("cache").await })
     };
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    assert_eq!(state.await.unwrap(), Some(ComponentState::Crashed));
+    assert_eq!(state.await.unwrap(), Some(End::Failed));
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
     let rows = report
@@ -247,7 +244,7 @@ async fn one_that_has_failed_leaves_no_row_but_its_own_in_the_report() {
         .iter()
         .filter(|step| step.kind == StepKind::Stop);
     let rows: Vec<_> = rows
-        .map(|step| (&*step.subject, step.result.is_trouble()))
+        .map(|step| (&*step.subject, step.end.is_failure()))
         .collect();
     assert_eq!(rows, [("cache", true), ("worker", true)]);
 }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use taskgroup::lifecycle::cleanup::{Outcome, Step};
-use taskgroup::lifecycle::{Budget, ComponentErrorKind, ComponentState};
+use taskgroup::lifecycle::{Budget, ComponentState};
 use taskgroup::lifecycle::{Component, Context, Lifecycle};
-use taskgroup::{BoxError, Cause, Exit};
+use taskgroup::{BoxError, Cause, End, Exit};
 use tokio::runtime;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, deaf, errors, states};
+use crate::support::{Diary, SECOND, deaf, errors, overran, states, wrong};
 
 /// A step that writes down how all has ended.
 fn step(diary: &Diary, name: &'static str) -> Step {
@@ -49,16 +49,16 @@ async fn force_aborts_what_is_left_now_and_still_cleans_up_and_reports() {
     assert_eq!(report.cause.to_string(), "cancelled on request: enough");
     // Nobody had a turn any more.
     assert_eq!(diary.lines(), ["worker starts", "release: forced"]);
-    assert_eq!(states(&report), [ComponentState::ForceStopped; 3]);
-    let mut kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
+    assert_eq!(states(&report), [ComponentState::Ended(End::TimedOut); 3]);
+    let mut kinds: Vec<_> = report.errors.iter().map(wrong).collect();
     kinds.sort_unstable_by_key(|kind| format!("{kind:?}"));
     // What was told five seconds ago has had that long.
     assert_eq!(
         kinds,
         [
-            ComponentErrorKind::Overran(Duration::ZERO),
-            ComponentErrorKind::Overran(Duration::ZERO),
-            ComponentErrorKind::Overran(5 * SECOND),
+            overran(Duration::ZERO),
+            overran(Duration::ZERO),
+            overran(5 * SECOND),
         ]
     );
     let forced: Vec<_> = report
@@ -108,7 +108,7 @@ async fn force_alone_is_a_stop_too_and_later_calls_change_nothing() {
         report.cause.to_string(),
         "cancelled on request: out of patience"
     );
-    assert_eq!(states(&report), [ComponentState::ForceStopped; 2]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::TimedOut); 2]);
     assert_eq!(diary.lines(), ["db starts", "worker starts"]);
 
     handle.force("once more");
@@ -174,7 +174,7 @@ async fn a_lifecycle_inside_is_forced_with_its_own_cleanup_and_report() {
     assert_eq!(diary.lines(), ["release: forced"]);
     assert!(report.was_forced());
     let inside = &report.nested[0];
-    assert_eq!(states(inside), [ComponentState::ForceStopped; 2]);
+    assert_eq!(states(inside), [ComponentState::Ended(End::TimedOut); 2]);
     assert_eq!(inside.stragglers.len(), 2, "{report}");
 }
 

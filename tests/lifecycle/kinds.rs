@@ -8,15 +8,15 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{
-    Budget, Component, ComponentErrorKind, ComponentState, Context, Lifecycle,
-};
+use taskgroup::lifecycle::{Budget, Component, ComponentState, Context, Lifecycle};
 use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Periodic, Supervisor};
-use taskgroup::{BoxError, Cause, Exit, Sidecar, SidecarError};
+use taskgroup::{BoxError, Cause, End, Exit, Sidecar, SidecarError};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, errors, obedient, states, stopped};
+use crate::support::{
+    Diary, FAILED, SECOND, START_FAILED, STOP_FAILED, errors, obedient, states, stopped, wrong,
+};
 
 /// A trigger that comes after this time.
 async fn after(time: Duration) -> Cause {
@@ -34,9 +34,9 @@ async fn a_lost_heartbeat_stops_the_whole_and_is_its_first_error() {
     drop(heartbeat);
     assert!(matches!(report.cause, Cause::Heartbeat(_)), "{report}");
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::Trigger);
+    assert_eq!(wrong(&report.errors[0]), FAILED);
     assert!(errors(&report)[0].contains("lease"), "{report}");
-    assert_eq!(states(&report), [ComponentState::Stopped]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::Done)]);
     assert_eq!(Exit::from(report).code(), 1);
 }
 
@@ -60,11 +60,8 @@ async fn a_lost_heartbeat_that_is_the_cause_is_the_first_error_whatever_is_heard
     }
     let report = lifecycle.run().await.unwrap();
     assert!(matches!(report.cause, Cause::Heartbeat(_)), "{report}");
-    let kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
-    assert_eq!(
-        kinds,
-        [ComponentErrorKind::Trigger, ComponentErrorKind::StartFailed]
-    );
+    let kinds: Vec<_> = report.errors.iter().map(wrong).collect();
+    assert_eq!(kinds, [FAILED, START_FAILED]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,11 +157,14 @@ async fn a_supervisor_that_gives_up_is_a_failure_of_its_component() {
     let report = lifecycle.run().await.unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
     assert_eq!(report.errors[0].component, "workers");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::Failed);
+    assert_eq!(wrong(&report.errors[0]), FAILED);
     assert!(errors(&report)[0].contains("no partition"), "{report}");
     assert_eq!(
         states(&report),
-        [ComponentState::Stopped, ComponentState::Crashed]
+        [
+            ComponentState::Ended(End::Done),
+            ComponentState::Ended(End::Failed)
+        ]
     );
 }
 
@@ -189,11 +189,7 @@ async fn a_supervisor_that_cannot_be_is_a_failed_start() {
     let lifecycle =
         Lifecycle::new("orders").component(Component::supervisor(Supervisor::new("none")));
     let report = lifecycle.run().await.unwrap();
-    assert_eq!(
-        report.errors[0].kind,
-        ComponentErrorKind::StartFailed,
-        "{report}"
-    );
+    assert_eq!(wrong(&report.errors[0]), START_FAILED, "{report}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,16 +225,12 @@ async fn a_periodic_task_that_gives_up_is_a_failure_and_one_that_cannot_be_a_fai
     let lifecycle = Lifecycle::new("orders").component(failing(SECOND));
     let report = lifecycle.run().await.unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::Failed);
+    assert_eq!(wrong(&report.errors[0]), FAILED);
     assert!(errors(&report)[0].contains("disk full"), "{report}");
 
     let lifecycle = Lifecycle::new("orders").component(failing(Duration::ZERO));
     let report = lifecycle.run().await.unwrap();
-    assert_eq!(
-        report.errors[0].kind,
-        ComponentErrorKind::StartFailed,
-        "{report}"
-    );
+    assert_eq!(wrong(&report.errors[0]), START_FAILED, "{report}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,11 +282,7 @@ async fn a_sidecar_has_no_more_than_its_component_and_reports_its_own_error() {
     let report = stopped(lifecycle).await;
     assert_eq!(report.errors.len(), 1, "{report}");
     let error = &report.errors[0];
-    assert_eq!(
-        error.kind,
-        ComponentErrorKind::StopFailed,
-        "it was not forced: {report}"
-    );
+    assert_eq!(wrong(error), STOP_FAILED, "it was not forced: {report}");
     let task = error.task_error().unwrap().source().unwrap();
     assert!(task.downcast_ref::<SidecarError>().unwrap().is_timed_out());
     assert!(error.is_forced() && report.was_forced());
@@ -303,7 +291,7 @@ async fn a_sidecar_has_no_more_than_its_component_and_reports_its_own_error() {
         "{report}"
     );
     assert!(report.stragglers.is_empty());
-    assert_eq!(states(&report)[1], ComponentState::Stopped);
+    assert_eq!(states(&report)[1], ComponentState::Ended(End::Failed));
     assert_eq!(Exit::from(report).code(), 1);
 }
 
@@ -321,7 +309,7 @@ async fn a_sidecar_has_no_more_than_the_budget_leaves() {
     let report = stopped(lifecycle).await;
     assert!(report.took() <= 10 * SECOND, "{report}");
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::StopFailed);
+    assert_eq!(wrong(&report.errors[0]), STOP_FAILED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -341,7 +329,7 @@ async fn a_sidecar_that_ends_by_itself_stops_the_whole() {
         .unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
     assert!(!report.was_forced());
-    assert_eq!(states(&report), [ComponentState::Crashed]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::Failed)]);
     assert_eq!(report.stop_began, SECOND);
 }
 

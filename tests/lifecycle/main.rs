@@ -14,6 +14,7 @@ mod observe;
 mod odd;
 mod one;
 mod order;
+mod printing;
 mod random;
 mod running;
 #[cfg(feature = "axum")]

@@ -3,12 +3,13 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{
-    Budget, Component, ComponentErrorKind, ComponentState, Context, Lifecycle, ReadinessState,
-};
+use taskgroup::End;
+use taskgroup::lifecycle::{Budget, Component, ComponentState, Context, Lifecycle, ReadinessState};
 use tokio::time::sleep;
 
-use crate::support::{Diary, SECOND, deaf, errors, obedient, stopped};
+use crate::support::{
+    Diary, FAILED, SECOND, START_FAILED, deaf, errors, obedient, overran, stopped, wrong,
+};
 
 #[tokio::test(start_paused = true)]
 async fn it_starts_and_stops_as_one_component_with_an_order_inside() {
@@ -91,7 +92,7 @@ async fn its_failure_stops_what_is_around_it_at_once() {
         "there is no lame duck inside: {report}"
     );
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::Failed);
+    assert_eq!(wrong(&report.errors[0]), FAILED);
     assert_eq!(report.errors[0].component, "storage");
     assert!(errors(&report)[0].contains("no space"), "{report}");
     assert!(report.cause.to_string().contains("no space"), "{report}");
@@ -112,9 +113,15 @@ async fn its_failed_start_is_a_failed_start() {
     let handle = lifecycle.handle();
     let report = lifecycle.run().await.unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::StartFailed);
-    assert_eq!(handle.state("http"), Some(ComponentState::Created));
-    assert_eq!(handle.state("storage"), Some(ComponentState::Crashed));
+    assert_eq!(wrong(&report.errors[0]), START_FAILED);
+    assert_eq!(
+        handle.state("http"),
+        Some(ComponentState::Ended(End::Skipped))
+    );
+    assert_eq!(
+        handle.state("storage"),
+        Some(ComponentState::Ended(End::Failed))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,15 +141,10 @@ async fn it_has_what_is_left_of_the_budget_above_it() {
     let report = stopped(lifecycle).await;
     assert!(report.took() <= 10 * SECOND, "{report}");
     // The disk was forced by its own lifecycle, in time.
-    let kinds: Vec<_> = report.nested[0]
-        .errors
-        .iter()
-        .map(|error| error.kind)
-        .collect();
-    assert!(
-        matches!(kinds[..], [ComponentErrorKind::Overran(_)]),
-        "{kinds:?}"
-    );
+    let [error] = &report.nested[0].errors[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(error.end(), End::TimedOut);
     assert_eq!(report.errors.len(), 1, "{report}");
     assert!(report.was_forced());
 }
@@ -201,10 +203,7 @@ async fn when_it_is_cut_from_outside_nothing_of_it_is_left() {
     let handle = lifecycle.handle();
     let report = stopped(lifecycle).await;
     assert_eq!(report.took(), 5 * SECOND, "{report}");
-    assert_eq!(
-        report.errors[0].kind,
-        ComponentErrorKind::Overran(5 * SECOND)
-    );
+    assert_eq!(wrong(&report.errors[0]), overran(5 * SECOND));
     assert!(inner.report().await.is_none());
     assert!(handle.running().is_empty() && inner.running().is_empty());
 }

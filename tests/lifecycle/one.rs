@@ -1,14 +1,17 @@
 //! L23: one component is stopped, or added, while the rest goes on.
 
-use taskgroup::BoxError;
 use taskgroup::lifecycle::{
     Budget, Component, ComponentState, Context, Lifecycle, Phase, Provided, Run, StepKind,
 };
+use taskgroup::{BoxError, End};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Diary, SECOND, deaf, errors, obedient, states};
 
-use ComponentState::{Created, ForceStopped, Running, Stopped};
+use ComponentState::{Created, Running};
+
+const DONE: ComponentState = ComponentState::Ended(End::Done);
+const SKIPPED: ComponentState = ComponentState::Ended(End::Skipped);
 
 async fn running(lifecycle: Lifecycle) -> Run {
     lifecycle.start().await.unwrap()
@@ -29,7 +32,7 @@ async fn one_is_stopped_after_those_that_use_it_and_the_rest_goes_on() {
     let began = Instant::now();
     handle.stop_component("queue", "the broker moves").unwrap();
     handle.stop_component("queue", "a second call").unwrap();
-    assert_eq!(handle.wait_for("queue", Stopped).await, Some(Stopped));
+    assert_eq!(handle.ended("queue").await, Some(End::Done));
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!(
         diary.lines()[4..],
@@ -51,7 +54,7 @@ async fn one_is_stopped_after_those_that_use_it_and_the_rest_goes_on() {
         ["http stops", "http is gone", "db stops", "db is gone"]
     );
     assert!(report.is_clean(), "{report}");
-    assert_eq!(states(&report), [Stopped; 4]);
+    assert_eq!(states(&report), [DONE; 4]);
     assert_eq!(report.took(), 2 * SECOND);
     let rows = report.timeline.iter();
     let rows: Vec<_> = rows
@@ -96,7 +99,7 @@ async fn one_that_does_not_stop_in_time_is_forced_and_nothing_else_is() {
     let handle = run.handle().clone();
     let began = Instant::now();
     handle.stop_component("worker", "replaced").unwrap();
-    assert_eq!(handle.wait_for("worker", Stopped).await, Some(ForceStopped));
+    assert_eq!(handle.ended("worker").await, Some(End::TimedOut));
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!(handle.cause(), None);
     let report = run.stop("enough").await;
@@ -123,7 +126,7 @@ async fn one_that_fails_while_it_is_stopped_alone_stops_nothing_else() {
     .await;
     let handle = run.handle().clone();
     handle.stop_component("db", "replaced").unwrap();
-    assert_eq!(handle.wait_for("db", Stopped).await, Some(Stopped));
+    assert_eq!(handle.ended("db").await, Some(End::Done));
     assert_eq!(handle.cause(), None);
     let report = run.stop("enough").await;
     assert_eq!(
@@ -182,11 +185,8 @@ async fn what_has_not_been_started_never_is_and_the_start_is_over_without_it() {
         .iter()
         .map(|one| (&*one.component, one.state))
         .collect();
-    all.sort_unstable();
-    assert_eq!(
-        all,
-        [("http", Stopped), ("slow", Stopped), ("user", Created)]
-    );
+    all.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(all, [("http", DONE), ("slow", DONE), ("user", SKIPPED)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +224,7 @@ async fn phases_count_as_dependencies_and_their_time_begins_with_the_stop() {
     .await;
     let handle = run.handle().clone();
     handle.stop_component("db", "replaced").unwrap();
-    handle.wait_for("db", Stopped).await;
+    handle.ended("db").await;
     assert_eq!(
         diary.lines()[2..],
         ["http stops", "http is gone", "db stops", "db is gone"]
@@ -246,7 +246,7 @@ async fn a_nested_lifecycle_is_stopped_alone_in_its_own_order() {
     .await;
     let handle = run.handle().clone();
     handle.stop_component("billing", "sold").unwrap();
-    assert_eq!(handle.wait_for("billing", Stopped).await, Some(Stopped));
+    assert_eq!(handle.ended("billing").await, Some(End::Done));
     assert_eq!(
         diary.lines()[2..],
         [
@@ -407,8 +407,8 @@ async fn one_that_is_added_gets_the_values_of_those_that_run() {
     handle.add(worker).unwrap();
     assert_eq!(handle.wait_for("worker", Running).await, Some(Running));
     handle.stop_component("db", "moved").unwrap();
-    handle.wait_for("db", Stopped).await;
-    assert_eq!(handle.state("worker"), Some(Stopped));
+    handle.ended("db").await;
+    assert_eq!(handle.state("worker"), Some(DONE));
     assert!(run.stop("enough").await.is_clean());
 }
 
@@ -428,7 +428,7 @@ async fn the_name_of_one_that_was_stopped_is_free_for_another() {
     let again = || diary.component("worker", SECOND).after(["db"]);
     let early = handle.add(again()).unwrap_err();
     assert!(early.plan_error().is_duplicate(), "it has not ended");
-    handle.wait_for("worker", Stopped).await;
+    handle.ended("worker").await;
     handle.add(again()).unwrap();
     assert_eq!(handle.state("worker"), Some(Created));
     assert_eq!(handle.wait_for("worker", Running).await, Some(Running));
@@ -466,7 +466,7 @@ async fn what_depends_on_one_that_was_stopped_or_has_failed_is_not_added() {
     )
     .await;
     let handle = run.handle();
-    handle.wait_for("cache", Stopped).await;
+    handle.ended("cache").await;
     handle.stop_component("queue", "moved").unwrap();
     for name in ["cache", "queue"] {
         let error = handle.add(obedient("late").after([name])).unwrap_err();
@@ -475,7 +475,7 @@ async fn what_depends_on_one_that_was_stopped_or_has_failed_is_not_added() {
             format!("component `late` depends on `{name}`, which was stopped or has failed")
         );
     }
-    handle.wait_for("queue", Stopped).await;
+    handle.ended("queue").await;
     let error = handle.add(obedient("late").after(["queue"])).unwrap_err();
     assert!(
         error.plan_error().is_unknown(),
@@ -493,7 +493,7 @@ async fn one_that_is_added_and_does_not_start_in_time_is_a_failed_start() {
     let run = running(Lifecycle::new("orders").component(obedient("http"))).await;
     let handle = run.handle().clone();
     handle.add(silent().may_fail()).unwrap();
-    handle.wait_for("silent", Stopped).await;
+    handle.ended("silent").await;
     assert_eq!(handle.cause(), None, "all were ready, and it may fail");
 
     handle.stop_component("silent", "to make room").unwrap();
@@ -538,8 +538,8 @@ async fn one_is_added_to_a_phase_after_another_of_it_was_stopped() {
     .await;
     let handle = run.handle();
     handle.stop_component("db", "replaced").unwrap();
-    handle.wait_for("db", Stopped).await;
-    assert_eq!(handle.state("http"), Some(Stopped));
+    handle.ended("db").await;
+    assert_eq!(handle.state("http"), Some(DONE));
     handle
         .add(diary.component("db", SECOND).phase("close"))
         .unwrap();

@@ -3,10 +3,10 @@
 use std::future::pending;
 use std::sync::mpsc as blocking;
 
-use taskgroup::BoxError;
 use taskgroup::lifecycle::{
     Component, ComponentState, EventKind, Lifecycle, Phase, Provided, Report,
 };
+use taskgroup::{BoxError, End};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
@@ -72,7 +72,7 @@ async fn the_order_holds_through_a_component_that_may_end_and_has() {
     let lifecycle = row(&diary, middle);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.wait_for("middle", ComponentState::Stopped).await;
+    handle.ended("middle").await;
     handle.stop("enough");
     assert!(run.await.unwrap().unwrap().is_clean());
     one_after_another(&diary);
@@ -139,7 +139,10 @@ async fn the_order_holds_in_the_rollback_of_a_failed_start() {
         errors(&report),
         ["component `late` did not start: no licence"]
     );
-    assert_eq!(handle.state("never"), Some(ComponentState::Created));
+    assert_eq!(
+        handle.state("never"),
+        Some(ComponentState::Ended(End::Skipped))
+    );
     one_after_another(&diary);
 }
 
@@ -215,7 +218,7 @@ async fn the_order_holds_through_a_component_that_is_lost() {
             ctx.ready();
             ctx.stopping().await;
             diary.write("worker stops");
-            let lost = handle.wait_for("middle", ComponentState::ForceStopped);
+            let lost = handle.ended("middle");
             assert!(lost.await.is_some());
             sleep(SECOND).await;
             Ok(diary.write("worker is gone"))
@@ -246,7 +249,7 @@ async fn the_order_holds_through_a_nested_lifecycle_that_has_ended() {
     let lifecycle = row(&diary, middle);
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    handle.wait_for("middle", ComponentState::Stopped).await;
+    handle.ended("middle").await;
     handle.wait_for("worker", ComponentState::Running).await;
     handle.stop("enough");
     assert!(run.await.unwrap().unwrap().is_clean());

@@ -1,6 +1,6 @@
 //! Random lifecycles with real tasks, on a paused clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,26 +11,28 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use taskgroup::lifecycle::{
-    Budget, ComponentErrorKind, ComponentState, Context, Event, EventKind, Handle, Report, StepKind,
+    Budget, ComponentState, Context, Event, EventKind, Handle, Report, StepKind,
 };
 use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::process::Heartbeat;
-use taskgroup::{BoxError, Cause};
+use taskgroup::{BoxError, Cause, End};
 use tokio::runtime::{self, Runtime};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Wrong, wrong};
 
 /// What every panic of this test says, so that it is not printed.
 const PLANNED: &str = "planned";
 
 #[derive(Clone, Copy, Debug)]
-enum End {
+enum Act {
     Ok,
     Err,
     Panic,
 }
 
 /// What a part does at some time, in milliseconds; nothing if it hangs.
-type Does = Option<(u64, End)>;
+type Does = Option<(u64, Act)>;
 
 #[derive(Clone, Debug)]
 enum Start {
@@ -49,7 +51,7 @@ struct Part {
     may_fail: bool,
     start: Start,
     /// After it was ready, if it does not wait for its token.
-    life: Option<(u64, End)>,
+    life: Option<(u64, Act)>,
     stop: Does,
     /// A task that it spawns when it starts, which does not look at the token.
     helper: Option<Does>,
@@ -117,12 +119,12 @@ impl World {
         };
         sleep(millis(at)).await;
         match end {
-            End::Ok => Ok(()),
-            End::Err => {
+            Act::Ok => Ok(()),
+            Act::Err => {
                 self.fails(&message, began);
                 Err(message.into())
             }
-            End::Panic => {
+            Act::Panic => {
                 self.fails(&message, began);
                 panic!("{message}")
             }
@@ -350,8 +352,8 @@ struct Seen {
     ready: Option<Duration>,
     told: Option<Duration>,
     forced: Option<Duration>,
-    ended: Option<(Duration, ComponentState)>,
-    failed: Vec<ComponentErrorKind>,
+    ended: Option<(Duration, End)>,
+    failed: Vec<Wrong>,
     /// The number of the event.
     ready_at: usize,
     told_at: usize,
@@ -360,6 +362,7 @@ struct Seen {
 
 fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, events: &[Event]) {
     let mut seen: HashMap<String, Seen> = HashMap::new();
+    let mut skipped = HashSet::new();
     let mut triggered = None;
     let mut stages = Vec::new();
     let mut last = Duration::ZERO;
@@ -368,6 +371,13 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
         last = event.at;
         let name = event.component.as_deref().unwrap_or("/");
         let name = name.rsplit('/').next().unwrap().to_owned();
+        if let EventKind::Skipped(_) = event.kind {
+            // It has no other event.
+            assert!(!seen.contains_key(&name), "{event:?}");
+            assert!(skipped.insert(name));
+            continue;
+        }
+        assert!(!skipped.contains(&name), "after it was skipped: {event:?}");
         let seen = seen.entry(name).or_default();
         let at = event.at;
         assert!(seen.ended.is_none(), "after its end: {event:?}");
@@ -391,10 +401,10 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
                 assert_eq!(seen.forced.replace(at), None);
                 assert_eq!(seen.told.unwrap() + *after, at);
             }
-            EventKind::Failed(error) => seen.failed.push(error.kind),
-            EventKind::Ended { state, took, .. } => {
+            EventKind::Failed(error) => seen.failed.push(wrong(error)),
+            EventKind::Ended { end, took, .. } => {
                 assert!(seen.started.is_some());
-                seen.ended = Some((at, *state));
+                seen.ended = Some((at, *end));
                 seen.ended_at = number;
                 assert_eq!(*took, seen.told.map(|told| at - told));
             }
@@ -424,26 +434,21 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
             .find(|status| status.component == name);
         assert_eq!(of_report.unwrap().state, state);
         let Some(this) = seen.get(&name) else {
-            assert_eq!(state, ComponentState::Created);
+            assert_eq!(state, ComponentState::Ended(End::Skipped));
+            assert!(skipped.contains(&name));
             continue;
         };
-        assert!(state.is_over());
-        let (ended, end_state) = this.ended.expect("it never ended");
-        assert_eq!(end_state, state);
-        assert_eq!(state == ComponentState::ForceStopped, this.forced.is_some());
-        let overran = |kind: &ComponentErrorKind| matches!(kind, ComponentErrorKind::Overran(_));
-        assert_eq!(this.failed.iter().any(overran), this.forced.is_some());
-        let leaves = this.failed.iter().any(|kind| {
-            use ComponentErrorKind as Kind;
-            matches!(
-                kind,
-                Kind::StartFailed
-                    | Kind::EndedBeforeReady
-                    | Kind::Failed
-                    | Kind::EndedEarly
-                    | Kind::Panicked
-            )
-        });
+        let (ended, end) = this.ended.expect("it never ended");
+        assert_eq!(state, ComponentState::Ended(end));
+        assert_eq!(end == End::TimedOut, this.forced.is_some());
+        let overran = |wrong: &Wrong| wrong.0 == Some(StepKind::Stop) && wrong.1 == End::TimedOut;
+        let overran = this.failed.iter().filter(|wrong| overran(wrong)).count();
+        assert_eq!(
+            overran,
+            usize::from(this.forced.is_some()),
+            "one error each"
+        );
+        let leaves = used_left(this);
         for used in all_used(scenario, index) {
             let used = &seen[&format!("c{used}")];
             assert!(used.ready.is_some() && used.ready <= this.started);
@@ -477,10 +482,9 @@ fn check(scenario: &Scenario, world: &World, handle: &Handle, report: &Report, e
             let stop = stop.unwrap();
             assert_eq!((stop.began, stop.ended), (told, ended));
         }
-        let troubled = steps.iter().any(|step| step.result.is_trouble());
+        let troubled = steps.iter().any(|step| step.end.is_failure());
         let mut errors = report.errors.iter().filter(|error| error.component == name);
-        let has_error =
-            errors.any(|error| !matches!(error.kind, ComponentErrorKind::DrainTimedOut(_)));
+        let has_error = errors.any(|error| error.during != Some(StepKind::Drain));
         assert_eq!(troubled, has_error, "{report}");
     }
 
@@ -567,25 +571,19 @@ fn all_used(scenario: &Scenario, index: usize) -> Vec<usize> {
 
 /// Whether a part was told because something of it had failed, and not in its turn.
 fn used_left(seen: &Seen) -> bool {
-    use ComponentErrorKind as Kind;
-    seen.failed.iter().any(|kind| {
-        matches!(
-            kind,
-            Kind::StartFailed
-                | Kind::EndedBeforeReady
-                | Kind::Failed
-                | Kind::EndedEarly
-                | Kind::Panicked
-        )
-    })
+    let fails = |wrong: &Wrong| match wrong {
+        (Some(StepKind::Drain | StepKind::Stop), end, _) => *end == End::Panicked,
+        (_, _, limit) => limit.is_none(),
+    };
+    seen.failed.iter().any(fails)
 }
 
-fn end() -> impl Strategy<Value = End> {
-    prop_oneof![8 => Just(End::Ok), 1 => Just(End::Err), 1 => Just(End::Panic)]
+fn end() -> impl Strategy<Value = Act> {
+    prop_oneof![8 => Just(Act::Ok), 1 => Just(Act::Err), 1 => Just(Act::Panic)]
 }
 
-fn fault() -> impl Strategy<Value = End> {
-    prop_oneof![Just(End::Ok), Just(End::Err), Just(End::Panic)]
+fn fault() -> impl Strategy<Value = Act> {
+    prop_oneof![Just(Act::Ok), Just(Act::Err), Just(Act::Panic)]
 }
 
 fn part() -> impl Strategy<Value = Part> {

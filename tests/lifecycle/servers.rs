@@ -6,19 +6,17 @@ use std::time::Duration;
 use axum::extract::Extension;
 use axum::routing::get;
 use axum::{Router, extract::State};
-use taskgroup::SidecarError;
-use taskgroup::lifecycle::{
-    Budget, ComponentErrorKind, ComponentState, Context, Handle, PlanError, Provided, Report,
-};
+use taskgroup::lifecycle::{Budget, ComponentState, Context, Handle, PlanError, Provided, Report};
 use taskgroup::lifecycle::{Component, Lifecycle};
 use taskgroup::server::Stop;
+use taskgroup::{End, SidecarError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{advance, pause, resume};
 
-use crate::support::{SECOND, obedient};
+use crate::support::{SECOND, STOP_FAILED, obedient, wrong};
 
 /// What a handler does when it has a request: says so, and waits for the stop.
 async fn until_the_stop(
@@ -118,11 +116,7 @@ async fn a_server_has_no_more_than_its_component_and_reports_what_was_cut() {
     drop(client);
     assert_eq!(report.errors.len(), 1, "{report}");
     let error = &report.errors[0];
-    assert_eq!(
-        error.kind,
-        ComponentErrorKind::StopFailed,
-        "it was not forced from outside"
-    );
+    assert_eq!(wrong(error), STOP_FAILED, "it was not forced from outside");
     let source = std::error::Error::source(error.task_error().unwrap()).unwrap();
     let sidecar = source.downcast_ref::<SidecarError>().unwrap();
     assert!(sidecar.is_timed_out());
@@ -130,7 +124,10 @@ async fn a_server_has_no_more_than_its_component_and_reports_what_was_cut() {
     assert!(report.was_forced());
     assert!(report.took() <= 5 * SECOND, "{report}");
     assert_eq!(report.in_flight, 1);
-    assert_eq!(running.handle.state("db"), Some(ComponentState::Stopped));
+    assert_eq!(
+        running.handle.state("db"),
+        Some(ComponentState::Ended(End::Done))
+    );
 }
 
 /// The head of an answer over a connection that stays open.
@@ -176,5 +173,8 @@ async fn the_second_half_of_the_lame_duck_of_the_whole_sends_clients_away() {
     drop((client, new));
     let report = running.run.await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
-    assert_eq!(running.handle.state("db"), Some(ComponentState::Stopped));
+    assert_eq!(
+        running.handle.state("db"),
+        Some(ComponentState::Ended(End::Done))
+    );
 }

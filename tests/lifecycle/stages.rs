@@ -3,14 +3,15 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{
-    Budget, ComponentErrorKind, ComponentState, EventKind, Phase, StepEnd, StepKind,
-};
+use taskgroup::End;
+use taskgroup::lifecycle::{Budget, ComponentState, EventKind, Phase, StepKind};
 use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, deaf, obedient, states, stopped};
+use crate::support::{
+    Diary, SECOND, deaf, drain_timed_out, obedient, overran, states, stopped, wrong,
+};
 
 /// A component that drains for so long, and then waits for its stop.
 #[track_caller]
@@ -212,15 +213,15 @@ async fn who_never_drains_is_named_and_the_others_close() {
     assert_eq!(handle.ready().await, Ok(()));
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
-    let timed_out = ComponentErrorKind::DrainTimedOut(5 * SECOND);
+    let timed_out = drain_timed_out(5 * SECOND);
     let errors: Vec<_> = report
         .errors
         .iter()
-        .map(|it| (&*it.component, it.kind))
+        .map(|it| (&*it.component, wrong(it)))
         .collect();
     assert_eq!(errors[..2], [("pool", timed_out), ("idle", timed_out)]);
     assert!(report.was_forced());
-    assert_eq!(handle.state("http"), Some(ComponentState::Stopped));
+    assert_eq!(handle.state("http"), Some(ComponentState::Ended(End::Done)));
     let at = |kind| {
         let step = report
             .timeline
@@ -310,8 +311,8 @@ async fn a_phase_that_overruns_its_budget_is_cut_and_the_next_goes_on() {
         .component(deaf("grpc").phase("accept"));
     let report = stopped(lifecycle).await;
     assert_eq!(report.took(), 4 * SECOND, "{report}");
-    let kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
-    assert_eq!(kinds, [ComponentErrorKind::Overran(3 * SECOND); 2]);
+    let kinds: Vec<_> = report.errors.iter().map(wrong).collect();
+    assert_eq!(kinds, [overran(3 * SECOND); 2]);
     assert_eq!(diary.lines().last().unwrap(), "db is gone");
 }
 
@@ -334,7 +335,7 @@ async fn the_budget_of_a_phase_does_not_begin_with_a_component_that_fails_before
         .component(diary.component("http", 10 * SECOND).phase("accept"));
     let report = lifecycle.run().await.unwrap();
     assert_eq!(report.errors.len(), 1, "{report}");
-    assert_eq!(states(&report)[0], ComponentState::Stopped);
+    assert_eq!(states(&report)[0], ComponentState::Ended(End::Done));
     assert_eq!(report.took(), 12 * SECOND);
 }
 
@@ -354,7 +355,8 @@ async fn a_step_that_hangs_in_the_drain_is_forced_in_its_turn() {
         .timeline
         .iter()
         .find(|step| step.kind == StepKind::Stop);
-    assert_eq!(stop.unwrap().result, StepEnd::Forced(SECOND));
+    let stop = stop.unwrap();
+    assert_eq!((stop.end, stop.limit), (End::TimedOut, Some(SECOND)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,15 +6,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use taskgroup::lifecycle::{
-    Budget, ComponentErrorKind, ComponentState, EventKind, StepEnd, StepKind,
-};
+use taskgroup::End;
+use taskgroup::lifecycle::{Budget, ComponentState, EventKind, StepKind};
 use taskgroup::lifecycle::{Component, Lifecycle};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Diary, SECOND, errors, obedient, states};
+use crate::support::{
+    Diary, ENDED_BEFORE_READY, ENDED_EARLY, SECOND, START_FAILED, errors, obedient,
+    start_timed_out, states, wrong,
+};
 
 #[tokio::test(start_paused = true)]
 async fn components_start_after_what_they_depend_on_is_ready() {
@@ -76,15 +78,16 @@ async fn a_failed_start_stops_what_has_started_and_names_the_culprit() {
         format!("{error:#}"),
         "component `grpc` did not start: address in use"
     );
-    assert_eq!(error.kind, ComponentErrorKind::StartFailed);
+    assert_eq!(wrong(error), START_FAILED);
     assert_eq!(report.errors.len(), 1);
     let states: Vec<_> = report
         .components
         .iter()
         .map(|status| status.state)
         .collect();
-    use ComponentState::{Crashed, Created, Stopped};
-    assert_eq!(states, [Stopped, Stopped, Crashed, Created]);
+    use ComponentState::Ended;
+    let (done, failed) = (Ended(End::Done), Ended(End::Failed));
+    assert_eq!(states, [done, done, failed, Ended(End::Skipped)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +101,7 @@ async fn a_start_that_takes_too_long_is_stopped_and_named() {
         .unwrap();
 
     let error = report.first_error().unwrap();
-    assert_eq!(error.kind, ComponentErrorKind::StartTimedOut(3 * SECOND));
+    assert_eq!(wrong(error), start_timed_out(3 * SECOND));
     assert_eq!(report.stop_began, 3 * SECOND);
     assert!(report.took().is_zero());
 }
@@ -153,7 +156,10 @@ async fn a_panic_before_it_is_ready_ends_the_start_at_once() {
     assert_eq!(errors(&report), ["component `db` panicked: no such file"]);
     assert_eq!(
         states(&report),
-        [ComponentState::Crashed, ComponentState::Created]
+        [
+            ComponentState::Ended(End::Panicked),
+            ComponentState::Ended(End::Skipped)
+        ]
     );
     assert_eq!(report.ended, Duration::ZERO);
 }
@@ -166,8 +172,8 @@ async fn an_end_before_it_is_ready_is_a_failed_start() {
         .await
         .unwrap();
     let error = report.first_error().unwrap();
-    assert_eq!(error.kind, ComponentErrorKind::EndedBeforeReady);
-    assert_eq!(states(&report), [ComponentState::Crashed]);
+    assert_eq!(wrong(error), ENDED_BEFORE_READY);
+    assert_eq!(states(&report), [ComponentState::Ended(End::EndedEarly)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,13 +184,13 @@ async fn a_helper_that_fails_before_the_component_is_ready_fails_the_start() {
     });
     let report = Lifecycle::new("orders").component(db).run().await.unwrap();
     let error = report.first_error().unwrap();
-    assert_eq!(error.kind, ComponentErrorKind::StartFailed);
+    assert_eq!(wrong(error), START_FAILED);
     assert!(format!("{error:#}").contains("no route"), "{error:#}");
     assert_eq!(report.errors.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_component_that_is_not_ready_in_time_has_crashed_and_is_late_for_good() {
+async fn a_component_that_is_not_ready_in_time_has_failed_and_is_late_for_good() {
     let started = Arc::new(AtomicBool::new(false));
     let late = Component::new("db", |ctx| async move {
         ctx.stopping().await;
@@ -207,11 +213,14 @@ async fn a_component_that_is_not_ready_in_time_has_crashed_and_is_late_for_good(
     assert!(!started.load(Relaxed));
     assert_eq!(
         states(&report),
-        [ComponentState::Crashed, ComponentState::Created]
+        [
+            ComponentState::Ended(End::Failed),
+            ComponentState::Ended(End::Skipped)
+        ]
     );
     assert_eq!(report.errors.len(), 1);
     let start = &report.timeline[0];
-    assert_eq!(start.result, StepEnd::TimedOut(SECOND));
+    assert_eq!((start.end, start.limit), (End::Failed, Some(SECOND)));
     assert_eq!(start.took(), SECOND);
 }
 
@@ -232,12 +241,14 @@ async fn a_stop_before_the_start_starts_nothing_and_the_report_says_so() {
     let report = lifecycle.run().await.unwrap();
 
     assert_eq!(report.cause.to_string(), "cancelled on request: never mind");
-    assert_eq!(states(&report), [ComponentState::Created; 2]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::Skipped); 2]);
     assert!(report.is_clean());
     assert!(report.timeline.is_empty());
     assert!(ready.recv().await.is_none());
     assert!(handle.ready().await.is_err());
-    assert_eq!(handle.wait_for("db", ComponentState::Running).await, None);
+    let skipped = ComponentState::Ended(End::Skipped);
+    let state = handle.wait_for("db", ComponentState::Running).await;
+    assert_eq!(state, Some(skipped));
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +297,7 @@ async fn a_stop_during_the_start_stops_what_has_started_in_reverse_and_starts_no
     let grpc = report.timeline.iter().find(|step| step.subject == "grpc");
     let grpc = grpc.unwrap();
     assert_eq!(grpc.kind, StepKind::Start);
-    assert_eq!(grpc.result, StepEnd::Skipped("the stop began".into()));
+    assert_eq!((grpc.end, &*grpc.message), (End::Skipped, "the stop began"));
     assert_eq!(grpc.ended, report.stop_began);
 }
 
@@ -394,7 +405,7 @@ async fn a_job_that_is_told_to_stop_has_its_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_end_may_end_and_who_may_not_has_crashed() {
+async fn a_component_that_may_end_ends_well_and_another_has_ended_early() {
     let short = |name: &'static str| {
         Component::new(name, |ctx| async move {
             ctx.ready();
@@ -406,8 +417,8 @@ async fn who_may_end_may_end_and_who_may_not_has_crashed() {
         .component(obedient("http"));
     let handle = lifecycle.handle();
     let run = tokio::spawn(lifecycle.run());
-    let ended = handle.wait_for("import", ComponentState::Stopped).await;
-    assert_eq!(ended, Some(ComponentState::Stopped));
+    let ended = handle.ended("import").await;
+    assert_eq!(ended, Some(End::Done));
     assert_eq!(handle.cause(), None);
     handle.stop("enough");
     assert!(run.await.unwrap().unwrap().is_clean());
@@ -416,12 +427,12 @@ async fn who_may_end_may_end_and_who_may_not_has_crashed() {
         .component(short("import"))
         .component(obedient("http"));
     let report = lifecycle.run().await.unwrap();
-    assert_eq!(
-        report.first_error().unwrap().kind,
-        ComponentErrorKind::EndedEarly
-    );
+    assert_eq!(wrong(report.first_error().unwrap()), ENDED_EARLY);
     assert_eq!(
         states(&report),
-        [ComponentState::Crashed, ComponentState::Stopped]
+        [
+            ComponentState::Ended(End::EndedEarly),
+            ComponentState::Ended(End::Done)
+        ]
     );
 }

@@ -4,15 +4,16 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskgroup::BoxError;
-use taskgroup::lifecycle::{
-    Component, ComponentErrorKind, ComponentState, Lifecycle, StepEnd, StepKind,
-};
+use taskgroup::lifecycle::{Component, ComponentError, ComponentState, Lifecycle, StepKind};
+use taskgroup::{BoxError, End};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
 
-use crate::support::{Diary, Guard, SECOND, deaf, errors, obedient, states, stopped};
+use crate::support::{
+    Diary, ENDED_EARLY, FAILED, Guard, SECOND, STOP_FAILED, deaf, errors, obedient, overran,
+    states, stopped, wrong,
+};
 
 #[tokio::test(start_paused = true)]
 async fn independent_components_stop_at_once_and_dependencies_after_them() {
@@ -56,16 +57,16 @@ async fn who_overruns_is_forced_and_named_and_the_next_goes_on() {
 
     assert_eq!(report.took(), 4 * SECOND);
     assert_eq!(report.errors.len(), 1);
-    assert_eq!(
-        report.errors[0].kind,
-        ComponentErrorKind::Overran(3 * SECOND)
-    );
+    assert_eq!(wrong(&report.errors[0]), overran(3 * SECOND));
     assert_eq!(
         report.stragglers[0].task.as_deref(),
         Some("orders/worker/run")
     );
-    assert_eq!(handle.state("worker"), Some(ComponentState::ForceStopped));
-    assert_eq!(handle.state("db"), Some(ComponentState::Stopped));
+    assert_eq!(
+        handle.state("worker"),
+        Some(ComponentState::Ended(End::TimedOut))
+    );
+    assert_eq!(handle.state("db"), Some(ComponentState::Ended(End::Done)));
     assert!(diary.lines().contains(&"db is gone".to_owned()));
 }
 
@@ -120,10 +121,11 @@ async fn a_failure_and_a_panic_in_a_stop_do_not_keep_the_next_from_stopping() {
             "component `grpc` panicked: poisoned",
         ]
     );
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::StopFailed);
+    assert_eq!(wrong(&report.errors[0]), STOP_FAILED);
     assert_eq!(report.cause.to_string(), "cancelled on request: enough");
     assert!(diary.lines().contains(&"db is gone".to_owned()));
-    assert_eq!(states(&report), [ComponentState::Stopped; 3]);
+    let ends = [End::Done, End::Panicked, End::Failed];
+    assert_eq!(states(&report), ends.map(ComponentState::Ended));
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +202,8 @@ async fn what_was_forced_is_gone_before_the_next_is_told() {
         .timeline
         .iter()
         .find(|step| step.kind == StepKind::Stop);
-    assert_eq!(stop.unwrap().result, StepEnd::Forced(SECOND));
+    let stop = stop.unwrap();
+    assert_eq!((stop.end, stop.limit), (End::TimedOut, Some(SECOND)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,10 +211,7 @@ async fn a_grace_of_zero_is_told_and_forced_at_once() {
     let lifecycle = Lifecycle::new("orders").component(deaf("db").grace(Duration::ZERO));
     let report = stopped(lifecycle).await;
     assert_eq!(report.took(), Duration::ZERO);
-    assert_eq!(
-        report.errors[0].kind,
-        ComponentErrorKind::Overran(Duration::ZERO)
-    );
+    assert_eq!(wrong(&report.errors[0]), overran(Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +224,7 @@ async fn a_row_of_components_that_do_not_listen_is_forced_within_the_budget() {
     let report = stopped(lifecycle).await;
     assert_eq!(report.errors.len(), 5);
     assert_eq!(report.stragglers.len(), 5);
-    assert_eq!(states(&report), [ComponentState::ForceStopped; 5]);
+    assert_eq!(states(&report), [ComponentState::Ended(End::TimedOut); 5]);
     assert!(report.took() <= 10 * SECOND, "{report}");
     assert!(report.was_forced());
 }
@@ -266,12 +266,8 @@ async fn threads_that_hang_are_named_as_still_running_and_the_budget_holds() {
     }
     let report = run.await.unwrap().unwrap();
     assert!(report.took() <= 10 * SECOND, "{report}");
-    let kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
-    use ComponentErrorKind::StillRunning;
-    assert!(
-        matches!(kinds[..], [StillRunning(_), StillRunning(_)]),
-        "{kinds:?}"
-    );
+    let ends: Vec<_> = report.errors.iter().map(ComponentError::end).collect();
+    assert_eq!(ends, [End::StillRunning; 2]);
     let fsyncs: Vec<_> = report.stragglers.iter().map(ToString::to_string).collect();
     assert_eq!(fsyncs.len(), 2, "{fsyncs:?}");
     assert!(
@@ -280,8 +276,11 @@ async fn threads_that_hang_are_named_as_still_running_and_the_budget_holds() {
             .iter()
             .all(|straggler| straggler.still_running)
     );
-    assert_eq!(handle.state("log"), Some(ComponentState::Stopped));
-    assert_eq!(handle.state("db"), Some(ComponentState::ForceStopped));
+    assert_eq!(handle.state("log"), Some(ComponentState::Ended(End::Done)));
+    assert_eq!(
+        handle.state("db"),
+        Some(ComponentState::Ended(End::StillRunning))
+    );
 
     release.send(()).unwrap();
     drop(gone);
@@ -309,7 +308,7 @@ async fn a_helper_that_fails_stops_its_component_and_then_the_whole() {
         .component(worker.after(["db"]));
     let report = lifecycle.run().await.unwrap();
     assert_eq!(report.errors.len(), 1);
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::Failed);
+    assert_eq!(wrong(&report.errors[0]), FAILED);
     assert!(errors(&report)[0].contains("poll"), "{report}");
     assert!(
         diary.lines()[1].contains("no partition"),
@@ -318,7 +317,10 @@ async fn a_helper_that_fails_stops_its_component_and_then_the_whole() {
     );
     assert_eq!(
         states(&report),
-        [ComponentState::Stopped, ComponentState::Crashed]
+        [
+            ComponentState::Ended(End::Done),
+            ComponentState::Ended(End::Failed)
+        ]
     );
     assert_eq!(report.stop_began, SECOND);
 }
@@ -335,16 +337,10 @@ async fn a_component_whose_helper_fails_and_that_takes_no_notice_is_forced_and_h
         .component(obedient("db"))
         .component(worker.after(["db"]).grace(SECOND));
     let report = lifecycle.run().await.unwrap();
-    let kinds: Vec<_> = report.errors.iter().map(|error| error.kind).collect();
-    assert_eq!(
-        kinds,
-        [
-            ComponentErrorKind::Failed,
-            ComponentErrorKind::Overran(SECOND)
-        ]
-    );
+    let kinds: Vec<_> = report.errors.iter().map(wrong).collect();
+    assert_eq!(kinds, [FAILED, overran(SECOND)]);
     assert!(errors(&report)[0].contains("no partition"), "{report}");
-    assert_eq!(states(&report)[1], ComponentState::ForceStopped);
+    assert_eq!(states(&report)[1], ComponentState::Ended(End::TimedOut));
     assert_eq!(report.took(), SECOND);
 }
 
@@ -400,7 +396,7 @@ async fn the_end_of_a_component_during_the_lame_duck_is_a_failure() {
     let lifecycle = Lifecycle::new("orders").budget(budget);
     let http = eager(lifecycle.handle());
     let report = stopped(lifecycle.component(http).component(obedient("db"))).await;
-    assert_eq!(report.errors[0].kind, ComponentErrorKind::EndedEarly);
+    assert_eq!(wrong(&report.errors[0]), ENDED_EARLY);
     assert_eq!(report.cause.to_string(), "cancelled on request: enough");
     assert_eq!(report.took(), 5 * SECOND, "the lame duck goes on: {report}");
 }

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, ComponentState, Context, Lifecycle, Report};
+use taskgroup::End;
+use taskgroup::lifecycle::{
+    Component, ComponentError, ComponentState, Context, Lifecycle, Report, StepKind,
+};
 use tokio::time::sleep;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -72,6 +75,32 @@ pub(crate) fn errors(report: &Report) -> Vec<String> {
 }
 
 /// How far each component has come, as it is in the plan.
+/// What went wrong with a component: in which step, how it ended, and the time that was not enough.
+pub(crate) type Wrong = (Option<StepKind>, End, Option<Duration>);
+
+pub(crate) const START_FAILED: Wrong = (Some(StepKind::Start), End::Failed, None);
+pub(crate) const ENDED_BEFORE_READY: Wrong = (Some(StepKind::Start), End::EndedEarly, None);
+pub(crate) const FAILED: Wrong = (None, End::Failed, None);
+pub(crate) const PANICKED: Wrong = (None, End::Panicked, None);
+pub(crate) const ENDED_EARLY: Wrong = (None, End::EndedEarly, None);
+pub(crate) const STOP_FAILED: Wrong = (Some(StepKind::Stop), End::Failed, None);
+
+pub(crate) fn start_timed_out(limit: Duration) -> Wrong {
+    (Some(StepKind::Start), End::Failed, Some(limit))
+}
+
+pub(crate) fn drain_timed_out(limit: Duration) -> Wrong {
+    (Some(StepKind::Drain), End::TimedOut, Some(limit))
+}
+
+pub(crate) fn overran(limit: Duration) -> Wrong {
+    (Some(StepKind::Stop), End::TimedOut, Some(limit))
+}
+
+pub(crate) fn wrong(error: &ComponentError) -> Wrong {
+    (error.during, error.end(), error.limit)
+}
+
 pub(crate) fn states(report: &Report) -> Vec<ComponentState> {
     let components = report.components.iter();
     components.map(|status| status.state).collect()

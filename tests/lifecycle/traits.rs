@@ -6,9 +6,9 @@ use std::fmt::Debug;
 
 use taskgroup::BoxError;
 use taskgroup::lifecycle::{
-    AddError, Budget, ComponentError, ComponentErrorKind, ComponentState, ComponentStatus, Context,
-    Event, EventKind, Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider, Run,
-    RunError, StepEnd, StepKind, Straggler, TimelineStep, Using,
+    AddError, Budget, ComponentError, ComponentState, ComponentStatus, Context, Event, EventKind,
+    Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider, Run, RunError, StepKind,
+    Straggler, TimelineStep, Using,
 };
 use taskgroup::lifecycle::{Component, Lifecycle, Report};
 
@@ -35,8 +35,6 @@ fn public_types_are_send_sync_and_debug() {
     everything::<EventKind>();
     everything::<ComponentState>();
     everything::<ComponentStatus>();
-    everything::<ComponentErrorKind>();
-    everything::<StepEnd>();
     everything::<StepKind>();
     everything::<Straggler>();
     everything::<TimelineStep>();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use taskgroup::BoxError;
 use taskgroup::lifecycle::{
     Component, ComponentState, Context, Lifecycle, PlanError, Provided, Provider,
 };
+use taskgroup::{BoxError, End};
 
 use crate::support::{Diary, SECOND, errors, obedient, stopped};
 
@@ -256,7 +256,10 @@ async fn a_component_that_is_ready_without_its_value_fails_with_the_name_of_the_
     let report = lifecycle.run().await.unwrap();
     let message = "component `http` did not start: it was ready without having provided `port`";
     assert_eq!(errors(&report), [message]);
-    assert_eq!(report.components[1].state, ComponentState::Created);
+    assert_eq!(
+        report.components[1].state,
+        ComponentState::Ended(End::Skipped)
+    );
 
     let job = Component::using(port.provider()).job("job", async |_, _| Ok(()));
     let report = Lifecycle::new("orders").component(job).run().await.unwrap();

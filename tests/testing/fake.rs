@@ -73,7 +73,10 @@ async fn a_deaf_fake_is_forced_and_never_ends() {
     let lifecycle = Lifecycle::new("orders").component(fake.component().grace(SECOND));
     let run = lifecycle.start().await.unwrap();
     let report = run.stop("enough").await;
-    assert_eq!(report.components[0].state, ComponentState::ForceStopped);
+    assert_eq!(
+        report.components[0].state,
+        ComponentState::Ended(End::TimedOut)
+    );
     assert_eq!(
         (fake.count(Moment::Told), fake.count(Moment::Ended)),
         (1, 0)

@@ -25,7 +25,7 @@ impl Server {
     /// Serves `calls`, with much time for everything, unless `options` says something else.
     pub(crate) async fn start(
         calls: &Calls,
-        options: impl FnOnce(Serve<App>) -> Serve<App>,
+        options: impl FnOnce(Serve<App<Routes>>) -> Serve<App<Routes>>,
     ) -> Self {
         let routes = Routes::new(HealthServer::new(calls.clone()));
         let serve = |listener| taskgroup::server::tonic::serve("grpc", listener, routes);

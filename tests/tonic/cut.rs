@@ -101,10 +101,8 @@ async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
         }),
     );
     let server = Server::run(|listener| {
-        let serve = taskgroup::server::tonic::serve_with("web", listener, |server| {
-            Ok(server.accept_http1(true).add_routes(Routes::from(app)))
-        });
-        patient(serve.unwrap()).grace(SHORT)
+        let serve = taskgroup::server::tonic::serve("web", listener, Routes::from(app));
+        patient(serve.accept_http1()).grace(SHORT)
     })
     .await;
     let mut client = TcpStream::connect(server.address).await.unwrap();

@@ -267,14 +267,9 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
         None => Err(tonic::Status::permission_denied("no")),
     });
     let server = Server::run(|listener| {
-        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
-            Ok(server
-                .timeout(PLENTY)
-                .concurrency_limit_per_connection(9)
-                .layer(layer)
-                .add_service(service))
-        });
-        patient(serve.unwrap())
+        let service = layer.layer(Routes::new(service));
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, service);
+        patient(serve.timeout(PLENTY).concurrency_per_connection(9))
     })
     .await;
     let mut client = server.client().await;
@@ -345,10 +340,9 @@ async fn r09_a_call_that_waits_for_its_service_is_in_flight_and_no_idle_connecti
     let queue = Queue(turn.clone());
     let calls = HealthServer::new(Calls::default());
     let server = Server::run(|listener| {
-        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
-            Ok(server.layer(queue).add_service(calls))
-        });
-        patient(serve.unwrap()).idle_grace(NO_TIME)
+        let service = queue.layer(Routes::new(calls));
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, service);
+        patient(serve).idle_grace(NO_TIME)
     })
     .await;
     // The first call of a connection, before there was anything to know it by.

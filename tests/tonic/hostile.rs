@@ -11,6 +11,7 @@ use h2::SendStream;
 use h2::client::{Connection, ResponseFuture, SendRequest};
 use hyper::body::Bytes;
 use taskgroup::server::{DEFAULT_KILL_GRACE, DrainReport};
+use taskgroup::testing::Leaks;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -21,7 +22,7 @@ use tonic_health::pb::HealthCheckResponse;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::calls::{Calls, call};
-use crate::support::leaks::{descriptors, tasks, tasks_reach};
+use crate::support::leaks::descriptors;
 use crate::support::server::{SHORT, Server, read_to_end};
 use crate::support::wait::soon;
 
@@ -239,7 +240,8 @@ fn assert_counts(report: &DrainReport) {
 
 #[tokio::test]
 async fn r2_r3_r4_r5_r6_r9_r11_thirteen_kinds_of_bad_peers_at_once_are_gone_in_time() {
-    let (own_tasks, own_descriptors) = (tasks(), descriptors());
+    let leaks = Leaks::watch().alone();
+    let own_descriptors = descriptors();
     let calls = Calls::default();
     let server = Server::start(&calls, |serve| serve.grace(GRACE).idle_grace(SHORT)).await;
     let peers = Peers::connect(&server, &calls).await;
@@ -262,6 +264,5 @@ async fn r2_r3_r4_r5_r6_r9_r11_thirteen_kinds_of_bad_peers_at_once_are_gone_in_t
     assert_counts(&report);
 
     peers.see_their_ends().await;
-    tasks_reach(own_tasks).await;
-    assert_eq!(descriptors(), own_descriptors);
+    leaks.check().await;
 }

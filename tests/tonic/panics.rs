@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use taskgroup::server::Serve;
 use taskgroup::server::tonic::App;
 use tonic::Code;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -100,13 +101,14 @@ impl<S: Service<R>, R> Service<R> for Unwell<S> {
 }
 
 /// The code of a call to such a service, and the panics counted.
-async fn unready(options: impl FnOnce(Serve<App>) -> Serve<App>) -> (Code, usize) {
+async fn unready(
+    options: impl FnOnce(Serve<App<Unwell<Routes>>>) -> Serve<App<Unwell<Routes>>>,
+) -> (Code, usize) {
     let calls = HealthServer::new(Calls::default());
     let server = Server::run(|listener| {
-        let serve = taskgroup::server::tonic::serve_with("grpc", listener, |server| {
-            Ok(server.layer(Unready).add_service(calls))
-        });
-        options(patient(serve.unwrap()))
+        let service = Unready.layer(Routes::new(calls));
+        let serve = taskgroup::server::tonic::serve_with("grpc", listener, service);
+        options(patient(serve))
     })
     .await;
     let mut client = server.client().await;

@@ -1,13 +1,11 @@
 //! The step whose turn it is.
 
 use std::borrow::Cow;
-use std::error::Error;
-use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::outcome::Outcome;
 use super::plan::Rules;
@@ -16,10 +14,13 @@ use super::step::Attempt;
 use super::step::Closure;
 use super::step::Step;
 use super::step::Work;
-use super::step_report::StepResult;
+use super::step_report::StepError;
 use crate::BoxError;
 use crate::TaskHandle;
 use crate::group::TaskGroup;
+use crate::group::chain;
+use crate::group::deadline;
+use crate::group::end::End;
 use crate::group::panic::Panic;
 
 /// How long a step whose time is over has to be gone before it counts as still running.
@@ -39,17 +40,48 @@ pub(super) struct Current {
     /// The time that the step was given.
     pub(super) time: Duration,
     attempts: Arc<AtomicU32>,
-    /// How long to wait for it, from the start.
-    patience: Duration,
+    /// Until when to wait for it; `None` for ever.
+    patience: Option<Instant>,
     task: TaskHandle<Ended>,
 }
 
 /// How a step has ended.
 pub(super) struct Ended {
-    pub(super) result: StepResult,
+    pub(super) end: End,
+    /// What it returned or panicked with.
+    pub(super) error: Option<StepError>,
+    /// The same as a text, with its sources.
+    pub(super) message: String,
     pub(super) at: Instant,
     /// The panic of a destructor.
     pub(super) panic: Option<Panic>,
+}
+
+impl Ended {
+    fn now(end: End) -> Self {
+        Self {
+            end,
+            error: None,
+            message: String::new(),
+            at: Instant::now(),
+            panic: None,
+        }
+    }
+
+    fn failed(error: BoxError) -> Self {
+        Self::now(End::Failed).with(error.into())
+    }
+
+    pub(super) fn panicked(panic: Panic) -> Self {
+        Self::now(End::Panicked).with(Arc::new(panic))
+    }
+
+    /// Asks the error what it says, which is code of the user.
+    fn with(mut self, error: StepError) -> Self {
+        self.message = chain::line_of(&*error);
+        self.error = Some(error);
+        self
+    }
 }
 
 impl Current {
@@ -57,6 +89,7 @@ impl Current {
     pub(super) fn begin(step: Step, time: Duration, outcome: &Outcome, group: &TaskGroup) -> Self {
         // Before the function of the step is called, which counts as its time.
         let started = Instant::now();
+        let until = started.checked_add(time);
         let place = step.place();
         let (name, rules, work) = step.into_parts();
         let outcome = outcome.clone();
@@ -66,7 +99,7 @@ impl Current {
                 let closure = move |_: &_| Ok(block(closure, outcome));
                 let task = group.task(name.clone()).spawn_blocking_from(place, closure);
                 // It cannot be cut, so there is nothing to confirm.
-                (task, time)
+                (task, until)
             }
             work => {
                 let attempts = Arc::clone(&attempts);
@@ -76,8 +109,7 @@ impl Current {
                     let attempts = Attempts {
                         rules,
                         outcome,
-                        started,
-                        time,
+                        until,
                         count: attempts,
                         stage: Stage::Working(attempt),
                         again,
@@ -85,7 +117,8 @@ impl Current {
                     Ok(attempts.end().await)
                 };
                 let task = group.task(name.clone()).spawn_from(place, steps);
-                (task, time.saturating_add(CONFIRMATION))
+                let patience = until.and_then(|until| until.checked_add(CONFIRMATION));
+                (task, patience)
             }
         };
         Self {
@@ -103,17 +136,11 @@ impl Current {
     ///
     /// Cancel safe: the step is not in this future.
     pub(super) async fn end(&mut self) -> Ended {
-        let left = self.patience.saturating_sub(self.started.elapsed());
-        let result = match timeout(left, &mut self.task).await {
-            Ok(Ok(ended)) => return ended,
+        match deadline::by(self.patience, &mut self.task).await {
+            Some(Ok(ended)) => ended,
             // Its group was aborted, or its runtime goes away.
-            Ok(Err(error)) => StepResult::Failed(error.to_string()),
-            Err(_) => StepResult::StillRunning(self.time),
-        };
-        Ended {
-            result,
-            at: Instant::now(),
-            panic: None,
+            Some(Err(_)) => Ended::now(End::Aborted),
+            None => Ended::now(End::StillRunning),
         }
     }
 
@@ -124,15 +151,10 @@ impl Current {
 
 /// Runs a closure on the thread of the caller.
 fn block(closure: Closure, outcome: Outcome) -> Ended {
-    let result = match Panic::catch(|| closure(outcome)) {
-        Ok(Ok(())) => StepResult::Done,
-        Ok(Err(error)) => StepResult::Failed(text(error)),
-        Err(panic) => StepResult::Panicked(panic.message().to_owned()),
-    };
-    Ended {
-        result,
-        at: Instant::now(),
-        panic: None,
+    match Panic::catch(|| closure(outcome)) {
+        Ok(Ok(())) => Ended::now(End::Done),
+        Ok(Err(error)) => Ended::failed(error),
+        Err(panic) => Ended::panicked(panic),
     }
 }
 
@@ -140,8 +162,8 @@ fn block(closure: Closure, outcome: Outcome) -> Ended {
 struct Attempts {
     rules: Rules,
     outcome: Outcome,
-    started: Instant,
-    time: Duration,
+    /// Until when they may take, together; `None` for ever.
+    until: Option<Instant>,
     count: Arc<AtomicU32>,
     stage: Stage,
     /// What there is for another attempt.
@@ -158,20 +180,19 @@ enum Stage {
 impl Attempts {
     /// Waits until the step has ended or its time is over, and drops what is left of it.
     async fn end(mut self) -> Ended {
-        let result = self.result().await;
+        let ended = self.ended().await;
         let panic = self.dismiss();
         Ended {
-            result,
             at: Instant::now(),
             panic,
+            ..ended
         }
     }
 
-    async fn result(&mut self) -> StepResult {
+    async fn ended(&mut self) -> Ended {
         loop {
-            let left = self.time.saturating_sub(self.started.elapsed());
             let returned = match &mut self.stage {
-                Stage::Working(attempt) => timeout(left, attempt).await,
+                Stage::Working(attempt) => deadline::by(self.until, attempt).await,
                 Stage::Pausing(until) => {
                     sleep_until(*until).await;
                     self.attempt();
@@ -179,19 +200,21 @@ impl Attempts {
                 }
             };
             let error = match returned {
-                Ok(Ok(Ok(()))) => return StepResult::Done,
-                Ok(Ok(Err(error))) => text(error),
-                Ok(Err(panic)) => return StepResult::Panicked(panic.message().to_owned()),
-                Err(_) => return StepResult::TimedOut(self.time),
+                Some(Ok(Ok(()))) => return Ended::now(End::Done),
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => return Ended::panicked(panic),
+                None => return Ended::now(End::TimedOut),
             };
-            let left = self.time.saturating_sub(self.started.elapsed());
+            let now = Instant::now();
+            let left = self.until.map(|until| until.saturating_duration_since(now));
+            let left = left.unwrap_or(Duration::MAX);
             let count = self.count.load(Ordering::Relaxed);
-            match retry(&self.rules, count, left)
-                .and_then(|pause| Instant::now().checked_add(pause))
-            {
+            match retry(&self.rules, count, left).and_then(|pause| now.checked_add(pause)) {
                 Some(until) => self.stage = Stage::Pausing(until),
-                None => return StepResult::Failed(error),
+                None => return Ended::failed(error),
             }
+            // Its destructor is code of the user.
+            drop(Panic::catch_drop(error));
         }
     }
 
@@ -212,21 +235,4 @@ impl Attempts {
         let again = Panic::catch(|| drop(again)).err();
         attempt.or(again)
     }
-}
-
-/// What an error says, with its sources. Both its `Display` and its destructor are code of the user.
-fn text(error: BoxError) -> String {
-    let text = Panic::catch(move || {
-        let mut text = String::new();
-        let sources = iter::successors(Some(&*error as &dyn Error), |error| (*error).source());
-        for message in sources.map(ToString::to_string) {
-            // Many errors say what their source says.
-            if !text.contains(&message) {
-                let colon = if text.is_empty() { "" } else { ": " };
-                text = text + colon + &message;
-            }
-        }
-        text
-    });
-    text.unwrap_or_else(|panic| format!("(its error panicked: {})", panic.message()))
 }

@@ -11,9 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::step_report::Priority;
-use super::step_report::SkipReason;
-use super::step_report::StepResult;
 use crate::backoff::Backoff;
+use crate::group::end::End;
 
 /// How many steps in a row fail on a target before it is given up.
 const TARGET_FAILURES: u32 = 2;
@@ -39,7 +38,10 @@ pub(super) struct Rules {
 pub(super) enum Turn {
     /// It runs, for this long at most, which is never zero.
     Run(Duration),
-    Skip(SkipReason),
+    /// It is skipped, for this reason.
+    Skip(String),
+    /// It is skipped, as the budget, of this much, was spent.
+    OutOfTime(Duration),
 }
 
 /// What has happened so far, as far as it matters for what is next.
@@ -67,34 +69,35 @@ impl Plan {
         if let Some(guaranteed) = rules.always {
             return Turn::Run(rules.deadline.min(left.max(guaranteed)));
         }
-        match self.objection(rules, left) {
-            Some(reason) => Turn::Skip(reason),
-            None => Turn::Run(rules.deadline.min(left)),
+        if let Some(step) = &self.fatal {
+            return Turn::Skip(format!("fatal step `{step}` was not done"));
+        }
+        if left.is_zero() {
+            return Turn::OutOfTime(self.budget);
+        }
+        match &rules.target {
+            Some(target) if self.is_given_up(target) => {
+                Turn::Skip(format!("target `{target}` was given up"))
+            }
+            _ => Turn::Run(rules.deadline.min(left)),
         }
     }
 
     /// Notes how a step ended.
-    pub(super) fn note(&mut self, name: &str, rules: &Rules, result: &StepResult) {
-        let done = *result == StepResult::Done;
+    pub(super) fn note(&mut self, name: &str, rules: &Rules, end: End) {
+        let done = end == End::Done;
         if rules.fatal && !done && self.fatal.is_none() {
             self.fatal = Some(name.to_owned());
         }
-        if let (Some(target), false) = (&rules.target, matches!(result, StepResult::Skipped(_))) {
+        if let (Some(target), false) = (&rules.target, end == End::Skipped) {
             let failures = self.failures.entry(target.clone()).or_default();
             *failures = if done { 0 } else { *failures + 1 };
         }
     }
 
-    fn objection(&self, rules: &Rules, left: Duration) -> Option<SkipReason> {
-        if let Some(step) = &self.fatal {
-            return Some(SkipReason::AfterFatal(step.clone()));
-        }
-        if left.is_zero() {
-            return Some(SkipReason::BudgetSpent(self.budget));
-        }
-        let target = rules.target.as_ref()?;
-        let given_up = *self.failures.get(target)? >= TARGET_FAILURES;
-        given_up.then(|| SkipReason::TargetGivenUp(target.to_string()))
+    fn is_given_up(&self, target: &str) -> bool {
+        let failures = self.failures.get(target);
+        failures.is_some_and(|count| *count >= TARGET_FAILURES)
     }
 }
 
@@ -131,17 +134,13 @@ mod tests {
         }
     }
 
-    fn failed() -> StepResult {
-        StepResult::Failed("no".to_owned())
-    }
-
     #[test]
     fn a_step_gets_its_deadline_or_what_is_left() {
         let plan = Plan::new(8 * SECOND);
         assert_eq!(plan.turn(&rules(), Duration::ZERO), Turn::Run(5 * SECOND));
         assert_eq!(plan.turn(&rules(), 6 * SECOND), Turn::Run(2 * SECOND));
-        let spent = SkipReason::BudgetSpent(8 * SECOND);
-        assert_eq!(plan.turn(&rules(), 8 * SECOND), Turn::Skip(spent));
+        let spent = Turn::OutOfTime(8 * SECOND);
+        assert_eq!(plan.turn(&rules(), 8 * SECOND), spent);
     }
 
     #[test]
@@ -163,14 +162,14 @@ mod tests {
             target: Some("consul".into()),
             ..rules()
         };
-        plan.note("a", &consul, &failed());
-        plan.note("b", &consul, &StepResult::Done);
-        plan.note("c", &consul, &failed());
+        plan.note("a", &consul, End::Failed);
+        plan.note("b", &consul, End::Done);
+        plan.note("c", &consul, End::Failed);
         assert_eq!(plan.turn(&consul, Duration::ZERO), Turn::Run(5 * SECOND));
 
-        plan.note("d", &consul, &StepResult::TimedOut(SECOND));
-        let given_up = SkipReason::TargetGivenUp("consul".to_owned());
-        assert_eq!(plan.turn(&consul, Duration::ZERO), Turn::Skip(given_up));
+        plan.note("d", &consul, End::TimedOut);
+        let given_up = Turn::Skip("target `consul` was given up".to_owned());
+        assert_eq!(plan.turn(&consul, Duration::ZERO), given_up);
     }
 
     fn duration() -> impl Strategy<Value = Duration> {
@@ -209,18 +208,18 @@ mod tests {
             let mut guaranteed = Duration::ZERO;
             for (rules, used, done) in steps {
                 guaranteed += rules.always.unwrap_or_default();
-                let result = match plan.turn(&rules, elapsed) {
+                let end = match plan.turn(&rules, elapsed) {
                     Turn::Run(time) => {
                         prop_assert!(!time.is_zero() && time <= rules.deadline);
                         elapsed += time.mul_f64(used);
-                        if done { StepResult::Done } else { failed() }
+                        if done { End::Done } else { End::Failed }
                     }
-                    Turn::Skip(reason) => {
+                    Turn::Skip(_) | Turn::OutOfTime(_) => {
                         prop_assert!(rules.always.is_none(), "an always-run step is never skipped");
-                        StepResult::Skipped(reason)
+                        End::Skipped
                     }
                 };
-                plan.note("step", &rules, &result);
+                plan.note("step", &rules, end);
                 prop_assert!(elapsed <= budget.saturating_add(guaranteed));
             }
         }

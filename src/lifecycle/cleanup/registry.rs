@@ -53,7 +53,6 @@ pub struct StepHandle {
 /// assert!(error.is_closed());
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct PushError {
     reason: Reason,
     // Boxed, as an error that is passed on should be small.
@@ -217,6 +216,19 @@ impl fmt::Display for PushError {
 }
 
 impl std::error::Error for PushError {}
+
+/// What `main` prints of one that it returns: the message. `{:#?}` shows the fields.
+impl fmt::Debug for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("PushError")
+            .field("reason", &self.reason)
+            .field("step", &self.step)
+            .finish()
+    }
+}
 
 impl fmt::Debug for StepHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,13 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use super::outcome::Outcome;
-use super::step_report::SkipReason;
 use super::step_report::StepReport;
-use super::step_report::StepResult;
+use crate::group::chain;
 use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
+use crate::lifecycle::words;
+use crate::lifecycle::words::one_line;
 
 /// What a [`Cleanup`](crate::lifecycle::cleanup::Cleanup) did, step by step in the order of their turns; plain data.
 ///
@@ -22,7 +23,8 @@ use crate::group::verdict::Ended;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step, StepResult};
+/// use taskgroup::End;
+/// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -31,8 +33,9 @@ use crate::group::verdict::Ended;
 /// cleanup.push(Step::new("cache", |_| std::future::pending()))?;
 ///
 /// let report = cleanup.run(Outcome::Clean, Duration::from_secs(20)).await;
-/// assert_eq!(report.steps[0].result, StepResult::TimedOut(Duration::from_secs(5)));
-/// assert_eq!(report.steps[1].result, StepResult::Done);
+/// assert_eq!(report.steps[0].end, End::TimedOut);
+/// assert_eq!(report.steps[0].limit, Some(Duration::from_secs(5)));
+/// assert_eq!(report.steps[1].end, End::Done);
 /// assert_eq!(
 ///     report.to_string(),
 ///     "\
@@ -44,7 +47,7 @@ use crate::group::verdict::Ended;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CleanupReport {
     /// How the active phase ended, as the steps were told.
@@ -59,12 +62,14 @@ pub struct CleanupReport {
 
 /// The error of a cleanup that was not clean: its first failure, and the whole report.
 ///
-/// The message names the step: ``cleanup step `database` failed: disk full``.
+/// The message names the step, ``cleanup step `database` failed``, and then the other steps that keep
+/// the cleanup from being clean, each with its reason. [`source`](Error::source) is the error that the
+/// first step returned, or its panic. `{:#}` prints each step with its reason on one line.
 ///
 /// # Examples
 ///
 /// See [`CleanupReport::into_result`].
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct CleanupError {
     first: Box<StepReport>,
     report: Box<CleanupReport>,
@@ -96,7 +101,7 @@ impl CleanupReport {
     ///
     /// # Errors
     ///
-    /// Names the first of the [failures](Self::failures).
+    /// Names all [failures](Self::failures); its source is the error of the first.
     ///
     /// # Examples
     ///
@@ -108,13 +113,15 @@ impl CleanupReport {
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
     /// let mut cleanup = Cleanup::new();
     /// cleanup.push(Step::new("cache", |_| async { Err("is gone".into()) }).best_effort())?;
-    /// cleanup.push(Step::new("database", |_| async { Err("disk full".into()) }))?;
+    /// cleanup.push(Step::new("database", |_| async { Err(std::io::Error::other("disk full").into()) }))?;
     ///
     /// let report = cleanup.run(Outcome::Clean, Duration::from_secs(20)).await;
     /// assert!(!report.is_clean());
     /// assert_eq!(report.failures().count(), 1, "a best effort is none");
     /// let error = report.into_result().unwrap_err();
-    /// assert_eq!(error.to_string(), "cleanup step `database` failed: disk full");
+    /// assert_eq!(error.to_string(), "cleanup step `database` failed");
+    /// assert_eq!(format!("{error:#}"), "cleanup step `database` failed: disk full");
+    /// assert!(error.step().error().unwrap().is::<std::io::Error>());
     /// # Ok(())
     /// # }
     /// ```
@@ -139,9 +146,16 @@ impl CleanupError {
     /// Returns how the first step that failed has ended; a timeout gives way to any other failure.
     #[must_use]
     pub fn end(&self) -> End {
-        let ends: Vec<_> = self.report.failures().filter_map(end_of).collect();
-        let other = ends.iter().find(|end| !end.is_forced());
-        other.or(ends.first()).copied().unwrap_or(End::Failed)
+        let ends = self.report.failures().map(|step| step.end);
+        // One that was skipped for want of another says nothing of its own.
+        let mut other = ends.filter(|end| *end != End::Skipped && !end.is_forced());
+        let mut late = self.report.failures().filter(|step| step.is_out_of_time());
+        match (other.next(), late.next()) {
+            (Some(end), _) => end,
+            (None, Some(step)) if step.end == End::Skipped => End::TimedOut,
+            (None, Some(step)) => step.end,
+            (None, None) => End::Failed,
+        }
     }
 
     /// Returns the report of all steps.
@@ -193,51 +207,39 @@ fn row(step: &StepReport) -> [String; 5] {
         step.priority.to_string(),
         time(step.started),
         time(took),
-        one_line(&format!("{}{tries}", step.result)),
+        one_line(&(words::ended(step.end, step.limit, &step.message) + &tries)),
     ]
 }
 
-fn one_line(text: &str) -> String {
-    text.replace(char::is_control, " ")
-}
-
-/// How a step ended. One that was skipped for want of another says nothing of its own.
-fn end_of(step: &StepReport) -> Option<End> {
-    match step.result {
-        StepResult::Panicked(_) => Some(End::Panicked),
-        StepResult::TimedOut(_) | StepResult::Skipped(SkipReason::BudgetSpent(_)) => {
-            Some(End::TimedOut)
-        }
-        StepResult::StillRunning(_) => Some(End::StillRunning),
-        StepResult::Skipped(_) => None,
-        _ => Some(End::Failed),
+impl CleanupError {
+    /// The other steps that failed, each with its reason.
+    fn others(&self) -> impl Iterator<Item = String> {
+        self.report.failures().skip(1).map(ToString::to_string)
     }
 }
 
 impl fmt::Display for CleanupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.first)?;
-        match self.report.failures().count() {
-            0 | 1 => Ok(()),
-            2 => f.write_str("; one more step was not done"),
-            count => write!(f, "; {} more steps were not done", count - 1),
-        }
+        chain::show_all(f, &self.first.what(), self.first.error(), self.others())
     }
 }
 
 impl fmt::Debug for CleanupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CleanupError")
-            .field("message", &format_args!("{self}"))
-            .field("report", &self.report)
-            .finish_non_exhaustive()
+        if f.alternate() {
+            return f
+                .debug_struct("CleanupError")
+                .field("report", &self.report)
+                .finish_non_exhaustive();
+        }
+        chain::explain(f, &self.first.what(), self.first.error(), self.others())
     }
 }
 
 impl Error for CleanupError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         verdict::tell(self);
-        None
+        self.first.error()
     }
 }
 

@@ -165,7 +165,7 @@ impl Step {
     /// Makes a step that blocks its thread: it runs on a thread for blocking work, once.
     ///
     /// Nothing can end a thread. When the step's [deadline](Self::deadline) is over, the cleanup leaves it
-    /// alone, reports it as [still running](super::StepResult::StillRunning), and goes on. This holds
+    /// alone, reports it as [still running](crate::End::StillRunning), and goes on. This holds
     /// on every runtime, also on one with a single thread.
     ///
     /// # Examples
@@ -254,7 +254,8 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, SkipReason, Step, StepResult};
+    /// use taskgroup::End;
+    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -263,8 +264,8 @@ impl Step {
     /// cleanup.push(Step::new("flush", |_| async { Err("disk full".into()) }).fatal())?;
     ///
     /// let report = cleanup.run(Outcome::Clean, Duration::from_secs(8)).await;
-    /// let reason = SkipReason::AfterFatal("flush".into());
-    /// assert_eq!(report.steps[1].result, StepResult::Skipped(reason));
+    /// assert_eq!(report.steps[1].end, End::Skipped);
+    /// assert_eq!(report.steps[1].message, "fatal step `flush` was not done");
     /// # Ok(())
     /// # }
     /// ```

@@ -1,9 +1,12 @@
 //! [`StepReport`]: what became of one step.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::group::time::Rounded;
+use crate::group::end::End;
+use crate::lifecycle::words;
 
 /// Which steps go first, in the order of the variants; within one, the last pushed goes first.
 ///
@@ -26,19 +29,20 @@ pub enum Priority {
     Low,
 }
 
-/// What became of one step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup); plain data.
+/// What became of one step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup); plain data, and the
+/// step's error.
 ///
 /// # Examples
 ///
 /// See [`CleanupReport`](crate::lifecycle::cleanup::CleanupReport).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StepReport {
     /// Its name.
     pub name: String,
     /// Its priority.
     pub priority: Priority,
-    /// Whether it was a best effort, whose failure is none of the cleanup.
+    /// Whether it was a best effort, whose failure does not fail the cleanup.
     pub best_effort: bool,
     /// When its first attempt began, since the run began; `None` if it was skipped.
     pub started: Option<Duration>,
@@ -47,44 +51,52 @@ pub struct StepReport {
     /// How many attempts have begun.
     pub attempts: u32,
     /// How it ended.
-    pub result: StepResult,
+    ///
+    /// It is [`Skipped`](End::Skipped) if no attempt has begun, and [`StillRunning`](End::StillRunning)
+    /// if its time was over and it could not be dropped, because it blocks its thread.
+    pub end: End,
+    /// The time that was not enough: that of the step, or the budget of the run if that was spent
+    /// before the step could begin.
+    pub limit: Option<Duration>,
+    /// The error of the last attempt with its sources, the message of the panic, or why the step was
+    /// skipped; empty if the end says all.
+    pub message: String,
+    pub(super) error: Option<StepError>,
 }
 
-/// How a step ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StepResult {
-    /// It did its work.
-    Done,
-    /// Its last attempt returned this error, with the sources of it.
-    Failed(String),
-    /// It had not ended after this time and was dropped.
-    TimedOut(Duration),
-    /// It had not ended after this time and could not be dropped: it blocks its thread.
-    StillRunning(Duration),
-    /// It panicked with this message, or a destructor of it did.
-    Panicked(String),
-    /// It has never begun.
-    Skipped(SkipReason),
-}
-
-/// Why a step was skipped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// The budget, of this much, was spent.
-    BudgetSpent(Duration),
-    /// The fatal step of this name had not been done.
-    AfterFatal(String),
-    /// Two steps in a row had failed on this target.
-    TargetGivenUp(String),
-}
+/// What the last attempt of a step returned or panicked with.
+pub(super) type StepError = Arc<dyn Error + Send + Sync>;
 
 impl StepReport {
+    /// Returns the error that the last attempt returned, or its [`Panic`](crate::group::Panic).
+    ///
+    /// # Examples
+    ///
+    /// See [`CleanupReport::into_result`](crate::lifecycle::cleanup::CleanupReport::into_result).
+    #[must_use]
+    pub fn error(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.as_deref().map(|error| error as _)
+    }
+
     /// Returns whether this keeps the cleanup from being clean: not done, and no best effort.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        self.result != StepResult::Done && !self.best_effort
+        self.end != End::Done && !self.best_effort
+    }
+
+    /// Whether it was cut, or never begun, for want of time.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// What happened, without the error.
+    pub(crate) fn what(&self) -> String {
+        let message = match self.error {
+            Some(_) => "",
+            None => &*self.message,
+        };
+        let how = words::ended(self.end, self.limit, message);
+        format!("cleanup step `{}` {how}", self.name)
     }
 }
 
@@ -100,29 +112,7 @@ impl fmt::Display for Priority {
 
 impl fmt::Display for StepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cleanup step `{}` {}", self.name, self.result)
-    }
-}
-
-impl fmt::Display for StepResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::Failed(error) => write!(f, "failed: {error}"),
-            Self::TimedOut(time) => write!(f, "timed out after {}", Rounded(*time)),
-            Self::StillRunning(time) => write!(f, "still running after {}", Rounded(*time)),
-            Self::Panicked(message) => write!(f, "panicked: {message}"),
-            Self::Skipped(reason) => write!(f, "skipped: {reason}"),
-        }
-    }
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BudgetSpent(budget) => write!(f, "the budget of {} was spent", Rounded(*budget)),
-            Self::AfterFatal(step) => write!(f, "fatal step `{step}` was not done"),
-            Self::TargetGivenUp(target) => write!(f, "target `{target}` was given up"),
-        }
+        let how = words::ended(self.end, self.limit, &self.message);
+        write!(f, "cleanup step `{}` {how}", self.name)
     }
 }

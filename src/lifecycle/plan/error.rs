@@ -23,7 +23,7 @@ use crate::group::time::Rounded;
 /// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
 /// the budget of 30s is not smaller than Kubernetes' terminationGracePeriodSeconds of 30s
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct PlanError {
     kind: Box<Kind>,
@@ -288,6 +288,16 @@ impl From<Kind> for PlanError {
     fn from(kind: Kind) -> Self {
         Self {
             kind: Box::new(kind),
+        }
+    }
+}
+
+/// What `main` prints of one that it returns: the message. `{:#?}` shows the fields.
+impl fmt::Debug for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match f.alternate() {
+            true => f.debug_tuple("PlanError").field(&self.kind).finish(),
+            false => fmt::Display::fmt(self, f),
         }
     }
 }

@@ -3,24 +3,26 @@
 use std::time::Duration;
 
 use super::*;
+#[cfg(feature = "serde")]
+use crate::BoxError;
 use crate::group::TaskGroup;
+#[cfg(feature = "serde")]
+use crate::group::cause::LostHeartbeat;
 use crate::group::signal::Signal;
 use crate::lifecycle::cleanup::Cleanup;
 use crate::lifecycle::cleanup::Outcome;
+#[cfg(feature = "serde")]
+use crate::lifecycle::cleanup::Priority;
 use crate::lifecycle::cleanup::Step;
-use crate::lifecycle::component_error::ComponentErrorKind;
+use crate::lifecycle::component_state::ComponentState;
+use crate::lifecycle::step_kind::StepKind;
 
 fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
 }
 
-fn step(
-    kind: StepKind,
-    subject: &str,
-    (began, ended): (u64, u64),
-    result: StepEnd,
-) -> TimelineStep {
-    TimelineStep::new(kind, subject, (ms(began), ms(ended)), result)
+fn step(kind: StepKind, subject: &str, (began, ended): (u64, u64), end: End) -> TimelineStep {
+    TimelineStep::new(kind, subject, (ms(began), ms(ended)), end)
 }
 
 /// A report of a stop after a signal, `began` to `ended`, with two components.
@@ -30,12 +32,12 @@ fn report(began: u64, ended: u64) -> Report {
         cause: Cause::Signal(Signal::Terminate),
         errors: Vec::new(),
         timeline: vec![
-            step(StepKind::Start, "db", (0, 100), StepEnd::Done),
-            step(StepKind::Start, "http", (100, 120), StepEnd::Done),
+            step(StepKind::Start, "db", (0, 100), End::Done),
+            step(StepKind::Start, "http", (100, 120), End::Done),
         ],
         components: vec![
-            ComponentStatus::new("db", ComponentState::Stopped),
-            ComponentStatus::new("http", ComponentState::Stopped),
+            ComponentStatus::new("db", ComponentState::Ended(End::Done)),
+            ComponentStatus::new("http", ComponentState::Ended(End::Done)),
         ],
         stragglers: Vec::new(),
         in_flight: 0,
@@ -51,15 +53,10 @@ fn clean() -> Report {
     let mut report = report(60_000, 67_500);
     report.in_flight = 3;
     report.timeline.extend([
-        step(
-            StepKind::LameDuck,
-            "orders",
-            (60_000, 65_000),
-            StepEnd::Done,
-        ),
-        step(StepKind::Stop, "http", (65_000, 67_000), StepEnd::Done),
-        step(StepKind::Stop, "db", (67_000, 67_010), StepEnd::Done),
-        step(StepKind::Cleanup, "log", (67_010, 67_500), StepEnd::Done),
+        step(StepKind::LameDuck, "orders", (60_000, 65_000), End::Done),
+        step(StepKind::Stop, "http", (65_000, 67_000), End::Done),
+        step(StepKind::Stop, "db", (67_000, 67_010), End::Done),
+        step(StepKind::Cleanup, "log", (67_010, 67_500), End::Done),
     ]);
     report
 }
@@ -67,19 +64,14 @@ fn clean() -> Report {
 fn forced() -> Report {
     let mut report = report(60_000, 72_010);
     let limit = ms(2000);
-    let kind = ComponentErrorKind::Overran(limit);
-    report.errors = vec![ComponentError::new("http", kind)];
-    report.components[1].state = ComponentState::ForceStopped;
-    let skipped = StepEnd::Skipped("nothing serves".into());
+    let error = ComponentError::new("http", Some(StepKind::Stop), End::TimedOut);
+    report.errors = vec![error.within(Some(limit))];
+    report.components[1].state = ComponentState::Ended(End::TimedOut);
+    let skipped = step(StepKind::LameDuck, "", (60_000, 60_000), End::Skipped);
     report.timeline.extend([
-        step(StepKind::LameDuck, "", (60_000, 60_000), skipped),
-        step(
-            StepKind::Stop,
-            "http",
-            (60_000, 62_000),
-            StepEnd::Forced(limit),
-        ),
-        step(StepKind::Stop, "db", (62_000, 72_010), StepEnd::Done),
+        skipped.saying(None, "nothing serves"),
+        step(StepKind::Stop, "http", (60_000, 62_000), End::TimedOut).saying(Some(limit), ""),
+        step(StepKind::Stop, "db", (62_000, 72_010), End::Done),
     ]);
     report.stragglers = vec![
         Straggler {
@@ -108,28 +100,22 @@ fn start_failed() -> Report {
     let mut report = report(90, 100);
     report.cause = Cause::Requested(crate::group::StopRequest::default());
     report.components = vec![
-        ComponentStatus::new("db", ComponentState::Stopped),
-        ComponentStatus::new("http", ComponentState::Crashed),
-        ComponentStatus::new("worker", ComponentState::Created),
+        ComponentStatus::new("db", ComponentState::Ended(End::Done)),
+        ComponentStatus::new("http", ComponentState::Ended(End::Failed)),
+        ComponentStatus {
+            message: "the stop began".into(),
+            ..ComponentStatus::new("worker", ComponentState::Ended(End::Skipped))
+        },
     ];
     report.errors = vec![
-        ComponentError::new("http", ComponentErrorKind::StartFailed).with_message("address in use"),
-        ComponentError::new("db", ComponentErrorKind::StopFailed).with_message("disk\nfull"),
+        ComponentError::new("http", Some(StepKind::Start), End::Failed)
+            .with_message("address in use"),
+        ComponentError::new("db", Some(StepKind::Stop), End::Failed).with_message("disk\nfull"),
     ];
     report.timeline = vec![
-        step(StepKind::Start, "db", (0, 50), StepEnd::Done),
-        step(
-            StepKind::Start,
-            "http",
-            (50, 90),
-            StepEnd::Failed("address in use".into()),
-        ),
-        step(
-            StepKind::Stop,
-            "db",
-            (90, 100),
-            StepEnd::Failed("disk\nfull".into()),
-        ),
+        step(StepKind::Start, "db", (0, 50), End::Done),
+        step(StepKind::Start, "http", (50, 90), End::Failed).saying(None, "address in use"),
+        step(StepKind::Stop, "db", (90, 100), End::Failed).saying(None, "disk\nfull"),
     ];
     report
 }
@@ -190,7 +176,7 @@ fn a_forced_stop_names_who_was_forced() {
 orders: FORCED, stopped in 12.01s of 28s: received SIGTERM
   started 2 components in 120ms
     0.000s  lame duck        |#...................|   0.000s  skipped: nothing serves
-  ! 0.000s  stop       http  |####................|   2.000s  forced after 2s
+  ! 0.000s  stop       http  |####................|   2.000s  timed out after 2s
     2.000s  stop       db    |...#################|  10.010s  done
 error: component `http` did not stop within 2s and was forced
 forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
@@ -207,7 +193,7 @@ fn a_failed_start_shows_the_start_too() {
         text(&report),
         "
 orders: FAILED to start, stopped in 10ms of 28s: cancelled on request
-  never started: worker
+  never started: worker (the stop began)
     -0.090s  start  db    |##########..........|  0.050s  done
   ! -0.040s  start  http  |..........########..|  0.040s  failed: address in use
   !  0.000s  stop   db    |..................##|  0.010s  failed: disk full
@@ -220,14 +206,10 @@ also: component `db` failed while it stopped: disk full"
 fn a_start_cut_short_by_a_signal_shows_whom_it_did_not_reach() {
     let mut report = report(40, 50);
     report.timeline.truncate(1);
-    report.timeline[0] = step(
-        StepKind::Start,
-        "db",
-        (0, 45),
-        StepEnd::Skipped("the stop began".into()),
-    );
+    report.timeline[0] =
+        step(StepKind::Start, "db", (0, 45), End::Skipped).saying(None, "the stop began");
     report.components = (0..20)
-        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Created))
+        .map(|n| ComponentStatus::new(format!("c{n}"), ComponentState::Ended(End::Skipped)))
         .collect();
 
     assert_eq!(
@@ -246,11 +228,12 @@ fn fifty_components_are_fifty_rows_of_one_width() {
     for n in 0..50 {
         let name = format!("component-{n}-of-the-market-service");
         let began = 10_000 + n / 5 * 500;
-        let end = StepEnd::Failed("no connection to the server with is to take it".into());
-        let end = if n == 7 { end } else { StepEnd::Done };
-        report
-            .timeline
-            .push(step(StepKind::Stop, &name, (began, began + 20 * n), end));
+        let times = (began, began + 20 * n);
+        let failed = "no connection to the server with is to take it";
+        report.timeline.push(match n {
+            7 => step(StepKind::Stop, &name, times, End::Failed).saying(None, failed),
+            _ => step(StepKind::Stop, &name, times, End::Done),
+        });
     }
     let text = text(&report);
     let rows: Vec<_> = text.lines().skip(2).collect();
@@ -314,7 +297,7 @@ shop: FORCED, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
   shop/orders: FORCED, stopped in 12.01s of 28s: received SIGTERM
     started 2 components in 120ms
       0.000s  lame duck        |#...................|   0.000s  skipped: nothing serves
-    ! 0.000s  stop       http  |####................|   2.000s  forced after 2s
+    ! 0.000s  stop       http  |####................|   2.000s  timed out after 2s
       2.000s  stop       db    |...#################|  10.010s  done
   error: component `http` did not stop within 2s and was forced
   orders: clean, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
@@ -342,7 +325,7 @@ fn a_lifecycle_without_steps_is_one_line() {
 #[test]
 fn a_forced_component_without_an_error_is_not_clean() {
     let mut report = clean();
-    report.components[0].state = ComponentState::ForceStopped;
+    report.components[0].state = ComponentState::Ended(End::TimedOut);
 
     assert!(report.was_forced());
     assert!(!report.is_clean());
@@ -350,7 +333,7 @@ fn a_forced_component_without_an_error_is_not_clean() {
 
 #[test]
 fn a_step_never_ends_before_it_begins() {
-    let step = step(StepKind::Stop, "db", (20, 10), StepEnd::Done);
+    let step = step(StepKind::Stop, "db", (20, 10), End::Done);
 
     assert_eq!((step.ended, step.took()), (ms(20), Duration::ZERO));
 }
@@ -389,96 +372,114 @@ async fn a_straggler_is_what_was_running() {
     );
 }
 
+/// A report with each word of the format.
 #[cfg(feature = "serde")]
-#[tokio::test(start_paused = true)]
-async fn a_report_is_json_for_a_log_pipeline() {
+async fn everything() -> Report {
+    let mut group = TaskGroup::new();
+    let job = group.task("orders/http");
+    job.spawn(async { Err::<(), BoxError>("no port".into()) });
+    drop(group.wait().await);
+
+    let ends = [
+        End::Done,
+        End::Failed,
+        End::Panicked,
+        End::EndedEarly,
+        End::Aborted,
+        End::TimedOut,
+        End::StillRunning,
+        End::Skipped,
+    ];
+    let kinds = [
+        StepKind::Start,
+        StepKind::Jitter,
+        StepKind::LameDuck,
+        StepKind::Drain,
+        StepKind::Stop,
+        StepKind::Cleanup,
+    ];
+    let states = [
+        ComponentState::Created,
+        ComponentState::Starting,
+        ComponentState::Running,
+        ComponentState::Draining,
+    ];
+    let causes = [
+        group.cause().unwrap(),
+        Cause::Requested(crate::group::StopRequest::new("a deployment")),
+        Cause::Done,
+        Cause::Signal(Signal::Terminate),
+        Cause::Deadline(ms(1500)),
+        Cause::File {
+            path: "/run/stop".into(),
+            at_start: true,
+        },
+        Cause::Heartbeat(LostHeartbeat::new("lease".into(), Some(ms(1500)))),
+        Cause::Reload,
+        Cause::Dropped,
+        Cause::Token,
+    ];
+    let outcomes = [
+        Outcome::Clean,
+        Outcome::Stopped(Cause::Reload),
+        Outcome::Failed("no port".into()),
+        Outcome::Forced("`http` was cut".into()),
+    ];
+    let step_of = |(kind, end)| step(kind, "http", (60_000, 61_500), end);
+    let stopped = ends.map(|end| (StepKind::Stop, end));
+
     let mut report = forced();
-    report.timeline.drain(..2);
-    report.budget = Duration::MAX;
     report.in_flight = 3;
+    report.budget = Duration::MAX;
+    let done = kinds.map(|kind| (kind, End::Done));
+    report.timeline = done.into_iter().chain(stopped).map(step_of).collect();
+    report.timeline[11] = step_of((StepKind::Stop, End::TimedOut)).saying(Some(ms(2000)), "slow");
+    let states = states
+        .into_iter()
+        .chain(ends.map(ComponentState::Ended))
+        .map(|state| ComponentStatus::new("http", state));
+    report.components = states.collect();
+    let during = [None, Some(StepKind::Start), Some(StepKind::Drain)];
+    let failed = during
+        .map(|during| ComponentError::new("http", during, End::Failed).with_message("no port"));
+    report.errors.extend(failed);
+    let mut all = Cleanup::new();
+    for (name, priority) in [("first", Priority::Critical), ("last", Priority::Low)] {
+        let done = Step::new(name, |_| async { Ok(()) });
+        all.push(done.priority(priority)).unwrap();
+    }
     report.cleanup = Some(cleanup().await);
     let mut inner = clean();
-    inner.timeline.clear();
-    inner.components.clear();
-    report.nested = vec![inner];
-    let json = serde_json::to_string(&report).unwrap();
-
-    // The line breaks are for the reader of the test.
-    let expected = r#"{"name":"orders","clean":false,"forced":true,
-"cause":{"kind":"signal","message":"received SIGTERM"},
-"stop_began_seconds":60.0,"ended_seconds":72.01,"took_seconds":12.01,"budget_seconds":null,
-"in_flight":3,
-"errors":[
-{"component":"http","kind":"overran","limit_seconds":2.0,"message":"",
-"text":"component `http` did not stop within 2s and was forced"}],
-"components":[
-{"component":"db","state":"stopped"},
-{"component":"http","state":"force_stopped"}],
-"stragglers":[
-{"component":"http","task":"orders/http/conn","count":1,"place":"src/main.rs:42",
-"age_seconds":9.1,"blocking":false,"still_running":false},
-{"component":"http","task":null,"count":2,"place":"src/worker.rs:12",
-"age_seconds":null,"blocking":true,"still_running":true}],
-"timeline":[
-{"kind":"lame_duck","subject":"","began_seconds":60.0,"ended_seconds":60.0,
-"result":{"kind":"skipped","message":"nothing serves"}},
-{"kind":"stop","subject":"http","began_seconds":60.0,"ended_seconds":62.0,
-"result":{"kind":"forced","limit_seconds":2.0}},
-{"kind":"stop","subject":"db","began_seconds":62.0,"ended_seconds":72.01,
-"result":{"kind":"done"}}],
-"cleanup":{"clean":false,"outcome":{"kind":"clean"},"took_seconds":0.5,"budget_seconds":20.0,
-"steps":[
-{"name":"log","priority":"normal","best_effort":false,"started_seconds":0.0,
-"ended_seconds":0.0,"attempts":1,"result":{"kind":"done"}},
-{"name":"cache","priority":"normal","best_effort":true,"started_seconds":0.0,
-"ended_seconds":0.5,"attempts":1,"result":{"kind":"timed_out","limit_seconds":0.5}},
-{"name":"database","priority":"normal","best_effort":false,"started_seconds":0.5,
-"ended_seconds":0.5,"attempts":1,"result":{"kind":"failed","message":"disk full"}}]},
-"nested":[
-{"name":"orders","clean":true,"forced":false,
-"cause":{"kind":"signal","message":"received SIGTERM"},
-"stop_began_seconds":60.0,"ended_seconds":67.5,"took_seconds":7.5,"budget_seconds":28.0,
-"in_flight":3,"errors":[],"components":[],"stragglers":[],"timeline":[],
-"cleanup":null,"nested":[]}]}"#;
-    assert_eq!(json, expected.replace('\n', ""));
+    (inner.timeline, inner.components) = (Vec::new(), Vec::new());
+    let inside = causes.into_iter().map(|cause| Report {
+        cause,
+        ..inner.clone()
+    });
+    report.nested = inside.collect();
+    let all = all.run(Outcome::Clean, Duration::MAX).await;
+    let cleaned = outcomes.map(|outcome| CleanupReport {
+        outcome,
+        ..all.clone()
+    });
+    for (inside, cleaned) in report.nested.iter_mut().zip(cleaned) {
+        inside.cleanup = Some(cleaned);
+    }
+    report
 }
 
 #[cfg(feature = "serde")]
-#[test]
-fn each_cause_and_kind_has_a_name_in_json() {
-    use serde_json::to_string;
+#[tokio::test(start_paused = true)]
+async fn the_file_of_json_shows_each_word_of_the_format() {
+    let report = everything().await;
+    let Cause::Failed(failed) = &report.nested[0].cause else {
+        panic!("the first cause is a failure");
+    };
+    let place = format!("{}:{}", failed.place().file(), failed.place().line());
+    let json = serde_json::to_string_pretty(&report).unwrap();
 
-    assert_eq!(
-        to_string(&[
-            Cause::Requested(crate::group::StopRequest::default()),
-            Cause::Token
-        ])
-        .unwrap(),
-        concat!(
-            r#"[{"kind":"requested","message":"cancelled on request"},"#,
-            r#"{"kind":"token","message":"the token was cancelled"}]"#
-        )
-    );
-    let kinds = [
-        ComponentErrorKind::EndedBeforeReady,
-        ComponentErrorKind::StillRunning(ms(1500)),
-    ];
-    assert_eq!(
-        to_string(&kinds).unwrap(),
-        r#"[{"kind":"ended_before_ready"},{"kind":"still_running","limit_seconds":1.5}]"#
-    );
-    let ends = [
-        StepEnd::Done,
-        StepEnd::Failed("no \"quorum\"".into()),
-        StepEnd::TimedOut(ms(250)),
-    ];
-    assert_eq!(
-        to_string(&ends).unwrap(),
-        concat!(
-            r#"[{"kind":"done"},{"kind":"failed","message":"no \"quorum\""},"#,
-            r#"{"kind":"timed_out","limit_seconds":0.25}]"#
-        )
-    );
+    // The place of a spawn in here moves with the file.
+    let json = json.replace(&place, "src/main.rs:7");
+    assert_eq!(json, include_str!("../../../tests/report.json").trim_end());
 }
 
 #[test]
@@ -490,7 +491,7 @@ fn no_time_is_too_long_to_be_drawn() {
         (Duration::MAX, Duration::ZERO),
     ] {
         let times = (began, ended);
-        let step = TimelineStep::new(StepKind::Stop, "db", times, StepEnd::Done);
+        let step = TimelineStep::new(StepKind::Stop, "db", times, End::Done);
         report.timeline.push(step);
         for (began, ended) in [(Duration::ZERO, Duration::MAX), (Duration::MAX, ms(1))] {
             (report.stop_began, report.ended) = (began, ended);
@@ -516,18 +517,11 @@ fn the_text_in_the_docs_is_what_is_printed() {
     report.stragglers.truncate(1);
     report.timeline.truncate(2);
     let limit = ms(2000);
-    for (kind, subject, times, result) in [
-        (StepKind::LameDuck, "", (60_000, 65_000), StepEnd::Done),
-        (
-            StepKind::Stop,
-            "http",
-            (65_000, 67_002),
-            StepEnd::Forced(limit),
-        ),
-        (StepKind::Stop, "db", (67_002, 67_012), StepEnd::Done),
-    ] {
-        report.timeline.push(step(kind, subject, times, result));
-    }
+    report.timeline.extend([
+        step(StepKind::LameDuck, "", (60_000, 65_000), End::Done),
+        step(StepKind::Stop, "http", (65_000, 67_002), End::TimedOut).saying(Some(limit), ""),
+        step(StepKind::Stop, "db", (67_002, 67_012), End::Done),
+    ]);
 
     let docs = include_str!("../report.rs").lines();
     let block = docs.skip_while(|line| *line != "/// ```text").skip(1);

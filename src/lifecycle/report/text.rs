@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Report;
-use super::StepEnd;
-use super::StepKind;
 use super::TimelineStep;
+use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::group::time::column;
-use crate::lifecycle::cleanup::StepResult;
 use crate::lifecycle::component_state::ComponentState;
+use crate::lifecycle::step_kind::StepKind;
 use crate::lifecycle::words::one_line;
 use crate::lifecycle::words::shortened;
 
@@ -23,6 +22,8 @@ const RESULT: usize = 40;
 /// How many components that were never started are named, and how many tasks that were forced.
 const NAMED: usize = 8;
 const TASKS: usize = 20;
+/// The state of a component that has never begun.
+const NEVER_STARTED: ComponentState = ComponentState::Ended(End::Skipped);
 /// What a nested report is indented by.
 const INDENT: &str = "  ";
 
@@ -53,7 +54,10 @@ impl Report {
     }
 
     fn verdict(&self) -> String {
-        let no_start = self.errors.first().is_some_and(|e| e.kind.is_start());
+        let no_start = self
+            .errors
+            .first()
+            .is_some_and(|e| e.during == Some(StepKind::Start));
         let how = match (self.has_failed(), self.was_forced()) {
             (true, false) if no_start => "FAILED to start",
             (true, true) if no_start => "FAILED to start and FORCED",
@@ -79,8 +83,8 @@ impl Report {
     fn start_was_cut(&self) -> bool {
         let mut starts = self.starts();
         let mut components = self.components.iter();
-        starts.any(|step| step.result != StepEnd::Done)
-            || components.any(|component| component.state == ComponentState::Created)
+        starts.any(|step| step.end != End::Done)
+            || components.any(|component| component.state == NEVER_STARTED)
     }
 
     fn starts(&self) -> impl Iterator<Item = &TimelineStep> {
@@ -112,19 +116,31 @@ impl Report {
         Some(format!("  started {components} in {took}{later}"))
     }
 
-    fn never_started(&self) -> Option<String> {
-        let created = |state| state == ComponentState::Created;
-        let all = self.components.iter().filter(|c| created(c.state));
-        let names: Vec<_> = all.map(|c| shortened(&c.component, NAME)).collect();
-        let (named, others) = names.split_at(names.len().min(NAMED));
-        if named.is_empty() {
-            return None;
+    /// A line for each reason.
+    fn never_started(&self) -> Vec<String> {
+        let never = self.components.iter().filter(|c| c.state == NEVER_STARTED);
+        let never: Vec<_> = never.collect();
+        let mut reasons: Vec<&str> = Vec::new();
+        for component in &never {
+            if !reasons.contains(&&*component.message) {
+                reasons.push(&component.message);
+            }
         }
-        let others = match others.len() {
-            0 => String::new(),
-            count => format!(" and {count} more"),
+        let line = |reason| {
+            let of_it = never.iter().filter(|c| c.message == reason);
+            let names: Vec<_> = of_it.map(|c| shortened(&c.component, NAME)).collect();
+            let (named, others) = names.split_at(names.len().min(NAMED));
+            let others = match others.len() {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            let reason = match reason {
+                "" => String::new(),
+                reason => format!(" ({})", one_line(reason)),
+            };
+            format!("  never started: {}{others}{reason}", named.join(", "))
         };
-        Some(format!("  never started: {}{others}", named.join(", ")))
+        reasons.into_iter().map(line).collect()
     }
 
     fn rows(&self) -> Vec<String> {
@@ -145,7 +161,7 @@ impl Report {
         let [at, kind, subject, _, took, _] =
             [0, 1, 2, 3, 4, 5].map(|column| width(column).unwrap_or(0));
         let row = |(step, [a, k, s, bar, t, result]): (&&TimelineStep, &[String; 6])| {
-            let mark = if step.result.is_trouble() { '!' } else { ' ' };
+            let mark = if step.end.is_failure() { '!' } else { ' ' };
             format!("  {mark} {a:>at$}  {k:kind$}  {s:subject$}  |{bar}|  {t:>took$}  {result}")
         };
         steps.iter().zip(&cells).map(row).collect()
@@ -168,7 +184,7 @@ impl Report {
             shortened(subject, NAME),
             bar(step, shown),
             column(step.took()),
-            shortened(&step.result.to_string(), RESULT),
+            shortened(&step.how(), RESULT),
         ]
     }
 
@@ -197,7 +213,7 @@ impl Report {
     fn best_efforts(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| &report.steps);
         steps
-            .filter(|step| step.best_effort && step.result != StepResult::Done)
+            .filter(|step| step.best_effort && step.end != End::Done)
             .map(|step| format!("best effort: {step}"))
             .collect()
     }

@@ -1,11 +1,13 @@
 //! [`TimelineStep`]: what was done, from when to when.
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::group::end::End;
 use crate::group::time::Rounded;
+use crate::lifecycle::step_kind::StepKind;
+use crate::lifecycle::words;
 
-/// A step of a lifecycle: what was done with whom, from when to when; plain data.
+/// A step of a lifecycle: what was done with which component, from when to when; plain data.
 ///
 /// # Examples
 ///
@@ -21,65 +23,12 @@ pub struct TimelineStep {
     pub began: Duration,
     /// When it ended or was given up, since the start of the run; not before it began.
     pub ended: Duration,
-    /// How it ended.
-    pub result: StepEnd,
-}
-
-/// What is done in a step of a lifecycle.
-///
-/// # Examples
-///
-/// ```
-/// use taskgroup::lifecycle::StepKind;
-///
-/// assert_eq!(StepKind::LameDuck.to_string(), "lame duck");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum StepKind {
-    /// A component is started, until it is ready.
-    Start,
-    /// The stop waits a random time, so that not all replicas stop at once.
-    Jitter,
-    /// The load balancers are given time to see that the service is not ready.
-    LameDuck,
-    /// A component is told to drain, the first part of a stop in two parts.
-    Drain,
-    /// A component is told to stop, until it has ended or was cut.
-    Stop,
-    /// What was opened is closed.
-    Cleanup,
-}
-
-/// How a step of a lifecycle ended.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use taskgroup::lifecycle::StepEnd;
-///
-/// let forced = StepEnd::Forced(Duration::from_secs(10));
-/// assert_eq!(forced.to_string(), "forced after 10s");
-/// assert!(forced.is_trouble());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StepEnd {
-    /// It did what it was to do.
-    Done,
-    /// It failed with this message.
-    Failed(String),
-    /// It had not ended after this time.
-    TimedOut(Duration),
-    /// It panicked with this message.
-    Panicked(String),
-    /// It had not ended after this time, and was cut.
-    Forced(Duration),
-    /// It had not ended after this time, and could not be cut.
-    StillRunning(Duration),
-    /// It was not done, or was broken off, for this reason.
-    Skipped(String),
+    /// How it ended; [`Skipped`](End::Skipped) if it was not done, or was broken off.
+    pub end: End,
+    /// The time that was not enough, if that is what went wrong.
+    pub limit: Option<Duration>,
+    /// The error or the panic, or why the step was skipped; empty if the end says all.
+    pub message: String,
 }
 
 impl TimelineStep {
@@ -88,14 +37,31 @@ impl TimelineStep {
         kind: StepKind,
         subject: impl Into<String>,
         (began, ended): (Duration, Duration),
-        result: StepEnd,
+        end: End,
     ) -> Self {
         Self {
             subject: subject.into(),
             kind,
             began,
             ended: ended.max(began),
-            result,
+            end,
+            limit: None,
+            message: String::new(),
+        }
+    }
+
+    /// The same with the time that was not enough, and what there is to say.
+    pub(in crate::lifecycle) fn saying(mut self, limit: Option<Duration>, message: &str) -> Self {
+        self.limit = limit;
+        message.clone_into(&mut self.message);
+        self
+    }
+
+    /// How it ended, as its row says it.
+    pub(super) fn how(&self) -> String {
+        match (self.kind, self.limit) {
+            (StepKind::Start, Some(limit)) => format!("not ready within {}", Rounded(limit)),
+            (_, limit) => words::ended(self.end, limit, &self.message),
         }
     }
 
@@ -107,49 +73,5 @@ impl TimelineStep {
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_sub(self.began)
-    }
-}
-
-impl StepEnd {
-    /// Returns whether it is neither done nor skipped.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::lifecycle::StepEnd;
-    ///
-    /// assert!(StepEnd::Failed("disk full".into()).is_trouble());
-    /// assert!(!StepEnd::Done.is_trouble());
-    /// ```
-    #[must_use]
-    pub fn is_trouble(&self) -> bool {
-        !matches!(self, Self::Done | Self::Skipped(_))
-    }
-}
-
-impl fmt::Display for StepKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Start => "start",
-            Self::Jitter => "jitter",
-            Self::LameDuck => "lame duck",
-            Self::Drain => "drain",
-            Self::Stop => "stop",
-            Self::Cleanup => "cleanup",
-        })
-    }
-}
-
-impl fmt::Display for StepEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::Failed(message) => write!(f, "failed: {message}"),
-            Self::TimedOut(limit) => write!(f, "timed out after {}", Rounded(*limit)),
-            Self::Panicked(message) => write!(f, "panicked: {message}"),
-            Self::Forced(limit) => write!(f, "forced after {}", Rounded(*limit)),
-            Self::StillRunning(limit) => write!(f, "still running after {}", Rounded(*limit)),
-            Self::Skipped(reason) => write!(f, "skipped: {reason}"),
-        }
     }
 }

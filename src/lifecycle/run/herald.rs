@@ -9,12 +9,13 @@ use std::thread;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::dispatcher;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
+use crate::group::deadline;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::lifecycle::event::{Event, Observer};
@@ -79,10 +80,7 @@ impl Herald {
             return;
         };
         drop(events);
-        match until {
-            Some(until) => drop(timeout_at(until, over).await),
-            None => drop(over.await),
-        }
+        let _ = deadline::by(until, over).await;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! There is no clock, no task and no lock in here. The engine says what happened and when, and does
 //! what it is told. Times are those since the start of the run; one that cannot be expressed never
-//! comes.
+//! comes. What happens to components is in `component`, the stages of the stop are in `stage`, and all
+//! that has to do with time is in `time`.
 //!
 //! Invariants:
 //!
@@ -15,17 +16,22 @@
 //!    forced or lost by its time.
 //! 3. Once the stop has begun nothing is started. The engine takes back what it was to start when it
 //!    finds that somebody has asked for the stop.
-//! 4. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
+//! 4. A component that is forced is blamed for that once, when it is gone or lost.
+//! 5. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
 //!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::group::time::CONFIRMATION;
+use crate::group::end::End;
 use crate::lifecycle::haste::Haste;
 use crate::lifecycle::plan::graph::{Graph, Turns};
+use crate::lifecycle::step_kind::StepKind;
 
+mod component;
+mod stage;
+mod time;
 #[cfg(test)]
 mod tests;
 
@@ -97,7 +103,7 @@ pub(in crate::lifecycle) enum Event {
     /// A task of the component has failed; the others have been told and are leaving.
     Failing(usize),
     /// All of the component is gone.
-    Ended(usize, Ending),
+    Ended(usize, End),
     /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
     Idle(usize),
     /// A lifecycle inside of this one has done all it had to do, and ends.
@@ -113,22 +119,19 @@ pub(in crate::lifecycle) enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lifecycle) enum Ending {
-    Well,
-    Failed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) enum Action {
     Start(usize),
     /// It is ready.
     Ready(usize),
     /// All components are ready.
     AllReady,
-    /// Something went wrong. If it is the first thing, it is what the stop is for.
-    Blame(usize, Fault),
-    /// Something went wrong, and the others go on.
-    GoOn(usize, Fault),
+    /// A task of the component has failed, and it is leaving; how it failed is known when it has ended.
+    Failing {
+        node: usize,
+        stops_all: bool,
+    },
+    /// Something went wrong.
+    Blame(Blame),
     /// From here on the stop counts.
     BeginStop,
     /// Goes on as it is until then, so that replicas do not stop at once.
@@ -154,7 +157,9 @@ pub(in crate::lifecycle) enum Action {
     Hurry(usize, Duration),
     /// Its time is up.
     Force(usize),
-    /// It is gone.
+    /// It was not started, and never will be.
+    Skip(usize),
+    /// It is gone, whatever it was blamed for.
     Gone(usize),
     /// It did not even end when it was forced.
     GiveUp(usize),
@@ -168,22 +173,15 @@ pub(in crate::lifecycle) enum Action {
 
 /// What went wrong with a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lifecycle) enum Fault {
-    StartFailed,
-    StartTimedOut,
-    /// The start as a whole took longer than this.
-    StartOverran(Duration),
-    EndedBeforeReady,
-    /// It is still there, and leaving; how it failed is known when it has ended.
-    Failing,
-    Failed,
-    EndedEarly,
-    /// It failed while it stopped.
-    StopFailed,
-    /// It had this long.
-    DrainTimedOut(Duration),
-    Overran,
-    StillRunning,
+pub(in crate::lifecycle) struct Blame {
+    pub(in crate::lifecycle) node: usize,
+    /// The step that went wrong; none while the component ran.
+    pub(in crate::lifecycle) during: Option<StepKind>,
+    pub(in crate::lifecycle) end: End,
+    /// The time that was not enough for the start or the drain.
+    pub(in crate::lifecycle) limit: Option<Duration>,
+    /// Whether all stops for it: if it is the first thing that went wrong, it is what the stop is for.
+    pub(in crate::lifecycle) stops_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,7 +334,7 @@ impl Machine {
             }
             Event::Drained(node) => self.drained(node),
             Event::Failing(node) => self.failing(node, now, actions),
-            Event::Ended(node, ending) => self.ended(node, ending, now, actions),
+            Event::Ended(node, end) => self.ended(node, end, now, actions),
             Event::Idle(node) => self.idle(node),
             Event::Finished(node) => self.finished(node),
             Event::Stop => self.stop(true, now, actions),
@@ -388,8 +386,7 @@ impl Machine {
         let is_late = uses.any(|&used| self.graph.is_component(used) && self.alone[used]);
         if is_late || self.is_stopping() {
             self.alone[node] = is_late;
-            self.phases[node] = Phase::Over;
-            self.over(node, Phase::Over, now, actions);
+            self.skip(node, now, actions);
         } else if self.starts.has_come(node) {
             self.start(node, now, actions);
         }
@@ -404,87 +401,6 @@ impl Machine {
         }
     }
 
-    /// Lets the stop take no longer than this from now on, or from its begin: a nested lifecycle
-    /// has what is left of the budget above it.
-    pub(in crate::lifecycle) fn cap(
-        &mut self,
-        left: Duration,
-        now: Duration,
-        actions: &mut Vec<Action>,
-    ) {
-        if !self.is_stopping() {
-            if left < self.times.total {
-                self.set_total(left);
-            }
-            return;
-        }
-        let total = now.saturating_sub(self.stop_at).saturating_add(left);
-        if total >= self.times.total {
-            return;
-        }
-        self.set_total(total);
-        self.shorten(now, actions);
-        let end = self.end_of_graces().max(now);
-        if let Stage::Draining { until, .. } = &mut self.stage {
-            *until = end.min(*until);
-        }
-    }
-
-    /// Lets those that are leaving have no more than what the budget leaves them, or nothing if they are
-    /// to be forced.
-    fn shorten(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let end_of_graces = self.end_of_graces().max(now);
-        let confirmed = self.confirmation(now);
-        for node in 0..self.nodes.len() {
-            let end = if self.is_forced(node) {
-                now
-            } else {
-                end_of_graces
-            };
-            match self.phases[node] {
-                Phase::Leaving { until, why } if until > end => {
-                    self.enter(node, Phase::Leaving { until: end, why });
-                    actions.push(Action::Hurry(node, end));
-                }
-                Phase::Forced { until, why } if until > confirmed => {
-                    let until = confirmed;
-                    self.enter(node, Phase::Forced { until, why });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What is kept to join those that were forced is a tenth at most, as in a budget.
-    fn set_total(&mut self, total: Duration) {
-        self.times.total = total;
-        self.times.margin = self.times.margin.min(total / 10);
-    }
-
-    /// Returns what the stop may take in all.
-    pub(in crate::lifecycle) fn total(&self) -> Duration {
-        self.times.total
-    }
-
-    /// Returns when a tick is due, if nothing else happens before.
-    pub(in crate::lifecycle) fn next_tick(&mut self) -> Option<Duration> {
-        while let Some(Reverse((at, node))) = self.timers.peek().copied() {
-            if self.until(node) == Some(at) {
-                break;
-            }
-            self.timers.pop();
-        }
-        let node = self.timers.peek().map(|Reverse((at, _))| *at);
-        let stage = match self.stage {
-            Stage::Jitter { until } | Stage::Draining { until, .. } => Some(until),
-            Stage::LameDuck { half, until } => Some(half.unwrap_or(until)),
-            Stage::Starting => Some(self.times.start),
-            _ => None,
-        };
-        let next = [node, stage].into_iter().flatten().min();
-        next.filter(|at| *at < Duration::MAX)
-    }
-
     pub(in crate::lifecycle) fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
@@ -493,570 +409,6 @@ impl Machine {
         match &self.nodes[node] {
             Node::Component(traits) => Some(traits),
             Node::Barrier => None,
-        }
-    }
-
-    fn is_stopping(&self) -> bool {
-        !matches!(self.stage, Stage::Starting | Stage::Serving)
-    }
-
-    /// When a node has to have got on.
-    fn until(&self, node: usize) -> Option<Duration> {
-        match self.phases[node] {
-            Phase::Starting { until }
-            | Phase::Leaving { until, .. }
-            | Phase::Forced { until, .. } => Some(until),
-            Phase::Created | Phase::Late | Phase::Running | Phase::Lost | Phase::Over => None,
-        }
-    }
-
-    fn enter(&mut self, node: usize, phase: Phase) {
-        self.phases[node] = phase;
-        if let Some(until) = self.until(node) {
-            self.timers.push(Reverse((until, node)));
-        }
-    }
-
-    fn start(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        match self.nodes[node] {
-            Node::Component(Traits { start_timeout, .. }) => {
-                let until = now.saturating_add(start_timeout);
-                self.enter(node, Phase::Starting { until });
-                actions.push(Action::Start(node));
-            }
-            Node::Barrier => {
-                self.phases[node] = Phase::Running;
-                self.ready(node, now, actions);
-            }
-        }
-    }
-
-    /// Starts those that waited for the node, and for those that are ready at once the same.
-    fn ready(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        let mut next = std::mem::take(&mut self.next);
-        let mut at = 0;
-        let mut ready = Some(node);
-        loop {
-            if let Some(node) = ready.take() {
-                self.not_ready -= 1;
-                let after = &self.graph.dependents;
-                self.starts.done(node, after, &mut next);
-            }
-            let Some(&dependent) = next.get(at) else {
-                break;
-            };
-            at += 1;
-            if self.is_stopping() || self.phases[dependent] != Phase::Created {
-                continue;
-            }
-            if let Node::Barrier = self.nodes[dependent] {
-                self.phases[dependent] = Phase::Running;
-                ready = Some(dependent);
-            } else {
-                self.start(dependent, now, actions);
-            }
-        }
-        next.clear();
-        self.next = next;
-    }
-
-    fn hurry(&mut self, haste: Haste, now: Duration, actions: &mut Vec<Action>) {
-        self.haste = self.haste.max(haste);
-        if self.is_stopping() && self.haste == Haste::Force {
-            self.shorten(now, actions);
-        }
-        if self.stage == Stage::Stopping && self.is_urgent() {
-            self.tell_the_next(now, actions);
-        }
-    }
-
-    /// Whether it has no time to stop.
-    fn is_forced(&self, node: usize) -> bool {
-        let has_cleanup = self.traits(node).is_some_and(|traits| traits.has_cleanup);
-        self.haste == Haste::Force && !has_cleanup
-    }
-
-    fn is_urgent(&self) -> bool {
-        self.haste >= Haste::Urgent
-    }
-
-    fn idle(&mut self, node: usize) {
-        if matches!(self.phases[node], Phase::Lost | Phase::Over) {
-            return;
-        }
-        if let Node::Component(traits) = &mut self.nodes[node] {
-            if std::mem::take(&mut traits.is_work) {
-                self.work_is_done();
-            }
-        }
-    }
-
-    fn finished(&mut self, node: usize) {
-        if let Node::Component(traits) = &mut self.nodes[node] {
-            traits.may_end = true;
-        }
-    }
-
-    fn work_is_done(&mut self) {
-        if let Some(work) = &mut self.work_left {
-            *work -= 1;
-        }
-    }
-
-    fn drained(&mut self, node: usize) {
-        let drains = self.traits(node).is_some_and(|traits| traits.drains);
-        if drains && !std::mem::replace(&mut self.drained[node], true) && self.is_draining() {
-            self.not_drained -= 1;
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        matches!(self.stage, Stage::Draining { .. })
-    }
-
-    fn failing(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        let why = match self.phases[node] {
-            Phase::Starting { .. } | Phase::Late => Why::FailedStarting,
-            Phase::Running => Why::Failed,
-            _ => return,
-        };
-        if self.blame(node, Fault::Failing, actions) {
-            self.stop(false, now, actions);
-        }
-        // Its own stop has begun, whoever uses it; that of its phase has not.
-        let until = self.time_for(node, now);
-        self.enter(node, Phase::Leaving { until, why });
-        actions.push(Action::Tell(node, until));
-        // It has other things to do.
-        self.drained(node);
-    }
-
-    fn ended(&mut self, node: usize, ending: Ending, now: Duration, actions: &mut Vec<Action>) {
-        let Some(&Traits {
-            is_job, may_end, ..
-        }) = self.traits(node)
-        else {
-            return;
-        };
-        let fault = match (self.phases[node], ending) {
-            (Phase::Created | Phase::Over, _) => return,
-            // Later than expected, and gone all the same.
-            (Phase::Lost, _) => return,
-            (Phase::Starting { .. } | Phase::Late, Ending::Failed) => Some(Fault::StartFailed),
-            // It has been blamed for that.
-            (Phase::Late, Ending::Well) => None,
-            (Phase::Starting { .. }, Ending::Well) if is_job => {
-                actions.push(Action::Ready(node));
-                self.ready(node, now, actions);
-                None
-            }
-            (Phase::Starting { .. }, Ending::Well) => Some(Fault::EndedBeforeReady),
-            (Phase::Running, Ending::Well) if may_end => None,
-            (Phase::Running, Ending::Well) => Some(Fault::EndedEarly),
-            (Phase::Running, Ending::Failed) => Some(Fault::Failed),
-            (Phase::Leaving { why, .. } | Phase::Forced { why, .. }, ending) => match why {
-                Why::FailedStarting => Some(Fault::StartFailed),
-                Why::Failed => Some(Fault::Failed),
-                Why::Told => (ending == Ending::Failed).then_some(Fault::StopFailed),
-            },
-        };
-        let stops_all = fault.is_some_and(|fault| self.blame(node, fault, actions));
-        if fault.is_some() && !stops_all && !self.starts.is_done(node) {
-            self.start_without(node, now, actions);
-        }
-        actions.push(Action::Gone(node));
-        self.drained(node);
-        self.over(node, Phase::Over, now, actions);
-        if stops_all {
-            self.stop(false, now, actions);
-        }
-    }
-
-    /// Says what went wrong; returns whether all stops for it.
-    fn blame(&self, node: usize, fault: Fault, actions: &mut Vec<Action>) -> bool {
-        let may_fail = self.traits(node).is_some_and(|traits| traits.may_fail);
-        let goes_on = match fault {
-            // It was leaving.
-            Fault::StopFailed | Fault::Overran | Fault::StillRunning => !self.is_stopping(),
-            _ => may_fail && self.stage == Stage::Serving,
-        };
-        actions.push(match goes_on {
-            true => Action::GoOn(node, fault),
-            false => Action::Blame(node, fault),
-        });
-        !goes_on
-    }
-
-    /// A node is over, and those that nobody uses any longer are told.
-    fn over(&mut self, node: usize, phase: Phase, now: Duration, actions: &mut Vec<Action>) {
-        self.phases[node] = phase;
-        let mut next = std::mem::take(&mut self.next);
-        let mut at = 0;
-        let mut over = Some(node);
-        loop {
-            if let Some(node) = over.take() {
-                self.not_over -= 1;
-                if self.alone[node] && !self.is_stopping() && !self.starts.is_done(node) {
-                    // It never will be, and holds up nobody: what uses it is over, or was added since.
-                    self.ready(node, now, actions);
-                }
-                self.components_left -= usize::from(self.nodes[node].is_component());
-                if self.nodes[node].is_work() {
-                    self.work_is_done();
-                }
-                let after = &self.graph.dependencies;
-                self.stops.done(node, after, &mut next);
-            }
-            let Some(&used) = next.get(at) else { break };
-            at += 1;
-            // Those whose turn comes earlier are told when the drain is over.
-            let is_asked = self.stage == Stage::Stopping || self.alone[used];
-            if is_asked && self.tell(used, now, actions) {
-                over = Some(used);
-            }
-        }
-        next.clear();
-        self.next = next;
-    }
-
-    /// Tells a node that nobody uses any longer to stop; returns whether it is over by that.
-    fn tell(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) -> bool {
-        if !matches!(
-            self.phases[node],
-            Phase::Starting { .. } | Phase::Late | Phase::Running
-        ) {
-            return false;
-        }
-        if let Node::Barrier = self.nodes[node] {
-            self.phases[node] = Phase::Over;
-            return true;
-        }
-        if let (
-            Stage::Stopping,
-            Some(&Traits {
-                phase: Some(phase), ..
-            }),
-        ) = (self.stage, self.traits(node))
-        {
-            let end = now.saturating_add(self.times.phases[phase]);
-            self.phase_ends[phase].get_or_insert(end);
-        }
-        let until = self.time_for(node, now);
-        self.enter(
-            node,
-            Phase::Leaving {
-                until,
-                why: Why::Told,
-            },
-        );
-        actions.push(Action::Tell(node, until));
-        // One that stops alone may be told in the drain, and has other things to do from then on.
-        self.drained(node);
-        false
-    }
-
-    /// Its grace, or what its phase or the budget has left.
-    fn time_for(&self, node: usize, now: Duration) -> Duration {
-        let Some(&Traits { grace, phase, .. }) = self.traits(node) else {
-            return now;
-        };
-        if self.is_forced(node) {
-            return now;
-        }
-        let mut until = now.saturating_add(grace).min(self.end_of_graces());
-        if let Some(phase) = phase {
-            let end = now.saturating_add(self.times.phases[phase]);
-            until = until.min(self.phase_ends[phase].unwrap_or(end));
-        }
-        until.max(now)
-    }
-
-    fn end_of_graces(&self) -> Duration {
-        let Times {
-            cleanup, margin, ..
-        } = self.times;
-        self.before_the_end(cleanup.saturating_add(margin))
-    }
-
-    /// The end of the budget, without what is kept for later. Before the stop it never comes.
-    fn before_the_end(&self, kept: Duration) -> Duration {
-        match self.times.total {
-            Duration::MAX => Duration::MAX,
-            _ if !self.is_stopping() => Duration::MAX,
-            total => self.stop_at.saturating_add(total.saturating_sub(kept)),
-        }
-    }
-
-    fn stop(&mut self, asked: bool, now: Duration, actions: &mut Vec<Action>) {
-        if self.is_stopping() {
-            return;
-        }
-        self.stop_at = now;
-        actions.push(Action::BeginStop);
-        let serves = self.stage == Stage::Serving && self.components_left > 0;
-        if !serves {
-            self.haste = self.haste.max(Haste::Now);
-        }
-        let jitter = if asked {
-            self.times.jitter
-        } else {
-            Duration::ZERO
-        };
-        let until = now.saturating_add(jitter);
-        if self.haste == Haste::None && until > now {
-            actions.push(Action::Jitter { until });
-        }
-        self.stage = Stage::Jitter { until };
-        self.shorten(now, actions);
-        self.forget_the_rest(now, actions);
-    }
-
-    /// Stops one while the rest goes on: those that use it first, in the order of any stop.
-    fn stop_one(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        if self.is_stopping() {
-            return;
-        }
-        let users = self.graph.users_of(node);
-        for &user in &users {
-            self.alone[user] = true;
-        }
-        self.forget(&users, now, actions);
-        for user in users {
-            if self.stops.has_come(user) && self.tell(user, now, actions) {
-                self.over(user, Phase::Over, now, actions);
-            }
-        }
-    }
-
-    /// One has not started, and the others go on: what waits for it to be ready waits in vain.
-    /// The barriers are ready by then, so its phase goes on without it.
-    fn start_without(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        let mut users = vec![node];
-        let mut at = 0;
-        self.alone[node] = true;
-        while let Some(&used) = users.get(at) {
-            at += 1;
-            let waits = |user: &usize| self.phases[*user] == Phase::Created && !self.alone[*user];
-            let more: Vec<_> = self.graph.dependents[used]
-                .iter()
-                .copied()
-                .filter(waits)
-                .collect();
-            for &user in &more {
-                self.alone[user] = true;
-            }
-            users.extend(more);
-        }
-        self.forget(&users, now, actions);
-    }
-
-    /// Of these, what has not been started never will be.
-    fn forget(&mut self, nodes: &[usize], now: Duration, actions: &mut Vec<Action>) {
-        let is_new = |node: &usize| self.phases[*node] == Phase::Created;
-        let new: Vec<_> = nodes.iter().copied().filter(is_new).collect();
-        for &node in &new {
-            self.phases[node] = Phase::Over;
-        }
-        for node in new {
-            self.over(node, Phase::Over, now, actions);
-        }
-    }
-
-    /// What has not been started never will be.
-    fn forget_the_rest(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        for node in 0..self.nodes.len() {
-            if self.phases[node] == Phase::Created {
-                self.over(node, Phase::Over, now, actions);
-            }
-        }
-    }
-
-    fn expire(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.stage == Stage::Starting && self.times.start <= now {
-            self.start_overran(now, actions);
-        }
-        while let Some(Reverse((at, node))) = self.timers.peek().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            if self.until(node) == Some(at) {
-                self.late(node, now, actions);
-            }
-        }
-    }
-
-    /// The time for the whole start is up: all that is being started is blamed for it.
-    fn start_overran(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        for node in 0..self.nodes.len() {
-            if let Phase::Starting { .. } = self.phases[node] {
-                self.phases[node] = Phase::Late;
-                actions.push(Action::Blame(node, Fault::StartOverran(self.times.start)));
-            }
-        }
-        self.stop(false, now, actions);
-    }
-
-    /// The time of a node is up.
-    fn late(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
-        match self.phases[node] {
-            // Nobody waits for it once a stop has begun; it is told in its turn.
-            Phase::Starting { .. } if self.is_stopping() || self.alone[node] => {
-                let until = Duration::MAX;
-                self.phases[node] = Phase::Starting { until };
-            }
-            Phase::Starting { .. } => {
-                self.phases[node] = Phase::Late;
-                if self.blame(node, Fault::StartTimedOut, actions) {
-                    self.stop(false, now, actions);
-                } else {
-                    self.start_without(node, now, actions);
-                    let (until, why) = (self.time_for(node, now), Why::Told);
-                    self.enter(node, Phase::Leaving { until, why });
-                    actions.push(Action::Tell(node, until));
-                }
-            }
-            Phase::Leaving { why, .. } => {
-                self.blame(node, Fault::Overran, actions);
-                actions.push(Action::Force(node));
-                let until = self.confirmation(now);
-                self.enter(node, Phase::Forced { until, why });
-            }
-            Phase::Forced { .. } => {
-                self.blame(node, Fault::StillRunning, actions);
-                actions.push(Action::GiveUp(node));
-                self.drained(node);
-                self.over(node, Phase::Lost, now, actions);
-            }
-            Phase::Created | Phase::Late | Phase::Running | Phase::Lost | Phase::Over => {}
-        }
-    }
-
-    /// Until when what is forced now has to be gone: a part of what is left, so that something is left
-    /// for those after it.
-    fn confirmation(&self, now: Duration) -> Duration {
-        let left = self.before_the_end(self.times.cleanup).saturating_sub(now);
-        now.saturating_add(CONFIRMATION.min(left / 2).max(SHORTEST))
-    }
-
-    /// Goes on to the next stage as often as there is nothing to wait for.
-    fn look(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        loop {
-            match self.stage {
-                Stage::Starting if self.not_ready == 0 => {
-                    actions.push(Action::AllReady);
-                    self.stage = Stage::Serving;
-                }
-                // All have done what they had to do.
-                Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
-                // Nobody is left to use the resources.
-                Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
-                    self.haste = self.haste.max(Haste::Now);
-                    self.stop(true, now, actions);
-                }
-                Stage::Serving if self.work_left == Some(0) => {
-                    self.work_left = None;
-                    actions.push(Action::Idle);
-                    return;
-                }
-                Stage::Jitter { until } if self.is_noticed(until, now) => {
-                    actions.push(Action::NotReady);
-                    self.begin_lame_duck(now, actions);
-                }
-                Stage::LameDuck { until, .. } if self.is_noticed(until, now) => {
-                    self.begin_drain(now, actions);
-                }
-                Stage::LameDuck {
-                    half: Some(half),
-                    until,
-                } if half <= now => {
-                    actions.push(Action::Leave);
-                    self.stage = Stage::LameDuck { half: None, until };
-                }
-                Stage::Draining { since, until }
-                    if self.not_drained == 0 || until <= now || self.is_urgent() =>
-                {
-                    self.end_drain(until.saturating_sub(since), actions);
-                    self.stage = Stage::Stopping;
-                    self.tell_the_next(now, actions);
-                }
-                Stage::Stopping if self.not_over == 0 => {
-                    self.stage = Stage::Over;
-                    let until = self.before_the_end(Duration::ZERO);
-                    actions.push(Action::Clean { until });
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// Whether everybody has noticed that the service stops, or nobody has to: nothing is left of it.
-    fn is_noticed(&self, until: Duration, now: Duration) -> bool {
-        self.haste > Haste::None || until <= now || self.components_left == 0
-    }
-
-    fn begin_lame_duck(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let length = if self.is_noticed(Duration::MAX, now) {
-            Duration::ZERO
-        } else {
-            self.times.lame_duck
-        };
-        let until = now.saturating_add(length);
-        let half = Some(now.saturating_add(length / 2));
-        if !length.is_zero() {
-            actions.push(Action::LameDuck { until });
-        }
-        self.stage = Stage::LameDuck { half, until };
-    }
-
-    fn begin_drain(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.not_drained = 0;
-        for node in 0..self.nodes.len() {
-            // What is not there yet, or not any more, has nothing to drain.
-            self.drained[node] |= self.phases[node] != Phase::Running;
-            self.not_drained += usize::from(self.is_to_drain(node));
-        }
-        let mut until = now.saturating_add(self.times.drain);
-        until = until.min(self.end_of_graces()).max(now);
-        if self.is_urgent() {
-            until = now;
-        }
-        if self.not_drained > 0 {
-            actions.push(Action::Drain { until });
-        }
-        self.stage = Stage::Draining { since: now, until };
-    }
-
-    fn is_to_drain(&self, node: usize) -> bool {
-        let drains = self.traits(node).is_some_and(|traits| traits.drains);
-        drains && !self.drained[node]
-    }
-
-    fn end_drain(&self, within: Duration, actions: &mut Vec<Action>) {
-        for node in 0..self.nodes.len() {
-            if self.is_to_drain(node) && !self.is_urgent() {
-                actions.push(Action::Blame(node, Fault::DrainTimedOut(within)));
-            }
-        }
-        actions.push(Action::DrainIsOver);
-    }
-
-    /// Tells all whose turn it is; if it is urgent, all but those that others must not lose; and if all
-    /// are to be forced, does that too.
-    fn tell_the_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        for node in 0..self.nodes.len() {
-            let is_next = self.stops.has_come(node)
-                || self.traits(node).is_some_and(|traits| match self.haste {
-                    Haste::None | Haste::Now => false,
-                    Haste::Urgent => !traits.is_used,
-                    Haste::Force => true,
-                });
-            if is_next && self.tell(node, now, actions) {
-                self.over(node, Phase::Over, now, actions);
-            }
-        }
-        if self.haste == Haste::Force {
-            self.expire(now, actions);
         }
     }
 }

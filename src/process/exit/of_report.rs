@@ -19,9 +19,9 @@ impl ExitPolicy {
     /// | what the report tells | row |
     /// |---|---|
     /// | all went well | a signal, a request, or all tasks done |
-    /// | a component did not start in time, ended before it was ready, failed | failed |
+    /// | a component failed, or was not ready in time | failed |
     /// | a component panicked | panicked |
-    /// | a component ended before it was told to | ended early |
+    /// | a component ended before it was ready, or before it was told to | ended early |
     /// | a component was lost with its runtime | aborted |
     /// | a component, a server or a step of the cleanup ran out of time | timed out |
     /// | a step of the cleanup failed or panicked | failed, panicked |

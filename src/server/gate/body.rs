@@ -21,11 +21,13 @@ pin_project! {
     /// client could not tell that from a whole one.
     #[derive(Debug)]
     pub struct GatedBody<B> {
-        // Nothing once it was cut.
+        // `None` once it was cut.
         #[pin]
         body: Option<B>,
-        // Nothing once the end has been told, and for a body that nobody follows.
+        // `None` once the end has been told, and where no handler has answered.
         request: Option<Request>,
+        // What is said where no handler has answered.
+        farewell: Option<Farewell>,
         asked: Asked,
         // How much there will be at most: over HTTP/1 nobody asks for the end behind that.
         left: u64,
@@ -81,10 +83,11 @@ impl Length {
 }
 
 impl<B> GatedBody<B> {
-    pub(crate) fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self {
             body: None,
             request: None,
+            farewell: None,
             asked: Asked::default(),
             left: UNKNOWN,
         }
@@ -95,16 +98,39 @@ impl<B: Body> GatedBody<B> {
     /// Gives a body the request that it ends. The handler is gone by now, and all that is to be said
     /// of the response has been.
     #[inline]
-    pub(super) fn new(body: B, request: Option<Request>, asked: Asked, length: Length) -> Self {
+    pub(super) fn new(body: B, request: Request, asked: Asked, length: Length) -> Self {
         Self {
             body: Some(body),
-            request,
+            request: Some(request),
+            farewell: None,
             asked,
             left: match length {
                 Length::Exact(length) | Length::Promised(length) => length,
                 Length::Unknown => UNKNOWN,
             },
         }
+    }
+
+    /// Says why there is no answer, if data of this kind of body can be made of it: `Bytes` can.
+    pub(super) fn farewell(farewell: Farewell) -> Self
+    where
+        B: 'static,
+    {
+        let mut body = Self::empty();
+        body.farewell = data::<B::Data>(farewell).is_some().then_some(farewell);
+        body
+    }
+
+    #[cold]
+    fn say_farewell(self: Pin<&mut Self>) -> Option<Frame<B::Data>>
+    where
+        B: 'static,
+    {
+        self.project()
+            .farewell
+            .take()
+            .and_then(data)
+            .map(Frame::data)
     }
 
     #[cold]
@@ -141,7 +167,7 @@ where
         let Some(mut body) = this.body.as_mut().as_pin_mut() else {
             return match this.request {
                 Some(_) => self.break_off(Farewell::ShuttingDown),
-                None => Poll::Ready(None),
+                None => Poll::Ready(self.say_farewell().map(Ok)),
             };
         };
         let Some(request) = this.request.as_mut() else {
@@ -185,7 +211,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.body {
             Some(body) => body.is_end_stream(),
-            None => self.request.is_none(),
+            None => self.request.is_none() && self.farewell.is_none(),
         }
     }
 
@@ -194,9 +220,19 @@ where
         match (&self.body, &self.request) {
             (Some(body), _) => body.size_hint(),
             (None, Some(_)) => SizeHint::default(),
-            (None, None) => SizeHint::with_exact(0),
+            (None, None) => {
+                let text = self.farewell.map_or("", Farewell::text);
+                SizeHint::with_exact(text.len() as u64)
+            }
         }
     }
+}
+
+/// The text of a farewell as data of a body.
+fn data<T: 'static>(farewell: Farewell) -> Option<T> {
+    let mut text = Some(Bytes::from_static(farewell.text().as_bytes()));
+    let text: Option<&mut Option<T>> = (&mut text as &mut dyn Any).downcast_mut();
+    text?.take()
 }
 
 /// Looks after what the server may not tell about: over HTTP/1 it does not ask for the end behind the

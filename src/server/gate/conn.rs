@@ -54,7 +54,7 @@ impl Limits {
 }
 
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
     /// Set when clients are to go elsewhere, with the stop at the latest.
@@ -67,6 +67,8 @@ pub struct Gate {
     /// Requests that were in flight when the stop began.
     at_stop: OnceLock<usize>,
     register: Lock<Register>,
+    /// Fired when the connections are to end after what is in flight: HTTP/2 sends a GOAWAY.
+    pub(super) told: Switch<()>,
     /// The socket is closed; so many were waiting then.
     swept: OnceLock<usize>,
     /// Requests answered since the stop began.
@@ -94,7 +96,7 @@ const IN_FLIGHT: u64 = (1 << 32) - 1;
 const CONTROL: usize = 64;
 
 #[derive(Debug)]
-pub struct Conn {
+pub(crate) struct Conn {
     gate: Arc<Gate>,
     key: usize,
     /// The number ever begun in the upper half, that of those in flight in the lower. One word, so
@@ -108,8 +110,6 @@ pub struct Conn {
     /// Each piece of an answer over HTTP/2 that is on its way holds one more: an answer may wait for the
     /// window of its peer, long after it was handed over, with nothing left unread.
     pieces: Arc<()>,
-    /// Whether the server has said that it serves it: what TLS there is has been agreed on.
-    served: AtomicBool,
     /// Whether the peer has taken something since the last look, once the stop has begun. For a body over
     /// HTTP/2 whose data are not `Bytes`, the pieces of which cannot be followed.
     taken: AtomicBool,
@@ -162,6 +162,7 @@ impl Gate {
             closing: CancellationToken::new(),
             at_stop: OnceLock::new(),
             register: Lock::default(),
+            told: Switch::new(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
             panicked: AtomicUsize::new(0),
@@ -208,7 +209,6 @@ impl Gate {
             upgrades: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
             pieces: Arc::default(),
-            served: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             idle: Lock::new(None),
             work: Switch::new(),
@@ -408,15 +408,6 @@ impl Conn {
 
     pub(super) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_served(&self) {
-        self.served.store(true, Ordering::Relaxed);
-    }
-
-    /// Relaxed: who has agreed on TLS with the peer says so before it reads what comes next.
-    pub(super) fn is_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed)
     }
 
     #[inline]

@@ -10,6 +10,7 @@ impl Asked {
     const GRPC: u8 = 1;
     const HTTP1: u8 = 1 << 1;
     const CONNECT: u8 = 1 << 2;
+    const HEAD: u8 = 1 << 3;
 
     #[inline]
     pub(super) fn of<A>(request: &Request<A>) -> Self {
@@ -18,6 +19,7 @@ impl Asked {
             // Nothing else is looked for in the headers of most requests.
             Method::POST if is_grpc(request.headers()) => flags |= Self::GRPC,
             Method::CONNECT => flags |= Self::CONNECT,
+            Method::HEAD => flags |= Self::HEAD,
             _ => {}
         }
         if request.version() < Version::HTTP_2 {
@@ -34,6 +36,11 @@ impl Asked {
     #[inline]
     pub(super) fn is_http1(self) -> bool {
         self.0 & Self::HTTP1 != 0
+    }
+
+    /// The answer to a `HEAD` has none. Over HTTP/2 a client takes one for a protocol error.
+    pub(super) fn takes_a_body(self) -> bool {
+        self.0 & Self::HEAD == 0
     }
 
     #[inline]

@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
-use super::service::ConnLayer;
 use super::switch::Seat;
 use crate::group::time::Rounded;
 
@@ -49,33 +48,22 @@ impl<T> Io<T> {
     }
 
     /// For what is spoken inside of a connection: TLS has an outside and an inside.
-    #[cfg(any(feature = "axum", test))]
-    pub(crate) fn inside(stream: T, conn: Arc<Conn>) -> Self {
+    pub(super) fn inside(stream: T, conn: Arc<Conn>) -> Self {
         Self {
             inside: true,
             ..Self::new(stream, conn)
         }
     }
 
-    /// For a server that says when it [serves](Conn::set_served) a connection, which is when the handshake
-    /// of TLS is over, if there is one.
-    #[cfg(feature = "tonic")]
-    pub(crate) fn until_served(mut self) -> Self {
-        self.patience.until_served = true;
+    /// For what TLS is spoken over: its handshake is timed by itself, and what is said in there is not to be
+    /// seen from here.
+    pub(super) fn untimed(mut self) -> Self {
+        self.patience.stage = Stage::Exempt;
         self
     }
 
     pub(crate) fn conn(&self) -> &Arc<Conn> {
         &self.conn
-    }
-
-    /// Makes the layer for the service of this connection.
-    ///
-    /// With it requests are counted, named in the report, and cut in words; a connection without it is
-    /// taken to be idle, and cut as such. The layer may be made before TLS is spoken over the stream.
-    #[must_use]
-    pub fn layer(&self) -> ConnLayer {
-        ConnLayer::new(&self.conn)
     }
 
     /// Returns the stream itself, to ask for its addresses or to set options.
@@ -259,8 +247,6 @@ struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     /// How often the timer has gone off in this stage.
     rings: u32,
-    /// Whether the server says when the handshake is over. The records say only that the peer pretends so.
-    until_served: bool,
 }
 
 /// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
@@ -270,54 +256,13 @@ const PARTS: u32 = 4;
 enum Stage {
     /// Nothing has been read.
     Silent,
-    /// It has begun with TLS.
-    Handshake(Records),
     /// Bytes of a request have been read, when so many had begun.
     Header { begun: u32 },
     /// The last request has begun, or has ended, and nothing has been read since then.
     Quiet,
-    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded; or it
-    /// speaks TLS, and what is said in there is not to be seen from here.
+    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded; or TLS is spoken
+    /// over it.
     Exempt,
-}
-
-/// The records of TLS, as far as they tell how far the handshake is.
-#[derive(Debug, Default)]
-struct Records {
-    head: [u8; 5],
-    /// How much of the head has been read.
-    filled: usize,
-    /// What is left of the record.
-    left: usize,
-}
-
-impl Records {
-    /// The type of the first record, with which no request begins.
-    const HANDSHAKE: u8 = 0x16;
-    const CHANGE_CIPHER_SPEC: u8 = 0x14;
-    const APPLICATION_DATA: u8 = 0x17;
-
-    /// Returns whether the peer has answered to what the server says: it has changed to its keys.
-    fn are_answered(&mut self, mut bytes: &[u8]) -> bool {
-        loop {
-            let skipped = self.left.min(bytes.len());
-            self.left -= skipped;
-            let Some((first, rest)) = bytes[skipped..].split_first() else {
-                return false;
-            };
-            bytes = rest;
-            self.head[self.filled] = *first;
-            self.filled += 1;
-            let [kind, _, _, length @ ..] = self.head;
-            if matches!(kind, Self::CHANGE_CIPHER_SPEC | Self::APPLICATION_DATA) {
-                return true;
-            }
-            if self.filled == self.head.len() {
-                self.filled = 0;
-                self.left = usize::from(u16::from_be_bytes(length));
-            }
-        }
-    }
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -332,7 +277,6 @@ impl Default for Patience {
             preface: Some(0),
             timer: None,
             rings: 0,
-            until_served: false,
         }
     }
 }
@@ -351,21 +295,6 @@ impl Patience {
     #[cold]
     fn heard_a_part(&mut self, bytes: &[u8], conn: &Conn) {
         if bytes.is_empty() {
-            return;
-        }
-        // Where a connection is served already, TLS has nothing to say.
-        let may_be_tls = matches!(self.stage, Stage::Silent) && !conn.is_served();
-        if may_be_tls && bytes[0] == Records::HANDSHAKE {
-            self.enter(Stage::Handshake(Records::default()));
-        }
-        if let Stage::Handshake(records) = &mut self.stage {
-            let is_over = match self.until_served {
-                true => conn.is_served(),
-                false => records.are_answered(bytes),
-            };
-            if is_over {
-                self.enter(Stage::Exempt);
-            }
             return;
         }
         self.preface = self.preface.and_then(|seen| preface(seen, bytes));
@@ -401,11 +330,6 @@ impl Patience {
         let limits = conn.gate().limits();
         let limit = match self.stage {
             Stage::Silent => limits.first_byte_timeout,
-            Stage::Handshake(_) if self.until_served && conn.is_served() => {
-                self.enter(Stage::Exempt);
-                None
-            }
-            Stage::Handshake(_) => limits.header_timeout,
             Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
             Stage::Header { .. } => {
                 self.enter(Stage::Quiet);
@@ -501,15 +425,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_over_tls_is_not_timed_by_what_cannot_be_seen() {
+    async fn r18_half_a_head_and_no_byte_at_all_are_timed() {
         assert_eq!(after(b"GET / HTTP").await, Some(io::ErrorKind::TimedOut));
         assert_eq!(after(b"").await, Some(io::ErrorKind::TimedOut));
-        let hello = b"\x16\x03\x01\0\x01A";
-        assert_eq!(after(hello).await, Some(io::ErrorKind::TimedOut));
-        let finished = b"\x16\x03\x03\0\x02AB\x14\x03\x03\0\x01A";
-        assert_eq!(after(&[&hello[..], finished].concat()).await, None);
-        let encrypted = b"\x17\x03\x03\0\x01A";
-        assert_eq!(after(&[&hello[..], encrypted].concat()).await, None);
     }
 
     #[tokio::test]
@@ -599,15 +517,5 @@ mod tests {
 
         let now = tokio::time::Instant::now();
         assert_eq!(gate.cut_idle(now, Duration::ZERO), (0, None));
-    }
-
-    #[test]
-    fn records_of_tls_are_told_apart_however_they_arrive() {
-        let flights = b"\x16\x03\x01\0\x03\x14\x17\x14\x16\x03\x01\0\0\x14";
-        for split in 0..flights.len() {
-            let mut records = Records::default();
-            assert!(!records.are_answered(&flights[..split]), "{split}");
-            assert!(records.are_answered(&flights[split..]), "{split}");
-        }
     }
 }

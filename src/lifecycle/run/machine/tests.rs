@@ -13,6 +13,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::group::time::CONFIRMATION;
 use crate::lifecycle::plan::graph::Place;
 use crate::lifecycle::plan::phase::Phase as StopPhase;
 
@@ -90,9 +91,20 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn ending(well: bool) -> Ending {
-    if well { Ending::Well } else { Ending::Failed }
+fn end(well: bool) -> End {
+    if well { End::Done } else { End::Failed }
 }
+
+/// What somebody is blamed for: which step went wrong, and how it ended. A component that is leaving
+/// because a task of it has failed is [`FAILING`].
+type Fault = (Option<StepKind>, End);
+
+const START: Option<StepKind> = Some(StepKind::Start);
+const DRAIN: Option<StepKind> = Some(StepKind::Drain);
+const STOP: Option<StepKind> = Some(StepKind::Stop);
+
+const FAILING: Fault = (None, End::StillRunning);
+const START_TIMED_OUT: Fault = (START, End::TimedOut);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -132,6 +144,9 @@ struct Sim<'a> {
     ready: Vec<bool>,
     /// Those of them that the machine has called ready.
     said: Vec<bool>,
+    /// Those that were started, and those that the machine has called skipped.
+    started: Vec<bool>,
+    skipped: Vec<bool>,
     /// Whether one of its tasks has failed, so that it cannot end well.
     failed: Vec<bool>,
     ended: Vec<bool>,
@@ -212,6 +227,8 @@ impl<'a> Sim<'a> {
             states: vec![State::Created; parts],
             ready: vec![false; parts],
             said: vec![false; parts],
+            started: vec![false; parts],
+            skipped: vec![false; parts],
             failed: vec![false; parts],
             ended: vec![false; parts],
             work: scenario.parts.iter().map(|part| part.is_work).collect(),
@@ -387,7 +404,7 @@ impl<'a> Sim<'a> {
                 };
                 if let Some(why) = why {
                     self.states[index] = State::Leaving(why);
-                    expected.push((index, Fault::Failing));
+                    expected.push((index, FAILING));
                 }
                 Event::Failing(index)
             }
@@ -395,14 +412,17 @@ impl<'a> Sim<'a> {
                 if std::mem::replace(&mut self.ended[index], true) {
                     return;
                 }
-                let ending = ending(well && !self.failed[index]);
-                expected.extend(self.fault_of(index, ending).map(|fault| (index, fault)));
-                if self.scenario.parts[index].is_job && ending == Ending::Well {
+                let end = end(well && !self.failed[index]);
+                if let State::Forced(_) = self.states[index] {
+                    expected.push((index, (STOP, End::TimedOut)));
+                }
+                expected.extend(self.fault_of(index, end).map(|fault| (index, fault)));
+                if self.scenario.parts[index].is_job && end == End::Done {
                     if let State::Starting(_) = self.states[index] {
                         self.ready[index] = true;
                     }
                 }
-                Event::Ended(index, ending)
+                Event::Ended(index, end)
             }
             Next::Stop => {
                 self.asked |= self.begun_at.is_none();
@@ -456,7 +476,8 @@ impl<'a> Sim<'a> {
                     self.total = total;
                     self.margin = self.margin.min(total / 10);
                 }
-                self.machine.cap(millis(left), self.now, actions);
+                let until = self.now + millis(left);
+                self.machine.cap(until, self.now, actions);
                 if self.begun_at.is_some() {
                     let end = self.end_of_graces().max(self.now);
                     self.drain_until = self.drain_until.map(|until| until.min(end));
@@ -471,20 +492,20 @@ impl<'a> Sim<'a> {
         self.check(actions, expected);
     }
 
-    fn fault_of(&self, index: usize, ending: Ending) -> Option<Fault> {
+    fn fault_of(&self, index: usize, end: End) -> Option<Fault> {
         let part = &self.scenario.parts[index];
-        let failed = ending == Ending::Failed;
+        let failed = end == End::Failed;
         match self.states[index] {
-            State::Starting(_) if failed => Some(Fault::StartFailed),
-            State::Starting(_) => (!part.is_job).then_some(Fault::EndedBeforeReady),
+            State::Starting(_) if failed => Some((START, end)),
+            State::Starting(_) => (!part.is_job).then_some((START, End::EndedEarly)),
             // The blame for the start is there already.
-            State::Late => failed.then_some(Fault::StartFailed),
-            State::Running if failed => Some(Fault::Failed),
-            State::Running => (!part.may_end).then_some(Fault::EndedEarly),
+            State::Late => failed.then_some((START, end)),
+            State::Running if failed => Some((None, end)),
+            State::Running => (!part.may_end).then_some((None, End::EndedEarly)),
             State::Leaving(why) | State::Forced(why) => match why {
-                Why::Told => failed.then_some(Fault::StopFailed),
-                Why::FailedStarting => Some(Fault::StartFailed),
-                Why::Failed => Some(Fault::Failed),
+                Why::Told => failed.then_some((STOP, end)),
+                Why::FailedStarting => Some((START, End::Failed)),
+                Why::Failed => Some((None, End::Failed)),
             },
             State::Lost => None,
             State::Created | State::Over => unreachable!("it is not there"),
@@ -502,7 +523,7 @@ impl<'a> Sim<'a> {
                         && self.begun_at.is_none()
                         && !self.alone[index] =>
                 {
-                    expected.push((index, Fault::StartTimedOut));
+                    expected.push((index, START_TIMED_OUT));
                 }
                 _ => {}
             }
@@ -541,10 +562,10 @@ impl<'a> Sim<'a> {
     fn check(&mut self, actions: &mut Vec<Action>, mut expected: Vec<(usize, Fault)>) {
         let mut failing: Vec<_> = expected
             .iter()
-            .filter(|(_, fault)| *fault == Fault::Failing)
+            .filter(|(_, fault)| *fault == FAILING)
             .map(|(index, _)| *index)
             .collect();
-        let mut of_time = None;
+        let mut lost = None;
         for action in std::mem::take(actions) {
             let now = self.now;
             assert!(!self.clean, "after the end: {action:?}");
@@ -563,6 +584,7 @@ impl<'a> Sim<'a> {
                         continue;
                     }
                     self.states[index] = State::Starting(now);
+                    self.started[index] = true;
                     match self.scenario.parts[index].start {
                         Start::Ready(at) => self.push(millis(at), Next::Ready(index)),
                         Start::Ends(at, well) => self.push(millis(at), Next::Ended(index, well)),
@@ -581,45 +603,54 @@ impl<'a> Sim<'a> {
                     assert!(all.all(is_ready));
                     self.all_ready = true;
                 }
-                Action::Blame(index, Fault::Overran | Fault::StillRunning) => {
-                    assert!(self.begun_at.is_some());
-                    assert_eq!(of_time.replace(index), None);
+                Action::Failing { node, stops_all } => {
+                    self.blame(node, FAILING, stops_all, &mut expected);
                 }
-                Action::GoOn(index, Fault::Overran | Fault::StillRunning) => {
-                    assert!(self.begun_at.is_none());
-                    assert_eq!(of_time.replace(index), None);
+                Action::Blame(Blame {
+                    node,
+                    during: STOP,
+                    end: End::StillRunning,
+                    stops_all,
+                    ..
+                }) => {
+                    assert_eq!(stops_all, self.begun_at.is_some());
+                    assert_eq!(lost.replace(node), None);
                 }
-                Action::GoOn(index, fault) => {
-                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
-                    expected.remove(0);
-                    assert!(self.may_go_on(index, fault), "all stops for that");
-                    if matches!(self.states[index], State::Starting(_))
-                        || self.fails_to_start(index)
-                    {
-                        self.starts_without(index);
-                    }
-                    if fault == Fault::StartTimedOut {
-                        self.states[index] = State::Leaving(Why::Told);
-                        failing.push(index);
-                    }
-                }
-                Action::Blame(index, Fault::DrainTimedOut(within)) => {
+                Action::Blame(Blame {
+                    node,
+                    during: DRAIN,
+                    end,
+                    limit,
+                    stops_all,
+                }) => {
+                    assert!(stops_all && end == End::TimedOut);
                     assert!(self.drain_until.is_some_and(|until| until <= now));
                     assert!(!self.is_urgent(), "it had no time for the drain");
-                    assert!(self.has_to_drain(index) && !self.drain_over);
-                    assert!(within <= millis(self.scenario.drain));
-                    self.drained[index] = true;
+                    assert!(self.has_to_drain(node) && !self.drain_over);
+                    assert!(limit.is_some_and(|limit| limit <= millis(self.scenario.drain)));
+                    self.drained[node] = true;
                 }
-                Action::Blame(index, fault) => {
-                    assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
-                    expected.remove(0);
-                    assert!(!self.may_go_on(index, fault), "nothing stops for that");
-                    if fault == Fault::StartTimedOut {
-                        self.states[index] = State::Late;
+                Action::Blame(Blame {
+                    node,
+                    during: START,
+                    end,
+                    limit: Some(limit),
+                    stops_all,
+                }) => {
+                    assert_eq!(limit, millis(self.scenario.parts[node].start_timeout));
+                    assert_eq!(end, End::Failed, "it has not started");
+                    self.blame(node, START_TIMED_OUT, stops_all, &mut expected);
+                    if stops_all {
+                        self.states[node] = State::Late;
+                    } else {
+                        self.states[node] = State::Leaving(Why::Told);
+                        failing.push(node);
                     }
-                    // A blame comes before the stop that it is for.
-                    assert!(self.blamed || self.begun_at.is_none() || self.asked_or_ended());
-                    self.blamed = true;
+                }
+                Action::Blame(blame) => {
+                    assert_eq!(blame.limit, None, "it had no time to keep");
+                    let fault = (blame.during, blame.end);
+                    self.blame(blame.node, fault, blame.stops_all, &mut expected);
                 }
                 Action::BeginStop => {
                     assert_eq!(self.begun_at.replace(now), None);
@@ -678,7 +709,6 @@ impl<'a> Sim<'a> {
                 }
                 Action::Tell(index, until) => self.tell(index, until, failing.contains(&index)),
                 Action::Force(index) => {
-                    assert_eq!(of_time.take(), Some(index));
                     let State::Leaving(why) = self.states[index] else {
                         panic!("forced without having been told")
                     };
@@ -695,13 +725,18 @@ impl<'a> Sim<'a> {
                     assert_eq!(until, if self.is_forced(index) { now } else { end });
                     self.until[index] = until;
                 }
+                Action::Skip(index) => {
+                    assert!(!self.started[index] && self.is_done(index));
+                    assert!(self.begun_at.is_some() || self.alone[index]);
+                    assert!(!std::mem::replace(&mut self.skipped[index], true));
+                }
                 Action::Gone(index) => {
                     assert!(self.ended[index]);
                     assert!(!self.is_done(index), "gone twice");
                     self.states[index] = State::Over;
                 }
                 Action::GiveUp(index) => {
-                    assert_eq!(of_time.take(), Some(index));
+                    assert_eq!(lost.take(), Some(index));
                     assert!(matches!(self.states[index], State::Forced(_)));
                     assert!(!self.ended[index]);
                     self.states[index] = State::Lost;
@@ -720,16 +755,36 @@ impl<'a> Sim<'a> {
             }
         }
         assert_eq!(expected, [], "nobody is blamed");
-        assert_eq!(of_time, None);
+        assert_eq!(lost, None);
         // Without a drain nobody has anything to drain later.
         self.drain_begun |= self.drain_over;
         self.is_prompt();
     }
 
-    /// Whether a failure stops nothing else.
-    fn may_go_on(&self, index: usize, fault: Fault) -> bool {
+    /// Somebody is blamed: whom it is expected of, and so that all stops if it has to.
+    fn blame(
+        &mut self,
+        index: usize,
+        fault: Fault,
+        stops_all: bool,
+        expected: &mut Vec<(usize, Fault)>,
+    ) {
+        assert_eq!(expected.first(), Some(&(index, fault)), "the wrong blame");
+        expected.remove(0);
+        assert_eq!(stops_all, !self.may_go_on(index, fault.0));
+        if stops_all {
+            // A blame comes before the stop that it is for.
+            assert!(self.blamed || self.begun_at.is_none() || self.asked_or_ended());
+            self.blamed = true;
+        } else if matches!(self.states[index], State::Starting(_)) || self.fails_to_start(index) {
+            self.starts_without(index);
+        }
+    }
+
+    /// Whether the failure of a step stops nothing else.
+    fn may_go_on(&self, index: usize, during: Option<StepKind>) -> bool {
         let may_fail = self.scenario.parts[index].may_fail && self.all_ready;
-        self.begun_at.is_none() && (may_fail || fault == Fault::StopFailed)
+        self.begun_at.is_none() && (may_fail || during == STOP)
     }
 
     fn fails_to_start(&self, index: usize) -> bool {
@@ -900,6 +955,10 @@ impl<'a> Sim<'a> {
     fn finish(mut self) {
         assert!(self.clean && self.drain_over && self.begun_at.is_some());
         assert_eq!(self.said, self.ready);
+        // Each that there is was either started or skipped.
+        for index in 0..self.present {
+            assert_ne!(self.started[index], self.skipped[index]);
+        }
         assert!((0..self.states.len()).all(|index| self.is_done(index)));
         if self.total < Duration::MAX {
             let mut levels = vec![0; self.states.len()];
@@ -928,7 +987,7 @@ impl<'a> Sim<'a> {
             self.now = self.now.max(at);
             match next {
                 Next::Ended(index, _) if self.states[index] == State::Lost => {
-                    let event = Event::Ended(index, Ending::Failed);
+                    let event = Event::Ended(index, End::Failed);
                     self.machine.on(event, self.now, &mut actions);
                 }
                 Next::Ready(index) if index < self.present => {
@@ -1036,10 +1095,10 @@ fn a_cap_gives_no_more_time_to_what_is_forced_already() {
     let confirmed = machine.next_tick();
     assert_eq!(confirmed, Some(millis(10_000) + CONFIRMATION));
 
-    machine.cap(millis(50_000), millis(10_500), &mut actions);
+    machine.cap(millis(60_500), millis(10_500), &mut actions);
     assert_eq!(machine.next_tick(), confirmed);
     // A cap that is shorter than that does count.
-    machine.cap(millis(100), millis(10_600), &mut actions);
+    machine.cap(millis(10_700), millis(10_600), &mut actions);
     assert!(machine.next_tick() < confirmed, "{:?}", machine.next_tick());
 }
 

@@ -11,9 +11,9 @@ use crate::group::cause::Cause;
 use crate::group::error::TaskError;
 use crate::group::signal::Signal;
 use crate::lifecycle::ComponentError;
-use crate::lifecycle::ComponentErrorKind;
 use crate::lifecycle::ComponentState;
 use crate::lifecycle::ComponentStatus;
+use crate::lifecycle::StepKind;
 use crate::lifecycle::cleanup::Cleanup;
 use crate::lifecycle::cleanup::Outcome;
 use crate::lifecycle::cleanup::Step;
@@ -56,8 +56,13 @@ fn report(errors: impl IntoIterator<Item = ComponentError>) -> Report {
     }
 }
 
-fn alone(kind: ComponentErrorKind) -> ComponentError {
-    ComponentError::new("http", kind)
+const START: Option<StepKind> = Some(StepKind::Start);
+const DRAIN: Option<StepKind> = Some(StepKind::Drain);
+const STOP: Option<StepKind> = Some(StepKind::Stop);
+
+fn alone(during: Option<StepKind>, end: End) -> ComponentError {
+    let error = ComponentError::new("http", during, end);
+    error.within(end.is_forced().then_some(LIMIT))
 }
 
 async fn task_failed(error: impl Into<BoxError>) -> TaskError {
@@ -94,36 +99,35 @@ fn a_clean_report_is_done_or_its_signal() {
 }
 
 #[test]
-fn each_kind_of_component_error_is_in_its_row() {
-    use ComponentErrorKind as Kind;
-
-    for (kind, row) in [
-        (Kind::StartFailed, 12),
-        (Kind::StartTimedOut(LIMIT), 12),
-        (Kind::EndedBeforeReady, 12),
-        (Kind::Failed, 12),
-        (Kind::Panicked, 13),
-        (Kind::EndedEarly, 14),
-        (Kind::StopFailed, 12),
-        (Kind::DrainTimedOut(LIMIT), 16),
-        (Kind::Overran(LIMIT), 16),
-        (Kind::StillRunning(LIMIT), 16),
-        (Kind::Trigger, 12),
+fn each_end_of_a_component_is_in_its_row() {
+    let late = ComponentError::new("http", START, End::Failed).within(Some(LIMIT));
+    for (error, row) in [
+        (alone(START, End::Failed), 12),
+        (late, 12),
+        (alone(START, End::EndedEarly), 14),
+        (alone(None, End::Failed), 12),
+        (alone(None, End::Panicked), 13),
+        (alone(None, End::EndedEarly), 14),
+        (alone(None, End::Aborted), 15),
+        (alone(STOP, End::Failed), 12),
+        (alone(DRAIN, End::TimedOut), 16),
+        (alone(STOP, End::TimedOut), 16),
+        (alone(STOP, End::StillRunning), 16),
     ] {
-        let mut report = report([alone(kind)]);
-        assert_eq!(code(&report), row, "{kind:?}");
+        let mut report = report([error.clone()]);
+        assert_eq!(code(&report), row, "{error}");
 
         report.cause = Cause::Signal(Signal::Terminate);
         let row = if row == 16 { 17 } else { row };
-        assert_eq!(code(&report), row, "{kind:?} after a signal");
+        assert_eq!(code(&report), row, "{error} after a signal");
     }
 }
 
 #[test]
 fn a_timeout_gives_way_to_a_failure_and_both_are_told() {
     let report = report([
-        alone(ComponentErrorKind::Overran(LIMIT)),
-        alone(ComponentErrorKind::Panicked).with_message("boom"),
+        alone(STOP, End::TimedOut),
+        alone(None, End::Panicked).with_message("boom"),
     ]);
     let exit = distinct().exit_of(&report);
 
@@ -139,7 +143,7 @@ also: component `http` panicked: boom"
 #[tokio::test]
 async fn the_own_error_of_a_task_is_asked_for_its_code() {
     let task = task_failed(NoQuorum).await;
-    let error = ComponentError::from_task("http", ComponentErrorKind::StartFailed, task);
+    let error = alone(START, End::Failed).with_task(task).0;
     let policy = distinct().code_from(|error| error.is::<NoQuorum>().then_some(78));
     let exit = policy.exit_of(&report([error]));
 
@@ -156,7 +160,7 @@ async fn a_server_that_timed_out_decides_for_its_component() {
     token.cancel();
     let server = Sidecar::new("http").serve(&token, |_stop| pending::<Result<(), io::Error>>());
     let task = task_failed(server.await.unwrap_err()).await;
-    let error = ComponentError::from_task("http", ComponentErrorKind::StopFailed, task);
+    let error = alone(STOP, End::Failed).with_task(task).0;
     assert_eq!(code(&report([error.clone()])), 16);
 
     // The same error on its own, and in a task of another group.
@@ -168,7 +172,7 @@ async fn a_server_that_timed_out_decides_for_its_component() {
 
 #[tokio::test]
 async fn a_component_error_without_a_task_keeps_its_row_when_it_is_returned() {
-    let error = alone(ComponentErrorKind::EndedEarly);
+    let error = alone(None, End::EndedEarly);
 
     assert_eq!(distinct().exit(Err(task_failed(error).await)).code(), 14);
 }
@@ -187,7 +191,7 @@ fn a_task_that_was_lost_is_aborted() {
         .build()
         .unwrap();
     let task = runtime.block_on(group.wait()).unwrap_err();
-    let error = ComponentError::from_task("http", ComponentErrorKind::Failed, task);
+    let error = alone(None, task.end()).with_task(task).0;
 
     assert_eq!(code(&report([error])), 15);
 }
@@ -218,7 +222,7 @@ async fn a_cleanup_is_in_the_row_of_its_worst_step() {
 #[test]
 fn nested_reports_count() {
     let mut outer = report([]);
-    outer.nested = vec![report([]), report([alone(ComponentErrorKind::EndedEarly)])];
+    outer.nested = vec![report([]), report([alone(None, End::EndedEarly)])];
 
     assert_eq!(code(&outer), 14);
 }
@@ -227,7 +231,10 @@ fn nested_reports_count() {
 fn what_was_forced_without_an_error_is_not_done() {
     let mut outer = report([]);
     outer.cause = Cause::Signal(Signal::Terminate);
-    outer.components = vec![ComponentStatus::new("db", ComponentState::ForceStopped)];
+    outer.components = vec![ComponentStatus::new(
+        "db",
+        ComponentState::Ended(End::TimedOut),
+    )];
     let exit = distinct().exit_of(&outer);
 
     assert_eq!(exit.code(), 17);

@@ -1,79 +1,47 @@
-//! R5: a loop of one's own around hyper, with the parts of the gate.
+//! R5: any tower service, and loops of one's own.
 
-use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
-use axum::http::Request;
-use axum::response::Response;
+use axum::http::{Request, Response};
 use axum::routing::get;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use taskgroup::server::{Acceptor, DrainReport};
-use taskgroup::{BoxError, CancellationToken};
+use hyper::body::Incoming as Body;
+use hyper_util::rt::TokioIo;
+use taskgroup::CancellationToken;
+use taskgroup::server::{
+    Acceptor, DrainReport, Incoming, Io, Stop, Transport, serve_each, serve_loop,
+};
+use taskgroup::testing::Leaks;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::PollSemaphore;
-use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::peers::{endless, read_to_end, read_until, request, send, websocket};
+use crate::peers::{
+    endless, get_over_http2, http2, read_to_end, read_until, request, send, websocket,
+};
 use crate::support::alive::Alive;
-use crate::support::leaks::{tasks, tasks_reach};
 use crate::support::server::{NO_TIME, SHORT};
 use crate::support::wait::{PLENTY, pass, soon, turns};
 
-/// Its connections are detached tasks: nothing but the gate holds them.
-async fn hyper_loop<S>(
-    mut acceptor: Acceptor,
-    stop: CancellationToken,
-    app: S,
-) -> Result<(), BoxError>
-where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
-    while let Some((io, _)) = stop.run_until_cancelled(acceptor.accept()).await {
-        let service = TowerToHyperService::new(io.layer().layer(app.clone()));
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let builder = auto::Builder::new(TokioExecutor::new());
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-            tokio::pin!(connection);
-            if stop
-                .run_until_cancelled(connection.as_mut())
-                .await
-                .is_none()
-            {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
-        });
-    }
-    Ok(())
-}
-
 #[tokio::test]
-async fn r5_a_loop_around_hyper_is_drained_counted_and_cut() {
+async fn r5_a_tower_service_is_drained_counted_and_cut() {
     let alive = Alive::default();
-    let tasks = tasks();
+    let leaks = Leaks::watch();
     let app = endless(&alive);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
     let (sender, report) = oneshot::channel::<DrainReport>();
-    let server = taskgroup::serve("own", listener, |acceptor, stop| {
-        hyper_loop(acceptor, stop, app)
-    })
-    .grace(SHORT)
-    .idle_grace(NO_TIME)
-    .linger(NO_TIME)
-    .on_report(move |report| sender.send(report.clone()).unwrap());
+    let server = taskgroup::serve("own", listener, app)
+        .grace(SHORT)
+        .idle_grace(NO_TIME)
+        .linger(NO_TIME)
+        .on_report(move |report| sender.send(report.clone()).unwrap());
     let server = tokio::spawn(server.run(&token));
 
     let mut idle = request(address, "GET / HTTP/1.1").await;
@@ -102,7 +70,7 @@ async fn r5_a_loop_around_hyper_is_drained_counted_and_cut() {
         assert_eq!(read_to_end(closed).await, "");
     }
     drop(flood);
-    tasks_reach(tasks).await;
+    leaks.check().await;
 }
 
 #[tokio::test]
@@ -112,7 +80,7 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
         let address = listener.local_addr().unwrap();
         let held = Arc::new(tokio::sync::Mutex::new(None));
         let io = Arc::clone(&held);
-        let server = taskgroup::serve("own", listener, async move |mut acceptor: Acceptor, _| {
+        let server = serve_loop("own", listener, async move |mut acceptor: Acceptor, _| {
             *io.lock().await = Some(acceptor.accept().await);
             match fails {
                 true => Err("the loop broke".into()),
@@ -130,7 +98,7 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
         // The stream that is still held by somebody is cut.
         let (mut io, _) = held.lock().await.take().unwrap();
         let mut byte = [0];
-        let read = tokio::io::AsyncReadExt::read(&mut io, &mut byte).await;
+        let read = AsyncReadExt::read(&mut io, &mut byte).await;
         assert_eq!(
             read.unwrap_err().kind(),
             std::io::ErrorKind::ConnectionAborted
@@ -146,7 +114,7 @@ async fn a_loop_that_does_not_end_when_it_is_told_is_no_success() {
     let token = CancellationToken::new();
     token.cancel();
 
-    let outcome = taskgroup::serve("deaf", listener, async |mut acceptor, _stop| {
+    let outcome = serve_loop("deaf", listener, async |mut acceptor, _stop| {
         loop {
             acceptor.accept().await;
         }
@@ -218,12 +186,10 @@ async fn r8_a_request_that_waits_for_its_turn_is_not_idle() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
-    let server = taskgroup::serve("own", listener, |acceptor, stop| {
-        hyper_loop(acceptor, stop, app)
-    })
-    .grace(PLENTY)
-    .idle_grace(NO_TIME)
-    .linger(NO_TIME);
+    let server = taskgroup::serve("own", listener, app)
+        .grace(PLENTY)
+        .idle_grace(NO_TIME)
+        .linger(NO_TIME);
     let server = tokio::spawn(server.run(&token));
     let first = request(address, "GET / HTTP/1.1").await;
     soon(entered.notified()).await;
@@ -252,11 +218,9 @@ async fn r6_a_request_that_waits_for_its_turn_is_cut_in_words() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let token = CancellationToken::new();
-    let server = taskgroup::serve("own", listener, |acceptor, stop| {
-        hyper_loop(acceptor, stop, app)
-    })
-    .grace(SHORT)
-    .linger(NO_TIME);
+    let server = taskgroup::serve("own", listener, app)
+        .grace(SHORT)
+        .linger(NO_TIME);
     let server = tokio::spawn(server.run(&token));
     let first = request(address, "GET /poll HTTP/1.1").await;
     alive.reaches(1).await;
@@ -277,17 +241,22 @@ async fn r6_a_request_that_waits_for_its_turn_is_cut_in_words() {
 }
 
 #[tokio::test]
-async fn r3_nothing_is_left_of_a_server_that_has_ended_by_itself() {
+async fn r3_nothing_is_left_of_a_loop_that_has_ended_by_itself() {
     let alive = Alive::default();
-    let app = endless(&alive);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let broken = Arc::new(Notify::new());
-    let breaks = Arc::clone(&broken);
-    let server = taskgroup::serve("own", listener, async move |acceptor, stop| {
-        tokio::select! {
-            end = hyper_loop(acceptor, stop, app) => end,
-            () = breaks.notified() => Err("it broke".into()),
+    let server = serve_loop("own", listener, {
+        let (broken, alive) = (Arc::clone(&broken), alive.clone());
+        async move |mut acceptor: Acceptor, _stop| {
+            let (mut io, _peer) = acceptor.accept().await;
+            let guard = alive.guard();
+            tokio::spawn(async move {
+                let _guard = guard;
+                let _ = io.read_u8().await;
+            });
+            broken.notified().await;
+            Err("it broke".into())
         }
     });
     let server = tokio::spawn({
@@ -297,7 +266,7 @@ async fn r3_nothing_is_left_of_a_server_that_has_ended_by_itself() {
             (outcome, alive.count())
         }
     });
-    let client = request(address, "GET /poll HTTP/1.1").await;
+    let client = TcpStream::connect(address).await.unwrap();
     alive.reaches(1).await;
 
     broken.notify_one();
@@ -306,4 +275,129 @@ async fn r3_nothing_is_left_of_a_server_that_has_ended_by_itself() {
     outcome.unwrap_err();
     assert_eq!(left, 0);
     drop(client);
+}
+
+/// A service without a framework: its body is a text, its error one of its own.
+#[derive(Clone)]
+struct Plain;
+
+impl Service<Request<Body>> for Plain {
+    type Response = Response<String>;
+    type Error = std::fmt::Error;
+    type Future = Ready<Result<Response<String>, std::fmt::Error>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), std::fmt::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let stop = request.extensions().get::<Stop>().is_some();
+        ready(match request.uri().path() {
+            "/fails" => Err(std::fmt::Error),
+            path => Ok(Response::new(format!("{path} {stop}"))),
+        })
+    }
+}
+
+#[tokio::test]
+async fn r5_a_service_without_a_framework_is_served_and_its_error_ends_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let server = tokio::spawn(taskgroup::serve("plain", listener, Plain).run(&token));
+
+    let client = request(address, "GET /a HTTP/1.1\r\nconnection: close").await;
+    assert!(read_to_end(client).await.ends_with("/a true"));
+    let client = request(address, "GET /fails HTTP/1.1").await;
+    assert_eq!(read_to_end(client).await, "");
+
+    token.cancel();
+    soon(server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn r5_a_service_is_made_for_each_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let mut count = 0;
+    let server = serve_each("each", listener, move |incoming: Incoming<'_>| {
+        count += 1;
+        let (count, peer) = (count, incoming.remote_addr());
+        Router::new().route("/", get(async move || format!("{count} {peer}")))
+    });
+    let server = tokio::spawn(server.run(&token));
+
+    for count in 1..=2 {
+        let mut client = request(address, "GET / HTTP/1.1").await;
+        let me = client.local_addr().unwrap();
+        for _ in 0..2 {
+            let answer = read_until(&mut client, &me.to_string()).await;
+            assert!(
+                answer.ends_with(&format!("\r\n\r\n{count} {me}")),
+                "{answer}"
+            );
+            let again = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+            client.write_all(again).await.unwrap();
+        }
+    }
+    token.cancel();
+    soon(server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn r11_a_head_over_http2_is_cut_without_a_body() {
+    let alive = Alive::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let server = taskgroup::serve("own", listener, endless(&alive)).grace(SHORT);
+    let server = tokio::spawn(server.run(&token));
+    let mut sender = http2(address).await;
+    let mut head = get_over_http2("/poll");
+    *head.method_mut() = http::Method::HEAD;
+    let (answer, _) = sender.send_request(head, true).unwrap();
+    alive.reaches(1).await;
+
+    token.cancel();
+
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(soon(answer.into_body().data()).await.is_none());
+    assert!(soon(server).await.unwrap().unwrap_err().is_timed_out());
+}
+
+#[tokio::test]
+async fn an_upgraded_stream_gives_its_socket_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let (sender, socket) = oneshot::channel();
+    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    let app = Router::new().route(
+        "/",
+        get(async move |request: axum::extract::Request| {
+            let sender = sender.lock().unwrap().take().unwrap();
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(request).await.unwrap();
+                type Socket = TokioIo<Io<Transport>>;
+                let parts =
+                    hyper_util::server::conn::auto::upgrade::downcast::<Socket>(upgraded).unwrap();
+                let Transport::Tcp(socket) = parts.io.inner().get_ref() else {
+                    panic!("it does not speak TLS");
+                };
+                sender.send(socket.peer_addr().unwrap()).unwrap();
+            });
+            let headers = [("connection", "upgrade"), ("upgrade", "echo")];
+            (http::StatusCode::SWITCHING_PROTOCOLS, headers)
+        }),
+    );
+    let server = tokio::spawn(taskgroup::serve("own", listener, app).run(&token));
+
+    let head = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: echo";
+    let client = request(address, head).await;
+
+    assert_eq!(soon(socket).await.unwrap(), client.local_addr().unwrap());
+    token.cancel();
+    soon(server).await.unwrap().unwrap();
 }

@@ -1,16 +1,19 @@
-//! [`Transport`]: what an axum server speaks over.
+//! [`Transport`]: what HTTP is spoken over.
 
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::Extensions;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What a server of [`axum::serve`](super::serve) speaks over: plain TCP, or what
-/// [`tls`](crate::server::serve::Serve::tls) has made of it.
+use super::io::Io;
+
+/// What HTTP is spoken over: plain TCP, or what [`tls`](crate::server::serve::Serve::tls) has made of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Transport {
@@ -21,7 +24,11 @@ pub enum Transport {
 }
 
 /// The inside of TLS: the stream that the handshake has returned.
-pub struct Tls(Box<dyn Stream>);
+pub struct Tls {
+    stream: Box<dyn Stream>,
+    /// What the app has asked the stream for.
+    known: Extensions,
+}
 
 /// Any stream.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -35,20 +42,51 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {
 }
 
 impl Tls {
-    pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Box::new(stream))
+    pub(super) fn new<T>(stream: T, known: Extensions) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Self {
+            stream: Box::new(stream),
+            known,
+        }
+    }
+
+    pub(crate) fn known(&self) -> &Extensions {
+        &self.known
     }
 
     /// Returns the stream itself, if it is a `T`: to ask it for the certificate of the peer, say.
     #[must_use]
     pub fn downcast_ref<T: 'static>(&self) -> Option<&T> {
-        (*self.0).as_any().downcast_ref()
+        (*self.stream).as_any().downcast_ref()
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// A connection that is about to be served, as it is shown to what makes its service.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    pub(super) io: &'a Io<Transport>,
+    pub(super) peer: SocketAddr,
+}
+
+impl<'a> Incoming<'a> {
+    /// Returns what it is spoken over: to ask TLS for the certificate of the peer, say.
+    #[must_use]
+    pub fn transport(&self) -> &'a Transport {
+        self.io.get_ref()
+    }
+
+    /// Returns the address of the peer.
+    #[must_use]
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.peer
     }
 }
 
@@ -61,7 +99,7 @@ impl AsyncRead for Transport {
     ) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(Tls(stream)) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(Tls { stream, .. }) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -75,7 +113,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(Tls(stream)) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(Tls { stream, .. }) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -87,7 +125,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(Tls(stream)) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(Tls { stream, .. }) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -95,7 +133,7 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Tls(Tls(stream)) => stream.is_write_vectored(),
+            Self::Tls(Tls { stream, .. }) => stream.is_write_vectored(),
         }
     }
 
@@ -103,7 +141,7 @@ impl AsyncWrite for Transport {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(Tls(stream)) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(Tls { stream, .. }) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -111,7 +149,7 @@ impl AsyncWrite for Transport {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(Tls(stream)) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(Tls { stream, .. }) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

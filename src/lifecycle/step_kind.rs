@@ -1,0 +1,42 @@
+//! [`StepKind`]: what is done in a step of a lifecycle.
+
+use std::fmt;
+
+/// What is done in a step of a lifecycle.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::lifecycle::StepKind;
+///
+/// assert_eq!(StepKind::LameDuck.to_string(), "lame duck");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum StepKind {
+    /// A component is started, until it is ready.
+    Start,
+    /// The stop waits a random time, so that not all replicas stop at once.
+    Jitter,
+    /// The load balancers are given time to see that the service is not ready.
+    LameDuck,
+    /// A component is told to drain, the first part of a stop in two parts.
+    Drain,
+    /// A component is told to stop, until it has ended or was cut.
+    Stop,
+    /// What was opened is closed.
+    Cleanup,
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Start => "start",
+            Self::Jitter => "jitter",
+            Self::LameDuck => "lame duck",
+            Self::Drain => "drain",
+            Self::Stop => "stop",
+            Self::Cleanup => "cleanup",
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! [`Handshakes`]: what makes the inside of a connection of its outside.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::io::Io;
+use super::transport::Transport;
+use crate::group::log;
+
+pub(super) type Accepted = (Io<Transport>, SocketAddr);
+
+/// Makes the inside of a connection.
+pub(super) type Handshake =
+    Arc<dyn Fn(Io) -> Pin<Box<dyn Future<Output = io::Result<Transport>> + Send>> + Send + Sync>;
+
+/// The handshakes that are under way, each in a task of its own.
+///
+/// Each is timed by two clocks: the one for the first byte, and from there on the one for the head of a
+/// request. All of them end with the loop that accepts.
+pub(super) struct Handshakes {
+    handshake: Handshake,
+    under_way: JoinSet<Option<Accepted>>,
+}
+
+impl Handshakes {
+    pub(super) fn new(handshake: Handshake) -> Self {
+        Self {
+            handshake,
+            under_way: JoinSet::new(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, io: Io, peer: SocketAddr) {
+        let handshake = Arc::clone(&self.handshake);
+        self.under_way.spawn(async move {
+            let conn = Arc::clone(io.conn());
+            let limits = conn.gate().limits();
+            let inside = async {
+                let io = io.untimed();
+                in_time(limits.first_byte_timeout, first_byte(io.get_ref())).await?;
+                in_time(limits.header_timeout, handshake(io)).await
+            };
+            match inside.await {
+                Ok(inside) => Some((Io::inside(inside, conn), peer)),
+                Err(error) => {
+                    log::guarded(
+                        || tracing::debug!(target: "taskgroup", "TLS handshake with {peer} failed: {error}"),
+                    );
+                    None
+                }
+            }
+        });
+    }
+
+    /// Waits for the next connection that is ready; for ever if there is none.
+    pub(super) async fn next(&mut self) -> Accepted {
+        while let Some(ended) = self.under_way.join_next().await {
+            match ended {
+                Ok(Some(accepted)) => return accepted,
+                Ok(None) => {}
+                Err(error) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        resume_unwind(panic);
+                    }
+                }
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Waits until the peer has said something, or has left.
+///
+/// It asks the socket itself: Tokio takes a new one for readable.
+async fn first_byte(stream: &TcpStream) -> io::Result<()> {
+    stream.peek(&mut [0]).await.map(|_| ())
+}
+
+async fn in_time<T>(
+    limit: Option<Duration>,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match limit {
+        Some(limit) => timeout(limit, step).await?,
+        None => step.await,
+    }
+}
+
+impl fmt::Debug for Handshakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshakes")
+            .field("under_way", &self.under_way.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -47,7 +47,7 @@ macro_rules! by_name {
 
 /// A number of seconds; `None` for the time that is no limit.
 fn seconds(time: Duration) -> Option<f64> {
-    (time != Duration::MAX).then(|| time.as_secs_f64())
+    (time != Duration::MAX).then_some(time.as_secs_f64())
 }
 
 #[derive(Serialize)]

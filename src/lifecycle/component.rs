@@ -77,7 +77,8 @@ pub struct Component {
     start_timeout: Duration,
     pub(super) drains: bool,
     kind: Kind,
-    pub(super) nested: Option<Result<Plan, PlanError>>,
+    // Boxed, because a plan is large, rare, and moved with its component.
+    pub(super) nested: Option<Box<Result<Plan, PlanError>>>,
 }
 
 /// What a component does.
@@ -295,7 +296,7 @@ impl Component {
     }
 
     pub(super) fn node(&self) -> Result<Node, PlanError> {
-        let nested = self.nested.clone().transpose()?;
+        let nested = self.nested.as_deref().cloned().transpose()?;
         let inside = nested.as_ref();
         // What a lifecycle inside does not find there it uses; all that it has there it provides.
         let uses = inside.into_iter().flat_map(Plan::not_provided);
@@ -314,7 +315,7 @@ impl Component {
             grace: self.grace,
             start_timeout: self.start_timeout,
             drains: self.drains,
-            nested,
+            nested: nested.map(Box::new),
             kind: self.kind,
             gone: false,
         })

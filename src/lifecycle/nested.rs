@@ -37,7 +37,7 @@ impl Component {
             Box::pin(async move { lifecycle.run_inside(ctx).await })
         };
         let mut component = Self::of(name, Kind::Lifecycle, Box::new(start));
-        component.nested = Some(plan);
+        component.nested = Some(Box::new(plan));
         component
     }
 }

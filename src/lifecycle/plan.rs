@@ -106,7 +106,8 @@ pub struct PlannedComponent {
     start_level: usize,
     stop_level: usize,
     drains: bool,
-    nested: Option<Plan>,
+    // Boxed, because a plan is large, rare, and moved with its component.
+    nested: Option<Box<Plan>>,
     /// What it has said about itself, for the plan that has one more component.
     asked: Option<Duration>,
     uses: Vec<Value>,
@@ -124,7 +125,7 @@ pub(super) struct Node {
     pub(super) grace: Option<Duration>,
     pub(super) start_timeout: Duration,
     pub(super) drains: bool,
-    pub(super) nested: Option<Plan>,
+    pub(super) nested: Option<Box<Plan>>,
     pub(super) kind: Kind,
     /// It has been stopped while the rest goes on.
     pub(super) gone: bool,
@@ -396,7 +397,7 @@ impl PlannedComponent {
     /// Returns the plan of the lifecycle that it is, if it is one.
     #[must_use]
     pub fn nested(&self) -> Option<&Plan> {
-        self.nested.as_ref()
+        self.nested.as_deref()
     }
 }
 
@@ -482,7 +483,7 @@ impl Node {
     /// Gives a lifecycle that yields the time that it really gets.
     fn within(mut self, grace: Duration) -> Result<Self, PlanError> {
         if let Some(nested) = self.nested.as_mut().filter(|nested| nested.yields) {
-            *nested = nested.within(grace)?;
+            **nested = nested.within(grace)?;
         }
         Ok(self)
     }
@@ -493,7 +494,7 @@ impl Node {
         let nested = self.nested.as_ref().filter(|nested| !nested.yields);
         match self.grace.or_else(|| Some(nested?.budget.total())) {
             Some(grace) => Ask::Grace(grace),
-            None => Ask::Weight(weight(self.kind, self.nested.as_ref(), stop_level)),
+            None => Ask::Weight(weight(self.kind, self.nested.as_deref(), stop_level)),
         }
     }
 
@@ -651,7 +652,7 @@ mod tests {
 
         fn nested(self, plan: Plan) -> Self {
             Self {
-                nested: Some(plan),
+                nested: Some(Box::new(plan)),
                 ..self.kind(Kind::Lifecycle)
             }
         }

@@ -100,7 +100,9 @@ fn a_handler_has_taken_a_delivered_signal_and_one_that_is_blocked_is_pending() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_a_process_leaves_behind_is_named() {
-    let script = "sleep 600 >&- 2>&- & echo $! > pid; touch orders.sock";
+    // The shell that forks is `sleep` only once it has executed it.
+    let script = "sleep 600 >&- 2>&- & echo $! > pid; \
+        until grep -q sleep /proc/$!/comm; do :; done; touch orders.sock";
     let end = sh(script).in_a_new_directory().start();
     let end = end.wait();
     let left = end.left();

@@ -96,7 +96,7 @@ impl Budget {
         }
     }
 
-    /// Makes the budget of a pod: 28 seconds in all, 5 of them as a lame duck.
+    /// Makes the budget of a pod, 28 seconds in all with a lame duck of 5 seconds.
     ///
     /// Kubernetes sends SIGKILL 30 seconds after it has begun to end a pod, unless the pod's
     /// `terminationGracePeriodSeconds` says otherwise. Two of those seconds are kept back. SIGTERM takes
@@ -125,7 +125,7 @@ impl Budget {
             )
     }
 
-    /// Makes the budget of a systemd unit: 85 seconds in all, without a lame duck.
+    /// Makes the budget of a systemd unit, 85 seconds in all without a lame duck.
     ///
     /// systemd sends SIGKILL when `TimeoutStopSec` has passed, 90 seconds by default. Five of those seconds
     /// are kept back, for the same reasons as in a [pod](Self::kubernetes) and because a machine that shuts
@@ -145,9 +145,9 @@ impl Budget {
             .platform("systemd's TimeoutStopSec", Duration::from_secs(90))
     }
 
-    /// Makes the budget of a program on a developer's machine: 10 seconds without parts.
+    /// Makes the budget of a program on a developer's machine, 10 seconds without parts.
     ///
-    /// It is the default: the longest a person at a terminal will wait, and the default of `docker stop`.
+    /// It is the default. 10 seconds is the longest a person at a terminal will wait, and the default of `docker stop`.
     ///
     /// # Examples
     ///
@@ -220,12 +220,12 @@ impl Budget {
         self
     }
 
-    /// Sets how long the service goes on serving after it is no longer ready. The default is zero.
+    /// Sets how long the service goes on serving after it stops being ready. The default is zero.
     ///
     /// Set it longer than the load balancer takes to notice in the worst case.
     ///
     /// A stop by SIGINT skips the lame duck and the [jitter](Self::jitter) if stdin or stderr is a
-    /// terminal. A person has pressed Ctrl-C there, so there is no load balancer to wait for.
+    /// terminal. A person has pressed Ctrl-C there, so no load balancer has to notice.
     pub const fn lame_duck(mut self, length: Duration) -> Self {
         self.lame_duck = length;
         self
@@ -249,7 +249,7 @@ impl Budget {
         self
     }
 
-    /// Sets the time within which all components have to be ready. By default there is no limit.
+    /// Sets the time within which all components have to be ready. The default is no limit.
     ///
     /// It counts from the begin of the run. When it is over, the start has failed, and each component that
     /// has been started and is not ready is an error of the report. The total does not include it, since

@@ -137,7 +137,7 @@ pub(in crate::lifecycle) enum Member {
     Phase(String),
 }
 
-/// The valid names: the first few, and how many there are.
+/// The first few valid names, and how many there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) struct Names {
     first: Vec<String>,

@@ -61,7 +61,7 @@ impl Surroundings {
         }
     }
 
-    /// The most certain comes first: a pod may have a terminal, and a terminal may run in a unit.
+    /// The most certain comes first, since a pod may have a terminal, and a terminal may run in a unit.
     pub(super) fn found(&self) -> Found {
         if self.has(KUBERNETES) {
             let why = format!("Kubernetes: {KUBERNETES} is set");

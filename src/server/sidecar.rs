@@ -831,7 +831,7 @@ enum Remains {
     Connections,
     /// Threads, by their names.
     Threads(String),
-    /// No remains, because the process was killed and has ended.
+    /// Nothing. The process was killed and has ended.
     #[cfg(feature = "process")]
     Killed,
     /// The process with this id, which does not die.

@@ -19,7 +19,6 @@
 //! 4. A component that is forced is blamed for that once, when it is gone or lost.
 //! 5. Both orders are [`Turns`], like the levels of the plan. Each edge is looked at once in each
 //!    direction. A whole run is linear in nodes and edges, apart from the ordering of the timers.
-//!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -140,7 +139,7 @@ pub(in crate::lifecycle) enum Action {
     Jitter {
         until: Duration,
     },
-    /// The service is no longer ready, and the jitter is over.
+    /// The jitter is over, and the service stops being ready.
     NotReady,
     /// Goes on serving until then.
     LameDuck {
@@ -155,7 +154,7 @@ pub(in crate::lifecycle) enum Action {
     DrainIsOver,
     /// Tells a component to stop until then.
     Tell(usize, Duration),
-    /// Shortens the time of a component that was told: it has until then.
+    /// Shortens the time of a component that was told, which now ends then.
     Hurry(usize, Duration),
     /// The component's time is up.
     Force(usize),

@@ -87,7 +87,7 @@ pub struct Plan {
     chain: Vec<usize>,
     /// What the components provide.
     provided: Vec<Value>,
-    /// Whether it can do with less than its budget: nobody has set the budget, and nothing in the plan asks
+    /// Whether it can do with less than its budget. Then the budget is the default, and nothing in the plan asks
     /// for a time.
     yields: bool,
     /// Whether a component or a phase asks for a time.

@@ -410,7 +410,7 @@ impl<F> fmt::Debug for Each<F> {
 /// Makes a server from a bound listener and an accept loop, for protocols other than HTTP.
 ///
 /// The report and the errors call it `name`. The loop gets an [`Acceptor`], and a token that fires after the
-/// linger and tells it to stop. It may spawn its connections in any way; they are cut when their time is up.
+/// linger and tells it to stop. It may spawn its connections in any way. They are cut when their time is up.
 /// The loop must keep accepting while it serves, because the stop does not proceed until the accept queue is
 /// empty.
 ///

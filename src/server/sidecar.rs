@@ -110,7 +110,7 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// The default grace of a sidecar, 10 seconds.
+    /// The default grace of a sidecar (10 seconds).
     ///
     /// # Examples
     ///
@@ -241,8 +241,8 @@ impl Sidecar {
     /// when the server ends by itself or when the returned future is dropped.
     ///
     /// Pass a handle with a synchronous stop call as `|grace| async move { handle.stop(grace) }`, provided that
-    /// the call does not block. Pass a server that does not return a `Result` as `async { server.await; Ok::<_,
-    /// Infallible>(()) }`.
+    /// the call does not block. Pass a server that does not return a `Result` as
+    /// `async { server.await; Ok::<_, Infallible>(()) }`.
     ///
     /// # Errors
     ///
@@ -380,7 +380,7 @@ impl Sidecar {
                 Poll::Pending
             }
         });
-        // Both results are checked below, whether or not both are there.
+        // The timeout itself is ignored, because both results are checked below.
         let _ = timeout(self.grace, both).await;
 
         Outcome {

@@ -237,8 +237,8 @@ impl Sidecar {
     ///
     /// `stop` is called with the grace when `token` has fired. The future it returns runs beside the server,
     /// and both have until the end of the grace. If the server is down in time but the stop function is still
-    /// running at that moment, it is dropped with a warning and the outcome is `Ok`. `stop` is never called
-    /// when the server ends by itself or when the returned future is dropped.
+    /// running at the end of the grace, it is dropped with a warning and the outcome is `Ok`. `stop` is never
+    /// called when the server ends by itself or when the returned future is dropped.
     ///
     /// Pass a handle with a synchronous stop call as `|grace| async move { handle.stop(grace) }`, provided that
     /// the call does not block. Pass a server that does not return a `Result` as

@@ -201,7 +201,7 @@ where
     Serve::new(name, listener, App { service, settings }).nodelay(true)
 }
 
-/// What [`serve`] serves, a gRPC service.
+/// A gRPC service, which [`serve`] serves.
 pub struct App<S> {
     service: S,
     settings: Settings,

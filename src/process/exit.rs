@@ -52,7 +52,7 @@ use crate::server::forced;
 ///
 /// `taskgroup::main` (feature `signal`) runs a whole program, and does not wait for blocked threads at the
 /// end. `#[tokio::main]` shuts its runtime down before `main` returns, and waits without a bound for blocking
-/// closures that are still running; see [`now`](Self::now).
+/// closures that are still running. See [`now`](Self::now).
 ///
 /// # Examples
 ///
@@ -272,7 +272,7 @@ impl ExitPolicy {
         Self::strict().timed_out_after_signal(0)
     }
 
-    /// Sets the status for when all tasks are done without a request to stop; 0 by default.
+    /// Sets the status for when all tasks are done without a request to stop. The default is 0.
     #[must_use]
     pub fn done(mut self, code: u8) -> Self {
         self.done = code;
@@ -280,7 +280,7 @@ impl ExitPolicy {
     }
 
     /// Sets the status after a clean drain whose cause was not a signal (a call, a stop file, or a time
-    /// limit); 0 by default.
+    /// limit). The default is 0.
     ///
     /// The status of a [`StopRequest`](crate::group::StopRequest) that has one overrides it. The policy must
     /// know the cause, see [`exit_caused_by`](Self::exit_caused_by).
@@ -304,35 +304,35 @@ impl ExitPolicy {
         self
     }
 
-    /// Sets the status after a signal and a clean drain; 0 by default.
+    /// Sets the status after a signal and a clean drain. The default is 0.
     #[must_use]
     pub fn signal(mut self, status: impl Into<SignalStatus>) -> Self {
         self.signal = status.into();
         self
     }
 
-    /// Sets the status when a task returned an error or a heartbeat was lost; 1 by default.
+    /// Sets the status when a task returned an error or a heartbeat was lost. The default is 1.
     #[must_use]
     pub fn failed(mut self, code: u8) -> Self {
         self.failed = code;
         self
     }
 
-    /// Sets the status when a task or a server panicked; 1 by default.
+    /// Sets the status when a task or a server panicked. The default is 1.
     #[must_use]
     pub fn panicked(mut self, code: u8) -> Self {
         self.panicked = code;
         self
     }
 
-    /// Sets the status when an essential task or a server ended early; 1 by default.
+    /// Sets the status when an essential task or a server ended early. The default is 1.
     #[must_use]
     pub fn ended_early(mut self, code: u8) -> Self {
         self.ended_early = code;
         self
     }
 
-    /// Sets the status when a task was lost with its runtime; 1 by default.
+    /// Sets the status when a task was lost with its runtime. The default is 1.
     #[must_use]
     pub fn aborted(mut self, code: u8) -> Self {
         self.aborted = code;
@@ -340,7 +340,7 @@ impl ExitPolicy {
     }
 
     /// Sets the status when a drain timed out or a straggler was forced, and no signal was the
-    /// cause; 1 by default.
+    /// cause. The default is 1.
     #[must_use]
     pub fn timed_out(mut self, code: u8) -> Self {
         self.timed_out = code;
@@ -355,7 +355,7 @@ impl ExitPolicy {
         self
     }
 
-    /// Sets the status when a second signal forces the exit; 128 + n by default.
+    /// Sets the status when a second signal forces the exit. The default is 128 + n.
     ///
     /// The signal handlers use it, so it applies only to the signals that the policy itself registers, with
     /// `terminate_on` (feature `signal`).

@@ -211,7 +211,7 @@ impl Program {
         self
     }
 
-    /// Sets the exit policy; [`ExitPolicy::strict`] by default.
+    /// Sets the exit policy. The default is [`ExitPolicy::strict`].
     ///
     /// It sets the status for the second signal and for a panic of the body. [`Exit::from`](Exit) applies it
     /// while the program runs, and so does the conversion of the body's value.

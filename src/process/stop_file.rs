@@ -84,7 +84,7 @@ impl StopFile {
         }
     }
 
-    /// Sets the pause between the end of one look and the next; 500 ms by default.
+    /// Sets the pause between the end of one look and the next. The default is 500 ms.
     ///
     /// With zero the next look comes at once, which keeps a thread busy. With [`Duration::MAX`] the only look
     /// is at the start.

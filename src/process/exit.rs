@@ -148,7 +148,7 @@ type CodeFrom = fn(&(dyn Error + 'static)) -> Option<u8>;
 pub enum SignalStatus {
     /// The same for all signals.
     Fixed(u8),
-    /// 128 + n, as a shell shows it: 130 for SIGINT, 143 for SIGTERM.
+    /// 128 + n, as a shell shows it, such as 130 for SIGINT and 143 for SIGTERM.
     Plus128,
 }
 
@@ -347,8 +347,8 @@ impl ExitPolicy {
         self
     }
 
-    /// Sets the status when a drain timed out or a straggler was forced after a signal; 1 by
-    /// default, 0 in [`lenient`](Self::lenient).
+    /// Sets the status when a drain timed out or a straggler was forced after a signal. The
+    /// default is 1, and 0 in [`lenient`](Self::lenient).
     #[must_use]
     pub fn timed_out_after_signal(mut self, code: u8) -> Self {
         self.timed_out_after_signal = code;

@@ -120,7 +120,7 @@ pub struct Watchdog {
     exit: Option<Box<dyn FnOnce(u8) + Send>>,
 }
 
-/// A [`Watchdog`] that waits for its token; dropping it disarms it.
+/// A [`Watchdog`] that waits for its token. Dropping it disarms it.
 ///
 /// # Drop
 ///

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use crate::group::cause::Cause;
 use crate::lifecycle::{Event, EventKind};
 
-/// Each extension of the stop. When the runtime is blocked, there are no more extensions.
+/// Each extension of the stop. A blocked runtime no longer extends it.
 const EXTENSION: Duration = Duration::from_secs(10);
 
 /// How long the process has after the budget, to write its report and to exit.
@@ -123,7 +123,7 @@ impl Outbox {
             || (is_due && !self.message.is_empty())
     }
 
-    /// Returns when to look again if there is no event before.
+    /// Returns when to look again unless an event comes before.
     pub(super) fn next(&self) -> Option<Instant> {
         let watchdog = self.watchdog.as_ref().and_then(|watchdog| watchdog.next);
         let extension = self.extension.as_ref().map(|extension| extension.next);

@@ -21,7 +21,7 @@ pub(super) struct Progress {
     waiting: BTreeMap<Arc<str>, bool>,
     is_stopping: bool,
     is_ready: bool,
-    /// The text to use while there is no component to wait for.
+    /// The text to use while the lifecycle waits for no component.
     stage: String,
 }
 

@@ -1,6 +1,6 @@
 //! [`Lifecycle`]: components that are started in order, stopped in order, in a bounded time.
 //!
-//! What happens next is decided in `run/machine.rs`, without a clock; `run/engine.rs` does it.
+//! `run/machine.rs` decides what happens next, without a clock, and `run/engine.rs` does it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -65,58 +65,58 @@ use self::event::Observer;
 use self::haste::Haste;
 use self::run::engine::{Engine, Parts};
 
-/// Starts components in order, stops them in order, in a bounded time, and says what happened.
+/// Starts components in order, stops them in order within a bounded time, and reports what
+/// happened.
 ///
-/// A service is started from the bottom up, the database before the server that uses it, and is
-/// stopped the other way round, so that nobody is asked for anything that is gone already. All of
-/// the stop has one [`Budget`], whatever its parts do.
+/// A service starts from the bottom up, the database before the server that uses it. It stops the
+/// other way round, so that no component calls one that is already gone. One [`Budget`] bounds the
+/// whole stop, whatever its parts do.
 ///
 /// # What happens
 ///
-/// **Start.** What depends on nothing is started at once, everything else when all it
-/// [uses](Component::using), or comes [after](Component::after), are ready. When all are, [`Readiness`] says so. A failure, or a reason
-/// to stop, in the middle of it means that nothing more is started, and that what was started is
-/// stopped.
+/// **Start.** Components without dependencies start at once. Every other component starts when all
+/// components that it [uses](Component::using), or comes [after](Component::after), are ready. When
+/// all components are ready, so is [`Readiness`]. After a failure, or a reason to stop, nothing
+/// more is started, and the components that were started are stopped.
 ///
-/// **Stop.** The first reason wins: a [trigger](Self::stop_on), a call, the failure of a component.
-/// From then on the order is the same for all of them, except for a [lost heartbeat](Self::stop_on) and
-/// [force](Handle::force):
+/// **Stop.** The first reason wins. It is a [trigger](Self::stop_on), a call, or the failure of a
+/// component. The order below is the same for all of them, except for a [lost
+/// heartbeat](Self::stop_on) and [force](Handle::force):
 ///
-/// 1. The reason is recorded and logged; the [watchdog](Self::watchdog), if there is one, begins to
-///    count.
-/// 2. Readiness is draining: in the moment in which the stop is asked for, so that it is when
-///    [`Handle::stop`] has returned. The one exception is a budget with a [jitter](Budget::jitter):
-///    the service stays ready until that is over.
-/// 3. The [lame duck](Budget::lame_duck): all is served, until the load balancer has noticed. It is
-///    left out if not everything had been ready, and by [`Handle::stop_now`], and over when nothing
-///    is left that serves.
+/// 1. The reason is recorded and logged. The [watchdog](Self::watchdog), if any, begins to count.
+/// 2. Readiness turns to draining at the moment of the request, so before [`Handle::stop`] returns.
+///    The one exception is a budget with a [jitter](Budget::jitter), during which the service stays
+///    ready.
+/// 3. In the [lame duck](Budget::lame_duck) the service still serves, until the load balancer has
+///    noticed. This phase ends early when no component is left that serves. It is skipped if not
+///    everything had been ready, and by [`Handle::stop_now`].
 /// 4. The [drain](Budget::drain), if a component takes part in it.
-/// 5. Components are told to stop when all that come after them have ended, directly or through
-///    others: through a job that is done, too, and one that has failed. Independent ones are told at
-///    once. Each has its grace, or what the budget has left. Who overruns is aborted, joined and
-///    named, and the next are told.
-/// 6. The steps of the [cleanup](Self::cleanup), one by one, the last pushed first.
+/// 5. A component is told to stop when all components that come after it, directly or through
+///    others, have ended. Jobs that are done and components that have failed count as links too.
+///    Independent components are told at once. Each has its grace, or what the budget has left. A
+///    component that overruns is aborted, joined and named, and the next ones are told.
+/// 6. The steps of the [cleanup](Self::cleanup) run one by one, the last pushed first.
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
 /// A second signal ends the process at any point, as `Signals` says.
 ///
-/// A stop that takes long says at INFO who is waited for and for how long still, after 5 s and then every
-/// 10 s.
+/// A slow stop is logged at INFO after 5 s and then every 10 s, with the components that it waits
+/// for and the time that each has left.
 ///
-/// When the run has ended nothing of it is alive, except for what the report calls still running:
-/// code that blocks its thread. All of it takes no longer than the budget, and a millisecond for
-/// each row of components that do not end even when they are forced.
+/// When the run has ended, nothing of it is alive except for the code that the report calls still
+/// running, which blocks its thread. The run takes no longer than the budget, plus a millisecond
+/// for each row of components that do not end even when they are forced.
 ///
 /// # Drop
 ///
-/// Dropping the future of the run aborts all components at once, in no order, and the log has a
-/// warning with their names. Readiness is stopped, their state is aborted, and there is no report.
-/// A lifecycle that never ran is dropped silently.
+/// Dropping the future of the run aborts all components at once, in no order, and logs a warning
+/// with their names. Readiness becomes stopped, the components' state becomes aborted, and no
+/// report is made. A lifecycle that never ran is dropped silently.
 ///
 /// # Comparison to `TaskGroup`
 ///
-/// A [`TaskGroup`] stops all of its tasks at once, which is enough where they do not need each other. A
-/// lifecycle is for the parts of a service that do, and each of its components is such a group.
+/// A [`TaskGroup`] stops all of its tasks at once, which is enough if they do not need each other.
+/// A lifecycle is for the parts of a service that do. Each of its components is such a group.
 ///
 /// # Examples
 ///
@@ -155,10 +155,10 @@ use self::run::engine::{Engine, Parts};
 /// ```
 #[must_use = "a lifecycle does nothing until it runs"]
 pub struct Lifecycle {
-    /// Nothing unless it was set.
+    /// `None` unless it was set.
     budget: Option<Budget>,
     phases: Vec<Phase>,
-    /// In locks that nobody takes, so that a lifecycle is `Sync`.
+    /// Behind locks that are never taken, so that a lifecycle is `Sync`.
     observers: Mutex<Vec<Observer>>,
     triggers: Mutex<Vec<Attach>>,
     checks: Mutex<Vec<Check>>,
@@ -167,14 +167,15 @@ pub struct Lifecycle {
     cleanup: Cleanup,
     guard: Mutex<Option<Guard>>,
     handle: Handle,
-    /// Once nothing can be added any more.
+    /// Set once nothing more can be added.
     components: Option<Vec<Component>>,
     report: watch::Sender<Option<Arc<Report>>>,
     /// Dropped with the lifecycle, which handles do not notice otherwise.
     _registry: handle::Registry,
 }
 
-/// Guards the stop of a lifecycle: is given what the stop may take, what triggers it, and its tasks.
+/// Guards the stop of a lifecycle. It is given the time that the stop may take, the triggers, and
+/// the tasks.
 type Guard = Box<dyn FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send>;
 
 /// Attaches what stops a lifecycle, once it runs.
@@ -222,34 +223,35 @@ impl Lifecycle {
         }
     }
 
-    /// Sets the time that the whole stop may take, and its parts; [`Budget::local`] by default,
-    /// which is 10 s.
+    /// Sets the time that the whole stop may take, and its parts. The default is [`Budget::local`],
+    /// 10 s.
     pub fn budget(mut self, budget: impl Into<Budget>) -> Self {
         self.budget = Some(budget.into());
         self
     }
 
-    /// Adds a component. The order in which they are added means nothing.
+    /// Adds a component. The order of the calls does not matter.
     pub fn component(self, component: Component) -> Self {
-        // It cannot be refused: there is no run yet.
+        // It cannot be refused before the run.
         let _ = self.handle.add(component);
         self
     }
 
-    /// Adds a phase of the stop, after those that were added before; see [`Phase`].
+    /// Adds a phase of the stop, after those that were added before. See [`Phase`].
     pub fn phase(mut self, phase: Phase) -> Self {
         self.phases.push(phase);
         self
     }
 
-    /// Stops on `trigger`: on signals, when a file is there, when a heartbeat is lost, when a future yields a
-    /// reason.
+    /// Stops on `trigger`: a signal, a file that appears, a lost heartbeat, or a future that yields
+    /// a reason.
     ///
-    /// There may be several; the first wins. What a trigger counts, it counts from the start of the
-    /// run, when a future is first polled.
+    /// Several triggers may be set, and the first to fire wins. A trigger counts from the start of
+    /// the run, when its future is first polled.
     ///
-    /// A lost heartbeat is an error of the report, and [urgent](crate::process::Heartbeat#in-a-lifecycle): all
-    /// components are told at once, without a jitter, a lame duck or a drain.
+    /// A lost heartbeat is an error of the report, and
+    /// [urgent](crate::process::Heartbeat#in-a-lifecycle). All components are told at once, without
+    /// a jitter, a lame duck or a drain.
     pub fn stop_on(self, trigger: impl Trigger) -> Self {
         handle::lock(&self.triggers).push(Box::new(move |group, handle| {
             let shared = Arc::clone(&handle.shared);
@@ -264,16 +266,16 @@ impl Lifecycle {
         self
     }
 
-    /// Calls `observer` with everything that happens, in its order.
+    /// Calls `observer` with each event, in order.
     ///
-    /// It is called apart from the run, which does not wait for it: one that blocks holds up the
-    /// observers and the log, and no component. On a runtime of several threads it is called on a
-    /// thread of its own, on one of a single thread in a task; there whatever blocks holds up
-    /// everything, so what takes longer goes through a channel.
+    /// The run does not wait for the observer. An observer that blocks holds up the other observers
+    /// and the log, but no component. On a multi-thread runtime it is called on a thread of its
+    /// own. On a single-thread runtime it is called in a task, where blocking holds up everything,
+    /// so send slow work through a channel.
     ///
-    /// When the run has returned, all has been told, unless an observer or the log has blocked for
-    /// longer than the budget, and a second, lasts. A panic of an observer is caught and changes
-    /// nothing. There may be several.
+    /// When the run returns, every event has been delivered, unless an observer or the log has
+    /// blocked for longer than the budget and a second. A panic of an observer is caught and
+    /// changes nothing. Several observers may be set.
     ///
     /// # Examples
     ///
@@ -301,11 +303,11 @@ impl Lifecycle {
         self
     }
 
-    /// Adds a check of the readiness, which runs from the start until the service is draining.
+    /// Adds a readiness check, which runs from the start until the service drains.
     ///
-    /// While it fails the service is not ready: `/readyz` names it, and the health service says
-    /// `NOT_SERVING`. Nothing is stopped. In a lifecycle within another one it counts for the
-    /// outermost.
+    /// While it fails the service is not ready. `/readyz` names it, the health service says
+    /// `NOT_SERVING`, and nothing is stopped. In a nested lifecycle the check counts for the
+    /// outermost one.
     ///
     /// # Examples
     ///
@@ -341,13 +343,13 @@ impl Lifecycle {
         &self.handle.shared.name
     }
 
-    /// Returns a handle that looks at it, and stops it, from anywhere.
+    /// Returns a handle that watches and stops the lifecycle from anywhere.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Returns where to push steps that run when all components have ended, the last one first.
+    /// Returns a handle to push steps that run when all components have ended, the last one first.
     #[must_use]
     pub fn cleanup(&self) -> CleanupHandle {
         self.cleanup.handle()
@@ -359,18 +361,19 @@ impl Lifecycle {
         &self.handle.shared.readiness
     }
 
-    /// Returns who is running now.
+    /// Returns the tasks that are running now.
     #[must_use]
     pub fn running(&self) -> Running {
         self.work.running()
     }
 
-    /// Returns what is going to happen: the order, the graces, the parts of the budget.
+    /// Returns what is going to happen, with the order, the graces and the parts of the budget.
     ///
     /// # Errors
     ///
-    /// The components make no plan: a cycle, an unknown or a double name, a value that no component
-    /// provides, a budget that is too small for its parts, and what else [`PlanError`] says.
+    /// Returns an error if the components form a cycle, if a name is unknown or duplicated, if no
+    /// component provides a value, or if the budget is too small for its parts. [`PlanError`] lists
+    /// the rest.
     ///
     /// # Examples
     ///
@@ -386,7 +389,7 @@ impl Lifecycle {
         self.plan_inside()?.complete()
     }
 
-    /// The same for a lifecycle in another one, which may provide what is missing here.
+    /// The plan of a nested lifecycle, whose outer one may provide what is missing here.
     fn plan_inside(&self) -> Result<Plan, PlanError> {
         let registry = handle::lock(&self.handle.shared.registry);
         let components = self.components.as_ref().or(registry.as_ref());
@@ -405,24 +408,26 @@ impl Lifecycle {
     /// Without a [trigger](Self::stop_on) it ends when a component fails, by a call through a
     /// [handle](Self::handle) or a [context](Context::stop), or when nothing is left to do.
     ///
-    /// Nothing is left to do when all components have ended, [resources](Component::resource) left
-    /// aside: jobs that use a database, say. Then it stops without a jitter and a lame duck, closes its
-    /// resources, and is clean; the cause is [`Cause::Done`](crate::Cause::Done). A lifecycle of
-    /// resources alone waits for the stop, and so does one inside of another, which may use its resources.
+    /// Nothing is left to do when all components except for [resources](Component::resource) have
+    /// ended, such as the jobs that use a database. The lifecycle then stops without a jitter or a
+    /// lame duck, closes its resources, and is clean. Its cause is
+    /// [`Cause::Done`](crate::Cause::Done). A lifecycle that has only resources waits for the stop,
+    /// and so does one inside another, whose components may use its resources.
     ///
     /// # Errors
     ///
-    /// There is no [plan](Self::plan), or no thread for the [watchdog](Self::watchdog); nothing has
-    /// been started then. How the components fared is in the report.
+    /// Returns an error, before anything is started, if the [plan](Self::plan) is invalid or the
+    /// thread of the [watchdog](Self::watchdog) cannot be started. The report tells how the
+    /// components fared.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime whose timers are enabled.
+    /// Panics outside of a Tokio runtime whose timers are enabled.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future aborts all components at once; see [Drop](#drop). Spawn it where that
-    /// must not happen.
+    /// Dropping the future aborts all components at once, as [Drop](#drop) says. Spawn it where
+    /// that must not happen.
     pub async fn run(self) -> Result<Report, PlanError> {
         let this = self.closed();
         let plan = this.plan()?;
@@ -432,19 +437,20 @@ impl Lifecycle {
         Ok(engine.run().await)
     }
 
-    /// Starts all components, and returns when all are ready; the run goes on in a task of its own.
+    /// Starts all components, and returns when all are ready. The run goes on in its own task.
     ///
     /// A lifecycle of jobs alone may have ended by then.
     ///
     /// # Errors
     ///
-    /// There is no [plan](Self::plan), and nothing has been started. Or not everything became ready,
-    /// because a component failed or the stop was asked for: all that had been started has been
-    /// stopped, and the error has the [report](RunError::report).
+    /// Returns an error, before anything is started, if the [plan](Self::plan) is invalid. Also
+    /// returns an error if not everything became ready, because a component failed or a stop was
+    /// requested. All components that had been started are then stopped, and the error has the
+    /// [report](RunError::report).
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime whose timers are enabled.
+    /// Panics outside of a Tokio runtime whose timers are enabled.
     ///
     /// # Cancel safety
     ///
@@ -488,7 +494,7 @@ impl Lifecycle {
         Err(run.wait().await.into())
     }
 
-    /// Lets nothing be added any more.
+    /// Closes the lifecycle to further additions.
     fn closed(mut self) -> Self {
         if self.components.is_none() {
             self.components = handle::lock(&self.handle.shared.registry).take();
@@ -496,7 +502,7 @@ impl Lifecycle {
         self
     }
 
-    /// Lets `guard` watch over the stop, in place of the one that was there.
+    /// Lets `guard` watch over the stop, in place of the previous one.
     pub(crate) fn guard_with(
         mut self,
         guard: impl FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send + 'static,

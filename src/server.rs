@@ -1,12 +1,12 @@
-//! Servers as members of a group: each is told to stop, drains, and is forced when its time is up.
+//! Servers as members of a group. Each is told to stop, drains, and is forced when its time is up.
 //!
-//! [`Sidecar`](crate::Sidecar) makes a member of any server that runs until it is told to stop. `serve` (feature
-//! `http`) is a server of our own for any tower service, which counts and cuts its connections;
-//! `axum::serve` and `tonic::serve` are the same with the defaults of their frameworks.
+//! [`Sidecar`](crate::Sidecar) makes a member of any server that runs until it is told to stop. `serve`
+//! (feature `http`) is this crate's own server for any tower service, which counts and cuts its connections.
+//! `axum::serve` and `tonic::serve` are the same server with the defaults of their frameworks.
 
 pub(crate) mod in_flight;
 pub(crate) mod stop_signal;
-// What outlives the process is there with some features, and forced exits with another.
+// Some features leave things behind that outlive the process, and another one has forced exits.
 #[cfg(any(feature = "http", feature = "process", feature = "signal"))]
 pub(crate) mod forced;
 #[cfg(feature = "http")]

@@ -1,5 +1,7 @@
 //! The rules D01 to D20. `docs/production.md` lists them.
 //!
+//! The file is longer than others of this crate, so that the twenty rules can be read side by side.
+//!
 //! The names in the formulas: *P* is the time of the preStop hook, *B* the budget, *E* one second for the delivery of the signal and
 //! the exit, *G* the limit of the platform, *L* the lame duck.
 

@@ -1,4 +1,4 @@
-//! [`Cleanup`]: what has been opened, closed in reverse.
+//! [`Cleanup`]: closes resources in the reverse order of opening.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,57 +34,58 @@ use self::current::{CONFIRMATION, Current, Ended};
 use self::plan::{Plan, Turn};
 use self::registry::Registry;
 
-/// Closes what was opened: async steps, the last pushed first, one by one, each within a deadline of
-/// its own and all within one budget.
+/// Closes resources at the end of a service. Its async steps run one by one, the last pushed first, each
+/// within its own deadline and all within one budget.
 ///
-/// It is for the passive resources of a service, the database, the cache, the log: they are closed
-/// **after** the active phase, when nobody uses them any more. Push a step when a resource is open,
-/// from [anywhere](Self::handle) while the service runs; [`run`](Self::run) them when the group has
-/// been waited for.
+/// Use it for the passive resources of a service, such as the database, the cache and the log. They are
+/// closed **after** the active phase, when nothing uses them any longer. Push a step when a resource has
+/// been opened, from [anywhere](Self::handle) while the service runs. [`run`](Self::run) the steps after
+/// the group's wait has returned.
 ///
-/// Whatever happens:
+/// The following always holds:
 ///
-/// - Every step that is not [withdrawn](StepHandle::withdraw) runs once, with the retries it asked
-///   for, or is skipped with a reason. The [report](CleanupReport) names all of them.
-/// - They run one by one: critical ones first, and within a [`Priority`] the last pushed first.
-/// - Each is told the [`Outcome`] of the active phase.
-/// - A step that fails, panics or overruns keeps no other from running, unless it is
+/// - Every step that is not [withdrawn](StepHandle::withdraw) runs once, with the retries it asked for, or
+///   is skipped with a reason. The [report](CleanupReport) names all of them.
+/// - Steps run one by one, critical ones first. Within a [`Priority`] the last pushed goes first.
+/// - Each step gets the [`Outcome`] of the active phase.
+/// - A step that fails, panics or overruns does not keep other steps from running, unless it is
 ///   [`fatal`](Step::fatal).
 /// - A step that overruns is dropped, and the next one begins when its destructors have run.
-/// - The run takes its budget and the [guaranteed](Self::guaranteed) times of the steps that
-///   [always](Step::always) run, at most. When the budget is spent, the others are skipped.
-/// - When it has returned, nothing of a step is alive, except for what the report calls
-///   [still running](End::StillRunning).
+/// - The run takes at most its budget and the [guaranteed](Self::guaranteed) times of the steps that
+///   [always](Step::always) run. When the budget is spent, the other steps are skipped.
+/// - When the run has returned, no step is alive, except for what the report calls [still
+///   running](End::StillRunning).
 ///
 /// # Steps that block their thread
 ///
-/// Each step runs in a task of its own, so one that blocks its thread, in a destructor too, has its
-/// deadline all the same: 100 ms after it the step is reported as still running, and the next one
-/// begins. Those 100 ms come on top of the budget. On a runtime with a single thread, such as the
-/// `current_thread` flavor, a task that blocks it holds up the run too: then the run goes on when
-/// the step comes back, which counts as done, with a warning. [`Step::blocking`] is for steps that must
-/// block, and keeps its deadline on every runtime.
+/// Each step runs in its own task. A step that blocks its thread, even in a destructor, still has its
+/// deadline. 100 ms after it, the step is reported as still running and the next one begins. Those 100 ms
+/// come on top of the budget.
+///
+/// On a runtime with a single thread, such as the `current_thread` flavor, a step that blocks the thread
+/// also blocks the run. The run goes on when the step returns. The step then counts as done, with a
+/// warning. Use [`Step::blocking`] for steps that must block. It keeps its deadline on every runtime.
 ///
 /// # What it cannot do
 ///
-/// - Nothing ends a thread: a step that blocks one goes on until it comes back, or the process ends.
-/// - What a step has spawned, a task or a closure on a thread, is not ended with it.
-/// - Nothing runs when the process is killed.
+/// - It cannot end a thread. A step that blocks one goes on until it returns or the process ends.
+/// - It does not end the tasks and blocking closures that a step has spawned.
+/// - It does not run when the process is killed.
 ///
-/// The idea is Go's `defer` and Python's `AsyncExitStack`; that the end of each one is bounded, and
-/// that an overrun is cut, is how an Erlang supervisor ends its children.
+/// The idea is Go's `defer` and Python's `AsyncExitStack`. The deadline of each step, and cutting it on an
+/// overrun, follow the way an Erlang supervisor ends its children.
 ///
 /// # Drop
 ///
-/// There is no asynchronous drop, so dropping a `Cleanup` **runs no step**: those that have not
-/// run are dropped, the one under way is aborted, and the log has a warning with their names. One that
-/// always runs is no exception. A cleanup without steps, or one that has run, is dropped silently.
+/// Rust has no asynchronous drop, so dropping a `Cleanup` **runs no step**, not even one that always runs.
+/// Steps that have not run are dropped, the one under way is aborted, and a warning in the log names them.
+/// A cleanup without steps, or one that has run, is dropped silently.
 ///
 /// # Comparison to `Drop`
 ///
-/// A destructor closes what can be closed without waiting, and runs whatever way a scope is left. A
-/// cleanup is for what has to be awaited, may fail and must not take for ever. For one resource,
-/// `tokio::time::timeout(limit, db.close())` after the group's wait does the same.
+/// A destructor closes what can be closed without waiting, and runs however a scope is left. A cleanup is
+/// for resources whose closing has to be awaited, may fail and must not take forever. For a single
+/// resource, `tokio::time::timeout(limit, db.close())` after the group's wait does the same.
 ///
 /// # Examples
 ///
@@ -121,16 +122,16 @@ pub struct Cleanup {
     registry: Arc<Registry>,
     /// Where the steps run. Dropped with the cleanup, it aborts the one under way.
     group: TaskGroup,
-    // A step is `Send` and nothing more; the lock, which is never taken, makes the cleanup `Sync`.
+    // A step is only `Send`. The lock, which is never taken, makes the cleanup `Sync`.
     run: Mutex<Option<Box<Going>>>,
-    /// Whether it is an error to drop it with steps that have not run.
+    /// Whether dropping it with steps that have not run is an error.
     owes: bool,
 }
 
-/// Pushes steps onto a [`Cleanup`] from anywhere; cheap to clone.
+/// Pushes steps onto a [`Cleanup`] from anywhere. Cheap to clone.
 ///
-/// It never keeps the cleanup alive or open. When the run has begun, or the cleanup is gone, a push
-/// is refused and gives the step back.
+/// It never keeps the cleanup alive or open. When the run has begun, or the cleanup has been dropped, a
+/// push is refused and returns the step.
 ///
 /// # Examples
 ///
@@ -158,7 +159,7 @@ struct Going {
     plan: Plan,
     current: Option<Current>,
     steps: Vec<StepReport>,
-    /// How long it took, once nothing is left to run.
+    /// How long the run took, once all steps have run.
     took: Option<Duration>,
 }
 
@@ -180,7 +181,8 @@ impl Cleanup {
         }
     }
 
-    /// Makes a cleanup for what may never begin: dropped before [`owe`](Self::owe), it says nothing.
+    /// Makes a cleanup for a lifecycle that may never begin. Dropped before [`owe`](Self::owe), it logs no
+    /// warning.
     pub(crate) fn that_owes_nothing() -> Self {
         Self {
             registry: Registry::new(),
@@ -190,24 +192,24 @@ impl Cleanup {
         }
     }
 
-    /// From here on its steps have to be run.
+    /// Makes it an error from here on to drop the cleanup with steps that have not run.
     pub(crate) fn owe(&mut self) {
         self.owes = true;
     }
 
-    /// Runs the steps in `group`, which says then that they are running.
+    /// Runs the steps in `group`, which then lists them as running.
     pub(crate) fn run_in(&mut self, group: TaskGroup) {
         self.group = group;
     }
 
-    /// Pushes a step: it runs before those of its priority that were pushed before.
+    /// Pushes a step. It runs before the steps of the same priority that were pushed before.
     ///
-    /// The handle can take it back; dropping the handle changes nothing.
+    /// The handle can withdraw the step. Dropping the handle has no effect.
     ///
     /// # Errors
     ///
-    /// The run has begun, or the step makes no sense: an empty name, a deadline or a guaranteed time
-    /// of zero, a best effort that is fatal. The error gives the step back.
+    /// Returns an error if the run has begun or the step is invalid: it has an empty name, a deadline or a
+    /// guaranteed time of zero, or is both best-effort and fatal. The error contains the step.
     ///
     /// # Examples
     ///
@@ -216,7 +218,7 @@ impl Cleanup {
         self.registry.push(step)
     }
 
-    /// Returns the name of the step under way, and how long it has still.
+    /// Returns the name of the step under way, and its time left.
     pub(crate) fn under_way(&mut self) -> Option<(String, Duration)> {
         let run = get_mut(&mut self.run);
         let current = run.as_ref()?.current.as_ref()?;
@@ -255,8 +257,8 @@ impl Cleanup {
         self.registry.names()
     }
 
-    /// Returns what the run may take beyond its budget: the guaranteed times of the steps that
-    /// [always](Step::always) run and whose turn has not come, together.
+    /// Returns how much longer than its budget the run may take. This is the sum of the guaranteed times of
+    /// the steps that [always](Step::always) run and whose turn has not come.
     ///
     /// # Examples
     ///
@@ -276,27 +278,26 @@ impl Cleanup {
 
     /// Runs the steps and returns what became of them.
     ///
-    /// The clock starts when the returned future is first polled. From then on a push is refused.
-    /// `outcome` is what the steps are told: `&result` of the group's wait, or an [`Outcome`].
+    /// The clock starts when the returned future is first polled. From then on pushes are refused. Each
+    /// step gets the `outcome`: `&result` of the group's wait, or an [`Outcome`].
     ///
-    /// Any budget will do. With zero, only steps that [always](Step::always) run do, and the others
-    /// are skipped; with [`Duration::MAX`] each step has its own deadline and there is no other.
+    /// Any budget is accepted. With zero, only the steps that [always](Step::always) run do so, and the
+    /// others are skipped. With [`Duration::MAX`], only each step's own deadline applies.
     ///
-    /// A second run does nothing and returns the same report.
+    /// A second run returns the same report and does nothing else.
     ///
-    /// A failure is in the report and logged at DEBUG; a panic is logged at ERROR, the failure of a
-    /// best effort at WARN, and so is a step that was done after its time, because its thread was
-    /// blocked.
+    /// Failures are in the report and are logged at DEBUG, panics at ERROR. The failure of a best-effort
+    /// step is logged at WARN. So is a step that finished after its time because its thread was blocked.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime whose timers are enabled. No panic of a step comes out of it.
+    /// Panics outside a Tokio runtime with timers enabled. Panics of steps are caught.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops nothing: the step under way goes on in its task, within its time, and
-    /// no other one begins. The next call goes on from there, with the outcome and the budget of the
-    /// first call. The clock runs on meanwhile.
+    /// Dropping the future does not stop the step under way. It goes on in its task, within its time, and
+    /// no other step begins. The next call continues from there, with the outcome and the budget of the
+    /// first call. The clock keeps running in between.
     ///
     /// # Examples
     ///
@@ -327,7 +328,7 @@ impl Cleanup {
         outcome: impl Into<Outcome>,
         budget: Duration,
     ) -> impl Future<Output = CleanupReport> + Send {
-        // Here and not in the future, which is `Send` whatever the outcome is made of.
+        // Converted here and not in the future, which stays `Send` whatever the outcome is made of.
         let outcome = outcome.into();
         async move {
             let run = get_mut(&mut self.run);
@@ -345,7 +346,7 @@ impl CleanupHandle {
     ///
     /// # Errors
     ///
-    /// As [`Cleanup::push`], and when the cleanup is gone.
+    /// Fails as [`Cleanup::push`] does, and when the cleanup has been dropped.
     ///
     /// # Examples
     ///
@@ -368,7 +369,7 @@ impl Going {
         }
     }
 
-    /// Runs what there is to run. Cancel safe: all state is in `self`, in the registry and in the group.
+    /// Runs the remaining steps. Cancel safe: all state is in `self`, in the registry and in the group.
     async fn finish(&mut self, registry: &Registry, group: &mut TaskGroup) -> CleanupReport {
         loop {
             if let Some(current) = &mut self.current {
@@ -381,12 +382,12 @@ impl Going {
             }
         }
         let report = self.report();
-        // The destructors of skipped steps, and steps that were still running a while ago.
+        // Waits for the destructors of skipped steps, and for steps that were still running earlier.
         drop(timeout(CONFIRMATION, group.wait()).await);
         report
     }
 
-    /// Begins a step or skips it.
+    /// Begins a step, or skips it.
     fn turn(&mut self, step: Step, group: &TaskGroup) {
         match self.plan.turn(step.rules(), self.began.elapsed()) {
             Turn::Run(time) => {
@@ -415,7 +416,7 @@ impl Going {
             message: why,
             error: None,
         });
-        // Its destructor may block, too.
+        // The destructor of a skipped step may block too.
         let task = group.task(step.name().to_owned());
         drop(task.spawn_from(step.place(), async { Ok(discard(step)) }));
     }
@@ -480,7 +481,7 @@ impl Going {
     }
 }
 
-/// Drops a step that has not begun, with all it captured.
+/// Drops a step that has not begun, with everything it captured.
 fn discard(step: Step) {
     let name = Cow::<str>::Owned(step.name().to_owned());
     if let Err(panic) = Panic::catch(|| drop(step)) {
@@ -534,7 +535,7 @@ impl Default for Cleanup {
     }
 }
 
-/// No step runs for it. The one under way is aborted with the group, after this.
+/// Runs no steps. The step under way is aborted afterwards, with the group.
 impl Drop for Cleanup {
     fn drop(&mut self) {
         self.registry.close();

@@ -18,13 +18,13 @@ use crate::lifecycle::plan::error::PlanError;
 use crate::supervise::Supervisor;
 use crate::supervise::{Periodic, Tick};
 
-/// How long a component may take to be ready, if it says nothing else.
+/// The default time that a component has to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A part of a service that is started and stopped: a server, a worker, a database.
+/// A part of a service that is started and stopped, such as a server, a worker or a database.
 ///
-/// In its simplest form it is an async closure that gets a [`Context`], says that it is
-/// [ready](Context::ready), and runs until its [token](Context::token) fires:
+/// In its simplest form it is an async closure that takes a [`Context`], reports that it is
+/// [ready](Context::ready), and runs until its [token](Context::token) fires. The other forms:
 ///
 /// | it is | made by |
 /// |---|---|
@@ -38,25 +38,24 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # The rules
 ///
-/// 1. It is started when all that it [uses](Self::using), or comes [`after`](Self::after), are ready,
-///    and told to stop when all that use it or come after it have ended, directly or through others.
-///    What does not depend on each other starts and stops at the
-///    same time.
-/// 2. It has its [`start_timeout`](Self::start_timeout) to be ready. If it ends, fails or is late
-///    before that, the start has failed: nothing else is started, and what has been started is
-///    stopped, in reverse.
-/// 3. Once ready it must not end before it was told to, unless it [may](Self::may_end): that is a
-///    failure, and so are an error and a panic, of a helper too. The first failure stops the whole,
-///    unless the component [may fail](Self::may_fail).
-///    That holds in a lame duck too, in which all is still served; what [drains](Self::drains) may
-///    end in the drain.
-/// 4. Told to stop, it has its [`grace`](Self::grace), or what the budget has left if that is less.
-///    Then it is forced: its tasks are aborted and joined. A forced stop is an error, and names
-///    those that were running.
+/// 1. A component starts when all components that it [uses](Self::using), or comes
+///    [`after`](Self::after), are ready. It is told to stop when all that use it or come after it,
+///    directly or through others, have ended. Independent components start and stop at the same
+///    time.
+/// 2. It has its [`start_timeout`](Self::start_timeout) to become ready. If it ends, fails or is
+///    late before that, the start has failed. Nothing else is started, and the components that were
+///    started are stopped in reverse order.
+/// 3. Once ready, it must not end before it is told to, unless it [may](Self::may_end). An early
+///    end is a failure, and so is an error or a panic, also of a helper. The first failure stops
+///    the whole, unless the component [may fail](Self::may_fail). The same holds in a lame duck,
+///    which still serves. A component that [drains](Self::drains) may end in the drain.
+/// 4. When told to stop, it has its [`grace`](Self::grace), or what the budget has left if that is
+///    less. Then it is forced, which aborts and joins its tasks. A forced stop is an error that
+///    names the tasks that were running.
 /// 5. It has ended when its future and all tasks of its [group](Context::group) are gone.
 ///
 /// A component that blocks its thread cannot be forced. It is reported as still running, and the
-/// [watchdog](super::Lifecycle::watchdog) is what ends the process then.
+/// [watchdog](super::Lifecycle::watchdog) ends the process.
 ///
 /// # Examples
 ///
@@ -64,7 +63,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "a component does nothing until its lifecycle runs"]
 pub struct Component {
     pub(super) name: Cow<'static, str>,
-    // What the user gives is `Send` and nothing more; the lock, which is never taken, makes it `Sync`.
+    // The user's code is only `Send`. The lock, which is never taken, makes it `Sync`.
     start: Mutex<Start>,
     pub(super) place: &'static Location<'static>,
     pub(super) may_end: bool,
@@ -84,17 +83,16 @@ pub struct Component {
 /// What a component does.
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// Makes the future of a component; the code of the user is called in that future only.
+/// Makes the future of a component. The user's code is called only in that future.
 type Start = Box<dyn FnOnce(Context, &TaskGroup) -> Work + Send>;
 
 impl Component {
     /// Makes a component of supervised tasks, under the supervisor's name.
     ///
-    /// It is ready when they have been started. A supervisor whose children are all done has ended.
-    /// This is how a component is restarted with a [backoff](Supervisor::backoff): make it a child. What
-    /// the supervisor cannot mend, after as many restarts as its
-    /// [intensity](Supervisor::intensity) allows, is a failure of the component, which stops the whole
-    /// unless it [may fail](Self::may_fail).
+    /// It is ready when they have been started, and ends when all of them are done. To restart a
+    /// component with a [backoff](Supervisor::backoff), make it a child. If the supervisor gives
+    /// up, after as many restarts as its [intensity](Supervisor::intensity) allows, the component
+    /// fails. That stops the whole, unless the component [may fail](Self::may_fail).
     ///
     /// ```
     /// use taskgroup::{BoxError, CancellationToken};
@@ -109,9 +107,9 @@ impl Component {
     /// # drop(kafka);
     /// ```
     ///
-    /// The [grace](Supervisor::grace) of the supervisor is that of each child, and stays as it is:
-    /// let that of the component be no less than what all children take together, one after
-    /// another, or they are forced.
+    /// Each child keeps the [grace](Supervisor::grace) of the supervisor. Set the component's grace
+    /// to at least the time that all children take together, one after another. Otherwise they are
+    /// forced.
     #[track_caller]
     pub fn supervisor(supervisor: Supervisor) -> Self {
         let name = supervisor.name().to_owned().into();
@@ -126,13 +124,13 @@ impl Component {
         Self::of(name, Kind::Component, Box::new(start))
     }
 
-    /// Makes a component that does `run` again and again, under the name of `periodic`.
+    /// Makes a component that calls `run` again and again, under the name of `periodic`.
     ///
     /// It is ready at once.
     ///
     /// The [grace](Periodic::grace) and the [last run](Periodic::last_run) of `periodic` stay as
-    /// they are: let that of the component be no less than both together, or what is under way is
-    /// forced. A longer one does not lengthen them.
+    /// they are. Set the component's grace to at least the sum of both. Otherwise the run in
+    /// progress is forced. A longer grace does not lengthen them.
     #[track_caller]
     pub fn periodic<F, W>(periodic: Periodic, run: F) -> Self
     where
@@ -170,9 +168,9 @@ impl Component {
         }
     }
 
-    /// Lets it start after these are ready, and stop before they do.
+    /// Starts it after these components are ready, and stops it before they stop.
     ///
-    /// It is for pure order. What the component [uses](Self::using) it comes after anyway.
+    /// Use it for order alone. A component comes after those that it [uses](Self::using) anyway.
     ///
     /// A second call adds to the first. The names may be those of components that are added later.
     pub fn after<N: Into<Cow<'static, str>>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
@@ -186,43 +184,45 @@ impl Component {
         self
     }
 
-    /// Sets the time it has to stop, before it is forced.
+    /// Sets the time that it has to stop before it is forced.
     ///
-    /// Without one it has a share of what the others leave of the [budget](super::Budget); the
-    /// [plan](super::Plan) says which. With zero it is told and forced at once; [`Duration::MAX`]
-    /// needs a budget without end.
+    /// By default it has a share of what the others leave of the [budget](super::Budget), which the
+    /// [plan](super::Plan) shows. With zero it is told and forced at once. [`Duration::MAX`] needs
+    /// a budget without end.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
     }
 
-    /// Sets the time it has to be ready; 30 s by default. Zero is refused by the plan.
+    /// Sets the time that it has to become ready, by default 30 s. The plan refuses zero.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
     }
 
-    /// Lets it end with `Ok` before it was told to: work that is done at some time.
+    /// Lets it end with `Ok` before it is told to, for work that finishes by itself.
     pub fn may_end(mut self) -> Self {
         self.may_end = true;
         self
     }
 
-    /// Lets everything else go on when it fails: a cache, an exporter of metrics.
+    /// Lets everything else go on when it fails. Use it for a cache or a metrics exporter.
     ///
-    /// By default the first failure of a component stops the whole. That of one that may fail is an
-    /// event and a WARN line in the log, and its helpers are told and have its grace to end. Its
-    /// [state](super::ComponentState) then tells how it ended, and what comes after it goes on. That holds for
-    /// an error, a panic and an early end. A failure before all components are ready is that of the
-    /// start all the same, and stops the whole. One that is [added](super::Handle::add) after that may
-    /// fail to start too; what waits for it, by name or by value, is then never started.
+    /// By default the first failure of a component stops the whole. The failure of one that may
+    /// fail is an event and a WARN line in the log. Its helpers are told and have its grace to end.
+    /// Its [state](super::ComponentState) then tells how it ended, and the components after it go
+    /// on. This holds for an error, a panic and an early end. A failure before all components are
+    /// ready still fails the start and stops the whole. A component that is
+    /// [added](super::Handle::add) after that may fail to start too. The components that wait for
+    /// it, by name or by value, are then never started.
     ///
-    /// The failure is one of the [report](super::Report), whose order and cause it does not change.
-    /// That report is not clean: something did go wrong, and the report tells it. What is to count as no
-    /// failure at all, the component catches itself, and it [`may_end`](Self::may_end).
+    /// The failure is listed in the [report](super::Report), whose order and cause it does not
+    /// change. The report is not clean. For a failure that should not count, let the component
+    /// catch it, and make it [`may_end`](Self::may_end).
     ///
-    /// To start something again after it has failed, make it a child of a
-    /// [`supervisor`](Self::supervisor). With both, the others go on when the supervisor has given up.
+    /// To restart a task after it has failed, make it a child of a
+    /// [`supervisor`](Self::supervisor). With both, the others go on when the supervisor has given
+    /// up.
     ///
     /// # Examples
     ///
@@ -261,12 +261,13 @@ impl Component {
         self
     }
 
-    /// Lets it take part in the drain of a two-phase stop: everything drains, then everything closes.
+    /// Lets it take part in the drain of a two-phase stop, in which everything drains before
+    /// anything closes.
     ///
     /// It waits for [`Context::draining`] and calls [`Context::drained`]. No component is told to
-    /// stop before all that drain have done so, or the [time for it](super::Budget::drain) is over,
-    /// which is an error. One that ends with `Ok` in the drain has drained. One that is not ready,
-    /// or has failed, when the drain begins takes no part in it.
+    /// stop before all of these have drained or the [time for it](super::Budget::drain) is over,
+    /// which is an error. A component that ends with `Ok` in the drain has drained. One that is not
+    /// ready, or has failed, when the drain begins does not take part.
     pub fn drains(mut self) -> Self {
         self.drains = true;
         self
@@ -278,7 +279,7 @@ impl Component {
         &self.name
     }
 
-    /// Makes its future, which does nothing yet.
+    /// Makes its future, which does nothing until it is polled.
     pub(super) fn work(self, ctx: Context, group: &TaskGroup) -> Work {
         into_inner(self.start)(ctx, group)
     }
@@ -298,7 +299,7 @@ impl Component {
     pub(super) fn node(&self) -> Result<Node, PlanError> {
         let nested = self.nested.as_deref().cloned().transpose()?;
         let inside = nested.as_ref();
-        // What a lifecycle inside does not find there it uses; all that it has there it provides.
+        // A nested lifecycle uses the values that it lacks, and provides all that it has.
         let uses = inside.into_iter().flat_map(Plan::not_provided);
         let provides = inside.into_iter().flat_map(Plan::provided);
         Ok(Node {

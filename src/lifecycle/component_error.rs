@@ -13,12 +13,12 @@ use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
 
-/// What went wrong with a component: which one, when, how it ended, and why.
+/// A failure of a component, with the step, the end and the reason.
 ///
-/// The message names the component: ``component `http` did not start``. [`source`](Error::source) is
-/// the error that the component returned, or its panic; for a task that the component has spawned it is
-/// the [`TaskError`], which names that task. `{:#}` prints the chain on one line:
-/// ``component `http` did not start: address in use``.
+/// The message names the component, as in ``component `http` did not start``.
+/// [`source`](Error::source) is the error that the component returned, or its panic. For a task
+/// that the component has spawned it is the [`TaskError`], which names that task.
+/// `{:#}` prints the chain on one line, as in ``component `http` did not start: address in use``.
 ///
 /// # Examples
 ///
@@ -26,27 +26,28 @@ use crate::group::verdict::Ended;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ComponentError {
-    /// The name of the component; that of the lifecycle if what stopped it is a failure itself, such as
-    /// a lost heartbeat.
+    /// The name of the component, or of the lifecycle if the failure is its trigger's, such as a
+    /// lost heartbeat.
     pub component: String,
-    /// The step that went wrong: its start, its drain or its stop; `None` while it ran.
+    /// The step that went wrong, which is its start, its drain or its stop. `None` while it ran.
     pub during: Option<StepKind>,
-    /// The time that was not enough, if that is what went wrong.
+    /// The time limit that was exceeded, if any.
     pub limit: Option<Duration>,
-    /// What the component said, with the sources of its error on one line; empty if the rest tells all.
+    /// What the component said, with the sources of its error on one line. Empty if the rest tells
+    /// all.
     pub message: String,
     end: End,
     why: Why,
 }
 
-/// What is behind the error of a component.
+/// The reason behind the error of a component.
 #[derive(Clone, Debug)]
 enum Why {
     Nothing,
     Task(Arc<TaskError>),
-    /// That of what stopped the lifecycle.
+    /// The error of the trigger that stopped the lifecycle.
     Trigger(Arc<TaskError>),
-    /// What is left of an error that nobody has any more.
+    /// The text of an error that is itself gone.
     Said(Said),
 }
 
@@ -58,7 +59,7 @@ struct Said(String);
 pub(super) const OWN_TASK: &str = "run";
 
 impl ComponentError {
-    /// Makes an error that has no task's error behind it.
+    /// Makes an error without a task's error behind it.
     pub(crate) fn new(component: impl Into<String>, during: Option<StepKind>, end: End) -> Self {
         Self {
             component: component.into(),
@@ -70,20 +71,20 @@ impl ComponentError {
         }
     }
 
-    /// The same, for want of more time than this.
+    /// Adds the time limit that was exceeded.
     pub(crate) fn within(mut self, limit: Option<Duration>) -> Self {
         self.limit = limit;
         self
     }
 
-    /// The same with something to say.
+    /// Adds a message.
     pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into();
         self.why = Why::Said(Said(self.message.clone()));
         self
     }
 
-    /// The same with the error of its task, and those of its tasks that failed after it.
+    /// Adds the error of its task, and returns those of its tasks that failed after it.
     pub(crate) fn with_task(self, mut error: TaskError) -> (Self, Vec<Self>) {
         let later = error.take_suppressed().into_iter().map(|later| {
             let this = Self::new(&*self.component, self.during, later.end());
@@ -130,10 +131,10 @@ impl ComponentError {
         }
     }
 
-    /// Returns whether something of the component was cut, or is still running.
+    /// Returns whether a part of the component was cut, or is still running.
     ///
-    /// That is so if its [end](Self::end) says it, and if the error of the task tells of a server or a
-    /// group that was forced.
+    /// That is so if its [end](Self::end) says so, or if the error of the task reports a server or
+    /// a group that was forced.
     ///
     /// # Examples
     ///
@@ -184,8 +185,8 @@ impl ComponentError {
         verb.to_owned()
     }
 
-    /// Its own task would only repeat its name, so what that said comes next; a task of another name
-    /// is one that it has spawned, and is named.
+    /// Its own task would only repeat the name, so that task's error comes next. A task of another
+    /// name was spawned by the component, and is named.
     pub(super) fn why(&self) -> Option<&(dyn Error + 'static)> {
         let error = match &self.why {
             Why::Nothing => return None,
@@ -206,7 +207,7 @@ impl ComponentError {
     }
 }
 
-/// Whether it is the task that the component itself is, by whatever groups it is named.
+/// Whether `task` is the component's own task, whatever groups are in its name.
 fn is_own(component: &str, task: &str) -> bool {
     let task = task.strip_suffix(OWN_TASK).unwrap_or(task);
     let task = task.strip_suffix('/').unwrap_or(task);

@@ -6,7 +6,7 @@ use crate::group::end::End;
 
 /// How far a component has come, in the order of the variants.
 ///
-/// It prints as one or two words in lower case; a component that has ended prints its end.
+/// It prints as one or two words in lower case. A component that has ended prints its end.
 ///
 /// # Examples
 ///
@@ -20,27 +20,28 @@ use crate::group::end::End;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ComponentState {
-    /// It is part of the plan and has not been started.
+    /// It is part of the plan but has not been started.
     Created,
-    /// It has been started and is not ready yet.
+    /// It has been started but is not ready yet.
     Starting,
     /// It is ready.
     Running,
-    /// It has been told to drain or to stop and has not ended yet.
+    /// It has been told to drain or to stop but has not ended yet.
     Draining,
     /// It has ended, or has been given up.
     ///
-    /// - [`Done`](End::Done): by itself, after it was told to or with nothing left to do.
-    /// - [`Failed`](End::Failed), [`Panicked`](End::Panicked), [`EndedEarly`](End::EndedEarly): so, or it
-    ///   was not ready in time.
-    /// - [`TimedOut`](End::TimedOut), [`StillRunning`](End::StillRunning): it had not ended when its time
-    ///   was up, whatever it had done before.
-    /// - [`Aborted`](End::Aborted): with its lifecycle or its runtime.
-    /// - [`Skipped`](End::Skipped): it was never started, and never will be.
+    /// - [`Done`](End::Done) means that it ended by itself, after it was told to, or with nothing
+    ///   left to do.
+    /// - [`Failed`](End::Failed), [`Panicked`](End::Panicked) and [`EndedEarly`](End::EndedEarly)
+    ///   mean what they say. A component that was not ready in time has failed.
+    /// - [`TimedOut`](End::TimedOut) and [`StillRunning`](End::StillRunning) mean that it had not
+    ///   ended when its time was up, whatever it had done before.
+    /// - [`Aborted`](End::Aborted) means that its lifecycle or its runtime was dropped.
+    /// - [`Skipped`](End::Skipped) means that it was never started, and never will be.
     Ended(End),
 }
 
-/// A component and how far it has come; plain data.
+/// A component and how far it has come, as plain data.
 ///
 /// # Examples
 ///
@@ -52,12 +53,12 @@ pub struct ComponentStatus {
     pub component: String,
     /// How far it has come.
     pub state: ComponentState,
-    /// Why it was skipped; empty if it was not.
+    /// Why it was skipped. Empty if it was not.
     pub message: String,
 }
 
 impl ComponentState {
-    /// Returns how the component ended, if it has ended or never will begin.
+    /// Returns how the component ended, [`End::Skipped`] if it never will begin, and `None` before.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! [`Context`]: what a component is given.
+//! [`Context`]: what a component is given to run.
 
 use std::fmt;
 use std::future::Future;
@@ -29,13 +29,14 @@ use crate::server::in_flight::InFlight;
 use crate::server::stop_signal::sealed::StopParts;
 use crate::server::stop_signal::{Limit, Parts, StopSignal};
 
-/// What a component is given: when to stop and until when, and how to say that it is ready.
+/// Tells a component when to stop and until when, and lets it report that it is ready.
 ///
-/// It is a [`StopSignal`], so servers take it where they take a token: `serve.run(&ctx)`.
+/// It is a [`StopSignal`], so servers accept it in place of a token, as in `serve.run(&ctx)`.
 ///
 /// # Clones
 ///
-/// A clone is another handle on the same context, for helpers of the component. It keeps nothing alive.
+/// A clone is another handle on the same context, for helpers of the component. It keeps nothing
+/// alive.
 ///
 /// # Examples
 ///
@@ -78,14 +79,14 @@ struct Shared {
     index: usize,
     notes: mpsc::UnboundedSender<Note>,
     outlets: Vec<Box<dyn Outlet>>,
-    /// Of those that are told how everything else has ended.
+    /// Set for components that are told how everything else has ended.
     outcome: Option<OnceLock<Outcome>>,
-    /// The plan of a lifecycle that is this component, until it runs.
+    /// The plan of a component that is a lifecycle, until it runs.
     plan: Mutex<Option<Plan>>,
     nested: Mutex<Option<Report>>,
 }
 
-/// What the engine has heard already: who says it again and again must not keep it busy.
+/// The notes that the engine has heard already, so that a repeated one does not keep it busy.
 #[derive(Default)]
 struct Said {
     ready: AtomicBool,
@@ -98,7 +99,7 @@ pub(super) struct Whole {
     pub(super) trigger: Spawner,
     /// What the lifecycle around this one shares.
     pub(super) outer: Option<Arc<Whole>>,
-    /// Fires in the middle of the lame duck.
+    /// Fires halfway through the lame duck.
     pub(super) leaving: CancellationToken,
     pub(super) draining: CancellationToken,
     pub(super) readiness: Readiness,
@@ -107,32 +108,33 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// This one, and those around it.
+    /// This one and the enclosing ones.
     fn all(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |whole| whole.outer.as_deref())
     }
 
-    /// Whether the stop was asked for, of this lifecycle or of one around it: nothing begins then.
+    /// Whether a stop was requested, of this lifecycle or an enclosing one. Nothing begins after
+    /// that.
     pub(super) fn is_asked_to_stop(&self) -> bool {
         self.all().any(|whole| whole.trigger.is_cancelled())
     }
 
-    /// Returns why that was, as the innermost has it.
+    /// Returns the reason, from the innermost lifecycle that has one.
     pub(super) fn why_to_stop(&self) -> Option<Cause> {
         self.all().find_map(|whole| whole.trigger.cause())
     }
 }
 
-/// What the engine hears: of a component, or of the whole.
+/// A note to the engine, about a component or about the whole.
 #[derive(Debug)]
 pub(super) enum Note {
     Ready(usize),
-    /// It says that it is ready, and is not.
+    /// The component says that it is ready, but a value is missing.
     NotProvided(usize, NotProvided),
     Drained(usize),
-    /// It is a lifecycle that has nothing left to do.
+    /// The component is a lifecycle that has nothing left to do.
     Idle(usize),
-    /// It is a lifecycle that has done all it had to do, and ends.
+    /// The component is a lifecycle that has done all its work, and ends.
     Finished(usize),
     /// A task of the component has failed, and the others have been told.
     Failing(usize, Cause),
@@ -142,13 +144,13 @@ pub(super) enum Note {
     Stop,
     /// A component is to be added, or to stop while the rest goes on.
     Asked,
-    /// The stop leaves out a part of its order.
+    /// The stop skips a part of its order.
     Hurry(Haste),
-    /// The component that this lifecycle is inside of has been told to stop.
+    /// The component that contains this lifecycle has been told to stop.
     Told,
 }
 
-/// A component was ready without a value that it provides.
+/// A component reported ready without a value that it provides.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("it was ready without having provided `{value}`")]
 pub(super) struct NotProvided {
@@ -193,8 +195,8 @@ impl Context {
 
     /// Returns the token that fires when the component is to stop.
     ///
-    /// That is when all that depend on it have ended, or when a task of the component has failed:
-    /// then it fires at once.
+    /// That is when all components that depend on it have ended. It fires at once when a task of
+    /// the component has failed.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.shared.group.token()
@@ -204,15 +206,15 @@ impl Context {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
         self.token().cancelled()
     }
 
-    /// Says that the component is ready, so that those after it are started.
+    /// Reports that the component is ready, so that those after it are started.
     ///
-    /// Later calls do nothing, and so does one after the component was told to stop. What the
-    /// component [provides](super::Provided::provider) has to be there: it fails otherwise.
+    /// Later calls do nothing, and neither does a call after the component was told to stop. The
+    /// component fails if a value that it [provides](super::Provided::provider) is missing.
     pub fn ready(&self) {
         if !self.shared.said.ready.swap(true, Ordering::Relaxed) {
             let index = self.shared.index;
@@ -223,49 +225,49 @@ impl Context {
         }
     }
 
-    /// Returns why the lifecycle is stopping; nothing before it is.
+    /// Returns why the lifecycle is stopping, or `None` before it is.
     ///
-    /// Whoever sees the token fired can read it.
+    /// The cause is set before the token fires.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         let whole = self.shared.whole.trigger.cause();
-        // A task of the component has failed, which is about to stop the whole.
+        // A failed task of the component is about to stop the whole.
         whole.or_else(|| self.shared.group.cause())
     }
 
-    /// Returns until when the component is to be gone, after which it is forced.
+    /// Returns the time by which the component must be gone, after which it is forced.
     ///
-    /// Nothing before it was told to stop, and nothing for a grace and a budget without end. It is
-    /// set before the token fires; only when the token fires because a task of the component has
-    /// failed, it is set a moment later. In a nested lifecycle it can come nearer, when what is
-    /// around that has less time left.
+    /// It is `None` before the component is told to stop, and for a grace and a budget without end.
+    /// It is set before the token fires. Only when the token fires because a task of the component
+    /// has failed is it set a moment later. In a nested lifecycle it can move nearer, when the
+    /// enclosing one has less time left.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.shared.limit.deadline()
     }
 
-    /// Returns what is left until the [`deadline`](Self::deadline).
+    /// Returns the time that is left until the [`deadline`](Self::deadline).
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Clips the timeout of a call that is about to be made to what is left for it.
+    /// Clips the timeout of a call to the time that is left for it.
     ///
-    /// What is left ends a little before the [`deadline`](Self::deadline), so that there is time to
-    /// deal with the answer: a tenth of the grace, at most 250 ms. Before the component was told to
-    /// stop, the timeout stays as it is. A call that may still run when the stop begins is better bound
-    /// with [`until_deadline`](Self::until_deadline).
+    /// That time ends a little before the [`deadline`](Self::deadline), by a tenth of the grace and
+    /// at most 250 ms, to leave time for handling the answer. Before the component is told to stop,
+    /// the timeout stays as it is. For a call that may still run when the stop begins, use
+    /// [`until_deadline`](Self::until_deadline).
     #[must_use]
     pub fn clip(&self, timeout: Duration) -> Duration {
         deadline::clip(timeout, self.shared.limit.work_deadline())
     }
 
-    /// Does work that may use up the grace of the component, but not more.
+    /// Runs work for at most the grace of the component.
     ///
-    /// The stop alone does not touch the work. It is given up, by dropping it, when what
-    /// [`clip`](Self::clip) leaves has passed. A deadline that comes nearer is noticed. Without a stop,
+    /// The stop alone does not touch the work. The work is dropped when the time that
+    /// [`clip`](Self::clip) leaves has passed, also if the deadline moves nearer. Without a stop,
     /// or with a grace without end, this waits for the work.
     ///
     /// # Errors
@@ -316,33 +318,34 @@ impl Context {
         &self.shared.group
     }
 
-    /// Makes a group of its own below that of the component: it can be stopped and waited for earlier.
+    /// Makes a group below that of the component, which can be stopped and waited for earlier.
     #[track_caller]
     #[must_use = "a dropped group aborts its tasks"]
     pub fn child(&self, name: impl AsRef<str>) -> TaskGroup {
         self.shared.group.child(name)
     }
 
-    /// Waits until everything is to drain: the first phase of a two-phase stop.
+    /// Waits until everything is to drain, which is the first phase of a two-phase stop.
     ///
-    /// It comes before any component is told to stop, to all that [drain](super::Component::drains)
-    /// at once; for any other component it comes too, if there is one that drains.
+    /// It comes before any component is told to stop, to all components that
+    /// [drain](super::Component::drains) at once. The other components get it too, if there is one
+    /// that drains.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
         self.shared.whole.draining.clone().cancelled_owned()
     }
 
-    /// Says that the component has drained. Later calls do nothing.
+    /// Reports that the component has drained. Later calls do nothing.
     pub fn drained(&self) {
         if !self.shared.said.drained.swap(true, Ordering::Relaxed) {
             self.say(Note::Drained(self.shared.index));
         }
     }
 
-    /// Says that the lifecycle that the component is has nothing left to do, once.
+    /// Reports, once, that the lifecycle that is this component has nothing left to do.
     pub(super) fn idle(&self) {
         self.say(Note::Idle(self.shared.index));
     }
@@ -357,17 +360,17 @@ impl Context {
         &self.shared.whole.readiness
     }
 
-    /// Returns where to push steps that run when all components have ended, the last one first.
+    /// Returns a handle to push steps that run when all components have ended, the last one first.
     #[must_use]
     pub fn cleanup(&self) -> &CleanupHandle {
         &self.shared.whole.cleanup
     }
 
-    /// Says how much is in flight in this component, for the report and the metrics of the stop.
+    /// Sets how much is in flight in this component, for the report and the metrics of the stop.
     ///
-    /// Say it whenever it changes: what is known when the stop is triggered, and when this
-    /// component is told, is what counts. Later calls are ignored, but for the first of a component
-    /// that had said nothing before. Servers that are run with the context are counted without it,
+    /// Call it on every change. The counts that matter are the one when the stop is triggered and
+    /// the one when this component is told. Later calls are ignored, except for the first of a
+    /// component that had set none. Servers that run with the context are counted automatically,
     /// and added.
     pub fn set_in_flight(&self, count: usize) {
         self.shared.in_flight.say(count);
@@ -375,11 +378,11 @@ impl Context {
 
     /// Stops the whole, the outermost lifecycle, for this reason. The first cause wins.
     ///
-    /// A [`StopRequest`] also says with which exit status.
+    /// A [`StopRequest`] can also set the exit status.
     ///
-    /// When this has returned, nothing more is started: not what waits for this component to be
-    /// ready either. The component may return `Ok` from then on without that being a failure. Its
-    /// turn to be told comes as ever, and until then it counts as running.
+    /// Once this has returned, nothing more is started, not even components that wait for this one
+    /// to be ready. The component may return `Ok` from then on without a failure. It is still told
+    /// to stop in its turn, and counts as running until then.
     pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.said.stop.store(true, Ordering::Relaxed);
         if let Some(outermost) = self.shared.whole.all().last() {
@@ -393,7 +396,7 @@ impl Context {
     }
 
     fn say(&self, note: Note) {
-        // Nobody listens any more when the lifecycle is over.
+        // Notes go unheard when the lifecycle is over.
         let _ = self.shared.notes.send(note);
     }
 
@@ -401,17 +404,18 @@ impl Context {
         &self.shared.limit
     }
 
-    /// Returns what is in flight now or, once told to stop, what was then; nothing if nobody can say.
+    /// Returns the count in flight now or, once told to stop, the count at that time. `None` if
+    /// unknown.
     pub(super) fn in_flight(&self) -> Option<usize> {
         self.shared.in_flight.get()
     }
 
-    /// Keeps what has been said to be in flight.
+    /// Keeps the current count in flight.
     pub(super) fn keep_in_flight(&self) {
         self.shared.in_flight.told();
     }
 
-    /// Says that something of the component has failed, which is about to stop by itself.
+    /// Reports a failure in the component, which is about to stop by itself.
     pub(super) fn fail(&self, cause: Cause) {
         self.say(Note::Failing(self.shared.index, cause));
     }
@@ -420,17 +424,17 @@ impl Context {
         &self.shared.whole
     }
 
-    /// Returns whether there is something to be taken out.
+    /// Returns whether the component has values to take out.
     pub(super) fn provides(&self) -> bool {
         self.shared.outlets.iter().any(|outlet| outlet.is_there())
     }
 
-    /// Returns the path of the component, which is this very one for its values.
+    /// Returns the path of the component. Its values are compared with this very `Arc`.
     pub(super) fn path(&self) -> &Arc<str> {
         &self.shared.path
     }
 
-    /// Returns what the component was to provide by now, if it has not.
+    /// Returns a value that the component should have provided by now, if one is missing.
     pub(super) fn not_provided(&self) -> Option<NotProvided> {
         let mut outlets = self.shared.outlets.iter();
         let missing = outlets.find(|outlet| !outlet.is_there())?;
@@ -439,12 +443,12 @@ impl Context {
         })
     }
 
-    /// Returns whether the component is told how everything that used it has ended.
+    /// Returns whether the component wants to know how everything that used it has ended.
     pub(super) fn wants_outcome(&self) -> bool {
         self.shared.outcome.is_some()
     }
 
-    /// It is set before the token fires.
+    /// Called before the token fires.
     pub(super) fn set_outcome(&self, outcome: Outcome) {
         if let Some(place) = &self.shared.outcome {
             let _ = place.set(outcome);
@@ -455,18 +459,18 @@ impl Context {
     pub(super) fn outcome(&self) -> Outcome {
         let told = self.shared.outcome.as_ref().and_then(OnceLock::get);
         told.cloned().unwrap_or_else(|| match self.cause() {
-            // A task of its own has failed, which makes the token fire before anything is told.
+            // A failed task of its own makes the token fire before an outcome is set.
             Some(Cause::Failed(task)) => Outcome::Failed(task.message().into()),
             Some(cause) => Outcome::Stopped(cause),
             None => Outcome::Clean,
         })
     }
 
-    /// Takes out what the component has provided.
+    /// Takes out the values that the component has provided.
     pub(super) fn take_out(&self) {
         let mut panicked = None;
         for outlet in &self.shared.outlets {
-            // The destructor of one value does not keep the others in.
+            // A panicking destructor of one value does not keep the others in.
             let taken_out = Panic::catch(|| outlet.clear(&self.shared.path));
             panicked = panicked.or(taken_out.err());
         }
@@ -483,7 +487,7 @@ impl Context {
         *lock(&self.shared.nested) = Some(report);
     }
 
-    /// Returns what the report of a nested lifecycle that has ended says, if there is one.
+    /// Applies `look` to the report of a nested lifecycle that has ended, if there is one.
     pub(super) fn look_at_nested<T>(&self, look: impl FnOnce(&Report) -> T) -> Option<T> {
         lock(&self.shared.nested).as_ref().map(look)
     }

@@ -13,14 +13,15 @@ use super::step_kind::StepKind;
 use crate::group::random::Random;
 use crate::group::time::Rounded;
 
-/// How long the components of a lifecycle take to stop: times that were measured, or a distribution that is stated.
+/// The times that the components of a lifecycle take to stop, measured or as a stated distribution.
 ///
-/// Both may be given for one component; the last one counts. What is taken from reports is added to what was measured.
+/// If both are given for one component, the last one counts. Times from reports are added to the
+/// measured ones.
 ///
 /// # As a text
 ///
-/// A line for each component: its name, and seconds that were measured, or `median` and `p99` with one each.
-/// Empty lines and lines that begin with `#` are skipped.
+/// Each line has the name of a component and its measured seconds, or `median` and `p99` with one
+/// value each. Empty lines and lines that begin with `#` are skipped.
 ///
 /// ```text
 /// # stops of the last week
@@ -42,7 +43,7 @@ use crate::group::time::Rounded;
 #[derive(Clone, Debug, Default)]
 pub struct StopTimes {
     named: BTreeMap<String, Times>,
-    /// From reports, of components that may be gone by now.
+    /// From reports. Their components may be gone by now.
     reported: BTreeMap<String, Vec<Duration>>,
     cleanups: Vec<Duration>,
 }
@@ -54,7 +55,8 @@ enum Times {
     Stated(Duration, Duration),
 }
 
-/// Times of which no forecast can be made. The message says why, and names the component or the line.
+/// An error in the times of a forecast. The message gives the reason, and the component or the
+/// line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimesError(String);
 
@@ -65,7 +67,7 @@ impl StopTimes {
         Self::default()
     }
 
-    /// Adds times that a component has taken to stop.
+    /// Adds measured stop times of a component.
     #[must_use]
     pub fn measured(
         mut self,
@@ -85,7 +87,7 @@ impl StopTimes {
 
     /// States that half of the stops of a component take no longer than `median`, and 99 of 100 no longer than `p99`.
     ///
-    /// Between and above them the times are distributed log-normally: most are short, a few are very long.
+    /// The times have a log-normal distribution, so most are short and a few are very long.
     #[must_use]
     pub fn stated(mut self, component: impl Into<String>, median: Duration, p99: Duration) -> Self {
         let times = Times::Stated(median, p99);
@@ -93,10 +95,10 @@ impl StopTimes {
         self
     }
 
-    /// Adds what a report says: the time of each component that stopped, and of the cleanup.
+    /// Adds the times of a report, for each component that stopped and for the cleanup.
     ///
-    /// A component that was forced, or that failed, counts with the time it had. What is no longer in the plan is left
-    /// out of the forecast.
+    /// A component that was forced, or that failed, counts with the time it had. Components that
+    /// are no longer in the plan are left out of the forecast.
     #[must_use]
     pub fn report(mut self, report: &Report) -> Self {
         let mut cleanup = Duration::ZERO;
@@ -153,17 +155,18 @@ impl StopTimes {
 
 fn pick(times: &[Duration], random: &mut Random) -> Duration {
     let index = random.draw() * times.len() as f64;
-    // It is not negative, and a fraction is cut.
+    // The value is not negative, and the cast cuts its fraction.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     times.get(index as usize).copied().unwrap_or_default()
 }
 
 fn log_normal(median: Duration, p99: Duration, random: &mut Random) -> Duration {
-    /// How far the 99th percentile of a normal distribution lies from its middle, in standard deviations.
+    /// The distance of the 99th percentile of a normal distribution from its mean, in standard
+    /// deviations.
     const P99: f64 = 2.326_347_874;
     let (median, p99) = (median.as_secs_f64(), p99.as_secs_f64());
     let deviation = (p99 / median).ln() / P99;
-    // Box and Muller's way from two numbers below one to one of a normal distribution.
+    // The Box-Muller transform, from two numbers below one to one of a normal distribution.
     let (first, second) = (1.0 - random.draw(), random.draw());
     let normal = (-2.0 * first.ln()).sqrt() * (std::f64::consts::TAU * second).cos();
     let time = median * (deviation * normal).exp();
@@ -210,11 +213,12 @@ impl fmt::Display for TimesError {
 
 impl Error for TimesError {}
 
-/// How long a stop is likely to take, from a plan and the times of its components; made by [`Plan::forecast`].
+/// The likely time of a stop, from a plan and the times of its components. [`Plan::forecast`] makes
+/// it.
 ///
-/// It counts what each component needs, and not what it gets: no one is forced. So it says how often the budget
-/// is not enough, and for whom. The jitter and the lame duck of the budget are counted, and the cleanup as far as reports
-/// tell of it.
+/// It counts the time that each component needs, not the time that it is allowed, so no component
+/// is forced. That shows how often the budget is too short, and for which components. The jitter
+/// and the lame duck of the budget are counted, and so is the cleanup if reports have times of it.
 ///
 /// # The text
 ///
@@ -232,9 +236,9 @@ impl Error for TimesError {}
 /// critical chain http → database: in 98 % of the stops
 /// ```
 ///
-/// The table has the 20 components that decide most often. A component *decides* a stop if that would have been shorter without
-/// it. It is *over* if it needs more than its
-/// grace: then it would be forced.
+/// The table has the 20 components that decide most often. A component *decides* a stop if the stop
+/// would have been shorter without it. It is *over* if it needs more than its grace and would be
+/// forced.
 ///
 /// # Examples
 ///
@@ -268,9 +272,9 @@ pub struct Forecast {
     rows: Vec<Row>,
     /// The chain that decides most often, and in how many stops.
     chain: (Vec<String>, usize),
-    /// The components whose times nobody has told.
+    /// The components without any times.
     unknown: Vec<String>,
-    /// Who was still stopping when the budget was over, and in how many stops.
+    /// The components that were still stopping when the budget was over, and in how many stops.
     late: Vec<(String, usize)>,
 }
 
@@ -284,26 +288,27 @@ struct Row {
     decides: usize,
 }
 
-/// How many stops are drawn: enough for the 99th percentile.
+/// How many stops are drawn, which is enough for the 99th percentile.
 const STOPS: usize = 10_000;
 
-/// How many bars the histogram has, and how wide the longest is.
+/// The number of bars in the histogram, and the width of the longest.
 const BARS: u32 = 12;
 const WIDTH: usize = 40;
 
-/// How many components the table has, and how many lines there are for those that are late.
+/// The number of components in the table, and of lines for those that are late.
 const ROWS: usize = 20;
 const LATE: usize = 5;
 
 impl Plan {
-    /// Returns how long the stop is likely to take, if its components take such times.
+    /// Returns how long the stop is likely to take if its components take these times.
     ///
-    /// It draws 10,000 stops. The same plan and times give the same forecast. Components inside of a nested lifecycle are
-    /// counted with that one.
+    /// It draws 10,000 stops. The same plan and times give the same forecast. The components of a
+    /// nested lifecycle are counted with that lifecycle.
     ///
     /// # Errors
     ///
-    /// A name is that of no component, a component has no times at all, or a stated distribution does not exist.
+    /// Returns an error if a name is unknown, if a component has no times at all, or if a stated
+    /// distribution does not exist.
     pub fn forecast(&self, times: &StopTimes) -> Result<Forecast, TimesError> {
         times.check(self)?;
         let mut random = Random::new(Some(0));
@@ -322,14 +327,14 @@ impl Plan {
                 rows[index].times.push(needs[index]);
                 rows[index].over += usize::from(needs[index] > component.grace());
             }
-            // Those that depend on a node stop before it.
+            // Dependents of a node stop before it.
             let mut ends = vec![before; graph.order.len()];
             let mut decided_by = vec![None; graph.order.len()];
             for &node in graph.order.iter().rev() {
                 let users = graph.dependents[node].iter().copied();
                 let last = users.max_by_key(|&user| ends[user]);
                 let told = last.map_or(before, |last| ends[last]);
-                // Whoever ended at once has decided nothing.
+                // A component that ended at once has decided nothing.
                 decided_by[node] = last.filter(|_| told > before);
                 ends[node] = told.saturating_add(needs[node]);
                 if node < late.len() && told <= self.budget().total() {
@@ -389,11 +394,11 @@ impl Forecast {
         mean(&self.stops)
     }
 
-    /// Returns the time that so many of 100 stops do not exceed: 50 is the median.
+    /// Returns the time that this percentage of stops does not exceed. 50 is the median.
     ///
     /// # Panics
     ///
-    /// `percent` is 0 or above 100.
+    /// Panics if `percent` is 0 or above 100.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Duration {
         percentile(&self.stops, percent)
@@ -406,15 +411,15 @@ impl Forecast {
         share(self.stops.len() - within)
     }
 
-    /// Returns the components that most often decide how long a stop takes, in the order in which they stop, and the
-    /// share of stops that they decide.
+    /// Returns the components that decide most often how long a stop takes, in the order in which
+    /// they stop, and the share of stops that they decide.
     #[must_use]
     pub fn critical_chain(&self) -> (&[String], f64) {
         (&self.chain.0, share(self.chain.1))
     }
 
-    /// Returns the components that are still stopping when the budget is over, each with the share of stops in which it
-    /// is, the most frequent first.
+    /// Returns the components that are still stopping when the budget is over, the most frequent
+    /// first, each with its share of stops.
     pub fn late(&self) -> impl Iterator<Item = (&str, f64)> {
         let late = self.late.iter();
         late.map(|(name, count)| (&**name, share(*count)))
@@ -427,7 +432,7 @@ fn mean(times: &[Duration]) -> Duration {
     Duration::try_from_secs_f64(mean).unwrap_or(Duration::MAX)
 }
 
-/// `times` are sorted.
+/// `times` must be sorted.
 fn percentile(times: &[Duration], percent: usize) -> Duration {
     assert!(
         (1..=100).contains(&percent),
@@ -444,7 +449,7 @@ fn share(count: usize) -> f64 {
     count as f64 / STOPS as f64
 }
 
-/// A share as it is printed.
+/// A share, as a percentage to print.
 struct Percent(f64);
 
 impl fmt::Display for Percent {
@@ -500,7 +505,7 @@ impl fmt::Display for Forecast {
 impl Forecast {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = ["", "mean", "p99", "grace", "over", "decides"].map(str::to_owned);
-        // What took no time is no help.
+        // Rows without known times do not help.
         let known = self.rows.iter();
         let mut known: Vec<_> = known
             .filter(|row| !self.unknown.contains(&row.name))
@@ -535,7 +540,7 @@ impl Forecast {
     }
 
     fn histogram(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A few stops may take so long that nothing else could be seen.
+        // Without a limit, a few very long stops would flatten the rest.
         let p99 = self.percentile(99);
         let step = round_up(p99 / BARS);
         let limits = (1..).map(|bar| step.saturating_mul(bar));
@@ -557,7 +562,7 @@ impl Forecast {
         let width = width.unwrap_or(0);
         writeln!(f)?;
         for (label, count) in bars {
-            // Whatever happened at all is seen.
+            // Rounded up, so that every non-empty bar is visible.
             let bar = "#".repeat((count * WIDTH).div_ceil(most.max(1)));
             let percent = Percent(share(count)).to_string();
             writeln!(f, "  {label:width$}  |{bar:WIDTH$}|  {percent:>6}")?;

@@ -1,4 +1,4 @@
-//! [`Handle`]: looks at a lifecycle from outside, and stops it.
+//! [`Handle`]: watches a lifecycle from outside, and stops it.
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
@@ -26,7 +26,7 @@ use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
 use crate::lifecycle::readiness::Readiness;
 
-/// Looks at a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it; cheap to clone.
+/// Watches a [`Lifecycle`](super::Lifecycle) from anywhere, and stops it. Cheap to clone.
 ///
 /// It is made before the run, works before, during and after it, and keeps nothing alive.
 ///
@@ -66,35 +66,35 @@ pub struct Handle {
 pub(super) struct Shared {
     pub(super) name: Cow<'static, str>,
     pub(super) trigger: Spawner,
-    /// Where the components are: in the group of another one, if it is nested.
+    /// The group of the components. It belongs to the outer lifecycle if this one is nested.
     pub(super) work: Mutex<Spawner>,
-    /// How much of its order the stop leaves out.
+    /// How much of its order the stop skips.
     pub(super) haste: watch::Sender<Haste>,
     pub(super) readiness: Readiness,
     /// Fires when all components are ready.
     pub(super) all_ready: CancellationToken,
-    /// Nothing any more once the run has begun.
+    /// `None` once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
-    /// What a handle can ask of the run; nothing before and after it.
+    /// What a handle can ask of the run. `None` before and after it.
     pub(super) live: Mutex<Option<Live>>,
-    /// Those that the run has not taken over yet.
+    /// The observers that the run has not taken over yet.
     pub(super) late_observers: Mutex<Vec<Observer>>,
     /// Empty before the run.
     pub(super) states: Mutex<States>,
-    /// Changes with them.
+    /// Changes with the states.
     pub(super) changes: watch::Sender<()>,
 }
 
-/// What a handle can ask of a run.
+/// The state of a run that a handle can send requests to.
 pub(super) struct Live {
     plan: Arc<Plan>,
-    /// Those components that were asked to stop while the rest goes on, and all that use them.
+    /// The components that were asked to stop while the rest goes on, and all that use them.
     stopped: HashSet<usize>,
     requests: VecDeque<Request>,
     notes: mpsc::UnboundedSender<Note>,
 }
 
-/// What a handle has asked for.
+/// A request from a handle.
 pub(super) enum Request {
     Add(Box<Component>, Arc<Plan>),
     Stop(usize, Cause),
@@ -116,7 +116,7 @@ impl Live {
         self.requests.push_back(Request::Stop(index, cause));
     }
 
-    /// Makes the plan that has the component too.
+    /// Makes a plan that includes the component.
     fn plan_with(
         &self,
         component: &Component,
@@ -146,7 +146,7 @@ impl Live {
 }
 
 impl Shared {
-    /// Lists the components of a run that begins.
+    /// Lists the components at the beginning of a run.
     pub(super) fn list(&self, names: Vec<String>, order: Vec<usize>) {
         let states = vec![ComponentState::Created; names.len()];
         *lock(&self.states) = States {
@@ -168,7 +168,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// Lets the stop leave out that much of its order, if it has not left out more.
+    /// Lets the stop skip at least this much of its order.
     pub(super) fn hurry(&self, haste: Haste) {
         self.haste.send_if_modified(|most| {
             let is_more = haste > *most;
@@ -178,14 +178,14 @@ impl Shared {
     }
 }
 
-/// Lets nothing be added any more when it is dropped, and drops what was added to a lifecycle that
-/// never ran.
+/// When dropped, it closes the lifecycle to additions, and drops the components that were added to
+/// a lifecycle that never ran.
 pub(super) struct Registry(pub(super) Arc<Shared>);
 
 impl Drop for Registry {
     fn drop(&mut self) {
         let components = lock(&self.0.registry).take();
-        // Not under the lock: they are of the user.
+        // Not under the lock, because their destructors are user code.
         drop(components);
     }
 }
@@ -194,21 +194,22 @@ impl Drop for Registry {
 #[derive(Default)]
 pub(super) struct States {
     names: Vec<String>,
-    /// That of the plan.
+    /// The order of the plan.
     order: Vec<usize>,
     states: Vec<ComponentState>,
 }
 
 impl States {
-    /// The last one that has the name: those before it have been stopped.
+    /// The last component of that name. Earlier ones have been stopped.
     fn index_of(&self, component: &str) -> Option<usize> {
         self.names.iter().rposition(|name| name == component)
     }
 }
 
-/// A component was not added to a lifecycle: it makes no plan with the others, or the stop has begun.
+/// The error of an addition that was refused, because the plan would be invalid or the stop has
+/// begun.
 ///
-/// [`source`](Error::source) is a [`PlanError`], which says why.
+/// [`source`](Error::source) is a [`PlanError`], which gives the reason.
 pub struct AddError {
     lifecycle: Cow<'static, str>,
     component: Box<Component>,
@@ -216,7 +217,7 @@ pub struct AddError {
 }
 
 impl AddError {
-    /// Gives the component back.
+    /// Returns the component.
     pub fn into_component(self) -> Component {
         *self.component
     }
@@ -259,23 +260,25 @@ impl fmt::Debug for AddError {
 }
 
 impl Handle {
-    /// Adds a component: for modules that register their own, before the run and while it goes on.
+    /// Adds a component, before or during the run. Modules can use it to register their own
+    /// components.
     ///
-    /// Before the run nothing is checked yet; the [plan](super::Lifecycle::plan) does that. While the
-    /// lifecycle runs, the checks of the plan are made at once, with all that there is. The component
-    /// is started when all that it depends on are ready, has its
-    /// [start timeout](Component::start_timeout), and takes its place in the order of the stop. The
-    /// graces of those that ask for none are shared anew. That takes time in proportion to the number of
-    /// components. If it does not start, the whole stops, unless it
-    /// [may fail](Component::may_fail) and all were ready.
+    /// Before the run nothing is checked yet, since the [plan](super::Lifecycle::plan) does that.
+    /// During the run, the checks of the plan are made at once, against all components. The
+    /// component starts when all that it depends on are ready, has its [start
+    /// timeout](Component::start_timeout), and takes its place in the order of the stop. The graces
+    /// of components without their own are shared out again. That takes time in proportion to the
+    /// number of components. If the new component does not start, the whole stops, unless it [may
+    /// fail](Component::may_fail) and all were ready.
     ///
-    /// The name of a component that was [stopped](Self::stop_component), and has ended, is free again.
-    /// Then [`state`](Self::state) is that of the new one, and the report has a row for each of them.
+    /// The name of a component that was [stopped](Self::stop_component), and has ended, is free
+    /// again. If it is reused, [`state`](Self::state) is that of the new component, and the report
+    /// has a row for each of them.
     ///
     /// # Errors
     ///
-    /// With the others it makes no plan; or what it depends on has failed or was stopped; or the stop
-    /// has begun. The error says why, names the component and gives it back.
+    /// Returns an error if the plan would be invalid, if a dependency has failed or was stopped, or
+    /// if the stop has begun. The error gives the reason, names the component and returns it.
     ///
     /// # Examples
     ///
@@ -343,34 +346,36 @@ impl Handle {
         Ok(())
     }
 
-    /// Stops the lifecycle for this reason; the first cause wins.
+    /// Stops the lifecycle for this reason. The first cause wins.
     ///
-    /// When this has returned, [readiness](Self::readiness) is draining, unless the budget has a
-    /// [jitter](super::Budget::jitter), and no component is started any longer. What has been started
-    /// hears of it from the run.
+    /// Once this has returned, [readiness](Self::readiness) is draining, unless the budget has a
+    /// [jitter](super::Budget::jitter), and no more components are started. The run tells the
+    /// components that have been started.
     ///
-    /// Later calls do nothing, as does one when all is over. Called before the run, nothing is started.
+    /// Later calls do nothing, and neither does a call after the end. If it is called before the
+    /// run, nothing is started.
     pub fn stop(&self, reason: impl Into<StopRequest>) {
         self.shared.trigger.cancel_because(reason);
     }
 
-    /// Stops it, without jitter and lame duck: for a stop that no load balancer has to notice.
+    /// Stops it without jitter and lame duck, when no load balancer has to notice the stop.
     ///
-    /// In the middle of a jitter or a lame duck it ends them.
+    /// A jitter or a lame duck in progress ends at once.
     pub fn stop_now(&self, reason: impl Into<StopRequest>) {
         self.shared.hurry(Haste::Now);
         self.stop(reason);
     }
 
-    /// Stops it by force: aborts what is left, now.
+    /// Stops it by force, which aborts everything that is left now.
     ///
-    /// It comes after [`stop`](Self::stop) and [`stop_now`](Self::stop_now), for an operator who has waited
-    /// for long enough, and works at any time before the end. No component has any time, those that were not
-    /// told before do not run again, and resources are not closed. All the same every task is joined, the
-    /// [cleanup](super::Lifecycle::cleanup) runs, also that of lifecycles inside, and there is a report: it names
-    /// all that was forced, and is not clean. The cause is still the first one.
+    /// It is for an operator who has waited long enough after [`stop`](Self::stop) or
+    /// [`stop_now`](Self::stop_now), and works at any time before the end. Components get no more
+    /// time. Those that were not told before do not run again, and resources are not closed. Even
+    /// so, every task is joined and the [cleanup](super::Lifecycle::cleanup) runs, also in nested
+    /// lifecycles. The report names everything that was forced, and is not clean. The cause is
+    /// still the first one.
     ///
-    /// When all components have ended already, it changes nothing.
+    /// It changes nothing when all components have ended.
     ///
     /// # Examples
     ///
@@ -399,18 +404,19 @@ impl Handle {
 
     /// Stops one component for this reason, while the rest goes on.
     ///
-    /// What depends on it, by name, by value or by phase, is stopped first: in the order of any stop,
-    /// each within its grace, and forced after that. What has not been started yet never will be. All of
-    /// it is in the report, with its state. A stop that takes too long or fails is an error of the
-    /// report, and stops nothing else. If no work is left after it, the lifecycle ends.
+    /// The components that depend on it, by name, by value or by phase, are stopped first. They
+    /// stop in the usual order, each within its grace, and are forced after that. Components that
+    /// have not been started never will be. The report has all of them, with their states. A stop
+    /// that takes too long or fails is an error of the report, and stops nothing else. If no work
+    /// is left after it, the lifecycle ends.
     ///
-    /// The call does not wait: [`ended`](Self::ended) does. Later calls do nothing, and so does one
-    /// after the stop of the whole has begun.
+    /// The call does not wait. Use [`ended`](Self::ended) for that. Later calls do nothing, and
+    /// neither does a call after the stop of the whole has begun.
     ///
     /// # Errors
     ///
-    /// There is no component of this name, or the lifecycle is not running yet. Components inside of a
-    /// nested lifecycle are stopped by the handle of that one.
+    /// Returns an error if no component has this name, or if the lifecycle is not running yet. To
+    /// stop a component of a nested lifecycle, use the handle of that one.
     ///
     /// # Examples
     ///
@@ -474,13 +480,13 @@ impl Handle {
         Ok(())
     }
 
-    /// Tells the run that something was asked of it. Not under a lock: wakers are of the user.
+    /// Sends the run a note. Not under a lock, because wakers are user code.
     fn tell(&self, notes: &mpsc::UnboundedSender<Note>) {
         let _ = notes.send(Note::Asked);
         self.shared.changes.send_modify(|()| ());
     }
 
-    /// Returns why it stops, or has stopped; nothing before the stop.
+    /// Returns why it stops, or has stopped. `None` before the stop.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.shared.trigger.cause()
@@ -498,14 +504,14 @@ impl Handle {
         &self.shared.readiness
     }
 
-    /// Returns who is running now, by component.
+    /// Returns the running tasks, by component.
     #[must_use]
     pub fn running(&self) -> Running {
         let work = lock(&self.shared.work).clone();
         work.running()
     }
 
-    /// Returns the state of a component; nothing before the run, or if there is no such component.
+    /// Returns the state of a component. `None` before the run, or if the component is unknown.
     #[must_use]
     pub fn state(&self, component: &str) -> Option<ComponentState> {
         let states = lock(&self.shared.states);
@@ -513,7 +519,7 @@ impl Handle {
         states.states.get(index).copied()
     }
 
-    /// Returns the states of all components, in the order of the plan; nothing before the run.
+    /// Returns the states of all components, in the order of the plan. Empty before the run.
     #[must_use]
     pub fn states(&self) -> Vec<(String, ComponentState)> {
         let states = lock(&self.shared.states);
@@ -521,11 +527,11 @@ impl Handle {
         states.order.iter().map(state).collect()
     }
 
-    /// Calls `observer` with everything that happens from now on, and returns the states of all
-    /// components, which are those before that; nothing before the run.
+    /// Calls `observer` with every event from now on, and returns the states of all components
+    /// before that, which is empty before the run.
     ///
-    /// No change is missed in between. What happens while this is called may be in both. The
-    /// observer is called as one of [`Lifecycle::observe`](super::Lifecycle::observe) is.
+    /// No change in between is missed. A change during the call may appear in both. The observer is
+    /// called like one of [`Lifecycle::observe`](super::Lifecycle::observe).
     ///
     /// # Examples
     ///
@@ -561,18 +567,19 @@ impl Handle {
         &self,
         observer: impl FnMut(&Event) + Send + 'static,
     ) -> Vec<(String, ComponentState)> {
-        // A state is entered before it is told, so one that is told to nobody else is read here.
+        // A state is set before its event is sent, so an event that the observer misses is in these
+        // states.
         lock(&self.shared.late_observers).push(Box::new(observer));
         self.states()
     }
 
-    /// Waits until a component is in this state or a later one, and returns that.
+    /// Waits until a component is in this state or a later one, and returns its state.
     ///
-    /// Returns `None` when the lifecycle is over without it, or has no such component.
+    /// Returns `None` if the lifecycle ends first, or has no such component.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     pub async fn wait_for(&self, component: &str, state: ComponentState) -> Option<ComponentState> {
         let has_come = |now: &ComponentState| now.has_reached(state);
         let mut changes = self.shared.changes.subscribe();
@@ -601,12 +608,12 @@ impl Handle {
 
     /// Waits until a component has ended, and returns how.
     ///
-    /// That of a component that was never started is [`End::Skipped`]. Returns `None` when there is no such
-    /// component, or no run.
+    /// A component that was never started ends as [`End::Skipped`]. Returns `None` if the component
+    /// is unknown, or if the lifecycle never runs.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     ///
     /// # Examples
     ///
@@ -616,7 +623,7 @@ impl Handle {
         self.wait_for(component, ended).await?.end()
     }
 
-    /// Whether it runs, and nothing of it has this name.
+    /// Whether it runs without a component of this name.
     fn has_no(&self, component: &str) -> bool {
         let states = lock(&self.shared.states);
         !states.names.is_empty() && states.index_of(component).is_none()
@@ -624,17 +631,16 @@ impl Handle {
 
     /// Waits until all components are ready.
     ///
-    /// It is `Ok` for good once they have been: jobs that have ended were ready, and a stop that comes
-    /// later changes nothing.
+    /// It stays `Ok` once they have been ready, even if jobs have ended or a stop comes later.
     ///
     /// # Errors
     ///
-    /// The stop was asked for before all were ready: the cause says why. That is so at once when it
-    /// was asked for before the run, and when the lifecycle was dropped or its plan refused.
+    /// Returns the cause if a stop was requested before all were ready. It returns at once if that
+    /// was before the run, if the lifecycle was dropped, or if its plan was refused.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     pub async fn ready(&self) -> Result<(), Cause> {
         let all_ready = &self.shared.all_ready;
         let ready = all_ready.run_until_cancelled(self.token().cancelled());
@@ -644,13 +650,13 @@ impl Handle {
         }
     }
 
-    /// Waits until all is over, and returns the report: the same for every caller.
+    /// Waits until the run is over, and returns the report. Every caller gets the same one.
     ///
-    /// Returns `None` if there will be none: the lifecycle was dropped, or its plan refused.
+    /// Returns `None` if the lifecycle was dropped or its plan was refused.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     pub async fn report(&self) -> Option<Arc<Report>> {
         let mut report = self.report.clone();
         let report = report.wait_for(Option::is_some).await.ok()?;

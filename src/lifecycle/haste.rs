@@ -1,16 +1,16 @@
-//! [`Haste`]: how much of its order a stop leaves out.
+//! [`Haste`]: how much of its order a stop skips.
 
-/// How much of its order a stop leaves out. It only grows.
+/// How much of its order a stop skips. It only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Haste {
     /// Nothing.
     #[default]
     None,
-    /// The jitter and the lame duck: nobody has to notice the stop.
+    /// Skips the jitter and the lame duck, when no load balancer has to notice the stop.
     Now,
-    /// The drain and the order too: all are told at once. Resources are told when all that use them
-    /// have ended, as ever.
+    /// Also skips the drain and the order, so all are told at once. Resources are still told when
+    /// all that use them have ended.
     Urgent,
-    /// The graces too: what is left is aborted.
+    /// Also skips the graces, and aborts everything that is left.
     Force,
 }

@@ -12,22 +12,26 @@ use crate::group::cause::Cause;
 impl Component {
     /// Makes a component of another lifecycle, under its name.
     ///
-    /// It is ready when all of its components are. When it is told to stop, its components are
-    /// stopped in their own order, without a lame duck and within its own budget, or what is left
-    /// of that above it if that is less. One without a [budget](Lifecycle::budget), in which nothing asks for
-    /// a time, has a share of what is around it, as any component, and shares that among its own; the plan shows it. Its failures are those of this component, and the first
-    /// stops what is around it at once, not only when all in it has ended; its report is in the
-    /// report, and its plan in the plan. A [trigger](Lifecycle::stop_on) or a
-    /// [handle](Lifecycle::handle) of its own stops it alone, which is an end like that of any
-    /// component: a failure, unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is
-    /// left out: the process belongs to the outermost lifecycle.
+    /// It is ready when all of its components are. When it is told to stop, its components stop in
+    /// their own order, without a lame duck, and within the lower of its own budget and the time
+    /// left outside. If it has no [budget](Lifecycle::budget) and no component in it asks for a
+    /// time, it gets a share of the outer budget like any component, and divides that among its own
+    /// components. The plan shows it.
     ///
-    /// When all of its components have ended by themselves, it has ended well, as a job does that is done:
-    /// its cause is [`Cause::Done`], and nothing stops for it. If it has resources, they stay open for those
-    /// around it until the stop, which do not wait for it with their own end.
+    /// Its failures are those of this component. The first one stops the outer lifecycle at once,
+    /// even while other components in it still run. Its report is part of the outer report, and its
+    /// plan part of the outer plan. Its own [trigger](Lifecycle::stop_on) or
+    /// [handle](Lifecycle::handle) stops it alone. Like the early end of any component, that is a
+    /// failure unless it [may](Self::may_end). Its [watchdog](Lifecycle::watchdog) is ignored,
+    /// because the process belongs to the outermost lifecycle.
     ///
-    /// A [value](super::Provided) that its components use and do not provide is one that this component
-    /// uses, and those that they provide can be used by others outside of it.
+    /// When all of its components have ended by themselves, it has ended well, like a job. Its
+    /// cause is [`Cause::Done`], and nothing stops for it. If it has resources, they stay open for
+    /// the outer components until the stop. The outer components do not wait for it before they
+    /// end.
+    ///
+    /// A [value](super::Provided) that its components use but do not provide is one that this
+    /// component uses. Outer components can use the values that they provide.
     #[track_caller]
     pub fn lifecycle(lifecycle: Lifecycle) -> Self {
         let lifecycle = lifecycle.closed();
@@ -45,7 +49,7 @@ impl Component {
 impl Lifecycle {
     /// Runs as a component of another lifecycle.
     async fn run_inside(self, ctx: Context) -> Result<(), BoxError> {
-        // With the time that it has in here.
+        // Its plan has the share of time that it gets here.
         let plan = ctx.take_plan().map_or_else(|| self.plan_inside(), Ok)?;
         let work = ctx.group().clone();
         let (engine, _work) = self.engine(plan, work, Some(ctx.clone()));

@@ -1,4 +1,4 @@
-//! [`Plan`]: what is going to happen, before it does.
+//! [`Plan`]: what a lifecycle is going to do.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -26,34 +26,35 @@ pub(super) mod graph;
 mod graces;
 mod text;
 
-/// What a lifecycle is going to do: who starts after whom, who stops before whom, and the time that
-/// each has; plain data, made and checked before anything is started.
+/// What a lifecycle is going to do: the order of the start and of the stop, and the time that each
+/// component has.
+/// It is plain data, made and checked before anything is started.
 ///
-/// A clone is a copy; a plan changes nothing, and neither does dropping it.
+/// A clone is a copy. Making, cloning or dropping a plan has no side effects.
 ///
 /// # The graces
 ///
-/// A component that asks for a grace gets it; with zero it is told to stop and forced at once. The
-/// others share what is left, by weight: a resource or a job has 1, any other component 3, and 6 if
-/// nothing stops before it, because callers wait for those. The largest share is taken with which
-/// every chain of components that stop one after another fits into the
-/// [stop time](Budget::stop_time), in whole milliseconds. In a [phase with a budget](Phase::budget)
-/// they share that one. So there is enough for all: if each one takes the whole of its grace, the
-/// last has ended when the stop time is over.
+/// A component that asks for a grace gets it. With a grace of zero it is told to stop and forced at once.
+///
+/// The other components share the rest by weight. A resource or a job has weight 1, any other component 3,
+/// or 6 if nothing stops before it, because callers wait for those. Each share is the largest with which
+/// every chain of components that stop one after another fits into the [stop time](Budget::stop_time), in
+/// whole milliseconds. In a [phase with a budget](Phase::budget) the components share that budget instead.
+/// So even if every component takes its whole grace, the last one has ended when the stop time is over.
 ///
 /// # The text
 ///
-/// A plan prints as a text that is the same each time, with a line for each component. It does not
-/// end in a line break. A lifecycle inside for which no time was set is printed with the time that it gets here.
-/// Components are numbered: what has one number starts, or stops, at the same
-/// time, unless something before it takes longer. In fact nothing waits for a number: a component
-/// starts when all it is `after` are ready, and is told to stop when all that are after it, directly
-/// or through others, and the phases before its own, have ended. Nested lifecycles follow, each below its path. Whatever would
-/// break a line is a space.
+/// A plan prints with a line for each component and without a line break at the end. The same plan always
+/// gives the same text. A nested lifecycle without a budget of its own is printed with the time that it
+/// gets here. Line breaks within names are printed as spaces.
 ///
-/// In the stop each line says how long the component has from the moment it is told, and by when it
-/// has ended at the latest, [counted from the begin of the stop](PlannedComponent::stops_by). That
-/// is what a request gets.
+/// Components are numbered. Those with the same number start, or stop, at the same time, unless something
+/// before them takes longer. The numbers only describe the order: a component starts when all components it
+/// is `after` are ready. It is told to stop when all that are after it, directly or through others, and the
+/// phases before its own, have ended. Nested lifecycles follow, each below its path.
+///
+/// In the stop, each line says how long the component has once it is told, and by when it has ended at the
+/// latest, [counted from the begin of the stop](PlannedComponent::stops_by). A request can take that long.
 ///
 /// ```text
 /// orders: 4 components, budget 28s (Kubernetes' terminationGracePeriodSeconds: 30s)
@@ -77,7 +78,7 @@ mod text;
 #[derive(Clone, Debug)]
 pub struct Plan {
     name: Cow<'static, str>,
-    /// In the order in which they were added, as the graph has them.
+    /// In the order in which they were added, as in the graph.
     components: Vec<PlannedComponent>,
     phases: Vec<Phase>,
     budget: Budget,
@@ -86,8 +87,8 @@ pub struct Plan {
     chain: Vec<usize>,
     /// What the components provide.
     provided: Vec<Value>,
-    /// Whether it can do with less than its budget, which nobody has set, as nothing in it asks for a
-    /// time.
+    /// Whether it can do with less than its budget. Then the budget is the default, and nothing in the plan asks
+    /// for a time.
     yields: bool,
     /// Whether a component or a phase asks for a time.
     asks: bool,
@@ -108,7 +109,7 @@ pub struct PlannedComponent {
     drains: bool,
     // Boxed, because a plan is large, rare, and moved with its component.
     nested: Option<Box<Plan>>,
-    /// What it has said about itself, for the plan that has one more component.
+    /// What the component has said about itself, to plan again when a component is added.
     asked: Option<Duration>,
     uses: Vec<Value>,
     provides: Vec<Value>,
@@ -127,11 +128,11 @@ pub(super) struct Node {
     pub(super) drains: bool,
     pub(super) nested: Option<Box<Plan>>,
     pub(super) kind: Kind,
-    /// It has been stopped while the rest goes on.
+    /// The component was stopped alone, while the rest goes on.
     pub(super) gone: bool,
 }
 
-/// What a component is, as the plan shows it.
+/// The kind of a component, as the plan shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Component,
@@ -141,8 +142,8 @@ pub(super) enum Kind {
 }
 
 impl Plan {
-    /// Makes the plan of components in the order in which they were added, and of phases in the order
-    /// in which they stop.
+    /// Makes the plan of components in the order in which they were added, and of phases in the order in
+    /// which they stop.
     pub(super) fn new(
         name: impl Into<Cow<'static, str>>,
         nodes: Vec<Node>,
@@ -169,7 +170,7 @@ impl Plan {
             || phases.iter().any(|phase| phase.budget_time().is_some());
         let provided = nodes.iter().flat_map(|node| node.provides.iter().cloned());
         let provided: Vec<_> = provided.collect();
-        // The names that those that use values come after, if there are any.
+        // The names of the components that provide what each component uses, if it uses anything.
         let names: Vec<_> = match provided.is_empty() {
             true => Vec::new(),
             false => nodes.iter().map(|node| node.name.clone()).collect(),
@@ -195,16 +196,15 @@ impl Plan {
         })
     }
 
-    /// Lets it do with less than its budget inside of another lifecycle, if nothing in it asks for a
-    /// time.
+    /// Lets it do with less than its budget inside another lifecycle, if nothing in it asks for a time.
     pub(super) fn yielding(mut self) -> Self {
         self.yields = !self.asks;
         self
     }
 
-    /// The plan of a lifecycle that yields, in the time that it really gets.
+    /// The plan of a lifecycle that yields, with the time that it really gets.
     ///
-    /// If that is too short to be shared, everything in it is told and forced at once.
+    /// If that time is too short to be shared, every component is told and forced at once.
     fn within(&self, total: Duration) -> Result<Self, PlanError> {
         let make = |grace: Option<Duration>, budget| {
             let nodes = self.components.iter().map(|planned| Node {
@@ -229,9 +229,9 @@ impl Plan {
         })
     }
 
-    /// Makes the plan that has one more component, without those that are gone.
+    /// Makes the plan with one more component, and without the components that are gone.
     ///
-    /// The graces are shared anew. The components keep their numbers, and the new one has the last.
+    /// The graces are shared anew. The components keep their numbers, and the new one gets the last.
     pub(super) fn with(&self, node: Node, gone: &[bool]) -> Result<Self, PlanError> {
         let nodes = self.components.iter().enumerate();
         let nodes = nodes.map(|(index, planned)| planned.node(gone.get(index) == Some(&true)));
@@ -239,7 +239,7 @@ impl Plan {
         let name = self.name.clone();
         let mut plan = Self::new(name, nodes, self.phases.clone(), self.budget.clone())?;
         plan.yields = self.yields;
-        // What is around this lifecycle goes on providing what it has provided.
+        // The enclosing lifecycle still provides what it has provided so far.
         let outer = &self.graph.not_provided;
         let is_outer = |value: &Value| {
             outer
@@ -257,7 +257,7 @@ impl Plan {
         }
     }
 
-    /// Refuses what no component provides.
+    /// Returns an error if a component uses a value that no component provides.
     pub(super) fn complete(self) -> Result<Self, PlanError> {
         match self.graph.not_provided.first() {
             None => Ok(self),
@@ -269,12 +269,12 @@ impl Plan {
         }
     }
 
-    /// What the components use and none of them provides.
+    /// The values that components use and no component provides.
     pub(super) fn not_provided(&self) -> impl Iterator<Item = &Value> {
         self.graph.not_provided.iter().map(|(_, value)| value)
     }
 
-    /// What the components provide.
+    /// The values that the components provide.
     pub(super) fn provided(&self) -> impl Iterator<Item = &Value> {
         self.provided.iter()
     }
@@ -285,8 +285,8 @@ impl Plan {
         &self.name
     }
 
-    /// Returns the components in the order in which they start; those that start at the same time as
-    /// they were added.
+    /// Returns the components in the order in which they start. Those that start at the same time are in
+    /// the order in which they were added.
     pub fn components(&self) -> impl Iterator<Item = &PlannedComponent> {
         self.graph
             .start_order()
@@ -303,13 +303,13 @@ impl Plan {
         &self.phases
     }
 
-    /// Returns the components that stop one after another and have the most time together, in the order
-    /// in which they stop: to make the stop shorter, begin with them.
+    /// Returns the chain of components that stop one after another and take the most time together, in the
+    /// order in which they stop. To make the stop shorter, begin with these.
     pub fn longest_chain(&self) -> impl Iterator<Item = &PlannedComponent> {
         self.chain.iter().map(|&index| &self.components[index])
     }
 
-    /// The graph, whose components are those of [`added`](Self::added).
+    /// The graph. Its components are those of [`added`](Self::added).
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -327,8 +327,8 @@ impl PlannedComponent {
         &self.name
     }
 
-    /// Returns what it starts after and stops before, each once: as it was named, and then what
-    /// provides the values that it uses.
+    /// Returns the components that it starts after and stops before, each once. Those named by `after` come
+    /// first, then the providers of the values that it uses.
     pub fn after(&self) -> impl Iterator<Item = &str> {
         self.after.iter().map(|name| &**name)
     }
@@ -345,10 +345,11 @@ impl PlannedComponent {
         self.grace
     }
 
-    /// Returns how long after the stop began it has ended at the latest, if all that stop before it
-    /// take the whole of their graces.
+    /// Returns how long after the begin of the stop the component has ended at the latest, if all that stop
+    /// before it take their whole graces.
     ///
-    /// A request that it serves has that long, the jitter, the lame duck and the drain included.
+    /// A request that the component serves can take that long, including the jitter, the lame duck and the
+    /// drain.
     #[must_use]
     pub fn stops_by(&self) -> Duration {
         self.stops_by
@@ -360,13 +361,15 @@ impl PlannedComponent {
         self.start_timeout
     }
 
-    /// Returns how many components start one after another up to this one, from 1 upwards.
+    /// Returns its level in the start: how many components start one after another up to this one, from 1
+    /// upwards.
     #[must_use]
     pub fn start_level(&self) -> usize {
         self.start_level
     }
 
-    /// Returns how many components stop one after another up to this one, from 1 upwards.
+    /// Returns its level in the stop: how many components stop one after another up to this one, from 1
+    /// upwards.
     #[must_use]
     pub fn stop_level(&self) -> usize {
         self.stop_level
@@ -378,7 +381,7 @@ impl PlannedComponent {
         self.drains
     }
 
-    /// Whether it is a resource, or a lifecycle that has one, so that its users must not lose it.
+    /// Whether it is a resource, or a lifecycle that has one. Its users must not lose it.
     pub(super) fn has_resource(&self) -> bool {
         match &self.nested {
             Some(nested) => nested.components.iter().any(Self::has_resource),
@@ -386,7 +389,8 @@ impl PlannedComponent {
         }
     }
 
-    /// Whether a lifecycle goes on for it: it is no resource, nor a lifecycle of resources alone.
+    /// Whether the lifecycle goes on while this component runs. Resources, and lifecycles of resources
+    /// alone, do not count.
     pub(super) fn is_work(&self) -> bool {
         match &self.nested {
             Some(nested) => nested.components.iter().any(Self::is_work),
@@ -394,7 +398,7 @@ impl PlannedComponent {
         }
     }
 
-    /// Returns the plan of the lifecycle that it is, if it is one.
+    /// Returns the plan of the nested lifecycle, if the component is one.
     #[must_use]
     pub fn nested(&self) -> Option<&Plan> {
         self.nested.as_deref()
@@ -402,7 +406,7 @@ impl PlannedComponent {
 }
 
 impl PlannedComponent {
-    /// What it has said about itself; next to nothing once it is gone.
+    /// What the component has said about itself, or almost nothing once it is gone.
     fn node(&self, gone: bool) -> Node {
         let (name, start_timeout, kind) = (self.name.clone(), self.start_timeout, self.kind);
         if gone {
@@ -475,7 +479,7 @@ impl Node {
         }
     }
 
-    /// Whether it asks for a time of its own.
+    /// Whether the component asks for a time of its own.
     fn asks(&self) -> bool {
         self.grace.is_some() || self.nested.as_ref().is_some_and(|nested| !nested.yields)
     }
@@ -488,8 +492,8 @@ impl Node {
         Ok(self)
     }
 
-    /// The grace that it asks for: a lifecycle for the budget that was set for it, another component for
-    /// a part of the rest.
+    /// The grace that it asks for. A lifecycle asks for the budget that was set for it, and any other
+    /// component without a grace asks for a part of the rest.
     fn asked(&self, stop_level: usize) -> Ask {
         let nested = self.nested.as_ref().filter(|nested| !nested.yields);
         match self.grace.or_else(|| Some(nested?.budget.total())) {
@@ -509,7 +513,7 @@ impl Node {
         let in_phase = usize::from(graph.phases[index].is_some());
         let dependencies = &graph.dependencies[index];
         let dependencies = &dependencies[..dependencies.len() - in_phase];
-        // The graph has found out whether a name is there twice.
+        // The graph has checked for duplicate names.
         if after.len() > dependencies.len() || !self.uses.is_empty() {
             let mut seen = HashSet::new();
             after.retain(|name| seen.insert(name.clone()));
@@ -535,7 +539,7 @@ impl Node {
     }
 }
 
-/// What a component weighs: a lifecycle as much as those that stop one after another in it.
+/// The weight of a component. A lifecycle weighs as much as its longest chain.
 fn weight(kind: Kind, nested: Option<&Plan>, stop_level: usize) -> u32 {
     let Some(nested) = nested.filter(|nested| nested.yields) else {
         return kind.weight(stop_level);
@@ -546,10 +550,10 @@ fn weight(kind: Kind, nested: Option<&Plan>, stop_level: usize) -> u32 {
 }
 
 impl Kind {
-    /// How much of the rest one gets that asks for no grace.
+    /// The weight of a component that asks for no grace.
     ///
-    /// To close a resource takes little, and a job has ended by then. The others have work to finish.
-    /// Those that stop first have what callers wait for; those behind them finish what is left.
+    /// Closing a resource takes little time, and a job has ended by then. The others have work to finish.
+    /// Callers wait for the components that stop first, so those weigh the most.
     fn weight(self, stop_level: usize) -> u32 {
         match (self, stop_level) {
             (Self::Resource | Self::Job, _) => 1,
@@ -559,10 +563,10 @@ impl Kind {
     }
 }
 
-/// Returns when each component has ended at the latest, if the first are told after `before`.
+/// Returns by when each component has ended at the latest, if the first ones are told after `before`.
 fn ends(graph: &Graph, graces: &[Duration], before: Duration) -> Vec<Duration> {
     let mut ends = vec![before; graph.order.len()];
-    // Those that depend on a node stop before it.
+    // The dependents of a node stop before it.
     for &node in graph.order.iter().rev() {
         let users = graph.dependents[node].iter().map(|&user| ends[user]);
         let told = users.max().unwrap_or(before);
@@ -587,7 +591,7 @@ fn explain(misfit: graces::Misfit, nodes: &[Node], phases: &[Phase], budget: &Bu
         }
         None => (whole(budget), parts(budget, chain)),
     };
-    // What is kept may be too much by itself.
+    // The parts that are kept may already exceed the budget.
     let fits = misfit.phase.is_some() || budget.kept() <= budget.total();
     match misfit.nothing_for.filter(|_| fits).map(name) {
         Some(component) => Error::NothingLeft {
@@ -1032,7 +1036,7 @@ stop
         let inside = |nodes| Plan::new("mail", nodes, vec![], Budget::default()).unwrap();
         let mail = |nodes| node("mail", &[]).nested(inside(nodes).yielding());
         let chain = || vec![node("smtp", &[]), node("queue", &["smtp"])];
-        // Its own default is 10 s.
+        // Its own default would be 10 s.
         for total in [secs(4), secs(100)] {
             let plan = plan(vec![node("db", &[]), mail(chain())], total).unwrap();
             let planned = plan.added()[1].nested().unwrap();
@@ -1042,7 +1046,7 @@ stop
             assert!(last <= planned.budget().stop_time(), "{plan}");
             assert!(last * 10 > planned.budget().stop_time() * 9, "{plan}");
         }
-        // The same inside of one that yields itself.
+        // The same inside a lifecycle that yields too.
         let middle = mail(vec![mail(chain())]);
         let plan = plan(vec![middle], secs(100)).unwrap();
         let middle = &plan.added()[0];

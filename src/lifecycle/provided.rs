@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// A value that one component provides and others use: a pool, a bound address.
+/// A value that one component provides and others use, such as a pool or a bound address.
 ///
-/// Components that use it are made by [`Component::using`](super::Component::using), and get it as an
-/// argument. They start after its component is ready and stop before it does, by that alone. The
-/// [plan](super::Lifecycle::plan) refuses a value that no component provides, one that two provide,
-/// and a cycle through values.
+/// Make the components that use it with [`Component::using`](super::Component::using), which passes
+/// it as an argument. That alone makes them start after its component is ready, and stop before it
+/// does. The [plan](super::Lifecycle::plan) refuses a value that no component provides, one that
+/// two provide, and a cycle through values.
 ///
 /// | the value is | made by |
 /// |---|---|
 /// | what a resource has opened | [`Component::shared`](super::Component::shared) |
 /// | anything else: a bound address, a loaded setting | [`new`](Self::new), and set through its [`provider`](Self::provider) |
 ///
-/// The value is taken out when its component has been told to stop, which is after all that use it
-/// have ended, or when it has failed. So nothing holds on to what the component closes, except for
-/// clones outside of the lifecycle. A component that ends by itself and well, such as a
-/// [job](super::Component::job), leaves its value in until all components have ended.
+/// The value is removed when its component has failed or has been told to stop, which is after all
+/// that use it have ended. So the component can close it without another owner, except for clones
+/// outside of the lifecycle. A component that ends well by itself, such as a
+/// [job](super::Component::job), leaves its value in place until all components have ended.
 ///
 /// # Clones
 ///
@@ -46,7 +46,7 @@ use tokio::sync::watch;
 /// ```
 pub struct Provided<T> {
     name: Arc<str>,
-    /// Shared, so that it is cloned for others when the channel is not locked.
+    /// Shared, so that it can be cloned for others outside of the channel's lock.
     value: Arc<watch::Sender<Option<Here<T>>>>,
 }
 
@@ -56,10 +56,10 @@ struct Here<T> {
     value: Arc<T>,
 }
 
-/// Sets the value of a [`Provided`]: an argument of the component that provides it.
+/// Sets the value of a [`Provided`], as an argument of the component that provides it.
 ///
-/// The value has to be there when the component says that it is [ready](super::Context::ready): it
-/// fails otherwise, with an error that names the value.
+/// The value must be set when the component reports that it is [ready](super::Context::ready).
+/// Otherwise the component fails, with an error that names the value.
 ///
 /// # Clones
 ///
@@ -98,15 +98,15 @@ pub struct Provider<T> {
     by: Arc<str>,
 }
 
-/// What the plan knows of a value.
+/// A value as the plan sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Value {
     pub(super) name: Arc<str>,
-    /// The same for all handles on one value, and for no other.
+    /// Identical for all handles on one value, and different for each value.
     pub(super) address: usize,
 }
 
-/// A value of any type, as the component that provides it has it.
+/// A value of any type, as its provider holds it.
 pub(super) trait Outlet: Send + Sync {
     fn value(&self) -> Value;
 
@@ -117,7 +117,7 @@ pub(super) trait Outlet: Send + Sync {
 }
 
 impl<T> Provided<T> {
-    /// Makes an empty one; the errors of a plan call it by this name.
+    /// Makes an empty one. The errors of a plan use this name.
     #[must_use]
     pub fn new(name: impl AsRef<str>) -> Self {
         Self {
@@ -139,17 +139,17 @@ impl<T> Provided<T> {
         }
     }
 
-    /// Puts a value in that belongs to the component with this path.
+    /// Sets a value that belongs to the component with this path.
     pub(super) fn set(&self, by: &Arc<str>, value: T) {
         let here = Here {
             by: Arc::clone(by),
             value: Arc::new(value),
         };
-        // The old value is dropped here, and not under the lock.
+        // The old value is dropped here, outside of the lock.
         drop(self.value.send_replace(Some(here)));
     }
 
-    /// Returns what the plan knows of it.
+    /// Returns the value as the plan sees it.
     pub(super) fn as_value(&self) -> Value {
         Value {
             name: Arc::clone(&self.name),
@@ -176,11 +176,11 @@ impl<T: Clone> Provided<T> {
     /// Waits until the value is there, and returns it.
     ///
     /// It is for code outside of the lifecycle, and waits for ever if no component provides the
-    /// value: race it with [`Handle::report`](super::Handle::report).
+    /// value. To avoid that, race it with [`Handle::report`](super::Handle::report).
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     pub async fn wait(&self) -> T {
         let mut value = self.value.subscribe();
         loop {
@@ -188,14 +188,14 @@ impl<T: Clone> Provided<T> {
             if let Some(value) = here {
                 return T::clone(&value);
             }
-            // The sender is ours, so it does not go away.
+            // The sender is in `self`, so the channel stays open.
             let _ = value.changed().await;
         }
     }
 }
 
 impl<T> Provider<T> {
-    /// Sets the value, in place of the one that was there.
+    /// Sets the value, and replaces the previous one.
     pub fn set(&self, value: T) {
         self.to.set(&self.by, value);
     }
@@ -216,7 +216,7 @@ impl<T: Send + Sync + 'static> Outlet for Provided<T> {
             taken = here.take_if(|here| Arc::ptr_eq(&here.by, by));
             taken.is_some()
         });
-        // The value is dropped here, and not under the lock.
+        // The value is dropped here, outside of the lock.
         drop(taken);
     }
 }

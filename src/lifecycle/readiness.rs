@@ -19,13 +19,13 @@ pub use self::check::Check;
 
 use self::check::Statuses;
 
-/// Says whether a service wants traffic: starting, ready, draining, stopped, in this order and never
-/// back.
+/// Tells whether a service wants traffic. It is starting, ready, draining and stopped, in this
+/// order, and never goes back.
 ///
-/// It is what a load balancer asks for, so it has to change **before** anything stops: a server
-/// that closes its socket while it is still called ready loses the requests that are on their way.
-/// Bound to a token by [`drain_on`](Self::drain_on) it is draining in the moment in which the token
-/// fires; nobody has to remember, and no task has to run for it.
+/// A load balancer asks for it, so it has to change **before** anything stops. A server that closes
+/// its socket while it is still called ready loses the requests that are on their way. When bound
+/// to a token by [`drain_on`](Self::drain_on), it is draining from the moment the token fires.
+/// Nobody has to remember it, and no task has to run for it.
 ///
 /// | from | to | by |
 /// |---|---|---|
@@ -33,14 +33,14 @@ use self::check::Statuses;
 /// | starting, ready | draining | [`set_draining`](Self::set_draining), or the token |
 /// | any other | stopped | [`set_stopped`](Self::set_stopped) |
 ///
-/// [Checks](Self::check) may fail and recover between ready and draining: while one of them fails,
-/// [`is_ready`](Self::is_ready) is false, and the state is what it was.
+/// [Checks](Self::check) may fail and recover between ready and draining. While one of them fails,
+/// [`is_ready`](Self::is_ready) is false and the state stays as it was.
 ///
-/// Everything else is ignored, and the setter returns `false`: a start that takes long does not call
-/// a service ready that is draining already.
+/// Any other change is ignored, and the setter returns `false`. A slow start therefore cannot call
+/// a service ready that is already draining.
 ///
-/// With the feature `axum` there are ready-made routes, `/livez` and `/readyz` (`routes`); with the
-/// feature `tonic` there is the gRPC health service (`health_service`).
+/// The feature `axum` has ready-made routes, `/livez` and `/readyz` (`routes`). The feature `tonic`
+/// has the gRPC health service (`health_service`).
 ///
 /// # Clones
 ///
@@ -52,8 +52,9 @@ use self::check::Statuses;
 ///
 /// # Comparison to `CancellationToken`
 ///
-/// A token says that work is to end. Readiness is for those outside: it knows the time before the
-/// start is complete, and in it the same token means "no new traffic, please", while work goes on.
+/// A token says that work is to end. Readiness is for clients outside. It has a state before the
+/// start is complete. The same token then only asks for "no new traffic, please", while work goes
+/// on.
 ///
 /// # Examples
 ///
@@ -83,7 +84,7 @@ pub struct Readiness {
     shared: Arc<Shared>,
 }
 
-/// What a service says about itself, in the order in which it does. There will be no other.
+/// The states of a service, in order. No more will be added.
 ///
 /// # Examples
 ///
@@ -99,20 +100,20 @@ pub enum ReadinessState {
     Starting,
     /// Wants traffic.
     Ready,
-    /// Wants no new traffic, and serves what comes all the same.
+    /// Wants no new traffic, but still serves any that comes.
     Draining,
-    /// Serves nothing any more.
+    /// No longer serves anything.
     Stopped,
 }
 
-/// Invariant: the state is the later one of the two, and neither goes back. So no order of reading
-/// them makes the state go back.
+/// Invariant: the state is the later one of the two, and neither goes back. So the state cannot go
+/// back, whichever of them is read first.
 struct Shared {
-    /// What was set. It does not know of the token.
+    /// The state that was set, without regard to the token.
     set: watch::Sender<ReadinessState>,
-    /// Draining, once it has fired.
+    /// The service is draining once this has fired.
     token: CancellationToken,
-    /// Whether that is so: decided when somebody finds it fired, or before.
+    /// Whether the token counts. Decided when a reader first finds it fired, or before.
     drains_by_token: OnceLock<bool>,
     checks: Statuses,
 }
@@ -132,11 +133,11 @@ impl Readiness {
         Self::drain_on(&CancellationToken::new())
     }
 
-    /// Makes the readiness of a service that is starting, and that is draining from the moment in
-    /// which `token` fires.
+    /// Makes the readiness of a service that is starting, and that is draining from the moment
+    /// `token` fires.
     ///
-    /// Whoever sees the token cancelled sees the service draining. The token is looked at when
-    /// somebody asks, so there is no task that would have to run first, or that would be left.
+    /// A reader that sees the token cancelled sees the service draining. The token is read on
+    /// demand, so no task has to run first, and none is left over.
     ///
     /// # Examples
     ///
@@ -163,7 +164,7 @@ impl Readiness {
         }
     }
 
-    /// Returns the present state.
+    /// Returns the current state.
     ///
     /// # Examples
     ///
@@ -180,8 +181,8 @@ impl Readiness {
         set.max(self.shared.by_token())
     }
 
-    /// Returns whether the service wants traffic: its state is ready, and no [check](Self::check)
-    /// that counts for all of it fails.
+    /// Returns whether the service wants traffic. Its state is ready, and no [check](Self::check)
+    /// that counts for the whole service fails.
     ///
     /// # Examples
     ///
@@ -198,14 +199,14 @@ impl Readiness {
         self.state() == ReadinessState::Ready && !self.any_failing(|status| status.counts_for_all())
     }
 
-    /// Makes `check` count from now on, and returns the future that runs it, to be spawned.
+    /// Makes `check` count from now on, and returns the future that runs it. Spawn the future.
     ///
     /// The check fails until it has passed once. The future ends when the service is draining or
-    /// stopped. [`Lifecycle::check`](crate::lifecycle::Lifecycle::check) does all of that by itself.
+    /// stopped. [`Lifecycle::check`](crate::lifecycle::Lifecycle::check) does all of that for you.
     ///
     /// # Drop
     ///
-    /// Dropping the future, polled or not, takes the check out: it no longer counts.
+    /// Dropping the future, polled or not, removes the check, which then no longer counts.
     ///
     /// # Panics
     ///
@@ -250,7 +251,8 @@ impl Readiness {
         }
     }
 
-    /// Returns the checks that fail, as they were added, each with what it said last.
+    /// Returns the failing checks, in the order in which they were added, each with its last
+    /// message.
     #[must_use]
     pub fn failing(&self) -> Vec<(String, String)> {
         let checks = self.shared.checks.borrow();
@@ -261,15 +263,15 @@ impl Readiness {
         failing.collect()
     }
 
-    /// Returns whether a gRPC service wants traffic: the state is ready, and no check that counts for
-    /// this service fails.
+    /// Returns whether a gRPC service wants traffic. The state is ready, and no check that counts
+    /// for this service fails.
     #[must_use]
     pub fn is_serving(&self, service: &str) -> bool {
         self.state() == ReadinessState::Ready
             && !self.any_failing(|status| status.counts_for(service))
     }
 
-    /// The names of the checks that keep the service as a whole from being ready.
+    /// Returns the names of the checks that keep the service as a whole from being ready.
     #[cfg(feature = "axum")]
     fn failing_for_all(&self) -> Vec<String> {
         let checks = self.shared.checks.borrow();
@@ -285,9 +287,9 @@ impl Readiness {
         failing.any(counts)
     }
 
-    /// Says that the service is ready, if it is starting.
+    /// Marks the service as ready, if it is starting.
     ///
-    /// Returns whether this call has changed the state: `false` if the service has been ready
+    /// Returns whether this call has changed the state. It is `false` if the service has been ready
     /// before, or is draining or stopped.
     ///
     /// # Examples
@@ -303,7 +305,7 @@ impl Readiness {
         self.set(ReadinessState::Ready)
     }
 
-    /// Says that the service is draining, if it is starting or ready.
+    /// Marks the service as draining, if it is starting or ready.
     ///
     /// Returns whether this call has changed the state. It does not fire the token.
     ///
@@ -320,7 +322,7 @@ impl Readiness {
         self.set(ReadinessState::Draining)
     }
 
-    /// Says that the service has stopped. This is the last state.
+    /// Marks the service as stopped. This is the last state.
     ///
     /// Returns whether this call has changed the state.
     ///
@@ -339,13 +341,13 @@ impl Readiness {
 
     /// Waits until the state is later than `seen`, and returns it.
     ///
-    /// With the state that was read before, no change is missed; several at once are seen as one. If
-    /// the state is later already, this returns at once. After
-    /// [`Stopped`](ReadinessState::Stopped) nothing comes: it waits for ever.
+    /// If `seen` is the state that was read last, no change is missed, but several at once are seen
+    /// as one. If the state is already later, this returns at once.
+    /// [`Stopped`](ReadinessState::Stopped) is the last state, so after it this waits for ever.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     ///
     /// # Examples
     ///
@@ -364,8 +366,8 @@ impl Readiness {
         let mut set = self.shared.set.subscribe();
         let mut later = pin!(set.wait_for(|state| *state > seen));
         let mut fired = pin!(self.shared.token.cancelled());
-        // Both are asked before the state is read: a change after the reading wakes the task. One
-        // that is ready has made the state later than `seen`, so it is not asked again.
+        // Both are polled before the state is read, so a change after the reading wakes the task.
+        // One that is ready has made the state later than `seen`, so it is not polled again.
         poll_fn(|cx| {
             let _ = later.as_mut().poll(cx);
             if seen < ReadinessState::Draining {
@@ -381,11 +383,12 @@ impl Readiness {
 
     /// Waits until the state is `state` or a later one, and returns it.
     ///
-    /// A service may be stopped while it starts: look at what is returned before you call it ready.
+    /// A service may be stopped while it starts, so check the returned state before you call it
+    /// ready.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Dropping the future loses nothing.
     ///
     /// # Examples
     ///
@@ -408,8 +411,8 @@ impl Readiness {
         seen
     }
 
-    /// Leaves it to [`set_draining`](Self::set_draining) to say when the service drains after the token
-    /// has fired. Whoever has seen it draining before goes on doing so.
+    /// Leaves it to [`set_draining`](Self::set_draining) to say when the service drains after the
+    /// token has fired. A service that was already seen draining stays so.
     pub(crate) fn stay_after_token(&self) {
         let _ = self.shared.drains_by_token.set(false);
     }

@@ -19,15 +19,15 @@ use crate::lifecycle::cleanup::StepReport;
 pub use self::straggler::Straggler;
 pub use self::timeline::TimelineStep;
 
-/// What a lifecycle did: why it stopped, what went wrong, and when each step was done; plain data.
+/// What a lifecycle did: why it stopped, what went wrong, and when each step was done. Plain data.
 ///
-/// It converts to the exit status, see [`ExitPolicy::exit_of`](crate::process::ExitPolicy::exit_of).
+/// The exit status follows from it, see [`ExitPolicy::exit_of`](crate::process::ExitPolicy::exit_of).
 ///
 /// # What it prints
 ///
-/// A verdict on one line; a row for each step, with a `!` before those that went wrong; the errors,
-/// the first one first; the tasks that were cut; the steps of the cleanup that were not done; and the
-/// reports of nested lifecycles, indented.
+/// The text begins with a verdict on one line and a row for each step, with a `!` before the steps that
+/// went wrong. Then come the errors, first one first, the tasks that were cut, and the steps of the cleanup
+/// that were not done. The reports of nested lifecycles follow, indented.
 ///
 /// ```text
 /// orders: FORCED, stopped in 7.012s of 28s: received SIGTERM; 3 in flight
@@ -39,29 +39,29 @@ pub use self::timeline::TimelineStep;
 /// forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
 /// ```
 ///
-/// The columns of a row are: when the step began, counted from the begin of the stop; what it was; a
-/// bar that shows when it ran within the stop; how long it took; and how it ended. The steps of the
-/// start are one line, unless the start failed or was cut short: then each has a row, with a
-/// negative time, and the bar begins with the first of them.
+/// A row shows when the step began, counted from the begin of the stop, then the step, a bar for when it
+/// ran within the stop, how long it took and how it ended. The steps of the start are a single line, unless
+/// the start failed or was cut short. Then each has a row with a negative time, and the bar begins with the
+/// first of them.
 ///
-/// Times are cut to milliseconds, long names and results in the rows are cut short (the lines below
-/// the rows have the whole text), and whatever would break a line is a space. The same data gives the
-/// same text, which does not end in a line break.
+/// Times are cut to milliseconds, and line breaks are printed as spaces. Long names and results are cut
+/// short in the rows, and the lines below the rows have the whole text. The same data always gives the same
+/// text, without a line break at the end.
 ///
 /// # Serialisation
 ///
-/// With the feature `serde` it is `Serialize`, and so is all that it contains. The fields have the
-/// names they have here, with these differences, which suit a log pipeline:
+/// With the feature `serde` it is `Serialize`, and so is everything that it contains. The fields keep their
+/// names, with these differences, which suit a log pipeline:
 ///
-/// - A duration is a number of seconds, in a field whose name ends in `_seconds`; `null` stands for
-///   [`Duration::MAX`], which is no limit.
-/// - An enum without data is its name in snake case, and the state of a component that has ended is the
-///   name of its end: `"timed_out"`. A [`Cause`] and an [`Outcome`](super::cleanup::Outcome) are objects
-///   with their name as `kind`, and a `message`: `{"kind":"signal","message":"received SIGTERM"}`.
-/// - A report has `clean`, `forced` and `took_seconds` too, and an error has its `end`, and as `text`
-///   the whole line that it prints.
+/// - A duration is a number of seconds, in a field whose name ends in `_seconds`. [`Duration::MAX`], which
+///   means no limit, is `null`.
+/// - An enum without data is its name in snake case. The state of a component that has ended is the name of
+///   its end: `"timed_out"`. A [`Cause`] and an [`Outcome`](super::cleanup::Outcome) are objects with their
+///   name as `kind`, and a `message`: `{"kind":"signal","message":"received SIGTERM"}`.
+/// - A report also has `clean`, `forced` and `took_seconds`. An error also has its `end`, and as `text` the
+///   whole line that it prints.
 ///
-/// `tests/report.json` in the sources has a report with each word of the format.
+/// `tests/report.json` in the sources is a report with every word of the format.
 ///
 /// # Examples
 ///
@@ -97,13 +97,13 @@ pub use self::timeline::TimelineStep;
 pub struct Report {
     /// The name of the lifecycle.
     pub name: String,
-    /// Why it stopped: the first cause.
+    /// The first cause of the stop.
     pub cause: Cause,
     /// What went wrong with components, in the order in which it happened.
     pub errors: Vec<ComponentError>,
-    /// What was done, sorted by its begin.
+    /// What was done, sorted by the begin of each step.
     pub timeline: Vec<TimelineStep>,
-    /// The components, in the order of the plan, and how far each has come.
+    /// The components in the order of the plan, each with its state.
     pub components: Vec<ComponentStatus>,
     /// The tasks that had to be cut.
     pub stragglers: Vec<Straggler>,
@@ -111,20 +111,20 @@ pub struct Report {
     pub in_flight: usize,
     /// When the stop began, since the start of the run.
     pub stop_began: Duration,
-    /// When all was over, since the start of the run.
+    /// When the run ended, since its start.
     pub ended: Duration,
-    /// The time the stop was given; [`Duration::MAX`] for any time.
+    /// The time that the stop was given. [`Duration::MAX`] means no limit.
     pub budget: Duration,
     /// What became of the steps of the cleanup, if there was one.
     pub cleanup: Option<CleanupReport>,
-    /// The reports of the lifecycles that were components of this one, in the order of the plan.
+    /// The reports of the nested lifecycles, in the order of the plan.
     pub nested: Vec<Report>,
 }
 
 impl Report {
-    /// Returns what went wrong first with a component of this lifecycle.
+    /// Returns the first error of a component of this lifecycle.
     ///
-    /// `None` if nothing did; a step of the cleanup that was not done is in
+    /// Returns `None` if no component failed. Steps of the cleanup that were not done are in
     /// [`cleanup`](Self::cleanup).
     ///
     /// # Examples
@@ -135,8 +135,8 @@ impl Report {
         self.errors.first()
     }
 
-    /// Returns whether all went well: no errors, nothing forced, a clean cleanup, here and in the
-    /// nested lifecycles.
+    /// Returns whether the lifecycle and all nested lifecycles had no errors, forced nothing and had a
+    /// clean cleanup.
     ///
     /// # Examples
     ///
@@ -150,8 +150,8 @@ impl Report {
             && self.nested.iter().all(Self::is_clean)
     }
 
-    /// Returns whether anything had to be cut or is still running: a component, a server, a step of
-    /// the cleanup that ran out of time and was no best effort, here or in a nested lifecycle.
+    /// Returns whether anything had to be cut or is still running, here or in a nested lifecycle. This may
+    /// be a component, a server, or a step of the cleanup that ran out of time and was not best-effort.
     ///
     /// # Examples
     ///
@@ -177,7 +177,7 @@ impl Report {
         self.ended.saturating_sub(self.stop_began)
     }
 
-    /// What went wrong, with all that is nested: components first, then the cleanups.
+    /// All errors, including those of nested lifecycles: components first, then the cleanups.
     pub(crate) fn all_errors(&self) -> Vec<BoxError> {
         let reports = self.with_nested();
         let cleanups = reports.iter().filter_map(|report| {
@@ -191,13 +191,13 @@ impl Report {
             .collect()
     }
 
-    /// This one and all that are nested in it, the outer ones first.
+    /// This report and all that are nested in it, the outer ones first.
     fn with_nested(&self) -> Vec<&Self> {
         let nested = self.nested.iter().flat_map(Self::with_nested);
         std::iter::once(self).chain(nested).collect()
     }
 
-    /// Whether something has failed that is more than a matter of time.
+    /// Whether there was a failure other than a lack of time.
     fn has_failed(&self) -> bool {
         let mut steps = self.cleanup.iter().flat_map(CleanupReport::failures);
         self.errors.iter().any(|error| !error.is_forced())

@@ -1,4 +1,4 @@
-//! [`Run`]: a lifecycle that has been started.
+//! [`Run`]: a started lifecycle.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use super::handle::Handle;
 use super::report::Report;
 use crate::group::AbortOnDrop;
 
-/// A lifecycle whose components have all become ready; made by
-/// [`Lifecycle::start`](super::Lifecycle::start).
+/// A lifecycle whose components have all become ready. [`Lifecycle::start`](super::Lifecycle::start) makes
+/// it.
 ///
-/// It runs in a task of its own, and stops as any other: on a trigger, by a call through a
-/// [handle](Self::handle), when a component fails.
+/// It runs in its own task, and stops like any other lifecycle: on a trigger, by a call on a
+/// [handle](Self::handle), or when a component fails.
 ///
 /// # Drop
 ///
-/// Dropping it aborts all components at once, in no order, as dropping the future of
-/// [`Lifecycle::run`](super::Lifecycle::run) does; the log has a warning with their names. Their tasks are
-/// gone when the runtime has got to them. Dropped after the end of the run, it does nothing.
+/// Dropping it aborts all components at once, in no order, like dropping the future of
+/// [`Lifecycle::run`](super::Lifecycle::run). A warning in the log names them. Their tasks are gone once
+/// the runtime has dropped them. Dropping it after the end of the run has no effect.
 ///
 /// # Examples
 ///
@@ -44,13 +44,13 @@ impl Run {
         }
     }
 
-    /// Returns a handle, to look at the run from anywhere and to stop it. It does not own the run.
+    /// Returns a handle that observes and stops the run from anywhere. The handle does not own the run.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Waits until all is over, and returns the report.
+    /// Waits until the run has ended, and returns the report.
     ///
     /// # Panics
     ///
@@ -58,13 +58,13 @@ impl Run {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe, and can be called again: dropping the future loses nothing, the run goes on.
+    /// Cancel safe, and can be called again. Dropping the future loses nothing, and the run goes on.
     pub async fn wait(&mut self) -> Report {
         let report = self.handle.report().await;
         report.map_or_else(|| self.is_lost(), Arc::unwrap_or_clone)
     }
 
-    /// Stops it for this reason, waits until all is over, and returns the report.
+    /// Stops the run for this reason, waits until it has ended, and returns the report.
     ///
     /// Equivalent to [`Handle::stop`] and then [`wait`](Self::wait).
     ///
@@ -74,13 +74,13 @@ impl Run {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the run; see [Drop](#drop).
+    /// Dropping the future drops the run, see [Drop](#drop).
     pub async fn stop(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
         self.handle.stop(reason);
         self.wait().await
     }
 
-    /// Stops it without jitter and lame duck, waits until all is over, and returns the report.
+    /// Stops the run without jitter and lame duck, waits until it has ended, and returns the report.
     ///
     /// Equivalent to [`Handle::stop_now`] and then [`wait`](Self::wait).
     ///
@@ -90,16 +90,16 @@ impl Run {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the run; see [Drop](#drop).
+    /// Dropping the future drops the run, see [Drop](#drop).
     pub async fn stop_now(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
         self.handle.stop_now(reason);
         self.wait().await
     }
 
-    /// Aborts what is left, waits until all is over, and returns the report.
+    /// Aborts what is left, waits until the run has ended, and returns the report.
     ///
-    /// Equivalent to [`Handle::force`] and then [`wait`](Self::wait). Other than a drop, it joins what it
-    /// aborts, runs the cleanup, and tells what was forced.
+    /// Equivalent to [`Handle::force`] and then [`wait`](Self::wait). Unlike a drop, it joins the aborted
+    /// components, runs the cleanup, and reports what was forced.
     ///
     /// # Panics
     ///
@@ -107,7 +107,7 @@ impl Run {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the run; see [Drop](#drop).
+    /// Dropping the future drops the run, see [Drop](#drop).
     pub async fn force(mut self, reason: impl Into<crate::group::StopRequest>) -> Report {
         self.handle.force(reason);
         self.wait().await

@@ -13,11 +13,11 @@ use crate::group::verdict::Ended;
 use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::plan::error::PlanError;
 
-/// A lifecycle did not run well: it has no plan, it did not start, or its report is not clean.
+/// The error of a lifecycle that has no plan, did not start, or whose report is not clean.
 ///
-/// The message names everything that went wrong: the first error, and then the others, each with its
-/// reason. [`source`](Error::source) is the reason of the first. `{:#}` prints each error with its reason
-/// on one line, in their order. All of it, with all sources, is in the [report](Self::report).
+/// The message names every failure with its reason, the first one first. [`source`](Error::source)
+/// is the reason of the first. `{:#}` prints each error with its reason on one line, in order. The
+/// [report](Self::report) has all of them, with all sources.
 ///
 /// # Examples
 ///
@@ -33,11 +33,11 @@ enum Kind {
     Report(Arc<Report>),
 }
 
-/// One of the things that went wrong: what, and why.
+/// A failure and its reason.
 type Fault<'a> = (String, Option<&'a (dyn Error + 'static)>);
 
 impl RunError {
-    /// Returns the report; `None` if there was no plan, so that nothing has been started.
+    /// Returns the report. `None` if the plan was invalid and nothing was started.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         match &self.kind {
@@ -46,7 +46,7 @@ impl RunError {
         }
     }
 
-    /// Returns why there was no plan, if that is the reason.
+    /// Returns the error of the plan, if that is the reason.
     #[must_use]
     pub fn plan_error(&self) -> Option<&PlanError> {
         match &self.kind {
@@ -61,7 +61,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// Names all that went wrong.
+    /// Returns an error that names every failure.
     ///
     /// # Examples
     ///
@@ -88,7 +88,7 @@ impl Report {
         Err(self.into())
     }
 
-    /// What went wrong, here or else in the nested lifecycles.
+    /// The failures here or, without any, in the nested lifecycles.
     fn faults(&self) -> Vec<Fault<'_>> {
         let errors = self.errors.iter().map(|error| (error.what(), error.why()));
         let steps = self.cleanup.iter().flat_map(CleanupReport::failures);
@@ -104,8 +104,7 @@ impl Report {
         faults
     }
 
-    /// The first thing that went wrong, with the name of the lifecycle, and all others with their
-    /// reasons.
+    /// The first failure, with the name of the lifecycle, and all others with their reasons.
     fn first_and_others(&self) -> (Fault<'_>, Vec<String>) {
         let mut faults = self.faults().into_iter();
         let (what, why) = faults.next().unwrap_or_else(|| {
@@ -171,7 +170,8 @@ impl Error for RunError {
 }
 
 impl Ended for RunError {
-    /// How the first of all that went wrong has ended; a timeout gives way to any other failure.
+    /// How the component with the first failure has ended. A timeout gives way to any other
+    /// failure.
     fn end(&self) -> End {
         let Some(report) = self.report() else {
             return End::Failed;

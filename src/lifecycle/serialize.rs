@@ -1,7 +1,7 @@
 //! `Serialize` for the report and all that it contains (feature `serde`).
 //!
-//! What a log pipeline reads is a format of its own, described at [`Report`]. It is that of the private types
-//! in here, so it does not change because a field of the report is renamed. `tests/report.json` shows it.
+//! The format for log pipelines is described at [`Report`]. The private types in this file define
+//! it, so renaming a field of the report does not change it. `tests/report.json` shows it.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::lifecycle::cleanup::Outcome;
 use crate::lifecycle::cleanup::Priority;
 use crate::lifecycle::cleanup::StepReport;
 
-/// Serialises a type as what it is on the wire.
+/// Serialises a type in its wire format.
 macro_rules! on_the_wire {
     ($($type:ty => |$value:ident| $wire:expr;)*) => {$(
         impl Serialize for $type {
@@ -34,7 +34,7 @@ macro_rules! on_the_wire {
     )*};
 }
 
-/// Serialises an enum by the names that its twin here has in snake case.
+/// Serialises an enum by the snake-case names of its twin in this file.
 macro_rules! by_name {
     ($($type:ty => $names:ident;)*) => {$(
         impl Serialize for $type {
@@ -45,7 +45,7 @@ macro_rules! by_name {
     )*};
 }
 
-/// A number of seconds; `None` for the time that is no limit.
+/// A number of seconds. `None` if the time is unlimited.
 fn seconds(time: Duration) -> Option<f64> {
     (time != Duration::MAX).then_some(time.as_secs_f64())
 }
@@ -69,7 +69,7 @@ struct ReportOnWire<'a> {
     nested: &'a [Report],
 }
 
-/// An enum with data: what it is, and what it says.
+/// An enum with data, as its kind and its message.
 #[derive(Serialize)]
 struct Told {
     kind: &'static str,

@@ -1,8 +1,8 @@
-//! [`StepKind`]: what is done in a step of a lifecycle.
+//! [`StepKind`]: the kinds of steps in a lifecycle.
 
 use std::fmt;
 
-/// What is done in a step of a lifecycle.
+/// The kind of a step in a lifecycle.
 ///
 /// # Examples
 ///
@@ -18,7 +18,7 @@ pub enum StepKind {
     Start,
     /// The stop waits a random time, so that not all replicas stop at once.
     Jitter,
-    /// The load balancers are given time to see that the service is not ready.
+    /// The load balancers get time to see that the service is not ready.
     LameDuck,
     /// A component is told to drain, the first part of a stop in two parts.
     Drain,

@@ -1,4 +1,4 @@
-//! The events of a lifecycle in the log; names and fields are stable.
+//! The events of a lifecycle in the log, whose names and fields are stable.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use crate::group::end::End;
 use crate::group::log::console;
 use crate::group::time::Rounded;
 
-/// Says what a program without a log says about the stop.
+/// Prints the stop of a program that has no log.
 ///
-/// What is nested is told by what is around it.
+/// The outermost lifecycle prints for those nested in it.
 pub(super) fn say(lifecycle: &str, event: &Event) {
     if *event.lifecycle != *lifecycle {
         return;
@@ -34,9 +34,9 @@ pub(super) fn say(lifecycle: &str, event: &Event) {
 
 /// Writes one event. `docs/lifecycle.md` has the table.
 ///
-/// What an operator of the service has to know is INFO, the rest DEBUG. An error is returned in the
-/// report, which comes later, or never, so it is a WARN when it happens. It is printed there and in no
-/// other line; that of a panic has been printed already, when it was caught.
+/// Events that an operator has to know are INFO, the rest DEBUG. An error is returned in the
+/// report, which comes later or never, so it is a WARN when it happens. No other line prints it. A
+/// panic has already been printed when it was caught.
 pub(super) fn event(lifecycle: &str, event: &Event) {
     let component = event.component.as_deref().unwrap_or(lifecycle);
     match &event.kind {
@@ -53,7 +53,7 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             tracing::info!(name: "taskgroup.ready", target: "taskgroup", lifecycle, elapsed = %Rounded(event.at), "all components are ready");
         }
         EventKind::StopTriggered { cause, budget } => {
-            // A trigger has said so itself, with the same words.
+            // A trigger has already logged this, in the same words.
             if !cause.is_trigger() {
                 let cause = Brief(cause);
                 tracing::info!(name: "taskgroup.trigger", target: "taskgroup", group = lifecycle, %cause, "{cause}, stopping");
@@ -92,7 +92,7 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
             tracing::warn!(name: "taskgroup.component.forced", target: "taskgroup", lifecycle, component, elapsed = %Rounded(*after), "component was forced to stop");
         }
         EventKind::Ended { end, took, .. } => {
-            // What went wrong was said before.
+            // The failure was logged before.
             let elapsed = Rounded(took.unwrap_or_default());
             tracing::debug!(name: "taskgroup.component.ended", target: "taskgroup", lifecycle, component, %end, %elapsed, "component ended");
         }
@@ -108,7 +108,7 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
     }
 }
 
-/// A cause without the error, which has a line of its own.
+/// A cause without its error, which has its own line.
 struct Brief<'a>(&'a Cause);
 
 impl fmt::Display for Brief<'_> {

@@ -1,4 +1,4 @@
-//! [`Uses`]: the values of others that a component gets as an argument.
+//! [`Uses`]: the values of other components that a component gets as an argument.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::provided::{Provided, Provider};
 use self::sealed::Given;
 pub(super) use self::sealed::{Declared, Wire};
 
-/// What a component uses, and what it provides.
+/// The values that a component uses and provides.
 ///
 /// | it is given | the component gets | and |
 /// |---|---|---|
@@ -23,9 +23,9 @@ pub trait Uses: sealed::Uses {}
 impl<U: sealed::Uses> Uses for U {}
 
 impl<T: Send + Sync + 'static> Provided<T> {
-    /// Makes a component the one that provides the value: it gets a [`Provider`] as an argument.
+    /// Makes a component the provider of the value. It gets a [`Provider`] as an argument.
     ///
-    /// It is for [`Component::using`](super::Component::using).
+    /// Pass it to [`Component::using`](super::Component::using).
     ///
     /// # Examples
     ///
@@ -35,7 +35,7 @@ impl<T: Send + Sync + 'static> Provided<T> {
     }
 }
 
-/// The place of the component that provides a value.
+/// Marks the component that provides a value.
 struct Provides<T>(Provided<T>);
 
 mod sealed {
@@ -44,18 +44,18 @@ mod sealed {
     use super::super::provided::{Outlet, Provided, Value};
 
     pub trait Uses {
-        /// What the component gets.
+        /// The argument of the component.
         type Values: Send + 'static;
         type Wires: Wire<Values = Self::Values>;
 
         fn declare(self, declared: &mut Declared) -> Self::Wires;
     }
 
-    /// What is known of the values until the component is started.
+    /// The declared values, until the component is started.
     pub trait Wire: Send + 'static {
         type Values: Send + 'static;
 
-        /// Takes the values, for the component with this path; `None` if one is not there.
+        /// Takes the values, for the component with this path. `None` if one is missing.
         fn take(self, by: &Arc<str>) -> Option<Self::Values>;
     }
 
@@ -64,7 +64,7 @@ mod sealed {
     #[allow(unreachable_pub)] // It is in the interface of the trait.
     pub struct Given<T>(pub(super) Provided<T>);
 
-    /// What a component says about its values.
+    /// The values that a component declares.
     #[derive(Default)]
     #[allow(missing_debug_implementations)] // Nobody can have one.
     pub struct Declared {

@@ -15,9 +15,9 @@ use crate::group::TaskGroup;
 use crate::group::panic::Panic;
 use crate::lifecycle::cleanup::Outcome;
 
-/// Makes a component that gets values as arguments; see [`Component::using`].
+/// Makes a component that gets values as arguments. [`Component::using`] returns it.
 ///
-/// Its methods are the constructors of [`Component`], whose functions get the values as one more
+/// Its methods are the constructors of [`Component`]. Their functions get the values as one more
 /// argument, after the [`Context`].
 #[must_use = "it is not a component yet"]
 pub struct Using<V: Wire> {
@@ -28,7 +28,8 @@ pub struct Using<V: Wire> {
 impl Component {
     /// Makes a component that runs until it is told to stop.
     ///
-    /// `run` is called when it is started, in a task of its own, and has to call [`Context::ready`].
+    /// `run` is called in its own task when the component starts, and has to call
+    /// [`Context::ready`].
     ///
     /// # Examples
     ///
@@ -42,10 +43,12 @@ impl Component {
         Self::using(()).run(name, |ctx, ()| run(ctx))
     }
 
-    /// Makes a component of a function whose error is not a [`BoxError`]: `anyhow::Result<()>`, say.
+    /// Makes a component of a function whose error is not a [`BoxError`], such as
+    /// `anyhow::Result<()>`.
     ///
-    /// As [`new`](Self::new), for which the compiler would not find out the error type of a closure. A
-    /// closure around such a function works everywhere: `async |ctx| Ok(migrate(ctx).await?)`.
+    /// Otherwise it is [`new`](Self::new), for which the compiler could not infer the error type of
+    /// a closure. A closure around such a function works everywhere, as in
+    /// `async |ctx| Ok(migrate(ctx).await?)`.
     ///
     /// # Examples
     ///
@@ -77,11 +80,11 @@ impl Component {
     /// Makes a component that is opened, is passive while it is used, and is closed after all that
     /// use it.
     ///
-    /// It is ready when `open` has returned. What `open` returned is what `close` gets: a pool, a
-    /// connection, the handle of a server that is started by one call and stopped by another. To let
-    /// others use it see [`shared`](Self::shared). `close` is told the [`Outcome`] so far of the whole, with
-    /// its cause: a transaction can be committed if all was done, and rolled back if not. If the stop begins before `open` has returned,
-    /// `open` is dropped.
+    /// It is ready when `open` has returned. `close` gets the value that `open` returned, such as a
+    /// pool, a connection, or the handle of a server that one call starts and another stops. To let
+    /// others use the value, see [`shared`](Self::shared). `close` also gets the [`Outcome`] of the
+    /// whole so far, with its cause. It can then commit a transaction if everything was done, and
+    /// roll it back if not. If the stop begins before `open` has returned, `open` is dropped.
     ///
     /// # Examples
     ///
@@ -121,8 +124,8 @@ impl Component {
 
     /// Makes a resource whose value others use, and returns the value with it.
     ///
-    /// As [`resource`](Self::resource). The value has the name of the component. It is there, as a
-    /// clone of what `open` has returned, for those that are [using](Self::using) it.
+    /// It is a [`resource`](Self::resource). The value has the name of the component. The
+    /// components that are [using](Self::using) it get a clone of what `open` returned.
     ///
     /// # Examples
     ///
@@ -143,7 +146,7 @@ impl Component {
         Self::using(()).shared(name, |ctx, ()| open(ctx), close)
     }
 
-    /// Makes a component that is ready when it has ended: a migration, a warm-up.
+    /// Makes a component that is ready when it has ended, such as a migration or a warm-up.
     ///
     /// If the stop begins before that, its token fires, and it has its grace to end.
     ///
@@ -175,8 +178,8 @@ impl Component {
 
     /// Makes a component that gets values of other components as an argument.
     ///
-    /// It starts after the components that provide them are ready, and stops before they do. No
-    /// [`after`](Self::after) is needed for that. For what may be used see [`Uses`].
+    /// It starts after the components that provide them are ready, and stops before they do,
+    /// without a call of [`after`](Self::after). [`Uses`] lists what can be used.
     ///
     /// # Examples
     ///
@@ -228,7 +231,7 @@ impl Component {
 }
 
 impl<V: Wire> Using<V> {
-    /// Makes a component that runs until it is told to stop; as [`Component::new`].
+    /// Makes a component that runs until it is told to stop, like [`Component::new`].
     #[track_caller]
     pub fn run<F, W>(self, name: impl Into<Cow<'static, str>>, run: F) -> Component
     where
@@ -239,7 +242,7 @@ impl<V: Wire> Using<V> {
         self.make(name.into(), Kind::Component, run)
     }
 
-    /// Makes a component of a function with an error of its own; as [`Component::function`].
+    /// Makes a component of a function with its own error type, like [`Component::function`].
     #[track_caller]
     pub fn function<F, W, E>(self, name: impl Into<Cow<'static, str>>, run: F) -> Component
     where
@@ -251,7 +254,7 @@ impl<V: Wire> Using<V> {
         self.make(name.into(), Kind::Component, run)
     }
 
-    /// Makes a component that is ready when it has ended; as [`Component::job`].
+    /// Makes a component that is ready when it has ended, like [`Component::job`].
     #[track_caller]
     pub fn job<F, W>(self, name: impl Into<Cow<'static, str>>, run: F) -> Component
     where
@@ -262,7 +265,7 @@ impl<V: Wire> Using<V> {
         self.make(name.into(), Kind::Job, run).may_end()
     }
 
-    /// Makes a component that is opened, used and closed; as [`Component::resource`].
+    /// Makes a component that is opened, used and closed, like [`Component::resource`].
     #[track_caller]
     pub fn resource<O, F, T, C, G>(
         self,
@@ -281,7 +284,7 @@ impl<V: Wire> Using<V> {
         self.make(name.into(), Kind::Resource, run)
     }
 
-    /// Makes a resource whose value others use; as [`Component::shared`].
+    /// Makes a resource whose value others use, like [`Component::shared`].
     #[track_caller]
     pub fn shared<O, F, T, C, G>(
         mut self,
@@ -316,7 +319,7 @@ impl<V: Wire> Using<V> {
             Box::pin(async move {
                 match wires.take(ctx.path()) {
                     Some(values) => run(ctx, values).await,
-                    // A component that it uses has failed in this moment. The stop is on its way.
+                    // A component that it uses has just failed. The stop is on its way.
                     None => Ok(ctx.stopping().await),
                 }
             })
@@ -328,13 +331,13 @@ impl<V: Wire> Using<V> {
     }
 }
 
-/// Runs a job, which must have provided by its end what it is to provide.
+/// Runs a job, which must have provided its values by its end.
 async fn until_done<W>(ctx: Context, work: W) -> Result<(), BoxError>
 where
     W: Future<Output = Result<(), BoxError>>,
 {
     work.await?;
-    // Those that are told to stop before they are done need not have provided anything.
+    // A job that is told to stop before it is done need not have provided anything.
     match ctx.not_provided() {
         Some(error) if !ctx.token().is_cancelled() => Err(error.into()),
         _ => Ok(()),
@@ -363,7 +366,7 @@ where
     share(&ctx, &opened);
     ctx.ready();
     ctx.stopping().await;
-    // A destructor that panics is told, after all that is open has been closed.
+    // A panicking destructor is reported after everything that is open has been closed.
     let taken_out = Panic::catch(|| ctx.take_out());
     let closed = close(opened, ctx.outcome()).await;
     if let Err(panic) = taken_out {

@@ -1,11 +1,11 @@
-//! Text as the report shows it.
+//! Text for the report.
 
 use std::time::Duration;
 
 use crate::group::end::End;
 use crate::group::time::Rounded;
 
-/// How something ended: `done`, `failed: disk full`, `timed out after 5s`.
+/// How something ended, such as `done`, `failed: disk full` or `timed out after 5s`.
 pub(super) fn ended(end: End, limit: Option<Duration>, message: &str) -> String {
     match limit {
         _ if !message.is_empty() => format!("{end}: {message}"),
@@ -14,7 +14,7 @@ pub(super) fn ended(end: End, limit: Option<Duration>, message: &str) -> String 
     }
 }
 
-/// A text without what would break a line.
+/// The text on one line, with a space for each control character.
 pub(super) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

@@ -1,28 +1,28 @@
 //! An axum server that really stops (feature `axum`).
 //!
 //! [`serve`] takes what `axum::serve` takes and is a member of a group. It counts connections and requests,
-//! tells clients and handlers when the server stops, and at the end of its grace cuts what is left.
-//! `axum::serve` waits for ever for a client that has sent half a request or does not read its answer,
-//! does not wait for websockets at all, and leaves every connection running when its future is dropped.
+//! tells clients and handlers when the server stops, and cuts what is left at the end of its grace.
+//! `axum::serve` waits for ever for a client that has sent half a request or does not read its answer. It does
+//! not wait for websockets at all, and it leaves every connection running when its future is dropped.
 //!
 //! # The stop
 //!
 //! | when | what |
 //! |---|---|
-//! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
+//! | the token fires | the [lame duck](Serve::lame_duck) begins, if it has one, and everything is still served |
 //! | the stop | the accept queue is emptied and the socket closed; [`Stop`] tells the handlers; answers over HTTP/1 say `Connection: close` |
 //! | `linger` later (200 ms) | the connections are told: idle ones are closed, those over HTTP/2 get a GOAWAY |
 //! | `idle_grace` later (1 s) | connections without a request in flight are cut: half a request, a client that says nothing |
-//! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun ends as broken, never as whole |
+//! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun fails and never seems complete |
 //! | 100 ms later | all connections are cut, upgraded ones too |
-//! | `kill_grace` later (1 s) | what blocks its thread is given up and reported as stuck |
+//! | `kill_grace` later (1 s) | code that blocks its thread is given up and reported as stuck |
 //!
-//! It is over as soon as nothing is left. A request is in flight until its response body has been
-//! handed over to the last byte. A connection that was upgraded over HTTP/1, a websocket mostly, is open
-//! until its stream is dropped. One that carried a websocket over HTTP/2 is taken to carry it until
-//! it is closed; that a single stream ended is not to be seen.
+//! The stop is over as soon as nothing is left. A request is in flight until the last byte of its response body
+//! has been handed over. A connection that was upgraded over HTTP/1, usually to a websocket, is open until its
+//! stream is dropped. Over HTTP/2 the end of a single stream is not visible, so a connection that has carried a
+//! websocket counts as upgraded until it is closed.
 //!
-//! All there is to set is at [`Serve`]; a websocket that says goodbye is in `ws` (feature `ws`).
+//! [`Serve`] documents all options. `ws` (feature `ws`) has a websocket that sends a Close at the stop.
 //!
 //! # Examples
 //!
@@ -83,17 +83,17 @@ use crate::server::serve::Serve;
 use crate::server::serve::Server;
 use crate::server::stop::Stop;
 
-/// Makes a server of a bound listener and of what `axum::serve` takes: a router, a method router, a
-/// handler's make-service, with or without connect info.
+/// Makes a server from a bound listener and anything that `axum::serve` takes. That is a router, a method
+/// router or a handler's make-service, with or without connect info.
 ///
-/// It is [`serve`](crate::serve()) for services that take the body of axum.
+/// It is [`serve`](crate::serve()) for services that take axum's body.
 ///
-/// `name` is what the report and the errors call it. Nothing happens before the future of
-/// [`run`](Serve::run) is polled, but the listener is bound: clients that connect until then wait.
+/// The report and the errors call it `name`. The server starts when the future of [`run`](Serve::run) is first
+/// polled. The listener is already bound, so clients that connect earlier wait.
 ///
 /// # Examples
 ///
-/// The address of the client, as with `axum::serve` itself:
+/// The address of the client, as with `axum::serve` itself.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -130,7 +130,7 @@ where
     Serve::new(name, listener, app)
 }
 
-/// What [`serve`] serves: what makes a service for each connection.
+/// What [`serve`] serves, a maker of services for each connection.
 pub struct App<M, S> {
     app: M,
     settings: Settings,
@@ -207,10 +207,10 @@ impl<M, S> fmt::Debug for App<M, S> {
     }
 }
 
-/// Takes the [`Stop`] of the server out of a request.
+/// Extracts the [`Stop`] of the server from a request.
 ///
-/// Outside of a server of this crate, in a test of a router say, it is one that
-/// [never](Stop::never) comes.
+/// Outside of a server of this crate, for example in a test of a router, it is a stop that [never](Stop::never)
+/// begins.
 impl<S: Sync> FromRequestParts<S> for Stop {
     type Rejection = Infallible;
 
@@ -230,7 +230,7 @@ impl Connected<Incoming<'_>> for SocketAddr {
     }
 }
 
-/// A router is its own service for each connection. Its routes are made once for each, and not for each request.
+/// A router is its own service for each connection. Its routes are made once per connection, not per request.
 impl Service<Incoming<'_>> for Router {
     type Response = Self;
     type Error = Infallible;

@@ -1,4 +1,4 @@
-//! [`DrainReport`]: what became of the connections and requests of a server that was stopped.
+//! [`DrainReport`]: how the connections and requests of a stopped server ended.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,13 +10,13 @@ use crate::group::time::is_late;
 /// How many different paths of cut requests a report keeps.
 const MOST_PATHS: usize = 8;
 
-/// How many characters of a path it keeps. Paths come from peers, and go to a log.
+/// How many characters of a path a report keeps. Paths come from peers, and go to a log.
 const LONGEST_PATH: usize = 100;
 
-/// Says how the drain of a server went: what was in flight when it began, and what became of it.
+/// Reports the drain of a server, what was in flight when it began and how that ended.
 ///
-/// The counts are taken at the end of the drain, before anything is cut. Its `Display` is one line
-/// for an operator:
+/// The counts are taken at the end of the drain, before anything is cut. Its `Display` is one line for an
+/// operator:
 ///
 /// - ``server `http` drained in 312ms: 12 requests answered, 2 idle connections closed``
 /// - ``server `http` was given 5s to drain: 3 requests on 2 connections were cut (GET /slow, GET /events)``
@@ -38,7 +38,7 @@ const LONGEST_PATH: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainReport {
     server: Cow<'static, str>,
-    /// Its paths are those to show: different ones, bounded in number and length.
+    /// Its paths are the ones to show, without duplicates and bounded in number and length.
     counts: Counts,
     more_paths: bool,
 }
@@ -48,9 +48,9 @@ pub struct DrainReport {
 pub(crate) struct Counts {
     pub(crate) connections_at_stop: usize,
     pub(crate) requests_at_stop: usize,
-    /// Answered to the end between the stop and the end of the drain.
+    /// Answered in full between the stop and the end of the drain.
     pub(crate) answered: usize,
-    /// Connections without a request in flight that were closed for that reason.
+    /// Connections that were closed because they had no request in flight.
     pub(crate) idle_cut: usize,
     pub(crate) requests_cut: usize,
     /// Connections cut with a request in flight.
@@ -60,11 +60,11 @@ pub(crate) struct Counts {
     pub(crate) stuck: usize,
     /// Handlers and bodies that have panicked since the server began.
     pub(crate) panicked: usize,
-    /// Method and path of the cut requests: `GET /slow`. Without the query, which may hold secrets.
+    /// Method and path of the cut requests, such as `GET /slow`, without the query, which may hold secrets.
     pub(crate) paths: Vec<String>,
-    /// From the stop until the last connection was gone, or until nobody waited for it any more.
+    /// From the stop until the last connection was gone, or until the server gave up waiting.
     pub(crate) took: Duration,
-    /// The time that was given.
+    /// The time the server was given.
     pub(crate) drain: Duration,
 }
 
@@ -98,17 +98,16 @@ impl DrainReport {
 
     /// Returns whether everything that was in flight was answered, in the time given.
     ///
-    /// A drain is not clean if a request, a connection with one, or an upgraded connection was cut;
-    /// if something is [stuck](Self::stuck); or if it [took](Self::took) longer than the time
-    /// [given](Self::drain), which happens when the runtime is blocked. Idle connections that were
-    /// closed do not count: nothing was lost with them.
+    /// A drain is not clean if a request, a connection with one, or an upgraded connection was cut, if
+    /// something is [stuck](Self::stuck), or if it [took](Self::took) longer than the time
+    /// [given](Self::drain), which happens when the runtime is blocked. Closed idle connections do not count,
+    /// because they lose nothing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         !self.is_cut() && self.stuck() == 0 && !self.is_late()
     }
 
-    /// Returns the number of connections that were open when the stop began, idle ones and upgraded
-    /// ones among them.
+    /// Returns the number of connections that were open when the stop began, including idle and upgraded ones.
     #[must_use]
     pub fn connections_at_stop(&self) -> usize {
         self.counts.connections_at_stop
@@ -120,22 +119,23 @@ impl DrainReport {
         self.counts.requests_at_stop
     }
 
-    /// Returns the number of requests that were answered to the end during the drain. Those that
-    /// came in the very moment of the stop are among them, so it may exceed
+    /// Returns the number of requests that were answered in full during the drain.
+    ///
+    /// It includes requests that came in the very moment of the stop, so it may exceed
     /// [`requests_at_stop`](Self::requests_at_stop).
     #[must_use]
     pub fn answered(&self) -> usize {
         self.counts.answered
     }
 
-    /// Returns the number of connections that were closed because no request was in flight on them.
-    /// Nothing is lost with these.
+    /// Returns the number of connections that were closed because they had no request in flight. Nothing is
+    /// lost with these.
     #[must_use]
     pub fn idle_cut(&self) -> usize {
         self.counts.idle_cut
     }
 
-    /// Returns the number of requests that were not answered to the end when the time was up.
+    /// Returns the number of requests that were not answered in full when the time was up.
     #[must_use]
     pub fn requests_cut(&self) -> usize {
         self.counts.requests_cut
@@ -147,23 +147,23 @@ impl DrainReport {
         self.counts.connections_cut
     }
 
-    /// Returns the number of upgraded connections, websockets mostly, that were cut.
+    /// Returns the number of upgraded connections, usually websockets, that were cut.
     #[must_use]
     pub fn upgrades_cut(&self) -> usize {
         self.counts.upgrades_cut
     }
 
-    /// Returns the number of handlers and connections that were cut and did not end: they block
-    /// their thread. They may be running still.
+    /// Returns the number of handlers and connections that were cut and did not end, because they block their
+    /// thread. They may still be running.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.counts.stuck
     }
 
-    /// Returns the number of handlers and response bodies that have panicked since the server began, not
-    /// only during the drain.
+    /// Returns the number of handlers and response bodies that have panicked since the server began, not only
+    /// during the drain.
     ///
-    /// A drain is clean all the same: their clients have been told, or have seen it.
+    /// Panics do not make a drain unclean, because their clients have been told or have noticed.
     #[must_use]
     pub fn panicked(&self) -> usize {
         self.counts.panicked
@@ -171,7 +171,7 @@ impl DrainReport {
 
     /// Returns method and path of the cut requests, such as `GET /slow`, without their queries.
     ///
-    /// Each is there once. No more than 8 are kept, of at most 100 characters each.
+    /// Each is listed once. At most 8 are kept, of at most 100 characters each.
     #[must_use]
     pub fn paths(&self) -> &[String] {
         &self.counts.paths
@@ -203,7 +203,7 @@ impl DrainReport {
         is_late(self.took(), self.drain())
     }
 
-    /// Whether a drain in which nothing was cut has something to say about its length.
+    /// Whether a drain in which nothing was cut shows how long it took.
     fn shows_time(&self) -> bool {
         self.is_late() && (!self.is_cut() || self.stuck() > 0)
     }
@@ -271,7 +271,7 @@ impl fmt::Display for DrainReport {
     }
 }
 
-/// The requests and connections that were cut: `3 requests on 2 connections were cut (GET /slow)`.
+/// The requests and connections that were cut, such as `3 requests on 2 connections were cut (GET /slow)`.
 struct Cut<'a>(&'a DrainReport);
 
 impl fmt::Display for Cut<'_> {
@@ -321,7 +321,7 @@ impl<'a, 'f> List<'a, 'f> {
     }
 }
 
-/// A number of things: `1 request`, `2 requests`.
+/// A count with its noun, such as `1 request` or `2 requests`.
 struct Count(usize, &'static str);
 
 impl fmt::Display for Count {

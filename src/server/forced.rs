@@ -1,11 +1,11 @@
-//! A forced exit, and what it does first: that which only a destructor would have done.
+//! A forced exit, and what it does first because no destructor will run.
 //!
 //! Invariants:
 //!
-//! 1. What outlives the process takes its [`Seat`] before it exists and fills it right after. A forced exit
+//! 1. Whatever outlives the process takes its [`Seat`] before it exists and fills it right after. A forced exit
 //!    waits for a seat that is not filled yet, so nothing slips between the two.
-//! 2. Once a forced exit has begun there are no more seats.
-//! 3. The lock is held for no more than a look at the list: no call of an [`Undo`] is made under it.
+//! 2. Once a forced exit has begun, no more seats are given.
+//! 3. The lock is held only to look at the list. No method of an [`Undo`] is called under it.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crate::group::lock;
 
-/// How long a forced exit waits for those that it has told.
+/// How long a forced exit waits for what it has told.
 pub(crate) const TELLING: Duration = Duration::from_millis(500);
 
 /// How often it looks.
@@ -51,7 +51,7 @@ struct List {
     seats: Vec<(u64, Option<Left>)>,
 }
 
-/// What is left if nobody undoes it.
+/// Something that is left behind unless it is undone.
 #[derive(Clone)]
 struct Left {
     name: Option<Arc<str>>,
@@ -65,7 +65,7 @@ static LIST: Mutex<List> = Mutex::new(List {
 });
 
 impl Seat {
-    /// Takes a place; `None` when a forced exit has begun.
+    /// Takes a place, or returns `None` if a forced exit has begun.
     pub(crate) fn take() -> Option<Self> {
         let mut list = lock();
         if list.closed {
@@ -77,7 +77,7 @@ impl Seat {
         Some(Self { id })
     }
 
-    /// Says what is to be undone, and its name in a report if it ends with the process.
+    /// Sets what is to be undone, and its name in a report if it ends with the process.
     pub(crate) fn fill(&self, name: Option<&str>, undo: Arc<dyn Undo>) {
         let mut list = lock();
         if let Some(seat) = list.seats.iter_mut().find(|(id, _)| *id == self.id) {
@@ -98,18 +98,18 @@ impl Drop for Seat {
     }
 }
 
-/// Begins a forced exit: from here on nothing takes a seat.
+/// Begins a forced exit. From here on no seat is given.
 #[cfg(feature = "signal")]
 pub(crate) fn begin() {
     lock().closed = true;
 }
 
-/// Returns whether the end of the process is a matter of a forced exit.
+/// Returns whether a forced exit has begun.
 pub(crate) fn has_begun() -> bool {
     lock().closed
 }
 
-/// Waits for the end of the process if that is a matter of a forced exit: what ends because that has told or
+/// Waits for the end of the process if a forced exit has begun. A server that ends because the exit has told or
 /// killed it must not change the exit status.
 pub(crate) fn give_way() {
     if has_begun() {
@@ -117,8 +117,8 @@ pub(crate) fn give_way() {
     }
 }
 
-/// Tells whatever outlives the process, waits until that is over, at most for `limit` or until there is a
-/// `hurry`, and undoes what is left. Without anything to undo it returns at once.
+/// Tells whatever outlives the process, waits until that is over, and undoes what is left. The wait ends after
+/// `limit` or with `hurry`. Without anything to undo it returns at once.
 pub(crate) fn undo_all(limit: Duration, mut hurry: impl FnMut() -> bool) {
     // A moment that the clock cannot express never comes.
     let deadline = Instant::now().checked_add(limit);
@@ -130,7 +130,7 @@ pub(crate) fn undo_all(limit: Duration, mut hurry: impl FnMut() -> bool) {
     left().iter().for_each(|left| left.undo.undo());
 }
 
-/// Returns the names of all that a forced exit ends with the process.
+/// Returns the names of all that a forced exit will end with the process.
 #[cfg(feature = "signal")]
 pub(crate) fn names() -> Vec<Arc<str>> {
     left().into_iter().filter_map(|left| left.name).collect()
@@ -164,20 +164,20 @@ fn lock() -> MutexGuard<'static, List> {
     lock::lock(&LIST)
 }
 
-/// Ends the process for good: no destructor, nothing that is registered with `atexit`.
+/// Ends the process for good, without destructors and without the functions registered with `atexit`.
 #[cfg(all(feature = "signal", unix))]
 pub(crate) fn end(status: u8) {
     signal_hook::low_level::exit(i32::from(status));
 }
 
-/// How long an orderly exit may take where there is no other.
+/// How long an orderly exit may take without a forced one.
 #[cfg(all(feature = "signal", not(unix)))]
 const EXITING: Duration = Duration::from_millis(200);
 
 /// Ends the process for good.
 #[cfg(all(feature = "signal", not(unix)))]
 pub(crate) fn end(status: u8) {
-    // Without a thread for it, it is an abort.
+    // If no thread can be started for it, it aborts.
     let _ = crate::group::log::bounded::within(EXITING, status, |status| {
         std::process::exit(i32::from(status))
     });
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// One test, as there is one list.
+    /// One test, because the list is global.
     #[test]
     fn what_is_left_is_told_once_and_undone_when_there_is_a_hurry() {
         let deaf = Arc::new(Deaf::default());
@@ -220,7 +220,7 @@ mod tests {
         undo_all(Duration::MAX, || {
             looks += 1;
             match looks {
-                // It has a seat and is not there yet: that is waited for.
+                // It has a seat and does not exist yet, so the exit waits for it.
                 1 => assert_eq!(deaf.told.load(SeqCst), 0),
                 2 => seat.fill(Some("deaf"), Arc::clone(&deaf) as Arc<dyn Undo>),
                 _ => {}

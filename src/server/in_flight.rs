@@ -1,11 +1,11 @@
-//! [`InFlight`]: what is in flight in a component.
+//! [`InFlight`]: counts what is in flight in a component.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::group::lock::lock;
 
-/// What is in flight in a component: what it says itself, and what its servers count.
+/// What is in flight in a component, as reported by the component itself and counted by its servers.
 #[derive(Default)]
 pub(crate) struct InFlight {
     counts: Mutex<Counts>,
@@ -14,23 +14,23 @@ pub(crate) struct InFlight {
 #[derive(Default)]
 struct Counts {
     said: Option<usize>,
-    /// Whether the component has been told to stop: what it had said by then is kept.
+    /// Whether the component has been told to stop. What it had reported by then is kept.
     is_told: bool,
     servers: Vec<Count>,
-    /// What servers that are gone had.
+    /// The last counts of servers that are gone.
     gone: Option<usize>,
 }
 
 type Count = Arc<dyn Fn() -> usize + Send + Sync>;
 
-/// A server that is counted. Dropped, it leaves behind what it has counted last.
+/// A server that is counted. When dropped, it leaves its last count behind.
 pub(crate) struct Counted {
     of: Arc<InFlight>,
     count: Count,
 }
 
 impl InFlight {
-    /// Says how much there is, without the servers.
+    /// Sets how much is in flight, without the servers.
     pub(crate) fn say(&self, count: usize) {
         let mut counts = self.lock();
         if !counts.is_told || counts.said.is_none() {
@@ -38,12 +38,12 @@ impl InFlight {
         }
     }
 
-    /// Keeps what has been said. If that is nothing, the next word counts.
+    /// Keeps the number that has been reported. Without a report so far, the next one still counts.
     pub(crate) fn told(&self) {
         self.lock().is_told = true;
     }
 
-    /// Adds a server. From its stop on, `count` has to be what was in flight then.
+    /// Adds a server. From its stop on, `count` must return what was in flight when the stop began.
     pub(crate) fn add(
         self: &Arc<Self>,
         count: impl Fn() -> usize + Send + Sync + 'static,
@@ -56,14 +56,14 @@ impl InFlight {
         }
     }
 
-    /// Returns how much there is; nothing if nobody can say.
+    /// Returns how much is in flight, or `None` if that is unknown.
     pub(crate) fn get(&self) -> Option<usize> {
         let (known, servers) = {
             let counts = self.lock();
             let known = counts.said.into_iter().chain(counts.gone);
             (known.collect::<Vec<_>>(), counts.servers.clone())
         };
-        // Not under the lock: they have locks of their own.
+        // Called without the lock, because the servers have their own locks.
         known
             .into_iter()
             .chain(servers.iter().map(|count| count()))

@@ -1,4 +1,4 @@
-//! [`LameDuck`]: the time in which a server is not ready any more and still serves.
+//! [`LameDuck`]: the time in which a server is no longer ready and still serves.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,22 +8,21 @@ use tokio_util::sync::CancellationToken;
 
 /// The time between the token and the stop of a server, in which it goes on serving.
 ///
-/// Whoever sends requests, a load balancer mostly, needs time to notice that a server is not
-/// [ready](crate::lifecycle::Readiness) any more. A server that stops before that has been noticed loses what is
-/// sent to it. So the lame duck has to be **longer than the detection takes in the worst case**: the
-/// period of the probe, times the failures it needs, and what it takes to spread. One that is too
-/// short is no better than none.
+/// Clients, usually a load balancer, need time to notice that a server is no longer
+/// [ready](crate::lifecycle::Readiness). A server that stops earlier loses the requests that they still send.
+/// So the lame duck has to be **longer than the detection takes in the worst case**, which is the period of the
+/// probe, times the failures it needs, plus the time that the news takes to spread. A shorter lame duck does
+/// not help.
 ///
-/// Everything is served, on new connections too. In the second half answers over HTTP/1 say
-/// `Connection: close`, so that clients which do not probe go elsewhere as well. Then the stop begins,
-/// with its full grace. Handlers do not hear of the lame duck; their [`Stop`](crate::server::Stop) begins
-/// with the stop. Only servers are lame ducks: what else hangs on the same token stops when it fires, so
-/// what their handlers need hangs on another one (see
-/// [`then_cancel`](crate::server::serve::Serve::then_cancel)).
+/// Everything is served, on new connections too. In the second half answers over HTTP/1 say `Connection:
+/// close`, so that clients which do not probe go elsewhere as well. Then the stop begins, with its full grace.
+/// Handlers do not see the lame duck, because their [`Stop`](crate::server::Stop) begins with the stop. Only
+/// servers are lame ducks. Other tasks with the same token stop when it fires, so give what the handlers need
+/// another token (see [`then_cancel`](crate::server::serve::Serve::then_cancel)).
 ///
-/// A plain [`Duration`] is enough for [`Serve::lame_duck`](crate::server::serve::Serve::lame_duck). A value of
-/// this type can be shared by servers, which are then lame ducks together, and
-/// [skipped](Self::skip). The name is Google's: *Site Reliability Engineering*, chapter 20.
+/// A plain [`Duration`] is enough for [`Serve::lame_duck`](crate::server::serve::Serve::lame_duck). Servers can
+/// share a value of this type and are then lame ducks together, and it can be [skipped](Self::skip). The name
+/// is Google's: *Site Reliability Engineering*, chapter 20.
 ///
 /// # Clones
 ///
@@ -31,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Drop
 ///
-/// Dropping a handle changes nothing, the last one either.
+/// Dropping a handle, even the last one, changes nothing.
 ///
 /// # Examples
 ///
-/// A stop that an operator asks for knows no load balancer:
+/// An operator stops the server where no load balancer has to notice it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,7 +75,7 @@ struct Shared {
 impl LameDuck {
     /// Makes a lame duck of `length`.
     ///
-    /// Any duration will do: [`Duration::ZERO`] is none, and [`Duration::MAX`] ends when it is
+    /// Any duration is valid. [`Duration::ZERO`] ends at once, and [`Duration::MAX`] lasts until it is
     /// [skipped](Self::skip).
     ///
     /// # Examples
@@ -98,13 +97,13 @@ impl LameDuck {
         }
     }
 
-    /// Returns how long it is if nobody skips it.
+    /// Returns how long it lasts unless it is skipped.
     #[must_use]
     pub fn length(&self) -> Duration {
         self.shared.length
     }
 
-    /// Ends it now, or, if it has not begun, in the moment in which it begins.
+    /// Ends it now, or as soon as it begins.
     ///
     /// A second call does nothing.
     ///
@@ -115,25 +114,25 @@ impl LameDuck {
         self.shared.skipped.cancel();
     }
 
-    /// Returns whether somebody has skipped it, even if it was over by then.
+    /// Returns whether it was skipped, even if it was over by then.
     #[must_use]
     pub fn is_skipped(&self) -> bool {
         self.shared.skipped.is_cancelled()
     }
 
-    /// Begins it, unless another server has, and waits for its second half.
+    /// Begins it, unless another server has begun it, and waits for its second half.
     pub(crate) async fn half(&self) {
         self.part(self.length() / 2).await;
     }
 
-    /// The same, up to its end.
+    /// The same, but waits for its end.
     pub(crate) async fn over(&self) {
         self.part(self.length()).await;
     }
 
     async fn part(&self, part: Duration) {
         if part.is_zero() {
-            // A timer would take a millisecond even so.
+            // A timer would take a millisecond even for a zero length.
             return;
         }
         let begun = *self.shared.begun.get_or_init(Instant::now);
@@ -143,7 +142,7 @@ impl LameDuck {
                 None => std::future::pending().await,
             }
         };
-        // None if it is skipped.
+        // `None` if it is skipped.
         let _ = self.shared.skipped.run_until_cancelled(waiting).await;
     }
 }

@@ -1,8 +1,8 @@
 //! A server that really stops (feature `http`).
 //!
-//! [`Serve`] is a server behind the gate, with all there is to set. [`serve`] makes one of any tower service,
-//! [`serve_each`] of a service for each connection, `axum::serve` and `tonic::serve` of what these frameworks
-//! have; [`serve_loop`] makes one of a loop of one's own, for what is not HTTP.
+//! [`Serve`] is a server behind the gate, with all its options. [`serve`] makes one from any tower service and
+//! [`serve_each`] from a service for each connection. `axum::serve` and `tonic::serve` take what these
+//! frameworks build, and [`serve_loop`] takes an accept loop, for protocols other than HTTP.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,32 +42,32 @@ use crate::server::stop_signal::{Parts, StopSignal};
 
 pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
 
-/// How long clients may take to notice the stop: 200 milliseconds.
+/// How long clients may take to notice the stop, 200 milliseconds.
 pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
 
-/// How long a connection without a request in flight is left alone in the drain: 1 second.
+/// How long the drain leaves a connection without a request in flight alone, 1 second.
 pub const DEFAULT_IDLE_GRACE: Duration = Duration::from_secs(1);
 
-/// How long what was cut has to end: 1 second.
+/// How long handlers and connections that were cut have to end, 1 second.
 pub const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a client may say nothing after it has connected: 30 seconds.
+/// How long a client may stay silent after it has connected, 30 seconds.
 pub const DEFAULT_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may take to send the head of a request: 30 seconds.
+/// How long a client may take to send the head of a request, 30 seconds.
 pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the clients of what was cut have to take their answer.
+/// How long clients whose requests were cut have to read their answer.
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// A server that is about to run.
 ///
-/// It is made by [`serve`], [`serve_each`], [`serve_loop`], `axum::serve` or `tonic::serve`; `S` is what is
-/// served.
+/// It is made by [`serve`], [`serve_each`], [`serve_loop`], `axum::serve` or `tonic::serve`. `S` is the
+/// [`Server`] that it runs.
 ///
 /// # Examples
 ///
-/// All there is to set:
+/// All options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -113,7 +113,7 @@ struct Options {
     limits: Limits,
     lame_duck: LameDuck,
     plan: Plan,
-    /// The grace, if it is not the default one.
+    /// The grace, if it is not the default.
     grace: Option<Duration>,
     cuts: Cuts,
     on_report: Option<OnReport>,
@@ -146,18 +146,18 @@ impl Default for Options {
     }
 }
 
-/// What can be served: a tower service, an app of axum, routes of tonic, a loop of one's own.
+/// What can be served: a tower service, an axum app, tonic routes or an accept loop.
 ///
-/// A closure that takes an [`Acceptor`] and a token and returns a future is one; see [`serve_loop`].
+/// A closure that takes an [`Acceptor`] and a token and returns a future is a `Server`. See [`serve_loop`].
 pub trait Server: Send + 'static {
-    /// How it may fail.
+    /// The error of the server.
     type Error: Into<BoxError> + Send;
 
-    /// Refuses an option of `server` under which it would serve nobody, by name.
+    /// Rejects options of `server` that would leave it unable to serve anybody.
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] that names the option. By default there is none.
+    /// A [`BuildError`] that names the option. The default implementation accepts everything.
     fn check(&self, server: &str) -> Result<(), BuildError> {
         let _ = server;
         Ok(())
@@ -165,8 +165,8 @@ pub trait Server: Send + 'static {
 
     /// Serves what `acceptor` accepts until `stop` fires.
     ///
-    /// An end before `stop` has fired is a failure. It may end right after that, or wait for what is in
-    /// flight: connections that are still open some time after are cut.
+    /// It fails if it ends before `stop` has fired. After that it may end at once, or wait for what is in
+    /// flight. Connections that are still open some time later are cut.
     fn start(
         self,
         acceptor: Acceptor,
@@ -190,20 +190,20 @@ where
     }
 }
 
-/// Makes a server of a bound listener and of any tower service that answers HTTP.
+/// Makes a server from a bound listener and any tower service that answers HTTP.
 ///
-/// `name` is what the report and the errors call it. The service is cloned for each request, and its clone is
-/// asked whether it is ready. A request that waits for that is in flight.
+/// The report and the errors call it `name`. The service is cloned for each request, and the clone is polled
+/// for readiness. A request that waits for readiness is in flight.
 ///
-/// HTTP/1 is spoken, and with the feature `http2` HTTP/2 with clients that begin with it. Every request has
-/// the [`Stop`](crate::server::Stop) of the server in its extensions.
+/// The server speaks HTTP/1, and with the feature `http2` also HTTP/2 to clients that begin with it. Every
+/// request has the [`Stop`](crate::server::Stop) of the server in its extensions.
 ///
-/// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound: clients
-/// that connect until then wait.
+/// The server starts when the future of [`run`](Serve::run) is first polled. The listener is already bound, so
+/// clients that connect earlier wait.
 ///
 /// # Examples
 ///
-/// A router of axum without its defaults. `examples/tower_service.rs` has a service without any framework.
+/// An axum router without axum's defaults. `examples/tower_service.rs` has a service without any framework.
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
@@ -230,10 +230,10 @@ where
     Serve::new(name, listener, App { service, settings })
 }
 
-/// Makes a server of a bound listener and of a service for each connection.
+/// Makes a server from a bound listener and a service for each connection.
 ///
-/// `make` is called with each connection before anything is read of it, or over TLS after its handshake.
-/// For all else see [`serve`].
+/// `make` is called for each connection before anything is read from it, or after its handshake with TLS.
+/// Everything else is as with [`serve`].
 ///
 /// # Panics
 ///
@@ -241,7 +241,7 @@ where
 ///
 /// # Examples
 ///
-/// The address of the client:
+/// The address of the client.
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
@@ -273,7 +273,7 @@ where
     Serve::new(name, listener, Each { make, settings })
 }
 
-/// What [`serve`] serves: one service for all connections.
+/// What [`serve`] serves, one service for all connections.
 pub struct App<S> {
     service: S,
     settings: Settings,
@@ -339,7 +339,7 @@ impl<S> fmt::Debug for App<S> {
     }
 }
 
-/// What [`serve_each`] serves: a service for each connection.
+/// What [`serve_each`] serves, a service for each connection.
 pub struct Each<F> {
     make: F,
     settings: Settings,
@@ -407,19 +407,19 @@ impl<F> fmt::Debug for Each<F> {
     }
 }
 
-/// Makes a server of a bound listener and a loop of one's own, for what is not HTTP.
+/// Makes a server from a bound listener and an accept loop, for protocols other than HTTP.
 ///
-/// `name` is what the report and the errors call it. The loop is given an [`Acceptor`] and the token it
-/// is to be told to stop by, which fires after the linger. It may spawn its connections however it
-/// likes; they are cut when their time is up. The loop has to go on accepting, also while it
-/// serves: until the queue has been taken in, the stop does not get on.
+/// The report and the errors call it `name`. The loop gets an [`Acceptor`], and a token that fires after the
+/// linger and tells it to stop. It may spawn its connections in any way. They are cut when their time is up.
+/// The loop must keep accepting while it serves, because the stop does not proceed until the accept queue is
+/// empty.
 ///
-/// Nothing happens before the future of [`run`](Serve::run) is polled, but the listener is bound:
-/// clients that connect until then wait.
+/// The server starts when the future of [`run`](Serve::run) is first polled. The listener is already bound, so
+/// clients that connect earlier wait.
 ///
 /// # Examples
 ///
-/// Of each connection no more than a line:
+/// An echo of one line for each connection.
 ///
 /// ```
 /// use taskgroup::server::{Acceptor, serve_loop};
@@ -481,18 +481,18 @@ impl<S> Serve<S> {
 
     /// Serves on one more bound listener.
     ///
-    /// All of them are one server: one limit of connections, one stop, one report.
+    /// All listeners form one server, with one connection limit, one stop and one report.
     pub fn also_on(mut self, listener: TcpListener) -> Self {
         self.listeners.push(listener);
         self
     }
 
-    /// Sets how long it goes on serving when the token has fired; not at all by default.
+    /// Sets how long the server goes on serving after the token has fired; zero by default.
     ///
-    /// [`Readiness::drain_on`](crate::lifecycle::Readiness::drain_on) the same token says at once that it is not
-    /// ready any more. The stop, and with it the grace, begins when this is over; [`LameDuck`] says
-    /// what happens in it, and how to skip it. A server that is run when its token has fired
-    /// already is none.
+    /// [`Readiness::drain_on`](crate::lifecycle::Readiness::drain_on) with the same token reports at once that
+    /// the server is no longer ready. The stop, and with it the grace, begins after the lame duck. [`LameDuck`]
+    /// says what happens meanwhile, and how to skip it. A server that is run when its token has already fired
+    /// has no lame duck.
     pub fn lame_duck(mut self, lame_duck: impl Into<LameDuck>) -> Self {
         self.options.lame_duck = lame_duck.into();
         self
@@ -500,10 +500,11 @@ impl<S> Serve<S> {
 
     /// Sets the time from the stop to the cut, the linger included.
     ///
-    /// It is counted from the moment the token fires, or the lame duck is over. Any duration will do;
-    /// with [`Duration::MAX`] nothing with a request in flight is ever cut, and a single client can keep the
-    /// stop from ending: one that does not read, or whose websocket goes on sending. The default is
-    /// [10 seconds](Sidecar::DEFAULT_GRACE), and in a component all that it has; it never has more than that.
+    /// It is counted from the moment the token fires, or from the end of the lame duck. Any duration is valid.
+    /// With [`Duration::MAX`] no connection with a request in flight is ever cut, so a single client that does
+    /// not read, or whose websocket goes on sending, can prevent the stop from ending. The default is [10
+    /// seconds](Sidecar::DEFAULT_GRACE). In a component the default is all the time that the component has,
+    /// which is also the maximum.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.plan.grace = grace;
         self.options.grace = Some(grace);
@@ -512,55 +513,55 @@ impl<S> Serve<S> {
 
     /// Sets the time between the stop and the moment in which the server itself is told of it.
     ///
-    /// A server throws away what it has not read when it is told. A request that is on its way at the
-    /// stop, on a new connection or on an old one, is answered if it arrives within the linger. The
-    /// default is [200 milliseconds](DEFAULT_LINGER); without a connection there is no linger. It is a part
-    /// of the grace, and ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
+    /// A server that is told to stop discards what it has not read. A request that is on its way at the stop,
+    /// on a new or an open connection, is answered if it arrives within the linger. The default is [200
+    /// milliseconds](DEFAULT_LINGER). Without connections the linger is skipped. It is part of the grace and
+    /// ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.options.plan.linger = linger;
         self
     }
 
-    /// Sets how long a connection without a request in flight may stay when the server was told.
+    /// Sets how long a connection without a request in flight may stay after the server was told.
     ///
-    /// It is for clients that cannot be told that it is over: those that have sent half a request, have
-    /// not begun with TLS or HTTP/2, say nothing at all, or do not answer a PING. One that has not taken all of
-    /// its answer is none of them, however long that has been waiting for it; over HTTP/2 this is known
-    /// of bodies whose data are [`Bytes`](https://docs.rs/bytes), as those of axum and tonic are. No more
-    /// than half of what the grace leaves after the linger is used, also with [`Duration::MAX`]. With zero
-    /// such a connection is cut at once. The default is [1 second](DEFAULT_IDLE_GRACE).
+    /// It is for clients that cannot be told of the stop. They have sent half a request, have not begun with
+    /// TLS or HTTP/2, say nothing at all, or do not answer a PING. A client that is still reading a response is
+    /// not idle. Over HTTP/2 this is known of bodies whose data are [`Bytes`](https://docs.rs/bytes), as in
+    /// axum and tonic. At most half of what the grace leaves after the linger is used, also with
+    /// [`Duration::MAX`]. With zero an idle connection is cut at once. The default is [1
+    /// second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
         self
     }
 
-    /// Sets how long what was cut has to end before it is reported as stuck.
+    /// Sets how long handlers and connections that were cut have to end before they are reported as stuck.
     ///
-    /// This comes after the grace. Only what blocks its thread needs more than a moment here. The tasks of
-    /// what was cut need that moment to get their turn, so less than 10 milliseconds is an error of
-    /// [`run`](Self::run). With [`Duration::MAX`] it waits until all has ended, and nothing is ever stuck. A
-    /// server that ends by itself gives what it leaves behind as long. The default is [1
+    /// This comes after the grace. Only code that blocks its thread needs more than a moment. The tasks that
+    /// were cut need that moment to be polled, so less than 10 milliseconds is an error of [`run`](Self::run).
+    /// With [`Duration::MAX`] the server waits until all of them have ended, and never reports any as stuck.
+    /// When the server ends by itself, its remaining connections get the same time. The default is [1
     /// second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
         self.options.plan.kill_grace = kill_grace;
         self
     }
 
-    /// Sets how many connections may be open at once; there is no limit by default.
+    /// Sets how many connections may be open at once; unlimited by default.
     ///
-    /// Who comes when the limit is reached waits in the accept queue of the system. Those who wait
-    /// there at the stop are let in all the same. Zero is an error of [`run`](Self::run);
-    /// [`usize::MAX`] is as good as no limit.
+    /// At the limit further clients wait in the accept queue of the system. Those that are waiting there at the
+    /// stop are accepted all the same. Zero is an error of [`run`](Self::run). [`usize::MAX`] is as good as
+    /// unlimited.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.options.limits.max_connections = Some(limit);
         self
     }
 
-    /// Sets how long a client may say nothing after it has connected.
+    /// Sets how long a client may stay silent after it has connected.
     ///
-    /// A client that takes longer is cut, a quarter of the time later at most; with
-    /// [`Duration::MAX`] none is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT). Zero is an
-    /// error of [`run`](Self::run).
+    /// A client that takes longer is cut, at most a quarter of the timeout later. With [`Duration::MAX`] no
+    /// client is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT). Zero is an error of
+    /// [`run`](Self::run).
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.options.limits.first_byte_timeout = limited(timeout);
         self
@@ -568,39 +569,39 @@ impl<S> Serve<S> {
 
     /// Sets how long a client may take from the first byte of a request to the end of its head.
     ///
-    /// This is also the time for the handshake of TLS, and the time to begin with HTTP/2; a connection
-    /// that speaks it is free afterwards. A client that takes longer is cut, later by a quarter of
-    /// this and a quarter of the first byte's timeout at most; with [`Duration::MAX`] none is. The default
-    /// is [30 seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
+    /// It is also the time for the TLS handshake, and for the client to begin with HTTP/2. An HTTP/2 connection
+    /// is no longer timed after that. A client that takes longer is cut, late by at most a quarter of this
+    /// timeout plus a quarter of the first byte's. With [`Duration::MAX`] no client is. The default is [30
+    /// seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.options.limits.header_timeout = limited(timeout);
         self
     }
 
-    /// Sets `TCP_NODELAY` on every connection: answers in several pieces arrive sooner.
+    /// Sets `TCP_NODELAY` on every connection, so that answers in several pieces arrive sooner.
     ///
-    /// As with the servers themselves it is off for axum and on for tonic by default.
+    /// The defaults are those of the frameworks, off for axum and on for tonic.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.options.limits.nodelay = nodelay;
         self
     }
 
-    /// Ends a panic of a handler, or of the body it has answered with, with its request.
+    /// Limits a panic of a handler, or of its response body, to its request.
     ///
-    /// Without this the panic goes through: the connection is closed without an answer, over HTTP/2 the
-    /// stream is reset. With this the client gets a 500, or the status `INTERNAL` of gRPC, the
-    /// connection lives on, and the panic is logged at ERROR with method and path. A body of HTTP that
-    /// has begun ends as broken either way. [`DrainReport::panicked`] counts all of them, with this and
-    /// without. In a program that is built with `panic = "abort"` there is nothing to catch.
+    /// Without this option a panic closes the connection without an answer, or resets the stream over HTTP/2.
+    /// With it the client gets a 500, or the gRPC status `INTERNAL`, the connection stays open, and the panic
+    /// is logged at ERROR with method and path. An HTTP body that has begun is cut off either way.
+    /// [`DrainReport::panicked`] counts all panics, with this option and without. A program built with `panic =
+    /// "abort"` cannot catch a panic.
     pub fn catch_panics(mut self) -> Self {
         self.options.limits.catch_panics = true;
         self
     }
 
-    /// Takes a drain in which something was cut for a success that is logged at WARN.
+    /// Treats a drain in which something was cut as a success, and logs it at WARN.
     ///
-    /// What is [stuck](DrainReport::stuck), or [took](DrainReport::took) too long, is an error all the
-    /// same: nobody can say that it is over.
+    /// A drain that is [stuck](DrainReport::stuck) or [took](DrainReport::took) too long remains an error,
+    /// because it is not known to be over.
     pub fn lenient(mut self) -> Self {
         self.options.cuts = Cuts::AreLogged;
         self
@@ -608,7 +609,7 @@ impl<S> Serve<S> {
 
     /// Calls `f` with the report of the drain, clean or not, before the outcome is returned.
     ///
-    /// It is not called when there was no drain: the server ended early, panicked or was dropped.
+    /// It is not called without a drain, when the server ended early, panicked or was dropped.
     ///
     /// # Examples
     ///
@@ -635,14 +636,15 @@ impl<S> Serve<S> {
         self
     }
 
-    /// Fires `token` when this server has ended: for what it needs up to its last request.
+    /// Fires `token` when this server has ended, for whatever it needs up to its last request.
     ///
-    /// A back that its handlers call stops by that token, and so after it, whichever way it ends: also by a
-    /// failure, a panic, or when it is dropped, before it was run even. A second call replaces the first,
-    /// whose token fires then.
+    /// A back-end server that the handlers call stops by that token, and so after this server. The token fires
+    /// however this server ends, also after a failure or a panic, and when it is dropped, even before it was
+    /// run. A second call replaces the first, and fires the first token.
     ///
-    /// When its future is dropped, it fires at once: handlers have been cut by then, and are gone only when
-    /// the runtime gets to them. A call that one of them makes in this moment may find its back gone.
+    /// When the server's future is dropped, the token fires at once. The handlers have been cut by then, but
+    /// are dropped only when the runtime gets to them. A call that one of them makes meanwhile may find the
+    /// back end gone.
     ///
     /// # Examples
     ///
@@ -673,13 +675,14 @@ impl<S> Serve<S> {
 }
 
 impl<S: engine::App> Serve<S> {
-    /// Speaks TLS: `handshake` is what every connection begins with.
+    /// Speaks TLS. Every connection begins with `handshake`.
     ///
-    /// Any number of them are under way at once. A client has the [first byte's](Serve::first_byte_timeout)
-    /// timeout to begin with its handshake and the [header's](Serve::header_timeout) for the rest of it. At the
-    /// stop it has the [linger](Serve::linger), with which what is under way is closed. A handshake that fails is
-    /// logged at DEBUG, and nothing else comes of it. For HTTP/2 the configuration has to offer it (ALPN `h2` and
-    /// `http/1.1`). A second call replaces the first.
+    /// Any number of handshakes may be under way at once. A client has the [first
+    /// byte's](Serve::first_byte_timeout) timeout to begin its handshake and the
+    /// [header's](Serve::header_timeout) to finish it. At the stop it has the [linger](Serve::linger), and
+    /// unfinished handshakes are closed at its end. A failed handshake is logged at DEBUG and has no other
+    /// effect. For HTTP/2 the configuration must offer it (ALPN `h2` and `http/1.1`). A second call replaces
+    /// the first.
     ///
     /// # Panics
     ///
@@ -712,10 +715,10 @@ impl<S: engine::App> Serve<S> {
         self
     }
 
-    /// Sets how many requests of one connection are answered at once; there is no limit by default.
+    /// Sets how many requests of one connection are answered at once; unlimited by default.
     ///
-    /// Those beyond it wait, and are in flight. One is over for this when its response begins: the body does
-    /// not count. Zero is an error of [`run`](Serve::run).
+    /// Further requests wait, and are in flight. A request no longer counts once its response begins, even if
+    /// the body is still being sent. Zero is an error of [`run`](Serve::run).
     pub fn concurrency_per_connection(mut self, limit: usize) -> Self {
         self.server.settings().turns = Some(limit);
         self
@@ -723,8 +726,8 @@ impl<S: engine::App> Serve<S> {
 
     /// Sends clients over HTTP/2 a PING this often, and cuts those that do not answer within 20 seconds.
     ///
-    /// It is how a client is noticed that has vanished. It is off by default, and 30 seconds for tonic; with
-    /// [`Duration::MAX`] it is off. Zero is an error of [`run`](Serve::run).
+    /// This detects clients that have vanished. It is off by default, and 30 seconds for tonic.
+    /// [`Duration::MAX`] turns it off. Zero is an error of [`run`](Serve::run).
     #[cfg(feature = "http2")]
     pub fn http2_keepalive(mut self, interval: Duration) -> Self {
         self.server.settings().http2.keepalive = limited(interval);
@@ -733,18 +736,17 @@ impl<S: engine::App> Serve<S> {
 
     /// Sets how many streams a client may have open over HTTP/2 on one connection.
     ///
-    /// The default is 200, as it is hyper's, and no limit for tonic. Zero is an error of
-    /// [`run`](Serve::run).
+    /// The default is hyper's, 200, and unlimited for tonic. Zero is an error of [`run`](Serve::run).
     #[cfg(feature = "http2")]
     pub fn http2_max_streams(mut self, limit: u32) -> Self {
         self.server.settings().http2.max_streams = Some(limit);
         self
     }
 
-    /// Sets how many bytes a client may send over HTTP/2 before they are read: of each stream, and of the
+    /// Sets how many bytes a client may send over HTTP/2 before they are read, for each stream and for the
     /// whole connection.
     ///
-    /// The default is hyper's, 1 MiB each. What is not between 1 byte and 2 GiB less 1 byte is an error of
+    /// The default is hyper's, 1 MiB each. A value outside of 1 byte to 2 GiB less 1 byte is an error of
     /// [`run`](Serve::run).
     #[cfg(feature = "http2")]
     pub fn http2_windows(mut self, stream: u32, connection: u32) -> Self {
@@ -756,34 +758,36 @@ impl<S: engine::App> Serve<S> {
 }
 
 impl<S: Server> Serve<S> {
-    /// Runs the server until `stop` fires, a token or the context of a component, and then through its lame duck and its stop.
+    /// Runs the server until `stop` fires, a token or the context of a component, and then through its lame
+    /// duck and its stop.
     ///
-    /// When the returned future has ended, no connection, handler, body or websocket of the server
-    /// is left, except for what the report calls stuck: code that blocks its thread, and tasks that
-    /// handlers have spawned and that do not end when their stream does. From the stop on it takes no
-    /// longer than the grace, the kill grace and 100 milliseconds, unless the runtime itself is blocked;
-    /// then it is late, and that is an error.
+    /// When the returned future has ended, no connection, handler, body or websocket of the server is left,
+    /// except for what the report calls stuck. That is code that blocks its thread, and tasks that handlers
+    /// have spawned and that do not end when their stream does. The stop takes at most the grace, the kill
+    /// grace and 100 milliseconds. It takes longer only if the runtime itself is blocked, which is an error.
     ///
     /// The report of a clean drain is logged at INFO.
     ///
     /// # Errors
     ///
-    /// A [`SidecarError`] when something had to be cut, was stuck, or the stop took longer than the grace, as with a server that does not end when it is told
-    /// ([`is_timed_out`](SidecarError::is_timed_out), with its
-    /// [report](SidecarError::drain_report)); when the server ended by itself, which axum and tonic
-    /// do not; or when an option has an invalid value, with the [`BuildError`](crate::BuildError) as its source.
+    /// A [`SidecarError`] in these cases:
+    ///
+    /// * Something was cut or stuck, or the stop took longer than the grace, for example because the server did
+    ///   not end when it was told ([`is_timed_out`](SidecarError::is_timed_out), with its
+    ///   [report](SidecarError::drain_report)).
+    /// * The server ended by itself, which axum and tonic do not.
+    /// * An option has an invalid value. The [`BuildError`](crate::BuildError) is the source.
     ///
     /// # Panics
     ///
-    /// A panic of the server itself, of a make-service say, goes through the returned future. One of a
-    /// handler does not: it ends its connection, or its stream over HTTP/2; see
+    /// A panic of the server itself, for example of a make-service, goes through the returned future. A panic
+    /// of a handler ends only its connection, or its stream over HTTP/2. See
     /// [`catch_panics`](Self::catch_panics).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future forces the server down: the sockets are closed, handlers and bodies
-    /// are dropped and streams closed as soon as the runtime gets to them. Nobody is told, nothing is
-    /// counted.
+    /// Dropping the returned future forces the server down. Sockets are closed, handlers and bodies dropped,
+    /// and streams closed as soon as the runtime gets to them. Clients are not told, and no report is made.
     ///
     /// # Examples
     ///
@@ -806,7 +810,8 @@ impl<S: Server> Serve<S> {
         stop: &dyn StopSignal,
     ) -> RunFuture<impl Future<Output = Result<(), SidecarError>> + Send + use<S>, SidecarError>
     {
-        // Asked now, and not when the future is polled: by then the service may have been called ready.
+        // Checked now and not when the future is polled, because by then the service may have been polled for
+        // readiness.
         let stop = stop.parts();
         if stop.token.is_cancelled() {
             self.options.lame_duck = LameDuck::new(Duration::ZERO);
@@ -821,7 +826,7 @@ impl<S: Server> Serve<S> {
             server,
             options,
         } = self;
-        // Whatever happens, a panic included, it fires when all else is over.
+        // Whatever happens, a panic included, the token fires when all else is over.
         let _then = options.then;
         let mut plan = options.plan;
         plan.grace = told.limit.grace(options.grace, plan.grace);
@@ -837,7 +842,7 @@ impl<S: Server> Serve<S> {
         let outcome = {
             let supervised = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server);
             let supervised = pin!(supervised);
-            // Dropped before the server, which takes what is in flight with it.
+            // Dropped before the server, which drops what is in flight.
             let counting = Arc::clone(&gate);
             let _counted = told.count_in_flight(move || counting.in_flight());
             supervised.await

@@ -1,7 +1,7 @@
-//! [`Sidecar`]: makes a server that runs until it is told to stop a member of a group.
+//! [`Sidecar`] makes a member of a group from a server that runs until it is told to stop.
 //!
-//! The four kinds of server are adapted to one: a future for the server and a future that asks it to
-//! stop. [`Sidecar::drive`] runs the two by the rules; what they mean is decided by [`fate`].
+//! Each of the four kinds of server is adapted to a future for the server and a future that asks it to stop.
+//! [`Sidecar::drive`] runs the two by the rules, and [`fate`] decides what their results mean.
 
 #[cfg(feature = "process")]
 mod process;
@@ -33,11 +33,11 @@ use crate::group::verdict::Ended;
 use crate::server::drain::DrainReport;
 use crate::server::stop_signal::{Parts, StopSignal};
 
-/// Runs a server beside the tasks of a group: when the group's token fires, the server is asked to
-/// stop and gets its grace to do so.
+/// Runs a server beside the tasks of a group. When the group's token fires, the server is asked to stop and
+/// gets its grace to do so.
 ///
-/// A server's own serve call runs until it is told to stop, and a group's task runs until its token
-/// fires. A sidecar connects the two, whatever way to stop the server has:
+/// A server's own serve call runs until it is told to stop, and a group's task runs until its token fires. A
+/// sidecar connects the two, for each way to stop a server.
 ///
 /// | the server | the method |
 /// |---|---|
@@ -48,12 +48,12 @@ use crate::server::stop_signal::{Parts, StopSignal};
 ///
 /// # The rules
 ///
-/// 1. Nothing happens before the returned future is polled. Then the server is started, also when
-///    the token has fired already: such a server is asked to stop at once.
-/// 2. The clock starts when the token fires, with the full grace. Sidecars in tasks of their own
-///    drain in parallel, each by its own clock.
+/// 1. The server starts when the returned future is first polled, even if the token has already fired. Such a
+///    server is asked to stop at once.
+/// 2. The clock starts when the token fires, with the full grace. Sidecars in separate tasks drain in parallel,
+///    each by its own clock.
 /// 3. The server is asked to stop at most once, and not at all if it ended by itself.
-/// 4. The outcome is never silently `Ok`:
+/// 4. The outcome is never silently `Ok`.
 ///
 /// | the server | before the token fired | after |
 /// |---|---|---|
@@ -62,22 +62,22 @@ use crate::server::stop_signal::{Parts, StopSignal};
 /// | is running at the end of the grace | | timed out |
 /// | returned at last, later than its grace | | timed out |
 ///
-/// The last row is for a runtime that was blocked: nobody could look at the clock in time, and what
-/// took too long is not called a clean stop. A server that returns `Ok` in the very moment in which
-/// the token fires has stopped in time.
+/// The last row happens when the runtime was blocked. The clock was not checked in time, and a stop that took
+/// too long is not called clean. A server that returns `Ok` in the very moment in which the token fires has
+/// stopped in time.
 ///
 /// # What is left when the grace is over
 ///
-/// A server is forced by letting go of it: its future is dropped. Many servers run each connection
-/// in a task of its own that survives this, axum's and tonic's among them; the error says so. A
-/// thread cannot be forced at all, and the error names it. A child process is killed.
+/// A server is forced by dropping its future. Many servers, axum's and tonic's among them, run each connection
+/// in a separate task that survives this, and the error says so. A thread cannot be forced at all, and the
+/// error names it. A child process is killed.
 ///
 /// # Drop
 ///
-/// Dropping the returned future forces the server down at once: the server's future is dropped, and
-/// the stop future that [`serve`](Self::serve) gave it resolves, so that connection tasks which have
-/// outlived the server still see that it is time to go. A blocking server's stop function is called
-/// with a grace of zero, on a thread of its own. A child process is killed.
+/// Dropping the returned future forces the server down at once. The server's future is dropped, and the stop
+/// future that [`serve`](Self::serve) gave it resolves, so that connection tasks which have outlived the server
+/// still see the stop. A blocking server's stop function is called with a grace of zero, on a separate thread.
+/// A child process is killed.
 ///
 /// # Examples
 ///
@@ -105,12 +105,12 @@ use crate::server::stop_signal::{Parts, StopSignal};
 pub struct Sidecar {
     name: Cow<'static, str>,
     grace: Duration,
-    /// The grace, if it is not the default one.
+    /// The grace, if it is not the default.
     asked: Option<Duration>,
 }
 
 impl Sidecar {
-    /// The grace of a sidecar that is given no other: 10 seconds.
+    /// The default grace of a sidecar, 10 seconds.
     ///
     /// # Examples
     ///
@@ -124,7 +124,7 @@ impl Sidecar {
 
     /// Makes a sidecar whose errors call the server `name`.
     ///
-    /// An empty name is an error of the server, before it begins.
+    /// An empty name makes the server fail before it starts.
     ///
     /// # Examples
     ///
@@ -144,10 +144,9 @@ impl Sidecar {
 
     /// Sets the time the server gets to stop, counted from the moment the token fires.
     ///
-    /// Any duration will do. With zero the server is asked to stop, looks at that once, and is
-    /// forced; with [`Duration::MAX`] it is never forced. The default is
-    /// [10 seconds](Self::DEFAULT_GRACE), and in a component all the time that it has; it never has more
-    /// than that.
+    /// Any duration is valid. With zero the server is asked to stop, polled once, and forced. With
+    /// [`Duration::MAX`] it is never forced. The default is [10 seconds](Self::DEFAULT_GRACE). In a component
+    /// the default is all the time that the component has, which is also the maximum.
     ///
     /// # Examples
     ///
@@ -166,22 +165,21 @@ impl Sidecar {
 
     /// Runs a server that takes a future which tells it to stop.
     ///
-    /// `server` is called with the stop future when the returned future is first polled, and returns
-    /// what serves: a future, or anything that turns into one, such as `axum::serve(…)` as it is.
-    /// The stop future resolves when `token` has fired; it is a
-    /// [`tokio_util::sync::WaitForCancellationFutureOwned`].
+    /// `server` is called with the stop future when the returned future is first polled. It returns the future
+    /// that serves, or anything that turns into one, such as the value of `axum::serve(…)`. The stop future
+    /// resolves when `token` has fired. It is a [`tokio_util::sync::WaitForCancellationFutureOwned`].
     ///
-    /// The returned future owns all it needs, and it is `Send` when `server` and the server are.
+    /// The returned future owns all it needs, and is `Send` if `server` and the server are.
     ///
     /// # Errors
     ///
-    /// A [`SidecarError`] when the server ended before it was asked to, failed, or was not down at the end
-    /// of its grace. In the last case the server has been let go of, and connections of it may remain.
+    /// A [`SidecarError`] if the server ended before it was asked to, failed, or was not down at the end of its
+    /// grace. In the last case the server has been dropped, and some of its connections may remain.
     ///
     /// # Panics
     ///
-    /// A panic of the server goes through the returned future; a group records it with the name of
-    /// the task. The stop future has resolved by then, as it does on every drop.
+    /// A panic of the server goes through the returned future, and a group records it with the name of the
+    /// task. The stop future has resolved by then, as it does on every drop.
     ///
     /// When the token fires, the future panics outside of a Tokio runtime whose timers are enabled.
     ///
@@ -225,8 +223,8 @@ impl Sidecar {
         RunFuture::new(async move {
             self.check()?;
             let stop = CancellationToken::new();
-            // Declared before the server and so dropped after it, however this future ends: even
-            // when the server panics in its destructor, what it has left behind sees the stop.
+            // Declared before the server and so dropped after it, however this future ends. Even when the
+            // server panics in its destructor, the tasks it leaves behind see the stop.
             let _force = stop.clone().drop_guard();
             let server = plain(server(stop.clone().cancelled_owned()));
             let ask = |_| async move { stop.cancel() };
@@ -237,20 +235,19 @@ impl Sidecar {
 
     /// Runs a server that is stopped by a function, often through a handle.
     ///
-    /// `stop` is called when `token` has fired, with the grace, which is what most handles want to
-    /// know. The future it returns runs beside the server under the same clock: both have until the
-    /// end of the grace. When the server is down in time, a stop function that is still at work then
-    /// is dropped with a warning and the outcome is `Ok`. `stop` is never called when the server ends
-    /// by itself or when the returned future is dropped.
+    /// `stop` is called with the grace when `token` has fired. The future it returns runs beside the server,
+    /// and both have until the end of the grace. If the server is down in time but the stop function is still
+    /// running at that moment, it is dropped with a warning and the outcome is `Ok`. `stop` is never called
+    /// when the server ends by itself or when the returned future is dropped.
     ///
-    /// A handle whose call is not asynchronous goes in as `|grace| async move { handle.stop(grace) }`,
-    /// as long as the call does not block, and a server that returns no `Result` as
-    /// `async { server.await; Ok::<_, Infallible>(()) }`.
+    /// Pass a handle with a synchronous stop call as `|grace| async move { handle.stop(grace) }`, provided that
+    /// the call does not block. Pass a server that does not return a `Result` as `async { server.await; Ok::<_,
+    /// Infallible>(()) }`.
     ///
     /// # Errors
     ///
-    /// As [`serve`](Self::serve). Also when the stop function panics: the panic is caught, the server
-    /// has its grace all the same, and the error tells both.
+    /// As [`serve`](Self::serve). A panic of the stop function is also an error. The panic is caught, the
+    /// server still has its grace, and the error reports both.
     ///
     /// # Panics
     ///
@@ -260,7 +257,7 @@ impl Sidecar {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future drops the server and a stop function that is at work.
+    /// Dropping the future drops the server and the stop function, if it is running.
     ///
     /// # Examples
     ///
@@ -314,7 +311,7 @@ impl Sidecar {
         })
     }
 
-    /// Refuses a name that no message could show.
+    /// Rejects a name that no message could show.
     fn check(&self) -> Result<(), SidecarError> {
         if self.name.is_empty() {
             let error = BuildError::empty_name("a server");
@@ -353,7 +350,7 @@ impl Sidecar {
         }
     }
 
-    /// Asks the server to stop and runs both, the asking and the server, until the grace is over.
+    /// Asks the server to stop, and runs the stop function and the server until the grace is over.
     async fn drain<S, F, A>(&self, mut server: Pin<&mut S>, ask: F) -> Outcome
     where
         S: Future<Output = Result<(), Fault>>,
@@ -367,10 +364,10 @@ impl Sidecar {
         let asked = Instant::now();
         let mut end = None;
         let mut stopped = None;
-        // The call itself is inside the future, so that its panics are caught as well.
+        // The call itself is inside the future, so that its panics are caught too.
         let mut stop = pin!(Panic::catch_future(async { ask(self.grace).await }));
         let both = poll_fn(|cx| {
-            // First the stop: a server whose grace is zero gets to see it in its only poll.
+            // The stop goes first, so that a server with a grace of zero sees it in its only poll.
             if stopped.is_none() {
                 stopped = ready(stop.as_mut().poll(cx));
             }
@@ -383,7 +380,7 @@ impl Sidecar {
                 Poll::Pending
             }
         });
-        // Both results are looked at below, whether or not both are there.
+        // Both results are checked below, whether or not both are there.
         let _ = timeout(self.grace, both).await;
 
         Outcome {
@@ -426,10 +423,10 @@ impl Sidecar {
     }
 }
 
-/// Why a server was not a success: it ended early, failed, or did not stop in time.
+/// Why a server did not succeed, because it ended early, failed, or did not stop in time.
 ///
-/// The message names the server and says what happened. The server's own error, or its panic, is the
-/// [`source`](Error::source); `{:#}` prints both on one line.
+/// The message names the server and says what happened. The [`source`](Error::source) is the server's own error
+/// or its panic, and `{:#}` prints both on one line.
 ///
 /// # Examples
 ///
@@ -500,13 +497,13 @@ impl SidecarError {
 
     /// Returns how the server ended.
     ///
-    /// - [`EndedEarly`](End::EndedEarly): it returned `Ok` before the token had fired.
-    /// - [`Failed`](End::Failed): it returned an error, or could not be started.
-    /// - [`Panicked`](End::Panicked): a [blocking](Sidecar::serve_blocking) server panicked, or the
-    ///   server was down in time and its stop function panicked. The panic of any other server goes
-    ///   through the sidecar's future.
-    /// - [`TimedOut`](End::TimedOut): it was not down at the end of its grace.
-    /// - [`StillRunning`](End::StillRunning): the same, and a thread or a process of it could not be
+    /// - [`EndedEarly`](End::EndedEarly) if it returned `Ok` before the token had fired.
+    /// - [`Failed`](End::Failed) if it returned an error, or could not be started.
+    /// - [`Panicked`](End::Panicked) if a [blocking](Sidecar::serve_blocking) server panicked, or if the server
+    ///   was down in time and its stop function panicked. The panic of any other server goes through the
+    ///   sidecar's future.
+    /// - [`TimedOut`](End::TimedOut) if it was not down at the end of its grace.
+    /// - [`StillRunning`](End::StillRunning) if it was not, and one of its threads or processes could not be
     ///   ended.
     ///
     /// # Examples
@@ -585,10 +582,9 @@ impl SidecarError {
         self.end().is_forced()
     }
 
-    /// Returns whether the function that was to stop the server panicked.
+    /// Returns whether the stop function panicked.
     ///
-    /// This may come together with any end of the server; alone, it means that the server was down in
-    /// time all the same.
+    /// The server may have ended in any way. If this is the only fault, the server was down in time.
     ///
     /// # Examples
     ///
@@ -619,8 +615,8 @@ impl SidecarError {
 impl SidecarError {
     /// Returns the report of a drain that was not clean.
     ///
-    /// There is one when the server was forced, which is a [timeout](Self::is_timed_out), and only
-    /// servers that can count have it: those of `taskgroup::server::axum`.
+    /// Only servers that count their requests have one, namely those of `taskgroup::server::axum`, and only
+    /// after the server was forced, which is a [timeout](Self::is_timed_out).
     ///
     /// # Examples
     ///
@@ -743,7 +739,7 @@ impl Ended for SidecarError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// [`Exit`](crate::Exit) takes an error by this.
 impl AsRef<dyn Error + Send + Sync> for SidecarError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self
@@ -765,7 +761,7 @@ impl fmt::Debug for SidecarError {
     }
 }
 
-/// Adapts a server of the outside world.
+/// Adapts an external server.
 async fn plain<S, T, Err>(server: S) -> Result<(), Fault>
 where
     S: IntoFuture<Output = Result<T, Err>>,
@@ -784,23 +780,23 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
     }
 }
 
-/// Where the sidecar stood when its server ended.
+/// The state of the sidecar when its server ended.
 enum Phase {
     /// The token had not fired.
     Serving,
-    /// The token had fired, in the very poll in which the server ended. Nobody had asked it to stop.
+    /// The token fired in the very poll in which the server ended, before the server was asked to stop.
     Cancelled,
-    /// The server had been asked to stop, and needed this long.
+    /// The server had been asked to stop, and took this long.
     Draining(Duration),
 }
 
-/// What became of a server and of what was to stop it.
+/// The results of a server and of its stop function.
 struct Outcome {
     fate: Fate,
     stop: Stop,
 }
 
-/// What became of a server.
+/// The result of a server.
 #[derive(Debug)]
 enum Fate {
     /// It was down in time. The only good end.
@@ -809,9 +805,9 @@ enum Fate {
     Failed(When, Fault),
     /// It was running at the end of the grace.
     TimedOut(Remains),
-    /// It drained, but it took longer than its grace: the runtime was blocked at that end.
+    /// It drained, but took longer than its grace, because the runtime was blocked at the end.
     Late(Duration),
-    /// The gate around it had to cut, or had to wait for too long.
+    /// Its gate had to cut something, or had to wait for too long.
     #[cfg(feature = "http")]
     Cut(Box<DrainReport>),
 }
@@ -829,13 +825,13 @@ enum Fault {
     Panic(Panic),
 }
 
-/// What may be left of a server that was forced.
+/// What may remain of a server that was forced.
 #[derive(Debug)]
 enum Remains {
     Connections,
     /// Threads, by their names.
     Threads(String),
-    /// Nothing: the process was killed and has ended.
+    /// Nothing. The process was killed and has ended.
     #[cfg(feature = "process")]
     Killed,
     /// The process with this id, which does not die.
@@ -843,7 +839,7 @@ enum Remains {
     Process(u32),
 }
 
-/// What became of the function that was to stop the server.
+/// The result of the stop function.
 enum Stop {
     NotAsked,
     Returned,

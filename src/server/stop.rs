@@ -1,4 +1,4 @@
-//! [`Stop`]: what a handler knows of the stop of its server.
+//! [`Stop`]: tells a handler of the stop of its server.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,17 +11,15 @@ use crate::group::deadline::DeadlinePassed;
 
 /// Tells a handler that its server is stopping, and how long the drain may take.
 ///
-/// When a server stops it takes no new requests, and those in flight have until the drain deadline
-/// to be answered; what is running then is cut. A `Stop` gives a handler both moments, which are for
-/// different things:
+/// A server that stops takes no new requests. Those in flight have until the drain deadline to be answered, and
+/// are cut if they are still running then. A `Stop` gives a handler both moments, for different purposes:
 ///
-/// - **The stop is a hint.** What would go on for ever, such as an event stream, a long poll or a
-///   websocket, looks at [`stopping`](Self::stopping) and ends by itself. Work that an answer needs
-///   never hangs on it: a call that is given up when the stop begins is a failed request that the
-///   drain had time for.
-/// - **The deadline is a bound.** A call to another service, a query, or a task of a handler may run
-///   until it, by [`until_deadline`](Self::until_deadline) or with a timeout that is
-///   [clipped](Self::clip), so that the handler can still say what went wrong.
+/// - **The stop is a hint.** Endless work, such as an event stream, a long poll or a websocket, looks at
+///   [`stopping`](Self::stopping) and ends by itself. Never bind work that an answer needs to it. A call that
+///   is given up when the stop begins is a failed request that the drain had time for.
+/// - **The deadline is a bound.** A call to another service, a query, or a task of a handler may run until
+///   then, by [`until_deadline`](Self::until_deadline) or with a [clipped](Self::clip) timeout, so that the
+///   handler can still say what went wrong.
 ///
 /// A clone is another handle on the same stop, at the cost of a reference count.
 ///
@@ -32,12 +30,12 @@ use crate::group::deadline::DeadlinePassed;
 ///
 /// # Comparison to `CancellationToken`
 ///
-/// The token of a group says *that* everything is to stop. A `Stop` belongs to one server, says *by
-/// when*, and its token fires when that server begins to drain: after the lame duck, if there is one.
+/// The token of a group says *that* everything is to stop. A `Stop` belongs to one server and says *by when*.
+/// Its token fires when that server begins to drain, after the lame duck, if it has one.
 ///
 /// # Examples
 ///
-/// A long poll that answers at once when the server stops, and whose query may use up the drain:
+/// A long poll that answers at once when the server stops, and whose query may use up the drain.
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,20 +61,20 @@ pub struct Stop {
     shared: Arc<Shared>,
 }
 
-/// The end of a [`Stop`] that belongs to the server.
+/// The server's end of a [`Stop`].
 #[derive(Debug)]
 pub(crate) struct StopSource {
     stop: Stop,
 }
 
-/// Invariant: the times are set before the token fires, and never again.
+/// Invariant: the times are set once, before the token fires.
 #[derive(Debug)]
 struct Shared {
     token: CancellationToken,
     times: OnceLock<Times>,
 }
 
-/// What the beginning of the stop has fixed. `None` is a drain that may take for ever.
+/// Fixed when the stop begins. `None` is a drain without a limit.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     /// When what is in flight is cut.
@@ -86,7 +84,7 @@ struct Times {
 }
 
 impl Stop {
-    /// Returns a stop that never begins, for calling a handler where no server is: in a test.
+    /// Returns a stop that never begins, for calling a handler without a server, for example in a test.
     ///
     /// # Examples
     ///
@@ -107,9 +105,10 @@ impl Stop {
         }
     }
 
-    /// Returns a stop that has begun just now with `drain` to go, for the test of a handler.
+    /// Returns a stop that has just begun with `drain` to go, for the test of a handler.
     ///
-    /// Any duration will do: with zero the deadline has passed, with [`Duration::MAX`] there is none.
+    /// Any duration is valid. With zero the deadline has passed, and with [`Duration::MAX`] the drain is
+    /// unlimited.
     ///
     /// # Examples
     ///
@@ -130,9 +129,9 @@ impl Stop {
 
     /// Returns the token that fires when the server begins to drain.
     ///
-    /// It is the hint, to hand to what ends by itself. [Outgoing work](Self::until_deadline) is not
-    /// to be bound to it. Cancelling it makes this `Stop` and its clones believe in a stop without a
-    /// deadline, and does not stop the server.
+    /// It is the hint, for work that ends by itself. Do not bind [outgoing work](Self::until_deadline) to it.
+    /// Cancelling it does not stop the server, but this `Stop` and its clones then report a stop without a
+    /// deadline.
     ///
     /// # Examples
     ///
@@ -146,13 +145,13 @@ impl Stop {
         &self.shared.token
     }
 
-    /// Waits until the server begins to drain; returns at once if it has begun.
+    /// Waits until the server begins to drain. Returns at once if it has begun.
     ///
     /// Equivalent to `self.token().cancelled()`.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Cancel safe. Dropping the future loses nothing.
     ///
     /// # Examples
     ///
@@ -189,8 +188,8 @@ impl Stop {
 
     /// Returns the moment at which what is still in flight is cut.
     ///
-    /// It is known as soon as [`is_stopping`](Self::is_stopping) says so, and does not change any
-    /// more. `None` before that, and for a drain that may take for ever.
+    /// It is known as soon as [`is_stopping`](Self::is_stopping) returns `true`, and does not change after
+    /// that. `None` before that, and for a drain without a limit.
     ///
     /// # Examples
     ///
@@ -206,8 +205,8 @@ impl Stop {
         self.shared.times.get()?.deadline
     }
 
-    /// Returns what is left until the [deadline](Self::deadline), zero once it has passed; `None`
-    /// while there is no deadline.
+    /// Returns the time left until the [deadline](Self::deadline), zero once it has passed, or `None` without a
+    /// deadline.
     ///
     /// # Examples
     ///
@@ -223,13 +222,12 @@ impl Stop {
         self.deadline().map(until)
     }
 
-    /// Clips the timeout of a call that is about to be made to what is left for it.
+    /// Clips the timeout of a call that is about to be made to the time left for it.
     ///
-    /// For clients that take a duration, and for protocols that carry one, such as `grpc-timeout`.
-    /// What is left ends a little before the deadline, so that there is time to answer: a tenth of
-    /// the drain, at most 250 ms. Before the stop the timeout stays as it is, as nobody knows the
-    /// deadline yet: a long call is better bound with [`until_deadline`](Self::until_deadline), which
-    /// also sees a stop that begins later.
+    /// It is for clients that take a duration, and for protocols that carry one, such as `grpc-timeout`. The
+    /// time left ends before the deadline by a tenth of the drain, at most 250 ms, so that there is time to
+    /// answer. Before the stop the deadline is unknown, and the timeout is returned unchanged. For a long call
+    /// prefer [`until_deadline`](Self::until_deadline), which also sees a stop that begins later.
     ///
     /// # Examples
     ///
@@ -248,14 +246,14 @@ impl Stop {
 
     /// Runs outgoing work that may use up the drain, but not more.
     ///
-    /// The stop alone does not touch the work. It is given up, by dropping it, a little before the
-    /// drain deadline, so that there is time to answer: a tenth of the drain, at most 250 ms. Work
-    /// that is done in that very moment counts as done. Without a stop this waits for the work.
+    /// The stop alone does not touch the work. Before the drain deadline, by a tenth of the drain and at most
+    /// 250 ms, the work is dropped, so that there is time to answer. Work that finishes in that very moment
+    /// counts as done. Without a stop this waits for the work.
     ///
     /// # Errors
     ///
-    /// [`DeadlinePassed`] if the work was given up. Work that is ready at once is never given up, also
-    /// when the deadline has passed long ago.
+    /// [`DeadlinePassed`] if the work was dropped. Work that is ready at once is never dropped, even long after
+    /// the deadline.
     ///
     /// # Panics
     ///
@@ -263,7 +261,7 @@ impl Stop {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the work with it.
+    /// Dropping the future drops the work.
     ///
     /// # Examples
     ///
@@ -286,7 +284,7 @@ impl Stop {
         deadline::until(work, self.work_deadline_passed()).await
     }
 
-    /// The first call counts, and the later ones change nothing.
+    /// Only the first call has an effect.
     fn begin(&self, drain: Duration) {
         let _ = self.shared.times.set(Times::of(drain));
         self.shared.token.cancel();
@@ -312,7 +310,7 @@ impl StopSource {
         }
     }
 
-    /// The handle that handlers get; cloned for each request.
+    /// The handle that handlers get, cloned for each request.
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
     }
@@ -337,7 +335,7 @@ fn until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// Handlers may outlive a server that was dropped: none of them shall wait for a stop for ever.
+/// Handlers may outlive a server that was dropped, and must not wait for a stop for ever.
 impl Drop for StopSource {
     fn drop(&mut self) {
         self.begin(Duration::ZERO);

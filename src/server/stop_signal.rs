@@ -15,11 +15,10 @@ use crate::group::deadline::of_work;
 use crate::group::lock::lock;
 use crate::server::in_flight::{Counted, InFlight};
 
-/// What tells a server to stop: a token, or the [`Context`](crate::lifecycle::Context) of a component.
+/// What tells a server to stop, either a token or the [`Context`](crate::lifecycle::Context) of a component.
 ///
-/// With a token, the server has its own grace. With a context it has no more than what is left of
-/// the time of its component, so that the budget of the lifecycle holds, and all of that if it
-/// asked for no grace.
+/// With a token, the server has its own grace. With a context it has at most the time left to its component, so
+/// that the budget of the lifecycle holds, and all of that time if no grace is set.
 ///
 /// This trait is sealed.
 ///
@@ -56,11 +55,11 @@ impl sealed::StopParts for CancellationToken {
     }
 }
 
-/// What a server needs of a [`StopSignal`].
+/// What a server needs from a [`StopSignal`].
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub(crate) token: CancellationToken,
-    /// Fires in the middle of a lame duck that somebody else is.
+    /// Fires halfway through the enclosing lifecycle's lame-duck period.
     pub(crate) leaving: Option<CancellationToken>,
     pub(crate) limit: Limit,
     in_flight: Option<Arc<InFlight>>,
@@ -81,7 +80,7 @@ impl Parts {
         }
     }
 
-    /// Lets whoever stops the server know what is in flight in it, at any time; see [`InFlight::add`].
+    /// Lets the component count what is in flight in the server at any time. See [`InFlight::add`].
     #[must_use]
     pub(crate) fn count_in_flight(
         &self,
@@ -91,22 +90,22 @@ impl Parts {
     }
 }
 
-/// What is kept of the time that a server may take.
+/// The limit on the time that a server may take to stop.
 const KEPT: Duration = Duration::from_millis(50);
 
-/// Until when a stop may take, which is known once it has begun. It is set before the token fires,
-/// and may come nearer afterwards.
+/// The deadline of the stop, known once it has begun. It is set before the token fires, and may come nearer
+/// afterwards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limit(Option<Arc<Deadline>>);
 
 #[derive(Debug, Default)]
 struct Deadline {
     times: Mutex<Times>,
-    /// Tells those who wait for a deadline that there is another one.
+    /// Tells waiting tasks that the deadline has changed.
     changed: Notify,
 }
 
-/// `None` is a stop that has not begun, or may take for ever.
+/// `None` if the stop has not begun, or has no limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
     deadline: Option<Instant>,
@@ -119,14 +118,14 @@ impl Limit {
         Self(Some(Arc::default()))
     }
 
-    /// Returns the grace of a server: the one it asked for, or else all that there will be if that is
-    /// limited, and `default` if it is not.
+    /// Returns the grace of a server. That is the one it asked for, else all the time left if that is limited,
+    /// else `default`.
     pub(crate) fn grace(&self, asked: Option<Duration>, default: Duration) -> Duration {
         let all = self.0.as_ref().map(|_| Duration::MAX);
         asked.or(all).unwrap_or(default)
     }
 
-    /// `None` is no limit.
+    /// `None` means unlimited.
     pub(crate) fn set(&self, deadline: Option<Instant>) {
         let Some(limit) = &self.0 else { return };
         let now = Instant::now();
@@ -144,13 +143,13 @@ impl Limit {
         lock(&self.0.as_ref()?.times).work
     }
 
-    /// Waits until outgoing work is given up; for ever if there is no limit.
+    /// Waits until outgoing work is given up, or for ever if the time is unlimited.
     pub(crate) async fn work_deadline_passed(&self) {
         let Some(limit) = &self.0 else {
             return pending().await;
         };
         loop {
-            // Made before the look at the times: a change in between wakes it.
+            // Made before the times are read, so that a change in between wakes it.
             let mut changed = pin!(limit.changed.notified());
             changed.as_mut().enable();
             let Some(deadline) = self.work_deadline() else {
@@ -168,8 +167,8 @@ impl Limit {
         }
     }
 
-    /// Returns what is left, if there is a limit. A little is kept, so that a server that uses up
-    /// all of it ends by itself, with its own error, before it is forced.
+    /// Returns the time left, if it is limited. A little is kept back, so that a server that uses all of it
+    /// ends by itself, with its own error, before it is forced.
     pub(crate) fn left(&self) -> Option<Duration> {
         let left = self.deadline()?.saturating_duration_since(Instant::now());
         Some(left.saturating_sub(KEPT.min(left / 10)))

@@ -1,32 +1,32 @@
 //! A tonic server that really stops (feature `tonic`).
 //!
-//! [`serve`] serves the routes of tonic and is a member of a group. It counts connections and calls, tells
-//! clients and handlers when the server stops, and at the end of its grace cuts what is left. tonic's own
-//! `Server` waits for ever for a server stream that does not end, for a client that does not answer a
-//! PING, and for a TCP connection on which nothing was ever sent; and it leaves every connection running when
-//! its future is dropped.
+//! [`serve`] serves tonic's routes and is a member of a group. It counts connections and calls, tells clients
+//! and handlers when the server stops, and cuts what is left at the end of its grace. tonic's own `Server`
+//! waits for ever for a server stream that does not end, for a client that does not answer a PING, and for a
+//! TCP connection on which nothing was ever sent. It leaves every connection running when its future is
+//! dropped.
 //!
 //! # The stop
 //!
 //! | when | what |
 //! |---|---|
-//! | the token fires | it is a [lame duck](Serve::lame_duck), if it has one: all is served as before |
+//! | the token fires | the [lame duck](Serve::lame_duck) begins, if it has one, and everything is still served |
 //! | the stop | the accept queue is emptied and the socket closed; [`Stop`](crate::server::Stop) tells the handlers |
 //! | `linger` later (200 ms) | the connections are told: clients get a GOAWAY, idle ones are closed |
 //! | `idle_grace` later (1 s) | connections without a call in flight are cut: a client that says nothing, or does not answer |
 //! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped, a stream ends where it is; clients get the status `UNAVAILABLE`, "the server is shutting down" |
 //! | 100 ms later | all connections are cut |
-//! | `kill_grace` later (1 s) | what blocks its thread is given up and reported as stuck |
+//! | `kill_grace` later (1 s) | code that blocks its thread is given up and reported as stuck |
 //!
-//! It is over as soon as nothing is left. A call is in flight until its response has been handed over
-//! to the last message, also while it waits for its turn. A call that a client makes in the moment of the
-//! GOAWAY may fail there with `CANCELLED` and not with `UNAVAILABLE`: where it can be repeated, that is to be
-//! retried too.
+//! The stop is over as soon as nothing is left. A call is in flight until the last message of its response has
+//! been handed over, also while it waits for its turn. A call that a client makes in the moment of the GOAWAY
+//! may fail in the client with `CANCELLED` instead of `UNAVAILABLE`. If the call can be repeated, retry that
+//! too.
 //!
 //! # The stop, for a handler
 //!
 //! Every request has a [`Stop`](crate::server::Stop) in its extensions. A server stream looks at it to end by
-//! itself, with whatever status is right:
+//! itself, with a status of its choice.
 //!
 //! ```
 //! use taskgroup::server::Stop;
@@ -111,17 +111,17 @@ use crate::server::serve::Io;
 use crate::server::serve::Serve;
 use crate::server::serve::Server;
 
-/// How often a client is sent a PING: every 30 seconds. It has 20 seconds to answer.
+/// How often a client is sent a PING, every 30 seconds. It has 20 seconds to answer.
 pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Makes a server of a bound listener and of the services to be served.
+/// Makes a server from a bound listener and the services to be served.
 ///
-/// It is [`serve`](crate::serve()) with the defaults of tonic: nothing but HTTP/2, any number of streams, the
-/// status of a service that fails, and `TCP_NODELAY` on every connection. For routes with layers around them
-/// see [`serve_with`].
+/// It is [`serve`](crate::serve()) with the defaults of tonic. It speaks only HTTP/2, with any number of
+/// streams, answers with the status of a service that fails, and sets `TCP_NODELAY` on every connection. For
+/// routes with layers around them see [`serve_with`].
 ///
-/// `name` is what the report and the errors call it. Nothing happens before the future of
-/// [`run`](Serve::run) is polled, but the listener is bound: clients that connect until then wait.
+/// The report and the errors call it `name`. The server starts when the future of [`run`](Serve::run) is first
+/// polled. The listener is already bound, so clients that connect earlier wait.
 ///
 /// # Examples
 ///
@@ -149,13 +149,13 @@ pub fn serve(
     listener: TcpListener,
     routes: Routes,
 ) -> Serve<App<Routes>> {
-    // Else they would be made for each call.
+    // Otherwise they would be made for each call.
     serve_with(name, listener, routes.prepare())
 }
 
-/// Makes a server of a bound listener and of any service of gRPC: routes with layers around them.
+/// Makes a server from a bound listener and any gRPC service, usually routes with layers around them.
 ///
-/// For [`serve`], which is the same without layers, see there.
+/// Everything else is as with [`serve`], which is the same without layers.
 ///
 /// # Examples
 ///
@@ -201,7 +201,7 @@ where
     Serve::new(name, listener, App { service, settings }).nodelay(true)
 }
 
-/// What [`serve`] serves: a service of gRPC.
+/// What [`serve`] serves, a gRPC service.
 pub struct App<S> {
     service: S,
     settings: Settings,
@@ -211,7 +211,7 @@ impl<S> Serve<App<S>>
 where
     App<S>: engine::App,
 {
-    /// Sets how long a call may take until its response begins; there is no limit by default.
+    /// Sets how long a call may take until its response begins; unlimited by default.
     ///
     /// A client may ask for less with its `grpc-timeout`. Either way it gets the status `CANCELLED`, "Timeout
     /// expired".
@@ -220,7 +220,7 @@ where
         self
     }
 
-    /// Speaks HTTP/1 as well: for gRPC-Web, which needs a layer for it too.
+    /// Speaks HTTP/1 as well, for gRPC-Web, which also needs a layer.
     pub fn accept_http1(mut self) -> Self {
         engine::App::settings(self.served()).http2.only = false;
         self
@@ -254,7 +254,7 @@ where
     }
 }
 
-/// Reads a `grpc-timeout`: at most eight digits and a unit. `None` for what is not that.
+/// Reads a `grpc-timeout` of at most eight digits and a unit, or returns `None` if it is invalid.
 fn patience(timeout: &str) -> Option<Duration> {
     let (digits, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit())
@@ -288,7 +288,7 @@ where
         ready(self.service.clone())
     }
 
-    /// tonic looks for what its own server puts there, to answer `remote_addr()` and `peer_certs()`.
+    /// tonic reads what its own server puts there, to answer `remote_addr()` and `peer_certs()`.
     fn extensions(&self, incoming: Incoming<'_>, shared: &Arc<Extensions>) -> Arc<Extensions> {
         let mut extensions = Extensions::clone(shared);
         match incoming.transport() {

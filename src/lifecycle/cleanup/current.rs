@@ -23,16 +23,16 @@ use crate::group::deadline;
 use crate::group::end::End;
 use crate::group::panic::Panic;
 
-/// How long a step whose time is over has to be gone before it counts as still running.
+/// How long a step may take to be gone after its time is over. After that it counts as still running.
 ///
-/// It is dropped when its task is polled next, so this is scheduling, not work. It is short because
-/// the other steps have this much less.
+/// The step is dropped when its task is polled next, so this covers scheduling and not work. It is short
+/// because the other steps lose this time.
 pub(super) const CONFIRMATION: Duration = Duration::from_millis(100);
 
-/// The step that is running, in a task or on a thread of its own.
+/// The step under way, in its own task or on its own thread.
 ///
-/// So a step that blocks its thread holds up neither the run nor its deadline, and the group can say
-/// that it is running. The run's future can be dropped and made anew: the step goes on meanwhile.
+/// A step that blocks its thread therefore blocks neither the run nor its deadline, and the group can list
+/// it as running. The run's future can be dropped and made anew while the step goes on.
 pub(super) struct Current {
     pub(super) name: Cow<'static, str>,
     pub(super) rules: Rules,
@@ -40,7 +40,7 @@ pub(super) struct Current {
     /// The time that the step was given.
     pub(super) time: Duration,
     attempts: Arc<AtomicU32>,
-    /// Until when to wait for it; `None` for ever.
+    /// When to stop waiting for it. `None` for never.
     patience: Option<Instant>,
     task: TaskHandle<Ended>,
 }
@@ -48,9 +48,9 @@ pub(super) struct Current {
 /// How a step has ended.
 pub(super) struct Ended {
     pub(super) end: End,
-    /// What it returned or panicked with.
+    /// The error that it returned, or its panic.
     pub(super) error: Option<StepError>,
-    /// The same as a text, with its sources.
+    /// The error as text, with its sources.
     pub(super) message: String,
     pub(super) at: Instant,
     /// The panic of a destructor.
@@ -76,7 +76,7 @@ impl Ended {
         Self::now(End::Panicked).with(Arc::new(panic))
     }
 
-    /// Asks the error what it says, which is code of the user.
+    /// Formats the error, which runs user code.
     fn with(mut self, error: StepError) -> Self {
         self.message = chain::line_of(&*error);
         self.error = Some(error);
@@ -87,7 +87,7 @@ impl Ended {
 impl Current {
     /// Begins the first attempt.
     pub(super) fn begin(step: Step, time: Duration, outcome: &Outcome, group: &TaskGroup) -> Self {
-        // Before the function of the step is called, which counts as its time.
+        // Before the call of the step's function, which counts toward its time.
         let started = Instant::now();
         let until = started.checked_add(time);
         let place = step.place();
@@ -98,7 +98,7 @@ impl Current {
             Work::Blocking(closure) => {
                 let closure = move |_: &_| Ok(block(closure, outcome));
                 let task = group.task(name.clone()).spawn_blocking_from(place, closure);
-                // It cannot be cut, so there is nothing to confirm.
+                // A blocking step cannot be cut, so it gets no time to confirm that.
                 (task, until)
             }
             work => {
@@ -132,13 +132,13 @@ impl Current {
         }
     }
 
-    /// Waits until the step has ended, or does not end in time. Not to be called again after that.
+    /// Waits until the step has ended, or has failed to end in time. Must not be called again after that.
     ///
     /// Cancel safe: the step is not in this future.
     pub(super) async fn end(&mut self) -> Ended {
         match deadline::by(self.patience, &mut self.task).await {
             Some(Ok(ended)) => ended,
-            // Its group was aborted, or its runtime goes away.
+            // Its group was aborted, or its runtime is shutting down.
             Some(Err(_)) => Ended::now(End::Aborted),
             None => Ended::now(End::StillRunning),
         }
@@ -149,7 +149,7 @@ impl Current {
     }
 }
 
-/// Runs a closure on the thread of the caller.
+/// Runs a closure on the caller's thread.
 fn block(closure: Closure, outcome: Outcome) -> Ended {
     match Panic::catch(|| closure(outcome)) {
         Ok(Ok(())) => Ended::now(End::Done),
@@ -162,18 +162,18 @@ fn block(closure: Closure, outcome: Outcome) -> Ended {
 struct Attempts {
     rules: Rules,
     outcome: Outcome,
-    /// Until when they may take, together; `None` for ever.
+    /// The end of the time for all attempts together. `None` for no end.
     until: Option<Instant>,
     count: Arc<AtomicU32>,
     stage: Stage,
-    /// What there is for another attempt.
+    /// The work for another attempt.
     again: Option<Work>,
 }
 
 enum Stage {
     /// An attempt is under way.
     Working(Attempt),
-    /// The last attempt has failed, and the next one begins at this moment, within the step's time.
+    /// The last attempt has failed. The next one begins at this moment, within the step's time.
     Pausing(Instant),
 }
 
@@ -213,7 +213,7 @@ impl Attempts {
                 Some(until) => self.stage = Stage::Pausing(until),
                 None => return Ended::failed(error),
             }
-            // Its destructor is code of the user.
+            // Its destructor is user code.
             drop(Panic::catch_drop(error));
         }
     }
@@ -228,7 +228,7 @@ impl Attempts {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Drops what is left of the step, and tells the panic of a destructor.
+    /// Drops what is left of the step, and returns the panic of a destructor.
     fn dismiss(self) -> Option<Panic> {
         let Self { stage, again, .. } = self;
         let attempt = Panic::catch(|| drop(stage)).err();

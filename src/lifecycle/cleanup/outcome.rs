@@ -7,13 +7,13 @@ use crate::group::cause::Cause;
 use crate::group::error::TaskError;
 use crate::group::verdict;
 
-/// How the active phase of a service ended, as each step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup) is told.
+/// How the active phase of a service ended. Each step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup)
+/// gets it.
 ///
-/// A step branches on it: commit or roll back, keep the file or throw it away. It is made of what
-/// [`TaskGroup::wait`](crate::TaskGroup::wait) or [`shutdown`](crate::TaskGroup::shutdown) returned,
-/// and is `Forced` if anything had to be cut, here or after another failure. The whole error stays
-/// with whoever has waited. A result alone does not say whether the group was cancelled, so the cause is
-/// given with it: `(&result, group.cause())`.
+/// A step branches on it, for example to commit or roll back. It is made from the result of
+/// [`TaskGroup::wait`](crate::TaskGroup::wait) or [`shutdown`](crate::TaskGroup::shutdown). It is `Forced`
+/// if anything had to be cut, even after another failure. The caller keeps the whole error. A result alone
+/// does not say whether the group was cancelled, so pass the cause with it: `(&result, group.cause())`.
 ///
 /// # Examples
 ///
@@ -32,19 +32,19 @@ use crate::group::verdict;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Everything was done and ended well by itself, as far as known: nothing was asked to stop.
+    /// All work was done and ended well by itself, as far as known. Nothing was asked to stop.
     Clean,
-    /// Everything ended well after it was asked to stop for this cause, such as a signal. What was
-    /// under way may not have been done.
+    /// Everything ended well after it was asked to stop for this cause, such as a signal. Work under way
+    /// may not have been finished.
     Stopped(Cause),
-    /// Something failed or panicked, with this message; what was running has ended by itself.
+    /// Something failed or panicked, with this message. The rest has ended by itself.
     Failed(Arc<str>),
     /// Something had to be cut or is still running, so its work may be half done.
     Forced(Arc<str>),
 }
 
 impl Outcome {
-    /// Returns whether everything ended well: by itself, on request, or by a signal and a clean drain.
+    /// Returns whether everything ended well, either by itself or after it was asked to stop.
     ///
     /// # Examples
     ///
@@ -61,7 +61,7 @@ impl Outcome {
         matches!(self, Self::Clean | Self::Stopped(_))
     }
 
-    /// Returns whether everything was done: it ended well, and nothing was asked to stop.
+    /// Returns whether all work was done: everything ended well, and nothing was asked to stop.
     ///
     /// # Examples
     ///
@@ -116,7 +116,7 @@ impl<E: 'static> From<&Result<(), TaskError<E>>> for Outcome {
     }
 }
 
-/// With the cause of the group: [`TaskGroup::cause`](crate::TaskGroup::cause).
+/// Takes the cause of the group as well: [`TaskGroup::cause`](crate::TaskGroup::cause).
 impl<E: 'static> From<(&Result<(), TaskError<E>>, Option<Cause>)> for Outcome {
     fn from((result, cause): (&Result<(), TaskError<E>>, Option<Cause>)) -> Self {
         match (result, cause) {

@@ -1,9 +1,9 @@
-//! What is next: the decisions of a cleanup, without a clock, a future or a name of its own.
+//! Decides what a cleanup does next, without a clock, a future or a name of its own.
 //!
 //! Invariants:
-//! 1. A step that is no always-run step ends within the budget.
-//! 2. An always-run step ends within what is there of the budget, or within its guaranteed time after
-//!    the moment it began. So a run takes the budget and the guaranteed times at most.
+//! 1. A step that does not always run ends within the budget.
+//! 2. An always-run step ends within what is left of the budget, or within its guaranteed time after the
+//!    moment it began. So a run takes at most the budget and the guaranteed times.
 //! 3. A pause before a retry ends within the time of its step.
 
 use std::borrow::Cow;
@@ -14,17 +14,17 @@ use super::step_report::Priority;
 use crate::backoff::Backoff;
 use crate::group::end::End;
 
-/// How many steps in a row fail on a target before it is given up.
+/// How many steps in a row have to fail on a target before the cleanup gives it up.
 const TARGET_FAILURES: u32 = 2;
 
 /// The options of a step.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) priority: Priority,
-    /// The time of the step with all its attempts and the pauses between them.
+    /// The time of the step, including all its attempts and the pauses between them.
     pub(super) deadline: Duration,
     pub(super) retries: u32,
-    /// The pause before the first retry; each further one is twice as long.
+    /// The pause before the first retry. Each further pause is twice as long.
     pub(super) backoff: Duration,
     pub(super) best_effort: bool,
     pub(super) fatal: bool,
@@ -33,18 +33,18 @@ pub(super) struct Rules {
     pub(super) target: Option<Cow<'static, str>>,
 }
 
-/// What becomes of the step whose turn it is.
+/// What to do with the step whose turn it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It runs, for this long at most, which is never zero.
+    /// It runs for at most this long, which is never zero.
     Run(Duration),
     /// It is skipped, for this reason.
     Skip(String),
-    /// It is skipped, as the budget, of this much, was spent.
+    /// It is skipped because the budget, of this much, was spent.
     OutOfTime(Duration),
 }
 
-/// What has happened so far, as far as it matters for what is next.
+/// The past events that the decisions depend on.
 #[derive(Debug)]
 pub(super) struct Plan {
     budget: Duration,
@@ -101,10 +101,10 @@ impl Plan {
     }
 }
 
-/// How long to pause after `attempts` that failed, with `left` of the step's time; `None` for a step
-/// that has failed for good.
+/// Returns the pause after `attempts` failed ones, with `left` of the step's time. `None` if the step has
+/// failed for good.
 ///
-/// A retry that would begin when the time is over is not waited for: others need the time.
+/// A retry that could only begin after the step's time is not waited for, since other steps need the time.
 pub(super) fn retry(rules: &Rules, attempts: u32, left: Duration) -> Option<Duration> {
     if attempts > rules.retries {
         return None;

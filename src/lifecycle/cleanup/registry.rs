@@ -1,4 +1,4 @@
-//! The steps that are waiting for their turn, [`StepHandle`] and [`PushError`].
+//! The steps that wait for their turn, [`StepHandle`] and [`PushError`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,9 +11,9 @@ use super::step_report::Priority;
 
 use crate::group::lock::lock;
 
-/// Takes a step back: the resource was closed before.
+/// Withdraws a step, for a resource that was closed earlier.
 ///
-/// Dropping it changes nothing; the step stays where it is.
+/// Dropping the handle has no effect, and the step stays in place.
 ///
 /// # Examples
 ///
@@ -33,7 +33,7 @@ pub struct StepHandle {
     key: Key,
 }
 
-/// A push that was refused; it gives the step back.
+/// A push that was refused. It contains the step.
 ///
 /// # Examples
 ///
@@ -55,7 +55,7 @@ pub struct StepHandle {
 /// ```
 pub struct PushError {
     reason: Reason,
-    // Boxed, as an error that is passed on should be small.
+    // Boxed, to keep errors small.
     step: Box<Step>,
 }
 
@@ -68,7 +68,7 @@ enum Reason {
     FatalBestEffort,
 }
 
-/// The steps that have not begun. It is closed once, by the run or by the drop of the cleanup.
+/// The steps that have not begun. It is closed once, by the run or when the cleanup is dropped.
 pub(super) struct Registry(Mutex<Inner>);
 
 struct Inner {
@@ -83,11 +83,11 @@ struct Inner {
 struct Key(Priority, Reverse<u64>);
 
 impl StepHandle {
-    /// Takes the step back, unless it has begun.
+    /// Withdraws the step, unless it has begun.
     ///
-    /// It works while the cleanup runs, too, as long as the step's turn has not come. What is
-    /// withdrawn never runs and stands in no report. `None` if the step has begun, was skipped, was
-    /// taken back before, or was dropped with its cleanup.
+    /// This also works while the cleanup runs, until the step's turn comes. A withdrawn step never runs and
+    /// is not in the report. Returns `None` if the step has begun, was skipped, was withdrawn before, or
+    /// was dropped with its cleanup.
     ///
     /// # Examples
     ///
@@ -99,9 +99,9 @@ impl StepHandle {
 }
 
 impl PushError {
-    /// Returns whether the cleanup takes no steps any more: its run has begun, or it was dropped.
+    /// Returns whether the cleanup is closed, because its run has begun or it was dropped.
     ///
-    /// Otherwise the options of the step make no sense, as the message says.
+    /// Otherwise the step is invalid, as the message says.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.reason == Reason::Closed
@@ -143,12 +143,12 @@ impl Registry {
         })
     }
 
-    /// Refuses all further steps.
+    /// Refuses further steps.
     pub(super) fn close(&self) {
         self.lock().open = false;
     }
 
-    /// Takes out the step whose turn it is.
+    /// Removes the step whose turn it is.
     pub(super) fn pop(&self) -> Option<Step> {
         self.lock().steps.pop_first().map(|(_, step)| step)
     }
@@ -159,7 +159,7 @@ impl Registry {
         inner.steps.values().map(|s| s.name().to_owned()).collect()
     }
 
-    /// The guaranteed times of the always-run steps, together.
+    /// The sum of the guaranteed times of the always-run steps.
     pub(super) fn guaranteed(&self) -> Duration {
         let inner = self.lock();
         let times = inner.steps.values().filter_map(guaranteed);
@@ -178,7 +178,7 @@ fn guaranteed(step: &Step) -> Option<Duration> {
     Some(rules.always?.min(rules.deadline))
 }
 
-/// Why a step makes no sense, if it does not.
+/// Returns why a step is invalid, if it is.
 fn objection(step: &Step) -> Option<Reason> {
     let rules = step.rules();
     if step.name().is_empty() {
@@ -217,7 +217,7 @@ impl fmt::Display for PushError {
 
 impl std::error::Error for PushError {}
 
-/// What `main` prints of one that it returns: the message. `{:#?}` shows the fields.
+/// `main` prints the message of an error that it returns. `{:#?}` shows the fields.
 impl fmt::Debug for PushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {

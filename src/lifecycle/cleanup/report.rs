@@ -14,10 +14,11 @@ use crate::group::verdict::Ended;
 use crate::lifecycle::words;
 use crate::lifecycle::words::one_line;
 
-/// What a [`Cleanup`](crate::lifecycle::cleanup::Cleanup) did, step by step in the order of their turns; plain data.
+/// What a [`Cleanup`](crate::lifecycle::cleanup::Cleanup) did, step by step in the order of their turns.
+/// Plain data.
 ///
-/// It prints as a table with a line for each step, which does not end in a line break. Times are cut
-/// to milliseconds there, and whatever would break a line is a space.
+/// It prints as a table with a line for each step, without a line break at the end. Times are cut to
+/// milliseconds there, and line breaks are printed as spaces.
 ///
 /// # Examples
 ///
@@ -62,9 +63,9 @@ pub struct CleanupReport {
 
 /// The error of a cleanup that was not clean: its first failure, and the whole report.
 ///
-/// The message names the step, ``cleanup step `database` failed``, and then the other steps that keep
-/// the cleanup from being clean, each with its reason. [`source`](Error::source) is the error that the
-/// first step returned, or its panic. `{:#}` prints each step with its reason on one line.
+/// The message names the first step, as in ``cleanup step `database` failed``, and then the other failures
+/// with their reasons. [`source`](Error::source) is the error that the first step returned, or its panic.
+/// `{:#}` prints each step with its reason on one line.
 ///
 /// # Examples
 ///
@@ -76,9 +77,9 @@ pub struct CleanupError {
 }
 
 impl CleanupReport {
-    /// Returns whether every step was done, except for those that were a best effort.
+    /// Returns whether every step was done, apart from best-effort steps.
     ///
-    /// A step that was skipped was not done.
+    /// A skipped step was not done.
     ///
     /// # Examples
     ///
@@ -88,7 +89,7 @@ impl CleanupReport {
         self.failures().next().is_none()
     }
 
-    /// Returns the steps that keep it from being clean, in their order.
+    /// Returns the steps that keep the cleanup from being clean, in their order.
     ///
     /// # Examples
     ///
@@ -101,7 +102,7 @@ impl CleanupReport {
     ///
     /// # Errors
     ///
-    /// Names all [failures](Self::failures); its source is the error of the first.
+    /// The error names all [failures](Self::failures). Its source is the error of the first one.
     ///
     /// # Examples
     ///
@@ -143,11 +144,11 @@ impl CleanupError {
         &self.first
     }
 
-    /// Returns how the first step that failed has ended; a timeout gives way to any other failure.
+    /// Returns how the first step that failed has ended. Any other failure goes before a timeout.
     #[must_use]
     pub fn end(&self) -> End {
         let ends = self.report.failures().map(|step| step.end);
-        // One that was skipped for want of another says nothing of its own.
+        // A step that was skipped because of another one does not determine the result.
         let mut other = ends.filter(|end| *end != End::Skipped && !end.is_forced());
         let mut late = self.report.failures().filter(|step| step.is_out_of_time());
         match (other.next(), late.next()) {
@@ -253,7 +254,7 @@ impl Ended for CleanupError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// For [`Exit`](crate::Exit).
 impl AsRef<dyn Error + Send + Sync> for CleanupError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

@@ -1,4 +1,4 @@
-//! [`Step`]: one thing to be done at the end.
+//! [`Step`]: one step of a cleanup.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,22 +15,22 @@ use crate::BoxError;
 use crate::group::lock::into_inner;
 use crate::group::panic::Panic;
 
-/// One thing to be done at the end: a name, an async function and options, to be
-/// [pushed](crate::lifecycle::cleanup::Cleanup::push) onto a [`Cleanup`](crate::lifecycle::cleanup::Cleanup).
+/// One step of a cleanup: a name, an async function and options.
+/// [Push](crate::lifecycle::cleanup::Cleanup::push) it onto a
+/// [`Cleanup`](crate::lifecycle::cleanup::Cleanup).
 ///
-/// Without options a step has normal priority, [5 seconds](Self::DEFAULT_DEADLINE) and one attempt,
-/// and its failure makes the cleanup fail and keeps no other step from running.
+/// Without options a step has normal priority, [5 seconds](Self::DEFAULT_DEADLINE) and one attempt. If it
+/// fails, the cleanup fails, and the other steps still run.
 ///
-/// The function is given the [`Outcome`] of the active phase and returns a `Result<(), BoxError>`, so
-/// that `?` takes any error. It is called when the step's turn has come, never before. A panic in it,
-/// in its future or in a destructor of either ends the step and nothing else.
+/// The function gets the [`Outcome`] of the active phase and returns a `Result<(), BoxError>`, so `?`
+/// accepts any error. It is called only when the step's turn has come. A panic in it, in its future or in a
+/// destructor of either ends only this step.
 ///
-/// The step runs in a task of its own. One that blocks its thread holds up neither the cleanup nor its
-/// own deadline, as long as another thread of the runtime is free. On a runtime with a single thread it
-/// holds up everything; [`Step::blocking`] holds up nothing anywhere.
+/// The step runs in its own task. A step that blocks its thread delays neither the cleanup nor its own
+/// deadline, as long as the runtime has another free thread. On a runtime with a single thread it blocks
+/// everything. [`Step::blocking`] never does.
 ///
-/// Names are for people, and two steps may have the same: ten connections are ten times
-/// `connection`.
+/// Names are for people and need not be unique: ten connections may be ten steps named `connection`.
 ///
 /// # Examples
 ///
@@ -63,12 +63,12 @@ pub struct Step {
     name: Cow<'static, str>,
     rules: Rules,
     place: &'static Location<'static>,
-    // The function is `Send` and nothing more; the lock makes the step `Sync`, so that the error of
-    // a refused push can be boxed.
+    // The function is only `Send`. The lock makes the step `Sync`, so that the error of a refused push can be
+    // boxed.
     work: Mutex<Work>,
 }
 
-/// An attempt under way: what the function returned, or the panic of it.
+/// An attempt under way. It yields what the function returned, or its panic.
 pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<Returned, Panic>> + Send>>;
 
 type Returned = Result<(), BoxError>;
@@ -83,7 +83,7 @@ pub(super) enum Work {
 }
 
 impl Step {
-    /// The deadline of a step that is given no other: 5 seconds.
+    /// The default deadline of a step, 5 seconds.
     ///
     /// # Examples
     ///
@@ -116,13 +116,13 @@ impl Step {
         Self::with_work(name.into(), 0, Duration::ZERO, work)
     }
 
-    /// Makes a step that is attempted again when it fails, at most `retries` times.
+    /// Makes a step that is retried when it fails, at most `retries` times.
     ///
-    /// The pause before the first retry is `backoff`, and each further one is twice as long; there
-    /// is no jitter. Zero for either will do: no retry, or a retry at once. All attempts and pauses
-    /// share the step's [deadline](Self::deadline), and a retry that could not begin within it is
-    /// not waited for. Only an error is retried: a step that overruns has no time left for another
-    /// attempt, and a panic is a bug that would come again.
+    /// The pause before the first retry is `backoff`, and each further pause is twice as long, without
+    /// jitter. Either may be zero, for no retry or for one without a pause. All attempts and pauses share
+    /// the step's [deadline](Self::deadline). The step does not wait for a retry that could not begin
+    /// within it. Only errors are retried. A step that overruns has no time left, and a panic is a bug that
+    /// would happen again.
     ///
     /// # Examples
     ///
@@ -162,11 +162,11 @@ impl Step {
         Self::with_work(name.into(), retries, backoff, work)
     }
 
-    /// Makes a step that blocks its thread: it runs on a thread for blocking work, once.
+    /// Makes a step that blocks its thread. It runs once, on a thread for blocking work.
     ///
-    /// Nothing can end a thread. When the step's [deadline](Self::deadline) is over, the cleanup leaves it
-    /// alone, reports it as [still running](crate::End::StillRunning), and goes on. This holds
-    /// on every runtime, also on one with a single thread.
+    /// A thread cannot be ended. When the step's [deadline](Self::deadline) is over, the cleanup leaves it
+    /// alone, reports it as [still running](crate::End::StillRunning) and goes on. This holds on every
+    /// runtime, including one with a single thread.
     ///
     /// # Examples
     ///
@@ -208,10 +208,10 @@ impl Step {
         }
     }
 
-    /// Sets the time the step gets for all its attempts, never more than is left of the budget.
+    /// Sets the time for all attempts of the step. It never gets more than is left of the budget.
     ///
-    /// The default is [5 seconds](Self::DEFAULT_DEADLINE). With [`Duration::MAX`] the step gets
-    /// whatever is left. Zero is refused by the push.
+    /// The default is [5 seconds](Self::DEFAULT_DEADLINE). With [`Duration::MAX`] the step gets whatever is
+    /// left. The push refuses zero.
     ///
     /// # Examples
     ///
@@ -221,7 +221,7 @@ impl Step {
         self
     }
 
-    /// Sets when the step's turn comes; [`Priority::Normal`] is the default.
+    /// Sets the priority of the step. The default is [`Priority::Normal`].
     ///
     /// # Examples
     ///
@@ -231,10 +231,10 @@ impl Step {
         self
     }
 
-    /// Makes the step one that may fail: the cleanup is clean all the same, and the log has a warning.
+    /// Allows the step to fail. A failure is logged as a warning, and the cleanup is still clean.
     ///
-    /// A panic is logged at ERROR as ever. It cannot be [fatal](Self::fatal) too; the push refuses
-    /// that.
+    /// A panic is still logged at ERROR. The push refuses a best-effort step that is also
+    /// [fatal](Self::fatal).
     ///
     /// # Examples
     ///
@@ -244,11 +244,10 @@ impl Step {
         self
     }
 
-    /// Makes the step one whose failure skips all steps after it, except those that
-    /// [always](Self::always) run.
+    /// Makes a failure of the step skip all steps after it, except those that [always](Self::always) run.
     ///
-    /// For what the others stand on: when the journal cannot be flushed, truncating it would lose
-    /// data. A fatal step that was skipped counts as failed.
+    /// Use it for a step that the others rely on. For example, when the journal cannot be flushed,
+    /// truncating it would lose data. A fatal step that was skipped counts as failed.
     ///
     /// # Examples
     ///
@@ -274,15 +273,15 @@ impl Step {
         self
     }
 
-    /// Makes the step run whatever has happened before: after the budget is spent, after a fatal
-    /// failure, and when its target has been given up.
+    /// Makes the step run even after the budget is spent, after a fatal failure, or when its target has
+    /// been given up.
     ///
-    /// For erasing secrets. `guaranteed` is the time that it gets at least, if its own
-    /// [deadline](Self::deadline) is not shorter; so the run may take this much longer than its
-    /// budget, see [`Cleanup::guaranteed`](crate::lifecycle::cleanup::Cleanup::guaranteed). Keep it small; zero is
-    /// refused by the push. Its turn is that of any other step of its priority.
+    /// Use it for example to erase secrets. The step gets at least the time `guaranteed`, unless its own
+    /// [deadline](Self::deadline) is shorter. So the run may exceed its budget by this much, see
+    /// [`Cleanup::guaranteed`](crate::lifecycle::cleanup::Cleanup::guaranteed). Keep it small. The push
+    /// refuses zero. The step's turn still depends on its priority.
     ///
-    /// It cannot run when nobody runs the cleanup, or when the process is killed.
+    /// It does not run if the cleanup is never run, or if the process is killed.
     ///
     /// # Examples
     ///
@@ -306,10 +305,10 @@ impl Step {
         self
     }
 
-    /// Names what the step needs outside of the process, such as `consul`.
+    /// Names the external service that the step needs, such as `consul`.
     ///
-    /// When two steps in a row have failed on a target, with all their retries, the other steps that
-    /// name it are skipped: it is down, and they would cost a deadline each.
+    /// When two steps in a row have failed on a target, with all their retries, the target counts as down.
+    /// The remaining steps that name it are skipped, since each would cost a deadline.
     ///
     /// # Examples
     ///
@@ -356,7 +355,7 @@ impl Step {
 }
 
 impl Work {
-    /// Begins an attempt, and gives what is there for the next one.
+    /// Begins an attempt, and returns the work for the next one.
     pub(super) fn attempt(self, outcome: Outcome) -> (Attempt, Option<Self>) {
         match self {
             Self::Once(function) => {

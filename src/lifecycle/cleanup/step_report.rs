@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::group::end::End;
 use crate::lifecycle::words;
 
-/// Which steps go first, in the order of the variants; within one, the last pushed goes first.
+/// The order of the steps, as in the variants. Within a priority, the last pushed goes first.
 ///
 /// # Examples
 ///
@@ -20,17 +20,17 @@ use crate::lifecycle::words;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Before all others: what must not be lost when time is short.
+    /// Before all others, for steps that must run even when time is short.
     Critical,
     /// The default.
     #[default]
     Normal,
-    /// After all others: what may be skipped when time is short.
+    /// After all others, for steps that may be skipped when time is short.
     Low,
 }
 
-/// What became of one step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup); plain data, and the
-/// step's error.
+/// What became of one step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup). Plain data, and the step's
+/// error.
 ///
 /// # Examples
 ///
@@ -42,29 +42,29 @@ pub struct StepReport {
     pub name: String,
     /// Its priority.
     pub priority: Priority,
-    /// Whether it was a best effort, whose failure does not fail the cleanup.
+    /// Whether the step was best-effort. Its failure does not fail the cleanup.
     pub best_effort: bool,
-    /// When its first attempt began, since the run began; `None` if it was skipped.
+    /// When its first attempt began, since the begin of the run. `None` if it was skipped.
     pub started: Option<Duration>,
-    /// When its last attempt ended or was cut, since the run began; `None` if it was skipped.
+    /// When its last attempt ended or was cut, since the begin of the run. `None` if it was skipped.
     pub ended: Option<Duration>,
     /// How many attempts have begun.
     pub attempts: u32,
     /// How it ended.
     ///
-    /// It is [`Skipped`](End::Skipped) if no attempt has begun, and [`StillRunning`](End::StillRunning)
-    /// if its time was over and it could not be dropped, because it blocks its thread.
+    /// It is [`Skipped`](End::Skipped) if no attempt has begun. It is [`StillRunning`](End::StillRunning)
+    /// if its time was over and it could not be dropped because it blocked its thread.
     pub end: End,
-    /// The time that was not enough: that of the step, or the budget of the run if that was spent
+    /// The time limit that was exceeded. It is that of the step, or the budget of the run if that was spent
     /// before the step could begin.
     pub limit: Option<Duration>,
     /// The error of the last attempt with its sources, the message of the panic, or why the step was
-    /// skipped; empty if the end says all.
+    /// skipped. Empty if the end says it all.
     pub message: String,
     pub(super) error: Option<StepError>,
 }
 
-/// What the last attempt of a step returned or panicked with.
+/// The error that the last attempt of a step returned, or its panic.
 pub(super) type StepError = Arc<dyn Error + Send + Sync>;
 
 impl StepReport {
@@ -78,13 +78,14 @@ impl StepReport {
         self.error.as_deref().map(|error| error as _)
     }
 
-    /// Returns whether this keeps the cleanup from being clean: not done, and no best effort.
+    /// Returns whether the step keeps the cleanup from being clean: it was not done, and is not
+    /// best-effort.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         self.end != End::Done && !self.best_effort
     }
 
-    /// Whether it was cut, or never begun, for want of time.
+    /// Whether it was cut, or never begun, because time ran out.
     pub(crate) fn is_out_of_time(&self) -> bool {
         self.limit.is_some()
     }

@@ -1,4 +1,4 @@
-//! [`Budget`]: how long a stop may take in all, and what its parts are.
+//! [`Budget`]: how long a stop may take in all, and its parts.
 
 pub(in crate::lifecycle) mod detect;
 
@@ -8,30 +8,31 @@ use std::time::Duration;
 
 use self::detect::{Found, Platform, Surroundings};
 
-/// How long the stop of a lifecycle may take in all, and what is kept of it for the parts that are no
-/// component; plain data.
+/// How long the stop of a lifecycle may take in all, and what is reserved for the parts that are not
+/// components. Plain data.
 ///
-/// The total is one number, because whoever ends the process in the end has one number too: the
-/// [platform](Self::platform) kills what is still there when its own limit has passed. So a budget lies
-/// below that limit, and everything that a stop does has its place in it:
+/// The total is a single number because the [platform](Self::platform) has a single limit too: it kills the
+/// process when that has passed. So a budget stays below that limit, and each part of a stop has its place
+/// in it:
 ///
 /// | part | what it is for | default |
 /// |---|---|---|
 /// | [`jitter`](Self::jitter) | replicas that are told at once do not stop at once | 0 |
-/// | [`lame_duck`](Self::lame_duck) | not ready any more, still serving | 0 |
+/// | [`lame_duck`](Self::lame_duck) | no longer ready, still serving | 0 |
 /// | [`drain`](Self::drain) | the first phase of a two-phase stop: all drain at once | 0 |
 /// | [stop time](Self::stop_time) | the components, those that depend on others first | the rest |
 /// | [`cleanup`](Self::cleanup) | the cleanup steps, last in first out | 0 |
-/// | [`margin`](Self::margin) | to see that what was forced is gone, and to report | min(1 s, total / 10) |
+/// | [`margin`](Self::margin) | to confirm that forced tasks are gone, and to report | min(1 s, total / 10) |
 ///
-/// The parts are checked when the [`Plan`](crate::lifecycle::Plan) is made: a budget that is smaller than them,
-/// or not smaller than the limit of the platform, is an error that names the numbers, before anything
-/// is started.
+/// The parts are checked when the [`Plan`](crate::lifecycle::Plan) is made, before anything is started. A
+/// budget that is smaller than its parts, or not smaller than the limit of the platform, is an error that
+/// names the numbers.
 ///
-/// Each time is exact, and any duration will do until then. A total of [`Duration::MAX`] is no bound at
-/// all: then components that ask for no grace get any time, and only a forced stop ends them.
+/// Each time is exact, and any duration is accepted until the plan is made. A total of [`Duration::MAX`]
+/// means no limit. Then components that ask for no grace may take any time, and only a forced stop ends
+/// them.
 ///
-/// A plain [`Duration`] is a budget without parts: [`new`](Self::new).
+/// A plain [`Duration`] converts to a budget without parts, as with [`new`](Self::new).
 ///
 /// # Examples
 ///
@@ -59,7 +60,7 @@ pub struct Budget {
     invalid: Option<InvalidVariable>,
 }
 
-/// An environment variable that should be a number of seconds.
+/// An environment variable whose value is not a number of seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) struct InvalidVariable {
     pub(in crate::lifecycle) variable: String,
@@ -69,7 +70,7 @@ pub(in crate::lifecycle) struct InvalidVariable {
 impl Budget {
     /// Makes a budget of `total`, without parts and without a platform.
     ///
-    /// Zero is an error of the plan; [`Duration::MAX`] is no bound.
+    /// Zero is an error of the plan. [`Duration::MAX`] means no limit.
     ///
     /// # Examples
     ///
@@ -95,16 +96,16 @@ impl Budget {
         }
     }
 
-    /// Makes the budget of a pod: 28 seconds in all, 5 of them as a lame duck.
+    /// Makes the budget of a pod, 28 seconds in all with a lame duck of 5 seconds.
     ///
     /// Kubernetes sends SIGKILL 30 seconds after it has begun to end a pod, unless the pod's
-    /// `terminationGracePeriodSeconds` says otherwise. Two seconds of them are kept back: for the
-    /// way of SIGTERM to the process, and for the watchdog, which has to end it before the platform
-    /// does, or nobody learns who was stuck. The lame duck is the time that the endpoints of a
-    /// service take to forget a pod, as a rule.
+    /// `terminationGracePeriodSeconds` says otherwise. Two of those seconds are kept back. SIGTERM takes
+    /// time to reach the process, and the watchdog has to end the process before the platform does, or the
+    /// report on what was stuck is lost. The lame duck is the time that the endpoints of a service usually
+    /// take to forget a pod.
     ///
-    /// A pod with a longer grace period says so with [`platform`](Self::platform) or
-    /// [`platform_from_env`](Self::platform_from_env), and has a total of its own.
+    /// For a pod with a longer grace period, set the total yourself, and the limit with
+    /// [`platform`](Self::platform) or [`platform_from_env`](Self::platform_from_env).
     ///
     /// # Examples
     ///
@@ -124,11 +125,11 @@ impl Budget {
             )
     }
 
-    /// Makes the budget of a systemd unit: 85 seconds in all, and no lame duck.
+    /// Makes the budget of a systemd unit, 85 seconds in all without a lame duck.
     ///
-    /// systemd sends SIGKILL when `TimeoutStopSec` has passed, 90 seconds by default. Five of them are
-    /// kept back, for the same reasons as in a [pod](Self::kubernetes) and because a machine that shuts
-    /// down is a busy one. Nothing probes a unit, so there is nobody for whom it would be a lame duck.
+    /// systemd sends SIGKILL when `TimeoutStopSec` has passed, 90 seconds by default. Five of those seconds
+    /// are kept back, for the same reasons as in a [pod](Self::kubernetes) and because a machine that shuts
+    /// down is busy. Nothing probes a unit, so a lame duck would serve no purpose.
     ///
     /// # Examples
     ///
@@ -144,9 +145,9 @@ impl Budget {
             .platform("systemd's TimeoutStopSec", Duration::from_secs(90))
     }
 
-    /// Makes the budget of a program on one's own machine: 10 seconds and nothing else.
+    /// Makes the budget of a program on a developer's machine, 10 seconds without parts.
     ///
-    /// It is the default. Who waits at a terminal waits no longer; `docker stop` waits as long.
+    /// It is the default. 10 seconds is the longest a person at a terminal will wait, and the default of `docker stop`.
     ///
     /// # Examples
     ///
@@ -161,7 +162,7 @@ impl Budget {
         Self::new(Duration::from_secs(10))
     }
 
-    /// Makes the budget of what the process runs under, read from its environment now.
+    /// Makes the budget for the environment that the process runs in, read now.
     ///
     /// | runs under | because | budget |
     /// |---|---|---|
@@ -170,14 +171,14 @@ impl Budget {
     /// | a terminal | stdin or stderr is one | [`local`](Self::local) |
     /// | none of them | | [`local`](Self::local) |
     ///
-    /// The first row that fits counts. The plan prints it, with the reason.
+    /// The first row that applies counts. The plan prints it with the reason.
     ///
-    /// No process can see the limit of its platform, but a manifest can say it a second time, in
+    /// A process cannot see the limit of its platform, but a manifest can repeat it as a variable, in
     /// seconds: `TERMINATION_GRACE_PERIOD_SECONDS` in a pod, `TIMEOUT_STOP_SEC` in a unit
-    /// (`Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`). The total is then that limit,
-    /// less what the preset keeps back (2 s in a pod, 5 s in a unit, a tenth of the limit at most), and the
-    /// lame duck is a quarter of it at most. A value that is no number of seconds is an error of
-    /// the plan.
+    /// (`Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`). The total is then that limit, less
+    /// what the preset keeps back (2 s in a pod, 5 s in a unit, at most a tenth of the limit). The lame
+    /// duck is at most a quarter of the total. A value that is not a number of seconds is an error of the
+    /// plan.
     ///
     /// # Examples
     ///
@@ -210,49 +211,49 @@ impl Budget {
         budget.platform_from(variable.into(), Some(value))
     }
 
-    /// Sets the longest random wait before a stop begins; zero by default, which is none.
+    /// Sets the longest random wait before a stop begins. The default is zero, which means no wait.
     ///
-    /// Everything is ready and serves in that time. It is for many replicas that hear of the stop at
-    /// once, so that they do not all leave the load balancer at once. The plan keeps all of it.
+    /// The service is ready and serves during the wait. It keeps many replicas that are stopped at once
+    /// from leaving the load balancer at the same time. The plan reserves all of it.
     pub const fn jitter(mut self, longest: Duration) -> Self {
         self.jitter = longest;
         self
     }
 
-    /// Sets how long everything goes on serving after it has stopped to be ready; zero by default.
+    /// Sets how long the service goes on serving after it stops being ready. The default is zero.
     ///
-    /// It has to be longer than the load balancer takes to notice in the worst case.
+    /// Set it longer than the load balancer takes to notice in the worst case.
     ///
-    /// A stop by SIGINT has none if stdin or stderr is a terminal: somebody has pressed Ctrl-C there,
-    /// and no load balancer has to notice. The same goes for the [jitter](Self::jitter).
+    /// A stop by SIGINT skips the lame duck and the [jitter](Self::jitter) if stdin or stderr is a
+    /// terminal. A person has pressed Ctrl-C there, so no load balancer has to notice.
     pub const fn lame_duck(mut self, length: Duration) -> Self {
         self.lame_duck = length;
         self
     }
 
-    /// Sets the time of the first phase of a two-phase stop; zero by default, which is none.
+    /// Sets the time of the first phase of a two-phase stop. The default is zero, which means a stop in one
+    /// phase.
     ///
-    /// All components that drain do so at once in that time, whatever they depend on; then they
-    /// are stopped one after another. A component that drains in a budget without this time is an error
-    /// of the plan.
+    /// All components that drain do so at once in that time, whatever they depend on. Then they are stopped
+    /// one after another. A component that drains in a budget without this time is an error of the plan.
     pub const fn drain(mut self, length: Duration) -> Self {
         self.drain = length;
         self
     }
 
-    /// Sets what is kept for the cleanup steps at the end; zero by default.
+    /// Sets the time reserved for the cleanup steps at the end. The default is zero.
     ///
-    /// With zero they have what the components have left.
+    /// With zero, the steps get the time that the components leave.
     pub const fn cleanup(mut self, length: Duration) -> Self {
         self.cleanup = length;
         self
     }
 
-    /// Sets the time within which all components have to be ready; no limit by default.
+    /// Sets the time within which all components have to be ready. The default is no limit.
     ///
-    /// It counts from the begin of the run. When it is over the start has failed, and each component
-    /// that is being started and is not ready is an error of the report. It is no part of the total,
-    /// which is for the stop. Zero is an error of the plan.
+    /// It counts from the begin of the run. When it is over, the start has failed, and each component that
+    /// has been started and is not ready is an error of the report. The total does not include it, since
+    /// the total is for the stop. Zero is an error of the plan.
     ///
     /// # Examples
     ///
@@ -278,7 +279,7 @@ impl Budget {
         self
     }
 
-    /// Says after what time the platform kills the process, and what it calls that `limit`.
+    /// Sets the time after which the platform kills the process, and the name of that `limit`.
     ///
     /// The total has to be smaller. A second call replaces the platform.
     ///
@@ -299,10 +300,10 @@ impl Budget {
     /// Reads the limit of the [platform](Self::platform) from an environment variable, in seconds:
     /// `30` or `2.5`.
     ///
-    /// A pod cannot see its own grace period, but its manifest can say it a second time, as a variable
-    /// beside `terminationGracePeriodSeconds`. The variable is read now. If it is not set, nothing
-    /// changes. If it is no number of seconds, that is an error of the plan, which names it; a
-    /// later call takes nothing of that back.
+    /// A pod cannot see its own grace period, but its manifest can repeat it as a variable beside
+    /// `terminationGracePeriodSeconds`. The variable is read now. If it is not set, nothing changes. If it
+    /// is not a number of seconds, the plan returns an error that names it. A later call does not clear
+    /// that error.
     ///
     /// # Examples
     ///
@@ -318,7 +319,7 @@ impl Budget {
         self.platform_from(variable, value)
     }
 
-    /// The same, with what was read.
+    /// Like `platform_from_env`, with the value that was read.
     pub(in crate::lifecycle) fn platform_from(
         mut self,
         variable: Cow<'static, str>,
@@ -335,7 +336,7 @@ impl Budget {
                     variable: variable.into_owned(),
                     value: value.into_owned(),
                 };
-                // The first one is the one that is reported.
+                // The first one is reported.
                 self.invalid = self.invalid.or(Some(invalid));
                 self
             }
@@ -366,28 +367,29 @@ impl Budget {
         self.drain
     }
 
-    /// Returns what is kept for the cleanup steps.
+    /// Returns the time reserved for the cleanup steps.
     #[must_use]
     pub const fn cleanup_time(&self) -> Duration {
         self.cleanup
     }
 
-    /// Returns the time within which all components have to be ready; [`Duration::MAX`] is no limit.
+    /// Returns the time within which all components have to be ready. [`Duration::MAX`] means no limit.
     #[must_use]
     pub const fn start_time(&self) -> Duration {
         self.start
     }
 
-    /// Returns what is kept to see that what was forced is gone, and to report: a tenth of the total,
-    /// and one second at most.
+    /// Returns the time reserved to confirm that forced tasks are gone, and to report. It is a tenth of the
+    /// total, and one second at most.
     #[must_use]
     pub fn margin(&self) -> Duration {
         (self.total / 10).min(Duration::from_secs(1))
     }
 
-    /// Returns what is left for the components: the total without its parts, or zero if they are more.
+    /// Returns the time left for the components: the total without its parts, or zero if the parts exceed
+    /// it.
     ///
-    /// A total of [`Duration::MAX`] leaves that much, whatever the parts are.
+    /// With a total of [`Duration::MAX`] it is [`Duration::MAX`], whatever the parts are.
     #[must_use]
     pub fn stop_time(&self) -> Duration {
         if self.total == Duration::MAX {
@@ -402,7 +404,7 @@ impl Budget {
         self.detected.as_deref()
     }
 
-    /// Returns what the platform calls its limit, and the limit, if there is one.
+    /// Returns the platform's name for its limit, and the limit, if one is set.
     #[must_use]
     pub fn platform_limit(&self) -> Option<(&str, Duration)> {
         self.platform
@@ -410,13 +412,13 @@ impl Budget {
             .map(|(name, limit)| (&**name, *limit))
     }
 
-    /// How long it takes at most until the first component is told.
+    /// The longest time until the first component is told.
     pub(in crate::lifecycle) fn before_the_stop(&self) -> Duration {
         let parts = self.jitter.saturating_add(self.lame_duck);
         parts.saturating_add(self.drain)
     }
 
-    /// What is kept for the parts that are no components.
+    /// The time reserved for the parts that are not components.
     pub(in crate::lifecycle) fn kept(&self) -> Duration {
         let parts = [self.lame_duck, self.drain, self.cleanup, self.margin()];
         parts
@@ -424,13 +426,13 @@ impl Budget {
             .fold(self.jitter, Duration::saturating_add)
     }
 
-    /// The variable that was no number of seconds.
+    /// The variable that was not a number of seconds.
     pub(in crate::lifecycle) fn invalid_variable(&self) -> Option<&InvalidVariable> {
         self.invalid.as_ref()
     }
 }
 
-/// The [local](Budget::local) one.
+/// The [local](Budget::local) budget.
 impl Default for Budget {
     fn default() -> Self {
         Self::local()
@@ -446,7 +448,7 @@ impl From<Duration> for Budget {
 /// Whole or fractional seconds, in digits.
 fn seconds(text: &str) -> Option<Duration> {
     let text = text.trim();
-    // An `f64` is parsed from `inf` and `1e3` as well.
+    // An `f64` also parses `inf` and `1e3`.
     if !text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.')

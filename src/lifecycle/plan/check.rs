@@ -1,4 +1,4 @@
-//! What is refused without a look at the components, and how an error names a budget.
+//! Checks that do not look at the components, and how an error names a budget.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::error::Kind as Error;
 use super::error::{Limit, Part, Parts, PlanError};
 
-/// Refuses a name of which no path can be made.
+/// Rejects a name that cannot be part of a path.
 pub(super) fn check_name(name: &str) -> Result<(), PlanError> {
     if name.is_empty() {
         return Err(Error::EmptyName.into());
@@ -18,7 +18,7 @@ pub(super) fn check_name(name: &str) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// Refuses a budget that makes no sense, whatever has to fit into it.
+/// Rejects a budget that is invalid by itself.
 pub(super) fn check_budget(budget: &Budget) -> Result<(), PlanError> {
     let total = budget.total();
     if let Some(invalid) = budget.invalid_variable() {

@@ -1,4 +1,4 @@
-//! [`PlanError`]: why there is no plan.
+//! [`PlanError`]: why a plan could not be made.
 
 use std::error::Error;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::budget::InvalidVariable;
 use crate::group::time::Rounded;
 
-/// Components, phases or a budget that make no plan, or a name that is not in it; nothing has been
-/// started, or stopped.
+/// The components, phases or the budget make no valid plan, or a call named something that is not in it.
+/// Nothing has been started or stopped.
 ///
-/// The message names the thing and the numbers, for one mistake: the first that is found.
+/// The message names the first mistake that was found, with the names and the numbers.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ pub struct PlanError {
     kind: Box<Kind>,
 }
 
-/// What is wrong. Names are without backquotes here.
+/// The mistake. Names are without backquotes here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::lifecycle) enum Kind {
     #[error("a lifecycle has an empty name")]
@@ -88,7 +88,7 @@ pub(in crate::lifecycle) enum Kind {
     DependsOnItself { component: String },
     #[error("the components depend on each other in a cycle: {}", joined(.path, " → "))]
     Cycle {
-        /// Each depends on the next, and the last is the first again.
+        /// Each depends on the next, and the first is repeated at the end.
         path: Vec<Member>,
     },
     #[error("component `{component}` has a start timeout of 0s: it could never be ready")]
@@ -129,15 +129,15 @@ pub(in crate::lifecycle) enum Kind {
     InvalidVariable(InvalidVariable),
 }
 
-/// One of a cycle.
+/// A member of a cycle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) enum Member {
     Component(String),
-    /// What waits for all components of the phase.
+    /// The barrier that waits for all components of the phase.
     Phase(String),
 }
 
-/// What could have been named: the first few, and how many there are.
+/// The first few valid names, and how many there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) struct Names {
     first: Vec<String>,
@@ -151,7 +151,7 @@ pub(in crate::lifecycle) struct Limit {
     pub(in crate::lifecycle) phase: Option<String>,
 }
 
-/// What has to fit in a budget, one after another.
+/// The parts that have to fit in a budget, one after another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::lifecycle) struct Parts(pub(in crate::lifecycle) Vec<Part>);
 
@@ -162,7 +162,7 @@ pub(in crate::lifecycle) enum Part {
 }
 
 impl Names {
-    /// How many are listed.
+    /// How many names are listed.
     const LISTED: usize = 10;
 
     pub(in crate::lifecycle) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
@@ -178,7 +178,7 @@ impl Names {
 }
 
 impl PlanError {
-    /// There is no thread for the watchdog.
+    /// The thread for the watchdog could not be started.
     pub(in crate::lifecycle) fn no_watchdog(error: &std::io::Error) -> Self {
         let error = error.to_string();
         Kind::NoWatchdog { error }.into()
@@ -194,7 +194,7 @@ impl PlanError {
     }
 
     /// Returns whether a component, or a call, names a component or a phase that does not exist, or a
-    /// component uses a value that none provides.
+    /// component uses a value that no component provides.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(
@@ -206,8 +206,8 @@ impl PlanError {
         )
     }
 
-    /// Returns whether two components, or two phases, have one name, or two components provide one
-    /// value.
+    /// Returns whether two components, or two phases, have the same name, or two components provide the
+    /// same value.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         matches!(
@@ -218,7 +218,7 @@ impl PlanError {
         )
     }
 
-    /// Returns whether the times do not fit: into the budget, into that of a phase or of a nested
+    /// Returns whether the times do not fit into the budget, into the budget of a phase or of a nested
     /// lifecycle, or into the limit of the platform.
     #[must_use]
     pub fn is_budget(&self) -> bool {
@@ -234,8 +234,8 @@ impl PlanError {
         )
     }
 
-    /// Returns the name of the component that it is about, if it is about one; of a cycle, the one that
-    /// was added first.
+    /// Returns the name of the component that the error is about, if any. For a cycle it is the component
+    /// that was added first.
     #[must_use]
     pub fn component(&self) -> Option<&str> {
         match &*self.kind {
@@ -277,7 +277,7 @@ impl PlanError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// For [`Exit`](crate::Exit).
 impl AsRef<dyn Error + Send + Sync> for PlanError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self
@@ -292,7 +292,7 @@ impl From<Kind> for PlanError {
     }
 }
 
-/// What `main` prints of one that it returns: the message. `{:#?}` shows the fields.
+/// `main` prints the message of an error that it returns. `{:#?}` shows the fields.
 impl fmt::Debug for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match f.alternate() {

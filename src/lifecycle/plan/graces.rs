@@ -1,15 +1,14 @@
-//! The grace of each component: what it asks for, or its part of what the others leave.
+//! The grace of each component: what it asks for, or its share of what the others leave.
 //!
-//! A chain is a path through the graph in the order of the stop: its components stop one after
-//! another, so their graces add up. Components without a grace share what is left by their weights:
-//! the share is the largest with which no chain takes longer than its limit. Each grace is cut to
-//! whole milliseconds.
+//! A chain is a path through the graph in the order of the stop. Its components stop one after another, so
+//! their graces add up. Components without a grace share what is left by their weights. The share is the
+//! largest with which no chain takes longer than its limit. Each grace is cut to whole milliseconds.
 //!
-//! The share is found from above, by Newton's method: start with one that is too large, take the
-//! heaviest chain, lower the share until that chain fits, and so on until the heaviest fits. What a
-//! chain takes grows with the share by the sum of its weights; the heaviest of all is a convex
-//! function of the share. So no step goes below the largest share that fits, and each chain has a
-//! smaller sum of weights than the one before. A few steps do, and each is linear.
+//! The share is found from above, by Newton's method. Start with one that is too large, take the heaviest
+//! chain, lower the share until that chain fits, and repeat until the heaviest chain fits. The time of a
+//! chain grows with the share by the sum of its weights, so the time of the heaviest chain is a convex
+//! function of the share. Therefore no step goes below the largest share that fits, and each chain has a
+//! smaller sum of weights than the one before. A few steps are enough, and each is linear.
 
 use std::time::Duration;
 
@@ -20,18 +19,18 @@ use crate::lifecycle::plan::phase::Phase;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ask {
     Grace(Duration),
-    /// A part of what the others leave, with this weight; at least 1.
+    /// A share of what the others leave, with this weight, which is at least 1.
     Weight(u32),
 }
 
-/// This time for a weight of so much.
+/// A time for a sum of weights.
 #[derive(Clone, Copy, Debug)]
 struct Share(Duration, u32);
 
 impl Share {
     const NOTHING: Self = Self(Duration::ZERO, 1);
 
-    /// The part of a weight, in whole milliseconds.
+    /// The share of one weight, in whole milliseconds.
     fn of(self, weight: u32) -> Duration {
         let Self(time, sum) = self;
         if time == Duration::MAX {
@@ -42,12 +41,12 @@ impl Share {
     }
 }
 
-/// Why there are no graces.
+/// Why the graces do not fit.
 #[derive(Debug)]
 pub(super) struct Misfit {
-    /// The phase whose budget it is; without one it is the time of the whole stop.
+    /// The phase whose budget is too small. `None` for the stop time as a whole.
     pub(super) phase: Option<usize>,
-    /// The component that would get nothing; without one, it is the graces asked for that are too much.
+    /// The component that would get no time. `None` if the graces asked for are already too much.
     pub(super) nothing_for: Option<usize>,
     /// The graces asked for on the heaviest chain.
     pub(super) chain: Vec<(usize, Duration)>,
@@ -55,8 +54,8 @@ pub(super) struct Misfit {
 
 /// Returns the grace of each component, and the heaviest chain.
 ///
-/// First come the phases with a budget, each for itself; what their components get is given from then
-/// on. Then the others share `stop_time`.
+/// The phases with a budget come first, each for itself. The graces of their components are fixed from then
+/// on. The other components share `stop_time`.
 pub(super) fn share(
     graph: &Graph,
     phases: &[Phase],
@@ -77,7 +76,7 @@ pub(super) fn share(
         }
     }
     for (phase, nodes) in nodes.iter().enumerate() {
-        // Any time is no bound.
+        // `Duration::MAX` means no limit.
         let budget = phases[phase].budget_time();
         if let Some(budget) = budget.filter(|&budget| budget < Duration::MAX) {
             shares.fill(nodes, Some(phase), budget)?;
@@ -96,15 +95,15 @@ struct Shares<'a> {
     graces: Vec<Ask>,
     /// The phase that each node is a part of.
     parts: Vec<Option<usize>>,
-    /// The heaviest chain that ends with each node: what it weighs, and its number of components, of
-    /// which more are better. It is valid for the nodes of the last call.
+    /// The heaviest chain that ends with each node: its weight and its number of components. Between equal
+    /// weights the longer chain counts. Valid for the nodes of the last call.
     heaviest: Vec<(Duration, usize)>,
     /// The next node of that chain.
     before: Vec<Option<usize>>,
 }
 
 impl Shares<'_> {
-    /// Gives those of `nodes` that have no grace their share of `limit`.
+    /// Gives the `nodes` without a grace their share of `limit`.
     fn fill(
         &mut self,
         nodes: &[usize],
@@ -154,9 +153,9 @@ impl Shares<'_> {
         Ok(())
     }
 
-    /// Finds the heaviest chain with `share` for those without a grace, in the order of the stop.
+    /// Finds the heaviest chain with `share` for the components without a grace, in the order of the stop.
     ///
-    /// Of two that weigh the same it is the one with more components, and then the first.
+    /// Between chains of equal weight it takes the one with more components, and then the first.
     fn chain(&mut self, nodes: &[usize], phase: Option<usize>, share: Share) -> Vec<usize> {
         let mut last = None;
         let mut heaviest = (Duration::ZERO, 0);
@@ -218,10 +217,11 @@ impl Shares<'_> {
     }
 }
 
-/// Finds the phase that each node is a part of: its own, or that of those which it stops between.
+/// Finds the phase that each node is a part of: its own, or the phase whose members it stops between.
 fn parts(graph: &Graph) -> Vec<Option<usize>> {
-    // In the order of a stop phases only grow, so the last one above and the first one below are
-    // those next to a component, and all between them lie in one phase if they are the same.
+    // In the order of a stop the phases only grow, so the nearest phases are those of the last phased
+    // component above a component and the first one below it. If they are the same, everything between them
+    // is in that phase.
     let mut above = graph.phases.clone();
     let mut below = graph.phases.clone();
     above.resize(graph.order.len(), None);
@@ -281,13 +281,13 @@ mod tests {
         Graph::new(&places, phases).unwrap()
     }
 
-    /// Each is after the one before it.
+    /// Each component is after the one before it.
     fn chain(count: usize) -> Graph {
         let after = (0..count).map(|index| index.checked_sub(1).into_iter().collect());
         graph(&after.collect::<Vec<_>>(), &vec![None; count], &[])
     }
 
-    /// Those without a grace share evenly.
+    /// The components without a grace share evenly.
     fn share(
         graph: &Graph,
         phases: &[Phase],
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_short_chain_with_a_long_grace_may_decide() {
-        // 3 → 2 → 1 → 0 would leave 5 s for each, 4 → 0 with its 17 s no more than 3 s.
+        // 3 → 2 → 1 → 0 would leave 5 s for each, but 4 → 0 with its 17 s leaves only 3 s.
         let after = [vec![], vec![0], vec![1], vec![2], vec![0]];
         let graph = graph(&after, &[None; 5], &[]);
         let asked = vec![None, None, None, None, Some(secs(17))];
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_phase_shares_its_budget_and_leaves_the_rest_to_the_others() {
-        // 0 and 1 accept, one after another; 2 is in no phase, and 3 comes last.
+        // 0 and 1 are in the accept phase, one after another. 2 is in no phase, and 3 comes last.
         let after = [vec![], vec![0], vec![1], vec![]];
         let phases = [Phase::new("accept").budget(secs(5)), Phase::new("close")];
         let graph = graph(&after, &[Some(0), Some(0), None, Some(1)], &phases);
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(graces, [secs(20)]);
     }
 
-    /// Every way down from a node that nothing depends on, barriers left out.
+    /// Every path down from a node that has no dependents, without the barriers.
     fn all_chains(graph: &Graph) -> Vec<Vec<usize>> {
         fn walk(graph: &Graph, node: usize, path: &mut Vec<usize>, found: &mut Vec<Vec<usize>>) {
             path.push(node);
@@ -469,7 +469,7 @@ mod tests {
         chain.iter().map(grace).sum()
     }
 
-    /// The share that each chain has room for, and the smallest of them; `None` if none shares.
+    /// The share that each chain has room for, and the smallest of them. `None` if no component shares.
     fn smallest(chains: &[Vec<usize>], graces: &[Ask], limit: Duration) -> Option<Share> {
         let shares = chains.iter().filter_map(|chain| {
             let weights = chain.iter().map(|&node| match graces[node] {
@@ -522,7 +522,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Against all chains, one by one.
+        /// Compares with all chains, one by one.
         #[test]
         fn no_chain_is_too_long_and_the_share_is_the_largest(
             (graph, phases, asked, stop_time) in any_case(),
@@ -562,7 +562,7 @@ mod tests {
                 match &result {
                     Ok((result, _)) => {
                         for (node, weight) in shared {
-                            // What is cut off may leave room for a little more.
+                            // Rounding down may leave room for a little more.
                             prop_assert!(result[node] >= smallest.of(weight));
                             graces[node] = Ask::Grace(result[node]);
                         }
@@ -576,7 +576,7 @@ mod tests {
                         prop_assert!(smallest.of(weight).is_zero());
                         return Ok(());
                     }
-                    // It does not fit further on, and what these got cannot be seen.
+                    // It does not fit in a later phase, and the graces shared so far are not visible.
                     Err(_) => return Ok(()),
                 }
             }

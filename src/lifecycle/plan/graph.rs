@@ -1,18 +1,17 @@
-//! Who starts after whom, and who stops before whom: the components and their phases as a graph.
+//! The order of the start and of the stop: the components and their phases as a graph.
 //!
 //! Invariants:
-//! 1. A node depends on what has to be ready before it starts, and what may be told to stop only when
-//!    it has ended. An edge holds for both, so there is one graph.
-//! 2. The nodes below `components` are the components as they were added. Behind them stands one
-//!    barrier for each phase, in the order in which the phases stop. A barrier is no component: it does
-//!    nothing and takes no time.
-//! 3. Components of phase k depend on barrier k. Barrier k depends on the components of phase k + 1,
-//!    and on barrier k + 1. So phases cost as many edges as they have components, and not the product.
-//! 4. No edge is there twice, and there is no cycle.
-//! 5. [`Turns`] is the only place that says in which order nodes come: the levels of a plan, the chains
-//!    of its budget and the run itself all follow it, so what is printed is what runs.
+//! 1. The dependencies of a node are ready before it starts, and are told to stop only after it has ended.
+//!    An edge stands for both, so there is one graph.
+//! 2. The nodes below `components` are the components as they were added. After them comes one barrier for
+//!    each phase, in the order in which the phases stop. A barrier does nothing and takes no time.
+//! 3. Components of phase k depend on barrier k. Barrier k depends on the components of phase k + 1, and on
+//!    barrier k + 1. So a phase costs as many edges as it has components, instead of a product.
+//! 4. The graph has no cycles and no duplicate edges.
+//! 5. Only [`Turns`] decides in which order nodes come. The levels of a plan, the chains of its budget and
+//!    the run itself all follow it, so the printed order is the order of the run.
 //!
-//! All of it takes time and memory linear in nodes and edges, and nothing recurses.
+//! The algorithms take time and memory linear in nodes and edges, and none is recursive.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,7 +25,7 @@ use crate::lifecycle::plan::error::Names;
 use crate::lifecycle::plan::error::PlanError;
 use crate::lifecycle::provided::Value;
 
-/// What a component says about its place.
+/// The place of a component, as the component declares it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::lifecycle) struct Place<'a> {
     pub(in crate::lifecycle) name: &'a str,
@@ -34,23 +33,23 @@ pub(in crate::lifecycle) struct Place<'a> {
     pub(in crate::lifecycle) uses: &'a [Value],
     pub(in crate::lifecycle) provides: &'a [Value],
     pub(in crate::lifecycle) phase: Option<&'a str>,
-    /// It has been stopped while the rest goes on, and its name is free again.
+    /// The component was stopped alone while the rest went on. Its name is free again.
     pub(in crate::lifecycle) gone: bool,
 }
 
-/// Says when the turn of each node comes: when all before it are done, directly or through others.
+/// Tells when the turn of each node comes: when all nodes before it are done, directly or through others.
 ///
-/// A node may be done before its turn: a job that has ended, a component that has failed. Then those
-/// behind it go on waiting for those before it, and no turn comes earlier for that.
+/// A node may be done before its turn, such as a job that has ended or a component that has failed. The
+/// nodes behind it still wait for those before it, so no turn comes early.
 #[derive(Debug)]
 pub(in crate::lifecycle) struct Turns {
-    /// How many of those next to it have not passed: they are not done, or it is not their turn.
+    /// How many direct predecessors of the node are not done, or are still waiting for their own turn.
     waits_for: Vec<usize>,
     done: Vec<bool>,
 }
 
 impl Turns {
-    /// `before` has those next to each node that come before it.
+    /// `before` has the direct predecessors of each node.
     pub(in crate::lifecycle) fn new(before: &[Vec<usize>]) -> Self {
         Self {
             waits_for: before.iter().map(Vec::len).collect(),
@@ -58,14 +57,14 @@ impl Turns {
         }
     }
 
-    /// The same in the middle of it, with those that are done by now.
+    /// Resumes in the middle of the order, with the nodes that are done by now.
     pub(in crate::lifecycle) fn resumed(
         before: &[Vec<usize>],
         after: &[Vec<usize>],
         is_done: impl Fn(usize) -> bool,
     ) -> Self {
         let mut turns = Self::new(before);
-        // Those whose turn it is by that have had it.
+        // A node whose turn comes by that has already had it.
         let mut had = Vec::new();
         for node in (0..before.len()).filter(|&node| is_done(node)) {
             turns.done(node, after, &mut had);
@@ -73,7 +72,7 @@ impl Turns {
         turns
     }
 
-    /// Whether all before the node are done.
+    /// Whether all nodes before this one are done.
     pub(in crate::lifecycle) fn has_come(&self, node: usize) -> bool {
         self.waits_for[node] == 0
     }
@@ -82,9 +81,9 @@ impl Turns {
         self.done[node]
     }
 
-    /// Notes that a node is done, and adds those whose turn it is now to `next`.
+    /// Marks a node as done, and adds the nodes whose turn it is now to `next`.
     ///
-    /// `after` has those next to each node that come after it. Each edge is looked at once.
+    /// `after` has the direct successors of each node. Each edge is looked at once.
     pub(in crate::lifecycle) fn done(
         &mut self,
         node: usize,
@@ -110,19 +109,19 @@ impl Turns {
 
 #[derive(Clone, Debug)]
 pub(in crate::lifecycle) struct Graph {
-    /// How many of the nodes are components; the others are barriers.
+    /// How many of the nodes are components. The others are barriers.
     pub(in crate::lifecycle) components: usize,
-    /// What each node depends on: as named, then for its values, then its barrier.
+    /// The dependencies of each node: the named ones, then the providers of its values, then its barrier.
     pub(in crate::lifecycle) dependencies: Vec<Vec<usize>>,
-    /// What depends on each node.
+    /// The dependents of each node.
     pub(in crate::lifecycle) dependents: Vec<Vec<usize>>,
-    /// All nodes, those they depend on first: by level, the components of a level as they were added
-    /// and then its barriers.
+    /// All nodes, dependencies first. They are sorted by level. Within a level, the components come as they
+    /// were added, and then the barriers.
     pub(in crate::lifecycle) order: Vec<usize>,
-    /// How many components start one after another up to this one, from 1 upwards. A barrier has the
-    /// level of the last before it, which is 0 if there is none.
+    /// How many components start one after another up to this one, from 1 upwards. A barrier has the level
+    /// of the last component before it, or 0.
     pub(in crate::lifecycle) start_levels: Vec<usize>,
-    /// The same for the stop.
+    /// The level of each node in the stop.
     pub(in crate::lifecycle) stop_levels: Vec<usize>,
     /// The phase of each component, as an index.
     pub(in crate::lifecycle) phases: Vec<Option<usize>>,
@@ -131,8 +130,8 @@ pub(in crate::lifecycle) struct Graph {
 }
 
 impl Graph {
-    /// Makes the graph of components in the order in which they were added, and of phases in the order
-    /// in which they stop.
+    /// Makes the graph of components in the order in which they were added, and of phases in the order in
+    /// which they stop.
     pub(in crate::lifecycle) fn new(
         places: &[Place<'_>],
         phases: &[Phase],
@@ -178,12 +177,12 @@ impl Graph {
         })
     }
 
-    /// Returns whether the node is a component, and no barrier.
+    /// Returns whether the node is a component and not a barrier.
     pub(in crate::lifecycle) fn is_component(&self, node: usize) -> bool {
         node < self.components
     }
 
-    /// Returns the node and all that depend on it, directly or through others.
+    /// Returns the node and its dependents, directly or through others.
     pub(in crate::lifecycle) fn users_of(&self, node: usize) -> Vec<usize> {
         let mut users = vec![node];
         let mut seen = HashSet::from([node]);
@@ -202,7 +201,7 @@ impl Graph {
         order.filter(|&node| self.is_component(node))
     }
 
-    /// Returns the components in the order in which they stop: by level, and as they were added.
+    /// Returns the components in the order in which they stop: by level, and then as they were added.
     pub(in crate::lifecycle) fn stop_order(&self) -> Vec<usize> {
         by_level(self.components, &[], &self.stop_levels)
     }
@@ -268,7 +267,7 @@ fn named_dependencies(
     places: &[Place<'_>],
     indices: &HashMap<&str, usize>,
 ) -> Result<Vec<Vec<usize>>, PlanError> {
-    // The last node that has named each: a name that is there twice counts once.
+    // The last node that has named each, so that a duplicate name counts once.
     let mut named_by = vec![usize::MAX; places.len()];
     let mut dependencies = Vec::with_capacity(places.len());
     for (node, place) in places.iter().enumerate() {
@@ -302,7 +301,8 @@ fn named_dependencies(
     Ok(dependencies)
 }
 
-/// Adds the components that provide what each one uses. Returns what none of them provides.
+/// Adds the providers of the values that each component uses. Returns the values that no component
+/// provides.
 fn add_values(
     dependencies: &mut [Vec<usize>],
     places: &[Place<'_>],
@@ -346,7 +346,7 @@ fn add_values(
     Ok(not_provided)
 }
 
-/// Adds the barriers and their edges; invariant 3.
+/// Adds the barriers and their edges, see invariant 3.
 fn add_barriers(dependencies: &mut Vec<Vec<usize>>, members: &[Option<usize>], phases: usize) {
     let components = members.len();
     dependencies.resize(components + phases, Vec::new());
@@ -362,8 +362,8 @@ fn add_barriers(dependencies: &mut Vec<Vec<usize>>, members: &[Option<usize>], p
     }
 }
 
-/// Orders the nodes so that each comes after what it depends on; those of a cycle, and what depends on
-/// one, are missing.
+/// Orders the nodes so that each comes after its dependencies. The nodes of a cycle, and their dependents,
+/// are left out.
 fn topological_order(dependencies: &[Vec<usize>], dependents: &[Vec<usize>]) -> Vec<usize> {
     let mut turns = Turns::new(dependencies);
     let nodes = 0..dependencies.len();
@@ -376,14 +376,14 @@ fn topological_order(dependencies: &[Vec<usize>], dependents: &[Vec<usize>]) -> 
     order
 }
 
-/// Finds a cycle among the nodes that are not in `order`: the shortest through the one of its nodes
-/// that was added first, which is the first and the last of the path.
+/// Finds a cycle among the nodes that are not in `order`. It is the shortest cycle through the member that
+/// was added first, which is both the first and the last of the path.
 fn cycle(dependencies: &[Vec<usize>], order: &[usize]) -> Vec<usize> {
     let mut stuck = vec![true; dependencies.len()];
     for &node in order {
         stuck[node] = false;
     }
-    // Each node that is stuck depends on one that is, so the walk comes to a cycle and stays in it.
+    // Each stuck node depends on another stuck one, so the walk reaches a cycle and stays in it.
     let next = |node: usize| {
         let mut needed = dependencies[node].iter().copied();
         needed.find(|&dependency| stuck[dependency]).unwrap_or(node)
@@ -432,7 +432,7 @@ fn member(node: usize, places: &[Place<'_>], phases: &[Phase]) -> Member {
     }
 }
 
-/// The level of each node; `order` has the nodes of `before` first.
+/// The level of each node. In `order`, the nodes of `before` come first.
 fn levels(
     components: usize,
     order: impl Iterator<Item = usize>,
@@ -605,7 +605,7 @@ mod tests {
         );
         assert!(error.is_unknown());
         assert_eq!(error.component(), Some("http"));
-        // Itself is never meant.
+        // A component is never suggested to itself.
         refused(
             &[("http", &["htxp"], None)],
             &[],
@@ -723,11 +723,11 @@ mod tests {
         assert_eq!(star.start_levels[COUNT - 1], 2);
     }
 
-    /// The name, which is a number, the names it is after, and the phase.
+    /// The name as a number, the names it is after, and the phase.
     type Numbered = (usize, Vec<usize>, Option<usize>);
 
-    /// Components that may depend on those before them, in a random order of names, with phases
-    /// that fit: what depends on more stops earlier.
+    /// Components that may depend on those before them, in a random order of names. The phases fit, since
+    /// dependents stop earlier.
     fn any_graph() -> impl Strategy<Value = (Vec<Numbered>, usize)> {
         let component = (
             vec(any::<prop::sample::Index>(), 0..4),
@@ -826,7 +826,7 @@ mod tests {
             (mut given, phases) in any_graph(),
             from in any::<prop::sample::Index>(),
         ) {
-            // From a component to one that depends on it, however far.
+            // From a component to a direct or indirect dependent.
             let before = build(&given, phases).unwrap();
             let from = from.index(given.len());
             let mut to = from;
@@ -853,7 +853,7 @@ mod tests {
         }
     }
 
-    /// Whether one member of a path depends on the next.
+    /// Whether some member of a path depends on the next one.
     fn depends(given: &[Numbered], from: &str, to: &str) -> bool {
         let number = |text: &str| -> usize {
             text.rsplit(' ')

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A part of a stop: all components of a phase have ended before the first of the next is told to stop.
+/// A part of a stop: all components of a phase have ended before the first one of the next phase is told to
+/// stop.
 ///
-/// The phases of a lifecycle stop in the order in which they were added, and start in the reverse. They
-/// are for what holds between many: everything that accepts, then everything that works, then
-/// everything that stores. Between two components, a dependency is enough. What is in no phase is
-/// bound by its dependencies alone. A phase may be empty.
+/// The phases of a lifecycle stop in the order in which they were added, and start in the reverse order.
+/// Use them for an order between many components: stop everything that accepts, then everything that works,
+/// then everything that stores. Between two components, a dependency is enough. A component without a phase
+/// follows its dependencies alone. A phase may be empty.
 ///
 /// # Examples
 ///
@@ -36,17 +37,19 @@ impl Phase {
         }
     }
 
-    /// Sets how long the components of the phase may take together; by default there is only the
-    /// budget of the whole stop.
+    /// Sets how long the components of the phase may take together. By default only the budget of the whole
+    /// stop limits them.
     ///
-    /// On each chain of components of the phase that stop one after another, the graces add up to this
-    /// much at most: those that ask for none share what the others leave of it, and graces that do not
-    /// fit in are an error of the plan. What is in no phase but has to stop between two of this one
-    /// counts with them. What components of the phase get so is taken as asked for in the budget of the
-    /// whole; a phase that needs less than its budget leaves the rest to the others.
+    /// On each chain of components of the phase that stop one after another, the graces add up to this time
+    /// at most. The components that ask for no grace share what the others leave of it, and graces that do
+    /// not fit are an error of the plan. A component without a phase that has to stop between two of this
+    /// phase counts with them.
     ///
-    /// Zero leaves no time for a component that asks for no grace, which is an error of the plan;
-    /// [`Duration::MAX`] is no bound.
+    /// The graces that components get in this phase are fixed for the budget of the whole stop. If the
+    /// phase needs less than its budget, the rest goes to the other components.
+    ///
+    /// Zero leaves no time for a component that asks for no grace, which is an error of the plan.
+    /// [`Duration::MAX`] means no limit.
     pub const fn budget(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);
         self
@@ -58,7 +61,7 @@ impl Phase {
         &self.name
     }
 
-    /// Returns how long its components may take together, if it has a budget of its own.
+    /// Returns how long its components may take together, if the phase has a budget of its own.
     #[must_use]
     pub const fn budget_time(&self) -> Option<Duration> {
         self.budget

@@ -9,7 +9,7 @@ use super::PlannedComponent;
 use crate::group::time::Rounded;
 use crate::lifecycle::plan::phase::Phase;
 
-/// How many names of a chain are printed before the rest is counted.
+/// How many names of a chain are printed. The rest is counted.
 const CHAIN: usize = 8;
 
 impl fmt::Display for Plan {
@@ -20,7 +20,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// The lines so far, with what each of the next begins with.
+/// The lines so far, and the prefix of the next ones.
 #[derive(Default)]
 struct Text {
     lines: Vec<String>,
@@ -29,12 +29,12 @@ struct Text {
 
 impl Text {
     fn line(&mut self, line: &str) {
-        // A line break in a name is no line break here, and an empty cell leaves nothing at the end.
+        // Line breaks in names become spaces, and an empty last cell leaves no trailing space.
         let line = format!("{}{line}", self.indent).replace(char::is_control, " ");
         self.lines.push(line.trim_end().to_owned());
     }
 
-    /// One plan, and those in it below their paths.
+    /// Prints one plan, and the plans nested in it below their paths.
     fn plan(&mut self, plan: &Plan, path: &str) {
         self.line(&head(plan, path));
         if let Some(detected) = plan.budget.detected_as() {
@@ -80,7 +80,7 @@ impl Text {
         }
     }
 
-    /// What comes before the first component is told to stop.
+    /// The lines before the first component is told to stop.
     fn before(&mut self, plan: &Plan) {
         let budget = plan.budget();
         let margin = margin(plan);
@@ -106,7 +106,7 @@ impl Text {
         }
     }
 
-    /// What comes after the last component.
+    /// The lines after the last component.
     fn after(&mut self, plan: &Plan) {
         let budget = plan.budget();
         let margin = margin(plan);
@@ -120,7 +120,7 @@ impl Text {
         ));
     }
 
-    /// A line for each component of `order`, with its number where that is another than before.
+    /// Prints a line for each component of `order`, with its number if that differs from the line before.
     fn table<const N: usize>(
         &mut self,
         plan: &Plan,
@@ -142,7 +142,7 @@ impl Text {
             };
             last = *level;
             let mut line = format!("  {number:>numbers$}");
-            // A column in which nothing stands is not there.
+            // Empty columns are left out.
             for (cell, width) in cells.iter().zip(widths).filter(|(_, width)| *width > 0) {
                 line.push_str(&format!("  {cell:width$}"));
             }
@@ -168,7 +168,7 @@ fn head(plan: &Plan, path: &str) -> String {
 /// The cells of a component in the start.
 fn start(component: &PlannedComponent) -> [String; 4] {
     let kind = match component.kind {
-        // Most are; the others are seen better so.
+        // Most components are plain ones. Leaving out their kind makes the others stand out.
         Kind::Component => "",
         Kind::Resource => "resource",
         Kind::Job => "job",
@@ -198,7 +198,7 @@ fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 5] {
         false => "",
     };
     let by = match component.stops_by {
-        // That says nothing.
+        // A time without a limit is not worth printing.
         Duration::MAX => String::new(),
         by => format!("by {}", Rounded(by)),
     };
@@ -221,7 +221,7 @@ fn chain(plan: &Plan) -> String {
     format!("longest chain {shown}: {} of {limit}", Rounded(sum))
 }
 
-/// What stands before a line without a number, so that it begins where the names do.
+/// The indent of a line without a number, so that the names line up.
 fn margin(plan: &Plan) -> String {
     " ".repeat(digits(plan) + 4)
 }
@@ -229,7 +229,7 @@ fn margin(plan: &Plan) -> String {
 /// How wide the numbers are.
 fn digits(plan: &Plan) -> usize {
     let levels = plan.components.iter().map(|component| {
-        // The highest of both is as wide as all.
+        // The highest number of both orders is the widest.
         component.start_level.max(component.stop_level)
     });
     levels.max().unwrap_or(0).to_string().len()

@@ -1,4 +1,4 @@
-//! [`Check`]: something that a service needs to be ready, looked at again and again.
+//! [`Check`]: a repeated test of something that a service needs to be ready.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,17 +16,18 @@ use crate::group::time::Rounded;
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// Looks at something that a service needs to be ready, again and again: a database, a broker, a
-/// disk.
+/// Tests again and again something that a service needs to be ready, such as a database, a broker
+/// or a disk.
 ///
-/// It is given to [`Lifecycle::check`](crate::lifecycle::Lifecycle::check), or to
-/// [`Readiness::check`](crate::lifecycle::Readiness::check). A check may fail and recover as often as it likes
-/// while the service runs. It fails until it has passed once. An error, a panic and an attempt that
-/// takes longer than the [timeout](Self::timeout) are failures; the next attempt comes all the same.
+/// Pass it to [`Lifecycle::check`](crate::lifecycle::Lifecycle::check), or to
+/// [`Readiness::check`](crate::lifecycle::Readiness::check). A check may fail and recover any
+/// number of times while the service runs. It fails until it has passed once. An error, a panic and
+/// an attempt that takes longer than the [timeout](Self::timeout) are failures. The next attempt
+/// still follows.
 ///
 /// A check of [named services](Self::services) counts for these services alone, any other for all.
 ///
-/// An attempt that blocks its thread cannot be given up: use `spawn_blocking` in it.
+/// An attempt that blocks its thread cannot be given up, so use `spawn_blocking` in it.
 ///
 /// # Examples
 ///
@@ -50,31 +51,31 @@ pub struct Check {
     attempt: Box<dyn FnMut() -> Attempt + Send>,
 }
 
-/// What is known of a check.
+/// The status of a check.
 #[derive(Clone, Debug)]
 pub(super) struct Status {
     id: u64,
     pub(super) name: String,
-    /// Empty for all.
+    /// Empty if it counts for all services.
     services: Vec<String>,
-    /// Nothing while it passes.
+    /// `None` while it passes.
     pub(super) failure: Option<String>,
 }
 
 /// All checks of a readiness.
 pub(super) type Statuses = watch::Sender<Vec<Status>>;
 
-/// Takes the check out again when it is dropped.
+/// Removes the check when it is dropped.
 struct Registered {
     statuses: Statuses,
     id: u64,
 }
 
 impl Check {
-    /// How long the pause between two attempts is, unless it is set.
+    /// The default pause between two attempts.
     pub const DEFAULT_EVERY: Duration = Duration::from_secs(10);
 
-    /// How long an attempt may take, unless that is set.
+    /// The default time that an attempt may take.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
     /// Makes a check that passes when `attempt` returns `Ok`.
@@ -92,25 +93,26 @@ impl Check {
         }
     }
 
-    /// Sets the pause between the end of one attempt and the next;
-    /// [10 seconds](Self::DEFAULT_EVERY) by default.
+    /// Sets the pause between the end of one attempt and the next, by default [10
+    /// seconds](Self::DEFAULT_EVERY).
     ///
-    /// With zero the next attempt comes at once; with [`Duration::MAX`] there is one attempt.
+    /// With zero the next attempt comes at once. With [`Duration::MAX`] only one attempt is made.
     pub fn every(mut self, pause: Duration) -> Self {
         self.every = pause;
         self
     }
 
-    /// Sets how long an attempt may take; [1 second](Self::DEFAULT_TIMEOUT) by default.
+    /// Sets how long an attempt may take, by default [1 second](Self::DEFAULT_TIMEOUT).
     ///
-    /// One that takes longer is dropped and has failed. With zero only what is ready at once passes;
-    /// [`Duration::MAX`] is no limit.
+    /// An attempt that takes longer is dropped and has failed. With zero an attempt passes only if
+    /// it is ready at once. [`Duration::MAX`] sets no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Lets the check count for these gRPC services alone: the service as a whole stays ready.
+    /// Makes the check count for these gRPC services alone. It does not affect the service as a
+    /// whole.
     ///
     /// A second call replaces the names.
     pub fn services<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
@@ -142,7 +144,7 @@ impl Check {
         }
     }
 
-    /// Makes one attempt; no code of the user gets out of here.
+    /// Makes one attempt. A panic of the user's code does not leave this function.
     async fn failure(&mut self) -> Option<String> {
         let attempt = match Panic::catch(&mut self.attempt) {
             Ok(attempt) => attempt,
@@ -216,7 +218,7 @@ impl Drop for Registered {
     }
 }
 
-/// Neither the message of an error nor its end can do any harm.
+/// A panic in the error's message or its destructor is caught.
 fn message_of(error: BoxError) -> String {
     let message = Panic::catch(|| error.to_string());
     drop(Panic::catch(move || drop(error)));

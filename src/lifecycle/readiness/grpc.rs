@@ -12,21 +12,22 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::{Readiness, ReadinessState};
 
-/// The name by which a client asks for the server as a whole.
+/// The name that clients use for the server as a whole.
 const WHOLE_SERVER: &str = "";
 
 impl Readiness {
-    /// Returns the gRPC health service, `grpc.health.v1.Health`, to be added to a tonic server
-    /// (feature `tonic`).
+    /// Returns the gRPC health service, `grpc.health.v1.Health`, to add to a tonic server (feature
+    /// `tonic`).
     ///
-    /// It is `SERVING` while the service is ready, and `NOT_SERVING` before, and again from the first
-    /// moment of draining. It answers for the server as a whole, which is what Kubernetes asks for,
-    /// and for the names in `services`, such as the `SERVICE_NAME` that is generated for each. They
-    /// differ by the [checks](Self::check) that count for one and not for another. Any other name is
-    /// `NOT_FOUND`.
+    /// It is `SERVING` while the service is ready. Before that, and from the first moment of
+    /// draining, it is `NOT_SERVING`. It answers for the server as a whole, which is what
+    /// Kubernetes asks for, and for the names in `services`, such as the generated `SERVICE_NAME`s.
+    /// They differ by the [checks](Self::check) that count for one and not for another. Any other
+    /// name is `NOT_FOUND`.
     ///
-    /// A stream of `Watch` tells each change, and ends with the `NOT_SERVING` that draining brings: nothing comes after
-    /// it, and an open stream would hold the drain. No task runs for the service.
+    /// A `Watch` stream sends each change, and ends with the `NOT_SERVING` of the drain. No change
+    /// follows that, and an open stream would hold up the drain. The service needs no task of its
+    /// own.
     ///
     /// # Examples
     ///
@@ -107,13 +108,14 @@ impl Health for Service {
     }
 }
 
-/// The answers to one `Watch` call: the status now, and then every other one until the last.
+/// The answers to one `Watch` call. The first is the current status, and each later one is a
+/// change.
 struct Watch {
-    /// `None` once the status cannot change any more.
+    /// `None` once the status can no longer change.
     next: Option<Pin<Box<dyn Future<Output = Told> + Send>>>,
 }
 
-/// A status, and what tells the next one.
+/// A status, and the teller of the next one.
 type Told = (Teller, Option<ServingStatus>);
 
 /// Tells the next status of one service.
@@ -137,11 +139,11 @@ impl Watch {
 }
 
 impl Teller {
-    /// Waits for a status that was not sent; `None` if there will be no other.
+    /// Waits for a status that was not sent. `None` if no other will come.
     async fn next(mut self) -> (Self, Option<ServingStatus>) {
         let mut checks = self.readiness.shared.checks.subscribe();
         loop {
-            // Both are looked at before the status: a change after that wakes the task.
+            // Both are read before the status, so a later change wakes the task.
             checks.mark_unchanged();
             let state = self.readiness.state();
             let status = status_of(&self.readiness, &self.service);

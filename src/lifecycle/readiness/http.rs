@@ -1,4 +1,4 @@
-//! The routes that a load balancer or an orchestrator asks (feature `axum`).
+//! The routes for a load balancer or an orchestrator (feature `axum`).
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use axum::routing::get;
 use super::{Readiness, ReadinessState};
 
 impl Readiness {
-    /// Returns the routes `/livez` and `/readyz`, to be merged into a service's router (feature
+    /// Returns the routes `/livez` and `/readyz`, to merge into a service's router (feature
     /// `axum`).
     ///
     /// | | starting | ready | draining | stopped |
@@ -19,11 +19,11 @@ impl Readiness {
     /// | `/readyz` | 503 `starting` | 200 `ready`, or 503 `failing: database` | 503 `draining` | 503 `stopped` |
     /// | `/livez` | 200 `live` | 200 `live` | 200 `live` | 200 `live` |
     ///
-    /// `/livez` says that the process answers, and nothing else: a service that drains is alive, and
-    /// restarting it would lose its requests. The answers are not to be cached, and they say so.
+    /// `/livez` says only that the process answers. A service that drains is alive, and restarting
+    /// it would lose its requests. The answers carry a header against caching.
     ///
-    /// They answer for as long as the server they are on. One that drains takes no new connections:
-    /// to be asked then too, they need a server of their own, which stops last.
+    /// The routes answer for as long as the server they are on. A draining server takes no new
+    /// connections. To keep answering, put the routes on their own server, which stops last.
     ///
     /// # Examples
     ///
@@ -69,7 +69,7 @@ impl Readiness {
 }
 
 fn readyz(readiness: &Readiness) -> Response {
-    // Read once: the code and the text have to be of the same moment.
+    // Read once, so that the code and the text are of the same moment.
     let state = readiness.state();
     if state != ReadinessState::Ready {
         return answer(StatusCode::SERVICE_UNAVAILABLE, state.as_str());
@@ -77,7 +77,7 @@ fn readyz(readiness: &Readiness) -> Response {
     match readiness.failing_for_all() {
         failing if failing.is_empty() => answer(StatusCode::OK, state.as_str()),
         failing => {
-            // What they said is for the log: it may name hosts and users.
+            // Only the log has their messages, which may name hosts and users.
             let text = format!("failing: {}", failing.join(", "));
             answer(StatusCode::SERVICE_UNAVAILABLE, text)
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::group::running::RunningTask;
 use crate::group::time::Rounded;
 
-/// A task that had not ended when the time of its component was up; plain data.
+/// A task that had not ended when the time of its component was up. Plain data.
 ///
-/// Like a [`RunningTask`] it is one named task, or all unnamed ones that were spawned at one place.
+/// Like a [`RunningTask`], it stands for one named task, or for all unnamed tasks that were spawned at one
+/// place.
 ///
 /// # Examples
 ///
@@ -18,17 +19,17 @@ use crate::group::time::Rounded;
 pub struct Straggler {
     /// The name of the component it belongs to.
     pub component: String,
-    /// Its name as a path; `None` for unnamed tasks.
+    /// Its name as a path, or `None` for unnamed tasks.
     pub task: Option<String>,
-    /// How many tasks this stands for; 1 for a named one.
+    /// How many tasks this stands for, which is 1 for a named one.
     pub count: usize,
     /// Where it was spawned: `src/main.rs:42`.
     pub place: String,
-    /// How long before that a named task was spawned.
+    /// How long ago a named task had been spawned by then.
     pub age: Option<Duration>,
-    /// Whether it is a blocking closure, which nothing can end.
+    /// Whether it is a blocking closure, which cannot be ended.
     pub blocking: bool,
-    /// Whether it could not be confirmed that it is gone.
+    /// Whether it may still be running, since its end could not be confirmed.
     pub still_running: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The text of reports, to the letter.
+//! The exact text of reports.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ async fn cleanup() -> CleanupReport {
     cleanup.run(Outcome::Clean, ms(20_000)).await
 }
 
-/// Checks what is true of every text, and gives it with a line break before it.
+/// Checks what holds for every text, and returns it after a line break.
 #[track_caller]
 fn text(report: &Report) -> String {
     let text = report.to_string();
@@ -278,7 +278,8 @@ fn nested_reports_are_indented_and_count() {
     let mut outer = clean();
     outer.name = "shop".into();
     for step in &mut outer.timeline {
-        // A step of the lifecycle itself may have its name as the subject, and does not show it.
+        // The subject of a step of the lifecycle itself may be the lifecycle's name, which the row does not
+        // show.
         step.subject = step.subject.replace("orders", "shop");
     }
     outer.nested = vec![inner, clean()];
@@ -372,7 +373,7 @@ async fn a_straggler_is_what_was_running() {
     );
 }
 
-/// A report with each word of the format.
+/// A report with every word of the format.
 #[cfg(feature = "serde")]
 async fn everything() -> Report {
     let mut group = TaskGroup::new();
@@ -477,7 +478,7 @@ async fn the_file_of_json_shows_each_word_of_the_format() {
     let place = format!("{}:{}", failed.place().file(), failed.place().line());
     let json = serde_json::to_string_pretty(&report).unwrap();
 
-    // The place of a spawn in here moves with the file.
+    // The line of a spawn in this file changes with the file.
     let json = json.replace(&place, "src/main.rs:7");
     assert_eq!(json, include_str!("../../../tests/report.json").trim_end());
 }

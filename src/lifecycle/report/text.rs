@@ -1,4 +1,4 @@
-//! The report as text, for a reader who has five seconds.
+//! The report as text, for a reader with five seconds.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,15 +16,15 @@ use crate::lifecycle::words::shortened;
 
 /// The cells of a bar.
 const BAR: usize = 20;
-/// The longest name in a row, and the longest result.
+/// The longest name and the longest result in a row.
 const NAME: usize = 24;
 const RESULT: usize = 40;
-/// How many components that were never started are named, and how many tasks that were forced.
+/// How many never-started components, and how many forced tasks, are named.
 const NAMED: usize = 8;
 const TASKS: usize = 20;
 /// The state of a component that has never begun.
 const NEVER_STARTED: ComponentState = ComponentState::Ended(End::Skipped);
-/// What a nested report is indented by.
+/// The indent of a nested report.
 const INDENT: &str = "  ";
 
 impl fmt::Display for Report {
@@ -79,7 +79,7 @@ impl Report {
         )
     }
 
-    /// Whether a component never became ready, so that its row is worth reading.
+    /// Whether a component never became ready. Then the rows of the start are worth reading.
     fn start_was_cut(&self) -> bool {
         let mut starts = self.starts();
         let mut components = self.components.iter();
@@ -92,10 +92,10 @@ impl Report {
         steps.filter(|step| step.kind == StepKind::Start)
     }
 
-    /// The whole start in one line; nothing if there was none.
+    /// The whole start on one line. `None` if nothing was started.
     fn started(&self) -> Option<String> {
         let began = self.starts().map(|step| step.began).min()?;
-        // Each one begins when another is ready, but for those that were added later.
+        // Components begin when others are ready, apart from those that were added later.
         let (mut ended, mut count) = (began, 0);
         for step in self.starts() {
             if step.began > ended {
@@ -149,7 +149,7 @@ impl Report {
         let steps: Vec<_> = steps
             .filter(|step| with_start || step.kind != StepKind::Start)
             .collect();
-        // What was stopped long before the rest is no part of the picture.
+        // Leaves out what was stopped long before the rest.
         let parts = steps
             .iter()
             .filter(|step| with_start || step.ended >= self.stop_began);
@@ -173,7 +173,7 @@ impl Report {
         } else {
             column(step.began - self.stop_began)
         };
-        // Of the lifecycle itself there is no need to say that it is.
+        // A step of the lifecycle itself needs no subject.
         let subject = match step.kind {
             StepKind::Jitter | StepKind::LameDuck if step.subject == self.name => "",
             _ => &step.subject,
@@ -188,7 +188,7 @@ impl Report {
         ]
     }
 
-    /// What makes the exit status, as an [`Exit`](crate::Exit) writes it.
+    /// The failures behind the exit status, as an [`Exit`](crate::Exit) writes them.
     fn failures(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| report.failures());
         let errors = self.errors.iter().map(|error| format!("{error:#}"));
@@ -209,7 +209,7 @@ impl Report {
         lines
     }
 
-    /// The steps of the cleanup that were not done and need not have been.
+    /// The best-effort steps of the cleanup that were not done.
     fn best_efforts(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| &report.steps);
         steps

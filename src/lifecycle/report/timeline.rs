@@ -1,4 +1,4 @@
-//! [`TimelineStep`]: what was done, from when to when.
+//! [`TimelineStep`]: what was done and when.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::group::time::Rounded;
 use crate::lifecycle::step_kind::StepKind;
 use crate::lifecycle::words;
 
-/// A step of a lifecycle: what was done with which component, from when to when; plain data.
+/// A step of a lifecycle: what was done to which component and when. Plain data.
 ///
 /// # Examples
 ///
@@ -21,13 +21,13 @@ pub struct TimelineStep {
     pub kind: StepKind,
     /// When it began, since the start of the run.
     pub began: Duration,
-    /// When it ended or was given up, since the start of the run; not before it began.
+    /// When it ended or was given up, since the start of the run. Never before `began`.
     pub ended: Duration,
-    /// How it ended; [`Skipped`](End::Skipped) if it was not done, or was broken off.
+    /// How it ended. [`Skipped`](End::Skipped) if it was not done, or was broken off.
     pub end: End,
-    /// The time that was not enough, if that is what went wrong.
+    /// The time limit that was exceeded, if that is what went wrong.
     pub limit: Option<Duration>,
-    /// The error or the panic, or why the step was skipped; empty if the end says all.
+    /// The error or the panic, or why the step was skipped. Empty if the end says it all.
     pub message: String,
 }
 
@@ -50,7 +50,7 @@ impl TimelineStep {
         }
     }
 
-    /// The same with the time that was not enough, and what there is to say.
+    /// Adds the time limit that was exceeded, and a message.
     pub(in crate::lifecycle) fn saying(mut self, limit: Option<Duration>, message: &str) -> Self {
         self.limit = limit;
         message.clone_into(&mut self.message);

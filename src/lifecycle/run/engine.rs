@@ -1,4 +1,5 @@
-//! The loop of a run: tells the [machine](super::machine) what has happened, and does what it says.
+//! The loop of a run. It tells the [machine](super::machine) what has happened, and carries out its
+//! actions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,10 +42,10 @@ use crate::lifecycle::step_kind::StepKind;
 mod act;
 mod finish;
 
-/// How much is done before others on this thread get a turn.
+/// How many actions are done before other tasks on this thread get a turn.
 const AT_ONCE: usize = 64;
 
-/// What a lifecycle is made of when it begins to run.
+/// The parts of a lifecycle when it begins to run.
 pub(in crate::lifecycle) struct Parts {
     pub(in crate::lifecycle) plan: Arc<Plan>,
     pub(in crate::lifecycle) components: Vec<Component>,
@@ -55,11 +56,11 @@ pub(in crate::lifecycle) struct Parts {
     pub(in crate::lifecycle) cleanup: Cleanup,
     pub(in crate::lifecycle) shared: Arc<handle::Shared>,
     pub(in crate::lifecycle) report: watch::Sender<Option<Arc<Report>>>,
-    /// The component that this lifecycle is inside of.
+    /// The component that contains this lifecycle.
     pub(in crate::lifecycle) outer: Option<Context>,
 }
 
-/// A lifecycle that runs. Dropped before its end, it aborts all of its components.
+/// A running lifecycle. Dropped before its end, it aborts all of its components.
 pub(in crate::lifecycle) struct Engine {
     machine: Machine,
     plan: Arc<Plan>,
@@ -75,13 +76,13 @@ pub(in crate::lifecycle) struct Engine {
     outer: Option<Context>,
     inbox: mpsc::UnboundedReceiver<Note>,
     notes: mpsc::UnboundedSender<Note>,
-    /// Those who wait for the components. They own their groups: to drop them is to abort all.
+    /// The tasks that wait for the components. They own the groups, so dropping them aborts everything.
     followers: JoinSet<()>,
     began: Instant,
     moment: Duration,
     ledger: Ledger,
     waiting: Waiting,
-    /// Whether what is around this lifecycle stops, and has not told it yet.
+    /// Whether the enclosing lifecycle stops and has not told this one yet.
     ends_before_told: bool,
 }
 
@@ -142,7 +143,7 @@ impl Engine {
             trigger,
             work,
             followers: {
-                // They end with the drain, and with the engine.
+                // The health checks end with the drain, or with the engine.
                 let checks = checks.into_iter();
                 checks.map(|check| whole.readiness.check(check)).collect()
             },
@@ -161,7 +162,7 @@ impl Engine {
         }
     }
 
-    /// Starts all, waits for the stop, and stops all.
+    /// Starts all components, waits for the stop, and stops all components.
     pub(in crate::lifecycle) async fn run(mut self) -> Report {
         self.listen();
         let mut actions = Vec::new();
@@ -191,7 +192,7 @@ impl Engine {
         report
     }
 
-    /// Makes the triggers notes.
+    /// Turns the triggers into notes.
     fn listen(&mut self) {
         let stop = self.trigger.token().clone().cancelled_owned();
         let mut haste = self.shared.haste.subscribe();
@@ -219,7 +220,7 @@ impl Engine {
                 told.await;
                 let _ = notes.send(Note::Told);
             });
-            // What is urgent outside is so in here.
+            // The haste of the enclosing lifecycle applies here too.
             let (mut haste, shared) = (outer.whole().haste.clone(), Arc::clone(&self.shared));
             self.followers.spawn(async move {
                 let mut last = Haste::Now;
@@ -239,7 +240,7 @@ impl Engine {
         let tick = self.machine.next_tick();
         let at = tick.into_iter().chain(self.waiting.next()).min();
         let at = at.and_then(|at| self.deadline(at));
-        // There is a sender in here, so there is no end of the notes.
+        // The engine holds a sender, so the notes never end.
         let note = deadline::by(at, self.inbox.recv()).await.flatten();
         self.look_at_the_clock();
         match note {
@@ -263,7 +264,7 @@ impl Engine {
                 machine::Event::Ended(index, self.slots[index].ended(result))
             }
             Some(Note::Stop) => {
-                // The stop may be heard of first.
+                // The note about the stop may arrive first.
                 let mut haste = *self.shared.haste.borrow();
                 if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
                     haste = haste.max(Haste::Now);
@@ -286,7 +287,7 @@ impl Engine {
         }
     }
 
-    /// What is around this lifecycle stops it: nobody has to notice, and there is only so much time.
+    /// The enclosing lifecycle stops this one. Nobody has to notice, and the time is limited.
     fn told(&mut self, actions: &mut Vec<Action>) -> machine::Event {
         let outer = self.outer.as_ref();
         if let Some(left) = outer.and_then(|outer| outer.limit().left()) {
@@ -299,7 +300,7 @@ impl Engine {
         machine::Event::Hurry(Haste::Now)
     }
 
-    /// Returns until when the cleanup may take, when that is all that is left.
+    /// Returns the end of the cleanup's time, once only the cleanup is left.
     async fn perform(&mut self, actions: &mut Vec<Action>) -> Option<Duration> {
         let mut clean = None;
         for (count, action) in actions.drain(..).enumerate() {
@@ -367,7 +368,7 @@ impl Engine {
         self.trigger.cause().unwrap_or(Cause::Done)
     }
 
-    /// Returns the time of what is being dealt with: the same for the machine and for all that it says.
+    /// Returns the time of the event being handled. The machine and all its messages share it.
     fn now(&self) -> Duration {
         self.moment
     }
@@ -376,7 +377,7 @@ impl Engine {
         self.moment = self.began.elapsed();
     }
 
-    /// Returns the instant of a time since the start of the run; `None` for one that never comes.
+    /// Returns the instant of a time since the start of the run. `None` if it never comes.
     fn deadline(&self, until: Duration) -> Option<Instant> {
         let at = self.began.checked_add(until);
         at.filter(|_| until < Duration::MAX)
@@ -400,25 +401,25 @@ impl Engine {
     }
 }
 
-/// Whether somebody has pressed Ctrl-C: then no load balancer has to notice.
+/// Whether a person has pressed Ctrl-C. Then no load balancer has to notice.
 fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
     is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
 }
 
-/// Gives a turn to all that wait for one on this thread.
+/// Gives a turn to all tasks that wait for one on this thread.
 ///
-/// To yield is not enough: the future of a `block_on` has its next turn when a few of the tasks
-/// have had one, so it would wake ever more of them, and whoever comes then would wait for all of
-/// those. The task yields for its part, because a worker may run first what was spawned last.
+/// A plain yield is not enough. The future of a `block_on` has its next turn after a few tasks have had
+/// one, so it would wake more and more of them, and a later task would wait for all of those. The spawned
+/// task yields because a worker may run first what was spawned last.
 async fn others() {
     let _ = tokio::spawn(yield_now()).await;
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // In the middle of the cleanup, all but this is over.
+        // In the middle of the cleanup, everything else has ended.
         self.shared.readiness.set_stopped();
-        // Nothing is added from here on; what was is of the user.
+        // No components are added from here on. Dropping the added ones runs user code.
         let live = handle::lock(&self.shared.live).take();
         drop(live);
         if self.machine.is_over() {
@@ -437,7 +438,7 @@ impl Drop for Engine {
                 self.enter(index, ComponentState::Ended(End::Skipped));
             }
         }
-        // Nothing is told in its turn from here on.
+        // From here on no component is told in its turn.
         for ctx in self.slots.iter().filter_map(|slot| slot.ctx.as_ref()) {
             drop(Panic::catch(|| ctx.take_out()));
         }

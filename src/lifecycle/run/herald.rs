@@ -1,8 +1,8 @@
-//! Tells the log and the observers what has happened, apart from the run itself.
+//! Tells the log and the observers what has happened, separately from the run.
 //!
-//! The run acts, and this tells of it later: a log that blocks, because stderr is a pipe that nobody
-//! reads, and an observer that does hold up nothing that the run has to do. All hear the same events in
-//! the same order, the log first.
+//! The run acts, and the herald reports later. A log that blocks, because stderr is an unread pipe, or an
+//! observer that blocks does not delay the run. The log and the observers get the same events in the same
+//! order, the log first.
 
 use std::sync::{Arc, mpsc as handover};
 use std::thread;
@@ -24,20 +24,20 @@ use crate::lifecycle::trace;
 
 pub(in crate::lifecycle) struct Herald {
     plan: Arc<Plan>,
-    /// Until the first event.
+    /// The observers, until the first event.
     observers: Vec<Observer>,
     telling: Option<Telling>,
 }
 
 enum News {
     Event(Event),
-    /// It hears of what comes from here on.
+    /// This observer gets the events from here on.
     Observer(Observer),
 }
 
 struct Telling {
     events: mpsc::UnboundedSender<News>,
-    /// Never comes: its sender is dropped when all has been told.
+    /// Never yields a value. The sender is dropped when everything has been told.
     over: oneshot::Receiver<()>,
 }
 
@@ -50,7 +50,7 @@ impl Herald {
         }
     }
 
-    /// Lets these hear of all events from now on.
+    /// Adds observers, which get all events from now on.
     pub(in crate::lifecycle) fn join(&mut self, observers: Vec<Observer>) {
         match &self.telling {
             None => self.observers.extend(observers),
@@ -60,7 +60,7 @@ impl Herald {
         }
     }
 
-    /// Has an event told, without waiting for it.
+    /// Queues an event without waiting for it to be told.
     pub(in crate::lifecycle) fn tell(&mut self, event: Event) {
         trace::say(self.plan.name(), &event);
         if self.telling.is_none() && self.observers.is_empty() && !dispatcher::has_been_set() {
@@ -74,7 +74,7 @@ impl Herald {
         let _ = telling.events.send(News::Event(event));
     }
 
-    /// Waits until all has been told, but no longer than until then.
+    /// Waits until everything has been told, but no longer than `until`.
     pub(in crate::lifecycle) async fn end(&mut self, until: Option<Instant>) {
         let Some(Telling { events, over }) = self.telling.take() else {
             return;
@@ -85,8 +85,8 @@ impl Herald {
 }
 
 impl Telling {
-    /// On a runtime of one thread it is a task, as there is no other thread that could be blocked; on
-    /// any other it is a thread, so that none of the runtime's is.
+    /// On a runtime with one thread it is a task, since no other thread could be blocked. On any other
+    /// runtime it is a thread of its own, so that it blocks none of the runtime's threads.
     fn begin(plan: Arc<Plan>, observers: Vec<Observer>) -> Self {
         let (events, heard) = mpsc::unbounded_channel();
         let (ended, over) = oneshot::channel();
@@ -104,7 +104,7 @@ impl Telling {
                 on_runtime.block_on(telling);
             }
         });
-        // One that is for a thread alone would not be found on the other.
+        // The new thread would not find a subscriber that is set for this thread alone.
         let subscriber = dispatcher::get_default(Clone::clone);
         let subscriber = (!subscriber.is::<NoSubscriber>()).then_some(subscriber);
         let telling = async move {
@@ -115,7 +115,7 @@ impl Telling {
         };
         match thread {
             Ok(_) => drop(give.send(telling)),
-            // Better late than never.
+            // Late is better than never.
             Err(_) => drop(runtime.spawn(telling)),
         }
         Self { events, over }
@@ -138,7 +138,7 @@ async fn tell_all(
         };
         log::guarded(|| trace::event(plan.name(), &event));
         for observer in &mut observers {
-            // A panic of it is told by its hook, and changes nothing.
+            // The panic hook reports a panic, and the herald goes on.
             drop(Panic::catch(|| observer(&event)));
         }
     }

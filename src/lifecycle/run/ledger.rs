@@ -1,4 +1,4 @@
-//! What the report is going to say: the errors, the stages of the stop, and what had to be cut.
+//! Collects what the report will contain: the errors, the stages of the stop, and what had to be cut.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::lifecycle::step_kind::StepKind;
 
 #[derive(Default)]
 pub(super) struct Ledger {
-    /// A place is kept for a failure that is not known yet.
+    /// `None` keeps a place for a failure that is not known yet.
     errors: Vec<Option<ComponentError>>,
     stages: Vec<TimelineStep>,
-    /// Whether the last of them has not ended yet.
+    /// Whether the last stage has not ended yet.
     stage_goes_on: bool,
     stragglers: Vec<Straggler>,
     stop_began: Duration,
@@ -34,7 +34,7 @@ impl Ledger {
         self.errors.len() - 1
     }
 
-    /// Records an error, in the place that was kept for it if there is one.
+    /// Records an error, in the place that was kept for it if one was.
     pub(super) fn record(&mut self, place: Option<usize>, error: ComponentError) {
         match place {
             Some(place) => self.errors[place] = Some(error),
@@ -53,7 +53,7 @@ impl Ledger {
         self.stages.push(stage);
     }
 
-    /// Notes when the last stage has really ended, if there was one.
+    /// Records when the last stage has really ended, if there was one.
     pub(super) fn end_stage(&mut self, now: Duration) {
         if std::mem::take(&mut self.stage_goes_on) {
             if let Some(stage) = self.stages.last_mut() {
@@ -69,7 +69,7 @@ impl Ledger {
         self.stragglers.extend(stragglers);
     }
 
-    /// Records those of them that are still running. Those that are gone were stragglers too.
+    /// Records the tasks that are still running. Those that are gone were stragglers too.
     pub(super) fn still_running(&mut self, component: &str, running: &Running) {
         for task in running.iter() {
             let straggler = Straggler::new(component, task, true);
@@ -84,18 +84,17 @@ impl Ledger {
         }
     }
 
-    /// How everything has ended so far, for those that stop for this cause.
+    /// How everything has ended so far. `cause` is the cause of the stop.
     pub(super) fn outcome(&self, cause: Cause, slots: &[Slot]) -> Outcome {
         let errors = || self.errors.iter().flatten();
         if let Some(error) = errors().find(|error| error.is_forced()) {
             return Outcome::Forced(format!("{error:#}").into());
         }
-        // It is an error when it is gone.
+        // The error is recorded once the component is gone.
         if let Some(slot) = slots.iter().find(|slot| slot.is_being_forced()) {
             return Outcome::Forced(format!("component `{}` was forced", slot.name()).into());
         }
-        // What was cut in a nested lifecycle, or went wrong in its cleanup, may be no error of this
-        // one.
+        // What was cut in a nested lifecycle, or went wrong in its cleanup, may not be an error of this one.
         let nested = |is_it: fn(&Report) -> bool| {
             let mut contexts = slots.iter().filter_map(|slot| slot.ctx.as_ref());
             contexts.find_map(|ctx| {
@@ -110,7 +109,7 @@ impl Ledger {
             return Outcome::Failed(format!("{error:#}").into());
         }
         if !self.errors.is_empty() {
-            // It is still leaving.
+            // The component is still leaving.
             return Outcome::Failed(cause.to_string().into());
         }
         match nested(|report| !report.is_clean()) {
@@ -153,7 +152,7 @@ impl Ledger {
         }
     }
 
-    /// What failed and never ended has left its cause at least.
+    /// A component that failed and never ended has left at least its cause.
     fn take_errors(&mut self, slots: &[Slot]) -> Vec<ComponentError> {
         let mut errors = std::mem::take(&mut self.errors);
         for slot in slots {
@@ -179,19 +178,19 @@ impl Ledger {
             let began = ended.saturating_sub(cleanup.took);
             timeline.extend(cleanup.steps.iter().map(|step| of_cleanup(step, began)));
         }
-        // The steps are large, so it is not they that are moved about.
+        // The steps are large, so the sort moves only their keys.
         timeline.sort_by_cached_key(|step| step.began);
         timeline
     }
 }
 
-/// What a report says besides what was recorded.
+/// What a report contains besides the records.
 pub(super) struct RunEnd<'a> {
     pub(super) name: &'a str,
     pub(super) cause: Cause,
     pub(super) budget: Duration,
     pub(super) slots: &'a [Slot],
-    /// That of the plan.
+    /// The order of the plan.
     pub(super) order: &'a [usize],
     pub(super) ended: Duration,
     pub(super) cleanup: Option<CleanupReport>,

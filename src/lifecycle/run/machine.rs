@@ -1,24 +1,24 @@
-//! What a lifecycle does next: a pure function of what it did and of what has happened.
+//! What a lifecycle does next, as a pure function of its actions and of the events so far.
 //!
-//! There is no clock, no task and no lock in here. The engine says what happened and when, and does
-//! what it is told. Times are those since the start of the run; one that cannot be expressed never
-//! comes. What happens to components is in `component`, the stages of the stop are in `stage`, and all
-//! that has to do with time is in `time`.
+//! The machine has no clock, no task and no lock. The engine reports what happened and when, and carries
+//! out the actions. Times count from the start of the run. A time that cannot be expressed never comes. The
+//! module `component` handles events of components, `stage` the stages of the stop, and `time` all
+//! deadlines.
 //!
 //! Invariants:
 //!
-//! 1. A component is started when all it depends on are ready, and told to stop when all that depend
-//!    on it are over, directly or through others. One in between that is over itself, or never was
-//!    started, changes nothing of that: those before it wait for those behind it. Nothing else starts
-//!    or tells one, except that a component may begin to leave by itself.
-//!    That holds too when one is stopped while the rest goes on: those that use it go first.
-//! 2. A node that has been started is told, leaves or ends exactly once; what was told is over,
-//!    forced or lost by its time.
-//! 3. Once the stop has begun nothing is started. The engine takes back what it was to start when it
-//!    finds that somebody has asked for the stop.
+//! 1. A component is started when all its dependencies are ready. It is told to stop when all its
+//!    dependents are over, directly or through others. A component in between that is already over or never
+//!    started does not change that: those before it still wait for those behind it. Nothing else starts or
+//!    tells a component, except that it may begin to leave by itself. The order also holds when one
+//!    component is stopped while the rest goes on: its users go first.
+//! 2. A node that has been started is told, leaves or ends exactly once. A node that was told is over,
+//!    forced or lost by the end of its time.
+//! 3. Once the stop has begun, nothing is started. The engine takes back a start when it finds that a stop
+//!    has been requested.
 //! 4. A component that is forced is blamed for that once, when it is gone or lost.
-//! 5. Both orders are [`Turns`], as the levels of the plan are. Each edge is looked at once in each
-//!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
+//! 5. Both orders are [`Turns`], like the levels of the plan. Each edge is looked at once in each
+//!    direction. A whole run is linear in nodes and edges, apart from the ordering of the timers.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -35,14 +35,14 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-/// The last timers of a spent budget. A timer has no shorter time than this.
+/// The shortest time, for the last timers of a spent budget. A timer cannot be shorter.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What the machine knows of a node.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::lifecycle) enum Node {
     Component(Traits),
-    /// Is ready as soon as what it depends on is, and over as soon as what depends on it is.
+    /// A barrier. It is ready as soon as its dependencies are, and over as soon as its dependents are.
     Barrier,
 }
 
@@ -60,19 +60,19 @@ impl Node {
 pub(in crate::lifecycle) struct Traits {
     pub(in crate::lifecycle) start_timeout: Duration,
     pub(in crate::lifecycle) grace: Duration,
-    /// Is ready when it has ended.
+    /// It is a job, and ready when it has ended.
     pub(in crate::lifecycle) is_job: bool,
-    /// Its end is no event.
+    /// It may end before it is told to stop.
     pub(in crate::lifecycle) may_end: bool,
-    /// Once all are ready, its failure stops nothing else.
+    /// Once all components are ready, its failure stops nothing else.
     pub(in crate::lifecycle) may_fail: bool,
-    /// The lifecycle goes on for it, as it does not for a resource.
+    /// The lifecycle goes on while it runs. This does not apply to a resource.
     pub(in crate::lifecycle) is_work: bool,
-    /// It is or has a resource, and is told in its turn however urgent the stop is.
+    /// It is or has a resource, and is told in its turn even in an urgent stop.
     pub(in crate::lifecycle) is_used: bool,
-    /// It is a lifecycle, which forces what is in it by itself, and has its cleanup then.
+    /// It is a lifecycle. It forces its own components, and then runs its cleanup.
     pub(in crate::lifecycle) has_cleanup: bool,
-    /// Takes part in the drain.
+    /// It takes part in the drain.
     pub(in crate::lifecycle) drains: bool,
     /// The phase in which it stops.
     pub(in crate::lifecycle) phase: Option<usize>,
@@ -82,17 +82,17 @@ pub(in crate::lifecycle) struct Traits {
 #[derive(Clone, Debug)]
 pub(in crate::lifecycle) struct Times {
     pub(in crate::lifecycle) total: Duration,
-    /// By when all have to be ready.
+    /// When all components have to be ready.
     pub(in crate::lifecycle) start: Duration,
-    /// As it was drawn.
+    /// The jitter as it was drawn.
     pub(in crate::lifecycle) jitter: Duration,
     pub(in crate::lifecycle) lame_duck: Duration,
     pub(in crate::lifecycle) drain: Duration,
-    /// Kept for the cleanup.
+    /// Reserved for the cleanup.
     pub(in crate::lifecycle) cleanup: Duration,
-    /// Kept to join what was forced.
+    /// Reserved to join what was forced.
     pub(in crate::lifecycle) margin: Duration,
-    /// What each phase may take.
+    /// The time that each phase may take.
     pub(in crate::lifecycle) phases: Vec<Duration>,
 }
 
@@ -100,19 +100,19 @@ pub(in crate::lifecycle) struct Times {
 pub(in crate::lifecycle) enum Event {
     Ready(usize),
     Drained(usize),
-    /// A task of the component has failed; the others have been told and are leaving.
+    /// A task of the component has failed. The other tasks have been told and are leaving.
     Failing(usize),
     /// All of the component is gone.
     Ended(usize, End),
-    /// A lifecycle inside of this one has nothing left to do, and is there for those that use it.
+    /// A nested lifecycle has nothing left to do. It stays available to its users.
     Idle(usize),
-    /// A lifecycle inside of this one has done all it had to do, and ends.
+    /// A nested lifecycle has done all its work, and ends.
     Finished(usize),
-    /// Somebody asks for the stop.
+    /// A stop is requested.
     Stop,
-    /// Somebody asks for the stop of this one, and so of those that use it, while the rest goes on.
+    /// A stop of this component and its users is requested, while the rest goes on.
     StopOne(usize),
-    /// Leaves out that much of the order.
+    /// Skips parts of the orderly stop, depending on the haste.
     Hurry(Haste),
     /// Time has passed.
     Tick,
@@ -121,24 +121,25 @@ pub(in crate::lifecycle) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) enum Action {
     Start(usize),
-    /// It is ready.
+    /// The component is ready.
     Ready(usize),
     /// All components are ready.
     AllReady,
-    /// A task of the component has failed, and it is leaving; how it failed is known when it has ended.
+    /// A task of the component has failed, and the component is leaving. The error is known once it has
+    /// ended.
     Failing {
         node: usize,
         stops_all: bool,
     },
     /// Something went wrong.
     Blame(Blame),
-    /// From here on the stop counts.
+    /// The time of the stop counts from here on.
     BeginStop,
-    /// Goes on as it is until then, so that replicas do not stop at once.
+    /// Goes on unchanged until then, so that replicas do not stop at once.
     Jitter {
         until: Duration,
     },
-    /// The service is not ready any more; the jitter is over.
+    /// The jitter is over, and the service stops being ready.
     NotReady,
     /// Goes on serving until then.
     LameDuck {
@@ -146,26 +147,26 @@ pub(in crate::lifecycle) enum Action {
     },
     /// Half of the lame duck is over.
     Leave,
-    /// Tells all that take part to drain until then.
+    /// Tells all components that take part to drain until then.
     Drain {
         until: Duration,
     },
     DrainIsOver,
     /// Tells a component to stop until then.
     Tell(usize, Duration),
-    /// It has been told, and has less time than that: until then.
+    /// Shortens the time of a component that was told, which now ends then.
     Hurry(usize, Duration),
-    /// Its time is up.
+    /// The component's time is up.
     Force(usize),
-    /// It was not started, and never will be.
+    /// The component was not started, and never will be.
     Skip(usize),
-    /// It is gone, whatever it was blamed for.
+    /// The component is gone, whatever it was blamed for.
     Gone(usize),
-    /// It did not even end when it was forced.
+    /// The component did not end even when it was forced.
     GiveUp(usize),
-    /// Nothing is left to do, and what is around this lifecycle may go on using it.
+    /// Nothing is left to do. The enclosing lifecycle may still use this one.
     Idle,
-    /// Nothing is left that could be waited for; the cleanup has until then.
+    /// No component is left to wait for. The cleanup has until then.
     Clean {
         until: Duration,
     },
@@ -175,36 +176,36 @@ pub(in crate::lifecycle) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::lifecycle) struct Blame {
     pub(in crate::lifecycle) node: usize,
-    /// The step that went wrong; none while the component ran.
+    /// The step that went wrong. `None` while the component ran.
     pub(in crate::lifecycle) during: Option<StepKind>,
     pub(in crate::lifecycle) end: End,
-    /// The time that was not enough for the start or the drain.
+    /// The time limit of the start or the drain that was exceeded.
     pub(in crate::lifecycle) limit: Option<Duration>,
-    /// Whether all stops for it: if it is the first thing that went wrong, it is what the stop is for.
+    /// Whether everything stops because of it. The first such blame is the cause of the stop.
     pub(in crate::lifecycle) stops_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Created,
-    /// Started, and to be ready by then.
+    /// Started, and has to be ready by then.
     Starting {
         until: Duration,
     },
-    /// It was not ready in time, and is told in its turn.
+    /// Not ready in time. It is told in its turn.
     Late,
     Running,
-    /// Told, or leaving by itself; to be gone by then.
+    /// Told, or leaving by itself. It has to be gone by then.
     Leaving {
         until: Duration,
         why: Why,
     },
-    /// Aborted; gone by then, or lost.
+    /// Aborted. If it is not gone by then, it is lost.
     Forced {
         until: Duration,
         why: Why,
     },
-    /// Aborted and not gone. Whoever it uses is stopped all the same.
+    /// Aborted and not gone. Its dependencies are stopped all the same.
     Lost,
     /// Gone, or never started.
     Over,
@@ -222,7 +223,7 @@ enum Why {
 enum Stage {
     /// Not all components are ready yet.
     Starting,
-    /// All are.
+    /// All components are ready.
     Serving,
     Jitter {
         until: Duration,
@@ -245,20 +246,20 @@ pub(in crate::lifecycle) struct Machine {
     nodes: Vec<Node>,
     times: Times,
     phases: Vec<Phase>,
-    /// Done are those that are ready.
+    /// The nodes that are ready count as done.
     starts: Turns,
-    /// Done are those that are over.
+    /// The nodes that are over count as done.
     stops: Turns,
-    /// Those whose turn has come; empty but for a moment.
+    /// The nodes whose turn has come. Almost always empty.
     next: Vec<usize>,
     drained: Vec<bool>,
-    /// Those that are to stop while the rest goes on, with all that use them.
+    /// The nodes that are to stop while the rest goes on, with all their users.
     alone: Vec<bool>,
     not_ready: usize,
     not_over: usize,
-    /// Those of them that are no barriers.
+    /// How many of the nodes that are not over are components.
     components_left: usize,
-    /// How many the lifecycle goes on for; nothing if there never were any.
+    /// For how many components the lifecycle goes on. `None` if it never had any.
     work_left: Option<usize>,
     /// Whether this lifecycle is a component of another one.
     is_inside: bool,
@@ -267,13 +268,13 @@ pub(in crate::lifecycle) struct Machine {
     haste: Haste,
     /// When the stop began.
     stop_at: Duration,
-    /// When the first of each phase was told.
+    /// When the first component of each phase was told.
     phase_ends: Vec<Option<Duration>>,
     timers: BinaryHeap<Reverse<(Duration, usize)>>,
 }
 
 impl Machine {
-    /// `is_inside`: what is around this lifecycle ends it, also when nothing is left to do.
+    /// `is_inside`: the enclosing lifecycle ends this one, even when nothing is left to do.
     pub(in crate::lifecycle) fn new(
         graph: Graph,
         nodes: Vec<Node>,
@@ -306,10 +307,10 @@ impl Machine {
         }
     }
 
-    /// Starts what depends on nothing.
+    /// Starts the components without dependencies.
     pub(in crate::lifecycle) fn begin(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
-            // One that was ready at once has started those after it.
+            // A component that was ready at once has already started those after it.
             if self.starts.has_come(node) && self.phases[node] == Phase::Created {
                 self.start(node, now, actions);
             }
@@ -317,7 +318,7 @@ impl Machine {
         self.look(now, actions);
     }
 
-    /// Takes note of what has happened.
+    /// Handles an event.
     pub(in crate::lifecycle) fn on(
         &mut self,
         event: Event,
@@ -345,9 +346,10 @@ impl Machine {
         self.look(now, actions);
     }
 
-    /// Adds a component, behind those that there are: `graph` has it, and `graces` are those of all.
+    /// Adds a component behind the existing ones. `graph` contains it, and `graces` are those of all
+    /// components.
     ///
-    /// It is never started if the stop has begun, or if what it uses is stopped alone.
+    /// It is never started if the stop has begun, or if one of its dependencies is stopped alone.
     pub(in crate::lifecycle) fn add(
         &mut self,
         graph: Graph,
@@ -361,7 +363,7 @@ impl Machine {
         self.phases.insert(node, Phase::Created);
         self.drained.insert(node, self.is_stopping());
         self.alone.insert(node, false);
-        // The barriers stand behind it.
+        // The barriers come after it.
         let was = |turns: &Turns, at: usize| match at.cmp(&node) {
             Ordering::Less => turns.is_done(at),
             Ordering::Equal => false,
@@ -393,8 +395,8 @@ impl Machine {
         self.look(now, actions);
     }
 
-    /// Takes back that a node is started: the stop was asked for before that was done, and its event
-    /// is on its way.
+    /// Takes back the start of a node. A stop was requested before the start was carried out, and its event
+    /// is on the way.
     pub(in crate::lifecycle) fn not_started(&mut self, node: usize) {
         if let Phase::Starting { .. } = self.phases[node] {
             self.phases[node] = Phase::Created;

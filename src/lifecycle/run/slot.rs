@@ -1,4 +1,4 @@
-//! A component while the lifecycle runs: its task, its state, and when it began and ended what.
+//! A component while the lifecycle runs: its task, its state, and when its steps began and ended.
 
 use std::future::poll_fn;
 use std::panic::Location;
@@ -26,21 +26,21 @@ use crate::lifecycle::plan::{Plan, PlannedComponent};
 use crate::lifecycle::report::TimelineStep;
 use crate::lifecycle::step_kind::StepKind;
 
-/// What is known of a component.
+/// The record of a component.
 pub(super) struct Slot {
     pub(super) path: Arc<str>,
     pub(super) place: &'static Location<'static>,
     start_timeout: Duration,
-    /// Until it is started.
+    /// The component, until it is started.
     component: Option<Component>,
-    /// Once it is.
+    /// The context, once the component is started.
     pub(super) ctx: Option<Context>,
     pub(super) state: ComponentState,
     start: Option<Span>,
     stop: Option<Span>,
-    /// Until when it has to be gone, once it is told.
+    /// When it has to be gone, once it is told to stop.
     until: Option<Duration>,
-    /// How its task ended, until somebody is blamed for it.
+    /// How its task ended, until that is blamed on a component.
     error: Option<TaskError>,
     /// Why it is leaving by itself.
     pub(super) failing: Option<Cause>,
@@ -49,7 +49,7 @@ pub(super) struct Slot {
     /// Why it is to stop while the rest goes on.
     pub(super) asked: Option<Cause>,
     forced: bool,
-    /// Why it never begins; empty if it does.
+    /// Why it never begins. Empty if it does.
     skipped: String,
     /// How it has ended, as far as known.
     end: End,
@@ -117,7 +117,7 @@ impl Slot {
         }
     }
 
-    /// It never begins, for this reason.
+    /// The component never begins, for this reason.
     pub(super) fn skip(&mut self, reason: &str) {
         self.skipped = reason.to_owned();
         self.end = End::Skipped;
@@ -139,13 +139,13 @@ impl Slot {
         self.forced && self.state.end().is_none()
     }
 
-    /// What is left of the time that it has to stop, if that has an end.
+    /// Returns what is left of the time that it has to stop, if that time is limited.
     pub(super) fn left(&self, now: Duration) -> Option<Duration> {
         let until = self.until.filter(|until| *until < Duration::MAX)?;
         Some(until.saturating_sub(now))
     }
 
-    /// Starts the component, if that has not been done; returns the future that waits for all of it.
+    /// Starts the component, if it has not been started. Returns the future that waits for all of it.
     pub(super) fn start(
         &mut self,
         index: usize,
@@ -175,7 +175,7 @@ impl Slot {
         let work = component.work(ctx.clone(), &group);
         let work = between_start_and_stop(work, ctx.clone(), drains, may_end);
         let task = group.task(OWN_TASK);
-        // A lifecycle says by itself whether it has ended early.
+        // A lifecycle reports by itself whether it has ended early.
         let task = match may_end || is_lifecycle {
             true => task,
             false => task.essential(),
@@ -193,14 +193,14 @@ impl Slot {
         }
     }
 
-    /// It is ready; returns how long its start took.
+    /// The component is ready. Returns how long its start took.
     pub(super) fn ready(&mut self, now: Duration) -> Duration {
         let start = self.start.get_or_insert_with(|| Span::from(now));
         start.ended = Some(now);
         now.saturating_sub(start.began)
     }
 
-    /// It is to stop until then.
+    /// The component is told to stop, and has until then.
     pub(super) fn told(&mut self, now: Duration, until: Duration) {
         self.stop = Some(Span::from(now));
         self.until = Some(until);
@@ -214,12 +214,12 @@ impl Slot {
         }
     }
 
-    /// It has less time to stop than it was told.
+    /// The component has less time to stop than it was told.
     pub(super) fn hurried(&mut self, until: Duration) {
         self.until = Some(until);
     }
 
-    /// Aborts all of it; returns how long it was told before.
+    /// Aborts all of the component. Returns the grace that it was given.
     pub(super) fn force(&mut self) -> Duration {
         self.forced = true;
         if let Some(ctx) = &self.ctx {
@@ -235,12 +235,12 @@ impl Slot {
         grace.map_or(Duration::ZERO, |(until, told)| until.saturating_sub(told))
     }
 
-    /// Takes note of how all of it has ended.
+    /// Records how all of it has ended.
     pub(super) fn ended(&mut self, result: Result<(), TaskError>) -> End {
         match result {
             Ok(()) => End::Done,
             Err(error) => match error.end() {
-                // That is what was done to it.
+                // This is the result of forcing it.
                 End::Aborted | End::TimedOut | End::StillRunning if self.forced => End::Done,
                 end => {
                     self.error = Some(error);
@@ -250,8 +250,8 @@ impl Slot {
         }
     }
 
-    /// Makes the error of what went wrong, and those of its tasks that failed after it. Notes in the
-    /// timeline what has become of the step, and how the component ends.
+    /// Makes the error of what went wrong, and the errors of its tasks that failed after it. Records in the
+    /// timeline how the step and the component ended.
     pub(super) fn went_wrong(
         &mut self,
         blame: Blame,
@@ -263,7 +263,7 @@ impl Slot {
         let was_cut = self.forced && during == Some(StepKind::Stop) && end.is_forced();
         let limit = limit.or(was_cut.then(|| self.grace()));
         let error = ComponentError::new(self.name(), during, end).within(limit);
-        // What the task says of itself is another error.
+        // The task's own error is a different one if the time ran out.
         let of_task = self.error.take_if(|_| limit.is_none());
         let (error, later) = match (of_task, limit) {
             (Some(of_task), _) => error.with_task(of_task),
@@ -281,7 +281,7 @@ impl Slot {
 
     fn conclude(&mut self, error: &ComponentError, now: Duration) {
         match error.during {
-            // The component itself goes on.
+            // Only the drain failed, and the component goes on.
             Some(StepKind::Drain) => return,
             Some(StepKind::Start) => {
                 if let Some(start) = &mut self.start {
@@ -304,7 +304,8 @@ impl Slot {
         }
     }
 
-    /// It is gone or given up; returns how it has ended, and how long its stop took if it had one.
+    /// The component is gone or given up. Returns how it has ended, and how long its stop took if it had
+    /// one.
     pub(super) fn gone(&mut self, now: Duration) -> (End, Option<Duration>) {
         for span in [&mut self.start, &mut self.stop].into_iter().flatten() {
             span.ended.get_or_insert(now);
@@ -330,10 +331,10 @@ impl Slot {
     }
 }
 
-/// Does the work of a component, unless the stop was asked for before it had its first turn.
+/// Does the work of a component, unless the stop was requested before its first turn.
 ///
-/// What ends while everything drains has drained, and what has asked for the stop has done its part:
-/// both stay until they are told.
+/// A component that ends during the drain has drained, and a component that has asked for the stop has done
+/// its part. Both stay until they are told to stop.
 async fn between_start_and_stop(
     work: Work,
     ctx: Context,
@@ -354,7 +355,7 @@ async fn between_start_and_stop(
     Ok(())
 }
 
-/// Waits for all of a component, and says when it begins to fail and when it is gone.
+/// Waits for all of a component, and reports when it begins to fail and when it is gone.
 async fn follow(index: usize, mut group: TaskGroup, ctx: Context, notes: UnboundedSender<Note>) {
     let (spawner, token) = (group.spawner(), group.token().clone());
     let mut wait = pin!(group.wait());
@@ -364,7 +365,7 @@ async fn follow(index: usize, mut group: TaskGroup, ctx: Context, notes: Unbound
         Poll::Pending => fired.as_mut().poll(cx).map(|()| None),
     });
     let result = match ended.await {
-        // It has ended by itself. What it has provided is there for those that begin now.
+        // The component has ended by itself. Its values are available to components that begin now.
         Some(Ok(())) if !token.is_cancelled() => {
             let _ = notes.send(Note::Ended(index, Ok(())));
             return;
@@ -372,7 +373,7 @@ async fn follow(index: usize, mut group: TaskGroup, ctx: Context, notes: Unbound
         Some(result) => result,
         None => {
             drop(Panic::catch(|| ctx.take_out()));
-            // Another cause is that it was told, or that it wants to leave.
+            // Any other cause means that it was told to stop, or wants to leave.
             if let Some(cause @ Cause::Failed(_)) = spawner.cause() {
                 let _ = notes.send(Note::Failing(index, cause));
             }

@@ -1,4 +1,4 @@
-//! What the machine has to know of a plan.
+//! What the machine needs to know of a plan.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A stop that takes long says now and then what it waits for.
+//! Logs now and then what a long stop is waiting for.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(in crate::lifecycle) struct Waiting {
 }
 
 impl Waiting {
-    /// Nothing is said before the stop has begun.
+    /// Before the stop has begun, no line is due.
     pub(in crate::lifecycle) fn new() -> Self {
         Self { next: None }
     }
@@ -27,7 +27,7 @@ impl Waiting {
         self.next
     }
 
-    /// Returns whether a line is due, which is not due again for a while.
+    /// Returns whether a line is due. If so, schedules the next one.
     pub(in crate::lifecycle) fn is_due(&mut self, now: Duration) -> bool {
         let due = self.next.is_some_and(|next| next <= now);
         if due {
@@ -37,7 +37,8 @@ impl Waiting {
     }
 }
 
-/// Lists what is waited for, and for how long still: `` `http` (3s left), `worker` (500ms left) and 2 more``.
+/// Lists what the stop is waiting for, and the time left: `` `http` (3s left), `worker` (500ms left) and 2
+/// more``.
 pub(in crate::lifecycle) fn list(waited: &[(&str, Option<Duration>)]) -> String {
     let one = |(name, left): &(&str, Option<Duration>)| match left {
         Some(left) => format!("`{name}` ({} left)", Rounded(*left)),

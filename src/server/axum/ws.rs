@@ -1,21 +1,20 @@
 //! Websockets that are closed when their server stops (feature `ws`).
 //!
-//! A server that stops does not touch its websockets before the end of its grace, and then it cuts
-//! them: only the handler can close one the way the protocol wants it. A [`WebSocket`] does that for
-//! it. It is axum's [`WebSocket`](ws::WebSocket) and the [`Stop`] of the server in one, for HTTP/1
-//! and HTTP/2.
+//! A server that stops does not touch its websockets before the end of its grace, and cuts them then. Only the
+//! handler can close a websocket the way the protocol wants it, and a [`WebSocket`] does that for the handler.
+//! It combines axum's [`WebSocket`](ws::WebSocket) with the [`Stop`] of the server, for HTTP/1 and HTTP/2.
 //!
 //! | when | what |
 //! |---|---|
 //! | until the stop | it is axum's websocket |
-//! | the stop begins | the peer is sent a Close with the code 1001, "going away"; nothing can be sent any more |
+//! | the stop begins | the peer is sent a Close with the code 1001, "going away"; nothing more can be sent |
 //! | until the peer answers | what it had sent before it saw the Close is received |
-//! | the peer's Close, or the end of its stream | is received; then there is nothing more: `None` |
-//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up: `None` |
-//! | with a grace of [`Duration::MAX`] | there is no deadline: a peer that never pauses is never given up |
+//! | the peer's Close, or the end of its stream | is received, and then `None` |
+//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up, and `None` is received |
+//! | with a grace of [`Duration::MAX`] | a peer that never pauses is never given up |
 //!
-//! So a loop over what is received ends by itself, in time, and with it the handler. The drain is
-//! clean then, except for a peer over HTTP/2 that does not read: what was handed over for it cannot be
+//! A loop that receives messages therefore ends by itself, in time, and the handler with it. The drain is clean
+//! then, except for a peer over HTTP/2 that does not read. Data that was handed over for such a peer cannot be
 //! taken back, and its connection is cut at the end of the grace.
 //!
 //! # Examples
@@ -63,31 +62,31 @@ use tokio::time::{Sleep, sleep};
 use crate::group::deadline::DeadlinePassed;
 use crate::server::stop::Stop;
 
-/// How long a peer may say nothing after it was sent the Close: 1 second.
+/// How long a peer may stay silent after it was sent the Close, 1 second.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// What the peer is told with the Close.
+/// What the Close tells the peer.
 const REASON: Utf8Bytes = Utf8Bytes::from_static("the server is shutting down");
 
 /// A websocket that is closed with the code 1001 when its server stops.
 ///
-/// It does nothing in the background: the Close is sent by whoever receives, or sends, when the stop
-/// begins or later. A handler that waits for something else meanwhile receives too, with `select!`, or
-/// in the other half of a [`split`]. One that does neither is cut at the end of the grace.
+/// It does nothing in the background. The task that receives or sends, when the stop begins or later, also
+/// sends the Close. A handler that waits for something else meanwhile must receive too, with `select!` or in
+/// the other half of a [`split`]. A handler that does neither is cut at the end of the grace.
 ///
 /// [`split`]: https://docs.rs/futures-util/0.3/futures_util/stream/trait.StreamExt.html#method.split
 ///
 /// # Drop
 ///
-/// Dropping it closes the stream without a Close, as dropping axum's does. Over HTTP/1 the connection
-/// is reset if the peer has sent what was not received, and the peer may then miss the last messages,
-/// the Close among them: leave when [`recv`](Self::recv) gives `None`.
+/// Dropping it closes the stream without a Close, as dropping axum's does. Over HTTP/1 the connection is reset
+/// if the peer has sent data that was not received. The peer may then miss the last messages, the Close among
+/// them. Leave when [`recv`](Self::recv) gives `None`.
 ///
 /// # Comparison to axum's `WebSocket`
 ///
-/// Axum's knows nothing of the stop. Its handler looks at [`Stop::stopping`] itself, sends the Close,
-/// and bounds the wait for the answer with [`Stop::until_deadline`]. Take that one for another code,
-/// another reason, or a last message before the Close.
+/// Axum's does not know of the stop. Its handler has to await [`Stop::stopping`], send the Close, and bound the
+/// wait for the answer with [`Stop::until_deadline`]. Use axum's for another code, another reason, or a last
+/// message before the Close.
 ///
 /// # Examples
 ///
@@ -96,12 +95,12 @@ pub struct WebSocket {
     socket: ws::WebSocket,
     stop: Stop,
     phase: Phase,
-    /// Who receives and who sends have one each: they may be in two tasks.
+    /// One for receiving and one for sending, which may be in two tasks.
     receiving: Deadline,
     sending: Deadline,
-    /// While the peer says nothing after the stop.
+    /// Runs while the peer is silent after the stop.
     silence: Option<Pin<Box<Sleep>>>,
-    /// Who sends, and waits for the peer.
+    /// Waker of the task that is waiting to send.
     sender: Option<Waker>,
 }
 
@@ -109,14 +108,14 @@ pub struct WebSocket {
 enum Phase {
     /// The Close has not been sent, though the stop may have begun.
     Open,
-    /// The Close is behind all that was sent, and nothing can be sent behind it.
+    /// The Close is queued after all messages, and nothing can be sent after it.
     Closing,
-    /// The peer has closed, or was given up, after the stop. Nothing is asked any more: not the
-    /// socket, and not a deadline, which may have passed.
+    /// The peer has closed, or was given up, after the stop. The socket and the deadline, which may have
+    /// passed, are no longer polled.
     Over,
 }
 
-/// The end of the time for outgoing work, which leaves some for the stream to be closed.
+/// The end of the time for outgoing work, which leaves some time to close the stream.
 type Deadline = Pin<Box<dyn Future<Output = DeadlinePassed> + Send>>;
 
 fn deadline(stop: Stop) -> Deadline {
@@ -140,7 +139,7 @@ fn closed() -> Error {
 }
 
 impl WebSocket {
-    /// Makes one of axum's websocket and of the stop of its server.
+    /// Makes one from axum's websocket and the stop of its server.
     ///
     /// If the stop has begun, the Close is the first thing that is sent.
     ///
@@ -160,16 +159,19 @@ impl WebSocket {
         }
     }
 
-    /// Receives the next message, a Close included; `None` when there will be none.
+    /// Receives the next message, a Close included, or `None` at the end.
     ///
-    /// When the stop begins this sends the Close and goes on. It gives `None` after the Close of the
-    /// peer or the end of its stream, and otherwise when the peer has said nothing for
-    /// [1 second](CLOSE_GRACE), or when the time for outgoing work is over: before the drain deadline by a
-    /// tenth of the drain, at most 250 ms. It gives `None` from then on.
+    /// When the stop begins this sends the Close and goes on. It returns `None` in three cases, and from then
+    /// on:
+    ///
+    /// * The peer has sent a Close, or its stream has ended.
+    /// * The peer has been silent for [1 second](CLOSE_GRACE).
+    /// * The time for outgoing work is over. That is before the drain deadline by a tenth of the drain, at most
+    ///   250 ms.
     ///
     /// # Errors
     ///
-    /// As axum's, until the stop. After it an error is an end like any other, and gives `None`.
+    /// As axum's, until the stop. After it an error is treated as the end and gives `None`.
     ///
     /// # Panics
     ///
@@ -177,7 +179,7 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: no message is lost, and neither is the Close.
+    /// Cancel safe. Neither a message nor the Close is lost.
     ///
     /// # Examples
     ///
@@ -188,14 +190,14 @@ impl WebSocket {
 
     /// Sends a message.
     ///
-    /// One that is being sent when the stop begins is sent as a whole, and the Close after it.
+    /// A message that is being sent when the stop begins is sent as a whole, and the Close after it.
     ///
     /// # Errors
     ///
-    /// As axum's. Once the stop has begun, the Close is sent instead of the message, and that is an
-    /// error. It is no reason to leave: what the peer has sent can still be [received](Self::recv).
-    /// [`DeadlinePassed`] is in the error if the peer did not take the message, or the Close, until the
-    /// time for outgoing work was over.
+    /// As axum's. Once the stop has begun, the Close is sent instead of the message, and the call fails. The
+    /// handler should stay all the same, because it can still [receive](Self::recv) what the peer has sent. The
+    /// error contains [`DeadlinePassed`] if the peer did not take the message or the Close before the time for
+    /// outgoing work was over.
     ///
     /// # Panics
     ///
@@ -203,7 +205,7 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves open whether the message is sent. The websocket can still be used.
+    /// If the future is dropped, the message may or may not be sent. The websocket can still be used.
     ///
     /// # Examples
     ///
@@ -231,11 +233,11 @@ impl WebSocket {
         self.socket.protocol()
     }
 
-    /// Sends the Close behind what was sent before. Ready when the peer has been told, or cannot be.
+    /// Sends the Close after all messages. Ready when the peer has been told, or cannot be.
     fn poll_away(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut socket = Pin::new(&mut self.socket);
         if self.phase == Phase::Open {
-            // An error, here and below, is a peer that is gone, or a Close that was sent before.
+            // An error, here and below, means that the peer is gone or that a Close was sent before.
             let _ = ready!(socket.as_mut().poll_ready(cx));
             let _ = socket.as_mut().start_send(away());
             self.phase = Phase::Closing;
@@ -243,7 +245,7 @@ impl WebSocket {
         socket.poll_flush(cx).map(|_| ())
     }
 
-    /// Gives up a peer that has been told and has said nothing for too long.
+    /// Gives up a peer that has been told and has been silent for too long.
     fn unless_silent<T>(
         &mut self,
         received: Poll<Option<T>>,
@@ -258,7 +260,7 @@ impl WebSocket {
         silence.as_mut().poll(cx).map(|()| None)
     }
 
-    /// Notes who waits for the peer to take something, and bounds that wait.
+    /// Keeps the waker of a task that waits for the peer to take something, and bounds that wait.
     fn in_time(
         &mut self,
         sent: Poll<Result<(), Error>>,
@@ -288,14 +290,14 @@ impl Stream for WebSocket {
         if !self.stop.is_stopping() {
             return Pin::new(&mut self.socket).poll_next(cx);
         }
-        // Before the Close, as this is what has this task woken when the Close can be written. A peer
-        // that never pauses is not asked beyond the deadline.
+        // Polled before the Close, because this wakes the task when the Close can be written. A peer that never
+        // pauses is not polled beyond the deadline.
         let received = if is_late {
             Poll::Ready(None)
         } else {
             Pin::new(&mut self.socket).poll_next(cx)
         };
-        // The socket keeps one waker for sending, which has to stay that of a message that waits.
+        // The socket keeps one waker for sending, which must stay that of a waiting message.
         let sender = self.sender.clone();
         let sender = sender.unwrap_or_else(|| cx.waker().clone());
         let told = self.poll_away(&mut Context::from_waker(&sender));
@@ -305,7 +307,7 @@ impl Stream for WebSocket {
         };
         if let Poll::Ready(None | Some(Err(_))) = received {
             self.phase = Phase::Over;
-            // The peer takes nothing any more; whoever waits for that is told.
+            // The peer no longer reads, and the task that waits to send must learn of it.
             if let Some(sender) = self.sender.take() {
                 sender.wake();
             }
@@ -336,7 +338,7 @@ impl Sink<Message> for WebSocket {
         self.in_time(ready, cx)
     }
 
-    /// The socket refuses a message behind a Close, which the other half may have sent by now.
+    /// The socket rejects a message after a Close, which the other half may have sent by now.
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
         Pin::new(&mut self.socket).start_send(message)
     }
@@ -349,7 +351,7 @@ impl Sink<Message> for WebSocket {
         self.in_time(flushed, cx)
     }
 
-    /// Sends a Close of its own, without a code, if there was none.
+    /// Sends a Close without a code, if none was sent before.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.phase == Phase::Over {
             return Poll::Ready(Ok(()));

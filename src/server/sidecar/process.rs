@@ -16,14 +16,14 @@ use crate::server::forced::{self, Seat, Undo};
 use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
 use crate::server::stop_signal::{Parts, StopSignal};
 
-/// How long a killed process may take to be gone before it is reported as one that does not end.
+/// How long a killed process may take to be gone before it is reported as still running.
 const REAP: Duration = Duration::from_secs(1);
 
 impl Sidecar {
     /// Runs a child process as a server.
     ///
-    /// The process is started when the returned future is first polled. When `token` has fired it gets
-    /// SIGTERM, and at the end of the grace SIGKILL. Its outcome is by its exit status:
+    /// The process is started when the returned future is first polled. When `token` has fired it gets SIGTERM,
+    /// and at the end of the grace SIGKILL. Its exit status decides the outcome:
     ///
     /// | the process | before the token fired | after SIGTERM |
     /// |---|---|---|
@@ -32,21 +32,21 @@ impl Sidecar {
     /// | ends in any other way | failed | failed while draining |
     /// | is running at the end of the grace | | timed out, and killed |
     ///
-    /// The process leads a process group of its own (it replaces one set on `command`), so Ctrl-C in
-    /// the terminal reaches only the parent, which then asks it to stop once. SIGTERM goes to the
-    /// process alone, which may want to stop its own children in its own order. Whatever is left of the
-    /// group when the process has ended is killed: start a server from a shell with `exec`, or the
-    /// shell is what gets the SIGTERM. Children that have left the group are not followed.
+    /// The process leads its own process group (it replaces one set on `command`), so Ctrl-C in the terminal
+    /// reaches only the parent, which then asks the process to stop once. SIGTERM goes to the process alone,
+    /// which may want to stop its own children in its own order. When the process has ended, the rest of the
+    /// group is killed. Start a server from a shell with `exec`, or the shell gets the SIGTERM. Children that
+    /// have left the group are not followed.
     ///
-    /// Standard input, output and error are those of `command`. Do not leave the input on a terminal,
-    /// from which a background group cannot read, and do not ask for pipes, which nobody reads.
+    /// Standard input, output and error are those of `command`. Do not leave the input on a terminal, from
+    /// which a background group cannot read, and do not set up pipes, because nothing reads them.
     ///
     /// # Platforms
     ///
-    /// Windows has no SIGTERM, and no other request to stop that every process understands: there the
-    /// process is terminated as soon as the token has fired, which is `Ok`; the grace is only how long
-    /// that may take. Its own children are not terminated. Its group is a console process group, so
-    /// Ctrl-C reaches only the parent there as well.
+    /// Windows has neither SIGTERM nor any other request to stop that every process understands. The process is
+    /// terminated as soon as the token has fired, which is `Ok`, and the grace only limits how long that may
+    /// take. Its own children are not terminated. Its group is a console process group, so Ctrl-C reaches only
+    /// the parent there as well.
     ///
     /// # Errors
     ///
@@ -65,8 +65,8 @@ impl Sidecar {
     /// # Forced exits
     ///
     /// When a second signal or a watchdog ends this process, no destructor runs. On Unix the child process gets
-    /// SIGTERM first, a second one if it is stopping already, and half a second to end; then what is left of
-    /// its group is killed. A third signal ends the waiting. From then on no process is started.
+    /// SIGTERM first, or a second one if it is already stopping, and half a second to end. Then the rest of its
+    /// group is killed. A third signal ends the waiting. From then on no process is started.
     ///
     /// # Examples
     ///
@@ -115,7 +115,8 @@ impl Sidecar {
         let ask = |_| async { asked.cancel() };
         let mut outcome = self.drive(told, process.end(&asked), ask).await;
         if forced::has_begun() {
-            // It was told or killed by that, which is no outcome: the process is about to end.
+            // The forced exit has told or killed it. That is not an outcome, because this process is about to
+            // end.
             pending::<()>().await;
         }
         if let Fate::TimedOut(_) = outcome.fate {
@@ -160,7 +161,7 @@ impl SidecarError {
 struct Process {
     child: Child,
     group: Arc<os::Group>,
-    /// Given up last: until then a forced exit kills the group.
+    /// Released last. Until then a forced exit kills the group.
     _seat: Seat,
 }
 
@@ -201,7 +202,7 @@ impl Process {
         match asked.run_until_cancelled(self.child.wait()).await {
             Some(status) => judge(status, ExitStatus::success),
             None => {
-                // Here the child has not been reaped, so its id is still its own.
+                // The child has not been reaped here, so its id is still its own.
                 os::stop(&mut self.child).map_err(|error| Fault::Error(error.into()))?;
                 judge(self.child.wait().await, os::is_stopped)
             }
@@ -211,7 +212,7 @@ impl Process {
     /// Kills the process with its group, and waits until it is gone.
     async fn kill(&mut self) -> Remains {
         self.group.kill();
-        // The group may be gone and the process not, if the process has moved to another one.
+        // The group may be gone while the process, if it has moved to another one, is not.
         let _ = self.child.start_kill();
         let id = self.child.id();
         match (timeout(REAP, self.child.wait()).await, id) {
@@ -222,11 +223,10 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Kills what is left of the group, the process included if it has not ended.
+    /// Kills the rest of the group, including the process if it has not ended.
     ///
-    /// When the process has been reaped and nothing is left, the id could belong to a new group by
-    /// now. It is reused only after all other ids have been, and the process was reaped in the poll
-    /// that has led here.
+    /// If the process has been reaped and its group is empty, the id could belong to a new group by now. But an
+    /// id is reused only after all others, and the process was reaped in the poll that has led here.
     fn drop(&mut self) {
         self.group.kill();
     }
@@ -246,7 +246,7 @@ fn judge(status: io::Result<ExitStatus>, is_good: fn(&ExitStatus) -> bool) -> Re
 #[error("{0}")]
 struct Exited(ExitStatus);
 
-/// The error of a process that could not be started. That of the system does not name the program.
+/// The error of a process that could not be started. The system's own error does not name the program.
 #[derive(Debug, thiserror::Error)]
 #[error("could not start `{program}`")]
 struct NotStarted {
@@ -284,8 +284,8 @@ mod os {
             Self(pid(child))
         }
 
-        /// Kills all of the group. There is nothing to do about a failure: the group is gone, or it is
-        /// not ours to kill.
+        /// Kills the whole group. A failure is ignored, because it means that the group is gone or that we may
+        /// not kill it.
         pub(super) fn kill(&self) {
             if let Some(leader) = self.0 {
                 let _ = kill_process_group(leader, Signal::KILL);
@@ -293,8 +293,8 @@ mod os {
         }
     }
 
-    /// In a forced exit the child is asked to end, a second time if it has been asked before, and may
-    /// force its own end with that.
+    /// In a forced exit the child is asked to end. If it has been asked before, this second request may make it
+    /// force its own exit.
     impl Undo for Group {
         fn tell(&self) {
             if let Some(leader) = self.0 {
@@ -303,7 +303,7 @@ mod os {
         }
 
         fn is_over(&self) -> bool {
-            // It is looked at and not reaped, which is left to the runtime.
+            // This looks at the child without reaping it, which is left to the runtime.
             let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
             let ended = |leader| !matches!(waitid(WaitId::Pid(leader), look), Ok(None));
             self.0.is_none_or(ended)
@@ -311,7 +311,7 @@ mod os {
 
         fn undo(&self) {
             self.kill();
-            // It may have moved to another group.
+            // The process may have moved to another group.
             if let (Some(leader), false) = (self.0, self.is_over()) {
                 let _ = kill_process(leader, Signal::KILL);
             }
@@ -326,9 +326,10 @@ mod os {
         }
     }
 
-    /// Returns whether a child that was asked to end has done so well.
+    /// Returns whether a child that was asked to end has ended well.
     ///
-    /// A JVM and many shells catch SIGTERM, clean up, and exit with what a shell would show for it.
+    /// A JVM and many shells catch SIGTERM, clean up, and exit with the status that a shell would show for the
+    /// signal.
     pub(super) fn is_stopped(status: &ExitStatus) -> bool {
         let term = Signal::TERM.as_raw();
         status.success() || status.signal() == Some(term) || status.code() == Some(128 + term)
@@ -369,7 +370,7 @@ mod os {
         pub(super) fn kill(&self) {}
     }
 
-    /// A forced exit has no more of it than its id, and leaves it alone.
+    /// A forced exit knows only its id, and leaves it alone.
     impl Undo for Group {
         fn undo(&self) {}
     }
@@ -379,7 +380,7 @@ mod os {
         child.start_kill()
     }
 
-    /// A terminated child has the status that its terminator has chosen, which tells nothing.
+    /// A terminated child has the status that its terminator has chosen, so its status is ignored.
     pub(super) fn is_stopped(_status: &ExitStatus) -> bool {
         true
     }

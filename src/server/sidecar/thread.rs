@@ -18,25 +18,25 @@ use crate::server::stop_signal::{Parts, StopSignal};
 impl Sidecar {
     /// Runs a server that blocks its thread.
     ///
-    /// `run` is called on a thread of its own that bears the name of the server, when the returned
-    /// future is first polled. It is no thread of the runtime, so a server that does not stop cannot
-    /// hold the end of the runtime. When `token` has fired, `stop` is called with the grace, on a
-    /// helper thread (`NAME-stop`), so it may block too. The server has ended when its thread has been
-    /// joined, which a helper thread (`NAME-join`) does.
+    /// `run` is called on a separate thread with the name of the server, when the returned future is first
+    /// polled. The thread does not belong to the runtime, so a server that does not stop cannot block the
+    /// runtime's shutdown. When `token` has fired, `stop` is called with the grace on a helper thread
+    /// (`NAME-stop`), so it may block too. The server has ended when another helper thread (`NAME-join`) has
+    /// joined its thread.
     ///
-    /// `stop` is to make `run` return, for example with `tiny_http`'s `unblock`. When the server must
-    /// also be dropped to close its socket, let `run` own it or its last reference.
+    /// `stop` must make `run` return, for example with `tiny_http`'s `unblock`. If the server must also be
+    /// dropped to close its socket, let `run` own it or its last reference.
     ///
     /// # Errors
     ///
-    /// As [`serve`](Sidecar::serve). A thread cannot be forced: one that is running at the end of the
-    /// grace goes on, and the error names it. A panic of `run` is an error as well, and so is one of
-    /// `stop`, after which the server has its grace all the same.
+    /// As [`serve`](Sidecar::serve). A thread cannot be forced. If it is running at the end of the grace it
+    /// goes on, and the error names it. A panic of `run` is an error as well, and so is a panic of `stop`,
+    /// after which the server still has its grace.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future while the server runs calls `stop`, if that has not been done yet,
-    /// with a grace of zero on a helper thread; the drop waits for nothing.
+    /// Dropping the returned future while the server runs calls `stop`, if it has not been called yet, with a
+    /// grace of zero on a helper thread. The drop does not wait.
     ///
     /// # Examples
     ///
@@ -146,8 +146,8 @@ impl ServerThread {
     /// Waits until the server has ended, and joins its thread.
     async fn end(self, name: &str) -> Result<(), Fault> {
         self.ended.cancelled().await;
-        // A thread that has left the server can still hang in the destructor of a thread-local, so it
-        // is not joined here, on a thread of the runtime.
+        // A thread that has left the server can still hang in the destructor of a thread-local, so it is not
+        // joined here, on a thread of the runtime.
         let joined = on_thread(format!("{name}-join"), move || self.thread.join()).await;
         match joined {
             Ok(Ok(Ok(end))) => end.map_err(Fault::Error),
@@ -158,8 +158,7 @@ impl ServerThread {
     }
 }
 
-/// The stop function of a server. If it has not been called before, it is called when this is dropped
-/// while the server runs.
+/// The stop function of a server. If it has not been called, dropping this calls it while the server runs.
 struct StopOnDrop<'a, S: FnOnce(Duration) + Send + 'static> {
     name: &'a str,
     stop: Option<S>,
@@ -167,7 +166,7 @@ struct StopOnDrop<'a, S: FnOnce(Duration) + Send + 'static> {
 }
 
 impl<S: FnOnce(Duration) + Send + 'static> StopOnDrop<'_, S> {
-    /// Calls the function on a thread of its own. Its panic is the panic of the returned future.
+    /// Calls the function on a separate thread. Its panic goes through the returned future.
     fn call(&mut self, grace: Duration) -> impl Future<Output = ()> + use<S> {
         let name = self.thread();
         let stop = self.stop.take();
@@ -205,7 +204,7 @@ impl<S: FnOnce(Duration) + Send + 'static> Drop for StopOnDrop<'_, S> {
     }
 }
 
-/// Runs `work` on a thread of its own and returns how it ended.
+/// Runs `work` on a separate thread and returns how it ended.
 async fn on_thread<T, W>(name: String, work: W) -> io::Result<Result<T, Panic>>
 where
     T: Send + 'static,

@@ -1,4 +1,4 @@
-//! What the process runs under, read from its environment.
+//! Detects what the process runs under, from its environment.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 /// Where a manifest repeats its `terminationGracePeriodSeconds`.
 pub(super) const GRACE_PERIOD: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
-/// The process that systemd has started; older ones do not say.
+/// The process that systemd has started. Older versions do not set it.
 const MAIN_PROCESS: &str = "SYSTEMD_EXEC_PID";
 
 /// systemd sets it for a unit of `Type=notify`.
@@ -31,16 +31,16 @@ pub(super) enum Platform {
 pub(super) struct Found {
     pub(super) platform: Platform,
     pub(super) why: String,
-    /// The variable with the limit of the platform, if it is set, and what it says.
+    /// The variable with the limit of the platform, if it is set, and its value.
     pub(super) limit: Option<(&'static str, OsString)>,
 }
 
-/// All that is looked at.
+/// Everything that the detection looks at.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
     pub(super) variables: HashMap<&'static str, OsString>,
     pub(super) pid: u32,
-    /// Whether stdin or stderr is one.
+    /// Whether stdin or stderr is a terminal.
     pub(super) is_terminal: bool,
 }
 
@@ -61,13 +61,13 @@ impl Surroundings {
         }
     }
 
-    /// The most certain comes first: a pod may have a terminal, and a terminal may run in a unit.
+    /// The most certain comes first, since a pod may have a terminal, and a terminal may run in a unit.
     pub(super) fn found(&self) -> Found {
         if self.has(KUBERNETES) {
             let why = format!("Kubernetes: {KUBERNETES} is set");
             return self.platform(Platform::Kubernetes, why, Some(GRACE_PERIOD));
         }
-        // What a unit has started inherits the variables, a shell in a terminal among them.
+        // The processes that a unit starts inherit its variables, and a shell in a terminal is one of them.
         if self.is(MAIN_PROCESS, &self.pid.to_string()) {
             let why = format!("systemd: {MAIN_PROCESS} is this process");
             return self.platform(Platform::Systemd, why, Some(TIMEOUT_STOP));
@@ -103,7 +103,7 @@ impl Surroundings {
     }
 }
 
-/// Returns whether somebody may press Ctrl-C.
+/// Returns whether a person may press Ctrl-C.
 pub(in crate::lifecycle) fn is_terminal() -> bool {
     std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! What the machine says, done: components are started, told, forced, and blamed.
+//! Carries out the actions of the machine: starts, tells, forces and blames components.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +20,18 @@ use crate::lifecycle::run::traits::traits_of;
 use crate::lifecycle::step_kind::StepKind;
 
 impl Engine {
-    /// Leaves a component as it is: somebody has asked for the stop, which is heard of next.
+    /// Does not start a component, since a stop has been requested. The stop is the next event.
     pub(super) fn refuse_to_start(&mut self, index: usize) {
         self.machine.not_started(index);
         if !self.trigger.is_cancelled() {
-            // It is what is around this lifecycle that stops, and has not told it yet.
+            // The enclosing lifecycle stops, and has not told this one yet.
             self.ends_before_told = true;
             let cause = self.whole.why_to_stop().unwrap_or(Cause::Token);
             self.trigger.spawner().cancel_for(cause);
         }
     }
 
-    /// Has one more component, which the plan has already.
+    /// Adds a component that is already in the plan.
     pub(super) fn add(&mut self, component: Component, plan: Arc<Plan>, actions: &mut Vec<Action>) {
         let index = self.slots.len();
         let Some(planned) = plan.added().get(index) else {
@@ -46,10 +46,10 @@ impl Engine {
         self.plan = plan;
     }
 
-    /// Stops a component, and those that use it, for this cause.
+    /// Stops a component and the components that use it, for this cause.
     pub(super) fn stop_one(&mut self, index: usize, cause: &Cause, actions: &mut Vec<Action>) {
         for user in self.plan.graph().users_of(index) {
-            // Barriers have no slot.
+            // Barriers do not have slots.
             if let Some(slot) = self.slots.get_mut(user) {
                 slot.asked.get_or_insert_with(|| cause.clone());
             }
@@ -80,7 +80,7 @@ impl Engine {
         if self.whole.is_asked_to_stop() {
             return;
         }
-        // The last one's readiness is an event first.
+        // The event for the last component's readiness comes first.
         self.shared.readiness.set_ready();
         self.shared.all_ready.cancel();
         if let Some(outer) = &self.outer {
@@ -94,7 +94,7 @@ impl Engine {
         self.shared.enter(index, state);
     }
 
-    /// Keeps a place for the error, which is known when the component has ended.
+    /// Keeps a place for the error, which is known once the component has ended.
     pub(super) fn failing(&mut self, index: usize, stops_all: bool) {
         self.take_failure_of_trigger();
         let slot = &mut self.slots[index];
@@ -106,7 +106,8 @@ impl Engine {
         }
     }
 
-    /// Records what went wrong, and then, if it stops all and nobody has done so yet, does so for it.
+    /// Records what went wrong. If the failure stops everything and no stop has been requested yet,
+    /// requests it.
     pub(super) fn blame(&mut self, blame: Blame) {
         self.take_failure_of_trigger();
         let (index, now) = (blame.node, self.now());
@@ -127,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// A lost heartbeat is an error of its own, and comes before those that follow from it.
+    /// A lost heartbeat is an error of its own, recorded before the errors that follow from it.
     fn take_failure_of_trigger(&mut self) {
         if let Some(error) = self.trigger.take_failure() {
             let error = ComponentError::of_trigger(self.plan.name(), error);
@@ -138,12 +139,12 @@ impl Engine {
     pub(super) fn begin_stop(&mut self) {
         self.ledger.begin_stop(self.now());
         self.waiting.begin(self.now());
-        // Nobody has asked for it if nothing is left to do.
+        // The cause of a stop that nobody has requested, since nothing is left to do.
         self.trigger.spawner().cancel_for(Cause::Done);
         let cause = self.cause();
         self.take_failure_of_trigger();
         if let (Some(outer), Cause::Failed(_) | Cause::Heartbeat(_)) = (&self.outer, &cause) {
-            // What is around this lifecycle does not go on until all in here has ended.
+            // The enclosing lifecycle goes on only after everything in this one has ended.
             outer.fail(cause.clone());
         }
         let budget = self.machine.total();
@@ -202,7 +203,7 @@ impl Engine {
         ctx.group().cancel_for(self.cause_for(index));
     }
 
-    /// Leaves a component that was told less time to stop.
+    /// Gives less time to a component that was already told to stop.
     pub(super) fn hurry(&mut self, index: usize, until: Duration) {
         let deadline = self.deadline(until);
         let slot = &mut self.slots[index];
@@ -230,7 +231,8 @@ impl Engine {
         self.gone(index);
     }
 
-    /// It never begins: all stops, or it alone does, or what it uses did not start.
+    /// The component never begins, because everything stops, it alone stops, or a component that it uses
+    /// did not start.
     pub(super) fn skip(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let reason = match &slot.asked {
@@ -249,7 +251,7 @@ impl Engine {
         let (end, took) = slot.gone(now);
         let in_flight = slot.ctx.as_ref().and_then(Context::in_flight).unwrap_or(0);
         self.enter(index, ComponentState::Ended(end));
-        // Reap one follower that has finished; otherwise they would be kept until the end.
+        // Reap one finished follower. Otherwise they would be kept until the end.
         let _ = self.followers.try_join_next();
         self.emit_of(
             index,
@@ -261,7 +263,7 @@ impl Engine {
         );
     }
 
-    /// Why a component stops: with the whole, or alone.
+    /// Why a component stops: with the whole lifecycle, or alone.
     fn cause_for(&self, index: usize) -> Cause {
         let slot = &self.slots[index];
         let alone = slot.asked.as_ref().or(slot.failing.as_ref()).cloned();

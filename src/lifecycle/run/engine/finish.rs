@@ -16,7 +16,7 @@ use crate::lifecycle::run::ledger::RunEnd;
 use crate::lifecycle::run::waiting;
 
 impl Engine {
-    /// Runs the cleanup, and says how it all went.
+    /// Runs the cleanup and makes the report.
     pub(super) async fn finish(mut self, until: Duration) -> Report {
         let cleanup = self.clean(until).await;
         self.look_at_the_clock();
@@ -37,7 +37,7 @@ impl Engine {
             ended,
             cleanup,
         });
-        // Only those who wait for what does not end are left.
+        // Only the followers of components that do not end are left.
         self.followers.shutdown().await;
         let (took, errors) = (report.took(), report.errors.len());
         self.emit(None, EventKind::Stopped { took, errors });
@@ -52,7 +52,7 @@ impl Engine {
         report
     }
 
-    /// Frees the components bit by bit: ten thousand at once would hold up the others on this thread.
+    /// Frees the components in small batches. Freeing ten thousand at once would block this thread.
     async fn let_go(mut self) {
         while !self.slots.is_empty() {
             let left = self.slots.len().saturating_sub(AT_ONCE);
@@ -61,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// Takes out what those that are gone by themselves have provided. A destructor of it may block.
+    /// Removes the values of components that ended by themselves. The destructor of a value may block.
     pub(super) async fn take_out(&mut self, until: Duration) {
         let contexts = self.slots.iter().filter_map(|slot| slot.ctx.as_ref());
         let full: Vec<_> = contexts.filter(|ctx| ctx.provides()).cloned().collect();

@@ -1,4 +1,4 @@
-//! What happens to one component, and to those before and after it.
+//! Handles the events of one component, and their effects on those before and after it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Machine {
         }
     }
 
-    /// Starts those that waited for the node, and for those that are ready at once the same.
+    /// Starts the nodes that waited for this one, and those that waited for nodes that are ready at once.
     pub(super) fn ready(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         let mut next = std::mem::take(&mut self.next);
         let mut at = 0;
@@ -84,11 +84,11 @@ impl Machine {
         if stops_all {
             self.stop(false, now, actions);
         }
-        // Its own stop has begun, whoever uses it; that of its phase has not.
+        // Its own stop has begun, even if it has users. The stop of its phase has not.
         let until = self.time_for(node, now);
         self.enter(node, Phase::Leaving { until, why });
         actions.push(Action::Tell(node, until));
-        // It has other things to do.
+        // It is leaving and no longer drains.
         self.drained(node);
     }
 
@@ -113,10 +113,10 @@ impl Machine {
             stops_all = self.blame(node, Some(StepKind::Stop), End::TimedOut, actions);
         }
         let wrong = match phase {
-            // One that is lost is gone later than expected.
+            // A lost component may be gone later.
             Phase::Created | Phase::Lost | Phase::Over => return,
             Phase::Starting { .. } | Phase::Late if !is_well => Some((Some(StepKind::Start), end)),
-            // It has been blamed for that.
+            // It has already been blamed for that.
             Phase::Late => None,
             Phase::Starting { .. } if is_job => {
                 actions.push(Action::Ready(node));
@@ -147,7 +147,7 @@ impl Machine {
         }
     }
 
-    /// Says what went wrong; returns whether all stops for it.
+    /// Reports what went wrong. Returns whether everything stops because of it.
     pub(super) fn blame(
         &self,
         node: usize,
@@ -166,17 +166,17 @@ impl Machine {
         stops_all
     }
 
-    /// Whether all stops if that step of a component goes wrong.
+    /// Whether everything stops if that step of a component goes wrong.
     pub(super) fn stops_all(&self, node: usize, during: Option<StepKind>) -> bool {
         let may_fail = self.traits(node).is_some_and(|traits| traits.may_fail);
         match during {
-            // It was leaving.
+            // The component was leaving.
             Some(StepKind::Stop) => self.is_stopping(),
             _ => !may_fail || self.stage != Stage::Serving,
         }
     }
 
-    /// A node is over, and those that nobody uses any longer are told.
+    /// Marks a node as over, and tells the nodes that have no users left.
     pub(super) fn over(
         &mut self,
         node: usize,
@@ -192,7 +192,8 @@ impl Machine {
             if let Some(node) = over.take() {
                 self.not_over -= 1;
                 if self.alone[node] && !self.is_stopping() && !self.starts.is_done(node) {
-                    // It never will be, and holds up nobody: what uses it is over, or was added since.
+                    // It can no longer become ready and delays nothing. Its users are over, or were added
+                    // since.
                     self.ready(node, now, actions);
                 }
                 self.components_left -= usize::from(self.nodes[node].is_component());
@@ -204,7 +205,7 @@ impl Machine {
             }
             let Some(&used) = next.get(at) else { break };
             at += 1;
-            // Those whose turn comes earlier are told when the drain is over.
+            // Components whose turn comes earlier are told when the drain is over.
             let is_asked = self.stage == Stage::Stopping || self.alone[used];
             if is_asked && self.tell(used, now, actions) {
                 over = Some(used);
@@ -214,7 +215,7 @@ impl Machine {
         self.next = next;
     }
 
-    /// Tells a node that nobody uses any longer to stop; returns whether it is over by that.
+    /// Tells a node without users to stop. Returns whether that already ended the node.
     pub(super) fn tell(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) -> bool {
         if !matches!(
             self.phases[node],
@@ -245,12 +246,12 @@ impl Machine {
             },
         );
         actions.push(Action::Tell(node, until));
-        // One that stops alone may be told in the drain, and has other things to do from then on.
+        // A component that stops alone may be told in the drain. From then on it no longer drains.
         self.drained(node);
         false
     }
 
-    /// Stops one while the rest goes on: those that use it first, in the order of any stop.
+    /// Stops one component while the rest goes on. Its users go first, in the usual order of a stop.
     pub(super) fn stop_one(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         if self.is_stopping() {
             return;
@@ -267,7 +268,7 @@ impl Machine {
         }
     }
 
-    /// One has not started, and the others go on: what waits for it to be ready waits in vain.
+    /// One component has not started, and the others go on. Components that wait for it can never start.
     /// The barriers are ready by then, so its phase goes on without it.
     pub(super) fn start_without(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         let mut users = vec![node];
@@ -289,7 +290,7 @@ impl Machine {
         self.forget(&users, now, actions);
     }
 
-    /// Of these, what has not been started never will be.
+    /// Skips those of the nodes that have not been started.
     pub(super) fn forget(&mut self, nodes: &[usize], now: Duration, actions: &mut Vec<Action>) {
         let is_new = |node: &usize| self.phases[*node] == Phase::Created;
         let new: Vec<_> = nodes.iter().copied().filter(is_new).collect();
@@ -301,7 +302,7 @@ impl Machine {
         }
     }
 
-    /// What has not been started never will be.
+    /// Skips all nodes that have not been started.
     pub(super) fn forget_the_rest(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             if self.phases[node] == Phase::Created {
@@ -310,7 +311,7 @@ impl Machine {
         }
     }
 
-    /// A node is over without having been started.
+    /// Marks a node as over that was never started.
     pub(super) fn skip(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         if self.nodes[node].is_component() {
             actions.push(Action::Skip(node));

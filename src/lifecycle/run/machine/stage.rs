@@ -1,4 +1,4 @@
-//! The stages of a run, and how it gets from one to the next.
+//! The stages of a run, and the transitions between them.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Machine {
         self.forget_the_rest(now, actions);
     }
 
-    /// Goes on to the next stage as often as there is nothing to wait for.
+    /// Moves on to the next stage as long as there is nothing to wait for.
     pub(super) fn look(&mut self, now: Duration, actions: &mut Vec<Action>) {
         loop {
             match self.stage {
@@ -69,9 +69,9 @@ impl Machine {
                     actions.push(Action::AllReady);
                     self.stage = Stage::Serving;
                 }
-                // All have done what they had to do.
+                // All components have done their work.
                 Stage::Serving if self.components_left == 0 => self.stop(true, now, actions),
-                // Nobody is left to use the resources.
+                // The resources have no users left.
                 Stage::Serving if self.work_left == Some(0) && !self.is_inside => {
                     self.haste = self.haste.max(Haste::Now);
                     self.stop(true, now, actions);
@@ -112,7 +112,8 @@ impl Machine {
         }
     }
 
-    /// Whether everybody has noticed that the service stops, or nobody has to: nothing is left of it.
+    /// Whether nobody has to notice the stop any longer. Its time is up, the stop is urgent, or nothing is
+    /// left.
     pub(super) fn is_noticed(&self, until: Duration, now: Duration) -> bool {
         self.haste > Haste::None || until <= now || self.components_left == 0
     }
@@ -134,7 +135,7 @@ impl Machine {
     pub(super) fn begin_drain(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.not_drained = 0;
         for node in 0..self.nodes.len() {
-            // What is not there yet, or not any more, has nothing to drain.
+            // A component that is not running has nothing to drain.
             self.drained[node] |= self.phases[node] != Phase::Running;
             self.not_drained += usize::from(self.is_to_drain(node));
         }
@@ -169,8 +170,8 @@ impl Machine {
         actions.push(Action::DrainIsOver);
     }
 
-    /// Tells all whose turn it is; if it is urgent, all but those that others must not lose; and if all
-    /// are to be forced, does that too.
+    /// Tells all nodes whose turn it is. In an urgent stop it tells all but those that others must not
+    /// lose. If all are to be forced, it forces them too.
     pub(super) fn tell_the_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             let is_next = self.stops.has_come(node)

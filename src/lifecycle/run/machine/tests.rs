@@ -1,8 +1,8 @@
 //! Random lifecycles against the machine, with a small model of what it may do.
 //!
-//! The order is the rule itself: a component is started when all that it uses are ready, and told when
-//! all that use it are over, directly or through others. Which those are is found here, from what the
-//! components name and from their phases, and not by the graph that the machine has.
+//! The model checks the rule of the order directly. A component is started when all its dependencies are
+//! ready, and told when all its users are over, directly or through others. The model finds those from the
+//! names and phases of the components, and not from the machine's graph.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,13 +17,13 @@ use crate::group::time::CONFIRMATION;
 use crate::lifecycle::plan::graph::Place;
 use crate::lifecycle::plan::phase::Phase as StopPhase;
 
-/// A component, and what it does, in milliseconds.
+/// A component and its behaviour. Times are in milliseconds.
 #[derive(Clone, Debug)]
 struct Part {
     after: u16,
     phase: Option<usize>,
     start_timeout: u64,
-    /// Nothing for a grace without end.
+    /// `None` for a grace without end.
     grace: Option<u64>,
     is_job: bool,
     may_end: bool,
@@ -31,17 +31,17 @@ struct Part {
     is_work: bool,
     is_used: bool,
     has_cleanup: bool,
-    /// After it was ready, when it is a lifecycle in which nothing is left to do.
+    /// The time from ready to idle, for a lifecycle in which nothing is left to do.
     idle: Option<u64>,
     drains: bool,
     start: Start,
-    /// After it was ready.
+    /// Counts from ready.
     life: Life,
-    /// After it was told; nothing if it takes no notice.
+    /// Counts from being told. `None` if it ignores the stop.
     stop: Option<(u64, bool)>,
-    /// After it was forced; nothing if it cannot be.
+    /// Counts from being forced. `None` if it cannot be.
     force: Option<(u64, bool)>,
-    /// After it was told to drain.
+    /// Counts from being told to drain.
     drain: Option<u64>,
 }
 
@@ -69,21 +69,21 @@ struct Scenario {
     drain: u64,
     cleanup: u64,
     margin: u64,
-    /// What is left of the total; nothing for a total without end.
+    /// What is left of the total. `None` for a total without end.
     stop_time: Option<u64>,
     before_begin: bool,
     is_inside: bool,
     stop: Option<u64>,
     hurry: Vec<(u64, Haste)>,
-    /// From when on nothing is started, as the stop was asked for and its event is on its way.
+    /// When starts begin to be refused, because a stop was requested and its event is on the way.
     refuses: Option<u64>,
-    /// When the lifecycle around it says stop, and what that has left.
+    /// When the enclosing lifecycle stops this one, and the time that is left then.
     told: Option<(u64, u64)>,
-    /// When the last ones are added.
+    /// When the last components are added.
     later: Vec<u64>,
-    /// Those that are stopped alone, and when.
+    /// The components that are stopped alone, and when.
     stop_one: Vec<(u64, usize)>,
-    /// Notes that nobody expects: when, of which, whether it is `Ready`.
+    /// Unexpected notes: when, for which component, and whether it is `Ready`.
     strays: Vec<(u64, usize, bool)>,
 }
 
@@ -95,8 +95,8 @@ fn end(well: bool) -> End {
     if well { End::Done } else { End::Failed }
 }
 
-/// What somebody is blamed for: which step went wrong, and how it ended. A component that is leaving
-/// because a task of it has failed is [`FAILING`].
+/// What a component is blamed for: the step that went wrong, and how it ended. A component that is leaving
+/// because one of its tasks has failed is [`FAILING`].
 type Fault = (Option<StepKind>, End);
 
 const START: Option<StepKind> = Some(StepKind::Start);
@@ -142,28 +142,28 @@ struct Sim<'a> {
     queued: usize,
     states: Vec<State>,
     ready: Vec<bool>,
-    /// Those of them that the machine has called ready.
+    /// The components that the machine has called ready.
     said: Vec<bool>,
-    /// Those that were started, and those that the machine has called skipped.
+    /// The components that were started, and those that the machine has called skipped.
     started: Vec<bool>,
     skipped: Vec<bool>,
     /// Whether one of its tasks has failed, so that it cannot end well.
     failed: Vec<bool>,
     ended: Vec<bool>,
-    /// Those that the lifecycle goes on for, and whether there ever was one.
+    /// The components for which the lifecycle goes on, and whether there ever was one.
     work: Vec<bool>,
-    /// Whether nothing was left to do, so that it stops by itself, or says so if it is inside of another.
+    /// Whether nothing was left to do, so that it stops by itself, or is idle inside another lifecycle.
     done: bool,
     drained: Vec<bool>,
-    /// Those that are to stop while the rest goes on.
+    /// The components that are to stop while the rest goes on.
     alone: Vec<bool>,
-    /// Those that were ready when the drain began.
+    /// The components that were ready when the drain began.
     draining: Option<Vec<bool>>,
     until: Vec<Duration>,
-    /// The components that each one uses, directly or through others, and those that use it.
+    /// The components that each one uses, directly or through others, and its users.
     uses: Vec<Vec<usize>>,
     users: Vec<Vec<usize>>,
-    /// How many there are by now.
+    /// How many components there are by now.
     present: usize,
     refuses_more: bool,
     phases: Vec<Option<Duration>>,
@@ -292,7 +292,7 @@ impl<'a> Sim<'a> {
         sim
     }
 
-    /// Finds out what uses what, of those that there are.
+    /// Finds out which of the present components use which.
     fn relate(&mut self) {
         self.users.iter_mut().for_each(Vec::clear);
         let uses = all_used(&self.scenario.parts[..self.present]);
@@ -336,7 +336,7 @@ impl<'a> Sim<'a> {
                     );
                     self.push(Duration::ZERO, Next::Stop);
                 }
-                // What has happened at the same time is heard first.
+                // Events of the same time come first.
                 (Some(note), tick) if tick.is_none_or(|tick| note <= tick) => {
                     let Some(Reverse((at, _, next))) = self.queue.pop() else {
                         unreachable!()
@@ -431,7 +431,7 @@ impl<'a> Sim<'a> {
             Next::Add => {
                 let node = self.present;
                 let part = &self.scenario.parts[node];
-                // A handle refuses what uses one that stops alone; then no more comes in here.
+                // A handle refuses users of a component that stops alone, so none is added here.
                 let mut uses = (0..node).filter(|used| part.after >> used & 1 == 1);
                 self.refuses_more |= uses.any(|used| self.alone[used]);
                 if self.refuses_more {
@@ -498,7 +498,7 @@ impl<'a> Sim<'a> {
         match self.states[index] {
             State::Starting(_) if failed => Some((START, end)),
             State::Starting(_) => (!part.is_job).then_some((START, End::EndedEarly)),
-            // The blame for the start is there already.
+            // The blame for the start has already come.
             State::Late => failed.then_some((START, end)),
             State::Running if failed => Some((None, end)),
             State::Running => (!part.may_end).then_some((None, End::EndedEarly)),
@@ -512,7 +512,7 @@ impl<'a> Sim<'a> {
         }
     }
 
-    /// What a tick has to blame.
+    /// The faults that a tick has to report.
     fn timeouts(&self) -> Vec<(usize, Fault)> {
         let mut expected = Vec::new();
         for (index, state) in self.states.iter().enumerate() {
@@ -528,7 +528,7 @@ impl<'a> Sim<'a> {
                 _ => {}
             }
         }
-        // Those after the first find that the stop has begun.
+        // After the first one the stop has begun.
         expected.truncate(1);
         expected
     }
@@ -549,7 +549,7 @@ impl<'a> Sim<'a> {
         takes_part && !self.drained[index] && self.states[index] == State::Running
     }
 
-    /// Before the stop there is no end of it.
+    /// Before the stop, the graces have no end.
     fn end_of_graces(&self) -> Duration {
         let kept = millis(self.scenario.cleanup).saturating_add(self.margin);
         match (self.total, self.begun_at) {
@@ -558,7 +558,7 @@ impl<'a> Sim<'a> {
         }
     }
 
-    /// Compares what the machine did with what it may do.
+    /// Compares the machine's actions with those that are allowed.
     fn check(&mut self, actions: &mut Vec<Action>, mut expected: Vec<(usize, Fault)>) {
         let mut failing: Vec<_> = expected
             .iter()
@@ -756,12 +756,12 @@ impl<'a> Sim<'a> {
         }
         assert_eq!(expected, [], "nobody is blamed");
         assert_eq!(lost, None);
-        // Without a drain nobody has anything to drain later.
+        // Without a drain, no component drains later.
         self.drain_begun |= self.drain_over;
         self.is_prompt();
     }
 
-    /// Somebody is blamed: whom it is expected of, and so that all stops if it has to.
+    /// A component is blamed. Checks that this was expected, and that everything stops if it has to.
     fn blame(
         &mut self,
         index: usize,
@@ -773,7 +773,7 @@ impl<'a> Sim<'a> {
         expected.remove(0);
         assert_eq!(stops_all, !self.may_go_on(index, fault.0));
         if stops_all {
-            // A blame comes before the stop that it is for.
+            // A blame comes before the stop that it causes.
             assert!(self.blamed || self.begun_at.is_none() || self.asked_or_ended());
             self.blamed = true;
         } else if matches!(self.states[index], State::Starting(_)) || self.fails_to_start(index) {
@@ -795,7 +795,7 @@ impl<'a> Sim<'a> {
         )
     }
 
-    /// What waits for one that has not started is never started; its phase goes on without it.
+    /// The users of a component that has not started are never started. Its phase goes on without it.
     fn starts_without(&mut self, index: usize) {
         self.alone[index] = true;
         let mut found = vec![index];
@@ -812,7 +812,7 @@ impl<'a> Sim<'a> {
         }
     }
 
-    /// Whether it has been stopped while the rest goes on.
+    /// Whether the component was stopped while the rest goes on.
     fn is_gone_alone(&self, index: usize) -> bool {
         self.alone[index] && self.is_done(index)
     }
@@ -821,12 +821,12 @@ impl<'a> Sim<'a> {
         self.asked || self.done || self.states.iter().all(|state| *state == State::Over)
     }
 
-    /// Whether somebody has to notice the stop.
+    /// Whether a load balancer has to notice the stop.
     fn serves(&self) -> bool {
         self.all_ready && !self.is_hurried() && !self.is_empty()
     }
 
-    /// Whether nobody has to notice the stop.
+    /// Whether the stop skips the lame duck.
     fn is_hurried(&self) -> bool {
         self.haste >= Haste::Now
     }
@@ -835,7 +835,8 @@ impl<'a> Sim<'a> {
         self.haste >= Haste::Urgent
     }
 
-    /// Whether it is told, or to be told: nobody uses it, or it is urgent and nobody can lose it.
+    /// Whether the component is told or to be told. It has no users, or the stop is urgent and it is not a
+    /// resource.
     fn is_next(&self, index: usize) -> bool {
         let users = &self.users[index];
         users.iter().all(|user| self.is_done(*user))
@@ -843,12 +844,12 @@ impl<'a> Sim<'a> {
             || self.drain_over && self.haste == Haste::Force
     }
 
-    /// Whether it has no time to stop.
+    /// Whether the component has no time to stop.
     fn is_forced(&self, index: usize) -> bool {
         self.haste == Haste::Force && !self.scenario.parts[index].has_cleanup
     }
 
-    /// Whether nothing is left to do, of what there was.
+    /// Whether nothing is left of the work that there was.
     fn is_idle(&self) -> bool {
         let mut work = self.work.iter().enumerate();
         let is_left = |index: usize| match self.states[index] {
@@ -863,7 +864,7 @@ impl<'a> Sim<'a> {
         parts.iter().any(|part| part.is_work)
     }
 
-    /// Whether nothing is left, so that nobody has to notice anything.
+    /// Whether nothing is left, so that no load balancer has to notice.
     fn is_empty(&self) -> bool {
         (0..self.states.len()).all(|index| self.is_done(index))
     }
@@ -908,7 +909,7 @@ impl<'a> Sim<'a> {
         }
     }
 
-    /// Nothing waits that has nothing to wait for.
+    /// Checks that nothing waits without a reason.
     fn is_prompt(&self) {
         for (index, state) in self.states.iter().enumerate().take(self.present) {
             match state {
@@ -955,7 +956,7 @@ impl<'a> Sim<'a> {
     fn finish(mut self) {
         assert!(self.clean && self.drain_over && self.begun_at.is_some());
         assert_eq!(self.said, self.ready);
-        // Each that there is was either started or skipped.
+        // Each component that was present was either started or skipped.
         for index in 0..self.present {
             assert_ne!(self.started[index], self.skipped[index]);
         }
@@ -980,7 +981,7 @@ impl<'a> Sim<'a> {
                 "over the budget"
             );
         }
-        // Nothing comes of what comes now.
+        // Later events have no effect.
         let mut actions = Vec::new();
         assert_eq!(self.machine.next_tick(), None);
         while let Some(Reverse((at, _, next))) = self.queue.pop() {
@@ -1005,7 +1006,7 @@ impl<'a> Sim<'a> {
     }
 }
 
-/// The graph of the first so many parts, and what the machine knows of those.
+/// The graph of the first parts, `present` of them, and their traits.
 fn graph_of(scenario: &Scenario, present: usize) -> (Graph, Vec<Traits>) {
     let parts = &scenario.parts[..present];
     let names: Vec<String> = (0..parts.len()).map(|index| format!("c{index}")).collect();
@@ -1097,12 +1098,12 @@ fn a_cap_gives_no_more_time_to_what_is_forced_already() {
 
     machine.cap(millis(60_500), millis(10_500), &mut actions);
     assert_eq!(machine.next_tick(), confirmed);
-    // A cap that is shorter than that does count.
+    // A shorter cap does apply.
     machine.cap(millis(10_700), millis(10_600), &mut actions);
     assert!(machine.next_tick() < confirmed, "{:?}", machine.next_tick());
 }
 
-/// What each part uses: what it names, all of the phases that stop later, and what those use.
+/// What each part uses: the parts it names, all parts of later phases, and what those use.
 fn all_used(parts: &[Part]) -> Vec<Vec<usize>> {
     let mut all = vec![Vec::new(); parts.len()];
     for (index, all) in all.iter_mut().enumerate() {
@@ -1122,7 +1123,7 @@ fn all_used(parts: &[Part]) -> Vec<Vec<usize>> {
     all
 }
 
-/// Few different times, so that much happens at the same one.
+/// Few different times, so that many events coincide.
 fn time() -> impl Strategy<Value = u64> {
     prop_oneof![2 => Just(0_u64), 3 => 0..5_u64, 4 => 0..40_u64]
 }
@@ -1229,7 +1230,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         let (strays, mut later, stop_one) = others;
         later.truncate(parts.len());
         later.sort_unstable();
-        // What is used stops later.
+        // Dependencies stop later.
         let mut in_phases: Vec<_> = parts.iter().filter_map(|part| part.phase).collect();
         in_phases.sort_unstable();
         for part in &mut parts {

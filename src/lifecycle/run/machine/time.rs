@@ -1,4 +1,4 @@
-//! Until when each component and each stage may take, and what happens when that is over.
+//! When each component and each stage has to end, and what happens after that.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::lifecycle::haste::Haste;
 use crate::lifecycle::step_kind::StepKind;
 
 impl Machine {
-    /// Lets the stop take no longer than until then, whether it has begun or is about to: a nested
-    /// lifecycle has what is left of the budget above it.
+    /// Limits the stop to end by then, whether it has begun or is about to. A nested lifecycle has what is
+    /// left of the budget above it.
     pub(in crate::lifecycle) fn cap(
         &mut self,
         until: Duration,
@@ -35,8 +35,8 @@ impl Machine {
         }
     }
 
-    /// Lets those that are leaving have no more than what the budget leaves them, or nothing if they are
-    /// to be forced.
+    /// Limits the components that are leaving to what the budget leaves them, or to no time if they are to
+    /// be forced.
     pub(super) fn shorten(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let end_of_graces = self.end_of_graces().max(now);
         let confirmed = self.confirmation(now);
@@ -60,18 +60,18 @@ impl Machine {
         }
     }
 
-    /// What is kept to join those that were forced is a tenth at most, as in a budget.
+    /// The margin to join what was forced is at most a tenth of the total, as in a budget.
     pub(super) fn set_total(&mut self, total: Duration) {
         self.times.total = total;
         self.times.margin = self.times.margin.min(total / 10);
     }
 
-    /// Returns what the stop may take in all.
+    /// Returns how long the stop may take in all.
     pub(in crate::lifecycle) fn total(&self) -> Duration {
         self.times.total
     }
 
-    /// Returns when a tick is due, if nothing else happens before.
+    /// Returns when a tick is due if nothing else happens before.
     pub(in crate::lifecycle) fn next_tick(&mut self) -> Option<Duration> {
         while let Some(Reverse((at, node))) = self.timers.peek().copied() {
             if self.until(node) == Some(at) {
@@ -90,7 +90,7 @@ impl Machine {
         next.filter(|at| *at < Duration::MAX)
     }
 
-    /// When a node has to have got on.
+    /// When the current step of a node has to end.
     pub(super) fn until(&self, node: usize) -> Option<Duration> {
         match self.phases[node] {
             Phase::Starting { until }
@@ -107,13 +107,13 @@ impl Machine {
         }
     }
 
-    /// Whether it has no time to stop.
+    /// Whether the component has no time to stop.
     pub(super) fn is_forced(&self, node: usize) -> bool {
         let has_cleanup = self.traits(node).is_some_and(|traits| traits.has_cleanup);
         self.haste == Haste::Force && !has_cleanup
     }
 
-    /// Its grace, or what its phase or the budget has left.
+    /// The component's grace, or less if its phase or the budget has less left.
     pub(super) fn time_for(&self, node: usize, now: Duration) -> Duration {
         let Some(&Traits { grace, phase, .. }) = self.traits(node) else {
             return now;
@@ -136,7 +136,7 @@ impl Machine {
         self.before_the_end(cleanup.saturating_add(margin))
     }
 
-    /// The end of the budget, without what is kept for later. Before the stop it never comes.
+    /// The end of the budget, without the reserved part. Before the stop it never comes.
     pub(super) fn before_the_end(&self, kept: Duration) -> Duration {
         match self.times.total {
             Duration::MAX => Duration::MAX,
@@ -160,7 +160,7 @@ impl Machine {
         }
     }
 
-    /// The time for the whole start is up: all that is being started is blamed for it.
+    /// The time for the whole start is up, and all components that are starting are blamed for it.
     pub(super) fn start_overran(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for node in 0..self.nodes.len() {
             if let Phase::Starting { .. } = self.phases[node] {
@@ -180,7 +180,7 @@ impl Machine {
     /// The time of a node is up.
     pub(super) fn late(&mut self, node: usize, now: Duration, actions: &mut Vec<Action>) {
         match self.phases[node] {
-            // Nobody waits for it once a stop has begun; it is told in its turn.
+            // Once a stop has begun its readiness does not matter. It is told in its turn.
             Phase::Starting { .. } if self.is_stopping() || self.alone[node] => {
                 let until = Duration::MAX;
                 self.phases[node] = Phase::Starting { until };
@@ -219,8 +219,8 @@ impl Machine {
         }
     }
 
-    /// Until when what is forced now has to be gone: a part of what is left, so that something is left
-    /// for those after it.
+    /// When a component that is forced now has to be gone. It gets a part of what is left, so that the
+    /// components after it get some time too.
     pub(super) fn confirmation(&self, now: Duration) -> Duration {
         let left = self.before_the_end(self.times.cleanup).saturating_sub(now);
         now.saturating_add(CONFIRMATION.min(left / 2).max(SHORTEST))

@@ -5,17 +5,18 @@ use std::time::Duration;
 use crate::group::build_error::BuildError;
 use crate::group::random::Random;
 
-/// How long to wait before something that has failed is tried again: longer after each failure in a
-/// row, up to a bound, and with jitter.
+/// The wait before a retry. It grows with each failure in a row, up to a bound, and has jitter.
 ///
-/// After the first failure the wait is at most `first`; with each further failure in a row that bound
-/// is multiplied by the [`factor`](Self::factor), up to `longest`. The [`jitter`](Self::jitter) says
-/// how much below its bound a wait may lie, so that those who fail together do not come back together.
+/// After the first failure the wait is at most `first`. Each further failure in a row multiplies
+/// that bound by the [`factor`](Self::factor), up to `longest`. The [`jitter`](Self::jitter) says
+/// how far below its bound a wait may lie, so that callers that fail together do not come back
+/// together.
 ///
-/// Any durations will do. A `first` of zero waits not at all, however often it fails. A `longest` of
-/// [`Duration::MAX`] bounds nothing. With a `longest` below `first` every wait is bounded by `longest`.
+/// Any durations are allowed. With a `first` of zero there is never a wait. A `longest` of
+/// [`Duration::MAX`] sets no bound. With a `longest` below `first` every wait is bounded by
+/// `longest`.
 ///
-/// The words are those of ["Exponential Backoff And Jitter"][aws] in the AWS Architecture Blog.
+/// The names are from ["Exponential Backoff And Jitter"][aws] in the AWS Architecture Blog.
 ///
 /// [aws]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 ///
@@ -47,10 +48,10 @@ pub struct Backoff {
 pub enum Jitter {
     /// The bound itself.
     None,
-    /// Anything from half of the bound up to it: what failed often is never tried again at once.
+    /// From half of the bound up to it. A task that failed often is never retried at once.
     #[default]
     Equal,
-    /// Anything from zero up to the bound: spreads many callers of one server best.
+    /// From zero up to the bound. This spreads many callers of one server best.
     Full,
 }
 
@@ -68,15 +69,16 @@ impl Backoff {
         }
     }
 
-    /// Sets by how much the bound grows with each failure in a row; 2 by default.
+    /// Sets the growth of the bound with each failure in a row, by default 2.
     ///
-    /// With 1 it stays as it is. Whatever is to use a backoff with a factor of 0 refuses that when it is built.
+    /// With 1 the bound does not grow. A user of the backoff refuses a factor of 0 when it is
+    /// built.
     pub const fn factor(mut self, factor: u32) -> Self {
         self.factor = factor;
         self
     }
 
-    /// Sets how a wait is drawn below its bound; [`Jitter::Equal`] by default.
+    /// Sets how a wait is drawn below its bound, by default [`Jitter::Equal`].
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
@@ -90,7 +92,7 @@ impl Backoff {
         self
     }
 
-    /// Refuses a backoff of `what` that cannot be used.
+    /// Refuses an invalid backoff of `what`.
     pub(crate) fn check(&self, what: &str) -> Result<(), BuildError> {
         if self.factor == 0 {
             let why = "all waits but the first would be 0s";
@@ -99,7 +101,7 @@ impl Backoff {
         Ok(())
     }
 
-    /// The waits of one thing that fails and is tried again.
+    /// The waits between the retries of one task.
     pub(crate) fn delays(&self) -> Delays {
         Delays {
             failures: 0,
@@ -108,7 +110,7 @@ impl Backoff {
         }
     }
 
-    /// The longest wait after so many failures in a row, from 1 upwards.
+    /// The longest wait after this many failures in a row, from 1 upwards.
     pub(crate) fn bound(&self, failures: u32) -> Duration {
         let growth = self.factor.saturating_pow(failures.saturating_sub(1));
         self.first.saturating_mul(growth).min(self.longest)
@@ -122,11 +124,11 @@ impl Default for Backoff {
     }
 }
 
-/// The waits of one thing that fails and is tried again.
+/// The waits between the retries of one task.
 #[derive(Clone, Debug)]
 pub(crate) struct Delays {
     backoff: Backoff,
-    /// How many failures there were in a row.
+    /// The number of failures in a row.
     failures: u32,
     random: Random,
 }
@@ -143,7 +145,7 @@ impl Delays {
         }
     }
 
-    /// Begins anew: what comes next is a first failure.
+    /// Resets the count, so that the next failure is a first one.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

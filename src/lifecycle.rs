@@ -422,7 +422,7 @@ impl Lifecycle {
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime whose timers are enabled.
+    /// Panics outside of a Tokio runtime whose timers are enabled.
     ///
     /// # Cancel safety
     ///
@@ -450,7 +450,7 @@ impl Lifecycle {
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime whose timers are enabled.
+    /// Panics outside of a Tokio runtime whose timers are enabled.
     ///
     /// # Cancel safety
     ///

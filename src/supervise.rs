@@ -1,6 +1,6 @@
-//! [`Supervisor`]: starts tasks again when they fail, and gives up when they fail too often.
+//! [`Supervisor`]: restarts tasks when they fail, and gives up when they fail too often.
 //!
-//! What happens next is decided in [`state`], without a clock; the rest of this file does it.
+//! [`state`] decides what happens next, without a clock, and the rest of this file does it.
 
 mod state;
 mod error;
@@ -40,54 +40,58 @@ pub use crate::backoff::{Backoff, Jitter};
 use self::error::{Described, Fault, Report, source_of};
 use self::state::{Action, Answer, Ending, Event, Limits, State};
 
-/// Runs children, starts those again that fail, and gives up when that happens too often.
+/// Runs children, restarts those that fail, and gives up when that happens too often.
 ///
-/// A group takes the first failure as the end: right for most tasks, and wrong for a consumer that
-/// loses its broker twice a day. A supervisor stands between the two. It is a member of the group, its
-/// children are members below it, and only what it cannot mend becomes a failure of the group.
+/// A group ends at the first failure. That is right for most tasks, but wrong for a consumer that
+/// loses its broker twice a day. A supervisor stands between the two. It is a member of the group,
+/// and its children are members below it. Only a failure that it cannot mend becomes a failure of
+/// the group.
 ///
-/// The words and the rules are those of [Erlang/OTP's supervisors][otp]; the backoff between restarts,
-/// which OTP does not have, follows the [AWS Architecture Blog][aws].
+/// The words and the rules are those of [Erlang/OTP's supervisors][otp]. OTP has no backoff between
+/// restarts, so that follows the [AWS Architecture Blog][aws].
 ///
 /// # The rules
 ///
-/// 1. Children are started in the order in which they were added; to start is to spawn, and nothing
-///    waits for one to be ready. A [`child`](Self::child) that returns `Ok` is done: it is not started
-///    again, for a sibling neither. One that returns an error or panics is restarted. A
+/// 1. Children start in the order in which they were added. To start is to spawn, without a wait
+///    for readiness. A [`child`](Self::child) that returns `Ok` is done and is not started again,
+///    not even for a sibling. One that returns an error or panics is restarted. A
 ///    [`permanent`](Self::permanent) child is restarted whatever it returns.
-/// 2. The [`strategy`](Self::strategy) says which siblings are stopped and restarted with it. They are
-///    stopped one by one, in reverse order of start: told by their own token, given the
-///    [`grace`](Self::grace), then aborted, and always joined. Nothing is started before all of them
-///    are gone and the backoff is over; then they are started in their order.
-/// 3. The [`backoff`](Self::backoff) counts from the failure. It grows with each failure of the child
-///    in a row, and begins anew when the child has run for [`reset_after`](Self::reset_after).
-/// 4. The [`intensity`](Self::intensity) bounds the restarts within a window of time, those of all
-///    children together; siblings that are restarted along do not count. The failure that would need
-///    one more is *escalated*: the other children are stopped, in reverse order, and the supervisor
-///    ends with an error, which cancels its group.
-/// 5. When the group's token fires, nothing is started any more, also in the middle of a backoff. The
-///    children are stopped in reverse order, each with the grace. What they return then, other than
-///    [`Cancelled`], is an error of the supervisor. A closed group ends the supervisor
-///    in the same way, as soon as a child would have to be started in it.
+/// 2. The [`strategy`](Self::strategy) says which siblings are stopped and restarted with it. They
+///    stop one by one, in reverse order of start. Each is told by its own token, given the
+///    [`grace`](Self::grace), then aborted, and always joined. When all of them are gone and the
+///    backoff is over, they start in order.
+/// 3. The [`backoff`](Self::backoff) counts from the failure. It grows with each failure of the
+///    child in a row, and starts over when the child has run for
+///    [`reset_after`](Self::reset_after).
+/// 4. The [`intensity`](Self::intensity) bounds the restarts of all children together within a
+///    window of time. Siblings that are restarted along do not count. A failure that would exceed
+///    it is *escalated*. The other children are stopped in reverse order, and the supervisor ends
+///    with an error, which cancels its group.
+/// 5. When the group's token fires, nothing more is started, not even after a backoff. The children
+///    stop in reverse order, each with the grace. A failure of a child then, other than
+///    [`Cancelled`], is an error of the supervisor. A closed group ends the supervisor in the same
+///    way, as soon as a child would have to be started in it.
 /// 6. When all children are done, the supervisor returns `Ok`.
 ///
-/// So the stop takes at most the grace and a second for each child. A child that had to be aborted is
-/// never silent: for a sibling it is a warning in the log, at the end it is an error. One that cannot
-/// be aborted, because it blocks its thread, ends the supervisor with an error: nothing is started
-/// beside it.
+/// So the stop takes at most the grace and a second for each child. The abort of a child is always
+/// reported, as a warning in the log if it was for a sibling, and as an error at the end. A child
+/// that cannot be aborted, because it blocks its thread, ends the supervisor with an error, and no
+/// child is started beside it.
 ///
 /// # The intensity and the backoff
 ///
-/// Each knows nothing of the other: if the waits of a child that fails for ever do not fit into the
-/// window, the intensity is never exceeded and the child is restarted for ever. That may be what you
-/// want. The time in which siblings are being stopped is not counted: a long grace does not carry
-/// restarts out of the window. With the defaults, a child that always fails at once is given up within about three seconds.
+/// The two are independent. If the waits of a child that always fails do not fit into the window,
+/// the intensity is never exceeded and the child is restarted for ever. You may want that. The time
+/// in which siblings are being stopped is not counted, so a long grace does not carry restarts out
+/// of the window. With the defaults, the supervisor gives up a child that always fails at once
+/// within about three seconds.
 ///
 /// # Comparison to `TaskGroup` and `Sidecar`
 ///
 /// A task that must not end early, and whose failure is the failure of the service, is
-/// [`essential`](crate::group::Task::essential). A server is a [`Sidecar`](crate::Sidecar). A supervisor is
-/// for work that loses nothing when it begins anew, a consumer, a watcher or a connection.
+/// [`essential`](crate::group::Task::essential). A server is a [`Sidecar`](crate::Sidecar). A
+/// supervisor is for work that loses nothing in a restart, such as a consumer, a watcher or a
+/// connection.
 ///
 /// # Examples
 ///
@@ -143,8 +147,8 @@ type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 impl Supervisor {
     /// Makes a supervisor without children.
     ///
-    /// Its strategy is [one-for-one](Strategy::OneForOne), its intensity 5 restarts within 60 s, its
-    /// backoff 100 ms doubling up to 30 s, which begins anew after 60 s, and its grace 5 s.
+    /// Its strategy is [one-for-one](Strategy::OneForOne), its intensity 5 restarts within 60 s,
+    /// and its grace 5 s. Its backoff is 100 ms doubling up to 30 s, and starts over after 60 s.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self {
             name: name.into(),
@@ -164,40 +168,41 @@ impl Supervisor {
         &self.name
     }
 
-    /// Sets which children are restarted when one has failed; [`Strategy::OneForOne`] by default.
+    /// Sets which children are restarted when one has failed, by default [`Strategy::OneForOne`].
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.limits.strategy = strategy;
         self
     }
 
-    /// Lets at most `restarts` restarts happen within `window`; 5 within 60 s by default.
+    /// Allows at most `restarts` restarts within `window`, by default 5 within 60 s.
     ///
-    /// A restart counts from the failure that asked for it. With 0 the first failure is escalated;
-    /// with [`usize::MAX`] none ever is. A window of zero is an error of [`run`](Self::run); one of
-    /// [`Duration::MAX`] counts all restarts.
+    /// A restart counts from the failure that caused it. With 0 the first failure is escalated.
+    /// With [`usize::MAX`] no failure is. A window of zero is an error of [`run`](Self::run). A
+    /// window of [`Duration::MAX`] counts all restarts.
     pub fn intensity(mut self, restarts: usize, window: Duration) -> Self {
         self.limits.intensity = restarts;
         self.limits.window = window;
         self
     }
 
-    /// Sets how long a restart waits; the [default](Backoff::default) is 100 ms doubling up to 30 s.
+    /// Sets how long a restart waits. The [default](Backoff::default) is 100 ms doubling up to 30
+    /// s.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Sets how long a child must have run for its backoff to begin anew; 60 s by default.
+    /// Sets how long a child must have run for its backoff to start over, by default 60 s.
     ///
-    /// With zero the backoff never grows, with [`Duration::MAX`] it never begins anew.
+    /// With zero the backoff never grows. With [`Duration::MAX`] it never starts over.
     pub fn reset_after(mut self, reset_after: Duration) -> Self {
         self.limits.reset_after = reset_after;
         self
     }
 
-    /// Sets the time that each child gets to stop, before it is aborted; 5 s by default.
+    /// Sets the time that each child gets to stop before it is aborted, by default 5 s.
     ///
-    /// With zero a child is told and aborted at once; with [`Duration::MAX`] it is never aborted.
+    /// With zero a child is told and aborted at once. With [`Duration::MAX`] it is never aborted.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.limits.grace = grace;
         self
@@ -205,9 +210,9 @@ impl Supervisor {
 
     /// Adds a child that is restarted when it fails, and done when it returns `Ok` (OTP: transient).
     ///
-    /// `start` is called for each run, in the child's task, with a token of that run, which fires when
-    /// the child is to stop, be it for a sibling. It fires at the end of the run too, so that what the
-    /// child has spawned elsewhere can follow it.
+    /// `start` is called for each run, in the child's task, with a token for that run. The token
+    /// fires when the child is to stop, also for a sibling, and at the end of the run, so that
+    /// anything that the child has spawned elsewhere can follow it.
     #[track_caller]
     pub fn child<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
@@ -220,7 +225,8 @@ impl Supervisor {
 
     /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
     ///
-    /// A return counts as a failure, [`End::EndedEarly`](crate::End::EndedEarly), until the child was told to stop.
+    /// A return before the child is told to stop counts as a failure,
+    /// [`End::EndedEarly`](crate::End::EndedEarly).
     #[track_caller]
     pub fn permanent<F, W>(self, name: impl Into<Cow<'static, str>>, start: F) -> Self
     where
@@ -247,18 +253,18 @@ impl Supervisor {
         self
     }
 
-    /// Spawns the supervisor into a group, as a task of its name; its children are named below it.
+    /// Spawns the supervisor into a group, as a task of its name. Its children are named below it.
     ///
     /// [`running`](TaskGroup::running) lists `kafka`, `kafka/consumer` and so on. Equivalent to
     /// `group.task(name).spawn(self.run(group)?)`.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run). How it fails later is a failure of the group, a [`SupervisorError`].
+    /// As [`run`](Self::run). A later failure is a failure of the group, a [`SupervisorError`].
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// Panics outside of a Tokio runtime.
     #[track_caller]
     pub fn spawn<E>(self, group: &TaskGroup<E>) -> Result<TaskHandle<()>, BuildError>
     where
@@ -269,18 +275,19 @@ impl Supervisor {
         Ok(task.spawn_from(place, self.run(group)?.with_error()))
     }
 
-    /// Makes the supervisor a future, to be spawned into `group` or run inside a task of it.
+    /// Makes the supervisor a future, to spawn into `group` or to run inside a task of it.
     ///
-    /// Its children are members of a [child group](TaskGroup::child) of the supervisor's name, and
-    /// none is started before the future is polled. A supervisor below another one is run on a group
-    /// of its own in a child of that one, with the child's token as
+    /// Its children are members of a [child group](TaskGroup::child) of the supervisor's name. They
+    /// start only once the future is polled. To run a supervisor below another one, use a separate
+    /// group in a child of that one, with the child's token as
     /// [parent](crate::group::Builder::parent).
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] if there are no children, a name is empty or there twice, the window of the
-    /// [`intensity`](Self::intensity) is zero, or the factor of the [`backoff`](Self::backoff) is. The future resolves to an error when too many restarts were escalated, and
-    /// when a child failed or had to be aborted at the end.
+    /// Returns a [`BuildError`] if there are no children, if a name is empty or duplicated, or if
+    /// the window of the [`intensity`](Self::intensity) or the factor of the
+    /// [`backoff`](Self::backoff) is zero. The future resolves to an error after too many restarts,
+    /// or when a child failed or had to be aborted at the end.
     ///
     /// # Panics
     ///
@@ -288,7 +295,7 @@ impl Supervisor {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future aborts the children, without waiting for them; the group still does.
+    /// Dropping the future aborts the children without waiting for them, but the group still waits.
     ///
     /// # Examples
     ///
@@ -369,17 +376,18 @@ where
     Arc::new(move |token| Box::pin(start(token)))
 }
 
-/// A supervisor at work. What is left of it when it is dropped is aborted with its group.
+/// A running supervisor. When it is dropped, its group aborts the children that are left.
 ///
-/// Each run of a child sends its end. To ask the handles of all children for the next end would take as
-/// long as there are children, for each of them.
+/// Each run of a child sends its end. Asking the handles of all children for the next end would
+/// take time in proportion to the number of children, for each end.
 struct Run<E> {
     name: Cow<'static, str>,
     children: Vec<Child>,
     limits: Limits,
     state: State,
     began: Instant,
-    /// The runs that have not ended, by child. Dropped, and so told, before their group is.
+    /// The runs that have not ended, by child. They are dropped, which tells them, before their
+    /// group is.
     alive: Vec<Option<Alive>>,
     send_end: mpsc::UnboundedSender<(usize, RunEnd)>,
     ends: mpsc::UnboundedReceiver<(usize, RunEnd)>,
@@ -394,7 +402,7 @@ struct Alive {
     force: CancellationToken,
 }
 
-/// How a run ended. One that was forced is [`Failure::Aborted`].
+/// The end of a run. A run that was forced is [`Failure::Aborted`].
 type RunEnd = Result<(), Failure>;
 
 impl<E: Send + 'static> Run<E> {
@@ -494,9 +502,9 @@ impl<E: Send + 'static> Run<E> {
             let token = self.group.token();
             token.run_until_cancelled(ended).await.and_then(Result::ok)
         };
-        // First, so that a failure after the cancel asks for no restart.
+        // First, so that a failure after the cancel causes no restart.
         self.notice_the_cancel();
-        // Never the end of the channel, one of whose senders is here.
+        // The channel never ends, because `self` has a sender.
         if let Some((child, end)) = ended.flatten() {
             self.ended(child, end);
         }
@@ -504,7 +512,7 @@ impl<E: Send + 'static> Run<E> {
 
     fn ended(&mut self, child: usize, end: RunEnd) {
         if self.alive[child].take().is_none() {
-            // It was refused, and so never ran.
+            // It was refused, so it never ran.
             return;
         }
         let now = self.began.elapsed();
@@ -533,7 +541,7 @@ impl<E: Send + 'static> Run<E> {
         });
     }
 
-    /// A failure that is mended is told nowhere else.
+    /// Only this line reports a failure that is mended.
     fn log_failure(&self, child: usize, failure: &Failure, answer: Answer) {
         let path = self.path(child);
         log::guarded(|| {
@@ -561,12 +569,13 @@ impl<E: Send + 'static> Run<E> {
     }
 
     fn conclude(mut self, ending: Option<Ending>) -> Result<(), SupervisorError> {
-        // What is alive at the end is what could not be aborted.
+        // A child that is alive at the end could not be aborted.
         let alive = self.children.iter().zip(&self.alive);
         let lost = alive.filter(|(_, alive)| alive.is_some());
         let lost: Vec<_> = lost.map(|(child, _)| child.name.clone()).collect();
         if let Some(Ending::Lost(child)) = ending {
-            // It was aborted for a sibling, and may be gone by now; still it is why this ends.
+            // It was aborted for a sibling. It may be gone by now, but it is the reason for this
+            // end.
             let name = &self.children[child].name;
             if !self.forced.contains(name) {
                 self.forced.push(name.clone());
@@ -585,7 +594,7 @@ impl<E: Send + 'static> Run<E> {
     }
 }
 
-/// One run of a child, until it has ended or is forced; its future is gone afterwards.
+/// One run of a child, until it has ended or is forced. Its future is dropped by then.
 async fn run<E>(
     start: Start,
     token: CancellationToken,
@@ -607,7 +616,7 @@ async fn run<E>(
     Ok(())
 }
 
-/// Tells the supervisor how a run has ended, also if its task is dropped with its runtime.
+/// Tells the supervisor how a run has ended, also if the run's task is dropped with its runtime.
 struct Ended {
     child: usize,
     end: Option<RunEnd>,
@@ -617,13 +626,13 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         if let Some(end) = self.end.take() {
-            // A supervisor that is gone does not want to know.
+            // Fails only if the supervisor is gone.
             let _ = self.send.send((self.child, end));
         }
     }
 }
 
-/// Whether a child that was to stop may end like this.
+/// Whether this is an expected end of a child that was to stop.
 fn is_part_of_a_stop(failure: &Failure) -> bool {
     match failure {
         Failure::Failed(error) => Cancelled::is_behind(&**error),
@@ -632,7 +641,7 @@ fn is_part_of_a_stop(failure: &Failure) -> bool {
     }
 }
 
-/// The end of a run is told to whatever the run has spawned elsewhere.
+/// Tells tasks that the run has spawned elsewhere that the run has ended.
 impl Drop for Alive {
     fn drop(&mut self) {
         self.token.cancel();

@@ -59,7 +59,7 @@ use self::registry::Registry;
 /// # Steps that block their thread
 ///
 /// Each step runs in its own task. A step that blocks its thread, even in a destructor, still has its
-/// deadline: 100 ms after it, the step is reported as still running and the next one begins. Those 100 ms
+/// deadline. 100 ms after it, the step is reported as still running and the next one begins. Those 100 ms
 /// come on top of the budget.
 ///
 /// On a runtime with a single thread, such as the `current_thread` flavor, a step that blocks the thread
@@ -69,7 +69,7 @@ use self::registry::Registry;
 /// # What it cannot do
 ///
 /// - It cannot end a thread. A step that blocks one goes on until it returns or the process ends.
-/// - It does not end the tasks and closures that a step has spawned.
+/// - It does not end the tasks and blocking closures that a step has spawned.
 /// - It does not run when the process is killed.
 ///
 /// The idea is Go's `defer` and Python's `AsyncExitStack`. The deadline of each step, and cutting it on an
@@ -77,7 +77,7 @@ use self::registry::Registry;
 ///
 /// # Drop
 ///
-/// There is no asynchronous drop, so dropping a `Cleanup` **runs no step**, not even one that always runs.
+/// Rust has no asynchronous drop, so dropping a `Cleanup` **runs no step**, not even one that always runs.
 /// Steps that have not run are dropped, the one under way is aborted, and a warning in the log names them.
 /// A cleanup without steps, or one that has run, is dropped silently.
 ///
@@ -208,8 +208,9 @@ impl Cleanup {
     ///
     /// # Errors
     ///
-    /// Returns an error if the run has begun or the step is invalid: it has an empty name, a deadline or a
-    /// guaranteed time of zero, or is both best-effort and fatal. The error contains the step.
+    /// Returns an error if the run has begun or the step is invalid. A step is invalid with an empty name,
+    /// with a deadline or a guaranteed time of zero, or if it is both best-effort and fatal. The error
+    /// contains the step.
     ///
     /// # Examples
     ///

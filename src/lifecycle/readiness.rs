@@ -26,7 +26,6 @@ use self::check::Statuses;
 /// its socket while it is still called ready loses the requests that are on their way. When bound
 /// to a token by [`drain_on`](Self::drain_on), it is draining from the moment the token fires.
 /// Nobody has to remember it, and no task has to run for it.
-/// fires; nobody has to remember, and no task has to run for it.
 ///
 /// | from | to | by |
 /// |---|---|---|

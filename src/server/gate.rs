@@ -1,7 +1,7 @@
-//! The gate around a server: it counts what is in flight, and at the end cuts what is left.
+//! The gate around a server. It counts what is in flight, and cuts what is left at the end.
 //!
-//! An acceptor makes streams that can be cut, and [`engine`] answers what is asked over them: each request
-//! and its body is under the gate. [`supervise`] runs the whole through its stop.
+//! An acceptor makes streams that can be cut, and [`engine`] answers the requests on them. Each request and its
+//! body is under the gate. [`supervise`] runs the whole through its stop.
 
 mod label;
 mod sync;
@@ -43,14 +43,14 @@ pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
 pub use self::transport::{Incoming, Tls, Transport};
 
-/// Connections are looked at this often for one that has become idle.
+/// How often connections are checked for idleness.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How late a timer may be before that is called a runtime that was blocked.
+/// How late a timer may be before the runtime counts as blocked.
 const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 
-/// Waits for the moment in which a server has to stop: its token has fired, and it has been a lame
-/// duck. Returns what there is left for the stop, if that is limited.
+/// Waits until a server has to stop, that is, until its token has fired and its lame duck is over. Returns the
+/// time left for the stop, if that is limited.
 pub(crate) async fn serving(
     name: &str,
     gate: &Gate,
@@ -70,7 +70,7 @@ pub(crate) async fn serving(
     stop.limit.left()
 }
 
-/// Waits for the token. A lame duck of somebody else comes before that.
+/// Waits for the token. The lame duck of an enclosing lifecycle comes before that.
 async fn told(gate: &Gate, stop: &Parts) {
     if let Some(leaving) = &stop.leaving {
         let leaving = stop.token.run_until_cancelled(leaving.cancelled());
@@ -83,9 +83,8 @@ async fn told(gate: &Gate, stop: &Parts) {
 
 /// Runs `server` until `serving` is over, and then through its stop.
 ///
-/// `signal` is what the server itself is told to stop by. Whatever happens, and also when this future
-/// is dropped, nothing of the server is left but what the counts call stuck: the server's future
-/// is dropped first, then all else is cut.
+/// `signal` tells the server itself to stop. Whatever happens, and also when this future is dropped, only what
+/// the counts call stuck is left of the server. The server's future is dropped first, then all else is cut.
 pub(crate) async fn supervise<S: Future>(
     gate: Arc<Gate>,
     plan: &mut Plan,
@@ -123,7 +122,7 @@ impl Drop for Force {
 }
 
 impl Force {
-    /// Waits for what is cut to end, for the kill grace at most.
+    /// Waits for what was cut to end, for the kill grace at most.
     async fn now(&self, plan: &Plan) {
         self.signal.cancel();
         self.gate.shut();
@@ -132,7 +131,7 @@ impl Force {
                 self.gate.changed().await;
             }
         };
-        // What is left then is stuck, and there is no report to say so.
+        // What is left then is stuck, which cannot be reported without a drain.
         let _ = timeout(plan.kill_grace, gone).await;
     }
 
@@ -169,7 +168,7 @@ struct Stopping<'a> {
     requests_at_stop: usize,
     idle_cut: usize,
     cut: Cut,
-    /// When the time was up and nothing was in flight.
+    /// When the time was up, if nothing was in flight then.
     empty_at: Option<Instant>,
     /// When the server's future ended.
     ended_at: Option<Instant>,
@@ -195,7 +194,7 @@ impl<'a> Stopping<'a> {
         stopping
     }
 
-    /// Decides what comes next. While it drains, idle connections are cut on the way.
+    /// Decides what comes next. In the drain it also cuts idle connections.
     fn next(&mut self) -> Next {
         let now = Instant::now();
         let look = match self.phase {
@@ -258,8 +257,8 @@ impl<'a> Stopping<'a> {
         }
     }
 
-    /// A drain at whose deadline nothing was in flight was over by then, if somebody looked in time, and
-    /// if the server ended then too.
+    /// If nothing was in flight at the deadline, and the server had ended, the drain was over by then, provided
+    /// that this was checked in time.
     fn took(&self) -> Duration {
         let took = self.stop.elapsed();
         let in_time = self.plan.grace.saturating_add(TIMER_IS_LATE);

@@ -38,7 +38,7 @@ impl InFlight {
         }
     }
 
-    /// Keeps the number that has been reported. If there was no report yet, the next one still counts.
+    /// Keeps the number that has been reported. Without a report so far, the next one still counts.
     pub(crate) fn told(&self) {
         self.lock().is_told = true;
     }

@@ -16,9 +16,9 @@ use crate::group::verdict::Ended;
 
 /// How a supervisor failed.
 ///
-/// The message names the child, and the limit that was passed:
-/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s``.
-/// [`source`](Error::source) is the child's last error, or its panic.
+/// The message names the child and the exceeded limit, as in ``supervisor `kafka`: child
+/// `consumer` failed after 5 restarts within 60s``. [`source`](Error::source) is the child's last
+/// error, or its panic.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ pub(super) struct Report {
     pub(super) fault: Option<Fault>,
     /// The children that were aborted at the end.
     pub(super) forced: Vec<Cow<'static, str>>,
-    /// Those of them that were not gone afterwards.
+    /// Those of them that were still running afterwards.
     pub(super) lost: Vec<Cow<'static, str>>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Report {
 pub(super) struct Fault {
     pub(super) child: Cow<'static, str>,
     pub(super) failure: Failure,
-    /// The intensity, if it was exceeded; without it the child failed when it was to stop.
+    /// The intensity, if it was exceeded. `None` if the child failed when it was to stop.
     pub(super) exceeded: Option<(usize, Duration)>,
 }
 
@@ -88,8 +88,9 @@ impl SupervisorError {
         fault.is_some_and(|fault| fault.exceeded.is_some())
     }
 
-    /// Returns how the child that failed has ended; if none failed, how those that had to be aborted
-    /// have: [`TimedOut`](End::TimedOut), or [`StillRunning`](End::StillRunning) if one could not be.
+    /// Returns how the child that failed has ended. Without a failure it is
+    /// [`TimedOut`](End::TimedOut), or [`StillRunning`](End::StillRunning) if a child could not be
+    /// aborted.
     #[must_use]
     pub fn end(&self) -> End {
         match &self.0.fault {
@@ -104,7 +105,8 @@ impl SupervisorError {
         self.0.forced.iter().map(|name| &**name)
     }
 
-    /// Returns the names of the children that could not be aborted: they block their threads.
+    /// Returns the names of the children that could not be aborted because they block their
+    /// threads.
     pub fn still_running(&self) -> impl Iterator<Item = &str> {
         self.0.lost.iter().map(|name| &**name)
     }
@@ -116,7 +118,7 @@ impl SupervisorError {
     }
 }
 
-/// The error, or the panic, that a failure is made of.
+/// The error, or the panic, of a failure.
 pub(super) fn source_of(failure: &Failure) -> Option<&(dyn Error + 'static)> {
     match failure {
         Failure::Failed(error) => Some(&**error),
@@ -186,7 +188,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What a child did, and when: `failed after 3 restarts within 60s`. Its error is not a part of it.
+/// A child's failure and its time, such as `failed after 3 restarts within 60s`, without the error.
 pub(super) struct Described<'a>(pub(super) &'a Failure, pub(super) &'a str);
 
 impl fmt::Display for Described<'_> {

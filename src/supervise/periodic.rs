@@ -1,6 +1,6 @@
-//! [`Periodic`]: runs something again and again, never twice at once.
+//! [`Periodic`]: runs a closure again and again, never twice at once.
 //!
-//! What follows a run is decided by [`Streak`], without a clock; the rest of this file does it.
+//! [`Streak`] decides what follows a run, without a clock, and the rest of this file does it.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -30,26 +30,27 @@ use crate::group::verdict::Ended;
 ///
 /// # The rules
 ///
-/// 1. Runs never overlap: the next one begins when the last one has ended and its future is gone.
+/// 1. Runs never overlap. The next one begins when the last one has ended and its future is gone.
 /// 2. The first run begins at once, or [after a period](Self::first_after_a_period).
-/// 3. Ticks come every period, counted from beginning to beginning. What happens to those that pass
-///    during a run is Tokio's [`MissedTickBehavior`]. By default they are skipped: one late run comes at
-///    once, and then the ticks go on as if none had been late.
-/// 4. An error is logged as a warning, and the next run comes with the next tick, or after a
-///    [`backoff`](Self::backoff), from which the ticks are counted anew. After so many errors
-///    [in a row](Self::fail_after) the future resolves to an error. A panic goes through the future: a
-///    group records it as the failure of the task.
-/// 5. When the token fires between two runs, no run begins any more. A run that is under way sees the
-///    token and has the [`grace`](Self::grace) to end; then it is dropped, which is an error.
-/// 6. Then comes the [last run](Self::last_run), if there is to be one.
+/// 3. Ticks come every period, counted from beginning to beginning. Tokio's [`MissedTickBehavior`]
+///    says what happens to those that pass during a run. By default they are skipped. One late run
+///    comes at once, and then the ticks go on as if none had been late.
+/// 4. An error is logged as a warning. The next run comes with the next tick, or after a
+///    [`backoff`](Self::backoff), from which the ticks are counted again. After too many errors [in
+///    a row](Self::fail_after) the future resolves to an error. A panic passes through the future,
+///    and a group records it as the failure of the task.
+/// 5. When the token fires between two runs, no more runs begin. A run in progress sees the token
+///    and has the [`grace`](Self::grace) to end. After that it is dropped, which is an error.
+/// 6. Then comes the [last run](Self::last_run), if one is set.
 ///
 /// # Drop
 ///
-/// Dropping the future drops the run that is under way. There is no last run then.
+/// Dropping the future drops the run in progress. There is then also no last run.
 ///
 /// # Comparison to `tokio::time::interval`
 ///
-/// An [`Interval`](tokio::time::Interval) is the ticks alone: use it in a loop that has other things to wait for, too.
+/// An [`Interval`](tokio::time::Interval) has only the ticks. Use it in a loop that also waits for
+/// other things.
 ///
 /// # Examples
 ///
@@ -92,7 +93,7 @@ pub struct Periodic {
     last_run: Option<Duration>,
 }
 
-/// What a run of a [`Periodic`] is given.
+/// The argument of a run of a [`Periodic`].
 ///
 /// # Examples
 ///
@@ -122,7 +123,8 @@ pub struct Tick {
 
 /// How a periodic task failed.
 ///
-/// The message names the task; [`source`](Error::source) is the error of the run, if it was an error.
+/// The message names the task. [`source`](Error::source) is the error of the run, if it returned
+/// one.
 ///
 /// # Examples
 ///
@@ -160,11 +162,11 @@ enum Kind {
 }
 
 impl Periodic {
-    /// Makes a periodic task whose errors call it `name`.
+    /// Makes a periodic task with this name, which its errors contain.
     ///
-    /// It runs at once and then every `period`. Zero is an error of [`run`](Self::run); with
-    /// [`Duration::MAX`] it runs once. An error waits for the next
-    /// tick, however many there are; the grace is 5 s; there is no last run.
+    /// It runs at once and then every `period`. Zero is an error of [`run`](Self::run). With
+    /// [`Duration::MAX`] it runs once. By default it goes on at the next tick after any number of
+    /// errors, has a grace of 5 s, and has no last run.
     pub fn new(name: impl Into<Cow<'static, str>>, period: Duration) -> Self {
         Self {
             name: name.into(),
@@ -182,37 +184,37 @@ impl Periodic {
         &self.name
     }
 
-    /// Begins with a period of waiting; without this the first run comes at once.
+    /// Begins with a period of waiting. By default the first run comes at once.
     pub fn first_after_a_period(mut self) -> Self {
         self.first_after = self.period;
         self
     }
 
-    /// Sets what happens to ticks that pass during a run; [`MissedTickBehavior::Skip`] by default.
+    /// Sets what happens to ticks that pass during a run, by default [`MissedTickBehavior::Skip`].
     pub fn missed(mut self, missed: MissedTickBehavior) -> Self {
         self.missed = missed;
         self
     }
 
-    /// Waits this long after a run that failed, in place of the period, until a run succeeds.
+    /// Waits this long after a failed run, in place of the period, until a run succeeds.
     ///
-    /// It may be shorter than the period, to try again soon, or longer, to leave a server in peace. By
-    /// default the period is kept.
+    /// It may be shorter than the period, to retry soon, or longer, to relieve a server. By default
+    /// the period is kept.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = Some(backoff);
         self
     }
 
-    /// Fails after so many errors in a row, from 1 upwards; by default never. Zero is an error of
-    /// [`run`](Self::run).
+    /// Fails after this many errors in a row, from 1 upwards. By default it never fails. Zero is an
+    /// error of [`run`](Self::run).
     pub fn fail_after(mut self, errors: u32) -> Self {
         self.fail_after = Some(errors);
         self
     }
 
-    /// Sets the time that a run which is under way when the token fires has to end; 5 s by default.
+    /// Sets the time that a run in progress has to end when the token fires, by default 5 s.
     ///
-    /// With zero it is dropped at once, with [`Duration::MAX`] never.
+    /// With zero it is dropped at once. With [`Duration::MAX`] it is never dropped.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -220,11 +222,11 @@ impl Periodic {
 
     /// Runs once more when the token has fired, for at most `deadline`.
     ///
-    /// Zero is an error of [`run`](Self::run); with [`Duration::MAX`] the last run has no deadline.
+    /// Zero is an error of [`run`](Self::run). With [`Duration::MAX`] the last run has no deadline.
     ///
-    /// The deadline is fresh: it counts from the beginning of the last run. So is the run's
-    /// [token](Tick::token), which has not fired. There is a last run also when none has begun before,
-    /// and when the one under way was dropped; none after a failure or a panic.
+    /// The deadline counts from the beginning of the last run. The run has a new
+    /// [token](Tick::token), which has not fired. The last run comes even if no run has begun
+    /// before, or if the one in progress was dropped, but not after a failure or a panic.
     pub fn last_run(mut self, deadline: Duration) -> Self {
         self.last_run = Some(deadline);
         self
@@ -236,11 +238,11 @@ impl Periodic {
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] if the name is empty, or the period, the deadline of the last run, the number of
-    /// errors or the factor of the backoff is zero. The future resolves to a [`PeriodicError`]
-    /// after too many errors in a row, when a run was dropped at the end of
-    /// the grace, and when the last run failed or passed its deadline. An error of the run that was
-    /// under way when the token fired is an error like others: in a log, and counted.
+    /// Returns a [`BuildError`] if the name is empty, or if the period, the deadline of the last
+    /// run, the number of errors or the factor of the backoff is zero. The future resolves to a
+    /// [`PeriodicError`] after too many errors in a row, when a run was dropped at the end of the
+    /// grace, and when the last run failed or passed its deadline. An error of the run in progress
+    /// when the token fires is logged and counted like any other.
     ///
     /// # Panics
     ///
@@ -248,7 +250,7 @@ impl Periodic {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the run that is under way; see [Drop](Self#drop).
+    /// Dropping the future drops the run in progress, as [Drop](Self#drop) says.
     ///
     /// # Examples
     ///
@@ -322,7 +324,7 @@ impl Periodic {
         let mut streak = Streak::new(self);
         loop {
             token.run_until_cancelled(ticks.tick()).await;
-            // Both may have happened.
+            // The token and the tick may both have fired.
             if token.is_cancelled() {
                 return Ok(());
             }
@@ -355,7 +357,7 @@ impl Periodic {
         }
     }
 
-    /// Runs `work` to its end; when the token fires it has the grace.
+    /// Runs `work` to its end. When the token fires, `work` has the grace.
     async fn within_the_grace<W: Future>(
         &self,
         token: &CancellationToken,
@@ -379,7 +381,8 @@ impl Periodic {
             return Ok(());
         };
         let token = CancellationToken::new();
-        // What the run has spawned elsewhere sees its end, also when it is dropped.
+        // Fires at the end of the run, also when it is dropped, for tasks that it has spawned
+        // elsewhere.
         let _end = token.clone().drop_guard();
         let tick = Tick {
             token,
@@ -391,7 +394,7 @@ impl Periodic {
         }
     }
 
-    /// Tells what is not returned.
+    /// Logs an error that is not returned.
     fn log(&self, what: impl fmt::Display) {
         let name = &self.name;
         log::guarded(|| tracing::warn!(target: "taskgroup", "periodic task `{name}` {what}"));
@@ -405,7 +408,7 @@ impl Periodic {
     }
 }
 
-/// The errors in a row, and what follows the next one.
+/// The number of errors in a row, and what follows the next one.
 #[derive(Debug)]
 struct Streak {
     errors: u32,
@@ -417,9 +420,9 @@ struct Streak {
 enum Next {
     /// The next tick.
     Tick,
-    /// A run after this time, from which the ticks are counted anew.
+    /// A run after this time, from which the ticks are counted again.
     Retry(Duration),
-    /// The end, after so many errors.
+    /// The end, after this many errors.
     Fail(u32),
 }
 
@@ -454,14 +457,15 @@ impl Streak {
 impl Tick {
     /// Returns the token that tells this run to end.
     ///
-    /// It is the token that ends the periodic task. In the last run it is one of its own, which fires
+    /// It is the token that ends the periodic task. The last run has its own token, which fires
     /// when that run is over.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// Returns whether this is the last run, after the token of the periodic task has fired.
+    /// Returns whether this is the last run, which comes after the token of the periodic task has
+    /// fired.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.is_last
@@ -475,8 +479,9 @@ impl PeriodicError {
         &self.name
     }
 
-    /// Returns how it ended: [`Failed`](End::Failed) after too many errors in a row or an error of the
-    /// last run, [`TimedOut`](End::TimedOut) when a run was dropped at the end of its time.
+    /// Returns how it ended. It is [`Failed`](End::Failed) after too many errors in a row or an
+    /// error of the last run, and [`TimedOut`](End::TimedOut) when a run was dropped at the end of
+    /// its time.
     #[must_use]
     pub fn end(&self) -> End {
         match self.kind {
@@ -520,7 +525,7 @@ impl fmt::Debug for PeriodicError {
     }
 }
 
-/// What it did; the error of a run is the source.
+/// What the task did. If a run returned an error, that is the source.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

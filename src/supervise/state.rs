@@ -1,15 +1,15 @@
-//! What a supervisor does next, as a function of what has happened; without a clock, a task or a log.
+//! Decides what a supervisor does next from what has happened, without a clock, a task or a log.
 //!
-//! Times are counted from the start of the supervisor. [`Duration::MAX`] is never.
+//! Times are counted from the start of the supervisor. [`Duration::MAX`] means never.
 //!
 //! Invariants:
 //! 1. At most one child is [`Told`](Phase::Told) or [`Forced`](Phase::Forced), and nothing is started
 //!    while a child is, or is [`Doomed`](Phase::Doomed).
-//! 2. Once the supervisor is ending no child is [`Up`](Phase::Up), and none is started.
+//! 2. Once the supervisor is ending, no child is [`Up`](Phase::Up) and none is started.
 //! 3. A child is started only when its last run has ended.
-//! 4. A child is looked at when something happens to it, and never to find another: what is to be done
-//!    next stands in the sets. So a supervisor of ten times as many children does ten times as much. Only
-//!    a failure that takes its siblings along, and the end, look at all of them.
+//! 4. A child is looked at when something happens to it, and never to find another one. The sets
+//!    hold the next actions. So ten times as many children cause ten times as much work. Only the
+//!    end, and a failure that takes its siblings along, look at all of them.
 //! 5. The window of the intensity stands still while children are being stopped. However long their
 //!    grace is, it does not carry restarts out of the window.
 
@@ -22,16 +22,16 @@ use crate::group::time::CONFIRMATION;
 /// Which children are restarted when one has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// Only the one that failed: the children know nothing of each other.
+    /// Only the one that failed, for children that are independent.
     #[default]
     OneForOne,
-    /// All of them: none can work without the others.
+    /// All of them, for children that all need each other.
     OneForAll,
-    /// The one that failed and those added after it: each stands on those before it.
+    /// The one that failed and those added after it, for children that need those before them.
     RestForOne,
 }
 
-/// What does not change.
+/// The options, which do not change.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) strategy: Strategy,
@@ -45,9 +45,9 @@ pub(super) struct Limits {
 pub(super) enum Event {
     /// The child's work is over, and it is not to be started again.
     Done(usize),
-    /// The child failed, or returned and must not.
+    /// The child failed, or returned although it must not.
     Failed(usize),
-    /// The child was not started: the group is closed.
+    /// The child was not started, because the group is closed.
     Refused(usize),
     /// The supervisor is to end.
     Cancelled,
@@ -62,7 +62,7 @@ pub(super) enum Action {
     Force(usize),
     /// Wait for an event, at most this long.
     Wait(Duration),
-    /// Nothing is left to do, and nothing is running except what could not be aborted.
+    /// Nothing is left to do, and only children that could not be aborted still run.
     End(Option<Ending>),
 }
 
@@ -77,32 +77,32 @@ pub(super) enum Ending {
     Lost(usize),
 }
 
-/// What follows from the end of a child.
+/// The consequence of a child's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It was to end, or its end changes nothing.
+    /// The child was to end, or its end changes nothing.
     Expected,
-    /// It is started again after this time.
+    /// The child is started again after this time.
     Restart(Duration),
-    /// It has been restarted too often.
+    /// The child has been restarted too often.
     Escalate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Not running; to be started when `due` has come.
+    /// Not running, and to be started at `due`.
     Down { due: Duration },
-    /// Running since then.
+    /// Running since this time.
     Up { since: Duration },
-    /// Running, and to be stopped as soon as those after it have been.
+    /// Running, and to be stopped as soon as those after it have stopped.
     Doomed { due: Duration },
-    /// Running, and told to stop until then.
+    /// Running, and told to stop by `until`.
     Told { due: Duration, until: Duration },
-    /// Aborted; gone by then, or lost.
+    /// Aborted, and lost if not gone by `until`.
     Forced { due: Duration, until: Duration },
-    /// Aborted, and not gone: it blocks its thread. The supervisor is ending.
+    /// Aborted but not gone, because it blocks its thread. The supervisor is ending.
     Lost,
-    /// Over, for good.
+    /// Over for good.
     Done,
 }
 
@@ -116,22 +116,22 @@ struct Child {
 pub(super) struct State {
     limits: Limits,
     children: Vec<Child>,
-    /// The children that are down, by the time when they may be started; without those in `due`.
+    /// The children that are down and not in `due`, by the time when they may be started.
     waiting: BTreeSet<(Duration, usize)>,
     /// The children that are down and may be started now.
     due: BTreeSet<usize>,
     doomed: BTreeSet<usize>,
     /// The child that is told or forced.
     stopping: Option<usize>,
-    /// How many are not done.
+    /// The number of children that are not done.
     left: usize,
-    /// When the restarts within the window were decided on, on the window's clock.
+    /// The times of the restarts within the window, on the window's clock.
     restarts: VecDeque<Duration>,
-    /// How long children have been being stopped, up to `seen`.
+    /// How much time went into stopping children, up to `seen`.
     stopped: Duration,
     seen: Duration,
     ending: Option<Ending>,
-    /// How often a child was looked at.
+    /// The number of times that a child was looked at.
     #[cfg(test)]
     looks: std::cell::Cell<usize>,
 }
@@ -162,7 +162,7 @@ impl State {
         self.ending.is_some()
     }
 
-    /// Takes in what has happened.
+    /// Takes in an event.
     pub(super) fn on(&mut self, event: Event, now: Duration) -> Answer {
         self.pass(now);
         match event {
@@ -176,7 +176,7 @@ impl State {
         }
     }
 
-    /// Notes how much of the time that has passed went into stopping children.
+    /// Notes how much of the passed time went into stopping children.
     fn pass(&mut self, now: Duration) {
         if self.stopping.is_some() || !self.doomed.is_empty() {
             self.stopped += now.saturating_sub(self.seen);
@@ -190,7 +190,7 @@ impl State {
         self.children[child].phase
     }
 
-    /// Moves a child to a phase, and from set to set with it.
+    /// Moves a child to a phase, and between the sets.
     fn set(&mut self, child: usize, phase: Phase) {
         match self.phase(child) {
             Phase::Down { due } => {
@@ -221,7 +221,7 @@ impl State {
 
     fn done(&mut self, child: usize) -> Answer {
         let phase = match self.phase(child) {
-            // Told to stop, it has left its work for the next run.
+            // It was told to stop, so its work is left for the next run.
             Phase::Told { due, .. } | Phase::Forced { due, .. } => Phase::Down { due },
             _ => Phase::Done,
         };
@@ -255,7 +255,8 @@ impl State {
         Answer::Restart(delay)
     }
 
-    /// Counts one more restart, and returns whether it is one too many. Times are the window's.
+    /// Counts one more restart, and returns whether it is one too many. Times are on the window's
+    /// clock.
     fn count_restart(&mut self, now: Duration) -> bool {
         let window = self.limits.window;
         while self.restarts.front().is_some_and(|&at| now - at >= window) {
@@ -264,14 +265,14 @@ impl State {
         if self.restarts.len() >= self.limits.intensity {
             return true;
         }
-        // Without a bound there is nothing to count, and the list would grow for ever.
+        // Without a bound the count is not needed, and the list would grow for ever.
         if self.limits.intensity < usize::MAX {
             self.restarts.push_back(now);
         }
         false
     }
 
-    /// Dooms those who fall with `child`; none of them is started before `due`.
+    /// Dooms the children that fall with `child`. None of them is started before `due`.
     fn postpone(&mut self, child: usize, due: Duration) {
         let range = match self.limits.strategy {
             Strategy::OneForOne => child..child + 1,
@@ -297,7 +298,7 @@ impl State {
         }
     }
 
-    /// Dooms all, once. The first reason to end is the one that counts.
+    /// Dooms all children, once. Only the first reason to end counts.
     fn end(&mut self, ending: Ending) -> Answer {
         if self.ending.is_none() {
             self.ending = Some(ending);
@@ -310,7 +311,7 @@ impl State {
         Answer::Expected
     }
 
-    /// Decides what to do now, and takes it as done.
+    /// Returns the action to do now, and records it as done.
     pub(super) fn next(&mut self, now: Duration) -> Action {
         self.pass(now);
         if let Some(child) = self.stopping {
@@ -422,8 +423,8 @@ mod tests {
         assert_eq!(state.next(SECOND), Action::End(Some(Ending::Asked)));
     }
 
-    /// How often children are looked at from the start of them all to the end of them all, with a
-    /// failure of every tenth between the two.
+    /// Returns how often children are looked at from the start of all to the end of all, with a
+    /// failure of every tenth in between.
     fn looks(children: usize) -> usize {
         let limits = Limits {
             intensity: usize::MAX,
@@ -463,8 +464,8 @@ mod tests {
 
     #[test]
     fn the_time_of_a_stop_is_not_that_of_the_window() {
-        // Each failure of the first takes the second along, and it takes its grace, which is half of
-        // the window. Without the stops the failures are one second apart.
+        // Each failure of the first takes the second along, which takes its grace, half of the
+        // window. Without the stops the failures are one second apart.
         let limits = Limits {
             grace: 30 * SECOND,
             ..limits(Strategy::OneForAll)
@@ -496,7 +497,7 @@ mod tests {
         assert_eq!(restarts, 3);
     }
 
-    /// What the world does next. Children that do not run cannot end.
+    /// The next event of the world. Children that do not run cannot end.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Pass(u64),
@@ -523,7 +524,7 @@ mod tests {
         ]
     }
 
-    /// Four children that do as they are told, or not, and what was seen of them.
+    /// Four children that obey or not, and what was seen of them.
     struct World {
         state: State,
         now: Duration,
@@ -532,9 +533,9 @@ mod tests {
         /// Whether an abort ends a child.
         can_be_forced: bool,
         restarts: Vec<Duration>,
-        /// The last that was told, if nothing was started since.
+        /// The last child that was told, if none was started since.
         told: Option<usize>,
-        /// How long children have been being stopped.
+        /// How much time went into stopping children.
         stopped: Duration,
         /// When the backoff of each is over.
         due: [Duration; 4],
@@ -542,7 +543,7 @@ mod tests {
     }
 
     impl World {
-        /// Does what there is to do until there is something to wait for, and says how long.
+        /// Does all actions until there is something to wait for, and returns the time to wait.
         fn settle(&mut self) -> Duration {
             loop {
                 match self.state.next(self.now) {
@@ -615,7 +616,7 @@ mod tests {
             }
         }
 
-        /// Lets time pass. Nothing of what passes while a child is told or forced is the window's.
+        /// Lets time pass. Time in which a child is told or forced does not count for the window.
         fn pass(&mut self, time: Duration) {
             self.now += time;
             if self.told.is_some_and(|child| self.alive[child]) {

@@ -83,7 +83,7 @@ pub(super) enum Work {
 }
 
 impl Step {
-    /// The default deadline of a step: 5 seconds.
+    /// The default deadline of a step, 5 seconds.
     ///
     /// # Examples
     ///

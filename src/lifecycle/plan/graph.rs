@@ -43,7 +43,7 @@ pub(in crate::lifecycle) struct Place<'a> {
 /// nodes behind it still wait for those before it, so no turn comes early.
 #[derive(Debug)]
 pub(in crate::lifecycle) struct Turns {
-    /// How many of its direct predecessors have not passed: they are not done, or their turn has not come.
+    /// How many direct predecessors of the node are not done, or are still waiting for their own turn.
     waits_for: Vec<usize>,
     done: Vec<bool>,
 }

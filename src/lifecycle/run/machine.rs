@@ -9,7 +9,7 @@
 //!
 //! 1. A component is started when all its dependencies are ready. It is told to stop when all its
 //!    dependents are over, directly or through others. A component in between that is already over or never
-//!    started does not change that: those before it still wait for those behind it. Nothing else starts or
+//!    started does not change that. Those before it still wait for those behind it. Nothing else starts or
 //!    tells a component, except that it may begin to leave by itself. The order also holds when one
 //!    component is stopped while the rest goes on: its users go first.
 //! 2. A node that has been started is told, leaves or ends exactly once. A node that was told is over,
@@ -19,7 +19,6 @@
 //! 4. A component that is forced is blamed for that once, when it is gone or lost.
 //! 5. Both orders are [`Turns`], like the levels of the plan. Each edge is looked at once in each
 //!    direction. A whole run is linear in nodes and edges, apart from the ordering of the timers.
-//!    direction: a whole run is linear in nodes and edges, but for the order of the timers.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -140,7 +139,7 @@ pub(in crate::lifecycle) enum Action {
     Jitter {
         until: Duration,
     },
-    /// The service is no longer ready, and the jitter is over.
+    /// The jitter is over, and the service stops being ready.
     NotReady,
     /// Goes on serving until then.
     LameDuck {
@@ -155,7 +154,7 @@ pub(in crate::lifecycle) enum Action {
     DrainIsOver,
     /// Tells a component to stop until then.
     Tell(usize, Duration),
-    /// Shortens the time of a component that was told: it has until then.
+    /// Shortens the time of a component that was told, which now ends then.
     Hurry(usize, Duration),
     /// The component's time is up.
     Force(usize),

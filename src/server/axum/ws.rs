@@ -62,7 +62,7 @@ use tokio::time::{Sleep, sleep};
 use crate::group::deadline::DeadlinePassed;
 use crate::server::stop::Stop;
 
-/// How long a peer may stay silent after it was sent the Close, 1 second.
+/// How long a peer may stay silent after it was sent the Close (1 second).
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the Close tells the peer.

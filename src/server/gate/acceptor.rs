@@ -25,9 +25,9 @@ type Accepted = (Io<TcpStream>, SocketAddr);
 
 /// Accepts the connections of a server, and at its stop all that are waiting.
 ///
-/// It is what a server of [`serve`](crate::serve()) is given. It takes care of the limit of connections,
-/// and of a system that has no file descriptor left: then it asks again after 5 milliseconds, and ever
-/// more rarely up to once a second.
+/// Each server of [`serve`](crate::serve()) is given one. It enforces the limit of connections. When the system
+/// has no file descriptor left, it tries again after 5 milliseconds, and then ever more rarely, up to once a
+/// second.
 ///
 /// # Drop
 ///
@@ -41,16 +41,16 @@ pub struct Acceptor {
 #[derive(Debug)]
 enum Sockets {
     Listening(Listeners),
-    /// Until then, handshakes that are under way come through, and no new connection does.
+    /// In this state, handshakes that are under way complete, and no new connection does.
     LastCall(VecDeque<LastCall>, Option<Instant>),
-    /// What waits is accepted, and handed over. A socket whose queue is empty is closed.
+    /// Waiting connections are accepted, and handed over. A socket whose queue is empty is closed.
     Sweeping(Sweep),
-    /// They are closed. So many were waiting then, and these are not handed over yet.
+    /// The sockets are closed. The number of connections that were waiting then, and those not handed over yet.
     Swept(usize, VecDeque<Accepted>),
 }
 
-/// A queue that is filled faster than this is emptied is not waited for. Linux makes none longer
-/// unless it is told to.
+/// A queue that fills faster than the sweep empties it is abandoned after this many. Linux makes longer queues
+/// only on request.
 const MOST_SWEPT: usize = 4096;
 
 impl Acceptor {
@@ -67,11 +67,11 @@ impl Acceptor {
         &self.gate
     }
 
-    /// Returns the address of the first listener, also when it is closed.
+    /// Returns the address of the first listener, even after it was closed.
     ///
     /// # Errors
     ///
-    /// What the system said when the server was started.
+    /// The system's error from when the server was started.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self.addresses.first() {
             Some(Ok(address)) => Ok(*address),
@@ -82,13 +82,13 @@ impl Acceptor {
 
     /// Accepts one connection.
     ///
-    /// After the stop it hands over what was waiting, and then it waits for ever: a server that is
-    /// not to know of the stop yet must not see an end either. Errors are not shown; the acceptor
-    /// tries again.
+    /// After the stop it hands over the connections that were waiting, and then waits for ever, because a
+    /// server that must not know of the stop yet must not see an end either. Errors are not returned. The
+    /// acceptor tries again.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses no connection.
+    /// Cancel safe. Dropping the future loses no connection.
     pub async fn accept(&mut self) -> (Io<TcpStream>, SocketAddr) {
         loop {
             match &mut self.sockets {
@@ -137,11 +137,11 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// At least one, until they are closed.
+/// At least one, until the sockets are closed.
 #[derive(Debug, Default)]
 struct Listeners {
     listeners: Vec<TcpListener>,
-    /// Who is asked first: the one behind the last that had something.
+    /// The one to poll first, which is the one after the last that had a connection.
     turn: usize,
 }
 
@@ -157,8 +157,8 @@ impl Listeners {
         Poll::Pending
     }
 
-    /// The sockets themselves are asked from here on, not Tokio, which knows only what its driver has had
-    /// the time to see.
+    /// From here on the sockets themselves are polled, not Tokio, which knows only what its driver had time to
+    /// see.
     fn last_call(self) -> Sockets {
         let listeners = self.listeners.into_iter();
         let listeners = listeners.filter_map(|listener| listener.into_std().ok());
@@ -169,25 +169,25 @@ impl Listeners {
     }
 }
 
-/// Accepts all that waits.
+/// Accepts all waiting connections.
 ///
-/// Who waits has connected, and the request may be here already; it is taken in even if the limit of
-/// connections is exceeded. While the system has no file descriptor left this is tried again, for a third
-/// of a second: connections end in a stop, and with them there are some.
+/// A waiting client is connected, and its request may be here already, so it is accepted even beyond the limit
+/// of connections. While the system has no file descriptor left, the sweep tries again for a third of a second,
+/// because connections that end in the stop free some.
 #[derive(Debug, Default)]
 struct Sweep {
-    /// Those whose queue is not empty yet.
+    /// The sockets whose queue is not empty yet.
     listeners: VecDeque<LastCall>,
     waiting: VecDeque<Accepted>,
-    /// How many were waiting, those that were handed over among them.
+    /// How many were waiting, including those that were handed over.
     count: usize,
     pauses: Option<Delays>,
-    /// When it is tried again.
+    /// When the next try is due.
     again: Option<Instant>,
 }
 
 impl Sweep {
-    /// A pause that is longer than this is not made. All of them together are twice as long.
+    /// A longer pause is not made. All pauses together take twice as long.
     const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
     fn of(listeners: VecDeque<LastCall>) -> Self {
@@ -224,7 +224,7 @@ impl Sweep {
     }
 }
 
-/// Accepts all that waits at `listener`; returns the error, if one keeps it from that.
+/// Accepts all connections that wait at `listener`, and returns the error that ended this early, if any.
 fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, Option<io::Error>) {
     let mut waiting = Vec::new();
     for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
@@ -241,7 +241,7 @@ fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, 
     (waiting, None)
 }
 
-/// Accepts one connection, or returns nothing when the stop begins.
+/// Accepts one connection, or returns `None` when the stop begins.
 async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
 where
     F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
@@ -259,9 +259,9 @@ async fn next<F>(gate: &Arc<Gate>, mut poll_accept: F) -> Accepted
 where
     F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
-    // Before the accept: who has no place yet waits in the queue of the system.
+    // Taken before the accept, so that clients beyond the limit wait in the queue of the system.
     let slot = gate.slot().await;
-    // Most never need one.
+    // Most calls never need one.
     let mut pauses: Option<Delays> = None;
     loop {
         match poll_fn(&mut poll_accept).await {
@@ -286,14 +286,14 @@ fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-/// Without them it works as well, so a peer that is gone already is not looked at.
+/// Errors are ignored, because the options are optional and the peer may be gone already.
 fn set_options(gate: &Gate, stream: &TcpStream) {
     if gate.limits().nodelay {
         let _ = stream.set_nodelay(true);
     }
 }
 
-/// Returns whether it was that one connection which failed, and not the accepting.
+/// Returns whether only this connection failed, and not the accept itself.
 fn is_of_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -304,7 +304,7 @@ fn is_of_peer(error: &io::Error) -> bool {
     )
 }
 
-/// The times between two tries while the system has no file descriptor or no memory for us.
+/// The pauses between tries while the system is out of file descriptors or memory.
 fn pauses() -> Delays {
     Backoff::new(Duration::from_millis(5), Duration::from_secs(1))
         .jitter(Jitter::None)
@@ -335,7 +335,7 @@ mod tests {
             Poll::Ready(Err(out_of_files()))
         };
 
-        // The stop comes within a pause, and is not kept waiting for its end.
+        // The stop comes within a pause, and does not wait for its end.
         assert!(before_stop(&gate, accept).await.is_none());
 
         let expected = [0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275, 3275];

@@ -1,7 +1,7 @@
 //! [`Answer`]: one request, from its head to its response.
 //!
-//! The handler is raced with the cut, the body of its response keeps the request in flight, and a client
-//! whose request comes to nothing is told so in its own protocol.
+//! The handler is raced with the cut, and the body of its response keeps the request in flight. A client whose
+//! request fails is told so in its own protocol.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use super::request;
 use super::request::Panicked;
 use crate::BoxError;
 
-/// What differs from framework to framework in how a request is answered.
+/// The framework-specific parts of answering a request.
 pub trait Protocol: 'static {
     /// The body of a request as the service takes it.
     type Request: Send + 'static;
@@ -45,17 +45,16 @@ pub trait Protocol: 'static {
         None
     }
 
-    /// Makes a response of the failure of the service.
+    /// Makes a response from a failure of the service.
     ///
     /// # Errors
     ///
-    /// The failure itself if the protocol has no words for it. It ends the connection, or over HTTP/2 the
-    /// stream.
+    /// The failure itself if the protocol cannot express it. It ends the connection, or over HTTP/2 the stream.
     fn recover(error: BoxError) -> Result<Response<()>, BoxError> {
         Err(error)
     }
 
-    /// Returns what the service has failed with when the time for its response is over.
+    /// Returns the failure of a service whose response has timed out.
     fn timed_out() -> BoxError {
         "the time for the response is over".into()
     }
@@ -85,7 +84,7 @@ impl Bounds {
     }
 }
 
-/// What holds one request back.
+/// Why one request may have to wait.
 struct Bound {
     over: Option<Pin<Box<Sleep>>>,
     turn: Turn,
@@ -93,7 +92,7 @@ struct Bound {
 
 enum Turn {
     Waits(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
-    /// The permit is given back when there is a response.
+    /// The permit is released when there is a response.
     Come(#[allow(dead_code, reason = "it is only held")] Option<OwnedSemaphorePermit>),
 }
 
@@ -112,10 +111,10 @@ impl Bound {
 }
 
 pin_project! {
-    /// Where the answer to a request comes from: the service, and then the future that it returns.
+    /// The source of an answer, first the service, and then the future that it returns.
     ///
-    /// The service is called in the task that polls the answer. Over HTTP/2 that is the task of the stream,
-    /// and a panic takes nothing else with it.
+    /// The service is called in the task that polls the answer. Over HTTP/2 that is the task of the stream, so
+    /// a panic ends only that stream.
     #[project = Asking]
     enum Handler<S, R, F> {
         Service {
@@ -170,8 +169,7 @@ pin_project! {
     where
         P: Protocol,
     {
-        // Before the request, which says when it is dropped that nothing is left. `None` once there is an
-        // answer.
+        // Before the request, whose drop reports that nothing is left. `None` once there is an answer.
         #[pin]
         handler: Option<Handling<P>>,
         // `None` once the response has it.
@@ -195,7 +193,7 @@ pin_project! {
 }
 
 impl<P: Protocol> Answer<P> {
-    /// Begins a request. From here on it is in flight, also while its service is not ready for it.
+    /// Begins a request. From here on it is in flight, even while its service is not ready for it.
     #[inline]
     pub(super) fn begin(
         service: P::Service,
@@ -259,7 +257,7 @@ impl<P: Protocol> Future for Answer<P> {
 }
 
 impl<P: Protocol> Projected<'_, P> {
-    /// The handler is gone before its request is, whatever it holds.
+    /// The handler is dropped before its request, whatever it holds.
     #[inline]
     fn end(&mut self) -> Option<request::Request> {
         if let Some(request) = self.request {
@@ -269,7 +267,7 @@ impl<P: Protocol> Projected<'_, P> {
         self.request.take()
     }
 
-    /// Makes the response that was made in time the server's.
+    /// Turns a response that was made in time into the server's.
     #[inline]
     fn hand_over(
         &mut self,
@@ -286,10 +284,10 @@ impl<P: Protocol> Projected<'_, P> {
             response = say_close(response);
         }
         let length = Length::of(&response, asked);
-        // A body that nobody asks for anything, such as that of an answer to `HEAD`, is answered.
+        // A body that is never polled, such as that of an answer to `HEAD`, counts as answered.
         request.set_answered(true);
         if !matches!(length, Length::Exact(_)) {
-            // It may always be ready and never be asked, so it would never be seen waiting.
+            // The body may never be pending or never be polled, and then it would not watch the cut itself.
             request.watch(cx);
         }
         response.map(|body| GatedBody::new(body, request, asked, length))
@@ -323,7 +321,7 @@ impl<P: Protocol> Projected<'_, P> {
     }
 }
 
-/// The whole response where no handler has made one.
+/// The whole response for a request that no handler has answered.
 #[cold]
 fn farewell<B: Body + 'static>(farewell: Farewell, asked: Asked) -> Response<GatedBody<B>> {
     if asked.is_grpc() {
@@ -342,7 +340,7 @@ fn farewell<B: Body + 'static>(farewell: Farewell, asked: Asked) -> Response<Gat
     response
 }
 
-/// Tells the client of a server that stops not to use the connection again. HTTP/2 has a GOAWAY.
+/// Tells the client not to use the connection again, because the server stops. HTTP/2 has a GOAWAY for that.
 #[cold]
 fn say_close<B>(mut response: Response<B>) -> Response<B> {
     let close = HeaderValue::from_static("close");
@@ -366,7 +364,7 @@ mod tests {
     use super::super::conn::{Gate, Limits};
     use crate::group::panic::Panic;
 
-    /// A body like that of no server: its data and its errors are its own.
+    /// A body that no server uses, with its own types of data and errors.
     struct Letters(VecDeque<u8>);
 
     impl Body for Letters {
@@ -386,7 +384,7 @@ mod tests {
         }
     }
 
-    /// Answers with the letters that it is asked for, or panics.
+    /// Answers with the letters of the request, or panics.
     #[derive(Clone)]
     struct Handler;
 
@@ -414,7 +412,7 @@ mod tests {
         type Service = Handler;
     }
 
-    /// Fails, hangs, or says the status of gRPC that the failure of a service is.
+    /// Fails, hangs, or answers with the gRPC status of a failed service.
     #[derive(Clone)]
     struct Weak;
 
@@ -491,7 +489,7 @@ mod tests {
         }
     }
 
-    /// What comes next of a body: a letter, the status of gRPC, an error, the end, or `pending`.
+    /// The next event of a body, which is a letter, a gRPC status, an error, the end, or `pending`.
     fn next(body: &mut GatedBody<Letters>) -> String {
         let mut cx = Context::from_waker(Waker::noop());
         match Pin::new(body).poll_frame(&mut cx) {
@@ -629,7 +627,7 @@ mod tests {
         assert!(body.is_end_stream());
     }
 
-    /// A request that is bounded, and the answer to it.
+    /// A bounded request, and its answer.
     fn bounded(
         body: &'static str,
         bounds: &Bounds,

@@ -17,19 +17,19 @@ use crate::BoxError;
 pin_project! {
     /// A body that keeps its request in flight, and is cut with it.
     ///
-    /// A stream of gRPC that is cut ends with a status. Any other body fails, and never seems to end: a
-    /// client could not tell that from a whole one.
+    /// A gRPC stream that is cut ends with a status. Any other body fails, and never seems to end, because a
+    /// client could not distinguish that from a complete body.
     #[derive(Debug)]
     pub struct GatedBody<B> {
         // `None` once it was cut.
         #[pin]
         body: Option<B>,
-        // `None` once the end has been told, and where no handler has answered.
+        // `None` once the end was reported, and if no handler has answered.
         request: Option<Request>,
-        // What is said where no handler has answered.
+        // The text that is sent if no handler has answered.
         farewell: Option<Farewell>,
         asked: Asked,
-        // How much there will be at most: over HTTP/1 nobody asks for the end behind that.
+        // The most that may still come. Over HTTP/1 the server does not poll for the end after that.
         left: u64,
     }
 
@@ -37,30 +37,30 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if let Some(request) = this.request {
-                // Before the request, which says when it is dropped that nothing is left.
+                // Before the request, whose drop reports that nothing is left.
                 request.drop_last(this.body);
             }
         }
     }
 }
 
-/// How much is left of a body of which nobody has said how long it is.
+/// The rest of a body whose length is unknown.
 const UNKNOWN: u64 = u64::MAX;
 
-/// A frame over HTTP/2 of no more than this is not followed until its peer has taken it.
+/// A frame over HTTP/2 up to this size is not followed until its peer has taken it.
 ///
-/// To follow one costs an allocation, which is much for the answer to a unary call. h2 asks a body for its next frame
-/// only where there is a window for some of it, so what a peer does not take stays in flight by itself; but for
-/// the one frame for which the window is too small by a part. That one is only worth looking at if it is not
-/// tiny.
+/// Following a frame costs an allocation, which is much for the answer to a unary call. h2 asks a body for its
+/// next frame only if the window has room for some of it, so data that a peer does not take stay in flight by
+/// themselves. The exception is the one frame that fits into the window only in part, and that is worth
+/// following only if it is not tiny.
 const UNSEEN: usize = 1024;
 
-/// How much there will be of a body.
+/// The length of a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Length {
-    /// It knows that itself.
+    /// The body knows it.
     Exact(u64),
-    /// So say the headers, and over HTTP/1 nothing behind it is asked for.
+    /// The headers promise it, and over HTTP/1 the body is not polled beyond it.
     Promised(u64),
     Unknown,
 }
@@ -95,8 +95,8 @@ impl<B> GatedBody<B> {
 }
 
 impl<B: Body> GatedBody<B> {
-    /// Gives a body the request that it ends. The handler is gone by now, and all that is to be said
-    /// of the response has been.
+    /// Gives a body the request that it ends. By now the handler is gone, and the head of the response is
+    /// complete.
     #[inline]
     pub(super) fn new(body: B, request: Request, asked: Asked, length: Length) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl<B: Body> GatedBody<B> {
         }
     }
 
-    /// Says why there is no answer, if data of this kind of body can be made of it: `Bytes` can.
+    /// Makes a body that says why the handler has not answered, if its data can be made from a text, as `Bytes` can.
     pub(super) fn farewell(farewell: Farewell) -> Self
     where
         B: 'static,
@@ -235,8 +235,8 @@ fn data<T: 'static>(farewell: Farewell) -> Option<T> {
     text?.take()
 }
 
-/// Looks after what the server may not tell about: over HTTP/1 it does not ask for the end behind the
-/// promised length, over HTTP/2 it lets go of the body before the peer has taken all of it.
+/// Tracks what the server may not report. Over HTTP/1 it does not poll for the end after the promised length,
+/// and over HTTP/2 it drops the body before the peer has taken all of it.
 #[inline(never)]
 fn follow<T: Buf + 'static>(
     frame: Frame<T>,
@@ -255,8 +255,8 @@ fn follow<T: Buf + 'static>(
     frame
 }
 
-/// Has `data` that are `Bytes`, as nearly all are, be seen until they are gone: h2 keeps what does not fit
-/// into the window of the peer.
+/// Tracks `data` that are `Bytes`, as nearly all are, until they are dropped, because h2 keeps what does not
+/// fit into the window of the peer.
 fn followed<T: Buf + 'static>(mut data: T, conn: &Conn) -> T {
     if let Some(bytes) = (&mut data as &mut dyn Any).downcast_mut::<Bytes>() {
         if bytes.len() > UNSEEN {

@@ -1,11 +1,11 @@
-//! [`Gate`]: what is shared by all parts of one server, and [`Conn`]: by all parts of one connection.
+//! [`Gate`]: shared by all parts of one server, and [`Conn`]: shared by all parts of one connection.
 //!
 //! Invariants:
 //!
-//! 1. Each part of a connection (its stream, its service, its requests) holds its `Conn`, and drops
-//!    it last. So a connection is gone, and out of the register, when nothing of it is left.
-//! 2. A connection that is registered after the gate was shut is born cut.
-//! 3. The lock of the register is not held while a `Conn` is dropped, as that takes it.
+//! 1. Each part of a connection (its stream, its service, its requests) holds its `Conn`, and drops it last. So
+//!    a connection leaves the register only when nothing of it is left.
+//! 2. A connection that is registered after the gate was shut is cut from the start.
+//! 3. The lock of the register is not held while a `Conn` is dropped, because the drop takes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -22,19 +22,19 @@ use super::sync::Lock;
 use crate::group::build_error::BuildError;
 use crate::server::stop::{Stop, StopSource};
 
-/// What a server grants to its peers.
+/// The limits that a server sets for its peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) max_connections: Option<usize>,
     pub(crate) first_byte_timeout: Option<Duration>,
     pub(crate) header_timeout: Option<Duration>,
     pub(crate) nodelay: bool,
-    /// Whether a panic of a handler or a body ends with its request.
+    /// Whether a panic of a handler or a body ends only its request.
     pub(crate) catch_panics: bool,
 }
 
 impl Limits {
-    /// Refuses limits under which nobody could ever be served.
+    /// Rejects limits that would leave the server unable to serve anybody.
     pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
         let refuse = |option, value, why| {
             let what = format!("server `{server}`");
@@ -57,25 +57,25 @@ impl Limits {
 pub(crate) struct Gate {
     limits: Limits,
     slots: Option<Arc<Semaphore>>,
-    /// Set when clients are to go elsewhere, with the stop at the latest.
+    /// Set when clients should go elsewhere, at the stop at the latest.
     leaving: AtomicBool,
-    /// Set when the stop begins. The token of `stop` says the same, but takes a lock to say it.
+    /// Set when the stop begins. Reading the token of `stop` would take a lock.
     stopping: AtomicBool,
     stop: StopSource,
-    /// For the acceptor. That of `stop` may be cancelled by a handler, which must not close the sockets.
+    /// For the acceptor. A handler may cancel the token of `stop`, and that must not close the sockets.
     closing: CancellationToken,
     /// Requests that were in flight when the stop began.
     at_stop: OnceLock<usize>,
     register: Lock<Register>,
-    /// Fired when the connections are to end after what is in flight: HTTP/2 sends a GOAWAY.
+    /// Fired when the connections must end after what is in flight. HTTP/2 sends a GOAWAY then.
     pub(super) told: Switch<()>,
-    /// The socket is closed; so many were waiting then.
+    /// Set when the socket is closed, to the number of connections that were waiting then.
     swept: OnceLock<usize>,
     /// Requests answered since the stop began.
     answered: AtomicUsize,
     /// Handlers and bodies that have panicked since the server began.
     panicked: AtomicUsize,
-    /// For the one who runs the sequence. A permit is kept for it, so no change is lost.
+    /// For the task that runs the sequence. It keeps a permit for that task, so no change is lost.
     changed: Notify,
 }
 
@@ -87,31 +87,30 @@ struct Register {
     shut: bool,
 }
 
-/// One request more, both in flight and ever begun.
+/// Adds one request, both in flight and ever begun.
 const REQUEST: u64 = (1 << 32) | 1;
 const IN_FLIGHT: u64 = (1 << 32) - 1;
 
-/// What is written in so few bytes may be the answer to a PING, with which a peer that has nothing to wait
-/// for could stay.
+/// A write of at most so many bytes may be the answer to a PING, and must not keep an idle peer connected.
 const CONTROL: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Conn {
     gate: Arc<Gate>,
     key: usize,
-    /// The number ever begun in the upper half, that of those in flight in the lower. One word, so
-    /// that a request costs one atomic operation at each of its ends.
+    /// The number ever begun in the upper half, the number in flight in the lower half. As one word, it costs a
+    /// request one atomic operation at each of its ends.
     requests: AtomicU64,
-    /// Streams of this connection that have become something else than HTTP. An HTTP/1 connection
-    /// is one such stream as a whole.
+    /// Streams of this connection that no longer speak HTTP. An upgraded HTTP/1 connection counts as one
+    /// stream.
     upgrades: AtomicUsize,
-    /// Whether the peer does not take what is there for it.
+    /// Whether the peer does not read what is there for it.
     unread: AtomicBool,
-    /// Each piece of an answer over HTTP/2 that is on its way holds one more: an answer may wait for the
-    /// window of its peer, long after it was handed over, with nothing left unread.
+    /// Each piece of an answer over HTTP/2 that is on its way holds a clone. Long after an answer was handed
+    /// over, with nothing unread, it may still wait for the window of its peer.
     pieces: Arc<()>,
-    /// Whether the peer has taken something since the last look, once the stop has begun. For a body over
-    /// HTTP/2 whose data are not `Bytes`, the pieces of which cannot be followed.
+    /// Whether the peer has taken something since the last look, once the stop has begun. For HTTP/2 bodies
+    /// whose data are not `Bytes`, because their pieces cannot be followed.
     taken: AtomicBool,
     idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
@@ -121,7 +120,7 @@ pub(crate) struct Conn {
     _slot: Option<OwnedSemaphorePermit>,
 }
 
-/// Since when no request has been seen on a connection.
+/// Since when a connection has had no request.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
     since: Instant,
@@ -140,7 +139,7 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-/// What was there when it was cut.
+/// What was in flight at the cut.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     pub(super) requests: usize,
@@ -180,7 +179,7 @@ impl Gate {
 
     /// Returns whether answers tell their clients to go elsewhere.
     ///
-    /// Relaxed: a request that misses it by a hair is one that came before it.
+    /// Relaxed is enough, because a request that just misses it counts as an earlier one.
     #[inline]
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
@@ -192,7 +191,7 @@ impl Gate {
 
     /// Waits for the right to accept a connection.
     pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
+        // The semaphore is never closed.
         Arc::clone(self.slots.as_ref()?).acquire_owned().await.ok()
     }
 
@@ -260,7 +259,7 @@ impl Gate {
         *self.at_stop.get_or_init(|| self.requests())
     }
 
-    /// Returns how many requests are in flight; once the stop has begun, how many were then.
+    /// Returns how many requests are in flight, or, once the stop has begun, how many were then.
     pub(crate) fn in_flight(&self) -> usize {
         let at_stop = self.at_stop.get().copied();
         at_stop.unwrap_or_else(|| self.requests())
@@ -307,8 +306,7 @@ impl Gate {
         self.swept.get().copied()
     }
 
-    /// Cuts the connections that have been idle for `grace`, and says how many there were and when
-    /// to look again.
+    /// Cuts the connections that have been idle for `grace`, and returns their number and when to look again.
     pub(super) fn cut_idle(&self, now: Instant, grace: Duration) -> (usize, Option<Instant>) {
         let (mut cut, mut again) = (0, None);
         for conn in self.conns() {
@@ -328,12 +326,12 @@ impl Gate {
         (cut, again)
     }
 
-    /// Counts what is in flight and **then** cuts all handlers and bodies: what is cut is gone before
-    /// it could be counted.
+    /// Counts what is in flight and **then** cuts all handlers and bodies. After the cut they could no longer
+    /// be counted.
     pub(super) fn cut_work(&self) -> Cut {
         let mut cut = Cut::default();
         let conns = self.conns();
-        // Those whose stream is cut already have been counted as idle.
+        // Connections whose stream is already cut have been counted as idle.
         for conn in conns.iter().filter(|conn| !conn.stream.is_fired()) {
             cut.add(conn);
         }
@@ -343,7 +341,7 @@ impl Gate {
         cut
     }
 
-    /// Cuts everything there is and everything that comes.
+    /// Cuts all connections, including those that are still to come.
     pub(super) fn shut(&self) {
         self.begin_stop(Duration::ZERO);
         self.register.lock().shut = true;
@@ -352,7 +350,7 @@ impl Gate {
         }
     }
 
-    /// Returns how many handlers and connections there are that should not be.
+    /// Returns how many handlers and connections have not ended although they were cut.
     pub(super) fn stuck(&self) -> usize {
         let conns = self.conns();
         conns.iter().map(|conn| conn.requests().max(1)).sum()
@@ -364,8 +362,8 @@ impl Conn {
         &self.gate
     }
 
-    /// Relaxed: the number is looked at by the task that runs the connection, and by the one that
-    /// counts, which is too early or too late by its nature.
+    /// Relaxed is enough. The number is read by the task that runs the connection, and by the one that counts,
+    /// which may always be a little early or late.
     #[inline]
     pub(super) fn begin_request(&self) {
         self.requests.fetch_add(REQUEST, Ordering::Relaxed);
@@ -388,11 +386,11 @@ impl Conn {
 
     pub(super) fn requests(&self) -> usize {
         let in_flight = self.requests.load(Ordering::Relaxed) & IN_FLIGHT;
-        // It fits: they have all been allocated.
+        // The number fits, because the requests were all allocated.
         usize::try_from(in_flight).unwrap_or(usize::MAX)
     }
 
-    /// Returns how many requests have ever begun; it wraps.
+    /// Returns how many requests have ever begun. The count wraps.
     pub(super) fn begun(&self) -> u32 {
         (self.requests.load(Ordering::Relaxed) >> 32) as u32
     }
@@ -421,7 +419,7 @@ impl Conn {
         self.unread.load(Ordering::Relaxed) || Arc::strong_count(&self.pieces) > 1
     }
 
-    /// Returns `data` that the peer has not taken as long as they live.
+    /// Returns `data` that count as unread until they are dropped.
     #[inline]
     pub(super) fn on_its_way(&self, data: Bytes) -> Bytes {
         Bytes::from_owner(Piece {
@@ -435,8 +433,8 @@ impl Conn {
         self.stream.fire();
     }
 
-    /// A request that came and went since the last look makes it idle from now on, and so does what the
-    /// peer has taken of an answer.
+    /// A request that came and went since the last look restarts the idle time, and so does data that the peer
+    /// has taken.
     fn idle_since(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle.lock();
         if self.requests() > 0 || self.upgrades() > 0 || self.is_unread() {
@@ -455,14 +453,14 @@ impl Conn {
 }
 
 impl Drop for Conn {
-    /// The slot is free after this, when the fields are dropped.
+    /// The slot is freed after this, when the fields are dropped.
     fn drop(&mut self) {
         self.gate.remove(self.key);
     }
 }
 
 impl Cut {
-    /// Idle connections do not count: nothing was lost with them.
+    /// Idle connections do not count, because they lose nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.requests + self.connections + self.upgrades == 0
     }

@@ -1,4 +1,4 @@
-//! What all servers behind the gate do with their end.
+//! The common end of all servers behind the gate.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use crate::group::log;
 use crate::server::drain::{Counts, DrainReport};
 use crate::server::sidecar::SidecarError;
 
-/// How a server came to its end.
+/// How a server ended.
 #[derive(Debug)]
 pub(crate) enum Outcome<R> {
     /// It returned before it was asked to stop.
     Early(R),
-    /// It was stopped; `Some` if it returned, and did not have to be dropped.
+    /// It was stopped. `Some` if it returned, and `None` if it had to be dropped.
     Stopped(Counts, Option<R>),
 }
 
 pub(crate) type OnReport = Box<dyn FnOnce(&DrainReport) + Send>;
 
-/// What it means that something had to be cut.
+/// How to treat a drain in which something was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cuts {
     AreErrors,
     AreLogged,
 }
 
-/// Returns the limit that a timeout is, if it is one.
+/// Returns the timeout as a limit, or `None` if it is unlimited.
 pub(crate) fn limited(timeout: Duration) -> Option<Duration> {
     (timeout < Duration::MAX).then_some(timeout)
 }
 
-/// Makes an outcome of how a server ended; tells of the report first.
+/// Turns the end of a server into its result, after a call with the report.
 pub(crate) fn conclude<E: Into<BoxError>>(
     name: Cow<'static, str>,
     plan: &Plan,

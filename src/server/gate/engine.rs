@@ -1,7 +1,7 @@
-//! The engine: HTTP over accepted connections, for any tower service.
+//! The engine, which serves HTTP over accepted connections, for any tower service.
 //!
-//! One loop accepts and makes the service of each connection. Each connection is a task of its own. It
-//! holds its `Conn` until all else of it is gone, and looks at the switch that tells it to end.
+//! One loop accepts and makes the service of each connection. Each connection is a separate task. It holds its
+//! `Conn` until all else of it is gone, and watches the switch that tells it to end.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,9 +32,9 @@ use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::server::stop::Stop;
 
-/// What is served over HTTP: a service for all connections, or one that is made for each.
+/// What is served over HTTP, either one service for all connections or one that is made for each.
 pub trait App: Protocol + Send {
-    /// Whether a connection over HTTP/1 may become something else, a websocket say.
+    /// Whether a connection over HTTP/1 may be upgraded, for example to a websocket.
     const UPGRADES: bool = true;
 
     /// How its connections are served.
@@ -48,18 +48,18 @@ pub trait App: Protocol + Send {
     /// Makes the service of one connection.
     fn make(&mut self, incoming: Incoming<'_>) -> impl Future<Output = Self::Service> + Send;
 
-    /// Returns what each request of the connection begins with; `shared` has the [`Stop`].
+    /// Returns the initial extensions of each request of the connection. `shared` has the [`Stop`].
     fn extensions(&self, _incoming: Incoming<'_>, shared: &Arc<Extensions>) -> Arc<Extensions> {
         Arc::clone(shared)
     }
 
-    /// Makes the body that the service takes.
+    /// Converts a body into the type that the service takes.
     fn body(body: Body) -> Self::Request;
 }
 
-/// An app that can be served over a stream of TLS of this type.
+/// An app that can be served over a TLS stream of this type.
 pub trait Over<T>: App {
-    /// Asks the stream for what the requests of its connection are to know.
+    /// Asks the stream for what the requests of its connection should know.
     fn know(_stream: &T, _known: &mut Extensions) {}
 }
 
@@ -75,11 +75,11 @@ pub struct Settings {
     pub(crate) http2: Http2,
 }
 
-/// How HTTP/2 is spoken.
+/// The options of HTTP/2.
 #[cfg(feature = "http2")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Http2 {
-    /// Whether nothing else is.
+    /// Whether HTTP/1 is refused.
     pub(crate) only: bool,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) max_streams: Option<u32>,
@@ -89,9 +89,9 @@ pub(crate) struct Http2 {
 
 #[cfg(feature = "http2")]
 impl Http2 {
-    /// The default of hyper.
+    /// hyper's default.
     const MAX_STREAMS: u32 = 200;
-    /// What a window has room for at most.
+    /// The largest window.
     const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
     fn check(&self, server: &str) -> Result<(), BuildError> {
@@ -155,7 +155,7 @@ impl Settings {
         }));
     }
 
-    /// Refuses what would serve nobody, by name.
+    /// Rejects options that would leave the server unable to serve anybody.
     pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
         if self.turns == Some(0) {
             let why = "it would answer nobody";
@@ -169,7 +169,7 @@ impl Settings {
     fn builder(&self) -> Builder<TokioExecutor> {
         #[cfg_attr(not(feature = "http2"), allow(unused_mut))]
         let mut builder = Builder::new(TokioExecutor::new());
-        // The head of a request is timed in the stream. This would cost a timer for each.
+        // The stream times the head of a request. hyper would need a timer for each request.
         builder.http1().header_read_timeout(None);
         #[cfg(feature = "http2")]
         {
@@ -251,7 +251,7 @@ pub(crate) async fn serve<A: App>(
     }
 }
 
-/// Those that are ready to be served.
+/// The accepted connections that are ready to be served.
 struct Connections {
     acceptor: Acceptor,
     handshakes: Option<Handshakes>,
@@ -275,10 +275,10 @@ impl Connections {
 /// One connection as hyper serves it.
 struct Connection<A: App> {
     service: A::Service,
-    /// What each request begins with.
+    /// The initial extensions of each request.
     extensions: Arc<Extensions>,
     bounds: Bounds,
-    /// Last: see the invariants of `Conn`.
+    /// Last, by the invariants of `Conn`.
     conn: Arc<Conn>,
 }
 
@@ -314,7 +314,7 @@ async fn run<A: App>(
     // Declared before the connection, and so dropped after all of it.
     let mut told = Told::new(&connection.conn);
     let io = TokioIo::new(io);
-    // How it has ended is known to its peer and of no interest to anybody else.
+    // The result is ignored. The peer knows how the connection ended, and no other code needs it.
     if A::UPGRADES {
         let connection = pin!(builder.serve_connection_with_upgrades(io, connection));
         let _ = told
@@ -328,7 +328,7 @@ async fn run<A: App>(
     }
 }
 
-/// Tells a connection to end after what is in flight, when all are told so.
+/// Tells a connection to end after what is in flight, when the gate tells all of them.
 struct Told {
     seat: Seat,
     is_told: bool,
@@ -378,7 +378,7 @@ impl Drop for Told {
 
 /// Makes extensions with a [`Stop`] and with room for what the app adds.
 ///
-/// A copy has the same room. One that has to grow, as each new one does, costs as much again.
+/// A copy has the same room. Extensions that have to grow, as new ones do, cost as much again.
 fn roomy(stop: &Stop) -> Extensions {
     let mut extensions = Extensions::new();
     extensions.insert([(); 1]);

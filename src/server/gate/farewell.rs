@@ -1,8 +1,9 @@
-//! [`Farewell`]: what a client is told when its request comes to nothing.
+//! [`Farewell`]: what a client is told when its request fails.
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
-/// What the answer to a request depends on. It is moved with each request: one byte of flags.
+/// The properties of a request that its answer depends on. One byte of flags, because it is moved with each
+/// request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked(u8);
 
@@ -16,7 +17,7 @@ impl Asked {
     pub(super) fn of<A>(request: &Request<A>) -> Self {
         let mut flags = 0;
         match *request.method() {
-            // Nothing else is looked for in the headers of most requests.
+            // The headers of most requests are not searched for anything else.
             Method::POST if is_grpc(request.headers()) => flags |= Self::GRPC,
             Method::CONNECT => flags |= Self::CONNECT,
             Method::HEAD => flags |= Self::HEAD,
@@ -38,7 +39,7 @@ impl Asked {
         self.0 & Self::HTTP1 != 0
     }
 
-    /// The answer to a `HEAD` has none. Over HTTP/2 a client takes one for a protocol error.
+    /// The answer to a `HEAD` has no body. Over HTTP/2 a client treats one as a protocol error.
     pub(super) fn takes_a_body(self) -> bool {
         self.0 & Self::HEAD == 0
     }
@@ -49,22 +50,22 @@ impl Asked {
             || (self.0 & Self::CONNECT != 0 && status.is_success())
     }
 
-    /// Over HTTP/1 trailers have to be asked for.
+    /// Over HTTP/1 a client has to ask for trailers.
     #[inline]
     pub(super) fn takes_trailers(self) -> bool {
         self.is_grpc() && !self.is_http1()
     }
 }
 
-/// Without gRPC-Web, which has its trailers in its body: a browser does not see those of HTTP. To it a
-/// 503 is `UNAVAILABLE`, and a body that fails is broken.
+/// Excludes gRPC-Web, which has its trailers in the body, because a browser does not see HTTP trailers. A
+/// browser takes a 503 for `UNAVAILABLE`, and a body that fails for a broken one.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
     kind.is_some_and(|rest| !rest.starts_with(b"-web"))
 }
 
-/// Why there is no answer.
+/// Why a request was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Farewell {
     ShuttingDown,
@@ -87,7 +88,7 @@ impl Farewell {
         }
     }
 
-    /// The status of gRPC, which are the headers of an answer that consists of nothing else.
+    /// The gRPC status, as the headers of an answer that consists of nothing else.
     pub(super) fn trailers(self) -> HeaderMap {
         let (code, message) = match self {
             Self::ShuttingDown => ("14", "the server is shutting down"),

@@ -1,4 +1,4 @@
-//! [`Handshakes`]: what makes the inside of a connection of its outside.
+//! [`Handshakes`]: turns the outside of a connection into its inside.
 
 use std::fmt;
 use std::io;
@@ -18,14 +18,14 @@ use crate::group::log;
 
 pub(super) type Accepted = (Io<Transport>, SocketAddr);
 
-/// Makes the inside of a connection.
+/// Turns the outside of a connection into its inside.
 pub(super) type Handshake =
     Arc<dyn Fn(Io) -> Pin<Box<dyn Future<Output = io::Result<Transport>> + Send>> + Send + Sync>;
 
-/// The handshakes that are under way, each in a task of its own.
+/// The handshakes that are under way, each in a separate task.
 ///
-/// Each is timed by two clocks: the one for the first byte, and from there on the one for the head of a
-/// request. All of them end with the loop that accepts.
+/// Each has two timeouts, the one for the first byte, and after that the one for the head of a request. All of
+/// them end with the loop that accepts.
 pub(super) struct Handshakes {
     handshake: Handshake,
     under_way: JoinSet<Option<Accepted>>,
@@ -61,7 +61,7 @@ impl Handshakes {
         });
     }
 
-    /// Waits for the next connection that is ready; for ever if there is none.
+    /// Waits for the next connection that is ready, or for ever without handshakes.
     pub(super) async fn next(&mut self) -> Accepted {
         while let Some(ended) = self.under_way.join_next().await {
             match ended {
@@ -78,9 +78,9 @@ impl Handshakes {
     }
 }
 
-/// Waits until the peer has said something, or has left.
+/// Waits until the peer has sent something, or has left.
 ///
-/// It asks the socket itself: Tokio takes a new one for readable.
+/// It peeks at the socket itself, because Tokio takes a new socket for readable.
 async fn first_byte(stream: &TcpStream) -> io::Result<()> {
     stream.peek(&mut [0]).await.map(|_| ())
 }

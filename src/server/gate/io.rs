@@ -17,19 +17,20 @@ use crate::group::time::Rounded;
 
 /// The stream of one connection, which can be cut.
 ///
-/// A connection lasts as long as this, or a request on it. Reading and writing fail once it was cut, and
+/// A connection lasts as long as this stream, or a request on it. Reading and writing fail once it was cut, or
 /// when the peer has let a [timeout](crate::server::serve::Serve::header_timeout) pass.
 #[derive(Debug)]
 pub struct Io<T = TcpStream> {
-    // Before `conn`, which says when it is dropped that nothing is left.
+    // Before `conn`, whose drop reports that nothing is left.
     stream: T,
-    // One each: the halves of an upgraded connection may be in two tasks.
+    // Two seats, because the halves of an upgraded connection may be in two tasks.
     reading: Seat,
     writing: Seat,
     patience: Patience,
     /// Whether the last write had to wait.
     blocked: bool,
-    /// Whether another one is around it, which knows what the peer takes: this writes into a buffer.
+    /// Whether this is the stream inside TLS. It writes into a buffer, and only the one outside knows what the
+    /// peer takes.
     inside: bool,
     conn: Arc<Conn>,
 }
@@ -47,7 +48,7 @@ impl<T> Io<T> {
         }
     }
 
-    /// For what is spoken inside of a connection: TLS has an outside and an inside.
+    /// For the stream inside a TLS connection, which has an outside and an inside.
     pub(super) fn inside(stream: T, conn: Arc<Conn>) -> Self {
         Self {
             inside: true,
@@ -55,8 +56,8 @@ impl<T> Io<T> {
         }
     }
 
-    /// For what TLS is spoken over: its handshake is timed by itself, and what is said in there is not to be
-    /// seen from here.
+    /// For the stream that TLS is spoken over. Its handshake has a separate timeout, and the data are
+    /// encrypted.
     pub(super) fn untimed(mut self) -> Self {
         self.patience.stage = Stage::Exempt;
         self
@@ -72,7 +73,7 @@ impl<T> Io<T> {
         &self.stream
     }
 
-    /// Puts the same connection around what `f` makes of its stream.
+    /// Keeps the connection and replaces the stream with what `f` makes of it.
     pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Io<U> {
         let Self {
             stream,
@@ -94,8 +95,8 @@ impl<T> Io<T> {
         }
     }
 
-    /// What is cut is told so before it touches the stream again. What then has to wait [watches]
-    /// the switch: nothing else is to be woken by it.
+    /// Fails once the connection was cut, before the stream is touched again. An operation that then has to
+    /// wait [watches] the switch, which is the only other thing that wakes it.
     ///
     /// [watches]: super::switch::Switch::watch
     #[inline]
@@ -106,7 +107,7 @@ impl<T> Io<T> {
         Ok(())
     }
 
-    /// Is to be called by what writes and has to wait.
+    /// Called by a write that has to wait.
     #[cold]
     fn wait_writing<R>(&mut self, cx: &Context<'_>) -> Poll<io::Result<R>> {
         if self.conn.stream.watch(&mut self.writing, cx, || ()) {
@@ -115,7 +116,7 @@ impl<T> Io<T> {
         Poll::Pending
     }
 
-    /// Notes whether the peer takes what is there for it. A store, and only when it changes.
+    /// Records whether the peer takes what is there for it. This costs a store, and only when it changes.
     #[inline]
     fn wrote(
         &mut self,
@@ -235,39 +236,39 @@ fn was_cut() -> io::Error {
 
 /// How long a connection may keep its server waiting for a request.
 ///
-/// The timer is made when there is something to wait for, and is not taken back when that comes: a
-/// request that arrives in one piece, as nearly all do, would cost one otherwise. It goes off
-/// after a quarter of the limit and is made anew only if the wait is still on. A wait during which it
-/// has gone off five times has taken the limit, and no more than a quarter longer. No clock is read.
+/// The timer is made when a wait begins, and is not removed when the wait ends. Otherwise a request that
+/// arrives in one piece, as nearly all do, would cost a timer. It goes off after a quarter of the limit and is
+/// made anew only if the wait is still on. A wait in which it has gone off five times has lasted the limit, and
+/// at most a quarter longer. The clock is never read.
 #[derive(Debug)]
 struct Patience {
     stage: Stage,
-    /// How many bytes have been read, as long as they are those with which HTTP/2 begins.
+    /// How many bytes have been read, as long as they match the beginning of HTTP/2.
     preface: Option<usize>,
     timer: Option<Pin<Box<Sleep>>>,
     /// How often the timer has gone off in this stage.
     rings: u32,
 }
 
-/// Into so many parts the limit is divided. One more is waited for, as the first has begun before.
+/// The number of parts of the limit. One more is waited for, because the first has begun before the wait.
 const PARTS: u32 = 4;
 
 #[derive(Debug)]
 enum Stage {
     /// Nothing has been read.
     Silent,
-    /// Bytes of a request have been read, when so many had begun.
+    /// Bytes of a request have been read. `begun` is the number of requests that had begun then.
     Header { begun: u32 },
-    /// The last request has begun, or has ended, and nothing has been read since then.
+    /// The last request has begun or ended, and nothing has been read since then.
     Quiet,
-    /// It speaks HTTP/2, where a peer that says nothing does nothing wrong, or is upgraded; or TLS is spoken
+    /// The connection speaks HTTP/2, where a silent peer does nothing wrong, or is upgraded, or TLS is spoken
     /// over it.
     Exempt,
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// With the head of the settings that come next, HTTP/2 has really begun.
+/// HTTP/2 has really begun with the frame head of the settings, which come next.
 const HTTP2_BEGUN: usize = PREFACE.len() + 9;
 
 impl Default for Patience {
@@ -282,7 +283,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Most requests come whole, and most others on connections that are exempt.
+    /// Most requests come in one piece, and most others on connections that are exempt.
     #[inline]
     fn heard(&mut self, bytes: &[u8], conn: &Conn) {
         match self.stage {
@@ -301,8 +302,8 @@ impl Patience {
         if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
             self.enter(Stage::Exempt);
         } else if conn.requests() > 0 || self.is_end_of_head(bytes) {
-            // A body or requests behind the one in flight, which hyper asks for itself; or the end of
-            // a head, before hyper has called the service. That saves most connections the timer.
+            // Either a body or further requests behind the one in flight, which hyper asks for itself, or the
+            // end of a head before hyper has called the service. This saves most connections the timer.
             self.enter(Stage::Quiet);
         } else if !self.is_waiting(conn) {
             self.enter(Stage::Header {
@@ -316,7 +317,7 @@ impl Patience {
         self.preface.is_none() && bytes.ends_with(b"\r\n\r\n")
     }
 
-    /// The stream has nothing to read.
+    /// Called when the stream has nothing to read.
     #[inline]
     fn wait(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.stage {
@@ -349,10 +350,10 @@ impl Patience {
         Poll::Pending
     }
 
-    /// Returns whether the timer has gone off, which is removed then.
+    /// Returns whether the timer has gone off, and removes it then.
     ///
-    /// It is polled each time: a connection may have been handed to another task since, and a task
-    /// whose budget is used up polls a timer in vain.
+    /// It is polled each time, because the connection may have been handed to another task since, and because a
+    /// task whose budget is used up polls a timer in vain.
     fn rang(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
         let begin = || Box::pin(sleep(limit / PARTS));
         let timer = self.timer.get_or_insert_with(begin);
@@ -363,7 +364,7 @@ impl Patience {
         rang
     }
 
-    /// Returns whether the header that has begun is not complete.
+    /// Returns whether a header has begun and is incomplete.
     fn is_waiting(&self, conn: &Conn) -> bool {
         matches!(self.stage, Stage::Header { begun } if begun == conn.begun())
             && conn.upgrades() == 0
@@ -371,7 +372,7 @@ impl Patience {
 
     fn enter(&mut self, stage: Stage) {
         if matches!(self.stage, Stage::Silent) {
-            // The one for the first byte: most connections need none from here on.
+            // The timer for the first byte. Most connections never need another.
             self.timer = None;
         }
         self.stage = stage;
@@ -379,7 +380,7 @@ impl Patience {
     }
 }
 
-/// Returns how many bytes there are now, if they are still those of the preface.
+/// Returns the number of bytes so far, if they still match the preface.
 fn preface(seen: usize, bytes: &[u8]) -> Option<usize> {
     let expected = &PREFACE[seen.min(PREFACE.len())..];
     let compared = expected.len().min(bytes.len());
@@ -407,8 +408,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// What comes of a connection on which nothing is said after `bytes`; nothing for a long time,
-    /// or an error.
+    /// The error of a connection that is silent after `bytes`, or `None` after a long time.
     async fn after(bytes: &[u8]) -> Option<io::ErrorKind> {
         let gate = Gate::new(Limits {
             first_byte_timeout: Some(LIMIT),
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(server.shutdown().await.err().map(kind), cut);
     }
 
-    /// A connection on which nothing is said, with its client.
+    /// A silent connection, with its client.
     fn silent() -> (DuplexStream, Io<DuplexStream>) {
         let gate = Gate::new(Limits {
             first_byte_timeout: Some(LIMIT),

@@ -4,10 +4,10 @@ use std::fmt;
 
 use http::Method;
 
-/// As much of a method and a path as fits: `GET /slow`.
+/// As much of a method and a path as fits, such as `GET /slow`.
 ///
-/// It is kept in place. A copy of the request's own would take part in its reference count, and
-/// nearly no label is ever looked at. The query is left out: it may hold secrets.
+/// It is stored inline. A clone of the request's own would touch a reference count, and nearly no label is ever
+/// read. The query is left out, because it may hold secrets.
 #[derive(Clone, Copy)]
 pub(crate) struct Label {
     length: u8,
@@ -17,17 +17,17 @@ pub(crate) struct Label {
 impl Label {
     const SIZE: usize = 63;
 
-    /// That of a request for which its service has not been ready.
+    /// The label of a request whose service has not been ready yet.
     pub(crate) const NONE: Self = Self {
         length: 0,
         bytes: [0; Self::SIZE],
     };
 
-    /// Is to be called once.
+    /// Must be called once.
     #[inline]
     pub(crate) fn write(&mut self, method: &Method, path: &str) {
         match word(method) {
-            // All of the word is written: that is one store.
+            // The whole word is written, because that is one store.
             Some((word, length)) => {
                 self.bytes[..WORD].copy_from_slice(word);
                 self.length = length;
@@ -55,7 +55,7 @@ impl Label {
 
 const WORD: usize = 8;
 
-/// Returns how a method is written before a path, and how much of that there is.
+/// Returns a method as it is written before a path, and its length.
 #[inline]
 fn word(method: &Method) -> Option<(&'static [u8; WORD], u8)> {
     Some(match *method {
@@ -76,7 +76,7 @@ impl fmt::Display for Label {
         if text.is_empty() {
             return f.write_str("(not begun)");
         }
-        // What was cut through the middle of a character.
+        // The rest of a character that was cut in the middle.
         f.write_str(text.trim_end_matches(char::REPLACEMENT_CHARACTER))?;
         if usize::from(self.length) == Self::SIZE {
             f.write_str("…")?;

@@ -1,16 +1,15 @@
-//! [`LastCall`]: the moment before a listening socket is closed. It takes no new connection then, and those
-//! that are being made come through.
+//! [`LastCall`]: the moment before a listening socket is closed. The socket takes no new connections then, and
+//! handshakes in progress complete.
 //!
-//! Between the last accept and the close a connection can be completed, and the system resets it. Its
-//! client takes it for open and has sent a request by then. So from the last call on the socket
-//! ignores new connections. A handshake that is under way is complete after one round trip, and the
-//! connection is accepted. A client that comes later asks again after a second, and is refused then. Load
-//! balancers do the same in their restarts, with a packet filter of the system.
+//! A connection that completes between the last accept and the close is reset by the system, although its
+//! client takes it for open and may have sent a request. So from the last call on the socket ignores new
+//! connections. Handshakes in progress finish within one round trip, and are accepted. A later SYN is dropped.
+//! Its retry, a second later, is refused. Load balancers do the same when they restart, with a packet filter of
+//! the system.
 //!
-//! The filter belongs to the socket and not to the descriptor. The same socket may be held by systemd, or
-//! by the next process, and would be deaf for ever. So the filter is taken away again: when the last call
-//! ends, and in a forced exit. After a SIGKILL nobody can do that, so a server also takes it away from a
-//! socket that it is given.
+//! The filter belongs to the socket and not to the descriptor. If systemd or the next process holds the same
+//! socket, it would stay deaf for ever. So the filter is removed when the last call ends, and in a forced exit.
+//! After a SIGKILL nothing removes it, so a server also removes it from any socket that it is given.
 
 use std::io;
 use std::net::TcpListener;
@@ -27,7 +26,7 @@ pub(super) const LENGTH: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct LastCall {
     socket: Arc<Socket>,
-    /// Given up last: until then a forced exit takes the filter away. `None` without a filter.
+    /// Released last. Until then a forced exit removes the filter. `None` without a filter.
     seat: Option<Seat>,
 }
 
@@ -37,7 +36,7 @@ struct Socket(TcpListener);
 impl LastCall {
     pub(super) fn of(listener: TcpListener) -> Self {
         let socket = Arc::new(Socket(listener));
-        // In a forced exit there are no seats any more, and so no filter that would outlive it.
+        // A forced exit gives no more seats, and so no filter is set that would outlive it.
         let seat = Seat::take().filter(|_| filter::add(&socket.0).is_ok());
         if let Some(seat) = &seat {
             seat.fill(None, Arc::clone(&socket) as Arc<dyn Undo>);
@@ -69,7 +68,7 @@ impl Undo for Socket {
     }
 }
 
-/// Has a socket listen to everybody, whatever has become of the last server on it.
+/// Removes the filter that an earlier server may have left on a socket.
 pub(super) fn listen_to_all(listener: &tokio::net::TcpListener) {
     filter::remove(listener);
 }
@@ -88,7 +87,7 @@ mod filter {
     const SYN_OR_ACK: u32 = 0x12;
 
     pub(super) fn add(listener: &TcpListener) -> io::Result<()> {
-        // Classic BPF over the header of TCP: load the flags, leave SYN and ACK, drop a SYN alone.
+        // Classic BPF over the TCP header. It loads the flags, masks SYN and ACK, and drops a lone SYN.
         let filter = [
             SockFilter::new(0x30, 0, 0, FLAGS),
             SockFilter::new(0x54, 0, 0, SYN_OR_ACK),
@@ -100,7 +99,7 @@ mod filter {
     }
 
     pub(super) fn remove(listener: &impl AsFd) {
-        // Without a filter this fails, and nothing is wrong.
+        // Without a filter this fails, which is fine.
         let _ = SockRef::from(listener).detach_filter();
     }
 }
@@ -144,7 +143,7 @@ mod tests {
     async fn a_socket_that_a_killed_process_has_left_deaf_listens_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        // All that a SIGKILL leaves: the filter, and nobody who takes it away.
+        // This is what a SIGKILL leaves, a filter that nothing removes.
         filter::add(&listener).unwrap();
         let deaf = TcpStream::connect_timeout(&address, 20 * LENGTH);
         assert_eq!(deaf.unwrap_err().kind(), io::ErrorKind::TimedOut);

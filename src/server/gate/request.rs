@@ -12,7 +12,7 @@ use super::switch::Seat;
 use crate::group::log;
 use crate::group::panic::Panic;
 
-/// Counts as in flight until it is dropped, and says when it has been cut.
+/// Counts as in flight until it is dropped, and knows whether it has been cut.
 #[derive(Debug)]
 pub(crate) struct Request {
     conn: Arc<Conn>,
@@ -20,7 +20,7 @@ pub(crate) struct Request {
     seat: Seat,
     answered: bool,
     running: bool,
-    /// A copy of what the limits say, as it is asked four times for each request.
+    /// Copied from the limits, because it is read four times for each request.
     catches_panics: bool,
 }
 
@@ -42,7 +42,7 @@ impl Request {
         }
     }
 
-    /// Says what it is called in the report.
+    /// Sets its name in the report.
     #[inline]
     pub(super) fn name(&mut self, method: &Method, path: &str) {
         self.label.write(method, path);
@@ -58,14 +58,14 @@ impl Request {
         self.conn.work.is_fired()
     }
 
-    /// Is to be called by what is pending; returns whether the request has been cut.
+    /// Must be called when the request is pending. Returns whether it has been cut.
     #[inline]
     pub(super) fn watch(&mut self, cx: &Context<'_>) -> bool {
         let label = self.label;
         self.conn.work.watch(&mut self.seat, cx, || label)
     }
 
-    /// Says whether all of the response has been handed over.
+    /// Sets whether all of the response has been handed over.
     #[inline]
     pub(super) fn set_answered(&mut self, answered: bool) {
         self.answered = answered;
@@ -76,8 +76,7 @@ impl Request {
         self.catches_panics
     }
 
-    /// Is to be called before and after what runs code of the user: a request that is dropped in
-    /// between has panicked.
+    /// Must be called before and after running user code. A request that is dropped in between has panicked.
     #[inline]
     pub(super) fn set_running(&mut self, running: bool) {
         self.running = running;
@@ -101,8 +100,8 @@ impl Request {
         }
     }
 
-    /// As [`drop_in`](Self::drop_in), for what is dropped by others: they do so too when it has panicked,
-    /// and then that is what counts.
+    /// As [`drop_in`](Self::drop_in), but called from a destructor, which may run because of a panic. In that
+    /// case the panic is what counts.
     #[inline]
     pub(super) fn drop_last<T>(&mut self, what: Pin<&mut Option<T>>) {
         if what.is_some() && !self.running {

@@ -1,27 +1,26 @@
-//! The stop of a server as a sequence of phases: what comes next, decided from what is seen.
+//! The stop of a server as a sequence of phases. It decides the next step from what is seen.
 //!
-//! All times are measured from the stop, by a clock that is read when the decision is made. A runtime
-//! that was blocked is late in asking, and then gets the answer that is right by that time.
+//! All times are measured from the stop, by a clock that is read when the decision is made. A runtime that was
+//! blocked asks late, and then gets the decision for that later time.
 
 use std::time::Duration;
 
 use crate::group::build_error::BuildError;
 use crate::group::time::Rounded;
 
-/// The least that what was cut has to end, so that its tasks get their turn.
+/// The minimum time for what was cut to end, so that its tasks get polled.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// What has begun and is not over.
+/// The current phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The listening socket is closed, the server does not know of the stop. Requests that were on
-    /// their way are read and answered. Nothing is cut.
+    /// The listening socket is closed, and the server does not know of the stop. Requests that were on their
+    /// way are read and answered. Nothing is cut.
     Lingering,
-    /// The server knows. Connections without a request in flight are cut after their grace; no
-    /// request is.
+    /// The server knows of the stop. Connections without a request in flight are cut after their grace.
+    /// Requests are not cut.
     Draining,
-    /// The time is up. Handlers and bodies have been cut, the connections live so that this can be
-    /// told to the clients.
+    /// The time is up. Handlers and bodies have been cut, and the connections stay open to tell the clients.
     Flushing,
     /// The connections have been cut. Nothing new can begin.
     Killing,
@@ -30,7 +29,7 @@ pub(super) enum Phase {
 /// How long each phase may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// From the stop to the cut: lingering and draining together.
+    /// From the stop to the cut, lingering and draining together.
     pub(crate) grace: Duration,
     pub(crate) linger: Duration,
     pub(crate) idle_grace: Duration,
@@ -38,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) kill_grace: Duration,
 }
 
-/// What is to be seen of the server.
+/// What the sequence sees of the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     /// Since the stop.
@@ -47,24 +46,24 @@ pub(super) struct Seen {
     pub(super) in_phase: Duration,
     /// Whether the accept queue has been emptied and the listening socket is closed.
     pub(super) swept: bool,
-    /// Connections of which anything is left: the stream, a handler, a body.
+    /// Connections with a stream, a handler or a body left.
     pub(super) open: usize,
     /// Whether the server's future has ended.
     pub(super) ended: bool,
-    /// Whether something was in flight when it was cut: then somebody is to be told.
+    /// Whether something was in flight at the cut, so that clients must be told.
     pub(super) cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing, unless something changes, for this long.
+    /// Wait for a change, or at most this long.
     Wait(Duration),
     Enter(Phase),
     Done,
 }
 
 impl Plan {
-    /// Refuses a server without a name, and times in which what was cut could not end.
+    /// Rejects a server without a name, and a kill grace that is too short for anything to end.
     pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
         if server.is_empty() {
             return Err(BuildError::empty_name("a server"));
@@ -78,14 +77,14 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns how long the whole may take.
+    /// Returns how long the whole stop may take.
     pub(crate) fn bound(&self) -> Duration {
         let after = self.flush.saturating_add(self.kill_grace);
         self.grace.saturating_add(after)
     }
 
-    /// Takes no longer than this in all. A quarter is kept for what comes after the cut, if that is
-    /// less than it would have.
+    /// Shortens the plan to `left` in all. The phases after the cut keep their time, but at most a quarter of
+    /// `left`.
     pub(crate) fn fit(&mut self, left: Duration) {
         if left == Duration::MAX || self.bound() <= left {
             return;
@@ -111,8 +110,7 @@ impl Plan {
         }
     }
 
-    /// Until the socket has been swept nobody can say that there is nothing to linger for, and a
-    /// server that has been told takes no more.
+    /// Until the socket has been swept more connections may come, and a server that was told takes no more.
     fn after_linger(&self, seen: Seen) -> Next {
         if seen.ended || (seen.swept && seen.open == 0) {
             return Next::Enter(Phase::Draining);
@@ -125,8 +123,8 @@ impl Plan {
         enter_after(until, seen.elapsed, Phase::Draining)
     }
 
-    /// What an idle connection gets once the server knows of the stop: never so much that it would
-    /// be there at the end of the grace.
+    /// The grace of an idle connection once the server knows of the stop, always short enough to end before the
+    /// grace does.
     pub(super) fn idle_grace(&self) -> Duration {
         let drain = self.grace.saturating_sub(self.linger);
         self.idle_grace.min(drain / 2)

@@ -1,20 +1,20 @@
-//! [`Switch`]: is fired once, and reaches all that is pending on it.
+//! [`Switch`]: fires once, and reaches every task that is pending on it.
 //!
-//! A connection has two. Its handlers and bodies are raced with the one, its stream with the other.
+//! A connection has two. One is raced with its handlers and bodies, the other with its stream.
 //!
 //! Invariants:
 //!
-//! 1. Firing sets the flag, then takes the lock. Who is pending takes the lock to leave a waker, then
-//!    looks at the flag. So who came too late to be woken sees the flag: no firing is lost.
-//! 2. A seat that holds the waker it left does not take the lock again. That waker is in its place,
-//!    or has been woken after the flag was set, and then the next poll sees the flag.
-//! 3. A waker is cloned, woken and dropped outside the lock; it may run anything.
+//! 1. Firing sets the flag, then takes the lock. A pending task takes the lock to leave a waker, then reads the
+//!    flag. So a task that was too late to be woken sees the flag, and no firing is lost.
+//! 2. A seat that holds the waker it left does not take the lock again. That waker is either in its place, or
+//!    was woken after the flag was set, and then the next poll sees the flag.
+//! 3. A waker is cloned, woken and dropped outside the lock, because it may run any code.
 
 use std::task::{Context, Waker};
 
 use super::sync::{AtomicBool, Lock, Ordering};
 
-/// Each waker is left with a `T` that says what it is.
+/// Each waker comes with a `T` that describes it.
 #[derive(Debug)]
 pub(super) struct Switch<T> {
     fired: AtomicBool,
@@ -41,7 +41,7 @@ pub(super) struct Seat(Option<Taken>);
 #[derive(Debug)]
 struct Taken {
     index: usize,
-    /// Another handle on the waker that was left.
+    /// A clone of the waker that was left.
     waker: Waker,
 }
 
@@ -108,7 +108,7 @@ impl<T> Switch<T> {
         drop(place);
     }
 
-    /// Returns what was told of each that is pending.
+    /// Returns what was left with each pending waker.
     pub(super) fn pending<R>(&self, read: impl FnMut(&T) -> R) -> Vec<R> {
         let places = self.places.lock();
         let taken = places.places.iter().flatten();

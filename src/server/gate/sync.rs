@@ -1,4 +1,4 @@
-//! The primitives the gate's engine stands on; the loom models put their own in this place.
+//! The primitives of the gate's engine. The loom models replace this module with their own.
 
 pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,4 +1,4 @@
-//! [`Transport`]: what HTTP is spoken over.
+//! [`Transport`]: the stream that HTTP is spoken over.
 
 use std::any::Any;
 use std::fmt;
@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 
 use super::io::Io;
 
-/// What HTTP is spoken over: plain TCP, or what [`tls`](crate::server::serve::Serve::tls) has made of it.
+/// The stream that HTTP is spoken over, either plain TCP or what [`tls`](crate::server::serve::Serve::tls) has
+/// made of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Transport {
@@ -23,10 +24,10 @@ pub enum Transport {
     Tls(Tls),
 }
 
-/// The inside of TLS: the stream that the handshake has returned.
+/// The inside of TLS, the stream that the handshake has returned.
 pub struct Tls {
     stream: Box<dyn Stream>,
-    /// What the app has asked the stream for.
+    /// What the app has learned from the stream.
     known: Extensions,
 }
 
@@ -56,7 +57,7 @@ impl Tls {
         &self.known
     }
 
-    /// Returns the stream itself, if it is a `T`: to ask it for the certificate of the peer, say.
+    /// Returns the stream itself, if it is a `T`, for example to ask it for the certificate of the peer.
     #[must_use]
     pub fn downcast_ref<T: 'static>(&self) -> Option<&T> {
         (*self.stream).as_any().downcast_ref()
@@ -69,7 +70,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// A connection that is about to be served, as it is shown to what makes its service.
+/// A new connection, as it is shown to the code that makes its service.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
     pub(super) io: &'a Io<Transport>,
@@ -77,7 +78,7 @@ pub struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// Returns what it is spoken over: to ask TLS for the certificate of the peer, say.
+    /// Returns the stream, for example to ask TLS for the certificate of the peer.
     #[must_use]
     pub fn transport(&self) -> &'a Transport {
         self.io.get_ref()

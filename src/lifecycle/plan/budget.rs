@@ -179,7 +179,6 @@ impl Budget {
     /// what the preset keeps back (2 s in a pod, 5 s in a unit, at most a tenth of the limit). The lame
     /// duck is at most a quarter of the total. A value that is not a number of seconds is an error of the
     /// plan.
-    /// plan.
     ///
     /// # Examples
     ///
@@ -250,7 +249,7 @@ impl Budget {
         self
     }
 
-    /// Sets the time within which all components have to be ready. The default is no limit.
+    /// Sets the time within which all components have to be ready, without a limit by default.
     ///
     /// It counts from the begin of the run. When it is over, the start has failed, and each component that
     /// has been started and is not ready is an error of the report. The total does not include it, since

@@ -10,7 +10,7 @@
 //! | the stop begins | the peer is sent a Close with the code 1001, "going away"; nothing more can be sent |
 //! | until the peer answers | what it had sent before it saw the Close is received |
 //! | the peer's Close, or the end of its stream | is received, and then `None` |
-//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up, and `None` is received |
+//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up, then `None` |
 //! | with a grace of [`Duration::MAX`] | a peer that never pauses is never given up |
 //!
 //! A loop that receives messages therefore ends by itself, in time, and the handler with it. The drain is clean

@@ -1,8 +1,9 @@
 //! Tasks that share one token and one fate, and what is said of them.
 //!
-//! [`TaskGroup`] and what the shortest program needs of it are at the root of the
-//! crate. Here is the rest: the [options](Builder) of a group, [named tasks](Task), who is
-//! [running](Running), what [triggers](Trigger) a stop, and a [callback](OnCancel) after one.
+//! [`TaskGroup`] and the types that a short program needs are at the root of the crate. This module has
+//! the rest. It has the [options](Builder) of a group, [named tasks](Task), the list of
+//! [running](Running) tasks, [triggers](Trigger) that stop a group, and a [callback](OnCancel) that
+//! runs after a stop.
 
 pub(crate) mod time;
 pub(crate) mod random;

@@ -1,4 +1,4 @@
-//! Groups below that of a spawner.
+//! Child groups of a spawner's group.
 
 use std::panic::Location;
 
@@ -8,7 +8,7 @@ use crate::group::builder::Builder;
 use crate::group::spawner::Spawner;
 
 impl<E> Spawner<E> {
-    /// Makes a group below; as [`TaskGroup::child`].
+    /// Makes a child group, as [`TaskGroup::child`].
     #[track_caller]
     #[must_use = "a dropped group aborts its tasks"]
     pub fn child(&self, name: impl AsRef<str>) -> TaskGroup<E> {
@@ -16,8 +16,8 @@ impl<E> Spawner<E> {
         TaskGroup::from_hub(self.hub.child(plan))
     }
 
-    /// Makes an isolated group below that is not cancelled with this one: whoever waits for it says when
-    /// it is to stop.
+    /// Makes an isolated child group that is not cancelled with this one. The component that waits for
+    /// it decides when it stops.
     #[track_caller]
     pub(crate) fn child_told_apart(&self, name: &str) -> TaskGroup<E> {
         let plan = self.hub.plan_below(name, Location::caller());
@@ -26,7 +26,7 @@ impl<E> Spawner<E> {
 }
 
 impl<E: Send + 'static> Spawner<E> {
-    /// Makes a group below with options; as [`TaskGroup::child_with`].
+    /// Makes a child group with options, as [`TaskGroup::child_with`].
     ///
     /// # Errors
     ///

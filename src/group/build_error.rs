@@ -1,4 +1,4 @@
-//! [`BuildError`]: an option with an invalid value.
+//! A [`BuildError`] reports an option with an invalid value.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -7,11 +7,10 @@ use std::io;
 
 /// An option whose value is invalid, wherever in the crate it was set.
 ///
-/// Setters take any value. What is built of them, or run, checks all values first and returns this error;
-/// nothing has begun then. No value is changed silently: a value that the docs of an option do not refuse
-/// is used as it is.
+/// Setters take any value. The call that builds or runs something checks all values first and returns
+/// this error before anything begins. Every value that the docs of an option allow is used unchanged.
 ///
-/// The message names what was to be built, the option and the value.
+/// The message names the thing to be built, the option and the value.
 ///
 /// # Examples
 ///
@@ -51,7 +50,7 @@ impl BuildError {
         Self::new(what, "name", "empty", "no message could name it")
     }
 
-    /// Returns the name of the option: that of its method, or of the parameter.
+    /// Returns the name of the option, which is the name of its method or of the parameter.
     #[must_use]
     pub fn option(&self) -> &str {
         self.option
@@ -87,14 +86,15 @@ impl fmt::Debug for BuildError {
 
 impl Error for BuildError {}
 
-/// For what may also fail by the system: [`InvalidInput`](io::ErrorKind::InvalidInput), with the error inside.
+/// For calls that the system can also fail, as [`InvalidInput`](io::ErrorKind::InvalidInput) with the
+/// error inside.
 impl From<BuildError> for io::Error {
     fn from(error: BuildError) -> Self {
         Self::new(io::ErrorKind::InvalidInput, error)
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// For [`Exit`](crate::Exit).
 impl AsRef<dyn Error + Send + Sync> for BuildError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

@@ -1,4 +1,4 @@
-//! [`Builder`]: the options of a group.
+//! The [`Builder`] holds the options of a group.
 
 use std::borrow::Cow;
 use std::panic::Location;
@@ -12,11 +12,10 @@ use crate::group::engine::shared::{Plan, Shared};
 use crate::group::error::View;
 use crate::group::label;
 
-/// The options of a [`TaskGroup`](crate::TaskGroup); plain data that can be printed and used more
-/// than once.
+/// The options of a [`TaskGroup`](crate::TaskGroup), as plain data that can be printed and reused.
 ///
-/// Without options a group has no name, no limit, no deadline, no grace and a token of its own. The same
-/// options make a group [below another one](crate::TaskGroup::child_with).
+/// By default a group has no name, no limit, no deadline, no grace and its own token. The same options
+/// can make a [child group](crate::TaskGroup::child_with).
 ///
 /// # Examples
 ///
@@ -43,47 +42,47 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Names the group; the names of its tasks and children become paths below it.
+    /// Names the group. The names of its tasks and children become paths below this name.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Lets at most `limit` tasks run at once, from 1 upwards; the others wait for a slot.
+    /// Lets at most `limit` tasks run at once. The other tasks wait for a slot.
     ///
-    /// Zero is an error of [`build`](Self::build); [`usize::MAX`] is as good as no limit.
+    /// With zero, [`build`](Self::build) returns an error. [`usize::MAX`] means no limit.
     ///
-    /// See [`TaskGroup::spawn`](crate::TaskGroup::spawn) for what waits where. Child groups take no
-    /// slot of their parent.
+    /// [`TaskGroup::spawn`](crate::TaskGroup::spawn) describes how tasks wait for a slot. Child groups
+    /// take no slot of their parent.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Cancels the group this long after it is built; tasks that are running then are a failure.
+    /// Cancels the group this long after it is built. If tasks are still running then, the group fails.
     ///
-    /// The clock starts when the group is built, and may be anything from zero to [`Duration::MAX`]. The
-    /// tasks are told by the token, and the wait goes on until they have ended; a [grace](Self::grace)
-    /// bounds it.
+    /// The clock starts when the group is built. The deadline may be anything from zero to
+    /// [`Duration::MAX`]. When it passes, the token fires, and the wait goes on until the tasks have
+    /// ended. A [grace](Self::grace) bounds that wait.
     ///
-    /// - Tasks that have ended by then are in time. A task that the same tick of the clock wakes and that
-    ///   ends in that poll is in time too: of the two the task wins.
-    /// - If nothing was spawned by then, as with a deadline of zero, the group is cancelled, and whatever
-    ///   is spawned into it afterwards is too late: `wait` fails with
+    /// - Tasks that have ended before the deadline are in time. If the clock tick of the deadline also
+    ///   wakes a task, and the task ends in that poll, the task is in time too.
+    /// - If nothing was spawned before the deadline, as with a deadline of zero, the group is
+    ///   cancelled. A task that is spawned later is too late, and `wait` fails with
     ///   [`End::TimedOut`](crate::End::TimedOut).
-    /// - If all tasks have ended by then, the group is cancelled, and that is no failure.
+    /// - If all tasks have ended before the deadline, the group is cancelled without a failure.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Bounds the wait: this long after the cancel, whatever the cause, what is left is aborted.
+    /// Aborts the remaining tasks this long after the cancel, whatever its cause.
     ///
     /// So [`wait`](crate::TaskGroup::wait) returns within `grace` and a second of the cancel, as
-    /// [`shutdown`](crate::TaskGroup::shutdown) does, and it names what it had to force: it is never `Ok`
-    /// then. A task that ends in the moment in which the grace is over is in time. The clock starts when
-    /// the token fires, and it runs whether anybody waits or not. Zero aborts at the cancel;
-    /// [`Duration::MAX`] is as good as none.
+    /// [`shutdown`](crate::TaskGroup::shutdown) does. If it had to force tasks, it names them and never
+    /// returns `Ok`. A task that ends at the moment the grace is over is in time. The clock starts when
+    /// the token fires, even if nobody waits. Zero aborts at the cancel. [`Duration::MAX`] means no
+    /// grace.
     ///
     /// # Examples
     ///
@@ -108,18 +107,18 @@ impl Builder {
 
     /// Makes the group's token a child of `parent`.
     ///
-    /// For a token that belongs to no group: the cause is [`Cause::Token`](crate::Cause::Token), and
-    /// nobody waits for the group but its owner. Below another group there is
-    /// [`TaskGroup::child_with`](crate::TaskGroup::child_with).
+    /// Use it for a token that does not belong to a group. When that token fires, the cause is
+    /// [`Cause::Token`](crate::Cause::Token). Only the group's owner waits for the group. To make a
+    /// child of another group, use [`TaskGroup::child_with`](crate::TaskGroup::child_with).
     pub fn parent(mut self, parent: &CancellationToken) -> Self {
         self.parent = Some(parent.clone());
         self
     }
 
-    /// Keeps the failures of a group below another one from that one.
+    /// Keeps the failures of a child group from its parent.
     ///
-    /// They go to whoever waits for this group, and to nobody else; if its owner is dropped before, they
-    /// are only logged. All else is as with any [child](crate::TaskGroup::child): cancelling and aborting
+    /// Only a wait for this group returns its failures. If its owner is dropped first, they are only
+    /// logged. Otherwise it behaves as any [child](crate::TaskGroup::child). Cancelling and aborting
     /// flow down, and the group above waits for the tasks.
     pub fn isolated(mut self) -> Self {
         self.isolated = true;
@@ -128,7 +127,7 @@ impl Builder {
 
     /// Runs each task in the [`tracing`] span that is current when the task is spawned.
     ///
-    /// Groups below inherit this. For one task there is
+    /// Child groups inherit this. For a single task, use
     /// [`Task::in_current_span`](crate::group::Task::in_current_span).
     pub fn in_current_span(mut self) -> Self {
         self.in_current_span = true;
@@ -140,7 +139,7 @@ impl Builder {
         (self.deadline, self.grace)
     }
 
-    /// Checks the options and makes them the plan of a group below no other one.
+    /// Checks the options and turns them into the plan of a group without a parent.
     pub(super) fn plan<E>(
         &self,
         view: View<E>,
@@ -161,7 +160,7 @@ impl Builder {
         })
     }
 
-    /// Checks the options and makes them the plan of a group below another one.
+    /// Checks the options and turns them into the plan of a child group.
     pub(super) fn plan_below<E>(
         &self,
         above: &Arc<Shared<E>>,

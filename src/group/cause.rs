@@ -1,4 +1,4 @@
-//! [`Cause`]: why a group was cancelled.
+//! A [`Cause`] says why a group was cancelled.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,11 +14,11 @@ use crate::group::signal::Signal;
 use crate::group::stop_request::StopRequest;
 use crate::group::time::Rounded;
 
-/// Why a group was cancelled; the first cause wins.
+/// Why a group was cancelled. The first cause wins.
 ///
-/// It is recorded before the token fires, so code that sees the token cancelled can branch on it:
-/// flush after a signal, throw away after a failure. A child group that is cancelled through its
-/// parent shows the parent's cause. The idea is Go's `context.Cause`.
+/// It is recorded before the token fires, so code that sees the token cancelled can branch on it. For
+/// example, it can flush after a signal and discard after a failure. A child group that is cancelled
+/// through its parent shows the parent's cause. The idea is Go's `context.Cause`.
 ///
 /// # Examples
 ///
@@ -42,44 +42,43 @@ use crate::group::time::Rounded;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// A task failed: it returned an error, panicked, ended early or was lost.
+    /// A task returned an error, panicked, ended early or was lost.
     Failed(FailedTask),
-    /// Code asked for it, with a reason or without.
+    /// Code asked for it, with or without a reason.
     Requested(StopRequest),
-    /// Nothing was left to do: all components of a lifecycle have ended by themselves, resources left aside.
+    /// All components of a lifecycle have ended by themselves, not counting resources.
     Done,
     /// The process received this signal.
     Signal(Signal),
-    /// A deadline passed: the group's own ([`Builder::deadline`](crate::group::Builder::deadline)), this long
-    /// after the group was made, or that of a [trigger](crate::group::Trigger), which says how long it has
-    /// counted.
+    /// A deadline passed. It is the group's own [`Builder::deadline`](crate::group::Builder::deadline),
+    /// this long after the group was made, or that of a [trigger](crate::group::Trigger), which says
+    /// how long it has counted.
     Deadline(Duration),
-    /// A [`StopFile`](crate::process::StopFile) was there.
+    /// A [`StopFile`](crate::process::StopFile) existed.
     File {
         /// The path, as it was given.
         path: PathBuf,
-        /// Whether it was there already at the first look, right after the group had begun to listen.
+        /// Whether it already existed at the first check, right after the group began to listen.
         at_start: bool,
     },
     /// A [`Heartbeat`](crate::process::Heartbeat) was lost. That is a failure of the group too, with the
     /// [`LostHeartbeat`] as its source.
     Heartbeat(LostHeartbeat),
-    /// It is stopped to be started again in this process, with other settings say.
+    /// It is stopped to be started again in this process, for example with other settings.
     ///
-    /// `systemd::observer` says so to the service manager.
+    /// `systemd::observer` reports this to the service manager.
     Reload,
     /// The group was dropped.
     Dropped,
-    /// The token was cancelled directly, or a token above it that belongs to no group.
+    /// The token was cancelled directly, or through a parent token that does not belong to a group.
     Token,
 }
 
 /// The task whose failure cancelled a group, as a [`Cause`] keeps it.
 ///
-/// The error itself belongs to the one who waits for the group; here is what it said. It comes back by
-/// move, so it cannot be shared with the siblings before: they cannot ask whether it is a `T`. A task
-/// whose siblings must know leaves a note for them before it returns the error; whoever sees the token
-/// can read the note.
+/// It holds the error's text, because the error itself is moved to the caller of `wait`. So sibling
+/// tasks cannot ask whether the error is a `T`. If they must know, the failing task leaves a note for
+/// them before it returns the error. Every task that sees the token fired can read the note.
 ///
 /// # Examples
 ///
@@ -112,9 +111,10 @@ pub struct FailedTask {
     message: Arc<str>,
 }
 
-/// A [`Heartbeat`](crate::process::Heartbeat) that did not come any more.
+/// A [`Heartbeat`](crate::process::Heartbeat) that no longer came.
 ///
-/// It is in the [`Cause`], and the [source](Error::source) of the [`TaskError`](crate::TaskError), where
+/// It is part of the [`Cause`]. It is also the [source](Error::source) of the
+/// [`TaskError`](crate::TaskError), where
 /// [`ExitPolicy::code_from`](crate::process::ExitPolicy::code_from) finds it.
 ///
 /// # Examples
@@ -156,7 +156,7 @@ impl LostHeartbeat {
         &self.name
     }
 
-    /// Returns the time in which no beat came; `None` if the last handle was dropped.
+    /// Returns the time in which no beat came, or `None` if the last handle was dropped.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
@@ -173,7 +173,7 @@ impl FailedTask {
         }
     }
 
-    /// Returns the task's name as a path, such as `orders/http`; `None` for a task without a name.
+    /// Returns the task's name as a path such as `orders/http`, or `None` for a task without a name.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -199,7 +199,7 @@ impl FailedTask {
 }
 
 impl Cause {
-    /// Whether it came from outside of the program's own code, and so nobody else says it.
+    /// Whether it came from outside the program's own code, so that no other code logs it.
     pub(crate) fn is_trigger(&self) -> bool {
         match self {
             Self::Signal(_) | Self::Deadline(_) | Self::File { .. } | Self::Heartbeat(_) => true,
@@ -213,21 +213,21 @@ impl Cause {
     }
 }
 
-/// A request, with this reason.
+/// A request with this reason.
 impl From<Cow<'static, str>> for Cause {
     fn from(reason: Cow<'static, str>) -> Self {
         Self::Requested(reason.into())
     }
 }
 
-/// A request, with this reason.
+/// A request with this reason.
 impl From<&'static str> for Cause {
     fn from(reason: &'static str) -> Self {
         Self::Requested(reason.into())
     }
 }
 
-/// A request, with this reason.
+/// A request with this reason.
 impl From<String> for Cause {
     fn from(reason: String) -> Self {
         Self::Requested(reason.into())

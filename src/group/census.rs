@@ -1,6 +1,6 @@
-//! The groups of this process that have no group above them, for the leak guard of the test kit.
+//! The groups of this process without a parent group, for the leak guard of the test kit.
 //!
-//! Only the feature `test-util` keeps them. Nothing here holds a group alive.
+//! Only the feature `test-util` keeps this list. It does not keep a group alive.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -31,13 +31,13 @@ struct Entry {
 }
 
 trait Counted: Send + Sync {
-    /// Returns the tasks of the group; `None` once the group is gone.
+    /// Returns the tasks of the group, or `None` once the group is gone.
     fn running(&self) -> Option<Running>;
 
     fn is_gone(&self) -> bool;
 }
 
-/// A group whose owner is gone may still have tasks, which keep the shared state and not the hub.
+/// A group without an owner may still have tasks, which keep the shared state but not the hub.
 struct Group<E> {
     hub: Weak<Hub<E>>,
     shared: Weak<Shared<E>>,
@@ -56,7 +56,7 @@ impl<E: Send + 'static> Counted for Group<E> {
     }
 }
 
-/// Enters a group that has been made on this thread.
+/// Registers a group that was made on this thread.
 pub(super) fn enter<E: Send + 'static>(hub: &Arc<Hub<E>>) {
     let group = Group {
         hub: Arc::downgrade(hub),
@@ -83,7 +83,7 @@ pub(crate) fn next() -> u64 {
     lock(&CENSUS).next
 }
 
-/// Returns the tasks of the groups from this number on; of those made on one thread, if that is given.
+/// Returns the tasks of the groups from this number on, or only of those made on the given thread.
 pub(crate) fn running(from: u64, made_on: Option<ThreadId>) -> Running {
     let entries: Vec<_> = {
         let census = lock(&CENSUS);
@@ -100,7 +100,7 @@ pub(crate) fn running(from: u64, made_on: Option<ThreadId>) -> Running {
 }
 
 impl Census {
-    /// Takes out the groups that are gone.
+    /// Takes out the entries of groups that are gone.
     fn take_gone(&mut self) -> Vec<Entry> {
         let (gone, kept) = self
             .groups

@@ -1,9 +1,9 @@
-//! The chain of an error: the error, its source, the source of that, and how they print.
+//! The chain of an error and its sources, and how they print.
 //!
-//! The errors of this crate all print by the same rules. `Display` says what happened and
+//! All errors of this crate print by the same rules. `Display` says what happened and
 //! [`source`](Error::source) says why, so a reporter that walks the chain prints each message once.
-//! `{:#}` prints the chain on one line. `Debug`, which is what `main` prints of an error that it
-//! returns, is a text of several lines; `{:#?}` shows the fields.
+//! `{:#}` prints the chain on one line. `Debug`, which `main` uses to print a returned error, is a text
+//! of several lines. `{:#?}` shows the fields.
 
 use std::error::Error;
 use std::fmt;
@@ -14,17 +14,17 @@ use std::sync::Arc;
 
 use crate::group::panic::Panic;
 
-/// Comes before the other errors in the message of one that stands for several.
+/// Comes before the other errors in the message of an error that stands for several.
 const ALSO: &str = " (also: ";
 
-/// The error and its sources. What an [`io::Error`] wraps is one of them: its own `source` skips it.
+/// The error and its sources, including an error inside an [`io::Error`], whose own `source` skips it.
 pub(crate) fn errors<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |error| below(*error))
 }
 
-/// The next error of a chain. `source` is code of the user: one that panics ends the chain.
+/// The next error of a chain. `source` is user code, and a panic in it ends the chain.
 pub(crate) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let below = Panic::catch(|| next(error));
     below.unwrap_or_else(|panic| {
@@ -33,8 +33,8 @@ pub(crate) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Err
     })
 }
 
-/// The next error of a chain, also where `source` passes over it: the standard library's wrappers
-/// answer with the source of what they wrap.
+/// The next error of a chain, even if `source` skips it. The standard library's wrappers return the
+/// source of the error they wrap.
 pub(crate) fn next<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let io = error.downcast_ref::<io::Error>();
     if let Some(inner) = io.and_then(io::Error::get_ref) {
@@ -49,7 +49,7 @@ pub(crate) fn next<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Erro
         .or_else(|| error.source())
 }
 
-/// What an error points to, if it is a pointer of type `P`.
+/// The error that `error` points to, if it is a pointer of type `P`.
 pub(crate) fn behind<'a, P, T>(
     error: &'a (dyn Error + 'static),
 ) -> Option<&'a (dyn Error + 'static)>
@@ -61,7 +61,7 @@ where
     Some(&**pointer)
 }
 
-/// The messages of a chain on one line, each of them once.
+/// The messages of a chain on one line, each message once.
 pub(crate) fn line_of(error: &(dyn Error + 'static)) -> String {
     line(&message_of(error), below(error))
 }
@@ -88,10 +88,11 @@ pub(crate) fn show(
     }
 }
 
-/// The same for an error that stands for several: the first, and the others with their reasons.
+/// The same for an error that stands for several. Prints the first error, and the others with their
+/// reasons.
 ///
-/// A reporter that walks the chain prints the reason of the first one after this, so the others stand
-/// in brackets before it.
+/// A reporter that walks the chain prints the reason of the first error after this text, so the others
+/// come before it in brackets.
 pub(crate) fn show_all(
     f: &mut fmt::Formatter<'_>,
     message: &str,
@@ -107,7 +108,7 @@ pub(crate) fn show_all(
     }
 }
 
-/// Prints a message, the chain below it and what else went wrong, for a person to read.
+/// Prints a message, the chain below it and the other failures, for a person to read.
 pub(crate) fn explain(
     f: &mut fmt::Formatter<'_>,
     message: &str,
@@ -132,9 +133,9 @@ pub(crate) fn explain(
     Ok(())
 }
 
-/// The messages of the chain below a message, without those that the one above contains.
+/// The messages of the chain below a message, except those that the message above contains.
 ///
-/// Many errors say in their message what their source says, which was the custom for a long time.
+/// Many errors repeat their source's message in their own, as was long the custom.
 fn sources(message: &str, why: Option<&(dyn Error + 'static)>) -> Vec<String> {
     let mut above = message.to_owned();
     let mut sources = Vec::new();
@@ -148,8 +149,7 @@ fn sources(message: &str, why: Option<&(dyn Error + 'static)>) -> Vec<String> {
     sources
 }
 
-/// Whether a message stands in another one, not as a part of a word, and not as the reason of another
-/// error.
+/// Whether `above` contains `message` as whole words, and not as the reason of another error.
 fn contains(above: &str, message: &str) -> bool {
     let above = above.split(ALSO).next().unwrap_or(above);
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
@@ -162,7 +162,7 @@ fn contains(above: &str, message: &str) -> bool {
     })
 }
 
-/// What an error says. `Display` is code of the user.
+/// The message of an error. `Display` is user code.
 fn message_of(error: &(dyn Error + 'static)) -> String {
     let message = Panic::catch(|| error.to_string());
     message.unwrap_or_else(|panic| {

@@ -1,4 +1,4 @@
-//! [`DeadlinePassed`]: work that may use up a stop, but not more.
+//! [`DeadlinePassed`] limits work that may use up a stop, but not more.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// The part of a stop that is kept free for answering, after outgoing work has been given up.
+/// The part of a stop that is kept free for answers, after outgoing work has been given up.
 const PART_FOR_ANSWERS: u32 = 10;
 
-/// No more than this is kept free.
+/// At most this much is kept free.
 const MOST_FOR_ANSWERS: Duration = Duration::from_millis(250);
 
 /// The deadline of a stop passed before the work was done.
@@ -32,15 +32,15 @@ const MOST_FOR_ANSWERS: Duration = Duration::from_millis(250);
 #[error("the deadline of the stop passed")]
 pub struct DeadlinePassed(());
 
-/// What it says, as `main` prints the error that it returns.
+/// The message, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for DeadlinePassed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// Returns when outgoing work is given up in a stop that has this long from `now`, so that there is
-/// time to answer. `None` is a stop that may take for ever.
+/// Returns when to give up outgoing work in a stop that has this long from `now`, so that there is time
+/// to answer. `None` means that the stop may take forever.
 pub(crate) fn of_work(now: Instant, stop: Duration) -> Option<Instant> {
     let for_answers = (stop / PART_FOR_ANSWERS).min(MOST_FOR_ANSWERS);
     now.checked_add(stop - for_answers)
@@ -54,7 +54,7 @@ pub(crate) fn clip(timeout: Duration, deadline: Option<Instant>) -> Duration {
     }
 }
 
-/// Does the work, unless the deadline passes before; `None` for one that never does.
+/// Does the work, unless the deadline passes first, which returns `None`.
 pub(crate) async fn by<F: Future>(deadline: Option<Instant>, work: F) -> Option<F::Output> {
     match deadline {
         Some(deadline) => timeout_at(deadline, work).await.ok(),
@@ -62,14 +62,14 @@ pub(crate) async fn by<F: Future>(deadline: Option<Instant>, work: F) -> Option<
     }
 }
 
-/// Does the work, unless `passed` ends before. What is done in that very moment is done.
+/// Does the work, unless `passed` ends first. Work that is done at that very moment counts as done.
 pub(crate) async fn until<F: Future>(
     work: F,
     passed: impl Future<Output = ()>,
 ) -> Result<F::Output, DeadlinePassed> {
     let mut work = pin!(work);
     let mut passed = pin!(passed);
-    // The work is asked first: an answer that is there is never thrown away.
+    // Polls the work first, so that a finished answer is never thrown away.
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
         Poll::Pending => passed.as_mut().poll(cx).map(|()| Err(DeadlinePassed(()))),

@@ -1,11 +1,11 @@
-//! [`End`]: how something ended.
+//! An [`End`] says how something ended.
 
 use std::fmt;
 
-/// How something ended: a task, a server, a component, a step of a cleanup.
+/// How a task, a server, a component or a cleanup step ended.
 ///
-/// It is the one word for it in the whole crate: each error has a method `end`, and says in its
-/// message which task or server it was. [`ExitPolicy`](crate::process::ExitPolicy) has a row for each failure.
+/// The whole crate uses this type for it. Each error has a method `end`, and says in its message which
+/// task or server it was. [`ExitPolicy`](crate::process::ExitPolicy) has a row for each failure.
 ///
 /// # Examples
 ///
@@ -24,21 +24,22 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum End {
-    /// It did what it was to do.
+    /// It did its work.
     Done,
     /// It returned an error, or could not be started.
     Failed,
     /// It panicked, or a destructor did while it was being dropped.
     Panicked,
-    /// It returned `Ok` before it was told to stop, and was meant to run until then.
+    /// It returned `Ok` before it was told to stop, although it should have run until then.
     EndedEarly,
-    /// It was dropped before it had ended, by its runtime or its owner, and not because its time was up.
+    /// It was dropped before it had ended, by its runtime or its owner, but not because of a time
+    /// limit.
     Aborted,
-    /// It had not ended when its time was up, and was cut.
+    /// It had not ended when its time was up, and was aborted.
     TimedOut,
-    /// It had not ended when its time was up, and could not be cut.
+    /// It had not ended when its time was up, and could not be aborted.
     StillRunning,
-    /// It never began: it was refused, withdrawn or left out.
+    /// It never began, because it was refused, withdrawn or left out.
     Skipped,
 }
 
@@ -58,7 +59,7 @@ impl End {
         !matches!(self, Self::Done | Self::Skipped)
     }
 
-    /// Returns whether its time was up: it was cut, or it is still running.
+    /// Returns whether it ran out of time, so that it was aborted or is still running.
     ///
     /// # Examples
     ///

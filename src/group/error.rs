@@ -1,4 +1,4 @@
-//! [`TaskError`]: how a group failed.
+//! A [`TaskError`] says how a group failed.
 
 use std::error::Error;
 use std::fmt;
@@ -19,21 +19,21 @@ use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
 
-/// How to look at an `E` as an error; a group captures it when it is made.
+/// How to look at an `E` as an error. A group stores this function when it is made.
 ///
-/// One blanket impl over `E: Error` and over report types such as `anyhow::Error`, which are no
-/// `Error`, is refused by coherence; a function pointer is not.
+/// It is a function pointer, because coherence rejects a blanket impl over both `E: Error` and report
+/// types such as `anyhow::Error`, which do not implement `Error`.
 pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
 
-/// The failure of a group: which task, what happened, and what failed after it.
+/// The failure of a group. It says which task failed, how, and what failed after it.
 ///
-/// It is what [`TaskGroup::wait`](crate::TaskGroup::wait) returns. The task's own error is inside as
-/// the value that the task gave; [`into_error`](Self::into_error) takes it out.
+/// [`TaskGroup::wait`](crate::TaskGroup::wait) returns it. It contains the task's own error as the task
+/// gave it, and [`into_error`](Self::into_error) takes that out.
 ///
-/// The message names the task and its place of spawn: ``task `http` (src/main.rs:42) failed``. The
-/// [`source`](Error::source) says why, and is the task's error itself, or its [`Panic`]. `{:#}` prints
-/// both on one line, ``task `http` (src/main.rs:42) failed: address in use``. `Debug`, which is how
-/// `main` prints an error that it returns, prints them on several lines, and what failed afterwards.
+/// The message names the task and its place of spawn, as in ``task `http` (src/main.rs:42) failed``.
+/// The [`source`](Error::source) is the task's error itself, or its [`Panic`]. `{:#}` prints both on
+/// one line, ``task `http` (src/main.rs:42) failed: address in use``. `Debug`, which `main` uses to
+/// print a returned error, prints them on several lines, with the later failures.
 ///
 /// # Examples
 ///
@@ -69,8 +69,8 @@ pub(crate) enum Failure<E = BoxError> {
     Failed(E),
     /// The task panicked, or a destructor did while its future was being dropped.
     Panicked(Panic),
-    /// The task's future was dropped before it ended, by someone else than its group: its runtime
-    /// went away.
+    /// The task's future was dropped before it ended, but not by its group. For example, its runtime
+    /// shut down.
     Aborted,
     /// An essential task returned `Ok` before the group was cancelled.
     EndedEarly,
@@ -88,7 +88,7 @@ pub(crate) struct TimedOut {
     still_running: Running,
 }
 
-/// Which limit it was that passed.
+/// Which limit passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limit {
     Grace(Duration),
@@ -99,14 +99,14 @@ enum Limit {
 
 /// The error of a task that ended because it was cancelled.
 ///
-/// A group does not count it as a failure once its token has fired, wherever in the chain of
-/// [`source`](Error::source)s it stands. Before that it is an error like any other.
+/// Once its token has fired, a group does not count this as a failure, wherever it stands in the chain
+/// of [`source`](Error::source)s. Before that it is an error like any other.
 ///
-/// It is also found inside of an [`io::Error`](std::io::Error), and behind a `Box` or an `Arc`, though their `source`
-/// passes over it. Two things hide it: thiserror's `#[error(transparent)]`, so mark the field with
-/// `#[from]` or `#[source]` and give the variant a message of its own; and an `anyhow::Error` without
-/// context that is turned into a boxed error, so spawn such tasks into a group made by
-/// [`reports`](crate::TaskGroup::reports).
+/// A group also finds it inside an [`io::Error`](std::io::Error), and behind a `Box` or an `Arc`,
+/// although their `source` skips it. Two things hide it. One is thiserror's `#[error(transparent)]`, so
+/// mark the field with `#[from]` or `#[source]` and give the variant its own message. The other is an
+/// `anyhow::Error` without context that is turned into a boxed error, so spawn such tasks into a group
+/// made by [`reports`](crate::TaskGroup::reports).
 ///
 /// # Examples
 ///
@@ -144,7 +144,7 @@ impl<E> TaskError<E> {
         self.0.suppressed = later;
     }
 
-    /// Takes the later failures out, to be told one by one.
+    /// Takes the later failures out, to be reported one by one.
     pub(crate) fn take_suppressed(&mut self) -> Vec<Self> {
         std::mem::take(&mut self.0.suppressed)
     }
@@ -153,7 +153,7 @@ impl<E> TaskError<E> {
         self.0.cause = Some(cause);
     }
 
-    /// Notes who was still there after the abort, in the part that tells of the timeout.
+    /// Stores the tasks that survived the abort, in the failure that describes the timeout.
     pub(crate) fn set_still_running(&mut self, running: Running) {
         if let Failure::TimedOut(timed_out) = &mut self.0.failure {
             timed_out.still_running = running;
@@ -169,8 +169,8 @@ impl<E> TaskError<E> {
 
     /// Returns the name of the task that failed, as a path such as `orders/http`.
     ///
-    /// `None` for a task without a name; the group's name if the group as a whole timed out or lost a
-    /// heartbeat.
+    /// If the group as a whole timed out or lost a heartbeat, this is the group's name. A task without
+    /// a name gives `None`.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         if self.is_of_group() {
@@ -180,8 +180,8 @@ impl<E> TaskError<E> {
         }
     }
 
-    /// Returns the place where the task was spawned, or where the group was made if it timed out or lost
-    /// a heartbeat.
+    /// Returns the place where the task was spawned. If the group timed out or lost a heartbeat,
+    /// returns the place where the group was made.
     #[must_use]
     pub fn place(&self) -> &'static Location<'static> {
         self.0.label.place()
@@ -191,12 +191,11 @@ impl<E> TaskError<E> {
         &self.0.failure
     }
 
-    /// Returns how the task ended, or the group.
+    /// Returns how the task or the group ended.
     ///
     /// A group that ran out of time is [`TimedOut`](End::TimedOut), or
-    /// [`StillRunning`](End::StillRunning) if something could not be aborted. One that lost a
-    /// heartbeat has [`Failed`](End::Failed), and its [cause](Self::cause) is
-    /// [`Cause::Heartbeat`].
+    /// [`StillRunning`](End::StillRunning) if some tasks could not be aborted. A group that lost a
+    /// heartbeat is [`Failed`](End::Failed), and its [cause](Self::cause) is [`Cause::Heartbeat`].
     ///
     /// # Examples
     ///
@@ -206,7 +205,7 @@ impl<E> TaskError<E> {
         self.0.failure.end()
     }
 
-    /// Returns the error the task returned; `None` if it did not end with an error of its own.
+    /// Returns the error the task returned, or `None` if it did not end with its own error.
     #[must_use]
     pub fn error(&self) -> Option<&E> {
         match &self.0.failure {
@@ -219,7 +218,7 @@ impl<E> TaskError<E> {
     ///
     /// # Errors
     ///
-    /// Gives the `TaskError` back if the task did not end with an error of its own.
+    /// Gives the `TaskError` back if the task did not end with its own error.
     pub fn into_error(self) -> Result<E, Self> {
         let inner = *self.0;
         match inner.failure {
@@ -247,7 +246,7 @@ impl<E> TaskError<E> {
         self.timed_out() || self.0.suppressed.iter().any(Self::timed_out)
     }
 
-    /// Returns why the group was cancelled, which need not be this failure: the first cause wins.
+    /// Returns why the group was cancelled. The first cause wins, so it may differ from this failure.
     ///
     /// `None` for [suppressed](Self::suppressed) failures.
     #[must_use]
@@ -261,10 +260,10 @@ impl<E> TaskError<E> {
         &self.0.suppressed
     }
 
-    /// Returns the tasks that were running when the time was up; empty if it never was.
+    /// Returns the tasks that were running when the time was up. Empty if the group did not time out.
     ///
-    /// After a [`shutdown`](crate::TaskGroup::shutdown) they have been aborted. After a deadline
-    /// they were cancelled and had their chance to end by themselves.
+    /// After a [`shutdown`](crate::TaskGroup::shutdown) they have been aborted. After a deadline they
+    /// were cancelled and could still end by themselves.
     #[must_use]
     pub fn stragglers(&self) -> Running {
         self.find_timed_out()
@@ -272,9 +271,9 @@ impl<E> TaskError<E> {
             .unwrap_or_default()
     }
 
-    /// Returns the tasks that could not be confirmed dead after they had been aborted.
+    /// Returns the tasks that could not be confirmed dead after the abort.
     ///
-    /// These are blocking closures, which nothing can end, and tasks that block their thread.
+    /// These are closures on threads, which cannot be aborted, and tasks that block their thread.
     #[must_use]
     pub fn still_running(&self) -> Running {
         self.find_timed_out()
@@ -286,7 +285,7 @@ impl<E> TaskError<E> {
         matches!(self.0.failure, Failure::TimedOut(_))
     }
 
-    /// Whether it is no task that failed, but the group as a whole.
+    /// Whether the group as a whole failed, rather than a task.
     fn is_of_group(&self) -> bool {
         matches!(
             self.0.failure,
@@ -336,14 +335,14 @@ impl<E> Failure<E> {
         }
     }
 
-    /// Returns whether this is an error that says no more than that the task was cancelled.
+    /// Returns whether this error only says that the task was cancelled.
     pub(crate) fn is_cancellation(&self, view: View<E>) -> bool {
         matches!(self, Self::Failed(error) if Cancelled::is_behind(view(error)))
     }
 }
 
 impl Cancelled {
-    /// Returns whether this stands anywhere in the chain of an error.
+    /// Returns whether a `Cancelled` stands anywhere in the chain of `error`.
     pub(crate) fn is_behind(error: &(dyn Error + 'static)) -> bool {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -356,7 +355,7 @@ impl Cancelled {
     }
 }
 
-/// Returns the error below this one, also where `source` passes over a `Cancelled`.
+/// Returns the error below this one, even if `source` skips a `Cancelled`.
 fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     chain::behind::<Box<Cancelled>, _>(error)
         .or_else(|| chain::behind::<Arc<Cancelled>, _>(error))
@@ -430,7 +429,7 @@ impl<E> fmt::Display for TaskError<E> {
     }
 }
 
-/// The label of a failure of the group as a whole: ``group `orders` (src/main.rs:42)``.
+/// The label of a failure of the group as a whole, such as ``group `orders` (src/main.rs:42)``.
 struct Group<'a>(&'a Label);
 
 impl fmt::Display for Group<'_> {
@@ -468,7 +467,7 @@ impl<E: 'static> Ended for TaskError<E> {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// For [`Exit`](crate::Exit).
 impl<E: Send + Sync + 'static> AsRef<dyn Error + Send + Sync> for TaskError<E> {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

@@ -1,10 +1,11 @@
-//! [`IntoTask`]: what can be spawned into a group.
+//! [`IntoTask`] is implemented by everything that can be spawned into a group.
 
-/// What a group with errors of type `E` can spawn: a future whose output is a `Result<T, E>`.
+/// What a group with errors of type `E` can spawn. Usually it is a future that returns a `Result<T,
+/// E>`.
 ///
-/// A group of boxed errors takes the [futures of this crate](crate::group::RunFuture) too, whose errors have types of
-/// their own: a server, a supervisor, a periodic task. Any other future whose error is not the group's goes into
-/// an `async` block: `async { Ok(future.await?) }`.
+/// A group of boxed errors also takes the [futures of this crate](crate::group::RunFuture), which have
+/// their own error types. They come from servers, supervisors and periodic tasks. Put any other future
+/// with a different error into an `async` block, as in `async { Ok(future.await?) }`.
 ///
 /// # Examples
 ///
@@ -26,7 +27,7 @@
     note = "a task is a future whose output is a `Result` with the error of its group"
 )]
 pub trait IntoTask<E> {
-    /// The value that the handle of the task gives.
+    /// The value that the task's handle returns.
     type Value;
 
     /// The future that runs as the task.

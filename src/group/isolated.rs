@@ -1,4 +1,4 @@
-//! [`IsolatedTask`]: a task whose failure stays its own.
+//! An [`IsolatedTask`] keeps its failure from its group.
 
 use std::fmt;
 use std::future::Future;
@@ -23,15 +23,16 @@ use crate::group::panic::Panic;
 
 /// A task whose failure goes to its handle and not to its group, made by [`Task::isolated`].
 ///
-/// For the work of one message or one connection, whose failure must not stop the others.
+/// Use it for the work of one message or one connection, whose failure must not stop the others.
 ///
-/// - The task is a member like any other: it is waited for, told by the token, and listed.
-/// - Its error or its panic is the value of its [handle](TaskHandle): a `Result<T, TaskError<E>>`, with
-///   the error as the task gave it. The group is not cancelled. A panic is logged at ERROR all the same.
-/// - An [essential](Task::essential) one that returns `Ok` before the cancel fails in the same way.
-/// - A task that was refused or aborted has no such value: the handle says so with a
-///   [`JoinError`](crate::group::JoinError). A panic while it is dropped, and a runtime that goes away under it,
-///   are no failures of the group either.
+/// - The task is a normal member of the group. The group waits for it, its token reaches it, and it is
+///   listed.
+/// - Its error or panic becomes the value of its [handle](TaskHandle), a `Result<T, TaskError<E>>` with
+///   the error as the task gave it. The group is not cancelled. A panic is still logged at ERROR.
+/// - An [essential](Task::essential) task that returns `Ok` before the cancel fails in the same way.
+/// - A refused or aborted task has no such value, so the handle returns a
+///   [`JoinError`](crate::group::JoinError). The group does not fail either if the task panics while it
+///   is dropped, or if its runtime shuts down.
 ///
 /// # Examples
 ///
@@ -56,7 +57,7 @@ pub struct IsolatedTask<'a, E = BoxError> {
 }
 
 impl<'a, E> Task<'a, E> {
-    /// Keeps a failure of the task from its group: it goes to the handle; see [`IsolatedTask`].
+    /// Sends a failure of the task to its handle instead of its group. See [`IsolatedTask`].
     pub fn isolated(self) -> IsolatedTask<'a, E> {
         let (task, essential) = self.into_isolated();
         IsolatedTask { task, essential }
@@ -93,7 +94,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
     }
 
     /// As [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
-    // An alias would hide from the docs what the handle gives.
+    // An alias would hide from the docs what the handle returns.
     #[allow(clippy::type_complexity)]
     #[track_caller]
     pub fn try_spawn<F>(
@@ -163,7 +164,7 @@ impl<E> fmt::Debug for IsolatedTask<'_, E> {
     }
 }
 
-/// Makes an error of how an isolated task failed.
+/// Turns the failure of an isolated task into an error.
 pub(super) struct Blame<E> {
     pub(super) label: Label,
     pub(super) shared: Arc<Shared<E>>,
@@ -171,7 +172,7 @@ pub(super) struct Blame<E> {
 }
 
 impl<E> Blame<E> {
-    /// Makes the value of the handle of how the task ended.
+    /// Turns the end of the task into the value of its handle.
     fn end<T>(&self, ended: Result<Result<T, E>, Panic>) -> Result<T, TaskError<E>> {
         let failure = match ended {
             Ok(Ok(value)) if !self.essential || self.shared.is_cancelled() => return Ok(value),
@@ -190,7 +191,7 @@ impl<E> Blame<E> {
 pin_project! {
     /// A future whose failure is its value.
     pub(super) struct Isolated<F, E> {
-        // `None` once it has ended: a panic as it is dropped is its failure too.
+        // `None` once the future has ended. A panic while it is dropped is the task's failure too.
         #[pin]
         future: Option<F>,
         blame: Blame<E>,

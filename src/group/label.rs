@@ -1,21 +1,21 @@
-//! The name and the place by which a task, or a whole group, is told from the others.
+//! The name and the place that identify a task or a whole group.
 
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-/// The label of one task: its own name if it has one, its group's, and where it was spawned.
+/// The label of one task, with its name if it has one, its group's name, and its place of spawn.
 #[derive(Clone, Debug)]
 pub(crate) struct Label {
-    /// The path of the group: `orders/http`.
+    /// The path of the group, such as `orders/http`.
     group: Option<Arc<str>>,
-    /// The path of the task: `orders/http/accept`.
+    /// The path of the task, such as `orders/http/accept`.
     task: Option<Arc<str>>,
     place: &'static Location<'static>,
 }
 
 impl Label {
-    /// A task without a name of its own.
+    /// A task without its own name.
     pub(crate) fn unnamed(group: Option<Arc<str>>, place: &'static Location<'static>) -> Self {
         Self {
             group,
@@ -50,7 +50,7 @@ impl Label {
     }
 }
 
-/// Makes a path of a group's path and a name below it.
+/// Joins a group's path and a name below it.
 pub(crate) fn join(group: Option<&str>, name: &str) -> Arc<str> {
     match group {
         // Joined in one allocation. A component has three such paths, and `format!` takes four times as long.
@@ -61,7 +61,7 @@ pub(crate) fn join(group: Option<&str>, name: &str) -> Arc<str> {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The column of a place helps nobody who reads a log.
+        // The column of a place does not help a reader of a log.
         let (file, line) = (self.place.file(), self.place.line());
         match (&self.task, &self.group) {
             (Some(task), _) => write!(f, "task `{task}` ({file}:{line})"),

@@ -1,7 +1,7 @@
 //! Mutexes that are never poisoned.
 //!
-//! No code of a user runs under a lock of this crate, so only a bug here can poison one. To refuse to
-//! stop because of that would make it worse.
+//! User code never runs under a lock of this crate, so only a bug here can poison one. Refusing to stop
+//! because of that would make it worse.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -15,9 +15,9 @@ pub(crate) mod console {
 
 /// Runs `write`, and swallows its panic.
 ///
-/// A subscriber is code of the user, and some panic when the reader of the log is gone:
-/// tracing-subscriber's `fmt` reports a failed write to stderr with `eprintln!`. A failure must be
-/// recorded and a task must be counted all the same.
+/// A subscriber is user code, and some panic when the reader of the log is gone. For example,
+/// tracing-subscriber's `fmt` reports a failed write to stderr with `eprintln!`. Even then a failure
+/// must be recorded and a task must be counted.
 pub(crate) fn guarded(write: impl FnOnce()) {
     if let Err(panic) = Panic::catch(write) {
         panic.discard();

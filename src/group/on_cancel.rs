@@ -1,4 +1,4 @@
-//! [`OnCancel`]: a callback that runs once a token has fired.
+//! An [`OnCancel`] is a callback that runs once a token has fired.
 
 use std::panic::Location;
 use std::pin::Pin;
@@ -14,23 +14,23 @@ use crate::group::lock::lock;
 use crate::group::log;
 use crate::group::panic::Panic;
 
-/// A callback that runs after a token has fired, in a task of its own.
+/// A callback that runs in its own task after a token has fired.
 ///
-/// The callback runs at most once: when the token fires, or at once if it has fired already. Each
-/// callback is independent of all others on the same token: its own task, its own end, in no
-/// particular order.
+/// The callback runs at most once. It runs when the token fires, or at once if the token has already
+/// fired. Callbacks on the same token are independent. Each has its own task and its own end, and they
+/// run in no particular order.
 ///
-/// Dropping the `OnCancel` changes nothing: the callback **stays armed**, as with Go's
-/// [`context.AfterFunc`]. Keep the value to be able to [`withdraw`](Self::withdraw) the callback or
-/// to wait until it has [`finished`](Self::finished).
+/// Dropping the `OnCancel` changes nothing. The callback **stays armed**, as with Go's
+/// [`context.AfterFunc`]. Keep the value if you want to [`withdraw`](Self::withdraw) the callback or
+/// wait until it has [`finished`](Self::finished).
 ///
 /// # Comparison to a member of a group
 ///
-/// The task of a callback belongs to no group: nobody waits for it, and when the runtime shuts down
-/// it is dropped. For work that the way out must wait for, spawn a task into the group that awaits
-/// [`CancellationToken::cancelled`]; a group accepts tasks until it is closed, during the shutdown
-/// too. `OnCancel` is for what reacts to a token and can be taken back: unblocking a thread, waking a
-/// foreign library, interrupting one query.
+/// The task of a callback does not belong to a group. Nobody waits for it, and it is dropped when the
+/// runtime shuts down. If the shutdown must wait for the work, spawn a task into the group that awaits
+/// [`CancellationToken::cancelled`]. A group accepts tasks until it is closed, even during the
+/// shutdown. Use `OnCancel` for a reaction to a token that can be withdrawn, such as unblocking a
+/// thread, waking a foreign library, or interrupting one query.
 ///
 /// # Examples
 ///
@@ -60,11 +60,11 @@ pub struct OnCancel {
 }
 
 impl OnCancel {
-    /// Runs `callback` in a task of its own once `token` has fired.
+    /// Runs `callback` in its own task once `token` has fired.
     ///
-    /// On a token that has already fired the callback runs at once, still in its own task: `new`
-    /// itself never runs it. A panic, in the closure or in its future, is caught, logged once at
-    /// ERROR with its message, and [`finished`](Self::finished) returns [`End::Panicked`].
+    /// If the token has already fired, the callback runs at once, but still in its own task and never
+    /// inside `new`. A panic in the closure or in its future is caught and logged once at ERROR with
+    /// its message. Then [`finished`](Self::finished) returns [`End::Panicked`].
     ///
     /// # Panics
     ///
@@ -101,7 +101,7 @@ impl OnCancel {
             over: Notify::new(),
             place: Location::caller(),
         });
-        // Made here and not in the task: a task that is never polled must tell its end too.
+        // Made here and not in the task, because a task that is never polled must also report its end.
         let task = CallbackTask {
             shared: Arc::clone(&shared),
             outcome: End::Aborted,
@@ -110,19 +110,18 @@ impl OnCancel {
         Self { shared, task }
     }
 
-    /// Takes the callback back, and returns whether this came in time.
+    /// Withdraws the callback, and returns whether this came in time.
     ///
-    /// `true` means that the callback has not begun and never will, even if the token has fired in
-    /// the meantime. `false` means that it has begun: it is running, or it has ended. Every call
-    /// gives the same answer as the first. (Go's `stop` answers `false` the second time.)
+    /// `true` means that the callback has not begun and never will, even if the token has fired in the
+    /// meantime. `false` means that the callback is running or has ended. Every call returns the same
+    /// answer as the first. (Go's `stop` returns `false` the second time.)
     ///
-    /// A callback that is withdrawn in time is dropped before this method returns, with all it
-    /// captured, and its task ends: nothing stays behind on the token.
+    /// A callback that is withdrawn in time is dropped with its captures before this method returns.
+    /// Its task ends and leaves nothing on the token.
     ///
     /// # Panics
     ///
-    /// Panics if the destructor of something the callback has captured panics. The callback counts
-    /// as withdrawn all the same.
+    /// Panics if the destructor of a captured value panics. The callback still counts as withdrawn.
     ///
     /// # Examples
     ///
@@ -152,14 +151,15 @@ impl OnCancel {
 
     /// Waits until the callback has ended, and returns how.
     ///
-    /// It is [`Done`](End::Done) when it ran to its end, [`Panicked`](End::Panicked),
-    /// [`Skipped`](End::Skipped) when it was withdrawn in time, or [`Aborted`](End::Aborted) when its
-    /// runtime shut down before it had ended or begun. As long as the token has not fired this waits
-    /// for the token too. Any number of callers can wait, and a call after the end returns at once.
+    /// It returns [`Done`](End::Done) when the callback ran to its end, [`Panicked`](End::Panicked)
+    /// when it panicked, [`Skipped`](End::Skipped) when it was withdrawn in time, and
+    /// [`Aborted`](End::Aborted) when its runtime shut down first. If the token has not fired, this
+    /// waits for the token too. Any number of callers can wait, and a call after the end returns at
+    /// once.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: dropping the future loses nothing.
+    /// Cancel-safe. Dropping the future loses nothing.
     ///
     /// # Examples
     ///
@@ -179,8 +179,8 @@ impl OnCancel {
     /// ```
     pub async fn finished(&self) -> End {
         loop {
-            // No wakeup is lost: a `Notified` sees every `notify_waiters` since it was made, and the
-            // outcome, which is stored before the notification, is read after that.
+            // No wakeup is lost. A `Notified` sees every `notify_waiters` since it was made. The
+            // outcome is stored before the notification and read after the `Notified` is made.
             let over = self.shared.over.notified();
             if let Some(outcome) = self.shared.outcome() {
                 return outcome;
@@ -203,12 +203,12 @@ impl fmt::Debug for OnCancel {
 
 type Callback = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// What the handle and the task share.
+/// The state that the handle and the task share.
 ///
 /// Invariants:
-/// 1. The state leaves `Armed` once, and whoever takes it out of there has the callback: it is run
-///    or dropped by one party, outside the lock.
-/// 2. That party alone stores the outcome, when the callback has been dropped.
+/// 1. The state leaves `Armed` once, and the party that takes it out gets the callback. That party
+///    alone runs or drops it, outside the lock.
+/// 2. That party alone stores the outcome, after the callback has been dropped.
 struct Shared {
     inner: Mutex<Inner>,
     over: Notify,
@@ -223,7 +223,7 @@ struct Inner {
 enum State {
     /// Waits for the token, or for the task to see that the token has fired.
     Armed(Callback),
-    /// The task has the callback and runs it, or has run it. It cannot be withdrawn any more.
+    /// The task has the callback and runs it, or has run it. It can no longer be withdrawn.
     Begun,
     /// `withdraw` came in time. The callback never runs.
     Withdrawn,
@@ -243,7 +243,7 @@ impl fmt::Debug for State {
 }
 
 impl Shared {
-    /// Moves from `Armed` to `next` and hands out the callback; changes nothing in any other state.
+    /// Moves from `Armed` to `next` and returns the callback. Does nothing in any other state.
     fn leave_armed(&self, next: State) -> Option<Callback> {
         let mut inner = self.lock();
         if !matches!(inner.state, State::Armed(_)) {
@@ -267,13 +267,13 @@ impl Shared {
         self.lock().outcome
     }
 
-    /// Locks the state. No user code runs under this lock, so a poisoned one is still consistent.
+    /// Locks the state. User code never runs under this lock, so a poisoned state is still consistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }
 }
 
-/// Stores the outcome when it is dropped, so also when the callback's destructor panics.
+/// Stores the outcome when it is dropped, even if the callback's destructor panics.
 struct Over<'a>(&'a Shared, End);
 
 impl Drop for Over<'_> {
@@ -283,7 +283,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// The task's side. Its drop tells the end, however the task ended.
+/// The task's side. Its drop reports the end, however the task ended.
 struct CallbackTask {
     shared: Arc<Shared>,
     outcome: End,
@@ -315,7 +315,7 @@ impl CallbackTask {
 impl Drop for CallbackTask {
     fn drop(&mut self) {
         let lost = self.shared.leave_armed(State::Lost);
-        // After a withdrawal, the outcome is `withdraw`'s to store (invariant 2).
+        // After a withdrawal, `withdraw` stores the outcome (invariant 2).
         if lost.is_some() || self.shared.begun() {
             let over = Over(&self.shared, self.outcome);
             drop(lost);

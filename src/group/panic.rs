@@ -1,4 +1,4 @@
-//! [`Panic`]: what a task panicked with.
+//! A [`Panic`] holds the payload of a task's panic.
 
 use std::any::Any;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::group::lock::into_inner;
 
 /// The payload of a panic that was caught in a task.
 ///
-/// It is the [`source`](std::error::Error::source) of the error that tells of the panic, and prints as
+/// It is the [`source`](std::error::Error::source) of the error that reports the panic, and prints as
 /// the panic's message.
 ///
 /// # Examples
@@ -27,17 +27,17 @@ use crate::group::lock::into_inner;
 /// assert_eq!(panic.message(), "no such table");
 /// # });
 /// ```
-// Boxed, as the poll of every task has room for one.
+// Boxed, because the poll of every task reserves space for one.
 pub struct Panic(Box<Thrown>);
 
 struct Thrown {
     message: String,
-    // A payload is `Send` and nothing more; the lock makes it `Sync`, so that errors can be shared.
+    // A payload is only `Send`. The lock makes it `Sync`, so that errors can be shared.
     payload: Mutex<Box<dyn Any + Send>>,
 }
 
 impl Panic {
-    /// Returns the panic's message, or a remark that the payload was no string.
+    /// Returns the panic's message, or a note that the payload was not a string.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -56,8 +56,7 @@ impl Panic {
 
     /// Runs `f` and catches its panic.
     ///
-    /// What `f` leaves behind half done is never looked at again by this crate: a future that
-    /// panicked is only dropped.
+    /// This crate never looks at state that `f` leaves half done. It only drops a future that panicked.
     pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Self> {
         panic::catch_unwind(AssertUnwindSafe(f)).map_err(Self::new)
     }
@@ -74,21 +73,21 @@ impl Panic {
         output.and_then(|output| dropped.map(|()| output))
     }
 
-    /// Drops a value of a user, and catches the panic of its destructor.
+    /// Drops a user's value, and catches the panic of its destructor.
     pub(crate) fn catch_drop<T>(value: T) -> Result<(), Self> {
         Self::catch(|| drop(value))
     }
 
-    /// Drops the payload, whose destructor is code of a user too.
+    /// Drops the payload, whose destructor is user code too.
     pub(crate) fn discard(self) {
         let payload = self.into_payload();
         if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            // A second payload that might panic is leaked: there is no end to it otherwise.
+            // A second payload that might panic is leaked, because this could go on forever.
             let _: &mut _ = Box::leak(again);
         }
     }
 
-    // Out of line, as it would be part of the poll of every task.
+    // Out of line, because it would otherwise be part of the poll of every task.
     #[cold]
     #[inline(never)]
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {

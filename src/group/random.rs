@@ -1,16 +1,16 @@
-//! Random numbers: small, and as good as a jitter or a test needs.
+//! A small random number generator, good enough for a jitter or a test.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::hash::Hasher;
 
-/// SplitMix64. A crate for it would be one more dependency.
+/// SplitMix64, to avoid one more dependency.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: Option<u64>) -> Self {
-        // The keys of a `RandomState` are what the standard library has of randomness.
+        // The keys of a `RandomState` are the only randomness in the standard library.
         let drawn = || RandomState::new().build_hasher().finish();
         Self(seed.or_else(seed_of_this_thread).unwrap_or_else(drawn))
     }
@@ -24,9 +24,9 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// Draws from zero up to, and without, one.
+    /// Draws a number from zero up to one, but never one itself.
     pub(crate) fn draw(&mut self) -> f64 {
-        // As many bits as a fraction has.
+        // The 53 bits that a fraction has.
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
@@ -36,7 +36,7 @@ fn seed_of_this_thread() -> Option<u64> {
     None
 }
 
-/// A simulation makes everything that is drawn on its thread depend on its seed.
+/// A simulation makes every number that is drawn on its thread depend on its seed.
 #[cfg(feature = "test-util")]
 pub(crate) use self::seeded::{next as seed_of_this_thread, while_seeded};
 

@@ -1,4 +1,4 @@
-//! [`RunFuture`]: the future of a server, a supervisor or a periodic task.
+//! A [`RunFuture`] is the future of a server, a supervisor or a periodic task.
 
 use std::fmt;
 use std::future::Future;
@@ -15,9 +15,9 @@ use crate::group::verdict::Ended;
 pin_project! {
     /// The future that runs a server, a supervisor or a periodic task.
     ///
-    /// It resolves to the error that such a thing has, `X`: a [`SidecarError`](crate::SidecarError) for a server. So a `?`
-    /// behind the `await` needs no type annotation. It can be spawned as it is into a group of boxed errors, and into
-    /// one whose error is `X`; see [`IntoTask`].
+    /// It resolves with the error type `X` of its kind, such as [`SidecarError`](crate::SidecarError)
+    /// for a server. So a `?` after the `await` needs no type annotation. You can spawn it directly
+    /// into a group of boxed errors, or into a group whose error is `X`. See [`IntoTask`].
     ///
     /// # Examples
     ///
@@ -39,7 +39,7 @@ pin_project! {
     pub struct RunFuture<F, X, E = X> {
         #[pin]
         run: F,
-        // What it fails with, and what that is turned into.
+        // The error type of the future, and the type it is converted into.
         errors: PhantomData<fn(X) -> E>,
     }
 }
@@ -52,7 +52,7 @@ impl<F, X> RunFuture<F, X> {
         }
     }
 
-    /// The same with another error: that of the group it is spawned into.
+    /// The same future with the error type of the group it is spawned into.
     pub(crate) fn with_error<E: From<X>>(self) -> RunFuture<F, X, E> {
         RunFuture {
             run: self.run,
@@ -76,7 +76,8 @@ where
 impl<F, T, X> IntoTask<BoxError> for RunFuture<F, X>
 where
     F: Future<Output = Result<T, X>>,
-    // Of this crate, and so not a `BoxError`: the compiler knows that this and the impl for futures never meet.
+    // `X` is a type of this crate, so the compiler knows that it is not a `BoxError`, and that this
+    // impl does not overlap with the one for futures.
     X: Ended + Send + Sync + 'static,
 {
     type Value = T;

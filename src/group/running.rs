@@ -1,4 +1,4 @@
-//! [`Running`]: who is alive in a group.
+//! [`Running`] lists the live tasks of a group.
 
 use std::fmt;
 use std::panic::Location;
@@ -10,9 +10,9 @@ use crate::group::time::Rounded;
 
 /// The tasks that were alive in a group, and in the groups below it, at one moment.
 ///
-/// Its `Display` is one line, made for a log:
-/// ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 × src/worker.rs:12``. It shows ten entries and counts the
-/// tasks of the others; [`iter`](Self::iter) has all of them.
+/// Its `Display` is one line for a log, such as ``3 tasks: `kafka` (src/main.rs:40) for 12.3s, 2 ×
+/// src/worker.rs:12``. It shows ten entries and counts the tasks of the others. [`iter`](Self::iter)
+/// returns all entries.
 ///
 /// # Examples
 ///
@@ -56,19 +56,19 @@ struct Identity {
 const SHOWN: usize = 10;
 
 impl Running {
-    /// Returns the number of tasks, each unnamed one counted.
+    /// Returns the number of tasks, including each unnamed one.
     #[must_use]
     pub fn count(&self) -> usize {
         self.tasks.iter().map(RunningTask::count).sum()
     }
 
-    /// Returns whether nothing was running.
+    /// Returns whether no task was running.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 
-    /// Returns the entries: named tasks one by one, the others by their place of spawn.
+    /// Returns one entry for each named task, and one for each place of spawn of the others.
     pub fn iter(&self) -> slice::Iter<'_, RunningTask> {
         self.tasks.iter()
     }
@@ -101,13 +101,13 @@ impl RunningTask {
         }
     }
 
-    /// Returns the task's name as a path, such as `orders/http`; `None` for unnamed tasks.
+    /// Returns the task's name as a path such as `orders/http`, or `None` for unnamed tasks.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.label.name()
     }
 
-    /// Returns the path of the group the task belongs to; `None` if the group has no name.
+    /// Returns the path of the task's group, or `None` if the group has no name.
     #[must_use]
     pub fn group(&self) -> Option<&str> {
         self.label.group()
@@ -119,13 +119,13 @@ impl RunningTask {
         self.label.place()
     }
 
-    /// Returns how many tasks the entry stands for; 1 for a named task.
+    /// Returns how many tasks the entry stands for, which is 1 for a named task.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Returns the number that tells a named task from others of its name; `None` if unnamed.
+    /// Returns the number that distinguishes named tasks with the same name, or `None` if unnamed.
     ///
     /// Numbers start at 1 in each group and are not used twice.
     #[must_use]
@@ -133,13 +133,13 @@ impl RunningTask {
         self.named.map(|named| named.id)
     }
 
-    /// Returns how long ago a named task was spawned; `None` for unnamed tasks.
+    /// Returns how long ago a named task was spawned, or `None` for unnamed tasks.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.named.map(|named| named.age)
     }
 
-    /// Returns whether these are blocking closures, which no abort can end.
+    /// Returns whether these are blocking closures, which cannot be aborted.
     #[must_use]
     pub fn is_blocking(&self) -> bool {
         self.blocking

@@ -1,4 +1,4 @@
-//! [`TaskGroup::scope`]: a body that is the first member of its group.
+//! [`TaskGroup::scope`] runs a body as the first member of its group.
 
 use std::future::{Future, poll_fn};
 use std::panic::Location;
@@ -17,30 +17,34 @@ use crate::group::error::{Failure, TaskError};
 impl<E: Send + 'static> TaskGroup<E> {
     /// Runs `body` as the first member of the group, waits for all members, and returns the body's value.
     ///
-    /// A `?` in the body is a failure like that of any task: the others are cancelled, and **joined**. In
-    /// a plain function the `?` would drop the group, and so abort them in the middle of their clean-up.
-    /// The idea is Trio's nursery.
+    /// If a `?` in the body fails, the group fails as with any task, so the others are cancelled and
+    /// **joined**. In a plain function the `?` would drop the group, and so abort the tasks in the
+    /// middle of their clean-up. The idea is Trio's nursery.
     ///
-    /// - The body gets a [`Spawner`] of the group. It may borrow from its surroundings, as it runs within
-    ///   the returned future and not as a task of its own.
-    /// - When a task fails, the body is told by the token, as every member is, and is waited for. A
-    ///   [grace](crate::group::Builder::grace) bounds that: what is left of the body then is dropped.
-    /// - It is in [`running`](Self::running), by the place of this call. It takes no slot of a limit.
+    /// - The body gets a [`Spawner`] of the group. It can borrow from its surroundings, because it runs
+    ///   inside the returned future and not as a separate task.
+    /// - When a task fails, the body learns it from the token, as every member does, and the group
+    ///   waits for the body. A [grace](crate::group::Builder::grace) bounds that wait, and drops a body
+    ///   that has not ended.
+    /// - [`running`](Self::running) lists the body by the place of this call. It takes no slot of a
+    ///   limit.
     ///
     /// # Errors
     ///
-    /// The first failure of the body or of a task, as from [`wait`](Self::wait). The body's value is
-    /// dropped if a task failed. If the group is cancelled and the body ends with
-    /// [`Cancelled`](crate::Cancelled), that is the error when there is no other, as there is no value.
-    /// In a closed group the body does not run, and the error has [`End::Aborted`](crate::End::Aborted).
+    /// Returns the first failure of the body or of a task, as [`wait`](Self::wait) does. If a task
+    /// failed, the body's value is dropped. If the group is cancelled and the body ends with
+    /// [`Cancelled`](crate::Cancelled), that is the error unless there is another one, because there is
+    /// no value to return. In a closed group the body does not run, and the error has
+    /// [`End::Aborted`](crate::End::Aborted).
     ///
     /// # Panics
     ///
-    /// A panic of the body is its failure.
+    /// A panic in the body does not reach the caller. It is a failure of the body.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the group: it is cancelled, the body is dropped, the tasks are aborted.
+    /// Dropping the future drops the group. The group is cancelled, the body is dropped, and the tasks
+    /// are aborted.
     ///
     /// # Examples
     ///
@@ -68,7 +72,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     #[track_caller]
     pub fn scope<B, F, T>(self, body: B) -> impl Future<Output = Result<T, TaskError<E>>>
     where
-        // With `AsyncFnOnce` a scope in a task is refused: its future is not known to be `Send`.
+        // With `AsyncFnOnce` the compiler rejects a scope in a task, because it cannot tell that the
+        // future is `Send`.
         B: FnOnce(Spawner<E>) -> F,
         F: Future<Output = Result<T, E>>,
     {
@@ -98,7 +103,8 @@ impl<E: Send + 'static> TaskGroup<E> {
         };
         let body = Returning::new(Isolated::new(body(self.spawner()), blame));
         let mut member = pin!(Some(Member::new(body, seat)));
-        // Declared after the member, so dropped before it: whatever the body drops sees the cause.
+        // Declared after the member, so dropped before it. Everything that the body drops sees the
+        // cause.
         let mut group = self;
 
         let ended = poll_fn(|cx| {
@@ -114,10 +120,10 @@ impl<E: Send + 'static> TaskGroup<E> {
         let ended = match ended {
             Ok(Ok(value)) => Some(Ok(value)),
             Ok(Err(error)) => shared.blame(&label, error).map(Err),
-            // It was aborted with its group, whose wait says so.
+            // It was aborted with its group, whose wait reports that.
             Err(_) => None,
         };
-        // Not before: who waits above must find the failure when the body has left.
+        // Not earlier. Waiters above must find the failure when the body has left.
         member.set(None);
         group.wait().await?;
         ended.unwrap_or_else(|| Err(lost())).map_err(|mut error| {

@@ -1,11 +1,11 @@
-//! [`Signal`]: what an operating system or a terminal sends to stop a process.
+//! A [`Signal`] is sent by an operating system or a terminal to stop a process.
 
 use std::fmt;
 
-/// A signal of the operating system, by the name it has everywhere.
+/// A signal of the operating system, under its common name.
 ///
 /// The variants exist on every platform so that code which matches on a [`Cause`](crate::Cause)
-/// compiles everywhere; which of them can be caught is a matter of the platform.
+/// compiles everywhere. Which of them can be caught depends on the platform.
 ///
 /// # Examples
 ///
@@ -18,13 +18,13 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Signal {
-    /// Ctrl-C in the terminal: SIGINT, and the console's Ctrl-C event on Windows.
+    /// SIGINT, sent by Ctrl-C in the terminal, and the console's Ctrl-C event on Windows.
     Interrupt,
-    /// The polite stop of a supervisor: SIGTERM. Unix only.
+    /// SIGTERM, the polite stop by a supervisor. Unix only.
     Terminate,
-    /// The terminal went away: SIGHUP. Unix only.
+    /// SIGHUP, sent when the terminal went away. Unix only.
     Hangup,
-    /// Ctrl-\ in the terminal: SIGQUIT. Unix only.
+    /// SIGQUIT, sent by Ctrl-\ in the terminal. Unix only.
     Quit,
     /// SIGUSR1. Unix only.
     User1,
@@ -64,11 +64,11 @@ const USER: [u8; 2] = if cfg!(any(
 impl Signal {
     /// Returns the signal's number on this platform, the `n` of an exit status of 128 + n.
     ///
-    /// SIGUSR1 and SIGUSR2 are 10 and 12 on Linux, 30 and 31 on macOS and the BSDs. The others have
-    /// one number everywhere.
+    /// SIGUSR1 and SIGUSR2 are 10 and 12 on Linux, 30 and 31 on macOS and the BSDs. The others have one
+    /// number everywhere.
     ///
-    /// The console events of Windows have no number there; they count as the Unix signal that means
-    /// the same: `Break` as SIGINT, `Close` and `Shutdown` as SIGTERM.
+    /// The console events of Windows have no number, so each counts as the Unix signal with the same
+    /// meaning. `Break` counts as SIGINT, `Close` and `Shutdown` as SIGTERM.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {

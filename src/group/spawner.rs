@@ -1,4 +1,4 @@
-//! [`Spawner`]: spawns into a group from anywhere.
+//! A [`Spawner`] spawns into a group from anywhere.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,11 +21,11 @@ use crate::group::into_task::IntoTask;
 use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
 
-/// A handle for spawning into a group from anywhere, its own tasks included.
+/// A handle for spawning into a group from anywhere, including from its own tasks.
 ///
-/// It is cheap to clone, and it never keeps the group alive or open: once the owner's
-/// [`wait`](super::TaskGroup::wait) has returned, or the owner is gone, spawning is refused. So a
-/// task may hold a spawner of its own group without harm.
+/// It is cheap to clone, and it never keeps the group alive or open. Once the owner's
+/// [`wait`](super::TaskGroup::wait) has returned, or the owner is dropped, spawning is refused. So a
+/// task can safely hold a spawner of its own group.
 ///
 /// # Examples
 ///
@@ -53,62 +53,62 @@ impl<E> Spawner<E> {
         Self { hub }
     }
 
-    /// Names a task that is about to be spawned; as [`TaskGroup::task`](super::TaskGroup::task).
+    /// Names a task that is about to be spawned, as [`TaskGroup::task`](super::TaskGroup::task).
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> Task<'_, E> {
         Task::new(&self.hub, name.into())
     }
 
-    /// Returns the group's token; as [`TaskGroup::token`](super::TaskGroup::token).
+    /// Returns the group's token, as [`TaskGroup::token`](super::TaskGroup::token).
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.hub.shared.token()
     }
 
-    /// Cancels the group; as [`TaskGroup::cancel`](super::TaskGroup::cancel).
+    /// Cancels the group, as [`TaskGroup::cancel`](super::TaskGroup::cancel).
     pub fn cancel(&self) {
         self.hub
             .shared
             .cancel(Cause::Requested(StopRequest::default()));
     }
 
-    /// Cancels the group for a reason; as
+    /// Cancels the group for a reason, as
     /// [`TaskGroup::cancel_because`](super::TaskGroup::cancel_because).
     pub fn cancel_because(&self, reason: impl Into<StopRequest>) {
         self.hub.shared.cancel(Cause::Requested(reason.into()));
     }
 
-    /// Returns whether the group was cancelled; as
+    /// Returns whether the group was cancelled, as
     /// [`TaskGroup::is_cancelled`](super::TaskGroup::is_cancelled).
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.hub.shared.is_cancelled()
     }
 
-    /// Returns why the group was cancelled; as [`TaskGroup::cause`](super::TaskGroup::cause).
+    /// Returns why the group was cancelled, as [`TaskGroup::cause`](super::TaskGroup::cause).
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.hub.shared.cause()
     }
 
-    /// Closes the group; as [`TaskGroup::close`](super::TaskGroup::close).
+    /// Closes the group, as [`TaskGroup::close`](super::TaskGroup::close).
     pub fn close(&self) {
         self.hub.close();
     }
 
-    /// Returns whether the group takes no more tasks; as
+    /// Returns whether the group refuses new tasks, as
     /// [`TaskGroup::is_closed`](super::TaskGroup::is_closed).
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.hub.shared.is_closed()
     }
 
-    /// Returns who is alive in the group; as [`TaskGroup::running`](super::TaskGroup::running).
+    /// Returns the live tasks of the group, as [`TaskGroup::running`](super::TaskGroup::running).
     #[must_use]
     pub fn running(&self) -> Running {
         self.hub.running()
     }
 
-    /// Returns the path of the group, such as `orders/http`; `None` for a group without a name.
+    /// Returns the path of the group, such as `orders/http`, or `None` for a group without a name.
     pub(crate) fn name(&self) -> Option<&str> {
         self.hub.shared.path().map(|path| &**path)
     }
@@ -118,24 +118,24 @@ impl<E> Spawner<E> {
         self.hub.abort();
     }
 
-    /// Cuts what is left, which is a failure of the group; as
+    /// Aborts the remaining tasks, which is a failure of the group, as
     /// [`TaskGroup::abort`](super::TaskGroup::abort).
     #[cfg(feature = "signal")]
     pub(crate) fn force(&self) {
         self.hub.force_and_fail(TimedOut::aborted);
     }
 
-    /// Cancels for a trigger, and says so if that was the first cause; a lost heartbeat is a failure.
+    /// Cancels for a trigger, and logs it if it was the first cause. A lost heartbeat is a failure.
     pub(crate) fn trigger(&self, cause: &Cause) {
         self.hub.shared.trigger(cause);
     }
 
-    /// Cancels for a cause of the crate's own, without a word.
+    /// Cancels for an internal cause, without logging.
     pub(crate) fn cancel_for(&self, cause: Cause) {
         self.hub.shared.cancel(cause);
     }
 
-    /// Says what asked the group to stop, and what follows from it.
+    /// Logs what asked the group to stop, and what follows from it.
     #[cfg(feature = "signal")]
     pub(crate) fn log_trigger(&self, cause: &Cause, then: &str) {
         self.hub.shared.log_trigger(cause, then);

@@ -1,16 +1,17 @@
-//! [`StopRequest`]: why code asks for a stop, and with which exit status.
+//! A [`StopRequest`] says why code asks for a stop, and with which exit status.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why code asks for a stop, and which exit status stands for it.
+/// Why code asks for a stop, and the exit status for it.
 ///
-/// Whatever stops something by a call takes it: [`Context::stop`](crate::lifecycle::Context::stop),
-/// [`Handle::stop`](crate::lifecycle::Handle::stop),
-/// [`TaskGroup::cancel_because`](crate::TaskGroup::cancel_because). A reason alone is a request, so the short
-/// form is `ctx.stop("the queue is empty")`. The [`Cause`](crate::Cause) carries it.
+/// Every call that stops something takes it, such as
+/// [`Context::stop`](crate::lifecycle::Context::stop), [`Handle::stop`](crate::lifecycle::Handle::stop)
+/// and [`TaskGroup::cancel_because`](crate::TaskGroup::cancel_because). A plain reason converts into a
+/// request, so the short form is `ctx.stop("the queue is empty")`. The [`Cause`](crate::Cause) carries
+/// it.
 ///
-/// The status counts when the stop went well. What fails, or is forced, decides by itself, as ever.
+/// The status applies only if the stop went well. A failure or a forced stop sets its own status.
 ///
 /// # Examples
 ///
@@ -51,21 +52,21 @@ impl StopRequest {
         }
     }
 
-    /// Sets the exit status of a program that stops for this and stops well; by default it is that of the
-    /// policy, [`ExitPolicy::requested`](crate::process::ExitPolicy::requested).
+    /// Sets the exit status of a program that stops for this request and stops well. The default is
+    /// [`ExitPolicy::requested`](crate::process::ExitPolicy::requested) of the policy.
     #[must_use]
     pub fn code(mut self, code: u8) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// Returns the reason; `None` for a call without one.
+    /// Returns the reason, or `None` for a call without one.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// Returns the exit status; `None` if it is up to the policy.
+    /// Returns the exit status, or `None` if the policy decides.
     #[must_use]
     pub fn exit_code(&self) -> Option<u8> {
         self.code

@@ -1,4 +1,4 @@
-//! [`Task`]: a task with a name, about to be spawned.
+//! A [`Task`] has a name and is about to be spawned.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,8 +16,8 @@ use crate::group::into_task::IntoTask;
 
 /// A task with a name, made by [`TaskGroup::task`](super::TaskGroup::task).
 ///
-/// The name stands in errors, in logs and in [`running`](super::TaskGroup::running), as a path below
-/// the group's own name. Names need not be unique; `running` tells two of a name apart by number.
+/// The name appears in errors, in logs and in [`running`](super::TaskGroup::running), as a path below
+/// the group's own name. Names need not be unique. `running` numbers tasks that share a name.
 ///
 /// # Examples
 ///
@@ -55,10 +55,10 @@ impl<'a, E> Task<'a, E> {
         }
     }
 
-    /// Makes it a failure if the task returns `Ok` before the group is cancelled.
+    /// Makes the group fail if the task returns `Ok` before the group is cancelled.
     ///
-    /// For a task that is meant to run as long as the group: a server, a consumer. Its early end is
-    /// [`End::EndedEarly`](crate::End::EndedEarly).
+    /// Use it for a task that should run as long as the group, such as a server or a consumer. Its
+    /// early end is [`End::EndedEarly`](crate::End::EndedEarly).
     pub fn essential(mut self) -> Self {
         self.essential = true;
         self
@@ -66,8 +66,9 @@ impl<'a, E> Task<'a, E> {
 
     /// Runs the task in the [`tracing`] span that is current when it is spawned.
     ///
-    /// The span is entered for each poll, and while the future is dropped; on a thread, for the closure.
-    /// [`Builder::in_current_span`](crate::group::Builder::in_current_span) is for all tasks of a group.
+    /// The span is entered for each poll and while the future is dropped, or on a thread, for the
+    /// closure. [`Builder::in_current_span`](crate::group::Builder::in_current_span) does this for all
+    /// tasks.
     ///
     /// # Examples
     ///
@@ -105,7 +106,7 @@ impl<'a, E> Task<'a, E> {
         self.hub
     }
 
-    /// Makes an isolated task of it, and returns whether an early end is its failure.
+    /// Makes the task isolated, and returns whether an early end is its failure.
     pub(super) fn into_isolated(self) -> (Self, bool) {
         let essential = self.essential;
         let task = Self {
@@ -129,7 +130,7 @@ impl<E: Send + 'static> Task<'_, E> {
             .spawn(self.origin(Location::caller()), task.into_task())
     }
 
-    /// Spawns the task as one of `place`: a supervisor starts what was given to it elsewhere.
+    /// Spawns the task as if at `place`, because a supervisor starts tasks that it was given elsewhere.
     #[track_caller]
     pub(crate) fn spawn_from<F, T>(
         self,

@@ -1,4 +1,4 @@
-//! [`TaskGroup`]: tasks that share one token and one fate.
+//! A [`TaskGroup`] holds tasks that share one token and one fate.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -33,35 +33,33 @@ use crate::group::stop_request::StopRequest;
 use crate::group::task::Task;
 use crate::group::time::{CONFIRMATION, LONG, THEN};
 
-/// Tasks that share one token and one fate: the first failure cancels them all, and none outlives
+/// Tasks that share one token and one fate. The first failure cancels them all, and no task outlives
 /// the group.
 ///
-/// Whatever happens:
+/// The group guarantees:
 ///
-/// - [`wait`](Self::wait) returns when every task has ended and its future has been dropped, and
-///   returns the first failure: an error as the task gave it, or a panic.
-/// - The failure is recorded, then the [`token`](Self::token) fires: whoever sees it can read the
-///   [`cause`](Self::cause).
+/// - [`wait`](Self::wait) returns when every task has ended and its future has been dropped. It returns
+///   the first failure, which is a task's error as the task gave it, or a panic.
+/// - The group records the failure before the [`token`](Self::token) fires, so code that sees the token
+///   fired can read the [`cause`](Self::cause).
 /// - Dropping the group cancels it and aborts its tasks, without blocking. Only closures on threads
-///   of their own run on, as nothing can end those.
+///   keep running, because a thread cannot be aborted.
 ///
-/// Spawning goes through `&self`, and through a [`Spawner`] from anywhere, while the group is being
-/// waited for too. A finished task costs no memory.
+/// Tasks can be spawned through `&self`, or from anywhere through a [`Spawner`], even during a `wait`.
+/// A finished task costs no memory.
 ///
-/// The idea is Go's `errgroup`, the rules of leaving are those of Trio's nurseries.
+/// The idea comes from Go's `errgroup`, the rules for ending a group from Trio's nurseries.
 ///
 /// # Comparison to `JoinSet` and `TaskTracker`
 ///
-/// A [`JoinSet`](tokio::task::JoinSet) hands you each task's result as it ends, in a loop of your
-/// own: use it when every result is looked at. A `TaskTracker` of `tokio-util` waits for tasks and
-/// knows nothing of errors: use it when tasks cannot fail. A group is for tasks that belong
-/// together.
+/// A [`JoinSet`](tokio::task::JoinSet) returns each task's result as the task ends. Use it when you
+/// look at every result in a loop. A `TaskTracker` of `tokio-util` waits for tasks but does not handle
+/// errors. Use it when tasks cannot fail. Use a group for tasks that belong together.
 ///
 /// # Errors
 ///
-/// The output of a task is a `Result<T, E>`. [`TaskGroup::new`] takes any error, boxed;
-/// [`TaskGroup::typed`] an error type of yours, [`TaskGroup::reports`] a report type such as
-/// `anyhow::Error`.
+/// A task returns a `Result<T, E>`. [`TaskGroup::new`] boxes any error, [`TaskGroup::typed`] takes your
+/// own error type, and [`TaskGroup::reports`] takes a report type such as `anyhow::Error`.
 ///
 /// # Examples
 ///
@@ -81,9 +79,9 @@ pub struct TaskGroup<E = BoxError> {
     pub(super) hub: Arc<Hub<E>>,
     /// Whether the owner's share of the latch has been given back.
     over: bool,
-    /// A forced stop, for the one who asked for the stop: whoever waits for a group above is not told.
+    /// A forced stop. Only the caller that forced it gets this failure, not the groups above.
     forced: Lock<Option<Recorded<E>>>,
-    /// What listens for the group, and ends with it.
+    /// Listeners that end with the group.
     attached: Lock<Vec<Box<dyn Send>>>,
 }
 
@@ -102,7 +100,7 @@ impl TaskGroup {
         Self::reports()
     }
 
-    /// Makes a group of this name, which whoever asked for it has looked at.
+    /// Makes a group of this name, which the caller has checked.
     #[track_caller]
     pub(crate) fn named(name: &str) -> Self {
         Self::from_plan(Plan {
@@ -111,14 +109,14 @@ impl TaskGroup {
         })
     }
 
-    /// Returns the options of a group, to be built into one.
+    /// Returns a builder with the default options of a group.
     pub fn builder() -> Builder {
         Builder::default()
     }
 }
 
 impl<E: Error + Send + 'static> TaskGroup<E> {
-    /// Makes a group of tasks with errors of one type, which comes back as it was given.
+    /// Makes a group of tasks with errors of one type, and returns those errors unchanged.
     ///
     /// # Examples
     ///
@@ -140,7 +138,7 @@ impl<E: Error + Send + 'static> TaskGroup<E> {
 }
 
 impl<E: AsRef<dyn Error + Send + Sync> + Send + 'static> TaskGroup<E> {
-    /// Makes a group of tasks with errors of a report type: `anyhow::Error`, `eyre::Report`.
+    /// Makes a group of tasks with errors of a report type, such as `anyhow::Error` or `eyre::Report`.
     ///
     /// # Examples
     ///
@@ -166,11 +164,12 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A limit of zero, an empty name, or [`isolated`](Self::isolated) for a group below no other one.
+    /// Returns an error for a limit of zero, for an empty name, or for [`isolated`](Self::isolated) on
+    /// a group without a parent group.
     ///
     /// # Panics
     ///
-    /// With a deadline or a grace, outside of a Tokio runtime whose timers are enabled.
+    /// Panics if a deadline or a grace is set outside a Tokio runtime with timers enabled.
     #[track_caller]
     pub fn build(&self) -> Result<TaskGroup, BuildError> {
         self.build_reports()
@@ -193,7 +192,7 @@ impl Builder {
         self.build_with(view_error, Location::caller())
     }
 
-    /// Builds a group of tasks with errors of a report type: `anyhow::Error`, `eyre::Report`.
+    /// Builds a group of tasks with errors of a report type, such as `anyhow::Error` or `eyre::Report`.
     ///
     /// # Errors
     ///
@@ -254,22 +253,23 @@ impl Builder {
 impl<E: Send + 'static> TaskGroup<E> {
     /// Spawns a task into the group.
     ///
-    /// Never blocks and never fails for being busy. The task is a member before it starts, and stays
-    /// one whatever becomes of the handle. It is known by the place of this call.
+    /// Never blocks, and never fails because the group is busy. The task is a member before it starts,
+    /// and stays one even if the handle is dropped. The task is identified by the place of this call.
     ///
-    /// - An error or a panic of the task is a failure of the group; `Ok` is no event.
+    /// - If the task returns an error or panics, the group fails. `Ok` has no effect on the group.
     /// - With a [limit](Builder::limit), a task that finds no free slot waits for one, first come,
-    ///   first served. Its place in the queue is taken in this call. It costs the memory of a task
-    ///   meanwhile; see [`spawn_when_ready`](Self::spawn_when_ready). Once the group is cancelled, a
-    ///   task that waits for a slot never starts.
-    /// - In a cancelled group the task starts with the token fired, and is waited for: work that is
-    ///   being finished may need helpers.
-    /// - In a [closed](Self::close) group the future is dropped, never polled, and the handle
+    ///   first served. This call takes its place in the queue. A waiting task uses the memory of a
+    ///   task, which [`spawn_when_ready`](Self::spawn_when_ready) avoids. Once the group is cancelled,
+    ///   a task that waits for a slot never starts.
+    /// - In a cancelled group the task starts with the token fired, and the group waits for it, because
+    ///   work that is being finished may need helpers.
+    /// - In a [closed](Self::close) group the future is dropped without being polled, and the handle
     ///   resolves to [`JoinError::Refused`](crate::group::JoinError::Refused).
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime. The panic names the line of this call, and is no failure of the group.
+    /// Panics outside a Tokio runtime. The panic names the line of this call, and does not fail the
+    /// group.
     ///
     /// # Examples
     ///
@@ -296,15 +296,16 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a task unless it would have to wait for a slot.
     ///
-    /// It does not overtake: while others wait for a slot, it is refused.
+    /// It never overtakes tasks that wait for a slot. While there are any, it is refused.
     ///
     /// # Errors
     ///
-    /// All slots are taken, or the group is closed. The error gives the future back, never polled.
+    /// Returns an error if all slots are taken or the group is closed. The error gives the future back,
+    /// never polled.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// Panics outside a Tokio runtime.
     ///
     /// # Examples
     ///
@@ -319,33 +320,34 @@ impl<E: Send + 'static> TaskGroup<E> {
             .try_spawn(Origin::unnamed(Location::caller()), task, F::into_task)
     }
 
-    /// Waits for a slot, then spawns a task: the caller is held back, so memory stays bounded.
+    /// Waits for a slot, then spawns a task. The caller is held back, so memory stays bounded.
     ///
     /// Without a limit this is [`try_spawn`](Self::try_spawn). Callers wait in one queue with the tasks
-    /// of [`spawn`](Self::spawn); a caller's place in it is taken when the returned future is first
-    /// polled.
+    /// of [`spawn`](Self::spawn). A caller takes its place in the queue when the returned future is
+    /// first polled.
     ///
-    /// A task of the group may call it too, and holds its own slot meanwhile. If every slot is held by
-    /// a task that waits in here, none can become free: the last one to begin its wait is refused at
-    /// once, in a group with a limit of 1 the first. Other circles are not seen. For example, a task
-    /// that awaits the [handle](TaskHandle) of a task which waits for its slot waits for ever.
+    /// A task of the group may call it too, and keeps its own slot while it waits. If every slot is
+    /// held by a task that waits here, no slot can become free. The last task to begin its wait is then
+    /// refused at once, and with a limit of 1 that is the first one. Other deadlocks are not detected.
+    /// For example, a task that awaits the [handle](TaskHandle) of a task that waits for its slot waits
+    /// forever.
     ///
     /// # Errors
     ///
     /// - The group is closed, now or while the caller waits.
     /// - The group is cancelled while the caller waits.
-    /// - The caller would wait for itself: [`is_deadlock`](SpawnError::is_deadlock).
+    /// - The caller would wait for itself ([`is_deadlock`](SpawnError::is_deadlock)).
     ///
     /// The error gives the future back, never polled.
     ///
     /// # Panics
     ///
-    /// The future panics when it is polled outside of a Tokio runtime; the message names the line of this
+    /// The future panics if it is polled outside a Tokio runtime. The message names the line of this
     /// call.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the returned future drops the task's future too; nothing has been spawned.
+    /// Dropping the returned future drops the task's future too, and the task is not spawned.
     ///
     /// # Examples
     ///
@@ -377,13 +379,13 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Runs a closure on a thread for blocking work, as a member of the group.
     ///
-    /// The closure gets the group's token to look at. A thread cannot be aborted: `wait` waits for
-    /// the closure, and [`shutdown`](Self::shutdown) names one that does not end. One that has not
-    /// started when the group is aborted never starts.
+    /// The closure gets the group's token, which it should check. A thread cannot be aborted, so `wait`
+    /// waits for the closure, and [`shutdown`](Self::shutdown) names a closure that does not end. A
+    /// closure that has not started when the group is aborted never starts.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime.
+    /// Panics outside a Tokio runtime.
     ///
     /// # Examples
     ///
@@ -415,7 +417,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     ///
     /// # Panics
     ///
-    /// Outside of a `LocalSet`.
+    /// Panics outside a `LocalSet`.
     ///
     /// # Examples
     ///
@@ -444,26 +446,26 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Waits until every task has ended, then closes the group and returns its first failure.
     ///
     /// When it returns, each task's future has been dropped and no task of the group, or of a group
-    /// below it, is running. Tasks spawned meanwhile, by tasks too, are waited for; a spawn that
-    /// races with the end is either waited for or refused. It does not cancel: a group whose tasks
-    /// run until they are told to stop is waited for until somebody tells them.
+    /// below it, is running. It also waits for tasks that are spawned during the wait. A spawn that
+    /// races with the end is either waited for or refused. `wait` does not cancel the group. If the
+    /// tasks run until they are told to stop, it waits until somebody cancels the group.
     ///
-    /// A cancelled group is waited for until its tasks have ended, however long that takes. With a
-    /// [grace](Builder::grace) it is forced, and named as [`still_running`](TaskError::still_running) is
-    /// what could not be ended.
+    /// It waits for a cancelled group until all tasks have ended, however long that takes. With a
+    /// [grace](Builder::grace) the group is then forced, and tasks that could not be ended are named as
+    /// [`still_running`](TaskError::still_running).
     ///
-    /// A call after it has returned returns `Ok` at once: the error has been handed over. The
-    /// [`cause`](Self::cause) still tells.
+    /// A call after it has returned returns `Ok` at once, because the error has already been handed
+    /// over. [`cause`](Self::cause) still shows why the group was cancelled.
     ///
     /// # Errors
     ///
-    /// The first failure, with the later ones as [`suppressed`](TaskError::suppressed). A group
-    /// that was cancelled by hand or by a signal and whose tasks ended well is `Ok`. One that had to be
-    /// forced never is.
+    /// Returns the first failure, with the later ones as [`suppressed`](TaskError::suppressed). If the
+    /// group was cancelled by a call or a signal and its tasks ended well, it returns `Ok`. A group
+    /// that had to be forced never returns `Ok`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing; the group stays open, and `wait` can be called again.
+    /// Dropping the future changes nothing. The group stays open, and `wait` can be called again.
     ///
     /// # Examples
     ///
@@ -494,27 +496,27 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.finish()
     }
 
-    /// Cancels, waits at most `grace`, then aborts what is left and joins it.
+    /// Cancels the group, waits at most `grace`, then aborts the remaining tasks and joins them.
     ///
-    /// An aborted task is dropped at its next poll. What is not gone a second after the abort is
-    /// named as [`still_running`](TaskError::still_running): a closure on a thread, a task that
-    /// blocks its thread. So it returns within `grace` and a second, whatever the tasks do, as long
-    /// as the runtime's timers work. The group is closed when `grace` is over: what is spawned during
-    /// the abort is refused.
+    /// An aborted task is dropped at its next poll. Tasks that are still there a second after the abort
+    /// are named as [`still_running`](TaskError::still_running). Examples are a closure on a thread and
+    /// a task that blocks its thread. So `shutdown` returns within `grace` and a second, whatever the
+    /// tasks do, as long as the runtime's timers work. The group is closed when `grace` is over, so
+    /// spawns during the abort are refused.
     ///
-    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`]. A stop that takes long says
-    /// at INFO who is waited for, after 5 s and then every 10 s.
+    /// `grace` may be anything from zero, which aborts at once, to [`Duration::MAX`]. A slow stop logs
+    /// the remaining tasks at INFO, after 5 s and then every 10 s.
     ///
     /// # Errors
     ///
-    /// The first failure, as from [`wait`](Self::wait). A forced stop is never `Ok`: without another
-    /// failure it is [`End::TimedOut`](crate::End::TimedOut), and in any case the error names the
-    /// [`stragglers`](TaskError::stragglers). It is returned to the caller of this shutdown, also while
-    /// a group above is being waited for, and to nobody else.
+    /// Returns the first failure, as [`wait`](Self::wait) does. A forced stop is never `Ok`. Without
+    /// another failure it is [`End::TimedOut`](crate::End::TimedOut), and in any case the error names
+    /// the [`stragglers`](TaskError::stragglers). Only the caller of this shutdown gets the error, even
+    /// while somebody waits for a group above.
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime whose timers are enabled. The group is cancelled before.
+    /// Panics outside a Tokio runtime with timers enabled. The group is cancelled first.
     ///
     /// # Cancel safety
     ///
@@ -550,7 +552,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.give_up()
     }
 
-    /// Closes the group and aborts what is left, which makes the shutdown a failure.
+    /// Closes the group and aborts the remaining tasks, which makes the shutdown a failure.
     fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
         let Some(failure) = self.hub.force(timed_out) else {
             return;
@@ -564,13 +566,12 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Cancels the group and aborts its tasks, and those of the groups below it, without waiting.
     ///
-    /// Each task is dropped when its runtime gets to it; closures on threads run on, as nothing can end
-    /// those. [`wait`](Self::wait) joins them. What is spawned afterwards is
-    /// refused.
+    /// The runtime drops each task as soon as it can. Closures on threads keep running, and
+    /// [`wait`](Self::wait) joins them. Later spawns are refused.
     ///
-    /// It is a forced stop, so `wait` is not `Ok` if anything was running: without another failure its
-    /// error [is timed out](TaskError::is_timed_out), and names what was cut as
-    /// [`stragglers`](TaskError::stragglers). To end one task, which is no failure, there is
+    /// This is a forced stop, so `wait` does not return `Ok` if anything was running. Without another
+    /// failure its error [is timed out](TaskError::is_timed_out), and names the aborted tasks as
+    /// [`stragglers`](TaskError::stragglers). To end one task without a failure, use
     /// [`TaskHandle::abort`].
     ///
     /// # Examples
@@ -591,18 +592,18 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.force(TimedOut::aborted);
     }
 
-    /// Leaves a group whose grace is over with what cannot be confirmed dead.
+    /// Leaves a group whose grace is over, although some tasks cannot be confirmed dead.
     fn leave_behind(&mut self) -> Result<(), TaskError<E>> {
         if self.hub.shared.latch.shares() <= 1 {
             return self.finish();
         }
         self.give_up()?;
-        // Its failures have been handed over by an earlier wait; it is not `Ok` all the same.
+        // An earlier wait has handed over its failures, but this is still not `Ok`.
         self.force(TimedOut::aborted);
         self.give_up()
     }
 
-    /// Leaves without those that cannot be confirmed dead, and names them.
+    /// Stops waiting for tasks that cannot be confirmed dead, and names them.
     fn give_up(&mut self) -> Result<(), TaskError<E>> {
         self.close();
         let still_running = self.running();
@@ -613,7 +614,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         outcome
     }
 
-    /// Waits until the owner is alone, or until `grace` is over, and says now and then who is waited for.
+    /// Waits until the owner is alone or `grace` is over, and sometimes logs which tasks are left.
     async fn alone_within(&self, grace: Duration) -> bool {
         let began = Instant::now();
         let mut next = LONG;
@@ -626,7 +627,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             if left.is_zero() {
                 return false;
             }
-            // A group with a grace says so itself.
+            // A group with a grace logs this itself.
             if self.hub.shared.given_up().is_none() {
                 self.hub.shared.log_waiting(&self.running(), left);
             }
@@ -643,7 +644,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// Ends the group after its owner was found alone.
     fn finish(&mut self) -> Result<(), TaskError<E>> {
         self.over = true;
-        // It is closed; a caller behind one that was given a slot and does not take it waits no longer.
+        // The group is closed. This wakes callers queued behind one that was given a slot but never
+        // took it.
         self.hub.shared.slots.close();
         self.take_outcome()
     }
@@ -653,7 +655,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         if !attached.is_empty() {
             attached.clear();
         }
-        // No failure without a cancel. Asked first, as a cause is a copy.
+        // A failure always cancels. Checked first, because reading the cause copies it.
         if !self.is_cancelled() {
             return Ok(());
         }
@@ -673,18 +675,19 @@ impl<E: Send + 'static> TaskGroup<E> {
         }
     }
 
-    /// Makes a group below this one, with all options of a group.
+    /// Makes a child group with all options of a group.
     ///
-    /// Its tree is that of [`child`](Self::child), which is this with a name alone. A group without a name
-    /// has the path of this one.
+    /// The same rules as for [`child`](Self::child) apply, which sets only the name. A child without a
+    /// name has the path of this group.
     ///
     /// # Errors
     ///
-    /// A limit of zero, an empty name, or a [token](Builder::parent) as a second parent.
+    /// Returns an error for a limit of zero, for an empty name, or for a [token](Builder::parent),
+    /// which would be a second parent.
     ///
     /// # Panics
     ///
-    /// With a deadline or a grace, outside of a Tokio runtime whose timers are enabled.
+    /// Panics if a deadline or a grace is set outside a Tokio runtime with timers enabled.
     ///
     /// # Examples
     ///
@@ -737,10 +740,10 @@ impl<E> TaskGroup<E> {
         self.hub.shared.path().map(|path| &**path)
     }
 
-    /// Returns the token that fires when the group is cancelled, for whatever cause.
+    /// Returns the token that fires when the group is cancelled, for any cause.
     ///
-    /// It is an ordinary [`CancellationToken`]: clone it into tasks, make child tokens, hand it to
-    /// libraries. Cancelling it directly cancels the group, with the cause [`Cause::Token`].
+    /// It is an ordinary [`CancellationToken`] that you can clone into tasks, derive child tokens from,
+    /// or pass to libraries. Cancelling it directly cancels the group, with the cause [`Cause::Token`].
     ///
     /// # Examples
     ///
@@ -765,8 +768,8 @@ impl<E> TaskGroup<E> {
 
     /// Names a task that is about to be spawned.
     ///
-    /// A named task is listed by [`running`](Self::running) on its own, with its age. It costs two
-    /// allocations more than a task without a name.
+    /// [`running`](Self::running) lists a named task on its own, with its age. A name costs two more
+    /// allocations than a task without one.
     ///
     /// # Examples
     ///
@@ -775,23 +778,23 @@ impl<E> TaskGroup<E> {
         Task::new(&self.hub, name.into())
     }
 
-    /// Makes a group below this one, without options; [`child_with`](Self::child_with) has those.
+    /// Makes a child group with a name only. [`child_with`](Self::child_with) also takes options.
     ///
-    /// - Cancelling flows down: the child's token is a child of this group's, and its
-    ///   [`cause`](Self::cause) reads through. Cancelling the child leaves this group alone.
-    /// - Completion flows up: a task of the child is a member of this group too, so `wait` waits for
-    ///   it. When that has returned, the child is closed as well.
-    /// - Failures flow up: a failure in the child cancels this group at once. The error itself goes
-    ///   to whoever waits first, for the child or for this group.
-    /// - Aborting flows down: a shutdown of this group that runs out of time, or its drop, aborts
-    ///   the child's tasks too. A shutdown of the child alone that runs out of time is told to its
-    ///   caller alone.
-    /// - Names become paths: `orders/http/accept`.
-    /// - A child that has had no task of its own is no more than a path: when its owner is dropped, the
-    ///   groups below it go on, below this group. So `group.child("http").child("v2")` works.
+    /// - Cancelling flows down. The child's token is a child of this group's token, and the child shows
+    ///   this group's [`cause`](Self::cause). Cancelling the child does not cancel this group.
+    /// - Completion flows up. A task of the child is a member of this group too, so `wait` waits for
+    ///   it. When `wait` has returned, the child is closed as well.
+    /// - Failures flow up. A failure in the child cancels this group at once. The first `wait` that
+    ///   ends, on the child or on this group, returns the error itself.
+    /// - Aborting flows down. When a shutdown of this group runs out of time, or the group is dropped,
+    ///   the child's tasks are aborted too. When a shutdown of the child alone runs out of time, only
+    ///   its caller gets the error.
+    /// - Names become paths such as `orders/http/accept`.
+    /// - A child that never had a task of its own is only a path. When its owner is dropped, the groups
+    ///   below it go on as children of this group. So `group.child("http").child("v2")` works.
     ///
-    /// In a closed group the child is born closed and cancelled. For a part whose failures are to stay
-    /// its own there is [`Builder::isolated`].
+    /// A child of a closed group starts out closed and cancelled. To keep a child's failures out of
+    /// this group, use [`Builder::isolated`].
     ///
     /// # Examples
     ///
@@ -814,10 +817,10 @@ impl<E> TaskGroup<E> {
         Self::from_hub(self.hub.child(plan))
     }
 
-    /// Cancels the group: its token fires, and its tasks are expected to end by themselves.
+    /// Cancels the group. Its token fires, and its tasks are expected to end by themselves.
     ///
-    /// That is no failure: `wait` returns `Ok` if the tasks end well. A second call does nothing, as
-    /// the first cause wins.
+    /// Cancelling is not a failure, so `wait` returns `Ok` if the tasks end well. A second call does
+    /// nothing, because the first cause wins.
     pub fn cancel(&self) {
         self.hub
             .shared
@@ -834,13 +837,13 @@ impl<E> TaskGroup<E> {
         self.hub.shared.cancel(cause);
     }
 
-    /// Returns whether the group was cancelled, for whatever cause.
+    /// Returns whether the group was cancelled, for any cause.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.hub.shared.is_cancelled()
     }
 
-    /// Returns why the group was cancelled; `None` if it was not.
+    /// Returns why the group was cancelled, or `None` if it was not.
     ///
     /// The first cause wins. A group cancelled through its parent shows the parent's cause.
     #[must_use]
@@ -848,27 +851,27 @@ impl<E> TaskGroup<E> {
         self.hub.shared.cause()
     }
 
-    /// Closes the group and the groups below it: from now on spawning is refused.
+    /// Closes the group and the groups below it, so that later spawns are refused.
     ///
-    /// Tasks that run are not touched, and tasks that wait for a slot get theirs. A caller that waits
+    /// Running tasks are not affected, and tasks that wait for a slot get theirs. A caller that waits
     /// in [`spawn_when_ready`](Self::spawn_when_ready) wakes and is refused.
     ///
-    /// There is no way back; a second call does nothing.
+    /// A closed group cannot be reopened. A second call does nothing.
     pub fn close(&self) {
         self.hub.close();
     }
 
-    /// Returns whether the group takes no more tasks: it is closed, or a group above it is.
+    /// Returns whether this group or a group above it is closed, so that it refuses new tasks.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.hub.shared.is_closed()
     }
 
-    /// Returns who is alive in this group and in the groups below it.
+    /// Returns the live tasks of this group and of the groups below it.
     ///
-    /// Named tasks are listed one by one; the others by their place of spawn, with a count, which
-    /// costs them nothing. Tasks that wait for a slot are in the list, and so are tasks stuck in
-    /// their first poll. It may be called from any thread at any time.
+    /// Named tasks are listed one by one. The others are counted by their place of spawn, which costs
+    /// them nothing. The list includes tasks that wait for a slot and tasks stuck in their first poll.
+    /// It may be called from any thread at any time.
     ///
     /// # Examples
     ///
@@ -878,12 +881,12 @@ impl<E> TaskGroup<E> {
         self.hub.running()
     }
 
-    /// Takes the first failure that nobody has been told of, without waiting for anything.
+    /// Takes the first failure not yet handed to a caller, without waiting.
     pub(crate) fn take_failure(&self) -> Option<TaskError<E>> {
         first_of(self.hub.take_failures())
     }
 
-    /// Keeps something until the group's wait has returned or the group is dropped.
+    /// Keeps `listener` until the group's wait has returned or the group is dropped.
     pub(crate) fn attach(&self, listener: Box<dyn Send>) {
         if !self.over {
             self.attached.lock().push(listener);
@@ -898,8 +901,7 @@ impl Default for TaskGroup {
     }
 }
 
-/// Afterwards tasks run on only until their runtime drops them, which it does at once, unless they
-/// are closures on threads.
+/// After the drop, the runtime drops each task at once. Only closures on threads keep running.
 impl<E> Drop for TaskGroup<E> {
     fn drop(&mut self) {
         let shared = &self.hub.shared;
@@ -910,7 +912,7 @@ impl<E> Drop for TaskGroup<E> {
                 Err(attached) => *self.attached.get_mut() = attached,
             }
         }
-        // Of a group that is over, nobody can see it who has neither a token nor a spawner.
+        // In a group that is over, only the holder of a token or a spawner could see the cancel.
         if !self.over || shared.has_token() || Arc::strong_count(&self.hub) > 1 {
             shared.cancel(Cause::Dropped);
         }
@@ -919,7 +921,7 @@ impl<E> Drop for TaskGroup<E> {
             if shared.latch.shares() > 1 {
                 self.hub.abort();
             }
-            // In this order: a group whose owner and members are gone is forgotten by the one above it.
+            // Orphan first, because the group above forgets a group without an owner and members.
             shared.orphan();
             shared.latch.leave();
         }

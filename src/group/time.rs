@@ -1,37 +1,37 @@
-//! Times: how they are printed, when one is late, and how long a forced end may take.
+//! How times are printed, when a task is late, and how long a forced end may take.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How long something that was forced has to be gone, before it counts as still running.
+/// How long a task may take to end after it was forced, before it counts as still running.
 ///
-/// An aborted task is dropped when its runtime gets to it, so this is scheduling, not work.
+/// Its runtime drops an aborted task as soon as it can, so this time is for scheduling, not for work.
 pub(crate) const CONFIRMATION: Duration = Duration::from_secs(1);
 
-/// How long a stop takes before it says what it waits for.
+/// How long a stop takes before it logs the tasks it waits for.
 pub(crate) const LONG: Duration = Duration::from_secs(5);
 
-/// How long it waits then before it says so again.
+/// How long it waits before it logs them again.
 pub(crate) const THEN: Duration = Duration::from_secs(10);
 
 /// The resolution of a timer.
 const MILLI: Duration = Duration::from_millis(1);
 
-/// A time as messages, plans and reports print it: `1.5s`, `120ms`, `0s`, `any time`.
+/// A time as messages, plans and reports print it, such as `1.5s`, `120ms`, `0s` or `any time`.
 ///
-/// It is cut to whole milliseconds, or to microseconds below one, so it never claims that a limit
-/// was reached which was not. [`Duration::MAX`] is no limit.
+/// It is cut to whole milliseconds, or to microseconds below one, so it never claims that a limit was
+/// reached that was not. [`Duration::MAX`] means no limit.
 #[derive(Clone, Copy)]
 pub(crate) struct Rounded(pub(crate) Duration);
 
-/// Returns whether something that took this long has overrun its limit.
+/// Returns whether a task that took this long has overrun its limit.
 ///
 /// A timer fires up to a millisecond late, so an end within the next one is in time.
 pub(crate) fn is_late(took: Duration, limit: Duration) -> bool {
     took > limit.saturating_add(MILLI)
 }
 
-/// Returns a time for a column of a table, with its point always at the same place: `12.345s`.
+/// Returns a time for a column of a table, such as `12.345s`, with the decimal points aligned.
 pub(crate) fn column(time: Duration) -> String {
     format!("{}.{:03}s", time.as_secs(), time.subsec_millis())
 }

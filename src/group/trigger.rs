@@ -1,4 +1,4 @@
-//! [`Trigger`]: what stops a group from outside of its tasks.
+//! A [`Trigger`] stops a group from outside its tasks.
 
 use std::future::Future;
 
@@ -19,21 +19,22 @@ use sealed::{Hurry, Listen};
 /// | a token | `token.cancelled_owned()` | [`Cause::Requested`] | `Ok` |
 /// | anything else | a future that yields a reason | what the future yields | `Ok` |
 ///
-/// A trigger only asks the group to stop. `Ok` stands for tasks that end well then; what fails in the
-/// drain is an error as ever. A lost heartbeat is itself a failure, as the process is not healthy.
+/// A trigger only asks the group to stop. The table shows `Ok` for tasks that end well. A failure
+/// during the drain is still an error. A lost heartbeat is itself a failure, because the process is not
+/// healthy.
 ///
-/// A future yields a [`Cause`], or what becomes one: a reason in words, or `()`. It is polled from the
-/// moment on in which the group begins to listen, and dropped when the group is cancelled. If it
-/// panics, the group is stopped, as it would never be told otherwise. From other code, on any thread, a
-/// group is stopped by a call: [`Spawner::cancel_because`](crate::Spawner::cancel_because).
+/// A future yields a [`Cause`], or a value that converts into one, such as a reason in words or `()`.
+/// It is polled as soon as the group begins to listen, and dropped when the group is cancelled. If it
+/// panics, the group is stopped, because it could never be told otherwise. Other code can stop a group
+/// from any thread with [`Spawner::cancel_because`](crate::Spawner::cancel_because).
 ///
 /// # Comparison to `Builder::deadline`
 ///
-/// [`Builder::deadline`](crate::group::Builder::deadline) is for work that should have been done by then:
-/// tasks that are still running are a failure. A trigger that sleeps is for work that has no end of its
-/// own, such as a worker that makes place for a fresh one every night.
+/// [`Builder::deadline`](crate::group::Builder::deadline) is for work that should be done by then, so
+/// tasks that are still running are a failure. A trigger that sleeps is for endless work, such as a
+/// worker that is replaced by a fresh one every night.
 ///
-/// The trait cannot be implemented elsewhere.
+/// The trait cannot be implemented outside this crate.
 ///
 /// # Examples
 ///
@@ -91,7 +92,7 @@ async fn reason_of(future: impl Future<Output: Into<Cause>>) -> Cause {
 
 impl<F> Trigger for F where F: Future<Output: Into<Cause>> + Send + 'static {}
 
-/// Stops a group, or a lifecycle, when another group is cancelled, with the cause of that one.
+/// Stops a group or a lifecycle when another group is cancelled, with that group's cause.
 impl<G: Send + 'static> Listen for Spawner<G> {
     fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send> {
         listen_for(group, end_of(self))
@@ -116,22 +117,22 @@ impl<G: Send + 'static> Trigger for Spawner<G> {}
 pub(crate) mod sealed {
     use crate::group::Spawner;
 
-    /// What a trigger asks a lifecycle for, more than a stop in its order.
+    /// How a trigger wants a lifecycle to stop, if not in its normal order.
     #[derive(Clone, Copy, Debug)]
     pub enum Hurry {
-        /// All are told at once.
+        /// All components are told at once.
         Urgent,
-        /// What is left is aborted.
+        /// Everything that is left is aborted.
         #[cfg_attr(not(feature = "signal"), allow(dead_code))]
         Force,
     }
 
     pub trait Listen: Send + 'static {
-        /// Stops `group` when this has come, until the returned value is dropped.
+        /// Stops `group` when the trigger fires, until the returned value is dropped.
         #[track_caller]
         fn listen<E: Send + 'static>(self, group: &Spawner<E>) -> Box<dyn Send>;
 
-        /// The same for a lifecycle, which does more than stop in its order when `hurry` was called.
+        /// The same for a lifecycle, which does more than stop in its order when `hurry` is called.
         #[track_caller]
         fn listen_to_hurry<E: Send + 'static>(
             self,
@@ -148,24 +149,24 @@ pub(crate) mod sealed {
 }
 
 impl<E: Send + 'static> TaskGroup<E> {
-    /// Cancels the group when `trigger` comes.
+    /// Cancels the group when `trigger` fires.
     ///
-    /// - The [`Cause`] names what it was; the first cause wins, as ever. One line at INFO says it, and
-    ///   one more says how the group ended.
-    /// - A trigger is no task of the group: it is not in [`running`](Self::running), and nothing waits
-    ///   for it. It ends when the group is over (its `wait` has returned, or it was dropped). All but
-    ///   signals end already when the group is cancelled, whatever the cause; a signal is heard until
-    ///   the end.
-    /// - What a [`StopFile`](crate::process::StopFile) or a heartbeat counts, it counts from this call.
+    /// - The [`Cause`] names the trigger, unless another cause came first. One line at INFO logs it,
+    ///   and another logs how the group ended.
+    /// - A trigger is not a task of the group. It is not listed in [`running`](Self::running), and the
+    ///   group does not wait for it. It ends at the latest when the group's `wait` has returned or the
+    ///   group was dropped. Signals are heard until then. All other triggers end when the group is
+    ///   cancelled, whatever the cause.
+    /// - A [`StopFile`](crate::process::StopFile) or a heartbeat starts counting at this call.
     /// - A group can have any number of triggers.
     ///
-    /// Signals have a thread of their own. The other triggers live on the runtime: while every thread
-    /// of that is blocked, they are not heard.
+    /// Signals have their own thread. The other triggers live on the runtime, and cannot fire while all
+    /// its threads are blocked.
     ///
     /// # Panics
     ///
-    /// With another trigger than `Signals`, outside of a Tokio runtime. A file and a heartbeat also need
-    /// its timers.
+    /// Panics outside a Tokio runtime, unless the trigger is `Signals`. A file and a heartbeat also
+    /// need the runtime's timers.
     ///
     /// # Examples
     ///
@@ -198,10 +199,10 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 }
 
-/// Stops `group` for the cause that `comes` resolves to, unless it is cancelled before.
+/// Stops `group` for the cause that `comes` resolves to, unless the group is cancelled first.
 ///
-/// The timers of `comes` are made before this call: where there are none, the caller panics and not a
-/// task that nobody looks at.
+/// The caller makes the timers of `comes` before this call. So without timers the caller panics, and
+/// not a task that nobody watches.
 #[track_caller]
 pub(crate) fn listen_for<E: Send + 'static>(
     group: &Spawner<E>,
@@ -210,7 +211,7 @@ pub(crate) fn listen_for<E: Send + 'static>(
     listen(group, comes, Spawner::trigger)
 }
 
-/// The same for a lifecycle, which says by itself what no trigger of the crate has said.
+/// The same for a lifecycle, which logs a stop that no trigger of the crate has logged.
 #[track_caller]
 fn listen_for_lifecycle<E: Send + 'static>(
     group: &Spawner<E>,

@@ -1,12 +1,13 @@
-//! [`Ended`]: how an error says how something ended, whatever it is wrapped in.
+//! [`Ended`] lets an error say how something ended, even inside a wrapper.
 //!
-//! An exit status depends on more than the message of an error: on how the task ended, on why its group
-//! was cancelled, on what failed after it. All errors of this crate say that through one trait. To find
-//! them in a chain by their types would take a list of these types, and would miss two kinds: a
-//! `TaskError<E>` whose `E` is unknown here, and an error inside a transparent wrapper, which shows
-//! only the sources of what it wraps. `Error::provide` is made for this and is unstable. So the
-//! question is put through a call that all wrappers pass on: [`ask`] leaves a question in the thread
-//! and calls `source`, and an error of ours that is called answers it, see [`tell`].
+//! An exit status depends on more than the message of an error. It depends on how the task ended, on
+//! why its group was cancelled, and on what failed after it. All errors of this crate answer that
+//! through one trait. Finding them in a chain by type would need a list of these types, and would miss
+//! two kinds. One is a `TaskError<E>` whose `E` is unknown here. The other is an error inside a
+//! transparent wrapper, which shows only the sources of the error it wraps. `Error::provide` would
+//! solve this but is unstable. So the question travels through a call that all wrappers forward.
+//! [`ask`] leaves a question in a thread-local and calls `source`, and an error of this crate that is
+//! called answers it with [`tell`].
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -17,7 +18,7 @@ use crate::group::end::End;
 
 /// An error that says how something ended.
 pub trait Ended: Error {
-    /// How it ended, from its own point of view: the error that a task returned may know more.
+    /// How it ended, as far as this error knows. The error that a task returned may know more.
     fn end(&self) -> End;
 
     /// Why its group was cancelled, if it is the error of a group.
@@ -25,23 +26,23 @@ pub trait Ended: Error {
         None
     }
 
-    /// What went wrong after it.
+    /// The failures that came after it.
     fn later(&self) -> Vec<&dyn Ended> {
         Vec::new()
     }
 
-    /// Itself as an error that has a type.
+    /// Returns itself as an error with a concrete type.
     fn as_error(&self) -> &(dyn Error + 'static);
 }
 
-/// What an error has answered. The answer outlives the call, so it cannot borrow from the error.
+/// The answer of an error. It outlives the call, so it cannot borrow from the error.
 struct Answer {
     end: End,
     cause: Option<Cause>,
     cast: Cast,
 }
 
-/// Finds the error that has answered in the one that was asked, which may be a wrapper of it.
+/// Finds the error that answered inside the error that was asked, which may wrap it.
 type Cast = for<'a> fn(&'a (dyn Error + 'static)) -> Option<&'a dyn Ended>;
 
 enum Question {
@@ -53,7 +54,7 @@ thread_local! {
     static QUESTION: RefCell<Option<Question>> = const { RefCell::new(None) };
 }
 
-/// Answers the question, if there is one; to be called in `source`.
+/// Answers the pending question, if any. Call it in `source`.
 pub(crate) fn tell<X: Ended + 'static>(error: &X) {
     let is_open = QUESTION.try_with(|question| {
         let question = question.try_borrow();
@@ -67,7 +68,7 @@ pub(crate) fn tell<X: Ended + 'static>(error: &X) {
         cause: Ended::cause(error).cloned(),
         cast: |error| error.downcast_ref::<X>().map(|error| error as &dyn Ended),
     };
-    // A thread whose locals are gone asks nothing.
+    // A thread whose locals are gone asks no question.
     let _ = QUESTION.try_with(|question| question.replace(Some(Question::Answered(answer))));
 }
 
@@ -82,15 +83,15 @@ fn ask(error: &(dyn Error + 'static)) -> Option<Answer> {
     }
 }
 
-/// How that of which the error tells has ended.
+/// How the subject of the error has ended.
 ///
-/// In its chain the first that is more than [`Failed`](End::Failed) decides: a task fails because its
-/// server ran out of time.
+/// The first error of the chain that is more specific than [`Failed`](End::Failed) decides. For
+/// example, a task fails because its server ran out of time.
 pub(crate) fn end_of(error: &(dyn Error + 'static)) -> End {
     decisive(&failures_of(error)).map_or(End::Failed, |(end, _)| end)
 }
 
-/// An error, and those that came after it, each with how it ended.
+/// An error and those that came after it, each with its end.
 pub(crate) fn failures_of<'a>(error: &'a (dyn Error + 'static)) -> Vec<Failed<'a>> {
     let Some(Answer { end, cast, .. }) = ask(error) else {
         let end = chain::below(error).map_or(End::Failed, end_of);
@@ -107,21 +108,21 @@ pub(crate) fn failures_of<'a>(error: &'a (dyn Error + 'static)) -> Vec<Failed<'a
     std::iter::once((own, error)).chain(later).collect()
 }
 
-/// A failure: how it ended, and its error.
+/// A failure, as its end and its error.
 pub(crate) type Failed<'a> = (End, &'a (dyn Error + 'static));
 
-/// The first failure that is no timeout, or else the first one.
+/// The first failure that is not a timeout, or else the first one.
 pub(crate) fn decisive<'a>(failures: &[Failed<'a>]) -> Option<Failed<'a>> {
     let other = failures.iter().find(|(end, _)| !end.is_forced());
     other.or(failures.first()).copied()
 }
 
-/// Why the group was cancelled whose error this is, or is inside this.
+/// Why the group was cancelled, if this error or one inside it is a group's error.
 pub(crate) fn cause_of(error: &(dyn Error + 'static)) -> Option<Cause> {
     chain::errors(error).find_map(|error| ask(error)?.cause)
 }
 
-/// Whether anything had to be cut, here or below, or after another failure.
+/// Whether anything had to be aborted, here or below, or after another failure.
 pub(crate) fn was_forced(error: &(dyn Error + 'static)) -> bool {
     chain::errors(error).any(|error| {
         ask(error).is_some_and(|Answer { end, cast, .. }| {

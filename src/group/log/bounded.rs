@@ -1,4 +1,4 @@
-//! Writing that may block for ever, done within a bounded time.
+//! Writing that may block forever, done within a bounded time.
 
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use crate::group::lock::lock;
 
-/// Runs `write` with `value` on a thread of its own and returns when it has ended, or after `limit`.
+/// Runs `write` with `value` on its own thread and returns when it has ended, or after `limit`.
 ///
-/// A pipe that is full and that nobody reads blocks its writer, and the lock of a log may be held
-/// for ever. The thread is left alone then: no thread can be ended, and this one wants nothing but
-/// to write. A panic of `write` ends it and nothing else.
+/// A full pipe without a reader blocks its writer, and another thread may hold the lock of a log
+/// forever. Then this leaves the thread alone, because a thread cannot be ended, and this one only
+/// wants to write. A panic of `write` ends only that thread.
 ///
 /// # Errors
 ///
-/// Gives `value` back if the system has no thread for it.
+/// Gives `value` back if the system cannot start a thread.
 pub(crate) fn within<V: Send + 'static>(
     limit: Duration,
     value: V,
@@ -25,7 +25,7 @@ pub(crate) fn within<V: Send + 'static>(
     start(value, write).map(|writing| writing.wait(limit))
 }
 
-/// Begins to run `write` with `value` on a thread of its own.
+/// Begins to run `write` with `value` on its own thread.
 ///
 /// # Errors
 ///
@@ -46,23 +46,23 @@ pub(crate) fn start<V: Send + 'static>(
     });
     match spawned {
         Ok(_) => Ok(Writing(ended)),
-        // The closure is gone, so nobody else has taken the value.
+        // The closure is gone, so the value is still there.
         Err(_) => lock(&value).take().map_or(Ok(Writing(ended)), Err),
     }
 }
 
-/// What [`start`] has begun.
+/// A write that [`start`] has begun.
 #[derive(Debug)]
 pub(crate) struct Writing(Arc<Ended>);
 
-/// Whether the thread has ended. A channel would tell it too, at thirty times the code in the program.
+/// Whether the thread has ended. A channel would need thirty times the code in the program.
 #[derive(Debug, Default)]
 struct Ended {
     is_over: Mutex<bool>,
     changed: Condvar,
 }
 
-/// Dropped at the end of the thread, also by a panic.
+/// Dropped at the end of the thread, even after a panic.
 struct Ends(Arc<Ended>);
 
 impl Drop for Ends {
@@ -73,7 +73,7 @@ impl Drop for Ends {
 }
 
 impl Writing {
-    /// Returns when it has ended, or after `limit`.
+    /// Returns when the write has ended, or after `limit`.
     pub(crate) fn wait(self, limit: Duration) {
         let is_over = lock(&self.0.is_over);
         let changed = &self.0.changed;

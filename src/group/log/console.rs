@@ -1,9 +1,9 @@
-//! The lines that a program without a log of its own says on stderr.
+//! The lines that a program without its own log writes to stderr.
 //!
-//! A library prints nothing, so this is closed until a program that this crate runs opens it. From then on
-//! the lines that matter to the person at the terminal, which are events of `tracing` at INFO, are written
-//! here as well, as long as no subscriber was ever installed. One that filters them out was installed:
-//! its user has chosen.
+//! A library does not print, so this is closed until a program that this crate runs opens it. From then
+//! on it also writes the lines that matter to a person at the terminal, which are `tracing` events at
+//! INFO. It stops once a subscriber is installed, even one that filters them out, because then the user
+//! has chosen.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::group::lock::lock;
 use crate::group::log::stderr;
 
-/// How many lines wait while nobody reads stderr. Later ones are lost.
+/// How many lines can wait while stderr has no reader. Later lines are lost.
 const WAITING: usize = 64;
 
 static CONSOLE: Mutex<Console> = Mutex::new(Console::Closed);
@@ -28,19 +28,19 @@ enum Console {
     Writing(Writer),
 }
 
-/// A thread that writes the lines: a pipe that is full blocks this thread and nothing else.
+/// A thread that writes the lines, so that a full pipe blocks only this thread.
 struct Writer {
     lines: SyncSender<String>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
 }
 
-/// Begins to write what is said.
+/// Begins to write the lines.
 pub(crate) fn open() {
     *lock(&CONSOLE) = Console::Open;
 }
 
-/// Writes nothing more, and waits until what was said is written, or until `limit` is over.
+/// Stops accepting lines, and waits until the earlier ones are written or `limit` is over.
 pub(crate) fn close(limit: Duration) {
     let console = std::mem::replace(&mut *lock(&CONSOLE), Console::Closed);
     if let Console::Writing(Writer { lines, ended }) = console {
@@ -49,7 +49,7 @@ pub(crate) fn close(limit: Duration) {
     }
 }
 
-/// Says a line about the group or lifecycle `name`. Never blocks.
+/// Writes a line about the group or lifecycle `name`. Never blocks.
 pub(crate) fn say(name: Option<&str>, line: fmt::Arguments<'_>) {
     if tracing::dispatcher::has_been_set() {
         return;
@@ -57,14 +57,14 @@ pub(crate) fn say(name: Option<&str>, line: fmt::Arguments<'_>) {
     if let Console::Closed = *lock(&CONSOLE) {
         return;
     }
-    // It may print what users have written, so not under the lock.
+    // Formatting may run user code, so it happens outside the lock.
     let line = match name {
         Some(name) => format!("{name}: {line}"),
         None => line.to_string(),
     };
     let mut console = lock(&CONSOLE);
     if let Console::Open = *console {
-        // Without a thread the next line tries again.
+        // If no thread can start, the next line tries again.
         if let Some(writer) = Writer::start() {
             *console = Console::Writing(writer);
         }
@@ -80,7 +80,7 @@ impl Writer {
         let (alive, ended) = mpsc::channel();
         let thread = thread::Builder::new().name("taskgroup-console".into());
         let started = thread.spawn(move || {
-            // Dropped when all is written.
+            // Dropped when all lines are written.
             let _alive: mpsc::Sender<()> = alive;
             said.iter().for_each(|line| stderr::write_line(&line));
         });

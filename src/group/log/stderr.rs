@@ -1,4 +1,4 @@
-//! Writing to stderr past the lock of the standard library: a thread that hangs may hold that.
+//! Writes to stderr without the lock of the standard library, which a hanging thread may hold.
 
 #[cfg(unix)]
 use std::fs::File;
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::group::log::bounded;
 
-/// Writes `text` as a line of its own within `limit`, whatever hangs.
+/// Writes `text` as its own line within `limit`, even if something hangs.
 ///
-/// Another thread writes it. If the system has none left, this one does.
+/// Another thread writes it. If the system cannot start one, this thread writes.
 pub(crate) fn last_words(text: String, limit: Duration) {
     let written = bounded::within(limit, text, |text| write_line(&text));
     if let Err(text) = written {
@@ -20,14 +20,14 @@ pub(crate) fn last_words(text: String, limit: Duration) {
     }
 }
 
-/// Writes `text` as a line of its own on this thread, or as much of it as is taken within `limit`.
+/// Writes `text` as its own line on this thread, or as much as stderr accepts within `limit`.
 #[cfg(all(unix, feature = "signal"))]
 pub(crate) fn write_line_here(text: &str, limit: Duration) {
     use nix::errno::Errno;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::time::Instant;
 
-    /// A pipe that takes anything takes this much without blocking.
+    /// A pipe that is ready for writing takes this much without blocking.
     const PIECE: usize = 512;
 
     let stderr = io::stderr();
@@ -50,16 +50,16 @@ pub(crate) fn write_line_here(text: &str, limit: Duration) {
     }
 }
 
-/// Writes `text` as a line of its own on this thread, for as long as that takes.
+/// Writes `text` as its own line on this thread, for as long as that takes.
 #[cfg(not(all(unix, feature = "signal")))]
 pub(crate) fn write_line_here(text: &str, _limit: Duration) {
     write_line(text);
 }
 
-/// Writes `text` as a line of its own, in one piece, its error ignored.
+/// Writes `text` as its own line in one piece, and ignores errors.
 ///
-/// It may block as long as nobody reads what is there. With no descriptor left, and where there are none,
-/// it waits for the lock too.
+/// It may block as long as the pipe is full and has no reader. If no descriptor is left, or the
+/// platform has none, it waits for the lock too.
 pub(crate) fn write_line(text: &str) {
     let line = format!("{text}\n");
     #[cfg(unix)]

@@ -1,7 +1,8 @@
-//! Pipelines: workers that drain, hand back, and lose nothing.
+//! Pipelines of workers that drain, hand back, and lose no item.
 //!
-//! [`Workers`] work on items, so many at once, from a queue of their own or from a broker. Each item has exactly one end:
-//! done, failed, panicked, or handed back. The guide, with a table for each broker, is `docs/pipelines.md`.
+//! [`Workers`] work on items from a queue of their own or from a broker, with a limit on how many run at
+//! once. Each item has exactly one end, which is done, failed, panicked, or handed back. The guide, with a
+//! table for each broker, is `docs/pipelines.md`.
 
 mod queue;
 mod report;

@@ -1,4 +1,4 @@
-//! The process: what stops it, what ends it in time, and its exit status.
+//! Stops the process, ends it in time, and decides its exit status.
 //!
 //! [`Signals`](crate::Signals), [`Exit`](crate::Exit) and the entry for programs are at the root of the
 //! crate.

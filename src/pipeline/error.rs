@@ -1,4 +1,4 @@
-//! How a pipeline fails: a push that is refused, a job that fails, a run that was not clean.
+//! The errors of a pipeline: a rejected push, a failed job, an unclean run.
 
 use std::any::Any;
 use std::error::Error;
@@ -14,7 +14,7 @@ use crate::group::panic::Panic;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
 
-/// An item that was not taken in; it comes back.
+/// An item that the pool did not take in, and that the caller gets back.
 pub struct PushError<T> {
     item: T,
     is_full: bool,
@@ -41,7 +41,7 @@ impl<T> PushError<T> {
         self.item
     }
 
-    /// Returns whether the queue is full; if not, the pool takes nothing in any longer.
+    /// Returns whether the queue is full. If not, the pool has stopped and no longer takes items in.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.is_full
@@ -68,16 +68,16 @@ impl<T> fmt::Debug for PushError<T> {
 
 impl<T> Error for PushError<T> {}
 
-/// The pool has stopped: it takes nothing in any longer.
+/// The pool has stopped and no longer takes items in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pool has stopped")]
 pub struct Stopped(pub(super) ());
 
-/// How an attempt at a job failed, and what is to follow.
+/// Tells how an attempt at a job failed, and what follows.
 ///
-/// A `?` makes one of any error, and the attempt may be repeated. A [`DeadlinePassed`] of
-/// [`until_deadline`](super::Job::until_deadline) costs no attempt: the item was cut. It is no [`Error`] itself, as `anyhow::Error` is
-/// none, so that this works.
+/// A `?` converts any error, and the attempt may be repeated. A [`DeadlinePassed`] of
+/// [`until_deadline`](super::Job::until_deadline) costs no attempt, because the item was cut. Like
+/// `anyhow::Error`, this type does not implement [`Error`], which makes that conversion possible.
 ///
 /// # Examples
 ///
@@ -104,12 +104,12 @@ pub(super) enum JobErrorKind {
     Failed,
     Permanent,
     HandBack,
-    /// It gave up a little before the deadline of the stop.
+    /// The handler gave up a little before the deadline of the stop.
     Late,
 }
 
 impl JobError {
-    /// The attempt failed, and may be repeated. It is what `?` makes.
+    /// The attempt failed, and may be repeated. A `?` makes this kind.
     pub fn failed(error: impl Into<BoxError>) -> Self {
         Self {
             kind: JobErrorKind::Failed,
@@ -117,7 +117,7 @@ impl JobError {
         }
     }
 
-    /// The attempt failed, and so would each further one: the item has failed for the last time.
+    /// The attempt failed, and every further one would, so the item has failed for the last time.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
         Self {
             kind: JobErrorKind::Permanent,
@@ -125,7 +125,7 @@ impl JobError {
         }
     }
 
-    /// The item is to be handed back, which costs no attempt.
+    /// The item has to be handed back, which costs no attempt.
     pub fn hand_back(why: impl Into<BoxError>) -> Self {
         Self {
             kind: JobErrorKind::HandBack,
@@ -133,13 +133,13 @@ impl JobError {
         }
     }
 
-    /// Returns whether no further attempt is to be made.
+    /// Returns whether the attempts end here.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         self.kind == JobErrorKind::Permanent
     }
 
-    /// Returns whether the item is to be handed back.
+    /// Returns whether the item has to be handed back.
     #[must_use]
     pub fn is_hand_back(&self) -> bool {
         self.kind == JobErrorKind::HandBack
@@ -152,7 +152,7 @@ impl JobError {
     }
 }
 
-/// A [`DeadlinePassed`] is no failure: the item was cut at the deadline of the stop, and is handed back.
+/// A [`DeadlinePassed`] is not a failure. The item was cut at the deadline of the stop, and is handed back.
 impl<E: Error + Send + Sync + 'static> From<E> for JobError {
     fn from(error: E) -> Self {
         let is_late = (&error as &dyn Any).is::<DeadlinePassed>();
@@ -182,10 +182,10 @@ impl fmt::Debug for JobError {
     }
 }
 
-/// What went wrong first in a pipeline, as far as an error tells of it.
+/// The first fault of a pipeline, as far as an error reports it.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// An item failed for the last time, and that is a failure of the group.
+    /// An item failed for the last time, which is a failure of the group.
     Item {
         error: Arc<dyn Error + Send + Sync>,
         is_panic: bool,
@@ -221,10 +221,10 @@ impl Fault {
     }
 }
 
-/// A pipeline that did not end clean.
+/// A pipeline that did not end cleanly.
 ///
-/// The message has the [report](PipelineReport), which says what became of each item; the [`source`](Error::source) is
-/// the error that came first, if there was one.
+/// The message has the [report](PipelineReport), which tells the end of each item. The
+/// [`source`](Error::source) is the error that came first, if there was one.
 ///
 /// # Examples
 ///
@@ -265,13 +265,13 @@ impl PipelineError {
         &self.0.name
     }
 
-    /// Returns what became of the items.
+    /// Returns the report on the items.
     #[must_use]
     pub fn report(&self) -> &PipelineReport {
         &self.0.report
     }
 
-    /// Returns how it ended: [`StillRunning`](End::StillRunning) if something could not be cut, else
+    /// Returns how it ended. This is [`StillRunning`](End::StillRunning) if something could not be cut, else
     /// [`TimedOut`](End::TimedOut) if something had to be cut, else [`Panicked`](End::Panicked) or
     /// [`Failed`](End::Failed).
     #[must_use]
@@ -336,7 +336,7 @@ impl Ended for PipelineError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// For [`Exit`](crate::Exit).
 impl AsRef<dyn Error + Send + Sync> for PipelineError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

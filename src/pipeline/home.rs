@@ -1,4 +1,4 @@
-//! [`Home`]: where the jobs of one worker come back to.
+//! [`Home`]: where the jobs of one worker return to.
 
 use std::mem::{swap, take};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ pub(super) struct Home<T, R> {
 
 struct Back<T, R> {
     parcels: Vec<Parcel<T, R>>,
-    /// How many were passed on to a later stage since the last look.
+    /// How many jobs were passed on to a later stage since the last look.
     passed: usize,
-    /// The worker waits, and is to be told.
+    /// Whether the worker waits, and has to be woken.
     is_awaited: bool,
-    /// The worker waits for none of them any longer.
+    /// Whether the worker no longer waits for any of them.
     is_gone: bool,
 }
 
@@ -45,7 +45,7 @@ impl<T, R> Home<T, R> {
         &self.shared
     }
 
-    /// Takes a parcel from its job. One that comes too late for its worker goes to the leftovers.
+    /// Takes a parcel from its job. A parcel that is too late for its worker goes to the leftovers.
     pub(super) fn take_back(&self, parcel: Parcel<T, R>) {
         let mut back = self.back.lock();
         if back.is_gone {
@@ -61,19 +61,19 @@ impl<T, R> Home<T, R> {
         }
     }
 
-    /// A job is passed on to a later stage: the worker does not wait for it.
+    /// Notes that a job is passed on to a later stage, so that the worker does not wait for it.
     pub(super) fn pass_on(&self, recall: &Arc<CancellationToken>) {
         self.shared.pass_on(recall);
         self.back.lock().passed += 1;
         self.changed.notify_one();
     }
 
-    /// Moves what has come back to `out`, and returns how many were passed on. The worker waits for more if it
-    /// expects more than that.
+    /// Moves the parcels that have come back to `out`, and returns how many jobs were passed on. The worker
+    /// waits for more if it expects more than that.
     pub(super) fn collect(&self, expected: usize, out: &mut Vec<Parcel<T, R>>) -> usize {
         let mut back = self.back.lock();
         if out.is_empty() {
-            // As most often: the two change places.
+            // The usual case, in which the two change places.
             swap(out, &mut back.parcels);
         } else {
             out.append(&mut back.parcels);

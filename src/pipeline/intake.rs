@@ -1,4 +1,4 @@
-//! [`Source`]: where the items of a pool come from, if not from a queue of its own.
+//! [`Source`]: where a pool gets its items, if it has no queue of its own.
 
 use std::error::Error;
 use std::future::{Future, pending, poll_fn};
@@ -16,9 +16,9 @@ use crate::BoxError;
 use crate::group::deadline;
 use crate::group::panic::Panic;
 
-/// Where the items of a pool come from: a broker, a table of jobs, a stream.
+/// Supplies the items of a pool, for example from a broker, a table of jobs, or a stream.
 ///
-/// A [`Stream`] becomes one with [`from_stream`], and an iterator with [`from_iter`].
+/// [`from_stream`] makes one of a [`Stream`], and [`from_iter`] one of an iterator.
 ///
 /// # Examples
 ///
@@ -40,22 +40,23 @@ use crate::group::panic::Panic;
 /// }
 /// ```
 pub trait Source: Send + 'static {
-    /// What the handler gets.
+    /// The item that the handler gets.
     type Item: Send + 'static;
 
-    /// What acknowledges an item; `()` if there is nothing to acknowledge.
+    /// Acknowledges an item. Use `()` if items need no acknowledgement.
     type Receipt: Receipt;
 
-    /// Fetches the next item; `None` ends the pool, once everything is worked off.
+    /// Fetches the next item. `None` ends the pool, once all items are worked off.
     ///
-    /// It is called when there is a place in the buffer. `room` is how many places there are, from 1 upwards: a source
-    /// that asks its broker for no more than this holds nothing whose lease nobody [keeps alive](super::Workers::keep_alive).
-    /// After the stop it is 1, and what still comes is handed back. At the stop a call that is under way gets a [bounded
-    /// time](super::Workers::pause) to return, and is then dropped.
+    /// The pool calls it when there is a place in the buffer. `room` is the number of free places, at least
+    /// 1. A source that asks its broker for no more than this holds no item whose lease the pool does not
+    /// [keep alive](super::Workers::keep_alive). After the stop `room` is 1, and the items that still come
+    /// are handed back. A call that is under way at the stop gets a [bounded time](super::Workers::pause) to
+    /// return, and is then dropped.
     ///
     /// # Errors
     ///
-    /// An error stops the pool, and is its error. What a source can mend, it mends itself.
+    /// An error stops the pool, and becomes its error. A source has to handle the errors it can recover from.
     #[allow(clippy::type_complexity)]
     fn next(
         &mut self,
@@ -63,42 +64,42 @@ pub trait Source: Send + 'static {
     ) -> impl Future<Output = Result<Option<Received<Self::Item, Self::Receipt>>, BoxError>> + Send;
 }
 
-/// What acknowledges an item at its broker.
+/// Acknowledges an item at its broker.
 pub trait Receipt: Send + Sync + 'static {
     /// Acknowledges the item, and returns when the broker has confirmed it.
     ///
-    /// It is called when the handler has returned `Ok`, or when the dead-letter function has. A call that fails is
-    /// repeated until the deadline of the stop, so it must be safe to repeat.
+    /// The pool calls it when the handler has returned `Ok`, or when the dead-letter function has. A call
+    /// that fails is repeated until the deadline of the stop, so it must be safe to repeat.
     ///
     /// # Errors
     ///
     /// The broker did not confirm it.
     fn ack(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Hears that the item has failed for the last time, and that no dead-letter function takes it.
+    /// Notes that the item has failed for the last time, without a dead-letter function to take it.
     ///
-    /// It is told and not asked: it must not block. By default nothing is done.
+    /// It must not block. By default it has no effect.
     fn failed(&self, error: &Arc<dyn Error + Send + Sync>) {
         let _ = error;
     }
 
-    /// Says whether an attempt at the item may begin; if not, it is handed back.
+    /// Returns whether an attempt at the item may begin. If not, the item is handed back.
     ///
-    /// It is asked right before each attempt. A partition that was taken away is a reason to refuse; a
-    /// [`Mark`](super::Mark) does so.
+    /// The pool calls it right before each attempt. One reason to refuse is that the partition was taken
+    /// away, as a [`Mark`](super::Mark) does.
     fn begin(&self) -> bool {
         true
     }
 }
 
-/// Nothing has to be acknowledged.
+/// The receipt of an item that needs no acknowledgement.
 impl Receipt for () {
     async fn ack(&self) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
-/// An item as a [`Source`] has received it.
+/// An item from a [`Source`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received<T, R = ()> {
     item: T,
@@ -107,7 +108,7 @@ pub struct Received<T, R = ()> {
 }
 
 impl<T, R> Received<T, R> {
-    /// An item with what acknowledges it.
+    /// Makes an item with its receipt.
     pub fn new(item: T, receipt: R) -> Self {
         Self {
             item,
@@ -116,10 +117,10 @@ impl<T, R> Received<T, R> {
         }
     }
 
-    /// Says which attempt the next one is, if the broker counts them; 1 by default, and 0 counts as 1.
+    /// Sets the number of the next attempt, if the broker counts them. The default is 1, and 0 counts as 1.
     ///
-    /// With [`Workers::retry`](super::Workers::retry) these count too. So an item that ends the process each time
-    /// does not do so for ever.
+    /// [`Workers::retry`](super::Workers::retry) includes these attempts, so an item that ends the process
+    /// each time is not tried forever.
     #[must_use]
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt.max(1);
@@ -134,7 +135,7 @@ impl<T> From<T> for Received<T> {
     }
 }
 
-/// Makes a source of a stream; the end of the stream ends the pool.
+/// Makes a source of a stream. The end of the stream ends the pool.
 ///
 /// # Examples
 ///
@@ -178,9 +179,9 @@ where
     }
 }
 
-/// Makes a source of an iterator; its end ends the pool.
+/// Makes a source of an iterator. The end of the iterator ends the pool.
 ///
-/// An item is taken from it when there is a place in the buffer, and none after the stop.
+/// The pool takes an item from it when there is a place in the buffer, and takes none after the stop.
 ///
 /// # Examples
 ///
@@ -213,7 +214,7 @@ pub(super) type Pause = Box<dyn FnOnce() -> Pausing + Send>;
 
 pub(super) type Pausing = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// Takes items in until the source ends, fails, or is to stop.
+/// Takes items in until the source ends or fails, or has to stop.
 pub(super) async fn take_in<S: Source>(
     shared: Arc<Shared<S::Item, S::Receipt>>,
     source: S,
@@ -233,11 +234,12 @@ pub(super) async fn take_in<S: Source>(
             shared.fail(Fault::Pause(error));
         }
     };
-    // What does not come in this time stays at the broker.
+    // Items that do not come in this time stay at the broker.
     let _ = deadline::until(both(fetching, told), sleep(within)).await;
 }
 
-/// Fetches until there is no more; after the stop only what the source still has before it notices its pause.
+/// Fetches until the source ends. After the stop it fetches only the items that come before the source
+/// notices its pause.
 async fn fetch<S: Source>(
     shared: &Shared<S::Item, S::Receipt>,
     mut source: S,
@@ -283,7 +285,7 @@ fn flatten<T>(result: Result<Result<T, BoxError>, Panic>) -> Result<T, BoxError>
     result.unwrap_or_else(|panic| Err(panic.into()))
 }
 
-/// Runs both to their ends.
+/// Runs both futures to their ends.
 async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut one_ended, mut other_ended) = (false, false);

@@ -1,4 +1,4 @@
-//! [`Job`]: an item as its handler has it.
+//! [`Job`]: an item in the hands of its handler.
 
 use std::error::Error;
 use std::fmt;
@@ -17,16 +17,16 @@ use crate::BoxError;
 use crate::group::deadline;
 use crate::group::deadline::DeadlinePassed;
 
-/// One item in the hands of its handler.
+/// An item in the hands of its handler.
 ///
-/// It derefs to the item. The item itself, and the receipt of its broker, come back to the engine when the job is
-/// dropped, whatever drops it: the end of the handler, a panic, the deadline of a stop, an abort. So the engine can
-/// try it again, pass it to the dead letters, or hand it back. The job ends with what its handler returns, unless the
-/// job itself has been told before: [`done`](Self::done), [`fail`](Self::fail), [`hand_back`](Self::hand_back).
+/// It derefs to the item. The engine gets the item and the receipt of its broker back when the job is
+/// dropped, by the end of the handler, a panic, the deadline of a stop, or an abort. It can then try the item
+/// again, pass it to the dead letters, or hand it back. The result of the handler ends the job, unless the
+/// handler has called [`done`](Self::done), [`fail`](Self::fail) or [`hand_back`](Self::hand_back).
 ///
-/// A job that is kept beyond its handler, in a spawned task for example, keeps its worker: the worker waits until the
-/// job comes back. If it has not come back when the stop is over, it is reported as still running, and it is not
-/// handed back: it would run twice at once.
+/// A job that is kept beyond its handler, in a spawned task for example, keeps its worker, which waits until
+/// the job comes back. If the job has not come back when the stop is over, it is reported as still running.
+/// It is not handed back, because it would run twice at once.
 ///
 /// # Examples
 ///
@@ -34,7 +34,7 @@ use crate::group::deadline::DeadlinePassed;
 pub struct Job<T: Send + 'static, R: Send + 'static = ()> {
     parcel: Option<Parcel<T, R>>,
     home: Arc<Home<T, R>>,
-    /// Whether it is in a later stage.
+    /// Whether the job is in a later stage.
     is_passed: bool,
 }
 
@@ -47,10 +47,10 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         }
     }
 
-    /// Returns which attempt this is, from 1 upwards.
+    /// Returns the number of this attempt, from 1 upwards.
     ///
-    /// It counts the failed attempts before, those that the [intake](super::Received::attempt) knows of included. What
-    /// was handed back counts for nothing.
+    /// It counts the earlier failed attempts, including those that the [intake](super::Received::attempt)
+    /// reports. Attempts that ended in a hand-back do not count.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         let failed = self.parcel.as_ref().map(|parcel| parcel.failed);
@@ -63,7 +63,7 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         self.parcel.as_ref().map_or(0, |parcel| parcel.seq)
     }
 
-    /// Returns the error of the last attempt that failed; for a panic it is the [`Panic`](crate::group::Panic).
+    /// Returns the error of the last failed attempt. For a panic it is the [`Panic`](crate::group::Panic).
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         let error = self.parcel.as_ref()?.error()?;
@@ -76,31 +76,32 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         self.parcel.as_ref().map(|parcel| &parcel.receipt)
     }
 
-    /// Returns the token that fires when the pool is to stop.
+    /// Returns the token that fires when the pool has to stop.
     ///
-    /// It is there to be looked at: a handler that is under way has until the [`deadline`](Self::deadline), and should
-    /// finish.
+    /// A handler can check it, but should finish what is under way, and has until the
+    /// [`deadline`](Self::deadline).
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.home.shared().stopping
     }
 
-    /// Returns when jobs that are under way are cut; nothing before the stop, and nothing for a grace without end.
+    /// Returns when jobs that are under way are cut. Returns `None` before the stop, and for an unlimited
+    /// grace.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.home.shared().limit.deadline()
     }
 
-    /// Clips the timeout of a call that is about to be made to what is left for it.
+    /// Clips the timeout of the next call to the time that is left for it.
     ///
-    /// What is left ends a little before the [`deadline`](Self::deadline): a tenth of the grace, at most 250 ms. Before
-    /// the stop the timeout stays as it is.
+    /// That time ends a little before the [`deadline`](Self::deadline), by a tenth of the grace and at most
+    /// 250 ms. Before the stop the timeout does not change.
     #[must_use]
     pub fn clip(&self, timeout: Duration) -> Duration {
         deadline::clip(timeout, self.home.shared().limit.work_deadline())
     }
 
-    /// Does the work, unless it is still under way a little before the [`deadline`](Self::deadline).
+    /// Does the work, and gives up a little before the [`deadline`](Self::deadline).
     ///
     /// # Errors
     ///
@@ -114,12 +115,12 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         deadline::until(work, passed).await
     }
 
-    /// Says that the job is done, whatever the handler returns, and wherever it is cut afterwards.
+    /// Marks the job as done, even if its handler then returns an error or is cut.
     pub fn done(mut self) {
         self.answer(Answer::Done);
     }
 
-    /// Says that this attempt has failed, whatever the handler returns.
+    /// Marks this attempt as failed, whatever the handler returns.
     pub fn fail(mut self, error: impl Into<JobError>) {
         self.answer(Answer::Error(error.into()));
     }
@@ -129,7 +130,7 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         self.answer(Answer::Error(JobError::hand_back(why)));
     }
 
-    /// It is about to be in a later stage: its worker goes on without it.
+    /// Prepares the job for a later stage, so that its worker goes on without it.
     pub(super) fn pass_on(&mut self, recall: &Arc<CancellationToken>) {
         if !self.is_passed {
             self.is_passed = true;
@@ -143,10 +144,10 @@ impl<T: Send + 'static, R: Send + 'static> Job<T, R> {
         }
     }
 
-    /// Takes the item out. The engine keeps the receipt. A second call returns nothing.
+    /// Takes the item out. The engine keeps the receipt. A second call returns `None`.
     ///
-    /// The job can then be done or be handed back, as a receipt alone. It cannot be tried again: if its handler fails,
-    /// it is handed back.
+    /// The job can then be done, or be handed back as a receipt alone. It cannot be tried again, so it is
+    /// handed back if its handler fails.
     pub fn take(&mut self) -> Option<T> {
         self.parcel.as_mut()?.item.take()
     }
@@ -167,7 +168,7 @@ impl<T: Send + 'static, R: Send + 'static> Deref for Job<T, R> {
     }
 }
 
-/// The item goes back to the engine.
+/// Returns the item to the engine.
 impl<T: Send + 'static, R: Send + 'static> Drop for Job<T, R> {
     fn drop(&mut self) {
         match self.parcel.take() {

@@ -12,10 +12,10 @@ use super::shared::Shared;
 use crate::group::deadline;
 use crate::group::panic::Panic;
 
-/// How often the numbers are written.
+/// How often the metrics are written.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The label that all of them have: the name of the pool.
+/// The label of all the metrics, with the name of the pool.
 const PIPELINE: &str = "pipeline";
 
 /// The label of the counter of ends.
@@ -34,7 +34,7 @@ const CUT: &str = "pipeline_cut_total";
 const ACKS_FAILED: &str = "pipeline_acks_failed_total";
 const DEAD_LETTERS: &str = "pipeline_dead_letters_total";
 
-/// Writes the numbers at once, now and then, and a last time when the pool is over.
+/// Writes the metrics at once, at intervals, and a last time when the pool is over.
 pub(super) async fn meter<T, R>(shared: Arc<Shared<T, R>>) {
     Panic::catch(describe).unwrap_or_else(Panic::discard);
     loop {
@@ -47,7 +47,7 @@ pub(super) async fn meter<T, R>(shared: Arc<Shared<T, R>>) {
     }
 }
 
-/// A panic of the recorder changes nothing.
+/// A panic of the recorder has no effect.
 fn write<T, R>(shared: &Shared<T, R>) {
     let (numbers, waits) = shared.waits();
     let written = Panic::catch(|| {

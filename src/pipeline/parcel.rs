@@ -1,4 +1,4 @@
-//! [`HandedBack`]: an item that was not worked off; and an item as the engine has it.
+//! [`HandedBack`], an item that was not worked off, and the engine's own form of an item.
 
 use std::collections::hash_map::RandomState;
 use std::error::Error;
@@ -14,33 +14,33 @@ use super::error::JobError;
 use super::queue::Entry;
 use crate::backoff::{Backoff, Delays};
 
-/// The error of an attempt, which all items of a batch have in common.
+/// The error of an attempt, which all items of a batch share.
 pub(super) type SharedError = Arc<dyn Error + Send + Sync>;
 
-/// An item with all that the engine knows of it.
+/// An item with all that the engine knows about it.
 pub(super) struct Parcel<T, R> {
     pub(super) seq: u64,
     pub(super) key: Option<u64>,
     pub(super) taken_in: Instant,
-    /// Nothing once the handler has taken it.
+    /// `None` once the handler has taken it.
     pub(super) item: Option<T>,
     pub(super) receipt: R,
-    /// How many attempts have failed, those before the intake included.
+    /// How many attempts have failed, including those before the intake.
     pub(super) failed: u32,
     pub(super) is_begun: bool,
     /// Whether there was an attempt at it.
     pub(super) is_tried: bool,
-    /// The job was told itself that it is done.
+    /// Whether the handler called `done` on the job.
     pub(super) is_told_done: bool,
-    /// What most items never have, so that they are small.
+    /// Details that most items never have, boxed to keep items small.
     pub(super) trouble: Option<Box<Trouble>>,
 }
 
-/// What is known of an item that has failed.
+/// The details of an item that has failed.
 #[derive(Default)]
 pub(super) struct Trouble {
     error: Option<SharedError>,
-    /// What the job was told itself.
+    /// The answer that the handler gave on the job.
     told: Option<JobError>,
     /// The waits between the attempts, once there was one.
     delays: Option<Delays>,
@@ -55,7 +55,7 @@ impl<T, R> Parcel<T, R> {
         self.trouble.get_or_insert_default().error = Some(error);
     }
 
-    /// The job is told its end itself.
+    /// Stores the answer that the handler gave on the job.
     pub(super) fn tell(&mut self, answer: Answer) {
         match answer {
             Answer::Done => self.is_told_done = true,
@@ -63,7 +63,7 @@ impl<T, R> Parcel<T, R> {
         }
     }
 
-    /// Takes what the job was told itself.
+    /// Takes the answer that the handler gave on the job.
     pub(super) fn take_answer(&mut self) -> Option<Answer> {
         if take(&mut self.is_told_done) {
             return Some(Answer::Done);
@@ -71,7 +71,7 @@ impl<T, R> Parcel<T, R> {
         Some(Answer::Error(self.trouble.as_mut()?.told.take()?))
     }
 
-    /// Returns how long it waits for its next attempt.
+    /// Returns how long the item waits for its next attempt.
     pub(super) fn next_delay(&mut self, backoff: &Backoff) -> Duration {
         let delays = &mut self.trouble.get_or_insert_default().delays;
         delays.get_or_insert_with(|| backoff.delays()).draw()
@@ -92,7 +92,7 @@ impl<T, R> Entry for Parcel<T, R> {
     }
 }
 
-/// How the key of an item is found; the hash of it is all that is kept.
+/// Finds the key of an item. The pool keeps only the hash of the key.
 pub(super) type KeyOf<T> = Arc<dyn Fn(&T) -> Option<u64> + Send + Sync>;
 
 pub(super) fn key_of<T, K: Hash>(
@@ -102,15 +102,15 @@ pub(super) fn key_of<T, K: Hash>(
     Arc::new(move |item| Some(hasher.hash_one(key(item)?)))
 }
 
-/// How an attempt has ended, as the job was told itself.
+/// The end of an attempt, as the handler gave it on the job.
 pub(super) enum Answer {
     Done,
     Error(JobError),
 }
 
-/// An item that was not worked off, and where it stood.
+/// An item that was not worked off, and how far it came.
 ///
-/// Its end is neither done nor failed. To hand an item back costs no attempt.
+/// It is neither done nor failed. Handing an item back costs no attempt.
 ///
 /// # Examples
 ///
@@ -124,7 +124,7 @@ pub struct HandedBack<T, R = ()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Nobody had begun it when the stop came, or when it was cut.
+    /// It had not been begun when the stop came, or when it was cut.
     NeverBegun,
     /// It waited for its next attempt.
     BetweenAttempts,
@@ -134,7 +134,7 @@ pub enum Reason {
     Asked,
     /// It was passed on to a later stage, which has not brought it to its end.
     Downstream,
-    /// Its receipt did not let it begin: its partition was taken away.
+    /// Its receipt refused an attempt, because its partition was taken away.
     Refused,
     /// It is done, and the broker did not confirm the acknowledgement in time.
     NotAcknowledged,
@@ -161,7 +161,7 @@ impl fmt::Display for Reason {
 }
 
 impl<T, R> HandedBack<T, R> {
-    /// Returns the item; nothing if its handler had [taken](super::Job::take) it.
+    /// Returns the item, or `None` if its handler had [taken](super::Job::take) it.
     #[must_use]
     pub fn item(&self) -> Option<&T> {
         self.parcel.item.as_ref()
@@ -179,7 +179,7 @@ impl<T, R> HandedBack<T, R> {
         (self.parcel.item, self.parcel.receipt)
     }
 
-    /// Returns whether a handler has begun it, so that a part of its effect may have happened.
+    /// Returns whether a handler has begun it, so that part of its effect may have happened.
     #[must_use]
     pub fn is_begun(&self) -> bool {
         self.parcel.is_begun
@@ -191,13 +191,14 @@ impl<T, R> HandedBack<T, R> {
         self.reason
     }
 
-    /// Returns how many attempts have failed, those before the intake included.
+    /// Returns how many attempts have failed, including those before the intake.
     #[must_use]
     pub fn failed_attempts(&self) -> u32 {
         self.parcel.failed
     }
 
-    /// Returns the last error: that of the last failed attempt, of the acknowledgement, or of the dead letter.
+    /// Returns the last error, which may be that of a failed attempt, of the acknowledgement, or of the dead
+    /// letter.
     #[must_use]
     pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.parcel.error().map(|error| &**error as _)

@@ -1,4 +1,4 @@
-//! [`Pool`]: workers over their intake, ready to be spawned, and how they run and stop.
+//! [`Pool`]: workers with their intake, ready to be spawned. The module also runs and stops them.
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -27,13 +27,14 @@ use crate::lifecycle::{Component, Context};
 use crate::server::stop_signal::Parts;
 use crate::server::stop_signal::sealed::StopParts;
 
-/// Workers over their intake, ready to be spawned.
+/// Workers with their intake, ready to be spawned.
 ///
-/// [`Workers::queue`](super::Workers::queue) and [`Workers::source`](super::Workers::source) make one. It is a member of
-/// a [`TaskGroup`] by [`spawn`](Self::spawn), or a component of a [`Lifecycle`](crate::lifecycle::Lifecycle) by
-/// [`component`](Self::component).
+/// [`Workers::queue`](super::Workers::queue) and [`Workers::source`](super::Workers::source) make one.
+/// [`spawn`](Self::spawn) makes it a member of a [`TaskGroup`], and [`component`](Self::component) makes it a
+/// component of a [`Lifecycle`](crate::lifecycle::Lifecycle).
 ///
-/// Dropped, it takes nothing in any longer, and what was pushed is in its [leftovers](Self::leftovers).
+/// A dropped pool takes no more items in, and puts those that were pushed into its
+/// [leftovers](Self::leftovers).
 #[must_use = "a pool does nothing until it is spawned"]
 pub struct Pool<T: Send + 'static, R: Send + 'static = ()> {
     pub(super) guard: Guard<T, R>,
@@ -42,13 +43,13 @@ pub struct Pool<T: Send + 'static, R: Send + 'static = ()> {
     pub(super) works: Vec<Work>,
     pub(super) intake: Option<Work>,
     pub(super) keeper: Option<Keeper<R>>,
-    /// Tells of the numbers until all is over.
+    /// Reports the numbers until the pool is over.
     pub(super) meter: Option<Work>,
 }
 
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Extends the leases of all that is held.
+/// Extends the leases of all items that the pool holds.
 pub(super) struct Keeper<R> {
     pub(super) every: Duration,
     pub(super) extend: Extend<R>,
@@ -58,7 +59,7 @@ pub(super) type Extend<R> = Box<dyn Fn(Vec<Arc<R>>) -> Extending + Send>;
 
 pub(super) type Extending = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// What a stop does, and how long it takes.
+/// How a stop proceeds, and how long it takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) at_stop: AtStop,
@@ -66,17 +67,17 @@ pub(super) struct Times {
     pub(super) hand_back_within: Duration,
 }
 
-/// How long what is under way has in a stop, if neither the user nor a lifecycle says so.
+/// How long work under way may take in a stop, unless the user or a lifecycle sets a time.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What was pushed into a pool that is dropped is handed back.
+/// Hands back the pushed items of a pool that is dropped.
 pub(super) struct Guard<T, R>(pub(super) Arc<Shared<T, R>>, pub(super) Leaves);
 
-/// Who has what is left.
+/// Where the remaining items go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaves {
     ToLeftovers,
-    /// The earlier stage of a chain, which gets it when it is dropped here.
+    /// To the earlier stage of a chain, which gets an item when it is dropped here.
     ToStage,
 }
 
@@ -90,10 +91,10 @@ impl<T, R> Drop for Guard<T, R> {
     }
 }
 
-/// What a pool has handed back, for whoever wants to have it: the other end of a pool without a function for it, and
-/// what is left of one that was aborted.
+/// The items that a pool has handed back, if it has no hand-back function, and the rest of a pool that was
+/// aborted.
 ///
-/// It keeps what comes late too: the item of a job that was reported as still running comes here if it ever ends.
+/// It keeps late items too. A job that was reported as still running comes here if it ever ends.
 ///
 /// # Examples
 ///
@@ -121,7 +122,7 @@ impl<T, R> Drop for Guard<T, R> {
 pub struct Leftovers<T, R = ()>(Arc<Shared<T, R>>);
 
 impl<T, R> Leftovers<T, R> {
-    /// Takes what was handed back since the last call, in the order of the intake.
+    /// Takes the items that were handed back since the last call, in the order of the intake.
     #[must_use = "what is taken is nowhere else"]
     pub fn take(&self) -> Vec<HandedBack<T, R>> {
         self.0.take_left()
@@ -138,16 +139,16 @@ impl<T, R> fmt::Debug for Leftovers<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
-    /// Returns where the items go that are handed back to no function.
+    /// Returns the place for items that are handed back without a function.
     ///
-    /// They count as claimed then. An item that nobody claims makes the end of the pool an error.
+    /// Such items then count as claimed. An unclaimed item makes the end of the pool an error.
     #[must_use]
     pub fn leftovers(&self) -> Leftovers<T, R> {
         self.guard.0.claim();
         Leftovers(Arc::clone(&self.guard.0))
     }
 
-    /// Spawns the pool into a group, as a task of its name; its workers are members below it.
+    /// Spawns the pool into a group, as a task with its name. Its workers are members below it.
     ///
     /// The token of the group stops it. [`running`](TaskGroup::running) lists `mail`, `mail/worker-0` and so on.
     ///
@@ -172,12 +173,13 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         task.spawn_from(place, driving)
     }
 
-    /// Runs the pool in a component, until the stop comes to the component and is over.
+    /// Runs the pool in a component, until the component is told to stop and the stop is over.
     ///
-    /// It is for a pool that needs what the component [uses](Component::using): the connection of its source, for
-    /// example. A pool that is made before the start is a [component](Self::component) itself. Its workers are tasks of
-    /// the component, and the report of the lifecycle counts what is in flight. The stop takes what the component has,
-    /// less the time for the hand-back; no more than the [grace](super::Workers::grace) if there is one.
+    /// It is for a pool that needs something that the component [uses](Component::using), such as the
+    /// connection of its source. A pool that is made before the start is a [component](Self::component)
+    /// itself. Its workers are tasks of the component, and the report of the lifecycle counts its items in
+    /// flight. The stop may take the time of the component, less the time for the hand-back, and at most the
+    /// [grace](super::Workers::grace) if one is set.
     ///
     /// # Errors
     ///
@@ -185,8 +187,8 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cuts the jobs, without waiting for them; the component still does. What they and the queue
-    /// held is in the [leftovers](Self::leftovers).
+    /// Dropping the future cuts the jobs without waiting for them, but the component still waits. Their items
+    /// and those of the queue are in the [leftovers](Self::leftovers).
     ///
     /// # Examples
     ///
@@ -226,10 +228,10 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         self.drive(ctx.group().clone(), parts).await
     }
 
-    /// Makes the pool a component of its name.
+    /// Makes the pool a component with its name.
     ///
-    /// It is ready when its workers have been spawned, and [runs](Self::run) until the stop comes to it. A pool that ends
-    /// with its last pusher or its source needs [`may_end`](Component::may_end).
+    /// It is ready when its workers have been spawned, and [runs](Self::run) until it is told to stop. A pool
+    /// that ends with its last pusher or its source needs [`may_end`](Component::may_end).
     ///
     /// # Examples
     ///
@@ -260,7 +262,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         })
     }
 
-    /// Runs the pool until it is told to stop, or has nothing left to do, and stops it.
+    /// Runs the pool until it is told to stop, or has no work left, and stops it.
     async fn drive<E: Send + 'static>(
         self,
         group: Spawner<E>,
@@ -294,7 +296,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         let is_told = !matches!(deadline::until(running, recalled).await, Ok(Ok(())));
         let fault = shared.take_fault();
         let at_stop = match fault {
-            // What is under way is finished; nothing more begins.
+            // Work under way is finished, and no other item begins.
             Some(_) => AtStop::HandBack,
             None => times.at_stop,
         };
@@ -304,7 +306,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         };
         shared.stop(at_stop, until);
 
-        // No step keeps the next one from being done.
+        // If one step fails, the next one is still done.
         let cut = async {
             let recalled = shared.recalled.cancelled();
             drop(deadline::until(cut_at(until, &stop), recalled).await);
@@ -332,9 +334,9 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
 }
 
 impl Times {
-    /// Returns when what is under way is cut.
+    /// Returns when work under way is cut.
     fn deadline(&self, stop: &Parts, is_told: bool) -> Option<Instant> {
-        // A pool that ends by itself has nobody else who bounds its end.
+        // If a pool ends by itself, only its grace bounds the end.
         let grace = match is_told {
             true => stop.limit.grace(self.grace, GRACE),
             false => self.grace.unwrap_or(GRACE),
@@ -348,7 +350,7 @@ impl Times {
     }
 }
 
-/// Ends when what is under way is cut, also when the whole has less time than was known.
+/// Ends when work under way is cut, even if the enclosing stop shortens the time later.
 async fn cut_at(at: Option<Instant>, stop: &Parts) {
     let at = async {
         match at {
@@ -370,7 +372,7 @@ fn spawn<E: Send + 'static>(group: &Spawner<E>, name: String, work: Work) -> Tas
     })
 }
 
-/// Extends the leases now and then, until jobs are cut.
+/// Extends the leases at intervals, until jobs are cut.
 fn keep_alive<T, R>(shared: Arc<Shared<T, R>>, keeper: Keeper<R>) -> Work
 where
     T: Send + 'static,
@@ -406,7 +408,7 @@ where
     })
 }
 
-/// Hands back what is left, if there is a function for it.
+/// Hands the remaining items back, if there is a function for it.
 async fn hand_back<T: Send + 'static, R: Send + 'static>(
     shared: &Shared<T, R>,
     policy: &Policy<T, R>,

@@ -1,4 +1,4 @@
-//! [`Pusher`]: how items get into a pool with a queue of its own.
+//! [`Pusher`]: puts items into a pool with a queue of its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use tokio::sync::{SemaphorePermit, TryAcquireError};
 use super::error::{PushError, Stopped};
 use super::shared::Shared;
 
-/// Pushes items into the queue of a pool; a clone is a further pusher of the same queue.
+/// Pushes items into the queue of a pool. A clone is a further pusher of the same queue.
 ///
-/// The queue holds so many items that nobody has begun, and no more. Who finds it full waits, first come, first served.
-/// When the pool has stopped, every push gives its item back in the error, and those that wait do so at once.
+/// The queue has a capacity for items that have not begun. A caller that finds it full waits, first come,
+/// first served. When the pool has stopped, every push returns its item in the error, and waiting pushes do
+/// so at once.
 ///
-/// When the last pusher is dropped, the pool works off what is there and ends, clean. So a pusher that a handler of the
-/// pool holds itself keeps the pool from ending: such a pool ends with its group.
+/// When the last pusher is dropped, the pool works off its items and ends cleanly. A handler of the pool that
+/// holds a pusher keeps it from ending by itself, so that pool ends with its group.
 ///
 /// # Examples
 ///
@@ -39,9 +40,9 @@ pub struct Pusher<T> {
     shared: Arc<Shared<T, ()>>,
 }
 
-/// A place in the queue that is kept for one item.
+/// A reserved place in the queue for one item.
 ///
-/// It is what [`Pusher::reserve`] returns. Dropping it gives the place to the next one that waits.
+/// [`Pusher::reserve`] returns it. Dropping it gives the place to the next caller that waits.
 #[must_use = "a place that is not used is given back"]
 pub struct Permit<'a, T> {
     shared: &'a Shared<T, ()>,
@@ -58,8 +59,8 @@ impl<T> Pusher<T> {
 
     /// Pushes an item, and waits for a place while the queue is full.
     ///
-    /// A handler that pushes into the queue of its own pool can wait for itself, if all workers do it at once; it takes
-    /// [`try_push`](Self::try_push).
+    /// If all workers at once push into the queue of their own pool, they can wait for each other forever. A
+    /// handler that does so has to use [`try_push`](Self::try_push).
     ///
     /// # Errors
     ///
@@ -67,7 +68,8 @@ impl<T> Pusher<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the item with it; nothing was pushed. [`reserve`](Self::reserve) waits without an item.
+    /// Dropping the future drops the item without pushing it. [`reserve`](Self::reserve) waits without an
+    /// item.
     pub async fn push(&self, item: T) -> Result<(), PushError<T>> {
         match self.reserve().await {
             Ok(permit) => permit.send(item),
@@ -75,7 +77,7 @@ impl<T> Pusher<T> {
         }
     }
 
-    /// Pushes an item if there is a place for it now. It does not overtake those that wait.
+    /// Pushes an item if there is a place for it now. It does not overtake callers that wait.
     ///
     /// # Errors
     ///
@@ -98,18 +100,18 @@ impl<T> Pusher<T> {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing but its place among those that wait.
+    /// Cancel safe. Dropping the future only loses the place in the line of waiting callers.
     pub async fn reserve(&self) -> Result<Permit<'_, T>, Stopped> {
         let shared = &self.shared;
         let place = match shared.room.try_acquire() {
             Ok(place) => place,
-            // Those that wait already have what there is, so this has not overtaken them.
+            // Free places have gone to the waiting callers already, so this call has not overtaken them.
             Err(_) => shared.room.acquire().await.map_err(|_| Stopped(()))?,
         };
         Ok(Permit { shared, place })
     }
 
-    /// Returns whether the pool takes nothing in any longer.
+    /// Returns whether the pool has stopped taking items in.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         !self.shared.is_open()
@@ -117,7 +119,7 @@ impl<T> Pusher<T> {
 }
 
 impl<T> Permit<'_, T> {
-    /// Pushes an item into the place that was kept. It never waits.
+    /// Pushes an item into the reserved place. It never waits.
     ///
     /// # Errors
     ///

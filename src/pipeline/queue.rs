@@ -1,4 +1,4 @@
-//! What waits: the items that nobody has begun, those between two attempts, and those whose key is busy.
+//! The waiting items: those that have not begun, those between two attempts, and those whose key is busy.
 //!
 //! Pure state, without a clock or a lock of its own.
 
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What the queue has to know of an item.
+/// What the queue has to know about an item.
 pub(super) trait Entry {
     /// Its place in the order of the intake.
     fn seq(&self) -> u64;
 
-    /// Items of one key are worked on one at a time, in the order of the intake.
+    /// Items of one key run one at a time, in the order of the intake.
     fn key(&self) -> Option<u64>;
 
     /// When it was taken in.
@@ -28,7 +28,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// One item at a time, at once.
+    /// One item at a time, without a wait.
     pub(super) const ONE: Self = Self {
         size: 1,
         longest: Duration::ZERO,
@@ -38,36 +38,36 @@ impl Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Nothing comes in any longer, and what is there is worked off.
+    /// No item comes in any longer, and the queued ones are worked off.
     Draining,
-    /// Nothing begins any longer.
+    /// No item begins any longer.
     Cut,
 }
 
-/// What a worker finds.
+/// The result of a worker's look at the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// So many items were taken that were waiting for their first attempt.
+    /// The worker took `fresh` items that were waiting for their first attempt.
     Taken { fresh: usize },
-    /// One item was taken that a later stage has given back.
+    /// The worker took one item that a later stage has given back.
     Returned,
-    /// There is nothing to do before this time, if a time is known.
+    /// The worker has to wait, until this time if one is known.
     Wait(Option<Instant>),
-    /// There is nothing to do, and there will not be.
+    /// There is no work, and none will come.
     Over,
 }
 
-/// What waits in a queue.
+/// The numbers of waiting items.
 #[cfg(feature = "metrics")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waits {
     pub(super) buffered: usize,
     pub(super) in_backoff: usize,
-    /// Since when the oldest item waits that nobody has begun.
+    /// Since when the oldest item that has not begun waits.
     pub(super) oldest: Option<Instant>,
 }
 
-/// The items of one key that has an item under way.
+/// The waiting items of a key that has an item under way.
 #[derive(Debug)]
 struct Busy<P> {
     waiting: VecDeque<P>,
@@ -80,16 +80,16 @@ pub(super) struct Queue<P> {
     phase: Phase,
     ready: VecDeque<P>,
     delayed: BinaryHeap<Reverse<Delayed<P>>>,
-    /// No more than these are put aside between two attempts.
+    /// The maximum number of items put aside between two attempts.
     most_delayed: usize,
     keys: HashMap<u64, Busy<P>>,
-    /// How many wait for their key, without those whose key is parked.
+    /// How many items wait for their key, without those whose key is parked.
     waiting: usize,
-    /// How many are in later stages.
+    /// How many items are in later stages.
     passed: usize,
-    /// What has come back from later stages.
+    /// The items that have come back from later stages.
     returned: VecDeque<P>,
-    /// Nobody looks at what comes back any longer.
+    /// Whether workers no longer take items that come back.
     is_over: bool,
 }
 
@@ -109,7 +109,7 @@ impl<P: Entry> Queue<P> {
         }
     }
 
-    /// Takes an item in. Gives it back if nothing comes in any longer.
+    /// Takes an item in. Gives it back if the queue takes no more items.
     pub(super) fn push(&mut self, item: P) -> Result<(), P> {
         if self.phase != Phase::Open {
             return Err(item);
@@ -135,14 +135,14 @@ impl<P: Entry> Queue<P> {
         Ok(())
     }
 
-    /// Moves to `out` what is to be done now. What is due again comes before what never began.
+    /// Moves the next work to `out`. Due retries come before new items.
     pub(super) fn take(&mut self, now: impl Fn() -> Instant, out: &mut Vec<P>) -> Found {
         if let Some(item) = self.returned.pop_front() {
             out.push(item);
             return Found::Returned;
         }
         if self.phase == Phase::Cut {
-            // What comes back is still brought to its end.
+            // Items that come back are still brought to their end.
             return match self.passed {
                 0 => Found::Over,
                 _ if self.is_over => Found::Over,
@@ -169,18 +169,19 @@ impl<P: Entry> Queue<P> {
         }
     }
 
-    /// Whether nothing is left, and nothing will come.
+    /// Returns whether the queue is empty and no item will come.
     fn is_drained(&self) -> bool {
         let is_empty = self.ready.is_empty() && self.delayed.is_empty() && self.waiting == 0;
         self.phase == Phase::Draining && is_empty && self.passed == 0
     }
 
-    /// An item has been passed on to a later stage.
+    /// Notes that an item was passed on to a later stage.
     pub(super) fn pass(&mut self) {
         self.passed += 1;
     }
 
-    /// An item comes back from a later stage. Nobody looks at it any longer once everything is cut.
+    /// Takes an item back from a later stage. Gives it back once everything is cut, because no worker takes
+    /// it then.
     pub(super) fn come_back(&mut self, item: P) -> Result<(), P> {
         self.passed -= 1;
         if self.is_over {
@@ -195,7 +196,7 @@ impl<P: Entry> Queue<P> {
         self.passed
     }
 
-    /// When there is a batch to be taken, if there is anything: now, if there is no time.
+    /// Returns when a batch can be taken, or `None` if there are no items. An inner `None` means now.
     fn full_at(&self) -> Option<Option<Instant>> {
         let first = self.ready.front()?;
         let is_full = self.ready.len() >= self.batch.size;
@@ -210,7 +211,7 @@ impl<P: Entry> Queue<P> {
         Some(Some(oldest + self.batch.longest.min(far)))
     }
 
-    /// Puts an item aside until it is tried again. Gives it back if too many are: its worker waits then.
+    /// Puts an item aside until its retry. Gives it back if too many wait, so that its worker waits instead.
     pub(super) fn delay(&mut self, item: P, due: Instant) -> Result<(), P> {
         if self.phase == Phase::Cut || self.delayed.len() >= self.most_delayed {
             return Err(item);
@@ -219,12 +220,12 @@ impl<P: Entry> Queue<P> {
         Ok(())
     }
 
-    /// As [`delay`](Self::delay), however many there are.
+    /// As [`delay`](Self::delay), without a maximum.
     pub(super) fn delay_anyway(&mut self, item: P, due: Instant) {
         self.delayed.push(Reverse(Delayed { due, item }));
     }
 
-    /// What waits, and since when.
+    /// Returns what waits, and since when.
     #[cfg(feature = "metrics")]
     pub(super) fn waits(&self) -> Waits {
         let waiting = self.keys.values().flat_map(|busy| &busy.waiting);
@@ -242,17 +243,17 @@ impl<P: Entry> Queue<P> {
         waits
     }
 
-    /// Whether there is more to be begun.
+    /// Returns whether more items can begin.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether somebody has to keep the time for what is here.
+    /// Returns whether a worker has to wait for a time on behalf of this queue.
     pub(super) fn has_timed(&self) -> bool {
         !self.delayed.is_empty() || (self.batch.size > 1 && !self.ready.is_empty())
     }
 
-    /// An item of this key has had its end: the next one is ready.
+    /// Notes that an item of this key has ended, which makes the next one ready.
     pub(super) fn ended(&mut self, key: u64) {
         let Some(busy) = self.keys.get_mut(&key) else {
             return;
@@ -271,7 +272,7 @@ impl<P: Entry> Queue<P> {
         }
     }
 
-    /// Nothing of this key begins any longer.
+    /// Lets no item of this key begin any longer.
     pub(super) fn park(&mut self, key: u64) {
         if let Some(busy) = self.keys.get_mut(&key) {
             if !busy.is_parked {
@@ -281,14 +282,14 @@ impl<P: Entry> Queue<P> {
         }
     }
 
-    /// Lets nothing in any longer.
+    /// Takes no more items in.
     pub(super) fn close(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Draining;
         }
     }
 
-    /// Moves to `out` what is not due again before the deadline.
+    /// Moves to `out` the items whose retry is not due before the deadline.
     pub(super) fn give_up_delayed(&mut self, deadline: Option<Instant>, out: &mut Vec<P>) {
         let is_in_time = |due| deadline.is_none_or(|deadline| due < deadline);
         let delayed = std::mem::take(&mut self.delayed).into_iter();
@@ -305,7 +306,7 @@ impl<P: Entry> Queue<P> {
         }
     }
 
-    /// Lets nothing begin any longer, and moves all that waits to `out`.
+    /// Lets no item begin any longer, and moves all that wait to `out`.
     pub(super) fn cut(&mut self, out: &mut Vec<P>) {
         self.phase = Phase::Cut;
         self.waiting = 0;
@@ -315,7 +316,7 @@ impl<P: Entry> Queue<P> {
         out.extend(self.keys.drain().flat_map(|(_, busy)| busy.waiting));
     }
 
-    /// As [`cut`](Self::cut), and what comes back from later stages is too late from now on.
+    /// As [`cut`](Self::cut). From now on, items that come back from later stages are too late.
     pub(super) fn end(&mut self, out: &mut Vec<P>) {
         self.cut(out);
         self.is_over = true;
@@ -330,7 +331,7 @@ impl<P: Entry> Queue<P> {
     }
 }
 
-/// An item between two attempts. The order is that of the times, then that of the intake.
+/// An item between two attempts, ordered by its time and then by the order of the intake.
 #[derive(Debug)]
 struct Delayed<P> {
     due: Instant,

@@ -1,14 +1,15 @@
-//! [`PipelineReport`]: what became of the items of a pipeline, in numbers.
+//! [`PipelineReport`]: how the items of a pipeline ended, in numbers.
 
 use std::fmt;
 
-/// What became of the items of a pipeline, in numbers.
+/// How the items of a pipeline ended, in numbers.
 ///
-/// Each item that was taken in has one end, or is still running:
-/// [`taken_in`](Self::taken_in) = [`done`](Self::done) + [`failed`](Self::failed) + [`panicked`](Self::panicked) +
+/// Each item that was taken in has one end, or is still running, so [`taken_in`](Self::taken_in) =
+/// [`done`](Self::done) + [`failed`](Self::failed) + [`panicked`](Self::panicked) +
 /// [`handed_back`](Self::handed_back) + [`still_running`](Self::still_running).
 ///
-/// It prints as one line, without the numbers that are 0: `7 done, 2 handed back (1 cut, 1 never begun)`.
+/// It prints as one line, without the numbers that are 0, such as `7 done, 2 handed back (1 cut, 1 never
+/// begun)`.
 ///
 /// # Examples
 ///
@@ -40,7 +41,7 @@ pub struct PipelineReport {
     pub(super) is_faulty: bool,
 }
 
-/// What is counted while a pipeline runs.
+/// The counters of a running pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Numbers {
     pub(super) taken_in: usize,
@@ -61,7 +62,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// How many were begun and have no end yet.
+    /// Returns how many items were begun and have not ended yet.
     pub(super) fn in_flight(&self) -> usize {
         let ended = self.done + self.failed + self.panicked + self.handed_back_begun;
         self.begun.saturating_sub(ended)
@@ -87,7 +88,8 @@ impl PipelineReport {
         self.numbers.attempts
     }
 
-    /// Returns how many items are done: their handler returned `Ok`, and the acknowledgement was confirmed.
+    /// Returns how many items are done, which means that their handler returned `Ok` and the acknowledgement
+    /// was confirmed.
     #[must_use]
     pub fn done(&self) -> usize {
         self.numbers.done
@@ -111,7 +113,7 @@ impl PipelineReport {
         self.numbers.handed_back_begun + self.numbers.handed_back_unbegun
     }
 
-    /// Returns how many items were handed back that no handler had begun.
+    /// Returns how many handed-back items no handler had begun.
     #[must_use]
     pub fn never_begun(&self) -> usize {
         self.numbers.handed_back_unbegun
@@ -123,13 +125,13 @@ impl PipelineReport {
         self.numbers.cut
     }
 
-    /// Returns how often an acknowledgement failed; each was repeated.
+    /// Returns how often an acknowledgement failed. Each was repeated.
     #[must_use]
     pub fn acks_failed(&self) -> usize {
         self.numbers.acks_failed
     }
 
-    /// Returns how many items are done and were handed back all the same: their acknowledgement was not confirmed.
+    /// Returns how many items are done but were handed back, because their acknowledgement was not confirmed.
     #[must_use]
     pub fn not_acknowledged(&self) -> usize {
         self.numbers.not_acknowledged
@@ -141,32 +143,33 @@ impl PipelineReport {
         self.numbers.dead_letters
     }
 
-    /// Returns how many items the dead-letter function did not take; they were handed back.
+    /// Returns how many items the dead-letter function did not take. They were handed back.
     #[must_use]
     pub fn dead_letters_failed(&self) -> usize {
         self.numbers.dead_letters_failed
     }
 
-    /// Returns how many items could not be handed back: the function for it failed, panicked or was late.
+    /// Returns how many items could not be handed back, because the function for it failed, panicked or was
+    /// late.
     #[must_use]
     pub fn hand_backs_failed(&self) -> usize {
         self.numbers.hand_backs_failed
     }
 
-    /// Returns how often the leases could not be kept alive.
+    /// Returns how often the leases could not be extended.
     #[must_use]
     pub fn keep_alives_failed(&self) -> usize {
         self.numbers.keep_alives_failed
     }
 
-    /// Returns how many items were handed back to nobody: there is no function for it, and nobody holds the
-    /// [leftovers](super::Pool::leftovers).
+    /// Returns how many items were handed back without a receiver, because there is no function for it and no
+    /// caller holds the [leftovers](super::Pool::leftovers).
     #[must_use]
     pub fn unclaimed(&self) -> usize {
         self.unclaimed
     }
 
-    /// Returns how many items are still running: they could not be cut.
+    /// Returns how many items are still running because they could not be cut.
     #[must_use]
     pub fn still_running(&self) -> usize {
         self.still_running
@@ -177,8 +180,8 @@ impl PipelineReport {
         self.workers.iter().map(String::as_str)
     }
 
-    /// Returns whether nothing went wrong: nothing was cut under way, nothing is still running, and no
-    /// acknowledgement, dead letter or hand-back failed. What was handed back is clean.
+    /// Returns whether the run was clean. In a clean run no item was cut under way, none is still running,
+    /// and no acknowledgement, dead letter or hand-back failed. Handed-back items are clean.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let Numbers {
@@ -238,7 +241,7 @@ impl fmt::Display for PipelineReport {
     }
 }
 
-/// `(1 cut, 2 never begun)`
+/// Writes `(1 cut, 2 never begun)`.
 fn list(f: &mut fmt::Formatter<'_>, counts: &[(usize, &str)]) -> fmt::Result {
     let mut open = " (";
     for (count, what) in counts.iter().filter(|(count, _)| *count > 0) {

@@ -1,4 +1,4 @@
-//! [`Results`]: what handlers have made of items, in the order of the items.
+//! [`Results`]: the outputs of handlers, in the order of the items.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::group::lock::Lock;
 
-/// What handlers have made of items, in the order of the items: the other end of [`Workers::map`](super::Workers::map).
+/// The outputs of handlers, in the order of the items. [`Workers::map`](super::Workers::map) makes one.
 ///
-/// They are there as soon as their handler has returned, so a stop or a failure leaves those that are done by then. A
-/// clone is another handle on the same results.
+/// A result is there as soon as its handler has returned, so those that are done remain after a stop or a
+/// failure. A clone is another handle on the same results.
 ///
 /// # Examples
 ///
@@ -24,23 +24,24 @@ impl<U> Results<U> {
 
     pub(super) fn keep(&self, index: u64, result: U) {
         let earlier = self.0.lock().insert(index, result);
-        // Its destructor runs without the lock.
+        // The destructor runs without the lock.
         drop(earlier);
     }
 
-    /// Takes the results that are there, each with the [index](super::Job::index) of its item, in the order of the items.
+    /// Takes the available results, each with the [index](super::Job::index) of its item, in the order of the
+    /// items.
     #[must_use = "what is taken is nowhere else"]
     pub fn take(&self) -> Vec<(u64, U)> {
         take(&mut *self.0.lock()).into_iter().collect()
     }
 
-    /// Returns how many results are there.
+    /// Returns the number of available results.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// Returns whether no result is there.
+    /// Returns whether no result is available.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

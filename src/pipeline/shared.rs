@@ -1,4 +1,4 @@
-//! [`Shared`]: what the workers, the intake, the pushers and the jobs of one pool share.
+//! [`Shared`]: the state that the workers, the intake, the pushers and the jobs of one pool share.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -25,33 +25,34 @@ use crate::server::stop_signal::Limit;
 pub(super) struct Shared<T, R> {
     pub(super) name: Arc<str>,
     state: Lock<State<T, R>>,
-    /// The room in the buffer; closed when nothing comes in any longer.
+    /// The room in the buffer. Closed when no items come in any longer.
     pub(super) room: Semaphore,
-    /// Tells the workers that there may be something to do.
+    /// Tells the workers that there may be work.
     wake: Notify,
     /// Tells the driver that a worker is gone, or that something failed.
     changed: Notify,
-    /// When jobs are cut, for the jobs to see.
+    /// Tells jobs when they are cut.
     pub(super) limit: Limit,
-    /// Fires when the pool is to stop.
+    /// Fires when the pool has to stop.
     pub(super) stopping: CancellationToken,
     /// Fires when jobs are cut.
     pub(super) cut: CancellationToken,
-    /// Fires when all is over, for those that tell of it.
+    /// Fires when the pool is over, for the code that reports on it.
     pub(super) over: CancellationToken,
     /// How many items the buffer holds.
     #[cfg(feature = "metrics")]
     pub(super) capacity: usize,
-    /// Fires when an earlier stage of a chain cuts what it has passed on to this one.
+    /// Fires when an earlier stage of a chain cuts the jobs that it has passed on to this one.
     pub(super) recalled: Arc<CancellationToken>,
-    /// The [`recalled`](Self::recalled) of the later stages that have something of this one.
+    /// The [`recalled`](Self::recalled) of each later stage that has jobs of this one.
     later: Lock<Vec<Arc<CancellationToken>>>,
-    /// What stops the pool, if nothing may begin from that moment on: the driver may not have noticed it yet.
+    /// The token that stops the pool, if no item may begin once it has fired. The driver may not have noticed
+    /// yet.
     told: OnceLock<CancellationToken>,
     key: Option<KeyOf<T>>,
     /// Copies the receipt of an item, if the leases are kept alive.
     lease: Option<fn(&R) -> R>,
-    /// When the pool was made; as good as any time where nobody looks at it.
+    /// When the pool was made. It serves as the intake time where the age of items does not matter.
     made: Instant,
     is_timed: bool,
 }
@@ -65,24 +66,24 @@ struct State<T, R> {
     pushers: usize,
     workers: Vec<Work>,
     fault: Option<Fault>,
-    /// What was in flight when the stop began.
+    /// The number of items in flight when the stop began.
     in_flight_at_stop: Option<usize>,
     retries: Retries,
     leases: BTreeMap<u64, Arc<R>>,
-    /// A worker is being woken and has not looked yet: it wakes the next one if there is more than it takes. So a
-    /// burst of items that are done at once does not wake all workers for nothing.
+    /// A worker is being woken and has not looked yet. It wakes the next one if there is more work than it
+    /// takes. A burst of items that are done at once therefore does not wake all workers in vain.
     is_waking: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     Running,
-    /// It is gone, and has left a job behind that is somewhere else.
+    /// The worker is gone, but its job is kept elsewhere.
     Kept,
     Gone,
 }
 
-/// Until when a further attempt may be due.
+/// The latest time at which a further attempt may be due.
 #[derive(Clone, Copy, Debug)]
 enum Retries {
     Always,
@@ -90,21 +91,21 @@ enum Retries {
     Never,
 }
 
-/// What becomes of what is buffered when the stop begins.
+/// Decides the end of buffered items when the stop begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AtStop {
-    /// It is worked off, as far as the time allows.
+    /// They are worked off, as far as the time allows.
     #[default]
     Drain,
-    /// It is handed back at once; only what is under way is finished.
+    /// They are handed back at once. Only work under way is finished.
     HandBack,
-    /// Items go on coming in until the last pusher or the source is gone, as far as the time allows. It is for a stage
-    /// that others push into while they drain.
+    /// Items continue to come in until the last pusher or the source is gone, as far as the time allows. It
+    /// is for a stage whose pushers are still draining.
     AfterPushers,
 }
 
-/// What the pool is made with.
+/// The options of a pool.
 pub(super) struct Options<T, R> {
     pub(super) name: Arc<str>,
     pub(super) capacity: usize,
@@ -112,7 +113,7 @@ pub(super) struct Options<T, R> {
     pub(super) batch: Batch,
     pub(super) key: Option<KeyOf<T>>,
     pub(super) lease: Option<fn(&R) -> R>,
-    /// Whether the ages of items are looked at.
+    /// Whether the ages of items are measured.
     pub(super) is_metered: bool,
 }
 
@@ -153,7 +154,7 @@ impl<T, R> Shared<T, R> {
         }
     }
 
-    /// Takes an item in, for which there is room. It comes back if nothing comes in any longer.
+    /// Takes an item in, for which there is room. Gives it back if the pool takes no more items.
     pub(super) fn take_in(&self, item: T, receipt: R, failed: u32) -> Result<(), Parcel<T, R>> {
         let mut parcel = Parcel {
             seq: 0,
@@ -203,7 +204,7 @@ impl<T, R> Shared<T, R> {
         Ok(())
     }
 
-    /// Takes a parcel in that is handed back at once, as one that comes after the stop.
+    /// Takes in a parcel that comes after the stop and is handed back at once.
     pub(super) fn accept_late(&self, mut parcel: Parcel<T, R>) {
         let lease = self.lease.map(|copy| Arc::new(copy(&parcel.receipt)));
         let mut state = self.state.lock();
@@ -216,7 +217,7 @@ impl<T, R> Shared<T, R> {
         state.leave(parcel, Reason::NeverBegun);
     }
 
-    /// Lets nothing in any longer; what is there is worked off.
+    /// Takes no more items in, and works off the queued ones.
     pub(super) fn close(&self) {
         self.state.lock().queue.close();
         self.room.close();
@@ -231,7 +232,7 @@ impl<T, R> Shared<T, R> {
         self.state.lock().pushers += 1;
     }
 
-    /// The last pusher that goes ends the pool, once everything is worked off.
+    /// Removes a pusher. Removing the last one ends the pool, once all items are worked off.
     pub(super) fn remove_pusher(&self) {
         let mut state = self.state.lock();
         state.pushers -= 1;
@@ -242,7 +243,7 @@ impl<T, R> Shared<T, R> {
         }
     }
 
-    /// Takes what is to be done now, and counts what is done.
+    /// Takes the next work, and counts what is done.
     pub(super) fn take(
         &self,
         done: &mut usize,
@@ -260,7 +261,7 @@ impl<T, R> Shared<T, R> {
         let Found::Taken { fresh } = found else {
             drop(state);
             if found == Found::Over {
-                // The others may wait for a key or a time that nobody will tell them of.
+                // The others may wait for a key or a time, and would not be woken for the end.
                 self.wake.notify_waiters();
             }
             return found;
@@ -270,7 +271,7 @@ impl<T, R> Shared<T, R> {
             state.numbers.begun += usize::from(!parcel.is_begun);
             parcel.is_begun = true;
         }
-        // Somebody has to keep the time for what is left, or to begin it.
+        // A worker has to begin the remaining items, or to wait for their time.
         let has_more = state.queue.has_ready() && !replace(&mut state.is_waking, true);
         let wakes = has_more || state.queue.has_timed();
         drop(state);
@@ -283,7 +284,7 @@ impl<T, R> Shared<T, R> {
         found
     }
 
-    /// Lets nothing begin once this token has fired.
+    /// Lets no item begin once this token has fired.
     pub(super) fn begin_nothing_after(&self, told: &CancellationToken) {
         let _ = self.told.set(told.clone());
     }
@@ -292,8 +293,8 @@ impl<T, R> Shared<T, R> {
         &self.wake
     }
 
-    /// Puts a parcel aside until its next attempt; if too many are, it comes back. It is handed back if there will be
-    /// no further attempt.
+    /// Puts a parcel aside until its next attempt. Gives it back if too many wait. Hands it back if there
+    /// will not be a further attempt.
     pub(super) fn put_aside(
         &self,
         parcel: Parcel<T, R>,
@@ -332,7 +333,7 @@ impl<T, R> Shared<T, R> {
         }
     }
 
-    /// An item has had its end.
+    /// Notes that an item has ended.
     pub(super) fn ended(&self, parcel: &Parcel<T, R>, parks: bool) {
         if parcel.key.is_none() && self.lease.is_none() {
             return;
@@ -351,7 +352,7 @@ impl<T, R> Shared<T, R> {
         }
     }
 
-    /// Something failed that stops the pool: nothing begins any longer.
+    /// Records a fault that stops the pool. No item begins any longer.
     pub(super) fn fail(&self, fault: Fault) {
         let mut waiting = Vec::new();
         let mut state = self.state.lock();
@@ -360,7 +361,7 @@ impl<T, R> Shared<T, R> {
             state.queue.cut(&mut waiting);
             state.leave_all(waiting);
         }
-        // Only the first is kept; the destructor of a later one runs after the lock.
+        // Only the first is kept. The destructor of a later one runs after the lock.
         let later = match &state.fault {
             None => state.fault.replace(fault),
             Some(_) => Some(fault),
@@ -372,7 +373,7 @@ impl<T, R> Shared<T, R> {
         drop(later);
     }
 
-    /// A worker is there, or not any longer.
+    /// Notes whether a worker is there.
     pub(super) fn set_worker(&self, index: usize, work: Work, done: &mut usize) {
         let mut state = self.state.lock();
         state.numbers.done += take(done);
@@ -388,12 +389,13 @@ impl<T, R> Shared<T, R> {
         change(&mut self.state.lock().numbers);
     }
 
-    /// Returns the receipts of all that is held.
+    /// Returns the receipts of all items that the pool holds.
     pub(super) fn leases(&self) -> Vec<Arc<R>> {
         self.state.lock().leases.values().cloned().collect()
     }
 
-    /// A job is passed on to a later stage, which is recalled when this one is cut before the job has come back.
+    /// Notes that a job is passed on to a later stage. That stage is recalled if this one is cut before the
+    /// job comes back.
     pub(super) fn pass_on(&self, recall: &Arc<CancellationToken>) {
         self.state.lock().queue.pass();
         let mut later = self.later.lock();
@@ -417,7 +419,7 @@ impl<T, R> Shared<T, R> {
         self.changed.notify_one();
     }
 
-    /// Begins the stop: nothing comes in, and what is under way has until `deadline`.
+    /// Begins the stop. No items come in, and work under way has until `deadline`.
     pub(super) fn stop(&self, at_stop: AtStop, deadline: Option<Instant>) {
         let mut given_up = Vec::new();
         let mut state = self.state.lock();
@@ -449,7 +451,7 @@ impl<T, R> Shared<T, R> {
         self.wake.notify_waiters();
     }
 
-    /// Lets nothing begin any longer, and hands back all that waits.
+    /// Lets no item begin any longer, and hands back all that wait.
     pub(super) fn cut_all(&self) {
         let mut waiting = Vec::new();
         let mut state = self.state.lock();
@@ -467,7 +469,7 @@ impl<T, R> Shared<T, R> {
         self.wake.notify_waiters();
     }
 
-    /// Waits until all workers are gone; or, if asked for, until something failed.
+    /// Waits until all workers are gone or, with `or_failed`, until something failed.
     pub(super) async fn settled(&self, or_failed: bool) {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -492,7 +494,7 @@ impl<T, R> Shared<T, R> {
         self.state.lock().numbers
     }
 
-    /// Returns the numbers, and what waits.
+    /// Returns the numbers, and the waiting items.
     #[cfg(feature = "metrics")]
     pub(super) fn waits(&self) -> (Numbers, Waits) {
         let state = self.state.lock();
@@ -509,14 +511,14 @@ impl<T, R> Shared<T, R> {
             .collect()
     }
 
-    /// Returns what is in flight or, once the stop has begun, what was then.
+    /// Returns the number of items in flight. Once the stop has begun, it is the number from then.
     pub(super) fn in_flight(&self) -> usize {
         let state = self.state.lock();
         let at_stop = state.in_flight_at_stop;
         at_stop.unwrap_or_else(|| state.numbers.in_flight())
     }
 
-    /// Somebody will look at the leftovers.
+    /// Notes that the caller will look at the leftovers.
     pub(super) fn claim(&self) {
         self.state.lock().is_claimed = true;
     }
@@ -525,7 +527,7 @@ impl<T, R> Shared<T, R> {
         self.state.lock().is_claimed
     }
 
-    /// Takes what was handed back, in the order of the intake.
+    /// Takes the items that were handed back, in the order of the intake.
     pub(super) fn take_left(&self) -> Vec<HandedBack<T, R>> {
         let mut left = take(&mut self.state.lock().left);
         left.sort_by_key(|item| item.parcel.seq);
@@ -565,9 +567,9 @@ impl<T, R> State<T, R> {
     }
 }
 
-/// Runs a future of the user to its end, unless `cut` ends before, and drops it. The panic of either is caught.
+/// Runs a future of the user until it or `cut` ends, and drops it. Catches a panic of either step.
 ///
-/// It is run in place: no box is made for it.
+/// The future runs in place, without a box.
 pub(super) async fn run_until<F: Future>(
     future: F,
     mut cut: Pin<&mut (impl Future<Output = ()> + ?Sized)>,
@@ -595,14 +597,14 @@ pub(super) async fn run_until<F: Future>(
     }
 }
 
-/// A time from now that may be so far away that it never comes.
+/// Returns the time after `time`, or `None` if it is too far away ever to come.
 pub(super) fn after(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }
 
-/// Gives the others of the thread their turn, now and then.
+/// Yields to the other tasks of the thread at intervals.
 pub(super) async fn consume_budget() {
-    // It has moved in later versions of tokio than the first that is supported.
+    // Later versions of tokio have moved it from its place in the oldest supported one.
     #[allow(deprecated)]
     tokio::task::consume_budget().await;
 }

@@ -1,4 +1,4 @@
-//! [`Stage`]: how a job is passed on to the next stage of a chain.
+//! [`Stage`]: passes a job on to the next stage of a chain.
 
 use std::error::Error;
 use std::fmt;
@@ -12,15 +12,15 @@ use super::shared::Shared;
 use crate::BoxError;
 use crate::group::lock::Lock;
 
-/// Passes jobs on to the next stage of a chain, with what this stage has made of them.
+/// Passes jobs on to the next stage of a chain, with the output of this stage.
 ///
-/// [`Workers::stage`](super::Workers::stage) makes one. A job that was passed on has its end in the last stage, and so
-/// has its item: it is done, and acknowledged, when all that was made of it is done. If one of its outputs fails for good, it has
-/// failed, with that error. If one is handed back, the item is handed back by the stage that took it in, as it was, and
-/// once.
+/// [`Workers::stage`](super::Workers::stage) makes one. A job that was passed on ends in the last stage, and
+/// so does its item. The item is done, and acknowledged, when all its outputs are done. If one of its outputs
+/// fails for good, the item has failed with that error. If one is handed back, the stage that took the item
+/// in hands the original item back, once.
 ///
-/// A clone is a further handle on the same stage. When the last one is dropped, the stage works off what is there, and
-/// ends. So a chain drains from the front.
+/// A clone is a further handle on the same stage. When the last one is dropped, the stage works off its items
+/// and ends, so a chain drains from the front.
 ///
 /// # Examples
 ///
@@ -55,13 +55,13 @@ pub struct Stage<T> {
     shared: Arc<Shared<T, Origin>>,
 }
 
-/// The job of an earlier stage, as the receipt of what was made of it.
+/// The job of an earlier stage, as the receipt of its outputs.
 pub struct Origin {
     shared: Arc<Outputs>,
     is_told: AtomicBool,
 }
 
-/// What was made of one job.
+/// The outputs of one job.
 struct Outputs {
     job: Lock<Option<Box<dyn Passed>>>,
     open: AtomicUsize,
@@ -91,9 +91,9 @@ impl<T: Send + 'static> Stage<T> {
         }
     }
 
-    /// Passes a job on with what was made of it; waits while the queue of the stage is full.
+    /// Passes a job on with its output. Waits while the queue of the stage is full.
     ///
-    /// The worker of the job is free from then on, and what the handler returns afterwards counts for nothing.
+    /// The worker of the job is free from then on, and the later result of the handler is ignored.
     ///
     /// # Errors
     ///
@@ -110,11 +110,12 @@ impl<T: Send + 'static> Stage<T> {
         self.pass_all(job, [output]).await
     }
 
-    /// Passes a job on with all that was made of it: it is done when all of that is. With nothing it is done at once.
+    /// Passes a job on with several outputs. It is done when all of them are done, or at once if there are
+    /// none.
     ///
     /// # Errors
     ///
-    /// As [`pass`](Self::pass). What was passed before runs on, and the item is handed back all the same.
+    /// As [`pass`](Self::pass). Outputs that were passed before continue, but the item is handed back.
     ///
     /// # Cancel safety
     ///
@@ -168,7 +169,7 @@ impl Origin {
         }
     }
 
-    /// Returns the job, to the first that asks.
+    /// Returns the job to the first caller.
     fn take(&self) -> Option<Box<dyn Passed>> {
         self.shared.job.lock().take()
     }
@@ -193,7 +194,7 @@ impl Receipt for Origin {
     }
 }
 
-/// What was not brought to its end is handed back.
+/// Hands the item back unless it has ended.
 impl Drop for Origin {
     fn drop(&mut self) {
         if !self.is_told.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! [`Watermark`]: up to where a partition may be committed.
+//! [`Watermark`]: the offset up to which a partition may be committed.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -17,12 +17,12 @@ use crate::group::deadline;
 use crate::group::lock::Lock;
 use crate::group::log;
 
-/// Up to where each partition of a log may be committed, while its items are worked on in any order.
+/// Tracks up to where each partition of a log may be committed, while its items are worked on in any order.
 ///
-/// Each item is [taken in](Self::take_in) with its offset, in the order of its partition, and gets a [`Mark`], which is
-/// its [`Receipt`] or a part of it. The [next offset](Self::next) of a partition moves over the items that were
-/// acknowledged, and is held by the first that was not. It never goes back. Offsets may have gaps: only those that
-/// were taken in count.
+/// Each item is [taken in](Self::take_in) with its offset, in the order of its partition, and gets a
+/// [`Mark`], which is its [`Receipt`] or a part of it. The [next offset](Self::next) of a partition moves
+/// past the items that were acknowledged, and stops at the first one that was not. It never goes back.
+/// Offsets may have gaps, because only those that were taken in count.
 ///
 /// A clone is another handle on the same watermark.
 ///
@@ -65,16 +65,16 @@ struct Partition {
 /// The offsets of one partition in the order of the intake. Pure state.
 #[derive(Debug, Default)]
 struct Offsets {
-    /// The first is not done.
+    /// The first entry is not done.
     open: VecDeque<Entry>,
-    /// How many entries have gone.
+    /// How many entries were removed.
     gone: u64,
     next: Option<u64>,
-    /// How many are under way.
+    /// How many items are under way.
     running: usize,
-    /// Nothing begins any longer.
+    /// Whether no item may begin any longer.
     is_revoked: bool,
-    /// Nothing counts any longer.
+    /// Whether acknowledgements no longer count.
     is_over: bool,
 }
 
@@ -109,7 +109,7 @@ impl Offsets {
             next = first.map(|first| first.offset.saturating_add(1));
         }
         if next.is_some() {
-            // What is between two offsets is nothing that will come.
+            // No item will come between two offsets.
             let held = self.open.front().map(|first| first.offset);
             self.next = self.next.max(held.or(next));
         }
@@ -117,10 +117,11 @@ impl Offsets {
     }
 }
 
-/// One item below a [`Watermark`]; it is the item's [`Receipt`], or a part of it.
+/// Stands for one item of a [`Watermark`]. It is the item's [`Receipt`], or a part of it.
 ///
-/// A receipt that has a mark calls [`begin`](Receipt::begin) and [`ack`](Receipt::ack) of it in its own. A mark that is
-/// dropped without an acknowledgement holds the watermark. A clone is another handle on the same mark.
+/// A receipt that contains a mark calls the mark's [`begin`](Receipt::begin) and [`ack`](Receipt::ack) in its
+/// own. A mark that is dropped without an acknowledgement holds the watermark. A clone is another handle on
+/// the same mark.
 #[derive(Clone)]
 pub struct Mark {
     inner: Arc<Inner>,
@@ -133,7 +134,7 @@ struct Inner {
     is_running: AtomicBool,
 }
 
-/// How a partition stood when it was [revoked](Watermark::revoke).
+/// The state of a partition when it was [revoked](Watermark::revoke).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
     next: Option<u64>,
@@ -141,13 +142,14 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// Returns the offset to be committed, which is the next one to read; nothing if nothing has moved.
+    /// Returns the offset to commit, which is the next one to read. Returns `None` if the watermark has not
+    /// moved.
     #[must_use]
     pub fn next(&self) -> Option<u64> {
         self.next
     }
 
-    /// Returns how many items were still under way at the deadline. What becomes of them counts for nothing.
+    /// Returns how many items were still under way at the deadline. Their later ends are ignored.
     #[must_use]
     pub fn still_running(&self) -> usize {
         self.still_running
@@ -155,7 +157,8 @@ impl Revoked {
 }
 
 impl<P: Eq + Hash + Clone> Watermark<P> {
-    /// Makes a watermark that lets at most `most` items of a partition be open: taken in, and not passed by it.
+    /// Makes a watermark that lets at most `most` items of a partition be open, which means not yet passed by
+    /// it.
     ///
     /// # Errors
     ///
@@ -184,14 +187,14 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
         })
     }
 
-    /// Takes an item in, in the order of its partition; waits while too many of the partition are open.
+    /// Takes an item in, in the order of its partition. Waits while too many items of the partition are open.
     ///
-    /// A wait is logged as a warning that names the offset that holds the watermark. A source that must not wait for one
-    /// partition asks [`is_full`](Self::is_full) first, and pauses that partition.
+    /// A wait is logged as a warning that names the offset that holds the watermark. A source that must not
+    /// wait for one partition checks [`is_full`](Self::is_full) first, and pauses that partition.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future takes nothing in.
+    /// Dropping the future takes no item in.
     pub async fn take_in(&self, partition: P, offset: u64) -> Mark {
         let mut is_told = false;
         loop {
@@ -225,7 +228,8 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
         assigned.is_some_and(|assigned| assigned.state.lock().open.len() >= self.shared.most)
     }
 
-    /// Returns the next offset to read, which is what is committed; nothing while nothing has moved.
+    /// Returns the next offset to read, which is the one to commit. Returns `None` until the watermark has
+    /// moved.
     #[must_use]
     pub fn next(&self, partition: &P) -> Option<u64> {
         self.find(partition)?.state.lock().next
@@ -238,7 +242,7 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
         assigned.map_or(0, |assigned| assigned.state.lock().open.len())
     }
 
-    /// Returns the next offset of each partition in which something has moved, for a commit of all.
+    /// Returns the next offset of each partition whose watermark has moved, to commit them all.
     #[must_use]
     pub fn all(&self) -> Vec<(P, u64)> {
         let partitions = self.shared.partitions.lock();
@@ -248,16 +252,16 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
         partitions.iter().filter_map(next).collect()
     }
 
-    /// Stops one partition, as a stop of its own: nothing of it begins any longer, and what is under way has until the
-    /// deadline.
+    /// Stops one partition. None of its items begins any longer, and those under way have until the deadline.
     ///
-    /// Commit what it returns, and give the partition up. Its items that were not begun are handed back when a worker
-    /// gets to them. What is acknowledged later counts as [late](Self::late), and moves nothing: not in a new
-    /// assignment of the partition either, which begins with the next item that is taken in.
+    /// Commit the offset that it returns, and give the partition up. Its items that were not begun are handed
+    /// back when a worker gets to them. A later acknowledgement counts as [late](Self::late), and does not
+    /// move the watermark, even in a new assignment of the partition, which begins with the next item that is
+    /// taken in.
     ///
     /// # Cancel safety
     ///
-    /// The partition is revoked at the first poll. Dropping the future then only ends the wait.
+    /// The first poll revokes the partition. Dropping the future then only ends the wait.
     pub async fn revoke(&self, partition: &P, deadline: Instant) -> Revoked {
         let assigned = self.shared.partitions.lock().remove(partition);
         let Some(assigned) = assigned else {
@@ -332,7 +336,7 @@ impl Mark {
 }
 
 impl Receipt for Mark {
-    /// Moves the watermark, if it can move.
+    /// Moves the watermark if it can.
     async fn ack(&self) -> Result<(), BoxError> {
         let partition = &self.inner.partition;
         let mut state = partition.state.lock();
@@ -346,7 +350,7 @@ impl Receipt for Mark {
         Ok(())
     }
 
-    /// Refuses once the partition was revoked.
+    /// Returns `false` once the partition was revoked.
     fn begin(&self) -> bool {
         let mut state = self.inner.partition.state.lock();
         if state.is_revoked {
@@ -410,7 +414,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// The next offset is the first that is not done, or the one behind the last; and it never goes back.
+        /// The next offset is the first that is not done, or the one after the last. It never goes back.
         #[test]
         fn the_watermark_is_the_first_offset_that_is_not_done(
             gaps in prop::collection::vec(1..5u64, 1..40),

@@ -1,4 +1,4 @@
-//! A worker: takes an item, runs its handler in place, and sees to its end.
+//! A worker, which takes an item, runs its handler in place, and brings it to its end.
 
 use std::any::TypeId;
 use std::cmp::Reverse;
@@ -26,9 +26,9 @@ use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::time::Rounded;
 
-/// What is done with items, apart from their handler.
+/// How items are treated, apart from their handler.
 pub(super) struct Policy<T: Send + 'static, R: Send + 'static> {
-    /// How often an item is tried, and how long it waits in between; without it once.
+    /// How often an item is tried, and how long it waits in between. `None` tries it once.
     pub(super) retry: Option<(Backoff, u32)>,
     pub(super) on_failure: OnFailure,
     pub(super) parks_failed_keys: bool,
@@ -37,14 +37,14 @@ pub(super) struct Policy<T: Send + 'static, R: Send + 'static> {
     pub(super) hand_back_within: Duration,
 }
 
-/// What the last failure of an item means, if no dead-letter function takes it.
+/// The effect of an item's last failure, if no dead-letter function takes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
     /// It stops the pool, and is a failure of its group.
     #[default]
     FailGroup,
-    /// It is logged as a warning and counted, and the others go on.
+    /// It is logged as a warning and counted, and the other items go on.
     Count,
 }
 
@@ -54,13 +54,13 @@ pub(super) type DeadLetter<T, R> = Box<dyn Fn(Job<T, R>) -> Doing + Send + Sync>
 
 pub(super) type HandBack<T, R> = Box<dyn Fn(Vec<HandedBack<T, R>>) -> Doing + Send + Sync>;
 
-/// How the handler of the user is called: with one job, or with several.
+/// Calls the handler of the user, with one job or with several.
 pub(super) trait Handle<T: Send + 'static, R: Send + 'static>:
     Send + Sync + 'static
 {
     type Future: Future<Output = Result<(), JobError>> + Send;
 
-    /// Calls it with all of the batch; not at all if that is empty.
+    /// Calls the handler with the whole batch, unless the batch is empty.
     fn call(&self, batch: &mut Vec<Parcel<T, R>>, home: &Arc<Home<T, R>>) -> Option<Self::Future>;
 }
 
@@ -100,19 +100,19 @@ where
     }
 }
 
-/// One worker, with all that is in its hands. Dropped at any time, it hands that back.
+/// One worker, with all items in its hands. Dropping it at any time hands them back.
 pub(super) struct Worker<T: Send + 'static, R: Send + 'static> {
     shared: Arc<Shared<T, R>>,
     policy: Arc<Policy<T, R>>,
     home: Arc<Home<T, R>>,
     index: usize,
-    /// What was taken, before its attempt; what has come back, after it.
+    /// The items of an attempt: those taken before it, and those back after it.
     batch: Vec<Parcel<T, R>>,
-    /// What has come back from jobs.
+    /// The items that have come back from jobs.
     back: Vec<Parcel<T, R>>,
-    /// What is being brought to its end.
+    /// The item that is being brought to its end.
     hand: Option<Parcel<T, R>>,
-    /// How many are done since the last look at the queue.
+    /// How many items are done since the last look at the queue.
     done: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -134,7 +134,7 @@ struct Failure {
 }
 
 impl Outcome {
-    /// The same for the next item of a batch.
+    /// Returns the same outcome for the next item of a batch.
     fn again(&self) -> Self {
         match self {
             Self::Done => Self::Done,
@@ -185,7 +185,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Works until there is nothing to do, and there will not be.
+    /// Works until there is no work and none will come.
     pub(super) async fn work<H: Handle<T, R>>(mut self, handler: Arc<H>) {
         while let Some(is_returned) = self.take().await {
             if is_returned {
@@ -203,9 +203,9 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Takes what is to be done next, and waits for it.
+    /// Takes the next work, and waits for it.
     ///
-    /// Returns whether it is one that a later stage has given back.
+    /// Returns whether it is an item that a later stage has given back.
     async fn take(&mut self) -> Option<bool> {
         consume_budget().await;
         let mut is_woken = false;
@@ -217,7 +217,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
                 Found::Over => return None,
                 Found::Wait(_) => {}
             }
-            // Made before a second look: what changes in between wakes it.
+            // Made before the second look, so that a change in between wakes it.
             let mut woken = pin!(self.shared.woken().notified());
             woken.as_mut().enable();
             let found = self.shared.take(&mut self.done, &mut self.batch, false);
@@ -232,12 +232,13 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Whether an item may have to be turned away: most have no receipt, and have not failed before.
+    /// Returns whether an item may have to be turned away. Most have no receipt, and have not failed before.
     fn may_turn_away(&self) -> bool {
         !is_nothing::<R>() || self.batch.iter().any(|parcel| parcel.failed > 0)
     }
 
-    /// Ends an item that is done, needs no acknowledgement and was told nothing itself: most often it is the only one.
+    /// Ends an item that is done and needs no acknowledgement, if its handler gave no answer on the job. Most
+    /// often it is the only one.
     fn settled_at_once(&mut self, outcome: &Outcome) -> bool {
         let is_plain = |parcel: &Parcel<T, R>| !parcel.is_told_done && parcel.trouble.is_none();
         let is_done = is_nothing::<R>() && matches!(outcome, Outcome::Done);
@@ -249,7 +250,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         true
     }
 
-    /// Hands those back that their receipts do not let begin.
+    /// Hands back the items whose receipts do not let them begin.
     async fn turn_refused_away(&mut self) {
         if is_nothing::<R>() {
             return;
@@ -279,7 +280,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Brings those to their end that were begun too often before they came here, and had no end.
+    /// Ends the items that have used up all their attempts before they came here.
     async fn turn_exhausted_away(&mut self) {
         let attempts = match &self.policy.retry {
             Some((_, attempts)) => *attempts,
@@ -314,7 +315,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             Ok(None) => Some(Ok(Ok(()))),
             Err(panic) => Some(Err(panic)),
         };
-        // What the handler was not given, because calling it panicked.
+        // The parcels that the handler did not get, because calling it panicked.
         self.back.append(&mut self.batch);
         self.collect(expected).await;
         std::mem::swap(&mut self.batch, &mut self.back);
@@ -326,7 +327,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Waits until so many jobs are back. One that does not come before the cut is still running.
+    /// Waits until `expected` jobs are back. A job that does not come before the cut is still running.
     async fn collect(&mut self, expected: usize) {
         let passed = self.home.collect(expected, &mut self.back);
         if self.back.len() + passed < expected {
@@ -352,9 +353,9 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Brings what has come back to its end, or puts it aside for its next attempt.
+    /// Ends the items that have come back, or puts them aside for their next attempt.
     async fn settle(&mut self, outcome: &Outcome) {
-        // From the back, in the order of the intake.
+        // Taken from the back, in the order of the intake.
         self.batch.sort_by_key(|parcel| Reverse(parcel.seq));
         while let Some(mut parcel) = self.batch.pop() {
             let own = match parcel.take_answer() {
@@ -414,7 +415,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     }
 
     async fn wait_to_repeat(&mut self, delay: Duration) {
-        // A time that never comes is as good as one in a year.
+        // A year stands for a time that never comes.
         let due = after(delay).or_else(|| after(A_YEAR));
         let (Some(parcel), Some(due)) = (self.hand.take(), due) else {
             return;
@@ -425,7 +426,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             let stopping = self.shared.stopping.cancelled();
             let _ = deadline::until(sleep_until(due), stopping).await;
             if let Some(parcel) = self.hand.take() {
-                // It is always taken.
+                // This call always takes it.
                 let _ = self.shared.put_aside(parcel, due, true);
             }
         }
@@ -472,7 +473,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         let Some(mut parcel) = self.back.pop() else {
             return;
         };
-        // What the function returns is what counts.
+        // Only the result of the function counts.
         parcel.take_answer();
         let failure: Option<SharedError> = match ended {
             Some(Ok(Ok(()))) => {
@@ -497,7 +498,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Acknowledges the item until that is confirmed, and ends it.
+    /// Acknowledges the item until the broker confirms that, and ends it.
     async fn acknowledge(&mut self, ending: Ending) {
         if !is_nothing::<R>() {
             if let Err(error) = self.confirm().await {
@@ -564,7 +565,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         self.shared.leave(parcel.map(|parcel| (parcel, reason)));
     }
 
-    /// Hands an item back: now, or at the end of a stop that has begun.
+    /// Hands an item back at once, or at the end of a stop that has begun.
     async fn hand_back(&mut self, reason: Reason) {
         let policy = Arc::clone(&self.policy);
         let hand_back = match &policy.hand_back {
@@ -592,7 +593,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     }
 }
 
-/// Hands items back within the time for it.
+/// Hands items back within the time for the hand-back.
 pub(super) async fn run_hand_back<T, R>(
     hand_back: &HandBack<T, R>,
     items: Vec<HandedBack<T, R>>,
@@ -627,7 +628,7 @@ impl<T: Send + 'static, R: Send + 'static> Drop for Worker<T, R> {
     }
 }
 
-/// Whether there is nothing to acknowledge.
+/// Returns whether `R` is `()`, which needs no acknowledgement.
 fn is_nothing<R: 'static>() -> bool {
     TypeId::of::<R>() == TypeId::of::<()>()
 }

@@ -25,37 +25,38 @@ use crate::backoff::Backoff;
 use crate::group::build_error::BuildError;
 use crate::group::time::Rounded;
 
-/// Works on items, so many at once, and loses none: what is not done when the time is up is handed back.
+/// Works on items with limited concurrency, and loses none. Items that are not done when the time is up are
+/// handed back.
 ///
-/// An item is taken in from a [queue](Self::queue) of its own, or from a [source](Self::source): a broker, a stream.
-/// From then on it has exactly one end:
+/// An item is taken in from a [queue](Self::queue) of the pool, or from a [source](Self::source) such as a
+/// broker or a stream. From then on it has exactly one end:
 ///
-/// - **done**: its handler returned `Ok`, and the acknowledgement, if there is one, was confirmed;
-/// - **failed** or **panicked**: it did so for the last time. With [`retry`](Self::retry) there are several attempts;
-///   a [dead-letter function](Self::dead_letter) takes what has failed for good. Without one it is a failure of
-///   the group, or [only counted](Self::on_failure);
-/// - **handed back**: all others. Nobody began it, it waited for its next attempt, it was cut, or its handler handed it
-///   back. It costs no attempt.
+/// - **done** if its handler returned `Ok`, and the acknowledgement, if there is one, was confirmed.
+/// - **failed** or **panicked** if that was its last attempt. With [`retry`](Self::retry) there are several
+///   attempts, and a [dead-letter function](Self::dead_letter) takes items that have failed for good. Without
+///   one, it is a failure of the group, or [only counted](Self::on_failure).
+/// - **handed back** in all other cases. The item was not begun, it waited for its next attempt, it was cut,
+///   or its handler handed it back. This costs no attempt.
 ///
 /// # The stop
 ///
-/// When the token of its group fires, or the stop of its lifecycle comes to it:
+/// The stop begins when the token of the group fires, or when the lifecycle stops the pool.
 ///
-/// 1. Nothing comes in any longer: pushers get their items back, and the source is [paused](Self::pause).
-/// 2. What is buffered is worked off or, if [so chosen](Self::at_stop), handed back at once. A backoff ends at once,
+/// 1. No items come in any longer. Pushers get their items back, and the source is [paused](Self::pause).
+/// 2. Buffered items are worked off or, [if set](Self::at_stop), handed back at once. A backoff ends at once,
 ///    unless its next attempt is due before the deadline.
-/// 3. After the [grace](Self::grace) what is still under way is cut: its future is dropped.
-/// 4. The [leases](Self::keep_alive) are no longer extended. What is left goes to the [hand-back](Self::hand_back) in the
-///    order of the intake, with a time of its own.
-/// 5. The [report](super::PipelineReport) says what became of all items. It is `Ok` unless something was cut under way,
-///    something is still running, or an acknowledgement, a dead letter or the hand-back failed.
+/// 3. After the [grace](Self::grace) all work that is still under way is cut, by dropping its future.
+/// 4. The [leases](Self::keep_alive) are no longer extended. The remaining items go to the
+///    [hand-back](Self::hand_back) in the order of the intake, with a time of its own.
+/// 5. The [report](super::PipelineReport) tells how all items ended. It is `Ok` unless something was cut
+///    under way, something is still running, or an acknowledgement, a dead letter or the hand-back failed.
 ///
-/// Each step is done even if the one before it failed. After a failure that stops the pool, what is under way is
+/// Each step is done even if the one before it failed. After a failure that stops the pool, work under way is
 /// finished, and the rest is handed back.
 ///
 /// # Cost
 ///
-/// The workers are tasks, and an item is none: its handler runs in place in a worker, without an allocation.
+/// The workers are tasks, but an item is not. Its handler runs in place in a worker, without an allocation.
 ///
 /// # Examples
 ///
@@ -109,7 +110,7 @@ pub struct Workers<T: Send + 'static, R: Send + 'static = ()> {
     start: Start<T, R>,
 }
 
-/// How the numbers of the pool are told.
+/// How to report the numbers of the pool.
 type Meter<T, R> = fn(Arc<Shared<T, R>>) -> Work;
 
 type Start<T, R> = Arc<dyn Fn(Worker<T, R>) -> Work + Send + Sync>;
@@ -117,8 +118,8 @@ type Start<T, R> = Arc<dyn Fn(Worker<T, R>) -> Work + Send + Sync>;
 impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     /// Makes workers with a handler of one item.
     ///
-    /// They are one at a time until there is a [`limit`](Self::limit). What the handler returns is the end of the
-    /// attempt; see [`JobError`].
+    /// One runs at a time unless there is a [`limit`](Self::limit). The result of the handler ends the
+    /// attempt, see [`JobError`].
     pub fn new<F, W>(name: impl Into<Cow<'static, str>>, handler: F) -> Self
     where
         F: Fn(Job<T, R>) -> W + Send + Sync + 'static,
@@ -129,13 +130,13 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
 
     /// Makes workers with a handler of up to `size` items at once.
     ///
-    /// A batch is begun when `size` items are there, or when the first of them has waited for `longest`; at the stop it
-    /// is begun at once. The items of a batch are in the order of the intake. An item that is tried again is in a batch of
-    /// its own.
+    /// A batch begins when `size` items are there, or when the first of them has waited for `longest`. At the
+    /// stop it begins at once. The items of a batch are in the order of the intake. An item that is tried
+    /// again is in a batch of its own.
     ///
-    /// What the handler returns is the end of the attempt for each item whose [`Job`] was not told something else: by
-    /// [`done`](Job::done), [`fail`](Job::fail) or [`hand_back`](Job::hand_back). After a panic or an error, all items
-    /// that were not told to be done have failed.
+    /// The result of the handler ends the attempt for each item, unless the handler has called
+    /// [`done`](Job::done), [`fail`](Job::fail) or [`hand_back`](Job::hand_back) on its [`Job`]. After a
+    /// panic or an error, all items that were not marked as done have failed.
     ///
     /// # Examples
     ///
@@ -179,15 +180,15 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         Self::of(name.into(), Batch { size, longest }, Several(handler))
     }
 
-    /// Makes workers whose handler makes something of each item, and the results that it has made.
+    /// Makes workers whose handler has an output for each item, and the [`Results`] that collect the outputs.
     ///
-    /// The results are in the order of the items, whatever the order in which the handlers return. It is for a job that has
-    /// an end: its items come [from an iterator](super::from_iter), and at the stop nothing more is taken from that; the
-    /// results of what is done by then are there.
+    /// The results are in the order of the items, regardless of the order in which the handlers return. It is
+    /// for a job that has an end, whose items come [from an iterator](super::from_iter). After the stop no
+    /// more items are taken from that, and the results that are done by then remain.
     ///
     /// # Examples
     ///
-    /// Ten thousand pages, 64 at once. Ctrl-C, as the token of the group, keeps those that are there:
+    /// Ten thousand pages, 64 at once. Ctrl-C, as the token of the group, keeps the available results:
     ///
     /// ```
     /// use taskgroup::TaskGroup;
@@ -256,7 +257,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         }
     }
 
-    /// Lets so many handlers run at once, from 1 upwards; 1 by default.
+    /// Sets how many handlers run at once, from 1 upwards. The default is 1.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
@@ -264,27 +265,28 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
 
     /// Tries an item up to `attempts` times, from 1 upwards, and waits for the backoff in between.
     ///
-    /// Without it, an item is tried once. A [permanent](JobError::permanent) error ends the attempts at once. An item that
-    /// waits for its next attempt takes no worker, unless more of them wait than there are workers. An item that
-    /// [comes in](super::Received::attempt) with all its attempts used up has failed without a further one.
+    /// Without it, an item is tried once. A [permanent](JobError::permanent) error ends the attempts at once.
+    /// An item that waits for its next attempt does not occupy a worker, unless more of them wait than there
+    /// are workers. An item that [comes in](super::Received::attempt) with all its attempts used up has
+    /// failed without a further one.
     pub fn retry(mut self, backoff: Backoff, attempts: u32) -> Self {
         self.policy.retry = Some((backoff, attempts));
         self
     }
 
-    /// Sets what the last failure of an item means, if there is no [dead-letter function](Self::dead_letter).
+    /// Sets the effect of an item's last failure, if there is no [dead-letter function](Self::dead_letter).
     ///
-    /// The item is not acknowledged then. [`OnFailure::FailGroup`] is the default, and good for a queue of one's own. With
-    /// a broker, a restart meets the same item again: a retry and dead letters suit it better.
+    /// The item is not acknowledged then. [`OnFailure::FailGroup`] is the default, and suits a queue of the
+    /// pool. With a broker, a restart meets the same item again, so a retry and dead letters suit it better.
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.policy.on_failure = on_failure;
         self
     }
 
-    /// Passes items that have failed for the last time to this function, which [`Job::last_error`] tells why.
+    /// Passes items that have failed for the last time to this function. [`Job::last_error`] has the reason.
     ///
-    /// When it has returned `Ok`, the item is acknowledged, and has failed or panicked. If it fails, panics or is cut, the
-    /// item is not acknowledged, but handed back. It runs in the worker of the item.
+    /// When it has returned `Ok`, the item is acknowledged, and has failed or panicked. If it fails, panics
+    /// or is cut, the item is not acknowledged, but handed back. The function runs in the worker of the item.
     pub fn dead_letter<F, W>(mut self, dead_letter: F) -> Self
     where
         F: Fn(Job<T, R>) -> W + Send + Sync + 'static,
@@ -295,49 +297,50 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Works on one item of a key at a time, in the order of the intake, its retries included.
+    /// Works on one item of a key at a time, in the order of the intake, including its retries.
     ///
-    /// Other keys go on meanwhile, and those that are ready take turns. Items without a key are in no order. A key costs
-    /// memory only while it has items. The items of a busy key take their places in the buffer, so one key can fill it.
+    /// Other keys go on meanwhile, and those that are ready take turns. Items without a key have no order. A
+    /// key uses memory only while it has items. The items of a busy key take their places in the buffer, so
+    /// one key can fill it.
     ///
-    /// After an item was handed back, nothing later of its key begins: the key is parked, and its items are handed back
-    /// at the stop. After a last failure a key goes on, unless
-    /// [`park_failed_keys`](Self::park_failed_keys) says otherwise.
+    /// After an item was handed back, no later item of its key begins. The key is parked, and its items are
+    /// handed back at the stop. After a last failure a key goes on, unless
+    /// [`park_failed_keys`](Self::park_failed_keys) is set.
     pub fn keys<K: Hash>(mut self, key: impl Fn(&T) -> Option<K> + Send + Sync + 'static) -> Self {
         self.key = Some(key_of(key));
         self
     }
 
-    /// Parks a key whose item has failed for the last time: its later items are handed back at the stop.
+    /// Parks a key whose item has failed for the last time. Its later items are handed back at the stop.
     pub fn park_failed_keys(mut self) -> Self {
         self.policy.parks_failed_keys = true;
         self
     }
 
-    /// Sets what becomes of what is buffered at the stop; [`AtStop::Drain`] by default.
+    /// Sets the end of buffered items at the stop. The default is [`AtStop::Drain`].
     pub fn at_stop(mut self, at_stop: AtStop) -> Self {
         self.times.at_stop = at_stop;
         self
     }
 
-    /// Sets how long what is there has at the stop, before it is cut; 10 s by default.
+    /// Sets how long the items may take at the stop before they are cut. The default is 10 s.
     ///
-    /// In a lifecycle it is what the component has, less the time for the hand-back, and less than that if a grace is set
-    /// that is shorter. With zero it is cut at once; with [`Duration::MAX`] never.
+    /// In a lifecycle it is the time of the component, less the time for the hand-back, or a grace that is
+    /// set and shorter. With zero the items are cut at once. With [`Duration::MAX`] they are never cut.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.times.grace = Some(grace);
         self
     }
 
-    /// Hands items back to this function: before the stop one by one, and at the stop all that is left, in the order of
-    /// the intake.
+    /// Hands items back to this function, one by one before the stop, and all remaining ones at the stop in
+    /// the order of the intake.
     ///
-    /// Before the stop an item is handed back at once: by its handler, by a later stage, by its receipt, or for want of a
-    /// dead letter. A broker delivers it again. A function that gives it back with a delay keeps it from coming straight
-    /// back.
+    /// Before the stop an item is handed back at once, by its handler, by a later stage, by its receipt, or
+    /// because its dead letter failed. A broker delivers it again. A function that returns it with a delay
+    /// keeps it from coming straight back.
     ///
-    /// If it fails, panics or is late, that is an error of the pool. Without the function, items go to the
-    /// [leftovers](Pool::leftovers).
+    /// If the function fails, panics or is late, that is an error of the pool. Without a function, items go
+    /// to the [leftovers](Pool::leftovers).
     ///
     /// # Examples
     ///
@@ -381,18 +384,20 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Sets how long the [hand-back](Self::hand_back) may take, in addition to the grace; 1 s by default.
+    /// Sets how long the [hand-back](Self::hand_back) may take, in addition to the grace. The default is 1 s.
     pub fn hand_back_within(mut self, time: Duration) -> Self {
         self.policy.hand_back_within = time;
         self.times.hand_back_within = time;
         self
     }
 
-    /// Tells the broker at the stop to send no more: cancels a consumer, pauses a partition, unsubscribes.
+    /// Asks the broker at the stop to send no more, by cancelling a consumer, pausing a partition or
+    /// unsubscribing.
     ///
-    /// The function and a fetch that is under way have `within` together; 1 s by default. With the function, the source is
-    /// asked on until it ends or that time is over, for it may still have items; without it, one fetch that is under way is
-    /// awaited. What comes is handed back. It is for a [source](Self::source); a queue ignores it.
+    /// The function and a fetch that is under way have `within` together. Without this method it is 1 s. With
+    /// the function, the pool fetches until the source ends or that time is over, since the source may still
+    /// have items. Without it, the pool awaits only the fetch that is under way. Items that come are handed
+    /// back. It is for a [source](Self::source). A queue ignores it.
     pub fn pause<F, W>(mut self, within: Duration, pause: F) -> Self
     where
         F: FnOnce() -> W + Send + 'static,
@@ -403,18 +408,18 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Sets how many items of a [source](Self::source) are fetched and not begun, from 1 upwards; as many as the
-    /// [limit](Self::limit), and as a batch has, by default.
+    /// Sets how many items of a [source](Self::source) are fetched and not begun, from 1 upwards. The default
+    /// is the [limit](Self::limit) or the size of a batch, whichever is larger.
     pub fn buffer(mut self, items: usize) -> Self {
         self.buffer = Some(items);
         self
     }
 
-    /// Extends the leases of all items that are held, every so often: those that are buffered, running, or between two
+    /// Extends the leases of all held items at intervals, whether they are buffered, running, or between two
     /// attempts.
     ///
-    /// The function gets copies of their receipts. If it fails, that is logged and counted, and it is called again the next
-    /// time. It has been joined before items are handed back.
+    /// The function gets copies of their receipts. If it fails, the failure is logged and counted, and the
+    /// function is called again the next time. It has been joined before items are handed back.
     pub fn keep_alive<F, W>(mut self, every: Duration, extend: F) -> Self
     where
         R: Clone,
@@ -430,8 +435,8 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Writes the numbers of the pool through the facade of the crate [`metrics`](https://docs.rs/metrics): when it
-    /// starts, every second, and when it is over.
+    /// Writes the numbers of the pool through the facade of the crate [`metrics`](https://docs.rs/metrics),
+    /// when the pool starts, every second, and when it is over.
     ///
     /// | name | kind | what it is |
     /// |---|---|---|
@@ -448,8 +453,8 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     /// | `pipeline_acks_failed_total` | counter | acknowledgements that failed |
     /// | `pipeline_dead_letters_total` | counter | items that the dead-letter function has taken |
     ///
-    /// All have the label `pipeline`, the name of the pool; in a chain each stage has its own. All are there at 0 from the
-    /// start, so that a rate can be taken of them. An item costs nothing for it but a look at the clock.
+    /// All have the label `pipeline`, the name of the pool, which each stage of a chain has for itself. All
+    /// start at 0, so that you can take a rate. The only cost for each item is a look at the clock.
     ///
     /// # Examples
     ///
@@ -479,7 +484,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
+    /// A [`BuildError`] if the name is empty, or an option has an invalid value.
     pub fn source<S>(mut self, source: S) -> Result<Pool<T, R>, BuildError>
     where
         S: Source<Item = T, Receipt = R>,
@@ -562,11 +567,12 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
 }
 
 impl<T: Send + 'static> Workers<T> {
-    /// Gives the workers a queue that holds up to `capacity` items that nobody has begun, and makes a pool of them.
+    /// Gives the workers a queue that holds up to `capacity` items that have not begun, and makes a pool of
+    /// them.
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
+    /// A [`BuildError`] if the name is empty, or an option has an invalid value.
     pub fn queue(self, capacity: usize) -> Result<(Pusher<T>, Pool<T>), BuildError> {
         let pool = self.build("capacity", capacity)?;
         Ok((Pusher::new(&pool.guard.0), pool))
@@ -574,18 +580,18 @@ impl<T: Send + 'static> Workers<T> {
 }
 
 impl<T: Send + 'static> Workers<T, Origin> {
-    /// Makes a stage of a chain: a pool that earlier stages [pass](Stage::pass) their jobs on to.
+    /// Makes a stage of a chain, which is a pool that earlier stages [pass](Stage::pass) their jobs on to.
     ///
-    /// Its queue holds up to `capacity` items; a stage that finds it full waits. It stops
-    /// [after its pushers](AtStop::AfterPushers), whatever else was set. What it hands back without a function for it is handed
-    /// back by the stage that took the item in.
+    /// Its queue holds up to `capacity` items, and a stage that finds it full waits. It stops [after its
+    /// pushers](AtStop::AfterPushers), whatever else was set. Without a hand-back function, its items are
+    /// handed back by the stage that took the item in.
     ///
-    /// When an earlier stage is cut, and this one has something of it, this one is cut as well, so that all stages share the
-    /// deadline of the first.
+    /// When an earlier stage is cut, and this one has jobs of it, this one is cut as well, so all stages
+    /// share the deadline of the first.
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] if the name is empty, or an option has a value that its docs refuse.
+    /// A [`BuildError`] if the name is empty, or an option has an invalid value.
     pub fn stage(mut self, capacity: usize) -> Result<(Stage<T>, Pool<T, Origin>), BuildError> {
         self.times.at_stop = AtStop::AfterPushers;
         if self.policy.hand_back.is_none() {

@@ -1,4 +1,4 @@
-//! [`Exit`]: the exit status of a process, and what it says on stderr about it.
+//! [`Exit`]: the exit status of a process, and the report that it writes to stderr.
 
 #[cfg(feature = "signal")]
 pub(crate) mod decided;
@@ -33,27 +33,26 @@ use crate::process::signals::Signals;
 #[cfg(feature = "signal")]
 use crate::server::forced;
 
-/// How a process ends: an exit status and the lines that explain it, to be returned from `main`.
+/// Tells how a process ends, with an exit status and the lines that explain it. `main` returns it.
 ///
-/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a
-/// `Result<(), BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]: 0 when all
-/// went well, a signal and a clean drain included, 1 otherwise. Another mapping is another
-/// [`ExitPolicy`]; in a `Program` (feature `signal`) that has one, `Exit::from` applies that.
+/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a `Result<(),
+/// BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]. The status is 0 when all went
+/// well, which includes a signal and a clean drain, and 1 otherwise. For another mapping, use another
+/// [`ExitPolicy`]. In a `Program` (feature `signal`) that has a policy, `Exit::from` applies that one.
 ///
-/// When `main` returns it, the error is written to stderr: a line for the first failure with its
-/// sources, and a line for each one that came after it, ten lines at most and the number of the
-/// others. Errors in writing are ignored, and a stderr
-/// that takes nothing within a second is given up: neither a closed pipe nor a full one
-/// changes the exit status. On Unix it is written past the lock of [`std::io::stderr`], which a thread may
-/// hold for ever.
+/// When `main` returns it, the `Exit` writes the error to stderr. The first failure is a line with its
+/// sources, and each later failure is a line of its own. It writes at most ten lines, and the number of the
+/// other failures. Errors in writing are ignored, and so is a stderr that accepts no bytes for a second, so
+/// that neither a closed pipe nor a full one changes the exit status. On Unix it bypasses the lock of
+/// [`std::io::stderr`], which a thread may hold forever.
 ///
-/// Nothing here ends the process except [`now`](Self::now).
+/// Only [`now`](Self::now) ends the process.
 ///
 /// # What comes after
 ///
-/// `taskgroup::main` (feature `signal`) runs a whole program, and its end does not wait for blocked
-/// threads. `#[tokio::main]` shuts its runtime down before `main` returns, and waits there for blocking
-/// closures that are still running, without a bound; see [`now`](Self::now).
+/// `taskgroup::main` (feature `signal`) runs a whole program, and does not wait for blocked threads at the
+/// end. `#[tokio::main]` shuts its runtime down before `main` returns, and waits without a bound for blocking
+/// closures that are still running. See [`now`](Self::now).
 ///
 /// # Examples
 ///
@@ -74,7 +73,7 @@ use crate::server::forced;
 /// # fn main() {}
 /// ```
 ///
-/// The same by hand, for those who want no type for it:
+/// The same without this type:
 ///
 /// ```
 /// use std::process::ExitCode;
@@ -91,11 +90,11 @@ use crate::server::forced;
 pub struct Exit {
     status: u8,
     report: String,
-    /// The signal to die of; only after a clean end.
+    /// The signal to die of, set only after a clean end.
     raise: Option<Signal>,
 }
 
-/// Which exit status stands for what happened: a value with a row for each, all of them changeable.
+/// Maps what happened to an exit status. Each row can be changed.
 ///
 /// | what happened | [`strict`](Self::strict) | [`lenient`](Self::lenient) | set by |
 /// |---|---|---|---|
@@ -110,10 +109,10 @@ pub struct Exit {
 /// | the same after a signal | 1 | 0 | [`timed_out_after_signal`](Self::timed_out_after_signal) |
 /// | a second signal | 128 + n | 128 + n | [`second_signal`](Self::second_signal) |
 ///
-/// The first failure decides, except that a timeout gives way to any other failure that came after
-/// it. An error that carries its own code goes before the rows, see [`code_from`](Self::code_from).
+/// The first failure decides, but a timeout gives way to any other failure that comes after it. The code of
+/// an error that carries one overrides the rows, see [`code_from`](Self::code_from).
 ///
-/// A policy prints as one line, for the log of a service that starts.
+/// A policy prints as one line, for the startup log of a service.
 ///
 /// # Examples
 ///
@@ -149,17 +148,17 @@ type CodeFrom = fn(&(dyn Error + 'static)) -> Option<u8>;
 pub enum SignalStatus {
     /// The same for all signals.
     Fixed(u8),
-    /// 128 + n, as a shell shows it: 130 for SIGINT, 143 for SIGTERM.
+    /// 128 + n, as a shell shows it, such as 130 for SIGINT and 143 for SIGTERM.
     Plus128,
 }
 
-/// How long the report may take to get out.
+/// How long writing the report may take.
 const PRINTING: Duration = Duration::from_secs(1);
 
 impl Exit {
     /// Returns the exit status.
     ///
-    /// For an exit that dies of its signal it is what a shell shows then, 128 + n.
+    /// For an exit that dies of its signal, it is the status that a shell shows for that, 128 + n.
     ///
     /// # Examples
     ///
@@ -174,16 +173,16 @@ impl Exit {
         self.status
     }
 
-    /// Ends the process at once, with the report and the exit status that returning from `main`
-    /// would have given.
+    /// Writes the report and ends the process at once, with the exit status that returning from `main` would
+    /// give.
     ///
-    /// For a `main` that cannot return. `taskgroup::main` (feature `signal`) always returns; under
-    /// `#[tokio::main]` the runtime waits for blocking closures that are still running after the body
-    /// is over, and a closure that hangs keeps the process alive. A group names such closures in
+    /// It is for a `main` that cannot return. `taskgroup::main` (feature `signal`) always returns. Under
+    /// `#[tokio::main]` the runtime waits after the body for blocking closures that are still running, so a
+    /// closure that hangs keeps the process alive. A group names such closures in
     /// [`still_running`](crate::TaskError::still_running).
     ///
-    /// It skips the destructors of everything that is still in scope in any thread, so do what has
-    /// to be done before: drop guards that flush a log, close the database. The C library's `atexit`
+    /// It skips the destructors of everything that is still in scope in any thread. Do the necessary work
+    /// first, such as dropping the guards that flush a log, or closing the database. The C library's `atexit`
     /// functions run.
     ///
     /// # Examples
@@ -206,14 +205,14 @@ impl Exit {
         process::exit(i32::from(self.status))
     }
 
-    /// Has the watchdog know it: this is how the process ends if nothing holds it up.
+    /// Tells the watchdog that this is how the process ends unless something holds it up.
     fn noted(self) -> Self {
         #[cfg(feature = "signal")]
         decided::note(self.status, &self.report);
         self
     }
 
-    /// Writes the report, and dies of the signal if that was asked for.
+    /// Writes the report, and dies of the signal if the policy asks for that.
     fn leave(&self) {
         #[cfg(feature = "signal")]
         forced::give_way();
@@ -228,7 +227,7 @@ impl Exit {
 }
 
 impl ExitPolicy {
-    /// Makes the policy that is the default: whatever was not clean is a failure, 1.
+    /// Makes the default policy, under which every unclean end is a failure with status 1.
     #[must_use]
     pub fn strict() -> Self {
         Self {
@@ -247,10 +246,10 @@ impl ExitPolicy {
         }
     }
 
-    /// Makes the strict policy with one difference: a drain that timed out after a signal is 0.
+    /// Makes the strict policy, but with status 0 for a drain that timed out after a signal.
     ///
-    /// For a service whose restarts are not to alarm anyone because a client held its connection.
-    /// The report is printed all the same.
+    /// It is for a service whose restarts must not raise an alarm because a client held its connection. The
+    /// report is still printed.
     ///
     /// # Examples
     ///
@@ -273,18 +272,18 @@ impl ExitPolicy {
         Self::strict().timed_out_after_signal(0)
     }
 
-    /// Sets the status when all tasks are done and nobody has asked for a stop; 0 by default.
+    /// Sets the status for when all tasks are done without a request to stop. The default is 0.
     #[must_use]
     pub fn done(mut self, code: u8) -> Self {
         self.done = code;
         self
     }
 
-    /// Sets the status after a stop that something other than a signal asked for (a call, a stop file, a
-    /// time that was up) and a clean drain; 0 by default.
+    /// Sets the status after a clean drain whose cause was not a signal (a call, a stop file, or a time
+    /// limit). The default is 0.
     ///
-    /// A [`StopRequest`](crate::group::StopRequest) with a status of its own goes before it. The cause has to be known:
-    /// see [`exit_caused_by`](Self::exit_caused_by).
+    /// The status of a [`StopRequest`](crate::group::StopRequest) that has one overrides it. The policy must
+    /// know the cause, see [`exit_caused_by`](Self::exit_caused_by).
     ///
     /// # Examples
     ///
@@ -305,35 +304,35 @@ impl ExitPolicy {
         self
     }
 
-    /// Sets the status after a signal and a clean drain; 0 by default.
+    /// Sets the status after a signal and a clean drain. The default is 0.
     #[must_use]
     pub fn signal(mut self, status: impl Into<SignalStatus>) -> Self {
         self.signal = status.into();
         self
     }
 
-    /// Sets the status when a task returned an error or a heartbeat was lost; 1 by default.
+    /// Sets the status when a task returned an error or a heartbeat was lost. The default is 1.
     #[must_use]
     pub fn failed(mut self, code: u8) -> Self {
         self.failed = code;
         self
     }
 
-    /// Sets the status when a task or a server panicked; 1 by default.
+    /// Sets the status when a task or a server panicked. The default is 1.
     #[must_use]
     pub fn panicked(mut self, code: u8) -> Self {
         self.panicked = code;
         self
     }
 
-    /// Sets the status when an essential task or a server ended early; 1 by default.
+    /// Sets the status when an essential task or a server ended early. The default is 1.
     #[must_use]
     pub fn ended_early(mut self, code: u8) -> Self {
         self.ended_early = code;
         self
     }
 
-    /// Sets the status when a task was lost with its runtime; 1 by default.
+    /// Sets the status when a task was lost with its runtime. The default is 1.
     #[must_use]
     pub fn aborted(mut self, code: u8) -> Self {
         self.aborted = code;
@@ -341,36 +340,36 @@ impl ExitPolicy {
     }
 
     /// Sets the status when a drain timed out or a straggler was forced, and no signal was the
-    /// cause; 1 by default.
+    /// cause. The default is 1.
     #[must_use]
     pub fn timed_out(mut self, code: u8) -> Self {
         self.timed_out = code;
         self
     }
 
-    /// Sets the status when a drain timed out or a straggler was forced after a signal; 1 by
-    /// default, 0 in [`lenient`](Self::lenient).
+    /// Sets the status when a drain timed out or a straggler was forced after a signal. The
+    /// default is 1, and 0 in [`lenient`](Self::lenient).
     #[must_use]
     pub fn timed_out_after_signal(mut self, code: u8) -> Self {
         self.timed_out_after_signal = code;
         self
     }
 
-    /// Sets the status when a second signal forces the exit; 128 + n by default.
+    /// Sets the status when a second signal forces the exit. The default is 128 + n.
     ///
-    /// It is part of the signal handlers, so it counts only for the signals that the policy itself
-    /// registers, with `terminate_on` (feature `signal`).
+    /// The signal handlers use it, so it applies only to the signals that the policy itself registers, with
+    /// `terminate_on` (feature `signal`).
     #[must_use]
     pub fn second_signal(mut self, status: impl Into<SignalStatus>) -> Self {
         self.second_signal = status.into();
         self
     }
 
-    /// Asks `code` for the status of an error before the rows are asked.
+    /// Asks `code` for the status of an error before the rows are used.
     ///
-    /// It is called with the failure that decides, then with each of its
-    /// [sources](Error::source) until it returns one: first the [`TaskError`](crate::TaskError), then the task's own error,
-    /// and so on.
+    /// `code` is called with the failure that decides, and then with each of its [sources](Error::source)
+    /// until it returns a status. The first is the [`TaskError`](crate::TaskError), the next is the task's
+    /// own error, and so on.
     ///
     /// # Examples
     ///
@@ -394,12 +393,12 @@ impl ExitPolicy {
 
     /// Makes the process die of the signal that stopped it, after a clean drain.
     ///
-    /// The parent then sees a process that was terminated by a signal, as if there had been no
-    /// handler: a shell stops its script after a Ctrl-C. The signal is raised when `main` returns the
-    /// `Exit`, with the system's own reaction to it; SIGQUIT leaves a core file.
+    /// The parent then sees a process that a signal terminated, as if it had no handler. A shell, for
+    /// example, stops its script after a Ctrl-C. The signal is raised when `main` returns the `Exit`, with
+    /// the system's default reaction, so SIGQUIT leaves a core file.
     ///
-    /// It needs to know the cause, see [`exit_caused_by`](Self::exit_caused_by). For PID 1, which no
-    /// signal kills, and on Windows the status is 128 + n.
+    /// The policy must know the cause, see [`exit_caused_by`](Self::exit_caused_by). The status is 128 + n on
+    /// Windows, and for PID 1, which no signal kills.
     #[cfg(feature = "signal")]
     #[must_use]
     pub fn reraise(mut self) -> Self {
@@ -412,7 +411,8 @@ impl ExitPolicy {
     ///
     /// # Errors
     ///
-    /// As [`Signals::terminate_on`]; a status of 0 is refused too, as a forced exit is no success.
+    /// As [`Signals::terminate_on`]. A status of 0 is also rejected, because a forced exit is never a
+    /// success.
     ///
     /// # Examples
     ///
@@ -436,8 +436,8 @@ impl ExitPolicy {
 
     /// Decides how the process ends.
     ///
-    /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`: an error knows the cause
-    /// itself, an `Ok` does not, so the row of a signal and a clean drain is not used.
+    /// Equivalent to [`exit_caused_by`](Self::exit_caused_by) with `None`. An error carries its cause, but an
+    /// `Ok` does not, so the row for a signal and a clean drain is not used.
     pub fn exit<X>(&self, result: Result<(), X>) -> Exit
     where
         X: AsRef<dyn Error + Send + Sync>,
@@ -445,12 +445,12 @@ impl ExitPolicy {
         self.exit_caused_by(result, None)
     }
 
-    /// Decides how the process ends: `result` is what the group returned, `cause` is
+    /// Decides how the process ends, from the `result` of the group and its `cause`, which is
     /// [`TaskGroup::cause`](crate::TaskGroup::cause).
     ///
     /// The error may be that of any group, a [`BoxError`](crate::BoxError), or a report such as
-    /// `anyhow::Error`: the errors of this crate are found inside of it, with all that they know.
-    /// Without a cause, that of a [`TaskError`](crate::TaskError) is used.
+    /// `anyhow::Error`. The policy finds the errors of this crate inside it, with all their details. Without
+    /// a cause, that of a [`TaskError`](crate::TaskError) is used.
     ///
     /// # Examples
     ///
@@ -489,7 +489,7 @@ impl ExitPolicy {
         self.second_signal.of(signal)
     }
 
-    /// Decides how a program ends whose body has panicked.
+    /// Decides how a program ends when its body has panicked.
     #[cfg(feature = "signal")]
     pub(crate) fn exit_of_panic(&self, panic: &Panic) -> Exit {
         Exit {
@@ -542,13 +542,13 @@ impl ExitPolicy {
             End::Aborted => self.aborted,
             End::TimedOut | End::StillRunning if after_signal => self.timed_out_after_signal,
             End::TimedOut | End::StillRunning => self.timed_out,
-            // What was skipped is part of another failure; alone it is one all the same.
+            // A skipped task is part of another failure, but alone it still counts as one.
             End::Failed | End::Done | End::Skipped => self.failed,
         }
     }
 }
 
-/// The policy of the program that runs in this process, if there is one with a policy.
+/// The policy of the program that runs in this process, if the program set one.
 static IN_FORCE: Mutex<Option<ExitPolicy>> = Mutex::new(None);
 
 /// Keeps a policy in force for [`Exit::from`] until it is dropped.
@@ -593,7 +593,7 @@ fn signal_of(cause: Option<Cause>) -> Option<Signal> {
     }
 }
 
-/// How many failures are lines of their own.
+/// How many failures get a line of their own.
 const SHOWN: usize = 10;
 
 fn report(failures: &[Failed<'_>]) -> String {
@@ -610,8 +610,8 @@ fn report(failures: &[Failed<'_>]) -> String {
     lines.join("\n")
 }
 
-/// Of what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, of boxed errors, and of reports such
-/// as `anyhow::Error`.
+/// Takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a boxed error, or a report such as
+/// `anyhow::Error`.
 impl<X> From<Result<(), X>> for Exit
 where
     X: AsRef<dyn Error + Send + Sync>,
@@ -640,7 +640,7 @@ impl Termination for Exit {
     }
 }
 
-/// What is written to stderr; empty when all went well.
+/// The text for stderr, empty when all went well.
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.report)

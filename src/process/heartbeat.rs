@@ -1,4 +1,4 @@
-//! [`Heartbeat`]: stops a group when something does not say any more that it is alive.
+//! [`Heartbeat`]: stops a group when a part of the program no longer reports that it is alive.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,47 +18,45 @@ use crate::group::trigger::sealed::{Hurry, Listen};
 use crate::group::trigger::{Trigger, listen_for};
 use crate::group::{AbortOnDrop, Spawner};
 
-/// Says that something is alive; if it does not say so in time, a group is stopped.
+/// Reports that something is alive, and stops a group if the report does not come in time.
 ///
-/// It is for what a process must not run without: a lease that has to be renewed, the leadership, a
-/// device that has to answer. [`new`](Self::new) makes two values: this one for whoever can
-/// [`beat`](Self::beat), cheap to clone, and a [`HeartbeatMonitor`] for
-/// [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on).
+/// It is for what a process must not run without, such as a lease that has to be renewed, the leadership, or
+/// a device that has to answer. [`new`](Self::new) makes two values. This one can [`beat`](Self::beat) and is
+/// cheap to clone, and the [`HeartbeatMonitor`] is for [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on).
 ///
 /// # What counts
 ///
-/// - The heartbeat is lost when no beat has come for the timeout, counted from the last one, or from
-///   the call of `cancel_on`. Beats before that call do not count.
-/// - **It is lost at once when the last handle is dropped,** as nobody is left to beat: the task
-///   with it has ended or panicked. In a group that ends by itself, keep a handle until its `wait`
-///   has returned. If it goes with a task that panics, the panic may come second, as
-///   [suppressed](crate::TaskError::suppressed).
-/// - A lost heartbeat stays lost. A beat that comes too late mends nothing, also when the runtime was
-///   busy and nobody has noticed yet: for a lease the time between is over, and somebody else has it.
+/// - The heartbeat is lost when no beat comes for the timeout, counted from the last beat or from the call of
+///   `cancel_on`. Beats before that call do not count.
+/// - **It is lost at once when the last handle is dropped,** because the task that held it has ended or
+///   panicked. In a group that ends by itself, keep a handle until its `wait` has returned. If a panicking
+///   task drops the handle, the panic may come second, as [suppressed](crate::TaskError::suppressed).
+/// - A lost heartbeat stays lost. A late beat does not bring it back, even when the runtime was too busy to
+///   notice the loss. The lease has expired by then, and another process may hold it.
 ///
 /// # It is a failure
 ///
-/// The stop is as orderly as any, but [`wait`](crate::TaskGroup::wait) returns an error
-/// whose source is the [`LostHeartbeat`](crate::group::LostHeartbeat), and the exit status is 1: nobody has
-/// asked the process to stop, and `Restart=on-failure` has to start it again. In a child group it
-/// cancels the groups above as any failure does. Once the group is cancelled for another reason,
-/// nothing is counted any more: the lease may be given up in the drain.
+/// The stop is as orderly as any, but [`wait`](crate::TaskGroup::wait) returns an error whose source is the
+/// [`LostHeartbeat`](crate::group::LostHeartbeat), and the exit status is 1. The process was not asked to
+/// stop, so `Restart=on-failure` has to start it again. In a child group, the loss cancels the groups above
+/// as any failure does. Once the group is cancelled for another reason, the heartbeat no longer counts, since
+/// a drain may give up the lease.
 ///
 /// # In a lifecycle
 ///
-/// Given to [`Lifecycle::stop_on`](crate::lifecycle::Lifecycle::stop_on), a lost heartbeat is urgent: whoever has the
-/// lease now must not meet an old holder that goes on for the length of a lame duck. All components are
-/// told to stop at once, without a jitter, a lame duck or a drain, and not one after another; so are those
-/// of the lifecycles inside. Only resources stay open until all that use them have ended. Each component has its
-/// grace as ever. It counts when the stop has another reason too: if no beat comes for the timeout while an ordinary
-/// stop is under way, the rest of that is hurried, which is no error. A handle that is dropped then
-/// gives the lease up, and hurries nothing. [`in_order`](HeartbeatMonitor::in_order) opts out.
+/// In [`Lifecycle::stop_on`](crate::lifecycle::Lifecycle::stop_on), a lost heartbeat is urgent, because the
+/// new holder of the lease must not meet an old one that works on for the length of a lame duck. The
+/// lifecycle tells all its components to stop at once, without a jitter, a lame duck or a drain, and so do
+/// the lifecycles inside. Only resources stay open until all their users have ended. Each component keeps its
+/// grace. The heartbeat also counts when the stop has another reason. If no beat comes for the timeout during
+/// an ordinary stop, the rest of that stop is hurried, which is not an error. Dropping the handle during a
+/// stop gives the lease up, and hurries nothing. [`in_order`](HeartbeatMonitor::in_order) opts out.
 ///
 /// # Comparison to a liveness probe
 ///
-/// A probe asks from outside, and kills. This stops from inside, and in order. It is watched by a
-/// timer of the runtime, so it does not work while every thread of that is blocked: that is what
-/// the probe is for.
+/// A probe checks from outside, and kills. The heartbeat stops the group from inside, and in order. A timer
+/// of the runtime watches it, so it does not work while every thread of the runtime is blocked. Use a probe
+/// for that case.
 ///
 /// # Examples
 ///
@@ -92,13 +90,13 @@ use crate::group::{AbortOnDrop, Spawner};
 #[must_use = "the heartbeat is lost when its last handle is dropped"]
 pub struct Heartbeat {
     pulse: Arc<Pulse>,
-    /// Nothing is ever sent: the monitor sees the last one go.
+    /// Nothing is ever sent. The monitor sees when the last sender is dropped.
     _alive: mpsc::Sender<Infallible>,
 }
 
-/// Watches a [`Heartbeat`]: the trigger for [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on).
+/// Watches a [`Heartbeat`], as the trigger for [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on).
 ///
-/// Dropped without a group, it watches nothing, and beats do nothing.
+/// If it is dropped without a group, beats have no effect.
 #[must_use = "a trigger does nothing until it is given to `TaskGroup::cancel_on`"]
 pub struct HeartbeatMonitor {
     pulse: Arc<Pulse>,
@@ -109,15 +107,15 @@ pub struct HeartbeatMonitor {
 struct Pulse {
     name: Arc<str>,
     timeout: Duration,
-    /// The last beat that came in time. `None` until somebody listens.
+    /// The last beat that came in time. `None` until the monitor listens.
     last: Mutex<Option<Instant>>,
 }
 
 impl Heartbeat {
-    /// Makes a heartbeat that calls itself `name`, and what watches it.
+    /// Makes a heartbeat called `name`, and its monitor.
     ///
-    /// With a timeout of [`Duration::ZERO`] it is lost as soon as a group listens; with
-    /// [`Duration::MAX`] only when the last handle is dropped.
+    /// With a timeout of [`Duration::ZERO`] it is lost as soon as a group listens. With [`Duration::MAX`] it
+    /// is lost only when the last handle is dropped.
     pub fn new(name: impl AsRef<str>, timeout: Duration) -> (Self, HeartbeatMonitor) {
         let (alive, handles) = mpsc::channel(1);
         let pulse = Arc::new(Pulse {
@@ -137,10 +135,10 @@ impl Heartbeat {
         (heartbeat, monitor)
     }
 
-    /// Says that all is well: the timeout begins anew.
+    /// Reports that all is well, which restarts the timeout.
     ///
-    /// It may be called from any thread, as often as one likes: it takes a lock for a moment and wakes
-    /// nobody. After the timeout it does nothing.
+    /// Any thread may call it, at any rate. It holds a lock for a moment and wakes no task. After the timeout
+    /// it does nothing.
     pub fn beat(&self) {
         self.pulse.beat();
     }
@@ -151,7 +149,7 @@ impl Pulse {
         *self.lock() = Some(Instant::now());
     }
 
-    /// A beat that is late leaves the last one as it is, and so it is late whenever it is looked at.
+    /// A late beat leaves the last one unchanged, so the heartbeat is late at every later look.
     fn beat(&self) {
         let now = Instant::now();
         if let Some(last) = &mut *self.lock() {
@@ -161,7 +159,7 @@ impl Pulse {
         }
     }
 
-    /// Returns what is left of the timeout; `None` if nothing is.
+    /// Returns the rest of the timeout, or `None` if it is over.
     fn left(&self) -> Option<Duration> {
         let silent = self.lock().map_or(Duration::ZERO, |last| last.elapsed());
         let left = self.timeout.checked_sub(silent);
@@ -186,9 +184,9 @@ impl Pulse {
 }
 
 impl HeartbeatMonitor {
-    /// Lets a lifecycle stop in its order, with all the time that it takes, when the heartbeat is lost.
+    /// Lets the lifecycle stop in its usual order and time when the heartbeat is lost.
     ///
-    /// For what does not have to be over at once. In a group it changes nothing.
+    /// It is for a stop that is not urgent. In a group it has no effect.
     ///
     /// # Examples
     ///
@@ -223,7 +221,7 @@ impl HeartbeatMonitor {
     }
 }
 
-/// Resolves to what is there first; if both are, to that of `one`.
+/// Resolves to the output of the first future that is ready, and prefers `one` if both are.
 async fn first<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
     let (mut one, mut other) = (pin!(one), pin!(other));
     poll_fn(|cx| match one.as_mut().poll(cx) {
@@ -248,7 +246,7 @@ impl Listen for HeartbeatMonitor {
         if self.in_order {
             return self.listen(group);
         }
-        // Made here, as in `listen_for`.
+        // Made here for the same reason as in `listen_for`.
         let timer = sleep(self.pulse.timeout);
         self.pulse.begin();
         let group = group.clone();
@@ -257,7 +255,7 @@ impl Listen for HeartbeatMonitor {
             let is_stopping = group.token().is_cancelled();
             let is_silent = matches!(&cause, Cause::Heartbeat(lost) if lost.timeout().is_some());
             if is_stopping && !is_silent {
-                // It was given up.
+                // The lease was given up.
                 return;
             }
             hurry(Hurry::Urgent);

@@ -1,8 +1,8 @@
-//! The stop of a lifecycle as metrics (feature `metrics`).
+//! Reports the stop of a lifecycle as metrics (feature `metrics`).
 //!
-//! [`observer`] writes them through the facade of the crate [`metrics`](https://docs.rs/metrics),
-//! so they go where all metrics of the service go: to Prometheus, StatsD, OTLP, whatever recorder
-//! the service has installed. Without a recorder nothing happens.
+//! [`observer`] writes them through the facade of the crate [`metrics`](https://docs.rs/metrics), so they go
+//! where all metrics of the service go, such as Prometheus, StatsD or OTLP. Without an installed recorder it
+//! has no effect.
 //!
 //! | name | kind | what it is |
 //! |---|---|---|
@@ -12,33 +12,29 @@
 //!
 //! # The label
 //!
-//! Each has one label, `component`. It is the path of the component, such as `orders/http`, as in
-//! the log and in the errors of tasks: the name alone is not unique where a lifecycle is a
-//! component of another. What is about the whole has the path of the lifecycle, `orders`; no
-//! component has the same one.
+//! Each metric has one label, `component`. It is the path of the component, such as `orders/http`, as in the
+//! log and in the errors of tasks. The name alone is not unique where a lifecycle is a component of another.
+//! Metrics of the whole lifecycle have its path, `orders`, which differs from that of every component.
 //!
-//! - **Durations.** That of a component runs from the moment it was told to stop until it was gone
-//!   or given up; a component that was never told has none. That of the lifecycle runs from the
-//!   trigger until all is over, with the lame duck and the cleanup, so it is not the sum of the
-//!   others.
-//! - **Errors.** The counters of the components begin at 0 when they are started, that of the
-//!   lifecycle when it is over, so that a rate can be taken of them. A failure that caused the stop
-//!   counts too, and each failure of a component that has several. What is the fault of none of
-//!   them, a lost heartbeat, counts for the lifecycle: the sum of all is the number of errors in
-//!   the report.
-//! - **In flight.** Servers that are run with the [`Context`](crate::lifecycle::Context) count
-//!   their requests, anything else says it with
-//!   [`set_in_flight`](crate::lifecycle::Context::set_in_flight). The gauge is set when the stop is
-//!   triggered and stays as it is; that of a component that says it only when it was told to stop
-//!   is set when it has ended. A component that never says anything has none.
+//! - **Durations.** The duration of a component runs from the moment it was told to stop until it was gone or
+//!   given up. A component that was never told has no duration. The duration of the lifecycle runs from the
+//!   trigger until all is over, with the lame duck and the cleanup, so it is not the sum of the others.
+//! - **Errors.** The counter of a component begins at 0 when the component is started, and that of the
+//!   lifecycle when it is over, so that you can take a rate. A failure that caused the stop counts too, and
+//!   so does each failure of a component that has several. An error that belongs to no component, such as a
+//!   lost heartbeat, counts for the lifecycle. The sum of all counters is the number of errors in the report.
+//! - **In flight.** Servers that run with the [`Context`](crate::lifecycle::Context) count their requests.
+//!   Other components call [`set_in_flight`](crate::lifecycle::Context::set_in_flight). The gauge is set when
+//!   the stop is triggered and does not change afterwards. If a component first reports a number after it was
+//!   told to stop, its gauge is set when it has ended. A component that never reports one has no gauge.
 //!
-//! The buckets of the histogram are for the exporter to set; those up to the budget make sense.
+//! Set the buckets of the histogram in the exporter. Buckets up to the budget make sense.
 //!
-//! A process that stops is not scraped many times more: what it counts after the last time is lost.
-//! The gauge is there at once, so a lame duck longer than the interval of the scrapes is enough to
-//! see it. For the rest, keep the server of `/metrics` to the end, below all others, or push in a
-//! step of the [cleanup](crate::lifecycle::Lifecycle::cleanup): the durations and errors of the components are
-//! there by then. That of the lifecycle comes last, after the cleanup.
+//! A process that stops is scraped only a few times more, and what it counts after the last scrape is lost.
+//! The gauge is set at once, so a lame duck longer than the scrape interval is enough to see it. For the
+//! rest, keep the server of `/metrics` to the end, below all others, or push in a step of the
+//! [cleanup](crate::lifecycle::Lifecycle::cleanup), which sees the durations and errors of the components.
+//! Those of the lifecycle come last, after the cleanup.
 //!
 //! # Examples
 //!
@@ -66,13 +62,13 @@ use ::metrics::Unit;
 
 use crate::lifecycle::{Event, EventKind};
 
-/// The histogram of how long stops took.
+/// The histogram of stop durations.
 pub const DURATION: &str = "shutdown_duration_seconds";
 
-/// The counter of what went wrong.
+/// The counter of errors.
 pub const ERRORS: &str = "shutdown_errors_total";
 
-/// The gauge of what was in flight when the stop was triggered.
+/// The gauge of requests or jobs in flight when the stop was triggered.
 pub const IN_FLIGHT: &str = "shutdown_in_flight";
 
 /// The label that all of them have.
@@ -80,13 +76,13 @@ const COMPONENT: &str = "component";
 
 /// Returns an observer that writes the [metrics](self) of a lifecycle, for [`Lifecycle::observe`].
 ///
-/// They go to the recorder of the thread, or the global one, that is there when something happens:
-/// it may be installed later than this is called. One observer is for one lifecycle, and two
-/// lifecycles in a process are told apart by their names.
+/// They go to the thread's recorder, or the global one, at the time of each event, so the recorder may be
+/// installed after this call. Use one observer for each lifecycle. The names of two lifecycles in a process
+/// tell their metrics apart.
 ///
 /// # Panics
 ///
-/// It does not. A panic of the recorder changes nothing.
+/// Never. A panic of the recorder has no effect.
 ///
 /// [`Lifecycle::observe`]: crate::lifecycle::Lifecycle::observe
 pub fn observer() -> impl FnMut(&Event) + Send + 'static {
@@ -99,13 +95,13 @@ struct Observer {
     is_described: bool,
     /// How many errors have been counted for components.
     counted: usize,
-    /// Those whose gauge is right.
+    /// The components whose gauge is right.
     known: HashSet<Arc<str>>,
 }
 
 impl Observer {
     fn on(&mut self, event: &Event) {
-        // Not earlier: the recorder may not have been there.
+        // Not earlier, because the recorder may not have been installed.
         if !std::mem::replace(&mut self.is_described, true) {
             describe();
         }
@@ -154,7 +150,7 @@ fn count(label: &Arc<str>, errors: usize) {
 }
 
 fn set_in_flight(label: &Arc<str>, count: usize) {
-    // A count that is not exact in 53 bits has never been seen.
+    // No real count exceeds the 53 bits that are exact.
     #[allow(clippy::cast_precision_loss)]
     ::metrics::gauge!(IN_FLIGHT, COMPONENT => Arc::clone(label)).set(count as f64);
 }

@@ -19,53 +19,53 @@ use crate::process::signals::Signals;
 use crate::process::signals::TERMINATE;
 use crate::server::forced;
 
-/// Runs `body` as the whole of a program, and returns how the process is to end.
+/// Runs `body` as the whole of a program, and returns how the process ends.
 ///
 /// Call it in `fn main() -> Exit`. In this order it
 ///
 /// 1. registers SIGINT and SIGTERM, as [`Signals::terminate`] does, and hands them to `body`;
 /// 2. builds a runtime of several threads, with timers and IO;
 /// 3. runs `body` on it, on the thread of `main`;
-/// 4. makes an [`Exit`] of the value of `body`: of anything that [`Exit`] can be made of, the result of
-///    a group or of a lifecycle, say;
-/// 5. lets go of the runtime, without waiting for its threads.
+/// 4. makes an [`Exit`] of the value of `body`, which may be of any type that converts to one, such as the
+///    result of a group or of a lifecycle;
+/// 5. drops the runtime, without waiting for its threads.
 ///
-/// In a program that has installed no `tracing` subscriber, the lines that matter to the person at the
-/// terminal are written to stderr: what stops the program, how to insist, what is waited for, and how it
-/// ended. With a subscriber they are events and nothing else. A stderr that nobody reads costs the
-/// lines, and holds up nothing.
+/// If the program has installed no `tracing` subscriber, the lines that matter to a person at the terminal go
+/// to stderr. They tell what stops the program, how to force the exit, what the program waits for, and how it
+/// ended. With a subscriber they are only events. If nobody reads stderr, the lines are lost, but the program
+/// is not held up.
 ///
-/// Returned from `main`, the [`Exit`] prints its report and ends the process. Another runtime, other
-/// signals or another policy are options of a [`Program`]; this is equivalent to
+/// When `main` returns it, the [`Exit`] prints its report and ends the process. A [`Program`] has options for
+/// another runtime, other signals or another policy. This function is equivalent to
 /// `Program::new().run(body)`.
 ///
 /// # The end
 ///
-/// The status is that of `body`, whatever is still running. A thread that a task has blocked, a
-/// closure of `spawn_blocking` that hangs, a read of [`tokio::io::stdin`](https://docs.rs/tokio/latest/tokio/io/fn.stdin.html)
-/// that nobody answers: `#[tokio::main]` waits for them for ever when its body has ended, and this
-/// function does not. What the tasks that are left own is dropped in another thread, which has one second;
-/// the end of the process cuts the rest.
+/// The status is that of `body`, even if other work is still running. At the end of its body,
+/// `#[tokio::main]` waits forever for a thread that a task has blocked, a closure of `spawn_blocking` that
+/// hangs, or a read of [`tokio::io::stdin`](https://docs.rs/tokio/latest/tokio/io/fn.stdin.html) that gets no
+/// input. This function does not wait. Another thread drops what the remaining tasks own, and has one second
+/// for it. The end of the process cuts the rest.
 ///
-/// While `body` runs, a task that blocks its thread holds up what that thread would have done. The
-/// runtime has two threads at least, so one blocked thread stops neither the timers nor the stop. Arm a
-/// [`Watchdog`](crate::process::Watchdog) for worse.
+/// While `body` runs, a task that blocks its thread holds up the other work of that thread. The runtime has
+/// at least two threads, so one blocked thread stops neither the timers nor the stop. For more than one, arm
+/// a [`Watchdog`](crate::process::Watchdog).
 ///
 /// # Errors
 ///
-/// There are none to handle: if a signal cannot be registered, or the runtime cannot be built, `body`
-/// is not called, and the `Exit` has the status of a failure and the reason.
+/// It returns none. If a signal cannot be registered, or the runtime cannot be built, `body` is not called,
+/// and the `Exit` has the status of a failure and the reason.
 ///
 /// # Panics
 ///
-/// A panic of `body` is caught. The `Exit` has the status that the policy has for panics, which is 1,
-/// and the message.
+/// It catches a panic of `body`. The `Exit` then has the message, and the policy's status for panics, which
+/// is 1 by default.
 ///
 /// # Comparison to `#[tokio::main]`
 ///
-/// The attribute builds the same runtime. It leaves the signals to their default reaction until the
-/// body has registered them, and it waits for blocked threads at the end. Use it where neither
-/// matters, in a test or a tool.
+/// The attribute builds the same runtime. It leaves the signals at their default reaction until the body has
+/// registered them, and it waits for blocked threads at the end. Use it where neither matters, for example in
+/// a test or a tool.
 ///
 /// # Examples
 ///
@@ -138,21 +138,21 @@ pub struct Program {
 
 #[derive(Debug)]
 enum Threads {
-    /// As many as the machine has processors for, and two at least.
+    /// One thread for each processor, and at least two.
     Default,
     Workers(usize),
     Current,
-    /// A runtime of the user's own.
+    /// A runtime that the caller configures.
     Own(Box<runtime::Builder>),
 }
 
-/// How many workers there are at least: with one, a task that blocks it stops all timers.
+/// The minimum number of workers. With one, a task that blocks it stops all timers.
 const WORKERS: usize = 2;
 
-/// How long the last lines may take to get out.
+/// How long writing the last lines may take.
 const SAYING: Duration = Duration::from_secs(1);
 
-/// How long the runtime may take to drop what is left in it.
+/// How long the runtime may take to drop the remaining tasks.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
 impl Program {
@@ -167,9 +167,9 @@ impl Program {
 
     /// Sets the number of threads of the runtime.
     ///
-    /// By default it is the number of processors that the process may use, and 2 at least; the variable
-    /// `TOKIO_WORKER_THREADS` does not count. With 0 the program does not start. The last one of this method, [`current_thread`](Self::current_thread)
-    /// and [`runtime`](Self::runtime) counts.
+    /// By default it is the number of processors that the process may use, and at least 2. The variable
+    /// `TOKIO_WORKER_THREADS` is ignored. With 0 the program does not start. The last call of this method,
+    /// [`current_thread`](Self::current_thread) or [`runtime`](Self::runtime) wins.
     pub fn worker_threads(mut self, count: usize) -> Self {
         self.threads = Threads::Workers(count);
         self
@@ -177,14 +177,14 @@ impl Program {
 
     /// Runs everything on the thread of `main`.
     ///
-    /// A task that blocks it holds up all others, and the stop too: only a second signal or a
-    /// [`Watchdog`](crate::process::Watchdog) ends the process then.
+    /// A task that blocks it holds up all others, and the stop too. Only a second signal or a
+    /// [`Watchdog`](crate::process::Watchdog) then ends the process.
     pub fn current_thread(mut self) -> Self {
         self.threads = Threads::Current;
         self
     }
 
-    /// Builds the runtime with `builder`, as it is: `enable_all` is up to the caller.
+    /// Builds the runtime with `builder` unchanged. The caller has to call `enable_all` if it is needed.
     ///
     /// # Examples
     ///
@@ -204,23 +204,23 @@ impl Program {
     /// Sets the signals that ask the program to stop, in place of those of
     /// [`Signals::terminate`].
     ///
-    /// An empty set, or a signal that the platform does not have, keeps the program from starting:
-    /// see [`Signals::terminate_on`].
+    /// An empty set, or a signal that the platform does not have, keeps the program from starting. See
+    /// [`Signals::terminate_on`].
     pub fn signals(mut self, set: impl IntoIterator<Item = Signal>) -> Self {
         self.signals = Some(set.into_iter().collect());
         self
     }
 
-    /// Sets the exit policy; [`ExitPolicy::strict`] by default.
+    /// Sets the exit policy. The default is [`ExitPolicy::strict`].
     ///
-    /// It has the status for the second signal and for a panic of the body, and it is what
-    /// [`Exit::from`](Exit) applies while the program runs and to the value of the body.
+    /// It sets the status for the second signal and for a panic of the body. [`Exit::from`](Exit) applies it
+    /// while the program runs, and so does the conversion of the body's value.
     pub fn policy(mut self, policy: ExitPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Runs `body` as the whole of a program; see [`main`], also for errors and panics.
+    /// Runs `body` as the whole of a program. See [`main`], also for errors and panics.
     pub fn run<B, R>(self, body: B) -> Exit
     where
         B: AsyncFnOnce(Signals) -> R,
@@ -234,7 +234,7 @@ impl Program {
         let _in_force = InForce::new(policy.clone());
         console::open();
         let exit = run(threads, signals, &policy, body);
-        // Before the report, which `main` prints when it returns.
+        // This comes before the report, which is printed when `main` returns.
         console::close(SAYING);
         exit
     }
@@ -250,17 +250,17 @@ where
         Err(error) => return policy.exit(Err(error)),
     };
     let ended = Panic::catch(|| Exit::from(runtime.block_on(body(signals))));
-    // Not here, unless there is no other thread: a destructor may block it.
+    // Another thread drops the runtime if possible, because a destructor may block.
     let unended = bounded::within(LETTING_GO, runtime, Runtime::shutdown_background).err();
     if let Some(runtime) = unended {
         runtime.shutdown_background();
     }
-    // The tasks of a blocked thread have kept what they have.
+    // The tasks of a blocked thread still hold their resources.
     forced::undo_all(forced::TELLING, || false);
     ended.unwrap_or_else(|panic| policy.exit_of_panic(&panic))
 }
 
-/// The signals come first: building the runtime takes time.
+/// Registers the signals first, because building the runtime takes time.
 fn begin(
     threads: Threads,
     signals: Option<Vec<Signal>>,

@@ -1,4 +1,4 @@
-//! [`Signals`]: what the operating system asks of the process, as values to wait for.
+//! [`Signals`]: the requests of the operating system to the process, as values to wait for.
 
 mod watched;
 mod act;
@@ -41,15 +41,14 @@ use self::watched::Watched;
 #[cfg(windows)]
 use self::windows as engine;
 
-/// The signals of a set, from the moment of the call that made this value.
+/// The signals of a set, from the moment this value is made.
 ///
-/// There are two kinds:
+/// A set is of one of two kinds:
 ///
-/// * [`Signals::terminate`] and [`Signals::terminate_on`] make a *terminating* set. Its first signal
-///   is delivered, once; a second one (any of the set) ends the process with the exit status
-///   128 + n. With [`escalate`](Self::escalate) the second one forces the stop, and the third one ends the
-///   process.
-/// * [`Signals::watch`] only listens: every signal is delivered and none ends the process.
+/// * [`Signals::terminate`] and [`Signals::terminate_on`] make a *terminating* set. Its first signal is
+///   delivered, once. A second one (any of the set) ends the process with the exit status 128 + n. With
+///   [`escalate`](Self::escalate) the second one forces the stop, and the third one ends the process.
+/// * [`Signals::watch`] only listens. Every signal is delivered and none ends the process.
 ///
 /// Use [`TaskGroup::cancel_on`] to stop a group with it, [`TaskGroup::list_on`] to see what a
 /// group is doing, or [`recv`](Self::recv) for anything else.
@@ -57,60 +56,60 @@ use self::windows as engine;
 /// # Stopping a group
 ///
 /// Given to [`TaskGroup::cancel_on`], a signal cancels the group with [`Cause::Signal`], which is not a
-/// failure. It does so from a thread of its own, so this works while every thread of the runtime
-/// is blocked. One line at INFO comes before that; it names the signal and says how to force the exit, if a
-/// second signal does that. A log that blocks holds the stop back for 200 ms at most. A
-/// signal that came before the call counts too.
+/// failure. It does so from a thread of its own, so this works while every thread of the runtime is blocked.
+/// Before that, one line at INFO names the signal, and says how to force the exit if a second signal does
+/// that. A log that blocks delays the stop for 200 ms at most. A signal that came before the call counts too.
 ///
-/// The listener ends when the group is over (its `wait` has returned, or it was dropped), also when
-/// another cause has cancelled it: a first signal that comes in the drain is told in the log, with what
-/// a second one will do. Groups with equal sets all hear the same first signal.
+/// The listener ends when the group is over (its `wait` has returned, or it was dropped), even if another
+/// cause has cancelled the group. A first signal that comes in the drain is logged, with the effect of a
+/// second one. Groups with equal sets all get the same first signal.
 ///
 /// # Registration
 ///
-/// [`taskgroup::main`](crate::main) registers a terminating set before anything else, and hands it to
-/// the program. The constructors do the same by hand: they are synchronous and can fail, and they work
-/// before there is a runtime and outside of one. A signal that comes later is kept until somebody asks
-/// for it, and no longer kills the process. If a constructor fails,
-/// nothing is registered, and the signals do what they did before.
+/// [`taskgroup::main`](crate::main) registers a terminating set before anything else, and passes it to the
+/// program. The constructors do the same by hand. They are synchronous and can fail, and they work before
+/// there is a runtime and outside of one. A later signal is kept until the program asks for it, and no longer
+/// kills the process. If a constructor fails, no signal is registered, and the signals keep their earlier
+/// effect.
 ///
-/// **A signal that the process ignores stays ignored** (Linux): `nohup` starts a program with SIGHUP ignored, and a
-/// shell script starts its background jobs with SIGINT and SIGQUIT ignored, because the signals of the terminal
-/// are not meant for them. The value then waits for the rest of its set. On other systems the
-/// crate cannot see this, and listens to the whole set.
+/// **A signal that the process ignores stays ignored** (Linux). `nohup` starts a program with SIGHUP ignored,
+/// and a shell script starts its background jobs with SIGINT and SIGQUIT ignored, because the signals of the
+/// terminal are not meant for them. The value then waits for the rest of its set. On other systems the crate
+/// cannot see this, and listens to the whole set.
 ///
-/// Two threads deliver: `taskgroup-hub`, one for the process and as long as it lives, and
-/// `taskgroup-signals`, one for each value until that is dropped.
+/// Two threads deliver signals. The process has one `taskgroup-hub`, which lives as long as the process, and
+/// each value has a `taskgroup-signals` until it is dropped.
 ///
 /// # The second signal
 ///
-/// **The same request may arrive twice.** A terminal sends SIGINT to a parent and its child, and the parent passes
-/// it on as SIGTERM; GNU `timeout`, Heroku and others signal a process and then its whole group. So a second signal counts only
-/// from 300 ms after the first one on: see [`insist_after`](Self::insist_after).
-/// [`insist_on`](Self::insist_on) chooses which signals count as a second one.
+/// **The same request may arrive twice.** A terminal sends SIGINT to a parent and its child, and the parent
+/// passes it on as SIGTERM. GNU `timeout`, Heroku and others signal a process and then its whole group. A
+/// second signal therefore counts only from 300 ms after the first one on, see
+/// [`insist_after`](Self::insist_after). [`insist_on`](Self::insist_on) chooses which signals count as a
+/// second one.
 ///
-/// It ends the process from the thread of the hub, which waits for nobody, with `_exit`: no destructor runs, nothing is
-/// flushed, nothing is printed. So it works when every thread of the runtime is blocked, when a lock
-/// is held for ever, when stderr is a pipe that nobody reads.
+/// The thread of the hub ends the process with `_exit`, and waits for no other thread. No destructor runs,
+/// and no output is flushed or printed. It therefore works when every thread of the runtime is blocked, when
+/// a lock is held forever, or when stderr is a pipe without a reader.
 ///
 /// Before that it does what only destructors would have done. The child processes of `Sidecar::serve_process`
-/// (feature `process`) get SIGTERM and half a second to end; then their process groups are killed. A listening
-/// socket whose server was about to close it is given back as it was, as another process may hold it too. Without
-/// child processes nothing is waited for. A third signal ends the waiting, a fourth one the process, from the
-/// signal handler.
+/// (feature `process`) get SIGTERM and half a second to end, and then it kills their process groups. If a
+/// server was about to close its listening socket, the hub restores the socket, as another process may hold
+/// it too. Without child processes it does not wait. A third signal ends the wait, and a fourth one ends the
+/// process, from the signal handler.
 ///
-/// This stays so after the value is dropped, for the life of the process. What `main` does when
-/// the group is over (closing the database) can still be forced by a signal; when no signal came
-/// before, the first one is noted and the second one forces.
+/// This stays so after the value is dropped, for the life of the process. A signal can still force what
+/// `main` does after the group is over, such as closing the database. When no signal came before, the first
+/// one is noted and the second one forces.
 ///
-/// A signal that was noted while nobody received it is delivered to the next `Signals` of the same set: the
-/// process was asked to stop. One that was received is not delivered again. When all values that were
-/// told of it are gone and a new one waits, the next signal is a first one again.
+/// If no value received a noted signal, the next `Signals` of the same set gets it, because the process was
+/// asked to stop. A received signal is not delivered again. When all values that got it are gone and a new
+/// one waits, the next signal is a first one again.
 ///
 /// Signals that come at the same instant may count as one, as with any signal.
 ///
-/// A watched signal is not handed back to the system when the value is dropped: from then on it is
-/// ignored.
+/// Dropping the value does not restore the default reaction to a watched signal. The process ignores it from
+/// then on.
 ///
 /// # Three steps
 ///
@@ -122,21 +121,22 @@ use self::windows as engine;
 ///
 /// # Containers
 ///
-/// The first process of a container (PID 1) has no default reaction to signals: without a handler
-/// SIGTERM does nothing, and the container is killed when its grace period is over. Making
-/// a `Signals` is what makes `docker stop` and the stop of a pod work. When the program is started
-/// by a shell script, the script is PID 1 and passes no signals on; start it with `exec`.
+/// The first process of a container (PID 1) has no default reaction to signals. Without a handler SIGTERM has
+/// no effect, and the container is killed when its grace period is over. Making a `Signals` is what makes
+/// `docker stop` and the stop of a pod work. When a shell script starts the program, the script is PID 1 and
+/// passes no signals on. Start the program with `exec`.
 ///
 /// # Platforms
 ///
-/// On Windows the signals are the events of the console: Ctrl-C, Ctrl-Break, close and system
-/// shutdown. The system grants about five seconds after a close. A forced exit leaves child processes alone.
+/// On Windows the signals are the events of the console, which are Ctrl-C, Ctrl-Break, close and system
+/// shutdown. The system grants about five seconds after a close. A forced exit does not touch child
+/// processes.
 ///
 /// # Comparison to `tokio::signal`
 ///
-/// `tokio::signal::ctrl_c()` registers when it is first polled, and never gives the signal back: the
-/// second Ctrl-C does nothing. Its streams are delivered by the runtime, so nothing arrives while
-/// that is blocked. It fits where a signal is no more than an event, a reload on SIGHUP, say.
+/// `tokio::signal::ctrl_c()` registers when it is first polled, and never gives the signal back, so the
+/// second Ctrl-C has no effect. The runtime delivers its streams, so no signal arrives while the runtime is
+/// blocked. It fits where a signal is only an event, such as a reload on SIGHUP.
 ///
 /// # Examples
 ///
@@ -155,7 +155,7 @@ use self::windows as engine;
 /// }
 /// ```
 ///
-/// A signal that is no more than an event:
+/// A signal that is only an event:
 ///
 /// ```no_run
 /// use taskgroup::{Signal, Signals};
@@ -176,25 +176,25 @@ use self::windows as engine;
 #[must_use = "the signals are not listened to any more when the value is dropped"]
 pub struct Signals {
     set: Vec<Watched>,
-    /// Those of the set that the process ignored before, and still does.
+    /// The signals of the set that the process ignored before, and still does.
     ignored: Vec<Signal>,
     inbox: Arc<Inbox>,
     listener: hub::Listener,
 }
 
-/// Between the thread and whoever wants the signals.
+/// Connects the thread and the receiver of the signals.
 ///
-/// No wakeup can be lost: the signal is in the state before `arrived` is notified, there is one
-/// receiver (`recv` takes `&mut self`), and `notify_one` keeps its permit until the next wait.
+/// No wakeup can be lost. The signal is in the state before `arrived` is notified, there is one receiver
+/// (`recv` takes `&mut self`), and `notify_one` keeps its permit until the next wait.
 struct Inbox {
     receiver: Mutex<Receiver>,
     arrived: Notify,
 }
 
 enum Receiver {
-    /// They wait for `recv`, each signal at most once, in the order in which they came.
+    /// Signals wait for `recv`, each at most once, in the order in which they came.
     Kept(VecDeque<Letter>),
-    /// They are handed over on the thread. Never goes back to `Kept`.
+    /// The thread passes signals to this function. The inbox never goes back to `Kept`.
     Called(Arc<dyn Fn(Signal, Meaning) + Send + Sync>),
 }
 
@@ -209,12 +209,12 @@ pub(crate) const TERMINATE: [Signal; 4] = [
     Signal::Shutdown,
 ];
 
-/// How long the line about a signal may hold the stop back.
+/// How long the line about a signal may delay the stop.
 const LOGGING: Duration = Duration::from_millis(200);
 
 impl Signals {
-    /// Listens to what asks a process to stop: SIGINT and SIGTERM; the four events of the console
-    /// on Windows.
+    /// Listens to the signals that ask a process to stop. These are SIGINT and SIGTERM, or the four events of
+    /// the console on Windows.
     ///
     /// Equivalent to [`Signals::terminate_on`] with that set.
     ///
@@ -241,16 +241,16 @@ impl Signals {
         Self::terminate_on(TERMINATE)
     }
 
-    /// Listens to `set`: the first signal is delivered, a second one ends the process with 128 + n.
+    /// Listens to `set`. The first signal is delivered, a second one ends the process with 128 + n.
     ///
-    /// The sets of two values are independent, also when they overlap: each needs a first signal of
-    /// its own. To choose the exit status see [`ExitPolicy::terminate_on`].
+    /// The sets of two values are independent, even if they overlap. Each needs a first signal of its own.
+    /// [`ExitPolicy::terminate_on`] chooses the exit status.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the set is empty or contains a signal that
-    /// cannot be caught on this platform, which is named; the system's error if it refuses a
-    /// handler, a pair of sockets or a thread. Nothing is armed then.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the set is empty or contains a signal that cannot be
+    /// caught on this platform, which the error names. Otherwise the system's error if it refuses a handler,
+    /// a pair of sockets or a thread. No signal is armed then.
     ///
     /// # Examples
     ///
@@ -288,13 +288,13 @@ impl Signals {
 
     /// Waits for the next signal.
     ///
-    /// Signals that came before the call are returned first, in their order. A terminating set
-    /// returns once; a second call waits for ever, as the second signal ends the process. With
-    /// [`escalate`](Self::escalate) it returns twice.
+    /// Signals that came before the call are returned first, in their order. A terminating set returns once.
+    /// A second call waits forever, as the second signal ends the process. With [`escalate`](Self::escalate)
+    /// it returns twice.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a signal is either returned or kept for the next call.
+    /// Cancel safe. A signal is either returned or kept for the next call.
     ///
     /// # Examples
     ///
@@ -318,19 +318,19 @@ impl Signals {
         }
     }
 
-    /// Has a second signal force the stop, and only a third one end the process.
+    /// Makes a second signal force the stop, and only a third one end the process.
     ///
-    /// A group that [listens](TaskGroup::cancel_on) is [aborted](TaskGroup::abort) by the second signal, and a
-    /// lifecycle is forced, as by `lifecycle::Handle::force` (feature `lifecycle`): what is left is aborted and joined, the cleanup
-    /// runs, and the report names all that was cut. A task that blocks its thread cannot be aborted. The
-    /// third signal is for that case: it is what a second one is by default. If nothing listens any longer, because the run is over, the
-    /// second signal ends the process.
+    /// A group that [listens](TaskGroup::cancel_on) is [aborted](TaskGroup::abort) by the second signal. A
+    /// lifecycle is forced, as by `lifecycle::Handle::force` (feature `lifecycle`). It aborts and joins what
+    /// is left, runs the cleanup, and names all that was cut in the report. A task that blocks its thread
+    /// cannot be aborted. For that case there is the third signal, which has the default effect of a second
+    /// one. If no group or lifecycle listens any longer because the run is over, the second signal ends the
+    /// process.
     ///
-    /// A third signal counts from the same pause on after the second one, see
+    /// A third signal counts only after the same pause, measured from the second one, see
     /// [`insist_after`](Self::insist_after). [`insist_on`](Self::insist_on) chooses the signals for both.
     ///
-    /// It holds for all values of the same set, and changes nothing for a set that only
-    /// [watches](Self::watch).
+    /// It applies to all values of the same set, and has no effect on a set that only [watches](Self::watch).
     ///
     /// # Examples
     ///
@@ -353,14 +353,13 @@ impl Signals {
         self
     }
 
-    /// Has a second signal count from `pause` on after the first one; 300 ms by default.
+    /// Makes a second signal count only from `pause` after the first one on. The default is 300 ms.
     ///
-    /// Signals that come earlier are the same request: a parent that passes on a Ctrl-C which the terminal has
-    /// sent to both, or a supervisor that signals a process and then its whole group. [`Duration::ZERO`]
-    /// lets each signal count, and after [`Duration::MAX`] none ever does.
+    /// Earlier signals are the same request. A parent may pass on a Ctrl-C that the terminal has sent to
+    /// both, or a supervisor may signal a process and then its whole group. With [`Duration::ZERO`] each
+    /// signal counts, and with [`Duration::MAX`] only the first one does.
     ///
-    /// It holds for all values of the same set, and changes nothing for a set that only
-    /// [watches](Self::watch).
+    /// It applies to all values of the same set, and has no effect on a set that only [watches](Self::watch).
     ///
     /// # Examples
     ///
@@ -379,17 +378,17 @@ impl Signals {
         self
     }
 
-    /// Has only `signals` count when they come second, or third; all signals of the set by default.
+    /// Makes only `signals` count as a second or third signal. The default is all signals of the set.
     ///
-    /// The others are one request however often they come: SIGTERM for example, on a platform that repeats it
-    /// until the process is gone. With no signal at all nothing forces the exit.
+    /// The others are one request however often they come. An example is SIGTERM on a platform that repeats
+    /// it until the process is gone. If `signals` is empty, no signal forces the exit.
     ///
-    /// It holds for all values of the same set.
+    /// It applies to all values of the same set.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal that is not in the set, which is named, and
-    /// for a set that only [watches](Self::watch).
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal that is not in the set, which the error
+    /// names, and for a set that only [watches](Self::watch).
     ///
     /// # Examples
     ///
@@ -424,7 +423,7 @@ impl Signals {
         heard.chain(self.ignored.iter().copied())
     }
 
-    /// The exit statuses are a matter of [`ExitPolicy`](crate::process::ExitPolicy).
+    /// [`ExitPolicy`](crate::process::ExitPolicy) decides the exit statuses.
     pub(crate) fn terminate_with(
         set: impl IntoIterator<Item = Signal>,
         status: impl Fn(Signal) -> u8,
@@ -437,7 +436,7 @@ impl Signals {
     }
 
     fn listen(mut set: Vec<Watched>, terminating: bool) -> io::Result<Self> {
-        // Equal sets must look equal, whatever the order they were written in.
+        // Equal sets must compare equal, regardless of their order.
         set.sort_by_key(|watched| watched.signal as u8);
         set.dedup();
         if set.is_empty() {
@@ -469,15 +468,14 @@ impl Signals {
 }
 
 impl<E: Send + 'static> TaskGroup<E> {
-    /// Logs the running tasks when one of `signals` comes, and stops nothing.
+    /// Logs the running tasks when one of `signals` comes, and does not stop the group.
     ///
-    /// It is one line at INFO: name, place of spawn and age of each task, as
-    /// [`running`](Self::running) prints them. It is written by the thread of the signals, so a
-    /// service that hangs can be asked why while its runtime is blocked. The listener ends when the
-    /// group is over.
+    /// It is one line at INFO with the name, place of spawn and age of each task, as
+    /// [`running`](Self::running) prints them. The thread of the signals writes it, so you can ask a service
+    /// that hangs for the reason while its runtime is blocked. The listener ends when the group is over.
     ///
-    /// Give it signals to [`watch`](Signals::watch). Of a terminating set the second signal ends
-    /// the process here as everywhere, and the line says so.
+    /// Give it signals to [`watch`](Signals::watch). The second signal of a terminating set ends the process
+    /// here as everywhere, and the line says so.
     ///
     /// # Examples
     ///
@@ -506,7 +504,7 @@ impl<E: Send + 'static> TaskGroup<E> {
 
 #[cfg(feature = "lifecycle")]
 impl Lifecycle {
-    /// Lists the running tasks in the log on these signals; see [`TaskGroup::list_on`].
+    /// Logs the running tasks on these signals, see [`TaskGroup::list_on`].
     pub fn list_on(self, signals: Signals) -> Self {
         self.work().list_on(signals);
         self
@@ -547,8 +545,8 @@ impl Signals {
             };
             let advice = advice(signal, meaning, set);
             let line = (group.clone(), cause.clone(), then, advice);
-            // The line comes first, so that it is there whatever follows, and is written by a
-            // thread of its own, so that a log that blocks does not hold the stop.
+            // The line comes first, so that it always appears. A separate thread writes it, so that a log
+            // that blocks does not hold up the stop.
             let unwritten = bounded::within(LOGGING, line, write).err();
             group.cancel_for(cause);
             if forces {
@@ -570,7 +568,7 @@ fn write<E: Send + 'static>((group, cause, then, advice): Line<E>) {
     group.log_trigger(&cause, &format!("{then}{advice}"));
 }
 
-/// Says how to insist after `signal`; nothing if no signal can.
+/// Says how to force the exit after `signal`, or returns an empty text if no signal can.
 fn advice(signal: Signal, meaning: Meaning, set: Option<SetId>) -> String {
     set.map_or_else(String::new, |set| {
         advise(signal, meaning, &hub::insisting(set))
@@ -629,7 +627,7 @@ impl Inbox {
         letter.map(Letter::open)
     }
 
-    /// Calls `receiver` for each signal from now on, and for those that were kept.
+    /// Calls `receiver` for each later signal, and for those that were kept.
     fn call_with(&self, receiver: impl Fn(Signal, Meaning) + Send + Sync + 'static) {
         let receiver = Arc::new(receiver);
         let called = Receiver::Called(receiver.clone());
@@ -640,20 +638,20 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Receiver> {
-        // No code of a user runs under the lock: a poisoned state is a whole one.
+        // No code of a user runs under the lock, so a poisoned state is still complete.
         lock(&self.receiver)
     }
 }
 
-/// A receiver writes to the log, and a subscriber may panic there (a writer whose reader is gone):
-/// the next signal must find the thread alive.
+/// A receiver writes to the log, and a subscriber may panic there, for example if its pipe has no reader. The
+/// thread must survive for the next signal.
 fn call(receiver: &(dyn Fn(Signal, Meaning) + Send + Sync), letter: Letter) {
     let meaning = letter.meaning;
     let signal = letter.open();
     drop(Panic::catch(|| receiver(signal, meaning)));
 }
 
-/// Ends the process by the system's own reaction to `signal`; returns where that is impossible.
+/// Ends the process by the system's default reaction to `signal`. Returns where that is impossible.
 pub(crate) fn die_of(signal: Signal) {
     engine::die_of(signal);
 }

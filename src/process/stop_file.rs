@@ -1,4 +1,4 @@
-//! [`StopFile`]: stops a group when a file is there.
+//! [`StopFile`]: stops a group when a file exists.
 
 use std::fs;
 use std::io;
@@ -18,34 +18,34 @@ use crate::group::log;
 use crate::group::trigger::sealed::Listen;
 use crate::group::trigger::{Trigger, listen_for};
 
-/// Stops a group when a file is there: `touch /run/orders/stop`.
+/// Stops a group when a file exists, for example after `touch /run/orders/stop`.
 ///
-/// It is for [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on): a stop for whoever can write a file
-/// and cannot send a signal, such as a `preStop` hook, another container with a shared volume, or a
-/// deploy script. The cause is [`Cause::File`], and the stop is no failure.
+/// It is for [`TaskGroup::cancel_on`](crate::TaskGroup::cancel_on). Use it for stops by a process that can
+/// write a file but cannot send a signal, such as a `preStop` hook, another container with a shared volume,
+/// or a deploy script. The cause is [`Cause::File`], and the stop is not a failure.
 ///
 /// # What counts
 ///
-/// That the path exists, whatever it is: an empty file, a directory, a link to something that
-/// exists. It is looked for at once and then [every 500 ms](Self::every).
+/// The path has to exist, as an empty file, a directory, or a link to something that exists. The first look
+/// is at once and the next ones follow [every 500 ms](Self::every).
 ///
-/// - **A file that is there already stops the group at once,** and the cause says that it was there at
-///   the start. A request that came while the service was starting must not be lost; and a file that
-///   the last run has left behind is seen at once that way, in the log, where it would otherwise be a
-///   stop that does not work. So a service that is started again while its file is there stops
-///   again. Who starts it removes the file first: `ExecStartPre=rm -f /run/orders/stop`.
+/// - **A file that exists already stops the group at once,** and the cause says that it was there at the
+///   start. A request that came while the service was starting must not be lost. A file that the last run has
+///   left behind shows at once in the log, where it would otherwise be a stop that does not work. A service
+///   that is started again while its file exists therefore stops again. Remove the file before each start
+///   with `ExecStartPre=rm -f /run/orders/stop`.
 /// - The file is never opened, changed or removed.
-/// - To remove it afterwards takes nothing back. One that is made and removed again between two looks
+/// - Removing the file later does not take the stop back. A file that is made and removed between two looks
 ///   is not seen.
-/// - When the system does not say whether the file is there (no permission, a directory above it
-///   that is none), that is no stop: it is a WARN, once for each kind of error in a row, and it is
-///   looked for again. An empty path is such an error.
+/// - If the system cannot tell whether the file exists (no permission, or a parent that is not a directory),
+///   the group does not stop. The error is logged at WARN, once for each kind of error in a row, and the
+///   looks go on. An empty path is such an error.
 ///
-/// A relative path is looked for in what is the working directory at each look.
+/// A relative path is resolved against the working directory at each look.
 ///
-/// A look is done on a thread for blocking work. One that hangs, on a network file system that is gone,
-/// holds such a thread; `#[tokio::main]` waits for it at the end, and so a file on a local disk or in
-/// memory is the better choice.
+/// A look runs on a thread for blocking work. If it hangs, for example on a network file system that is gone,
+/// it holds that thread, and `#[tokio::main]` waits for it at the end. A file on a local disk or in memory is
+/// the better choice.
 ///
 /// # Examples
 ///
@@ -76,7 +76,7 @@ pub struct StopFile {
 }
 
 impl StopFile {
-    /// Makes a trigger that comes when there is something at `path`; it is looked for every 500 ms.
+    /// Makes a trigger that fires when `path` exists. It looks every 500 ms.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().into(),
@@ -84,10 +84,10 @@ impl StopFile {
         }
     }
 
-    /// Sets the pause between the end of one look and the next; 500 ms by default.
+    /// Sets the pause between the end of one look and the next. The default is 500 ms.
     ///
-    /// With zero the next look comes at once, which keeps a thread busy. With [`Duration::MAX`] the file
-    /// is looked for once, at the start.
+    /// With zero the next look comes at once, which keeps a thread busy. With [`Duration::MAX`] the only look
+    /// is at the start.
     pub fn every(mut self, pause: Duration) -> Self {
         self.every = pause;
         self
@@ -120,7 +120,8 @@ impl StopFile {
         let path = Arc::clone(&self.path);
         let looked = spawn_blocking(move || {
             if path.as_os_str().is_empty() {
-                // The system calls this a file that is not there. It is a variable that is not set.
+                // The system reports an empty path as a missing file. Its usual reason is a variable that is
+                // not set.
                 let error = io::Error::new(io::ErrorKind::InvalidInput, "the path is empty");
                 return Err(error);
             }

@@ -1,4 +1,4 @@
-//! systemd is told how a service starts and stops (feature `systemd`, Unix only).
+//! Tells systemd how a service starts and stops (feature `systemd`, Unix only).
 //!
 //! [`observer`] sends to the socket in `NOTIFY_SOCKET`, which systemd sets for a unit of
 //! `Type=notify`. Without that variable it does nothing, so the same binary runs anywhere.
@@ -12,20 +12,20 @@
 //! | `EXTEND_TIMEOUT_USEC=…` | then, and again while the stop runs |
 //! | `WATCHDOG=1` | every half of `WATCHDOG_USEC`, from the begin of the start to the end of the stop |
 //!
-//! - **The watchdog is a task of the runtime**, so a runtime whose threads are all blocked says
-//!   nothing, and systemd does what `WatchdogSec` is for. It is left out when `WATCHDOG_PID` names
-//!   another process.
-//! - **The stop is extended by ten seconds at most**, and again when half of them are over; never
-//!   beyond the budget, but for a second to exit in. So systemd does not kill a stop that is in its
-//!   time, even if that is longer than `TimeoutStopSec`, and one whose runtime is blocked is not
-//!   waited for.
-//! - **Nothing waits for systemd.** A message that it does not take is kept, joined with those
-//!   after it, and tried again: ten times a second while the socket is full, each second while it
-//!   is gone. Steps that come by the thousand are told 20 times a second.
-//! - **Nothing fails because of it.** An address that is none, a socket that is gone: that is one WARN.
+//! - **The watchdog is a task of the runtime**, so a runtime whose threads are all blocked sends no
+//!   keep-alive, and systemd acts as `WatchdogSec` demands. It is left out when `WATCHDOG_PID` names another
+//!   process.
+//! - **The stop is extended by ten seconds at most**, and again when half of them are over. It is never
+//!   extended beyond the budget, except for one second to exit in. systemd therefore does not kill a stop
+//!   that is within its time, even if that is longer than `TimeoutStopSec`, and it does not wait for one
+//!   whose runtime is blocked.
+//! - **Nothing waits for systemd.** A message that it does not take is kept and joined with later ones. It is
+//!   tried again ten times a second while the socket is full, and each second while it is gone. If steps come
+//!   by the thousand, it sends 20 messages a second.
+//! - **Nothing fails because of it.** An invalid or missing socket is logged once, at WARN.
 //!
-//! The environment is not changed: children of the service inherit `NOTIFY_SOCKET`, and
-//! `NotifyAccess=main` is what makes systemd ignore them.
+//! The environment is not changed. Children of the service inherit `NOTIFY_SOCKET`, and `NotifyAccess=main`
+//! makes systemd ignore them.
 //!
 //! # The unit
 //!
@@ -41,17 +41,17 @@
 //! Restart=on-failure
 //! ```
 //!
-//! - `Type=notify`: `systemctl start`, and units with `After=`, wait for `READY=1`, and not only until
-//!   the process is there.
-//! - `NotifyAccess=main`: no child can say that the service is ready, or alive.
-//! - `TimeoutStopSec`: more than the budget, so that systemd does not kill what is still in time;
-//!   the [watchdog](crate::lifecycle::Lifecycle::watchdog) of the lifecycle comes first, and says who hung.
-//!   [`Budget::detect`](crate::lifecycle::Budget::detect) reads it from the variable beside it.
-//! - `WatchdogSec`: more than twice as long as anything may block the runtime.
-//! - `KillMode=mixed`: SIGTERM goes to the service alone, which stops its children in its own
-//!   order; by default all of them get it at once. What is left at the end is killed all the same.
+//! - `Type=notify` makes `systemctl start`, and units with `After=`, wait for `READY=1`, and not only until
+//!   the process exists.
+//! - `NotifyAccess=main` keeps children from reporting that the service is ready or alive.
+//! - `TimeoutStopSec` has to be more than the budget, so that systemd does not kill a stop that is still in
+//!   time. The [watchdog](crate::lifecycle::Lifecycle::watchdog) of the lifecycle comes first, and names what
+//!   hung. [`Budget::detect`](crate::lifecycle::Budget::detect) reads it from the variable beside it.
+//! - `WatchdogSec` has to be more than twice as long as the runtime may ever be blocked.
+//! - `KillMode=mixed` sends SIGTERM to the service alone, which stops its children in its own order. By
+//!   default all of them get it at once. What is left at the end is still killed.
 //!
-//! A start that takes long needs a `TimeoutStartSec`: it is not extended.
+//! A start that takes long needs a `TimeoutStartSec`, because it is not extended.
 //!
 //! # Examples
 //!
@@ -94,21 +94,21 @@ use crate::group::lock::lock;
 use crate::group::log;
 use crate::lifecycle::Event;
 
-/// When a full socket is tried again.
+/// How long to wait before trying a full socket again.
 const FULL: Duration = Duration::from_millis(100);
 
-/// When one is tried again that is not there.
+/// How long to wait before trying a missing socket again.
 const GONE: Duration = Duration::from_secs(1);
 
 /// Returns an observer that tells [systemd](self) how a lifecycle starts and stops, for
 /// [`Lifecycle::observe`].
 ///
-/// The environment is read now: `NOTIFY_SOCKET`, a path or an abstract name that begins with `@`
-/// (on Linux), and `WATCHDOG_USEC` with `WATCHDOG_PID`. What it says that is wrong is a WARN, and
-/// taken for not said.
+/// This call reads the environment. It uses `NOTIFY_SOCKET`, a path or an abstract name that begins with `@`
+/// (on Linux), and `WATCHDOG_USEC` with `WATCHDOG_PID`. An invalid value is logged at WARN, and counts as
+/// unset.
 ///
-/// It is for the outermost lifecycle of a process. Its task is spawned at the first event, and
-/// aborted when the run has ended: systemd's watchdog is not fed any more then.
+/// It is for the outermost lifecycle of a process. Its task is spawned at the first event, and aborted when
+/// the run has ended. systemd's watchdog then gets no more keep-alives.
 ///
 /// [`Lifecycle::observe`]: crate::lifecycle::Lifecycle::observe
 pub fn observer() -> impl FnMut(&Event) + Send + 'static {
@@ -121,7 +121,7 @@ pub fn observer() -> impl FnMut(&Event) + Send + 'static {
     }
 }
 
-/// Returns what the watchdog of systemd grants this process, if it wants to hear from it.
+/// Returns the watchdog timeout that systemd sets for this process, if there is one.
 fn watchdog_from_env() -> Option<Duration> {
     let micros = env::var("WATCHDOG_USEC").ok()?;
     let pid = env::var("WATCHDOG_PID").ok();
@@ -146,7 +146,7 @@ fn warn(what: &str) {
     log::guarded(|| tracing::warn!(target: "taskgroup", "systemd is not told: {what}"));
 }
 
-/// Aborts its task with its own end, which is that of the run.
+/// Aborts its task when it is dropped, which is when the run ends.
 struct Observer {
     notifier: Arc<Notifier>,
     task: JoinSet<()>,
@@ -155,7 +155,7 @@ struct Observer {
 struct Notifier {
     socket: Socket,
     outbox: Mutex<Outbox>,
-    /// There is something earlier than what the task waits for.
+    /// Something is due earlier than the time that the task waits for.
     changed: Notify,
     has_warned: AtomicBool,
 }
@@ -199,11 +199,11 @@ impl Notifier {
         }
     }
 
-    /// Does what comes with the time.
+    /// Does what is due at each time.
     async fn keep(self: Arc<Self>) {
         loop {
             match self.tick() {
-                // It does not matter which of them it was.
+                // Either of them is a reason to look again.
                 Some(at) => drop(timeout_at(at, self.changed.notified()).await),
                 None => self.changed.notified().await,
             }
@@ -277,10 +277,10 @@ mod tests {
             move |event| observer.on(event)
         }
 
-        /// Sends until there is no room for anybody.
+        /// Sends until the socket has no room for any sender.
         fn fill(&self) {
             loop {
-                // A sender has a limit of its own.
+                // Each sender has its own limit.
                 let sender = UnixDatagram::unbound().unwrap();
                 sender.set_nonblocking(true).unwrap();
                 if sender.send_to(b"full", &self.path).is_err() {
@@ -290,7 +290,7 @@ mod tests {
             }
         }
 
-        /// All messages that have come, each in one line.
+        /// Returns all messages that have come, each in one line.
         fn heard(&self) -> Vec<String> {
             let mut buffer = [0; 4096];
             let mut heard = Vec::new();
@@ -316,7 +316,7 @@ mod tests {
         })
     }
 
-    /// Runs, stops after `time`, and returns all that was heard. A queue may be no longer than ten.
+    /// Runs, stops after `time`, and returns all messages. A queue holds at most ten.
     async fn stopped_after(lifecycle: Lifecycle, time: Duration, manager: &Manager) -> Vec<String> {
         let handle = lifecycle.handle();
         let run = tokio::spawn(lifecycle.run());

@@ -1,8 +1,8 @@
-//! The threads of this process, by name.
+//! Lists the threads of this process by name.
 
-/// Returns the names of all threads but that of `main` and those of this crate, if the system tells: Linux does.
+/// Returns the names of all threads except that of `main` and those of this crate. Only Linux tells them.
 ///
-/// A name is cut to 15 bytes there. The order is that of the system.
+/// Linux cuts a name to 15 bytes. The order is that of the system.
 #[cfg(target_os = "linux")]
 pub(super) fn names() -> Option<Vec<String>> {
     let main = std::process::id().to_string();
@@ -12,7 +12,7 @@ pub(super) fn names() -> Option<Vec<String>> {
         if thread.file_name() == *main {
             continue;
         }
-        // It may have ended in the meantime.
+        // The thread may have ended in the meantime.
         let Ok(name) = std::fs::read(thread.path().join("comm")) else {
             continue;
         };
@@ -29,7 +29,7 @@ pub(super) fn names() -> Option<Vec<String>> {
     None
 }
 
-/// Says which threads are left, each name once: ``2 threads are left: 2 × `worker` ``. `None`: the system
+/// Says which threads are left, each name once: ``2 threads are left: 2 × `worker` ``. `None` if the system
 /// does not tell.
 pub(super) fn describe(names: Option<&[String]>) -> String {
     let Some(names) = names else {
@@ -91,7 +91,7 @@ mod tests {
         let (told, tell) = std::sync::mpsc::channel();
         let other = std::thread::Builder::new().name("left-over".into());
         let other = other.spawn(move || {
-            // It has given itself its name by now.
+            // The thread has set its name by now.
             ask.send(()).unwrap();
             tell.recv().unwrap();
         });

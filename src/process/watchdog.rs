@@ -1,4 +1,4 @@
-//! [`Watchdog`]: the end of a process whose stop takes too long.
+//! [`Watchdog`]: ends a process whose stop takes too long.
 
 use std::fmt;
 use std::io;
@@ -35,63 +35,64 @@ use crate::server::forced;
 
 /// Ends the process if its stop takes longer than a budget, whatever the runtime is doing.
 ///
-/// The budget is the time of the whole stop: from the moment the token fires until the process is
-/// gone. When it is over, one line on stderr says what the budget was, why the stop began and who was
-/// still running, and the process ends with status 1, or [as the run has ended](#after-the-run). A thread of its own sees to that, named
-/// `taskgroup-watchdog`, so it works where the timers of a runtime do not: with every worker blocked,
-/// or with one of them, which can be enough to stop all timers; and for a closure of
-/// `spawn_blocking` that hangs, for which `#[tokio::main]` waits when its body is over.
+/// The budget is the time of the whole stop, from the moment the token fires until the process is gone. When
+/// it is over, one line on stderr says what the budget was, why the stop began and what was still running,
+/// and the process ends with status 1, or [as the run has ended](#after-the-run). The watchdog has a thread
+/// of its own, named `taskgroup-watchdog`, so it works where the timers of a runtime do not. One blocked
+/// worker can be enough to stop all timers. It also works for a closure of `spawn_blocking` that hangs, for
+/// which `#[tokio::main]` waits when its body is over.
 ///
-/// A `Watchdog` is the plan of it; [`arm`](Self::arm) and [`arm_on`](Self::arm_on) start the thread.
+/// A `Watchdog` is only the plan. [`arm`](Self::arm) and [`arm_on`](Self::arm_on) start the thread.
 ///
-/// **It is for the owner of a process alone**, for `main`. A library that ends the process of its
-/// caller, or a test that ends its runner, helps nobody; nothing in this crate arms one by itself.
+/// **It is for the owner of a process alone**, for `main`. A library must not end the process of its caller,
+/// and a test must not end its runner. Nothing in this crate arms a watchdog by itself.
 ///
 /// # The budget
 ///
-/// It has to be shorter than what the platform grants before it kills, such as the 30 s of
-/// Kubernetes, and longer than the graces inside of it, so that it ends only what they could not.
-/// [`Duration::ZERO`] ends the process as soon as the token fires, [`Duration::MAX`] never does.
+/// It has to be shorter than what the platform grants before it kills, such as the 30 s of Kubernetes, and
+/// longer than the graces inside it, so that it ends only what they could not. [`Duration::ZERO`] ends the
+/// process as soon as the token fires, [`Duration::MAX`] never does.
 ///
-/// It is counted by [`Instant`]: the time in which the machine is suspended does not count on Linux
-/// and macOS, the time in which the process is stopped (SIGSTOP, a debugger) does.
+/// The budget is measured with [`Instant`]. On Linux and macOS the time in which the machine is suspended
+/// does not count. The time in which the process is stopped (SIGSTOP, a debugger) does.
 ///
-/// Nothing is counted before the token fires: a program that hangs without having been asked to stop
-/// is a matter for a liveness probe.
+/// The budget does not run before the token fires. Use a liveness probe for a program that hangs without
+/// having been asked to stop.
 ///
 /// # After the run
 ///
-/// The run may be over, and something hold up the end of `main`: `#[tokio::main]` waits for every closure
-/// of `spawn_blocking`. If an [`Exit`](crate::Exit) was made since the stop began, or nothing is running in the
-/// group, the line says that the run was over, with the status and the errors of the last `Exit`, and
-/// which threads are left. Only Linux tells their names; on other systems the line says that they are not known. The process ends with the status of that
-/// `Exit` then, unless that is 0: an end that was forced is no success. Without an `Exit`, and for
-/// [`arm_on`](Self::arm_on), the run is taken to go on.
+/// The run may be over while something holds up the end of `main`. For example, `#[tokio::main]` waits for
+/// every closure of `spawn_blocking`. If an [`Exit`](crate::Exit) was made since the stop began, or no task
+/// is running in the group, the line says that the run was over, with the status and the errors of the last
+/// `Exit`, and which threads are left. Only Linux tells their names, and elsewhere the line says that they
+/// are not known. The process then ends with the status of that `Exit`. If that is 0, the watchdog's own
+/// status is used, because a forced end is never a success. Without an `Exit`, and for
+/// [`arm_on`](Self::arm_on), the run counts as still going on.
 ///
 /// # How it ends the process
 ///
-/// The line has 200 ms to be written, by another thread: a stderr that takes nothing, a panic, or a
-/// lock that somebody holds for ever costs the line and not the end. On Unix it is written past the
-/// lock of [`std::io::stderr`]. If the system has no thread left, the watchdog writes it to stderr itself.
+/// Another thread writes the line, and has 200 ms for it. A stderr that accepts no bytes, a panic, or a lock
+/// that is held forever costs the line and not the end. On Unix the thread bypasses the lock of
+/// [`std::io::stderr`]. If the system has no thread left, the watchdog writes the line itself.
 ///
-/// At the same time it ends what would outlive the process and what only destructors would have ended: the
-/// child processes of `Sidecar::serve_process` (feature `process`) get SIGTERM, and half a second later their
-/// process groups are killed. It does not wait that long if they end earlier. A listening socket whose server
-/// was about to close it is given back as it was, as another process may hold it too.
+/// At the same time it ends what would outlive the process and what only destructors would have ended. The
+/// child processes of `Sidecar::serve_process` (feature `process`) get SIGTERM, and half a second later it
+/// kills their process groups. It does not wait that long if they end earlier. If a server was about to close
+/// its listening socket, the watchdog restores the socket, as another process may hold it too.
 ///
-/// Then the process ends with `_exit`, and not with [`process::exit`](std::process::exit): the
-/// orderly way out has had its time. Functions registered with `atexit` would run beside threads that
-/// still use what they tear down, and a crash there would change the status; they may hang; and if
-/// another thread is hanging in `exit` already, a second call would wait for that one. So no
-/// destructor runs, and what is still in a buffer of stdout is lost. Windows has no such call:
-/// there it is `process::exit`, and if that has not ended the process within 200 ms, an abort.
+/// Then the process ends with `_exit`, and not with [`process::exit`](std::process::exit), because the
+/// orderly way out has had its time. Functions registered with `atexit` would run beside threads that still
+/// use what they tear down. A crash there would change the status, and they may hang. If another thread is
+/// hanging in `exit` already, a second call would wait for that one. No destructor runs, and what is still in
+/// a buffer of stdout is lost. Windows has no such call, so the watchdog calls `process::exit` there, and
+/// aborts if that has not ended the process within 200 ms.
 ///
 /// # Comparison to the other ends
 ///
-/// [`TaskGroup::shutdown`] bounds the stop of a group with the timers of the runtime, and returns an
-/// error to be handled: it comes first, with less time. [`Exit::now`](crate::Exit::now) ends a process
-/// whose `main` cannot return, if `main` gets that far. The second signal of
-/// [`Signals`](crate::Signals) is the same end, asked for by hand.
+/// [`TaskGroup::shutdown`] bounds the stop of a group with the timers of the runtime, and returns an error to
+/// be handled. It comes first, with less time. [`Exit::now`](crate::Exit::now) ends a process whose `main`
+/// cannot return, if `main` gets that far. The second signal of [`Signals`](crate::Signals) ends the process
+/// in the same way, by hand.
 ///
 /// # Examples
 ///
@@ -115,19 +116,19 @@ pub struct Watchdog {
     budget: Duration,
     code: u8,
     report: Box<dyn FnOnce(&str) + Send>,
-    /// `None`: it ends the process.
+    /// `None` if it ends the process.
     exit: Option<Box<dyn FnOnce(u8) + Send>>,
 }
 
-/// A [`Watchdog`] that waits for its token; dropping it disarms it.
+/// A [`Watchdog`] that waits for its token. Dropping it disarms it.
 ///
 /// # Drop
 ///
-/// The process is not ended any more, also when the budget has begun, and the thread ends by itself;
-/// the drop does not wait for it. A watchdog whose budget is over cannot be called back.
+/// The watchdog no longer ends the process, even if the budget has begun, and its thread ends by itself. The
+/// drop does not wait for it. A watchdog whose budget is over cannot be called back.
 ///
-/// A `main` that drops it as its last value is not watched while the runtime shuts down after it:
-/// see [`keep`](Self::keep).
+/// A `main` that drops it as its last value is not watched while the runtime shuts down after it. See
+/// [`keep`](Self::keep).
 ///
 /// # Examples
 ///
@@ -148,7 +149,7 @@ pub struct ArmedWatchdog {
     disarm: DropGuard,
 }
 
-/// How long the report may hold the end back.
+/// How long the report may delay the end.
 const REPORTING: Duration = Duration::from_millis(200);
 
 impl Watchdog {
@@ -164,18 +165,18 @@ impl Watchdog {
         }
     }
 
-    /// Sets the exit status; 1 by default. 0 is refused when the watchdog is armed.
+    /// Sets the exit status. The default is 1, and arming fails with 0.
     ///
-    /// The status of a run that was over and had failed goes before it: see [`Watchdog`].
+    /// If the run was over and had failed, its status is used instead, see [`Watchdog`].
     pub fn code(mut self, code: u8) -> Self {
         self.code = code;
         self
     }
 
-    /// Hands the report to `report` instead of writing it to stderr: to a log, say.
+    /// Passes the report to `report`, for example for a log, instead of writing it to stderr.
     ///
-    /// It is called on a thread of its own and may take 200 ms; then the process ends, whether it has
-    /// returned, panicked or is still busy.
+    /// It is called on a thread of its own and may take 200 ms. Then the process ends, even if it has
+    /// panicked or is still busy.
     pub fn report_with(mut self, report: impl FnOnce(&str) + Send + 'static) -> Self {
         self.report = Box::new(report);
         self
@@ -183,9 +184,9 @@ impl Watchdog {
 
     /// Calls `exit` with the exit status instead of ending the process.
     ///
-    /// For tests, and for an end of another kind, such as an abort that leaves a core file. It is
-    /// called on the thread of the watchdog, which does nothing more: whether and when the process
-    /// ends is up to `exit`, and so are its child processes.
+    /// It is for tests, and for another kind of end, such as an abort that leaves a core file. The thread of
+    /// the watchdog calls `exit` and does nothing else. `exit` decides whether and when the process ends, and
+    /// has to deal with its child processes.
     ///
     /// # Examples
     ///
@@ -202,10 +203,10 @@ impl Watchdog {
         self
     }
 
-    /// Starts the thread that waits for the token of `group`, and that will say why the group was
-    /// cancelled and who is running in it and in the groups below it.
+    /// Starts the thread that waits for the token of `group`. Its report says why the group was cancelled,
+    /// and what is running in it and in the groups below it.
     ///
-    /// It does not keep the group open. The token of a group fires when the group is dropped, too.
+    /// It does not keep the group open. The token of a group also fires when the group is dropped.
     ///
     /// # Errors
     ///
@@ -247,14 +248,13 @@ impl Watchdog {
 
     /// Starts the thread that waits for `token`, for a program without a group of its own.
     ///
-    /// A token that has fired already counts from now. Two watchdogs on one token are independent of
-    /// each other.
+    /// If the token has fired already, the budget counts from now. Two watchdogs on one token are independent
+    /// of each other.
     ///
     /// # Errors
     ///
-    /// The system's error if it has no thread left, and
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the exit status is 0, as a forced end is no
-    /// success. Nothing is armed then.
+    /// The system's error if it has no thread left, and [`InvalidInput`](io::ErrorKind::InvalidInput) if the
+    /// exit status is 0, as a forced end is never a success. The watchdog is not armed then.
     ///
     /// # Examples
     ///
@@ -263,12 +263,12 @@ impl Watchdog {
         self.start(token.clone(), || None)
     }
 
-    /// The plan of another budget.
+    /// Returns the same plan with another budget.
     fn with_budget(self, budget: Duration) -> Self {
         Self { budget, ..self }
     }
 
-    /// Waits for the token of `trigger`, and will say who is running in `work`.
+    /// Waits for the token of `trigger`. The report lists the tasks that are running in `work`.
     fn arm_for(self, trigger: &Spawner, work: Spawner) -> io::Result<ArmedWatchdog> {
         let cause = trigger.clone();
         self.start(trigger.token().clone(), move || {
@@ -297,7 +297,7 @@ impl Watchdog {
         Ok(ArmedWatchdog { disarm })
     }
 
-    /// Everything that can hang is left to the thread of the report: the locks of the group too.
+    /// Leaves everything that can hang to the thread of the report, including the locks of the group.
     fn fire(self, fired: Instant, look: impl FnOnce() -> Option<Seen> + Send + 'static) {
         let budget = self.budget;
         let status = Arc::new(AtomicU8::new(self.code));
@@ -311,7 +311,7 @@ impl Watchdog {
         };
         let writing = bounded::start((self.report, look), |(report, look)| report(&look()));
         if self.exit.is_none() {
-            // Beside the report, so that both together take no longer than one of them.
+            // This runs beside the report, so that both together take no longer than one of them.
             forced::begin();
             forced::undo_all(forced::TELLING, || false);
         }
@@ -331,15 +331,15 @@ impl Watchdog {
 impl Lifecycle {
     /// Ends the process if the stop takes longer than the budget, whatever the runtime is doing.
     ///
-    /// See [`Watchdog`], whose budget is that of the lifecycle. It counts from the moment the stop
-    /// begins until the process is gone, and stays armed when the run has ended: a thread that
-    /// hangs can hold up the end of `main`. **It is for the owner of a process alone**; a lifecycle
-    /// inside of another one has none.
+    /// See [`Watchdog`]. The budget is that of the lifecycle. It counts from the moment the stop begins until
+    /// the process is gone. The watchdog stays armed when the run has ended, because a thread that hangs can
+    /// hold up the end of `main`. **It is for the owner of a process alone**, so a lifecycle inside another
+    /// one has no watchdog.
     pub fn watchdog(self) -> Self {
         self.watchdog_with(|watchdog| watchdog)
     }
 
-    /// The same, with options: another exit status, a report of one's own.
+    /// The same with options, such as another exit status or a custom report.
     ///
     /// # Examples
     ///
@@ -361,21 +361,22 @@ impl Lifecycle {
 impl ArmedWatchdog {
     /// Keeps the watchdog armed until the process is gone.
     ///
-    /// For a `main` that waits for more than its body when it returns: `#[tokio::main]` waits for
-    /// every closure of `spawn_blocking`, and destructors of statics and thread-locals come after
-    /// that. A process that ends in time is not disturbed.
+    /// It is for a `main` that waits for more than its body when it returns. `#[tokio::main]` waits for every
+    /// closure of `spawn_blocking`, and destructors of statics and thread-locals come after that. A process
+    /// that ends in time is not disturbed.
     ///
-    /// There is no way back. The token must be one that fires only when the process is to end: that
-    /// of a group in the middle of a program would take the rest with it.
+    /// This cannot be undone. The token must be one that fires only when the process is to end. The token of
+    /// a group in the middle of a program would take the rest of the program with it.
     pub fn keep(self) {
         self.disarm.disarm();
     }
 }
 
-/// What the group knew at the end: the cause, and who was running.
+/// What the group knew at the end, which is the cause and the running tasks.
 type Seen = (Option<Cause>, Running);
 
-/// Waits until `budget` has passed since `token` fired, and returns when it fired; `None` as soon as it was disarmed.
+/// Waits until `budget` has passed since `token` fired, and returns when it fired. Returns `None` as soon as
+/// it is disarmed.
 fn budget_is_over(
     budget: Duration,
     token: &CancellationToken,
@@ -392,8 +393,8 @@ fn budget_is_over(
 
 /// Runs `future` on this thread, without a runtime, and gives up at the deadline if there is one.
 ///
-/// No wakeup is lost: a thread that is unparked before it parks does not park, and whatever else may
-/// unpark it, the future and the clock are asked again.
+/// No wakeup is lost, since a thread that is unparked before it parks does not park. After a spurious wakeup
+/// the future and the clock are checked again.
 fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -417,7 +418,7 @@ impl Wake for Unpark {
     }
 }
 
-/// What is known of a process when it is ended.
+/// What is known about a process when it is ended.
 struct Forced {
     budget: Duration,
     cause: Option<Cause>,
@@ -433,7 +434,7 @@ impl Forced {
             None => (None, None),
         };
         let over = running.as_ref().and_then(|running| {
-            // One of before the stop is that of another run, unless there is nothing left to run.
+            // An end decided before the stop is that of another run, unless no task is left to run.
             decided::last().filter(|decided| running.is_empty() || decided.at() >= fired)
         });
         Self {

@@ -91,7 +91,7 @@ impl Binary {
         self
     }
 
-    /// Sets how long the test waits for anything before it fails; 30 s by default.
+    /// Sets how long the test waits for anything before it fails. The default is 30 s.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

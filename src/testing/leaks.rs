@@ -126,7 +126,7 @@ impl Leaks {
         }
     }
 
-    /// Sets how long the comparison waits for what is still going away; 2 s by default.
+    /// Sets how long the comparison waits for what is still going away. The default is 2 s.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

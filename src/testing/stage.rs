@@ -67,13 +67,13 @@ impl Stage {
         self
     }
 
-    /// Has a second signal count from `pause` on after the first; 300 ms by default.
+    /// Has a second signal count from `pause` on after the first. The default is 300 ms.
     pub fn insist_after(&mut self, pause: Duration) -> &mut Self {
         self.insist_after = pause;
         self
     }
 
-    /// Sets the exit policy; [`ExitPolicy::strict`] by default.
+    /// Sets the exit policy. The default is [`ExitPolicy::strict`].
     pub fn policy(&mut self, policy: ExitPolicy) -> &mut Self {
         self.policy = policy;
         self

@@ -1,4 +1,4 @@
-//! The end of the process that was decided last, for those that must not wait for it.
+//! The last decision about how the process ends, for code that must not wait for the end.
 
 use std::fmt;
 use std::sync::Mutex;

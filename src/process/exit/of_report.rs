@@ -1,4 +1,4 @@
-//! The exit status of a lifecycle: that of its report.
+//! The exit status of a lifecycle, from its report.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +14,7 @@ use super::ExitPolicy;
 use super::signal_of;
 
 impl ExitPolicy {
-    /// Decides how the process ends: `report` is what a [lifecycle](crate::lifecycle) did.
+    /// Decides how the process ends from `report`, the report of a [lifecycle](crate::lifecycle).
     ///
     /// | what the report tells | row |
     /// |---|---|
@@ -26,11 +26,11 @@ impl ExitPolicy {
     /// | a component, a server or a step of the cleanup ran out of time | timed out |
     /// | a step of the cleanup failed or panicked | failed, panicked |
     ///
-    /// The error of a component's task decides where it tells more than the component: a component
-    /// that failed to stop because its server timed out has timed out. Nested lifecycles count with
+    /// The error of a component's task decides where it tells more than the component. For example, a
+    /// component that failed to stop because its server timed out has timed out. Nested lifecycles count with
     /// their parent, and all cleanups after all components.
     ///
-    /// What goes to stderr is a line for each error, not the whole report.
+    /// Stderr gets a line for each error, not the whole report.
     ///
     /// # Examples
     ///
@@ -70,8 +70,8 @@ impl ExitPolicy {
     }
 }
 
-/// As the lifecycle's [`run`](crate::lifecycle::Lifecycle::run) returns it, or a function that runs a lifecycle after
-/// other calls with `?`.
+/// Takes what the lifecycle's [`run`](crate::lifecycle::Lifecycle::run) returns, or a function that runs a
+/// lifecycle after other calls with `?`.
 impl<X> From<Result<Report, X>> for Exit
 where
     X: AsRef<dyn Error + Send + Sync>,

@@ -1,17 +1,17 @@
-//! [`Act`]: which signals of a terminating set are one request to stop, and which of them insist.
+//! [`Act`]: tells repeats of a request to stop from the signals that insist on it.
 
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::group::signal::Signal;
 
-/// From when on a second signal counts.
+/// How long after the first signal a second one counts.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// What has come of a terminating set.
 #[derive(Debug)]
 pub(super) struct Act {
-    /// For how long after a signal that counts all others are the same act.
+    /// For how long after a signal that counts all others belong to the same act.
     pub(super) pause: Duration,
     pub(super) insists: Vec<Signal>,
     /// Whether the second signal forces the stop, and only the third one ends the process.
@@ -21,7 +21,7 @@ pub(super) struct Act {
     asked: Asked,
 }
 
-/// What the process has been asked for.
+/// The requests that the process has had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Nothing,
@@ -34,11 +34,11 @@ enum Asked {
 pub(super) enum Meaning {
     /// The process is asked to stop.
     First,
-    /// It has been asked already: by the same act, or by a signal that cannot insist.
+    /// A repeat, by the same act or by a signal that cannot insist.
     Same,
-    /// It is to cut what is left, clean up and end.
+    /// The process has to cut what is left, clean up and end.
     Forces,
-    /// It is to end at once.
+    /// The process has to end at once.
     Insists,
 }
 
@@ -69,7 +69,7 @@ impl Act {
         meaning
     }
 
-    /// Which signals ever insist.
+    /// Returns the signals that can ever insist.
     pub(super) fn insisting(&self) -> Vec<Signal> {
         match self.pause {
             Duration::MAX => Vec::new(),
@@ -77,7 +77,7 @@ impl Act {
         }
     }
 
-    /// The next signal is a first one again, unless it is still of the act before.
+    /// Makes the next signal a first one again, unless it still belongs to the act before.
     pub(super) fn start_over(&mut self) {
         self.asked = Asked::Nothing;
     }

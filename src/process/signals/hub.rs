@@ -1,13 +1,14 @@
-//! The one thread that hears all signals of the process, and decides what each of them means.
+//! The one thread that gets all signals of the process, and decides the meaning of each.
 //!
 //! Invariants:
 //!
-//! 1. Whatever can be refused (a pipe, a thread) is there before the first handler is registered. So a value
-//!    is there with all of its set, or the signals do what they did before.
-//! 2. The thread lives as long as the process, and calls nobody: a value has a thread of its own for that. So
-//!    whatever a receiver blocks, the next signal is heard.
-//! 3. A terminating set lives as long as the process, once for all values that name it: what is made in a loop
-//!    leaves nothing behind, and a second signal forces the exit also when the value is gone.
+//! 1. All that the system can refuse (a pipe, a thread) is there before the first handler is registered. A
+//!    value therefore has all of its set, or the signals keep their earlier effect.
+//! 2. The thread lives as long as the process, and calls no receiver, because each value has its own thread
+//!    for that. Whatever a receiver blocks, the hub gets the next signal.
+//! 3. A terminating set lives as long as the process, once for all values that name it. Values that are made
+//!    in a loop therefore leave nothing behind, and a second signal forces the exit even when the value is
+//!    gone.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use super::act::Meaning;
 use super::engine;
 use super::watched::Watched;
 
-/// Owns a place among those that are told; dropping it ends the thread that tells, without waiting for it.
+/// Owns a place among the listeners. Dropping it ends its thread, without waiting for it.
 #[derive(Debug)]
 pub(super) struct Listener {
     id: u64,
@@ -44,20 +45,20 @@ pub(super) struct SetId(usize);
 #[derive(Debug)]
 pub(super) struct Letter {
     pub(super) signal: Signal,
-    /// The first one of its set, or one that forces.
+    /// Either the first one of its set, or one that forces.
     pub(super) meaning: Meaning,
     unheard: Option<Unheard>,
 }
 
-/// The first signal of a terminating set, while nobody has received it.
+/// The first signal of a terminating set, until a value receives it.
 type Unheard = Arc<Mutex<Option<Signal>>>;
 
 struct Hub {
     next: u64,
     engine: Option<engine::Handle>,
-    /// The signals that were registered for somebody.
+    /// The signals that are registered for any value.
     caught: Vec<Signal>,
-    /// Only ever added to.
+    /// Never shrinks.
     sets: Vec<Set>,
     values: Vec<Value>,
 }
@@ -67,7 +68,7 @@ struct Set {
     signals: Vec<Watched>,
     act: Act,
     unheard: Unheard,
-    /// Has the handlers of the set end the process.
+    /// Makes the handlers of the set end the process.
     armed: Arc<AtomicBool>,
 }
 
@@ -75,12 +76,12 @@ struct Value {
     id: u64,
     signals: Vec<Watched>,
     set: Option<SetId>,
-    /// It was given the one signal that a terminating set delivers.
+    /// Whether it was given the one signal that a terminating set delivers.
     told: bool,
     sender: Sender<Letter>,
 }
 
-/// What a signal that insists asks for.
+/// The request of a signal that insists.
 struct End {
     status: u8,
     armed: Arc<AtomicBool>,
@@ -94,7 +95,7 @@ static HUB: Mutex<Hub> = Mutex::new(Hub {
     values: Vec::new(),
 });
 
-/// Listens to `signals`, and has a thread of its own call `deliver` for each of them.
+/// Listens to `signals`. A new thread calls `deliver` for each of them.
 pub(super) fn listen(
     signals: &[Watched],
     terminating: bool,
@@ -106,7 +107,7 @@ pub(super) fn listen(
     thread::Builder::new()
         .name("taskgroup-signals".into())
         .spawn(move || {
-            // It may still be inside the call for the last letter when the sender is gone.
+            // When the sender is gone, the thread may still be inside the call for the last letter.
             for letter in letters {
                 mask.set();
                 deliver(letter);
@@ -150,7 +151,7 @@ impl Letter {
         (self.signal, self.meaning) == (other.signal, other.meaning)
     }
 
-    /// Hands the signal over: a later value is not told of it.
+    /// Takes the signal out, so that no later value is told of it.
     pub(super) fn open(self) -> Signal {
         if let Some(unheard) = self.unheard {
             *lock::lock(&unheard) = None;
@@ -170,7 +171,7 @@ impl From<Signal> for Letter {
 }
 
 impl Hub {
-    /// Has the signals arrive here, and returns the place of their set if it is a terminating one.
+    /// Directs the signals here, and returns the place of their set if it is a terminating one.
     fn catch(&mut self, signals: &[Watched], terminating: bool) -> io::Result<Option<SetId>> {
         let engine = match &mut self.engine {
             Some(engine) => engine,
@@ -220,7 +221,7 @@ impl Set {
         }
     }
 
-    /// Tells a new value of the signal that nobody has received: the process was asked to stop.
+    /// Tells a new value of the signal that no value has received, because the process was asked to stop.
     fn welcome(&self, value: &mut Value) {
         if let Some(signal) = self.unheard() {
             value.told = true;
@@ -229,7 +230,7 @@ impl Set {
     }
 
     fn arrive(&mut self, signal: Signal, now: Instant, values: &mut [&mut Value]) -> Option<End> {
-        // All that were told are gone and another one waits: the process goes on.
+        // All values that were told are gone and another one waits, so the process goes on.
         if self.unheard().is_none() && !values.is_empty() && values.iter().all(|value| !value.told)
         {
             self.act.start_over();
@@ -244,7 +245,7 @@ impl Set {
                 None
             }
             Meaning::Same => None,
-            // Without a listener nobody would force anything.
+            // Without a listener, the stop would not be forced.
             Meaning::Forces if values.iter().any(|value| value.told) => {
                 for value in values.iter().filter(|value| value.told) {
                     value.send(Letter {
@@ -287,8 +288,8 @@ impl Value {
 }
 
 impl End {
-    /// Undoes what outlives the process, and ends it. One more signal ends the waiting, and a next one the
-    /// process, from its handler.
+    /// Undoes what outlives the process, and ends it. One more signal ends the wait, and the next one ends
+    /// the process from its handler.
     fn force(self, source: &mut engine::Source) {
         forced::begin();
         forced::undo_all(forced::TELLING, || {
@@ -300,23 +301,23 @@ impl End {
     }
 }
 
-/// Changes what insists in a terminating set, for all of its values.
+/// Changes which signals insist in a terminating set, for all of its values.
 pub(super) fn configure(set: SetId, change: impl FnOnce(&mut Act)) {
     change(&mut lock().sets[set.0].act);
 }
 
-/// How a set can be made to do more than stop.
+/// How to make a set do more than stop.
 #[derive(Clone, Debug)]
 pub(super) struct Insisting {
     /// The signals that do it.
     pub(super) signals: Vec<Signal>,
-    /// Whether those are all of the set.
+    /// Whether these are all signals of the set.
     pub(super) all: bool,
-    /// Whether the next one forces the stop, before one ends the process.
+    /// Whether the next one forces the stop instead of ending the process.
     pub(super) escalates: bool,
 }
 
-/// Returns which signals of a set insist when they come after the first one, and on what.
+/// Returns which signals of a set insist when they come after the first one, and their effect.
 pub(super) fn insisting(set: SetId) -> Insisting {
     let hub = lock();
     let set = &hub.sets[set.0];
@@ -351,8 +352,8 @@ fn arrive(signal: Signal) -> Option<End> {
     if hub.caught.contains(&signal) {
         return hub.arrive(signal);
     }
-    // The system has refused a handler to another signal of the set, and the caller was told that
-    // there is none.
+    // The system has refused a handler for another signal of the set, and the caller was told that no signal
+    // is registered.
     drop(hub);
     engine::die_of(signal);
     None

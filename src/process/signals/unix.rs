@@ -1,7 +1,7 @@
-//! The Unix engine of [`Signals`](crate::Signals): the handlers of signal-hook.
+//! The Unix engine of [`Signals`](crate::Signals), with the handlers of signal-hook.
 //!
 //! A handler wakes the thread of the hub, which decides. It ends the process by itself only when the hub has
-//! armed its set, which it does in a forced exit that is asked for once more.
+//! armed its set. The hub does that in a forced exit, for one more signal.
 
 use std::io;
 use std::process;
@@ -42,11 +42,11 @@ pub(super) struct Source {
     arrived: iterator::Signals,
 }
 
-/// Holds all signals back from this thread, and from those that it starts, until it is dropped.
+/// Blocks all signals in this thread, and in those that it starts, until it is dropped.
 ///
-/// signal-hook sets its handler before it knows what to call from it: a signal in between would be
-/// swallowed. Held back it comes when this is dropped. In a process with one thread, as at the
-/// beginning of `main`, no other can take it.
+/// signal-hook sets its handler before it knows what to call from it, so a signal in between would be lost. A
+/// blocked signal comes when this is dropped. In a process with one thread, as at the beginning of `main`, no
+/// other thread can take it.
 pub(super) struct Held {
     before: Mask,
 }
@@ -65,8 +65,8 @@ impl Held {
         })
     }
 
-    /// The mask for a thread that has been started in the meantime, and that is to take signals again: its
-    /// own threads and processes would be deaf.
+    /// The mask for a thread that was started in the meantime. It has to take signals again, or its own
+    /// threads and processes would get none.
     pub(super) fn before(&self) -> Mask {
         self.before
     }
@@ -74,7 +74,7 @@ impl Held {
 
 impl Mask {
     pub(super) fn set(self) {
-        // It has been a thread's mask before, so it is a good one.
+        // It was the mask of a thread before, so it is valid.
         let _ = self.0.thread_set_mask();
     }
 }
@@ -92,7 +92,7 @@ pub(super) fn can_be_caught(signal: Signal) -> bool {
 /// Returns the signals that the process ignores, as far as the system tells that without `unsafe`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn ignored() -> Vec<Signal> {
-    // Without `/proc` it is as on other systems.
+    // Without `/proc`, as on other systems, no signal counts as ignored.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_in(&status)
 }
@@ -102,12 +102,12 @@ pub(super) fn ignored() -> Vec<Signal> {
     Vec::new()
 }
 
-/// The mask of ignored signals is a number in hexadecimal digits, whose lowest bit is signal 1.
+/// The mask of ignored signals is a hexadecimal number, whose lowest bit is signal 1.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn ignored_in(status: &str) -> Vec<Signal> {
     let mut lines = status.lines();
     let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
-    // Of the 128 signals of some architectures, the first 64 are the last 16 digits.
+    // Some architectures have 128 signals. The last 16 digits are the first 64 of them.
     let mask = mask.and_then(|mask| u128::from_str_radix(mask.trim(), 16).ok());
     let is_set = |signal: &Signal| mask.unwrap_or_default() >> (signal.number() - 1) & 1 == 1;
     CATCHABLE.into_iter().filter(is_set).collect()
@@ -122,7 +122,8 @@ pub(super) fn open() -> io::Result<(Handle, Source)> {
 }
 
 impl Handle {
-    /// Has the signals of `set`, which are held back, wake the source, and end the process by themselves once `armed` is true.
+    /// Makes the signals of `set`, which are held back, wake the source. Once `armed` is true, they end the
+    /// process by themselves.
     pub(super) fn catch(
         &mut self,
         set: &[Watched],
@@ -131,7 +132,7 @@ impl Handle {
         let mut registered = Vec::new();
         for watched in set {
             if let Err(error) = self.catch_one(*watched, armed, &mut registered) {
-                // Half a set must not stay armed: the caller is told that there is none.
+                // Half a set must not stay armed, because the caller is told that no signal is.
                 for id in registered {
                     unregister(id);
                 }
@@ -158,20 +159,20 @@ impl Handle {
 }
 
 impl Source {
-    /// Waits for signals. They come in the order of their numbers, each once however often it was sent.
+    /// Waits for signals. They come in the order of their numbers, each once, however often it was sent.
     pub(super) fn wait(&mut self) -> Vec<Signal> {
         self.arrived.wait().filter_map(signal_of).collect()
     }
 
-    /// Returns whether another one has come.
+    /// Returns whether another signal has come.
     pub(super) fn more(&mut self) -> bool {
         self.arrived.pending().next().is_some()
     }
 }
 
 pub(super) fn die_of(signal: Signal) {
-    // The first process of a container has no reactions of the system's own: the signal would be
-    // lost, and the abort that comes after it too.
+    // The first process of a container has no default reactions, so the signal would be lost, and so would
+    // the abort after it.
     if process::id() != 1 {
         drop(emulate_default_handler(i32::from(signal.number())));
     }

@@ -1,10 +1,10 @@
-//! What a set says about each of its signals.
+//! The settings of each signal in a set.
 
 use std::io;
 
 use crate::group::signal::Signal;
 
-/// A signal of a set, with the exit status if it comes second; `None`: it never ends the process.
+/// A signal of a set, with the exit status if it comes second. With `None` it never ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watched {
     pub(super) signal: Signal,

@@ -1,7 +1,7 @@
-//! The Windows engine of [`Signals`](crate::Signals): console events and one thread.
+//! The Windows engine of [`Signals`](crate::Signals), with console events and one thread.
 //!
-//! Windows calls a console handler on a thread of its own, so no runtime of the program is needed
-//! to see an event: the source here has a runtime for itself, without a reactor.
+//! Windows calls a console handler on a thread of its own, so an event arrives without a runtime of the
+//! program. The source here has its own runtime, without a reactor.
 
 use std::future::poll_fn;
 use std::io;
@@ -34,7 +34,7 @@ pub(super) struct Source {
     events: Vec<Event>,
 }
 
-/// One console event, listened to since it was made.
+/// One console event, listened to since this value was made.
 #[derive(Debug)]
 struct Event {
     signal: Signal,
@@ -49,7 +49,7 @@ enum Kind {
     Shutdown(windows::CtrlShutdown),
 }
 
-/// The events need not be held back.
+/// Events need not be held back.
 pub(super) struct Held;
 
 /// As on Unix.
@@ -98,7 +98,7 @@ pub(super) fn open() -> io::Result<(Handle, Source)> {
 }
 
 impl Handle {
-    /// Has the events of `set` wake the source. Nothing is armed: no event ends a process by itself.
+    /// Makes the events of `set` wake the source. It arms nothing, because no event ends a process by itself.
     pub(super) fn catch(
         &mut self,
         set: &[Watched],
@@ -133,7 +133,7 @@ impl Source {
         vec![runtime.block_on(next)]
     }
 
-    /// Returns whether another one has come; nothing that is undone here takes time.
+    /// Returns whether another event has come. Never, because no undo takes time here.
     pub(super) fn more(&mut self) -> bool {
         false
     }

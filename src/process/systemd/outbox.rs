@@ -1,7 +1,7 @@
-//! [`Outbox`]: what the service manager is to be told, and when.
+//! [`Outbox`]: the messages for the service manager, and when to send them.
 //!
-//! It has no clock and no socket. What could not be sent is kept, and goes with what comes later in one message,
-//! so there is never more than one that waits.
+//! It has no clock and no socket. A message that could not be sent is kept and joined with later ones, so at
+//! most one message waits.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::progress::Progress;
 use crate::group::cause::Cause;
 use crate::lifecycle::{Event, EventKind};
 
-/// The stop is extended by this much at once. When the runtime is blocked, nothing is extended any more.
+/// Each extension of the stop. A blocked runtime no longer extends it.
 const EXTENSION: Duration = Duration::from_secs(10);
 
-/// What is left to the process when the budget is used up, to write its report and to exit.
+/// How long the process has after the budget, to write its report and to exit.
 const AFTER_THE_BUDGET: Duration = Duration::from_secs(1);
 
-/// So many steps are told at once, before there is a pause between them.
+/// How many steps are sent at once, before there is a pause between them.
 const BURST: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,7 +29,7 @@ pub(super) struct Outbox {
     progress: Progress,
     watchdog: Option<Every>,
     extension: Option<Extension>,
-    /// When a message that waits is sent.
+    /// When to send a message that waits.
     send_at: Option<Instant>,
     sent: u32,
     refilled: Option<Instant>,
@@ -60,7 +60,7 @@ struct Extension {
 }
 
 impl Outbox {
-    /// Makes an outbox, with the time in which the watchdog of the manager wants to hear something.
+    /// Makes an outbox. `watchdog` is the timeout of the manager's watchdog.
     pub(super) fn new(watchdog: Option<Duration>) -> Self {
         Self {
             message: Message::default(),
@@ -76,7 +76,7 @@ impl Outbox {
         }
     }
 
-    /// Takes in what has happened. Returns whether the message is to be sent at once.
+    /// Takes in an event. Returns whether to send the message at once.
     pub(super) fn on(&mut self, event: &Event, now: Instant) -> bool {
         let mut is_urgent = false;
         match &event.kind {
@@ -108,7 +108,7 @@ impl Outbox {
         !self.message.is_empty() && (is_urgent || self.may_send(now))
     }
 
-    /// Takes in that it is `now`. Returns whether the message is to be sent.
+    /// Takes in that it is `now`. Returns whether to send the message.
     pub(super) fn tick(&mut self, now: Instant) -> bool {
         if let Some(watchdog) = &mut self.watchdog {
             if watchdog.next.is_none_or(|next| next <= now) {
@@ -123,7 +123,7 @@ impl Outbox {
             || (is_due && !self.message.is_empty())
     }
 
-    /// Returns when to look again, if nothing happens before.
+    /// Returns when to look again unless an event comes before.
     pub(super) fn next(&self) -> Option<Instant> {
         let watchdog = self.watchdog.as_ref().and_then(|watchdog| watchdog.next);
         let extension = self.extension.as_ref().map(|extension| extension.next);
@@ -137,13 +137,13 @@ impl Outbox {
         self.message.text()
     }
 
-    /// Nothing waits any more.
+    /// Notes that the message was sent.
     pub(super) fn sent(&mut self) {
         self.message = Message::default();
         self.send_at = None;
     }
 
-    /// The message has to wait for so long.
+    /// Notes that the message has to wait for `wait`.
     pub(super) fn refused(&mut self, now: Instant, wait: Duration) {
         self.send_at = now.checked_add(wait);
     }
@@ -167,7 +167,7 @@ impl Outbox {
         self.message.extend = Some(by);
     }
 
-    /// Who has said a lot waits a little, so that thousands of components do not flood the manager.
+    /// After a burst, messages wait a little, so that thousands of components do not flood the manager.
     fn may_send(&mut self, now: Instant) -> bool {
         let since = self.refilled.get_or_insert(now);
         let pauses = now.saturating_duration_since(*since).as_millis() / PAUSE.as_millis();

@@ -1,4 +1,4 @@
-//! [`Progress`]: what an operator is told of a lifecycle, in one line.
+//! [`Progress`]: one line for an operator about the state of a lifecycle.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::group::time::Rounded;
 use crate::lifecycle::{Event, EventKind};
 
-/// How many components are named at once.
+/// How many components a line names.
 const NAMED: usize = 5;
 
 /// The manager reads no more than 4096 bytes of a message.
@@ -17,16 +17,16 @@ const LONGEST: usize = 512;
 /// How far a lifecycle has come.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// What is waited for, and whether it was forced.
+    /// The components that are waited for, and whether each was forced.
     waiting: BTreeMap<Arc<str>, bool>,
     is_stopping: bool,
     is_ready: bool,
-    /// What to say while there is nothing to wait for.
+    /// The text to use while the lifecycle waits for no component.
     stage: String,
 }
 
 impl Progress {
-    /// Takes in what has happened. Returns whether there is something new to say.
+    /// Takes in an event. Returns whether the line has changed.
     pub(super) fn on(&mut self, event: &Event) -> bool {
         match &event.kind {
             EventKind::StartBegan if !self.is_stopping => self.wait_for(event),
@@ -79,7 +79,7 @@ impl Progress {
         true
     }
 
-    /// Returns the line. It costs the same however many are waited for.
+    /// Returns the line. Its cost does not depend on how many components are waited for.
     pub(super) fn line(&self, lifecycle: &str) -> String {
         if self.waiting.is_empty() {
             return clean(&self.stage);
@@ -110,7 +110,7 @@ impl Progress {
             .extend(event.component.clone().map(|path| (path, false)));
     }
 
-    /// Returns whether others are still waited for: if not, the next step follows at once.
+    /// Returns whether other components are still waited for. If not, the next step follows at once.
     fn forget(&mut self, event: &Event) -> bool {
         if let Some(path) = &event.component {
             self.waiting.remove(path);
@@ -119,8 +119,8 @@ impl Progress {
     }
 }
 
-/// A line is a line, whatever a component is called and a cause says: what comes after a line break would be
-/// another message.
+/// Keeps the text on one line, whatever the name of a component or a cause contains. After a line break, the
+/// rest would be another message.
 fn clean(line: &str) -> String {
     let mut clean: String = line
         .chars()

@@ -9,12 +9,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 #[derive(Debug)]
 pub(super) struct Socket {
     socket: UnixDatagram,
-    /// Not connected: a manager that starts again has a new socket at the same address.
+    /// Not connected, because a restarted manager has a new socket at the same address.
     to: SocketAddr,
 }
 
 impl Socket {
-    /// Opens a socket to what `NOTIFY_SOCKET` says.
+    /// Opens a socket to the address in `NOTIFY_SOCKET`.
     pub(super) fn open(address: &OsStr) -> io::Result<Self> {
         let to = parse(address.as_bytes())?;
         let socket = UnixDatagram::unbound()?;
@@ -22,7 +22,7 @@ impl Socket {
         Ok(Self { socket, to })
     }
 
-    /// Sends one message. If the manager does not read, that is [`io::ErrorKind::WouldBlock`].
+    /// Sends one message. If the manager does not read, it returns [`io::ErrorKind::WouldBlock`].
     pub(super) fn send(&self, message: &str) -> io::Result<()> {
         self.socket
             .send_to_addr(message.as_bytes(), &self.to)

@@ -71,8 +71,8 @@ impl Backoff {
 
     /// Sets the growth of the bound with each failure in a row, by default 2.
     ///
-    /// With 1 the bound does not grow. A user of the backoff refuses a factor of 0 when it is
-    /// built.
+    /// With 1 the bound does not grow. Everything that takes a backoff rejects a factor of 0 when
+    /// it is built.
     pub const fn factor(mut self, factor: u32) -> Self {
         self.factor = factor;
         self

@@ -92,9 +92,9 @@ use self::run::engine::{Engine, Parts};
 ///    everything had been ready, and by [`Handle::stop_now`].
 /// 4. The [drain](Budget::drain), if a component takes part in it.
 /// 5. A component is told to stop when all components that come after it, directly or through
-///    others, have ended. Jobs that are done and components that have failed count as links too.
-///    Independent components are told at once. Each has its grace, or what the budget has left. A
-///    component that overruns is aborted, joined and named, and the next ones are told.
+///    others, have ended. The chain may pass through jobs that are done and components that have
+///    failed. Independent components are told at once. Each has its grace, or what the budget has
+///    left. A component that overruns is aborted, joined and named, and the next ones are told.
 /// 6. The steps of the [cleanup](Self::cleanup) run one by one, the last pushed first.
 /// 7. The [`Report`], which [`Exit`](crate::Exit) turns into an exit status.
 ///
@@ -170,7 +170,7 @@ pub struct Lifecycle {
     /// Set once nothing more can be added.
     components: Option<Vec<Component>>,
     report: watch::Sender<Option<Arc<Report>>>,
-    /// Dropped with the lifecycle, which handles do not notice otherwise.
+    /// Dropped with the lifecycle. Handles notice that drop only through this field.
     _registry: handle::Registry,
 }
 
@@ -178,7 +178,7 @@ pub struct Lifecycle {
 /// the tasks.
 type Guard = Box<dyn FnOnce(Duration, &Spawner, Spawner) -> io::Result<()> + Send>;
 
-/// Attaches what stops a lifecycle, once it runs.
+/// Attaches a trigger once the lifecycle runs.
 type Attach = Box<dyn FnOnce(&TaskGroup, &Handle) + Send>;
 
 impl Lifecycle {
@@ -213,7 +213,7 @@ impl Lifecycle {
             checks: Mutex::default(),
             trigger,
             work,
-            // A lifecycle may be dropped before it runs, for its plan say.
+            // A lifecycle may be dropped before it runs, for example if only its plan was needed.
             cleanup: Cleanup::that_owes_nothing(),
             guard: Mutex::default(),
             handle,

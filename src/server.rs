@@ -6,7 +6,8 @@
 
 pub(crate) mod in_flight;
 pub(crate) mod stop_signal;
-// Some features leave things behind that outlive the process, and another one has forced exits.
+// Needed by the features that start or set something that outlives the process, and by the one with forced
+// exits.
 #[cfg(any(feature = "http", feature = "process", feature = "signal"))]
 pub(crate) mod forced;
 #[cfg(feature = "http")]

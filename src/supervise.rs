@@ -185,8 +185,7 @@ impl Supervisor {
         self
     }
 
-    /// Sets how long a restart waits. The [default](Backoff::default) is 100 ms doubling up to 30
-    /// s.
+    /// Sets how long a restart waits, by [default](Backoff::default) 100 ms doubling up to 30 s.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -208,7 +207,8 @@ impl Supervisor {
         self
     }
 
-    /// Adds a child that is restarted when it fails, and done when it returns `Ok` (OTP: transient).
+    /// Adds a child that is restarted when it fails, and done when it returns `Ok`. OTP calls it
+    /// transient.
     ///
     /// `start` is called for each run, in the child's task, with a token for that run. The token
     /// fires when the child is to stop, also for a sibling, and at the end of the run, so that
@@ -223,7 +223,8 @@ impl Supervisor {
         self.add(name.into(), false, start, Location::caller())
     }
 
-    /// Adds a child that is restarted when it fails and when it returns `Ok` (OTP: permanent).
+    /// Adds a child that is restarted when it fails and when it returns `Ok`. OTP calls it
+    /// permanent.
     ///
     /// A return before the child is told to stop counts as a failure,
     /// [`End::EndedEarly`](crate::End::EndedEarly).
@@ -278,8 +279,8 @@ impl Supervisor {
     /// Makes the supervisor a future, to spawn into `group` or to run inside a task of it.
     ///
     /// Its children are members of a [child group](TaskGroup::child) of the supervisor's name. They
-    /// start only once the future is polled. To run a supervisor below another one, use a separate
-    /// group in a child of that one, with the child's token as
+    /// start only once the future is polled. To run a supervisor below another one, run it in a
+    /// child of that one, on a separate group with the child's token as
     /// [parent](crate::group::Builder::parent).
     ///
     /// # Errors

@@ -208,8 +208,9 @@ impl Cleanup {
     ///
     /// # Errors
     ///
-    /// Returns an error if the run has begun or the step is invalid: it has an empty name, a deadline or a
-    /// guaranteed time of zero, or is both best-effort and fatal. The error contains the step.
+    /// Returns an error if the run has begun or the step is invalid. A step is invalid with an empty name,
+    /// with a deadline or a guaranteed time of zero, or if it is both best-effort and fatal. The error
+    /// contains the step.
     ///
     /// # Examples
     ///

@@ -24,7 +24,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// A part of a service that is started and stopped, such as a server, a worker or a database.
 ///
 /// In its simplest form it is an async closure that takes a [`Context`], reports that it is
-/// [ready](Context::ready), and runs until its [token](Context::token) fires. The other forms:
+/// [ready](Context::ready), and runs until its [token](Context::token) fires. The table lists all
+/// forms.
 ///
 /// | it is | made by |
 /// |---|---|
@@ -80,7 +81,7 @@ pub struct Component {
     pub(super) nested: Option<Box<Result<Plan, PlanError>>>,
 }
 
-/// What a component does.
+/// The work of a component.
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// Makes the future of a component. The user's code is called only in that future.

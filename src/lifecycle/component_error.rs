@@ -33,8 +33,8 @@ pub struct ComponentError {
     pub during: Option<StepKind>,
     /// The time limit that was exceeded, if any.
     pub limit: Option<Duration>,
-    /// What the component said, with the sources of its error on one line. Empty if the rest tells
-    /// all.
+    /// What the component said, with the sources of its error on one line. Empty if the other
+    /// fields tell all.
     pub message: String,
     end: End,
     why: Why,
@@ -147,7 +147,7 @@ impl ComponentError {
                 .is_some_and(|error| verdict::was_forced(error))
     }
 
-    /// What happened, without the reason.
+    /// Describes the failure without the reason.
     pub(super) fn what(&self) -> String {
         let subject = match self.why {
             Why::Trigger(_) => "lifecycle",
@@ -235,7 +235,7 @@ impl Ended for ComponentError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// Lets [`Exit`](crate::Exit) take the error.
 impl AsRef<dyn Error + Send + Sync> for ComponentError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

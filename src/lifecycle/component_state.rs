@@ -58,7 +58,9 @@ pub struct ComponentStatus {
 }
 
 impl ComponentState {
-    /// Returns how the component ended, [`End::Skipped`] if it never will begin, and `None` before.
+    /// Returns how the component ended, or `None` if it has not.
+    ///
+    /// A component that will never begin has [`End::Skipped`].
     ///
     /// # Examples
     ///

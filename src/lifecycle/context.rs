@@ -227,7 +227,7 @@ impl Context {
 
     /// Returns why the lifecycle is stopping, or `None` before it is.
     ///
-    /// The cause is set before the token fires.
+    /// It is never `None` once the token has fired.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         let whole = self.shared.whole.trigger.cause();
@@ -272,7 +272,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`DeadlinePassed`] if the work was given up. Work that is ready at once is never given up.
+    /// Returns [`DeadlinePassed`] if the work was given up. Work that is ready at once is never
+    /// given up.
     ///
     /// # Panics
     ///

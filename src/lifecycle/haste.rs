@@ -3,7 +3,7 @@
 /// How much of its order a stop skips. It only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Haste {
-    /// Nothing.
+    /// Skips nothing.
     #[default]
     None,
     /// Skips the jitter and the lame duck, when no load balancer has to notice the stop.

@@ -13,7 +13,7 @@ impl Component {
     /// Makes a component of another lifecycle, under its name.
     ///
     /// It is ready when all of its components are. When it is told to stop, its components stop in
-    /// their own order, without a lame duck, and within the lower of its own budget and the time
+    /// their own order, without a lame duck, and within the smaller of its own budget and the time
     /// left outside. If it has no [budget](Lifecycle::budget) and no component in it asks for a
     /// time, it gets a share of the outer budget like any component, and divides that among its own
     /// components. The plan shows it.

@@ -49,12 +49,13 @@ mod text;
 /// gets here. Line breaks within names are printed as spaces.
 ///
 /// Components are numbered. Those with the same number start, or stop, at the same time, unless something
-/// before them takes longer. The numbers only describe the order: a component starts when all components it
+/// before them takes longer. The numbers only describe the order. In fact a component starts when all components it
 /// is `after` are ready. It is told to stop when all that are after it, directly or through others, and the
 /// phases before its own, have ended. Nested lifecycles follow, each below its path.
 ///
-/// In the stop, each line says how long the component has once it is told, and by when it has ended at the
-/// latest, [counted from the begin of the stop](PlannedComponent::stops_by). A request can take that long.
+/// In the stop, each line says how long the component has once it is told. It also says by when the
+/// component has ended at the latest, [counted from the begin of the stop](PlannedComponent::stops_by). A
+/// request can take that long.
 ///
 /// ```text
 /// orders: 4 components, budget 28s (Kubernetes' terminationGracePeriodSeconds: 30s)

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 /// | anything else: a bound address, a loaded setting | [`new`](Self::new), and set through its [`provider`](Self::provider) |
 ///
 /// The value is removed when its component has failed or has been told to stop, which is after all
-/// that use it have ended. So the component can close it without another owner, except for clones
-/// outside of the lifecycle. A component that ends well by itself, such as a
+/// that use it have ended. So only clones outside of the lifecycle still hold the value when the
+/// component closes it. A component that ends well by itself, such as a
 /// [job](super::Component::job), leaves its value in place until all components have ended.
 ///
 /// # Clones

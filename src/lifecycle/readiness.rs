@@ -24,8 +24,8 @@ use self::check::Statuses;
 ///
 /// A load balancer asks for it, so it has to change **before** anything stops. A server that closes
 /// its socket while it is still called ready loses the requests that are on their way. When bound
-/// to a token by [`drain_on`](Self::drain_on), it is draining from the moment the token fires.
-/// Nobody has to remember it, and no task has to run for it.
+/// to a token by [`drain_on`](Self::drain_on), it is draining from the moment the token fires. No
+/// call can be forgotten, and no task has to run for it.
 ///
 /// | from | to | by |
 /// |---|---|---|
@@ -52,9 +52,9 @@ use self::check::Statuses;
 ///
 /// # Comparison to `CancellationToken`
 ///
-/// A token says that work is to end. Readiness is for clients outside. It has a state before the
-/// start is complete. The same token then only asks for "no new traffic, please", while work goes
-/// on.
+/// A token says that work is to end. Readiness is for clients outside. It also covers the time
+/// before the start is complete. To readiness, the same token means "no new traffic, please", while
+/// work goes on.
 ///
 /// # Examples
 ///

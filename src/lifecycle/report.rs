@@ -39,10 +39,10 @@ pub use self::timeline::TimelineStep;
 /// forced: component `http`: task `orders/http/conn` (src/main.rs:42) for 9.1s
 /// ```
 ///
-/// A row shows when the step began, counted from the begin of the stop, then the step, a bar for when it
-/// ran within the stop, how long it took and how it ended. The steps of the start are a single line, unless
-/// the start failed or was cut short. Then each has a row with a negative time, and the bar begins with the
-/// first of them.
+/// A row shows when the step began, counted from the begin of the stop, and then the step. A bar shows when
+/// it ran within the stop. How long it took and how it ended follow. The steps of the start are a single
+/// line, unless the start failed or was cut short. Then each has a row with a negative time, and the bar
+/// begins with the first of them.
 ///
 /// Times are cut to milliseconds, and line breaks are printed as spaces. Long names and results are cut
 /// short in the rows, and the lines below the rows have the whole text. The same data always gives the same

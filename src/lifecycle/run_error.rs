@@ -15,9 +15,9 @@ use crate::lifecycle::plan::error::PlanError;
 
 /// The error of a lifecycle that has no plan, did not start, or whose report is not clean.
 ///
-/// The message names every failure with its reason, the first one first. [`source`](Error::source)
-/// is the reason of the first. `{:#}` prints each error with its reason on one line, in order. The
-/// [report](Self::report) has all of them, with all sources.
+/// The message names the first error and then the others, each with its reason.
+/// [`source`](Error::source) is the reason of the first. `{:#}` prints each error with its reason
+/// on one line, in order. The [report](Self::report) has all of them, with all sources.
 ///
 /// # Examples
 ///
@@ -197,7 +197,7 @@ impl Ended for RunError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// Lets [`Exit`](crate::Exit) take the error.
 impl AsRef<dyn Error + Send + Sync> for RunError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

@@ -20,11 +20,11 @@ pub enum StepKind {
     Jitter,
     /// The load balancers get time to see that the service is not ready.
     LameDuck,
-    /// A component is told to drain, the first part of a stop in two parts.
+    /// A component is told to drain, which is the first phase of a two-phase stop.
     Drain,
     /// A component is told to stop, until it has ended or was cut.
     Stop,
-    /// What was opened is closed.
+    /// The cleanup closes what was opened.
     Cleanup,
 }
 

@@ -8,7 +8,7 @@ use crate::group::end::End;
 use crate::group::log::console;
 use crate::group::time::Rounded;
 
-/// Prints the stop of a program that has no log.
+/// Prints the events of a stop for a program that has no log.
 ///
 /// The outermost lifecycle prints for those nested in it.
 pub(super) fn say(lifecycle: &str, event: &Event) {

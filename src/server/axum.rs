@@ -130,7 +130,7 @@ where
     Serve::new(name, listener, app)
 }
 
-/// What [`serve`] serves, a maker of services for each connection.
+/// A maker of services for each connection, which [`serve`] serves.
 pub struct App<M, S> {
     app: M,
     settings: Settings,

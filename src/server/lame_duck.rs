@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 /// probe, times the failures it needs, plus the time that the news takes to spread. A shorter lame duck does
 /// not help.
 ///
-/// Everything is served, on new connections too. In the second half answers over HTTP/1 say `Connection:
-/// close`, so that clients which do not probe go elsewhere as well. Then the stop begins, with its full grace.
-/// Handlers do not see the lame duck, because their [`Stop`](crate::server::Stop) begins with the stop. Only
-/// servers are lame ducks. Other tasks with the same token stop when it fires, so give what the handlers need
-/// another token (see [`then_cancel`](crate::server::serve::Serve::then_cancel)).
+/// Everything is served, on new connections too. In the second half answers over HTTP/1 say
+/// `Connection: close`, so that clients which do not probe go elsewhere as well. Then the stop begins, with its
+/// full grace. Handlers do not see the lame duck, because their [`Stop`](crate::server::Stop) begins with the
+/// stop. Only servers are lame ducks. Other tasks with the same token stop when it fires, so give what the
+/// handlers need another token (see [`then_cancel`](crate::server::serve::Serve::then_cancel)).
 ///
 /// A plain [`Duration`] is enough for [`Serve::lame_duck`](crate::server::serve::Serve::lame_duck). Servers can
 /// share a value of this type and are then lame ducks together, and it can be [skipped](Self::skip). The name

@@ -42,19 +42,19 @@ use crate::server::stop_signal::{Parts, StopSignal};
 
 pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
 
-/// How long clients may take to notice the stop, 200 milliseconds.
+/// How long clients may take to notice the stop (200 milliseconds).
 pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
 
-/// How long the drain leaves a connection without a request in flight alone, 1 second.
+/// How long the drain spares a connection without a request in flight (1 second).
 pub const DEFAULT_IDLE_GRACE: Duration = Duration::from_secs(1);
 
-/// How long handlers and connections that were cut have to end, 1 second.
+/// How long handlers and connections that were cut have to end (1 second).
 pub const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a client may stay silent after it has connected, 30 seconds.
+/// How long a client may stay silent after it has connected (30 seconds).
 pub const DEFAULT_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may take to send the head of a request, 30 seconds.
+/// How long a client may take to send the head of a request (30 seconds).
 pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long clients whose requests were cut have to read their answer.
@@ -273,7 +273,7 @@ where
     Serve::new(name, listener, Each { make, settings })
 }
 
-/// What [`serve`] serves, one service for all connections.
+/// One service for all connections, which [`serve`] serves.
 pub struct App<S> {
     service: S,
     settings: Settings,
@@ -339,7 +339,7 @@ impl<S> fmt::Debug for App<S> {
     }
 }
 
-/// What [`serve_each`] serves, a service for each connection.
+/// A service for each connection, which [`serve_each`] serves.
 pub struct Each<F> {
     make: F,
     settings: Settings,
@@ -502,8 +502,8 @@ impl<S> Serve<S> {
     ///
     /// It is counted from the moment the token fires, or from the end of the lame duck. Any duration is valid.
     /// With [`Duration::MAX`] no connection with a request in flight is ever cut, so a single client that does
-    /// not read, or whose websocket goes on sending, can prevent the stop from ending. The default is [10
-    /// seconds](Sidecar::DEFAULT_GRACE). In a component the default is all the time that the component has,
+    /// not read, or whose websocket goes on sending, can prevent the stop from ending. The default is
+    /// [10 seconds](Sidecar::DEFAULT_GRACE). In a component the default is all the time that the component has,
     /// which is also the maximum.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.plan.grace = grace;
@@ -514,9 +514,9 @@ impl<S> Serve<S> {
     /// Sets the time between the stop and the moment in which the server itself is told of it.
     ///
     /// A server that is told to stop discards what it has not read. A request that is on its way at the stop,
-    /// on a new or an open connection, is answered if it arrives within the linger. The default is [200
-    /// milliseconds](DEFAULT_LINGER). Without connections the linger is skipped. It is part of the grace and
-    /// ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
+    /// on a new or an open connection, is answered if it arrives within the linger. The default is
+    /// [200 milliseconds](DEFAULT_LINGER). Without connections the linger is skipped. It is part of the grace
+    /// and ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.options.plan.linger = linger;
         self
@@ -528,8 +528,8 @@ impl<S> Serve<S> {
     /// TLS or HTTP/2, say nothing at all, or do not answer a PING. A client that is still reading a response is
     /// not idle. Over HTTP/2 this is known of bodies whose data are [`Bytes`](https://docs.rs/bytes), as in
     /// axum and tonic. At most half of what the grace leaves after the linger is used, also with
-    /// [`Duration::MAX`]. With zero an idle connection is cut at once. The default is [1
-    /// second](DEFAULT_IDLE_GRACE).
+    /// [`Duration::MAX`]. With zero an idle connection is cut at once. The default is
+    /// [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
         self.options.plan.idle_grace = idle_grace;
         self
@@ -540,8 +540,8 @@ impl<S> Serve<S> {
     /// This comes after the grace. Only code that blocks its thread needs more than a moment. The tasks that
     /// were cut need that moment to be polled, so less than 10 milliseconds is an error of [`run`](Self::run).
     /// With [`Duration::MAX`] the server waits until all of them have ended, and never reports any as stuck.
-    /// When the server ends by itself, its remaining connections get the same time. The default is [1
-    /// second](DEFAULT_KILL_GRACE).
+    /// When the server ends by itself, its remaining connections get the same time. The default is
+    /// [1 second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
         self.options.plan.kill_grace = kill_grace;
         self
@@ -571,8 +571,8 @@ impl<S> Serve<S> {
     ///
     /// It is also the time for the TLS handshake, and for the client to begin with HTTP/2. An HTTP/2 connection
     /// is no longer timed after that. A client that takes longer is cut, late by at most a quarter of this
-    /// timeout plus a quarter of the first byte's. With [`Duration::MAX`] no client is. The default is [30
-    /// seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
+    /// timeout plus a quarter of the first byte's. With [`Duration::MAX`] no client is. The default is
+    /// [30 seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.options.limits.header_timeout = limited(timeout);
         self
@@ -591,8 +591,8 @@ impl<S> Serve<S> {
     /// Without this option a panic closes the connection without an answer, or resets the stream over HTTP/2.
     /// With it the client gets a 500, or the gRPC status `INTERNAL`, the connection stays open, and the panic
     /// is logged at ERROR with method and path. An HTTP body that has begun is cut off either way.
-    /// [`DrainReport::panicked`] counts all panics, with this option and without. A program built with `panic =
-    /// "abort"` cannot catch a panic.
+    /// [`DrainReport::panicked`] counts all panics, with this option and without. A program built with
+    /// `panic = "abort"` cannot catch a panic.
     pub fn catch_panics(mut self) -> Self {
         self.options.limits.catch_panics = true;
         self
@@ -677,8 +677,8 @@ impl<S> Serve<S> {
 impl<S: engine::App> Serve<S> {
     /// Speaks TLS. Every connection begins with `handshake`.
     ///
-    /// Any number of handshakes may be under way at once. A client has the [first
-    /// byte's](Serve::first_byte_timeout) timeout to begin its handshake and the
+    /// Any number of handshakes may be under way at once. A client has the
+    /// [first byte's](Serve::first_byte_timeout) timeout to begin its handshake and the
     /// [header's](Serve::header_timeout) to finish it. At the stop it has the [linger](Serve::linger), and
     /// unfinished handshakes are closed at its end. A failed handshake is logged at DEBUG and has no other
     /// effect. For HTTP/2 the configuration must offer it (ALPN `h2` and `http/1.1`). A second call replaces

@@ -110,7 +110,7 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// The default grace of a sidecar, 10 seconds.
+    /// The default grace of a sidecar (10 seconds).
     ///
     /// # Examples
     ///
@@ -237,12 +237,12 @@ impl Sidecar {
     ///
     /// `stop` is called with the grace when `token` has fired. The future it returns runs beside the server,
     /// and both have until the end of the grace. If the server is down in time but the stop function is still
-    /// running at that moment, it is dropped with a warning and the outcome is `Ok`. `stop` is never called
-    /// when the server ends by itself or when the returned future is dropped.
+    /// running at the end of the grace, it is dropped with a warning and the outcome is `Ok`. `stop` is never
+    /// called when the server ends by itself or when the returned future is dropped.
     ///
     /// Pass a handle with a synchronous stop call as `|grace| async move { handle.stop(grace) }`, provided that
-    /// the call does not block. Pass a server that does not return a `Result` as `async { server.await; Ok::<_,
-    /// Infallible>(()) }`.
+    /// the call does not block. Pass a server that does not return a `Result` as
+    /// `async { server.await; Ok::<_, Infallible>(()) }`.
     ///
     /// # Errors
     ///
@@ -380,7 +380,7 @@ impl Sidecar {
                 Poll::Pending
             }
         });
-        // Both results are checked below, whether or not both are there.
+        // The timeout itself is ignored, because both results are checked below.
         let _ = timeout(self.grace, both).await;
 
         Outcome {

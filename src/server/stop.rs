@@ -225,7 +225,7 @@ impl Stop {
     /// Clips the timeout of a call that is about to be made to the time left for it.
     ///
     /// It is for clients that take a duration, and for protocols that carry one, such as `grpc-timeout`. The
-    /// time left ends before the deadline by a tenth of the drain, at most 250 ms, so that there is time to
+    /// time left ends before the deadline by a tenth of the drain (at most 250 ms), so that there is time to
     /// answer. Before the stop the deadline is unknown, and the timeout is returned unchanged. For a long call
     /// prefer [`until_deadline`](Self::until_deadline), which also sees a stop that begins later.
     ///
@@ -246,9 +246,9 @@ impl Stop {
 
     /// Runs outgoing work that may use up the drain, but not more.
     ///
-    /// The stop alone does not touch the work. Before the drain deadline, by a tenth of the drain and at most
-    /// 250 ms, the work is dropped, so that there is time to answer. Work that finishes in that very moment
-    /// counts as done. Without a stop this waits for the work.
+    /// The stop alone does not touch the work. The work is dropped before the drain deadline by a tenth of the
+    /// drain (at most 250 ms), so that there is time to answer. Work that finishes in that very moment counts
+    /// as done. Without a stop this waits for the work.
     ///
     /// # Errors
     ///

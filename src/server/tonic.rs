@@ -111,7 +111,7 @@ use crate::server::serve::Io;
 use crate::server::serve::Serve;
 use crate::server::serve::Server;
 
-/// How often a client is sent a PING, every 30 seconds. It has 20 seconds to answer.
+/// How often a client is sent a PING (every 30 seconds). It has 20 seconds to answer.
 pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Makes a server from a bound listener and the services to be served.
@@ -201,7 +201,7 @@ where
     Serve::new(name, listener, App { service, settings }).nodelay(true)
 }
 
-/// What [`serve`] serves, a gRPC service.
+/// A gRPC service, which [`serve`] serves.
 pub struct App<S> {
     service: S,
     settings: Settings,

@@ -16,9 +16,9 @@ use crate::group::verdict::Ended;
 
 /// How a supervisor failed.
 ///
-/// The message names the child and the exceeded limit, as in ``supervisor `kafka`: child
-/// `consumer` failed after 5 restarts within 60s``. [`source`](Error::source) is the child's last
-/// error, or its panic.
+/// The message names the child and the exceeded limit, as in
+/// ``supervisor `kafka`: child `consumer` failed after 5 restarts within 60s``.
+/// [`source`](Error::source) is the child's last error, or its panic.
 ///
 /// # Examples
 ///
@@ -223,7 +223,7 @@ impl Ended for SupervisorError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// Lets [`Exit`](crate::Exit) take the error.
 impl AsRef<dyn Error + Send + Sync> for SupervisorError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

@@ -45,7 +45,7 @@ use crate::group::verdict::Ended;
 ///
 /// # Drop
 ///
-/// Dropping the future drops the run in progress. There is then also no last run.
+/// Dropping the future drops the run in progress, and skips the last run.
 ///
 /// # Comparison to `tokio::time::interval`
 ///
@@ -381,8 +381,8 @@ impl Periodic {
             return Ok(());
         };
         let token = CancellationToken::new();
-        // Fires at the end of the run, also when it is dropped, for tasks that it has spawned
-        // elsewhere.
+        // Tells tasks that the run has spawned elsewhere that it has ended, also when it is
+        // dropped.
         let _end = token.clone().drop_guard();
         let tick = Tick {
             token,
@@ -576,7 +576,7 @@ impl Ended for PeriodicError {
     }
 }
 
-/// What [`Exit`](crate::Exit) takes.
+/// Lets [`Exit`](crate::Exit) take the error.
 impl AsRef<dyn Error + Send + Sync> for PeriodicError {
     fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         self

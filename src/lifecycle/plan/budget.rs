@@ -174,7 +174,7 @@ impl Budget {
     /// The first row that applies counts. The plan prints it with the reason.
     ///
     /// A process cannot see the limit of its platform, but a manifest can repeat it as a variable, in
-    /// seconds: `TERMINATION_GRACE_PERIOD_SECONDS` in a pod, `TIMEOUT_STOP_SEC` in a unit
+    /// seconds. Use `TERMINATION_GRACE_PERIOD_SECONDS` in a pod and `TIMEOUT_STOP_SEC` in a unit
     /// (`Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`). The total is then that limit, less
     /// what the preset keeps back (2 s in a pod, 5 s in a unit, at most a tenth of the limit). The lame
     /// duck is at most a quarter of the total. A value that is not a number of seconds is an error of the
@@ -249,7 +249,7 @@ impl Budget {
         self
     }
 
-    /// Sets the time within which all components have to be ready. The default is no limit.
+    /// Sets the time within which all components have to be ready, without a limit by default.
     ///
     /// It counts from the begin of the run. When it is over, the start has failed, and each component that
     /// has been started and is not ready is an error of the report. The total does not include it, since

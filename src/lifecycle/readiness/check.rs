@@ -16,8 +16,8 @@ use crate::group::time::Rounded;
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// Tests again and again something that a service needs to be ready, such as a database, a broker
-/// or a disk.
+/// A repeated test of something that a service needs to be ready, such as a database, a broker or a
+/// disk.
 ///
 /// Pass it to [`Lifecycle::check`](crate::lifecycle::Lifecycle::check), or to
 /// [`Readiness::check`](crate::lifecycle::Readiness::check). A check may fail and recover any

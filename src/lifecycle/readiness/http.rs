@@ -20,7 +20,7 @@ impl Readiness {
     /// | `/livez` | 200 `live` | 200 `live` | 200 `live` | 200 `live` |
     ///
     /// `/livez` says only that the process answers. A service that drains is alive, and restarting
-    /// it would lose its requests. The answers carry a header against caching.
+    /// it would lose its requests. The answers forbid caching.
     ///
     /// The routes answer for as long as the server they are on. A draining server takes no new
     /// connections. To keep answering, put the routes on their own server, which stops last.

@@ -25,7 +25,7 @@ pub struct Straggler {
     pub count: usize,
     /// Where it was spawned: `src/main.rs:42`.
     pub place: String,
-    /// How long ago a named task had been spawned by then.
+    /// The age of a named task when the time of its component was up.
     pub age: Option<Duration>,
     /// Whether it is a blocking closure, which cannot be ended.
     pub blocking: bool,

@@ -409,8 +409,8 @@ fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
 /// Gives a turn to all tasks that wait for one on this thread.
 ///
 /// A plain yield is not enough. The future of a `block_on` has its next turn after a few tasks have had
-/// one, so it would wake more and more of them, and a later task would wait for all of those. The spawned
-/// task yields because a worker may run first what was spawned last.
+/// one. It would wake more and more of them, and a later task would wait for all of those. The spawned task
+/// yields because a worker may run first what was spawned last.
 async fn others() {
     let _ = tokio::spawn(yield_now()).await;
 }

@@ -9,7 +9,7 @@
 //!
 //! 1. A component is started when all its dependencies are ready. It is told to stop when all its
 //!    dependents are over, directly or through others. A component in between that is already over or never
-//!    started does not change that: those before it still wait for those behind it. Nothing else starts or
+//!    started does not change that. Those before it still wait for those behind it. Nothing else starts or
 //!    tells a component, except that it may begin to leave by itself. The order also holds when one
 //!    component is stopped while the rest goes on: its users go first.
 //! 2. A node that has been started is told, leaves or ends exactly once. A node that was told is over,

@@ -10,7 +10,7 @@
 //! | the stop begins | the peer is sent a Close with the code 1001, "going away"; nothing more can be sent |
 //! | until the peer answers | what it had sent before it saw the Close is received |
 //! | the peer's Close, or the end of its stream | is received, and then `None` |
-//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up, and `None` is received |
+//! | 1 second in which the peer says nothing, or a little before the drain deadline | it is given up, then `None` |
 //! | with a grace of [`Duration::MAX`] | a peer that never pauses is never given up |
 //!
 //! A loop that receives messages therefore ends by itself, in time, and the handler with it. The drain is clean
@@ -62,7 +62,7 @@ use tokio::time::{Sleep, sleep};
 use crate::group::deadline::DeadlinePassed;
 use crate::server::stop::Stop;
 
-/// How long a peer may stay silent after it was sent the Close, 1 second.
+/// How long a peer may stay silent after it was sent the Close (1 second).
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the Close tells the peer.

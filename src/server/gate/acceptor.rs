@@ -25,9 +25,9 @@ type Accepted = (Io<TcpStream>, SocketAddr);
 
 /// Accepts the connections of a server, and at its stop all that are waiting.
 ///
-/// Each server of [`serve`](crate::serve()) is given one. It enforces the limit of
-/// connections. When the system has no file descriptor left, it tries again after 5 milliseconds, and then ever
-/// more rarely, up to once a second.
+/// Each server of [`serve`](crate::serve()) is given one. It enforces the limit of connections. When the system
+/// has no file descriptor left, it tries again after 5 milliseconds, and then ever more rarely, up to once a
+/// second.
 ///
 /// # Drop
 ///

@@ -390,7 +390,7 @@ impl Conn {
         usize::try_from(in_flight).unwrap_or(usize::MAX)
     }
 
-    /// Returns how many requests have ever begun, a number that wraps.
+    /// Returns how many requests have ever begun. The count wraps.
     pub(super) fn begun(&self) -> u32 {
         (self.requests.load(Ordering::Relaxed) >> 32) as u32
     }

@@ -1,4 +1,4 @@
-//! The stop of a server as a sequence of phases, which decides the next step from what is seen.
+//! The stop of a server as a sequence of phases. It decides the next step from what is seen.
 //!
 //! All times are measured from the stop, by a clock that is read when the decision is made. A runtime that was
 //! blocked asks late, and then gets the decision for that later time.

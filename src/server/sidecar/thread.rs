@@ -158,7 +158,7 @@ impl ServerThread {
     }
 }
 
-/// The stop function of a server. If it has not been called, dropping this calls it while the server runs.
+/// The stop function of a server. If it has not been called, dropping this while the server runs calls it.
 struct StopOnDrop<'a, S: FnOnce(Duration) + Send + 'static> {
     name: &'a str,
     stop: Option<S>,

@@ -139,7 +139,7 @@ impl Engine {
     pub(super) fn begin_stop(&mut self) {
         self.ledger.begin_stop(self.now());
         self.waiting.begin(self.now());
-        // The cause of a stop that nobody has requested, since nothing is left to do.
+        // A stop without a request has this cause, since nothing is left to do.
         self.trigger.spawner().cancel_for(Cause::Done);
         let cause = self.cause();
         self.take_failure_of_trigger();

@@ -112,7 +112,7 @@ impl Machine {
         }
     }
 
-    /// Whether nobody has to notice the stop any longer. Its time is up, the stop is urgent, or nothing is
+    /// Whether the wait for clients to notice the stop is over. Its time is up, the stop is urgent, or nothing is
     /// left.
     pub(super) fn is_noticed(&self, until: Duration, now: Duration) -> bool {
         self.haste > Haste::None || until <= now || self.components_left == 0

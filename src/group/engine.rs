@@ -1,6 +1,6 @@
-//! What a group is made of: who is in it, who waits for it, and what it remembers.
+//! The internals of a group, which track its members, its waiters and its failures.
 //!
-//! Nothing in here leaves the module of the group, except what [`group`](super) names again.
+//! Nothing here leaves the module of the group, except the types that [`group`](super) re-exports.
 
 mod sync;
 pub(crate) mod latch;

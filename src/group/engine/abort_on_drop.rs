@@ -1,8 +1,8 @@
-//! A task beside a group, which ends with its handle.
+//! A task beside a group, aborted when its handle is dropped.
 
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// What listens for a group on the runtime.
+/// A task that listens for a group on the runtime.
 pub(crate) struct AbortOnDrop(AbortHandle);
 
 impl AbortOnDrop {

@@ -1,8 +1,8 @@
 //! The tasks that were aborted through their handles.
 //!
-//! A handle does not lead to its group: a reference would cost each spawn an atomic addition. And a
-//! task that Tokio drops cannot ask why. So an abort leaves a note here, and the task finds it when it
-//! is dropped.
+//! A handle does not point to its group, because a reference would cost each spawn an atomic addition.
+//! A task that Tokio drops cannot ask for the reason. So an abort leaves a note here, which the task
+//! finds when it is dropped.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use super::sync::Lock;
 
 static NOTES: LazyLock<Lock<Notes>> = LazyLock::new(Lock::default);
 
-/// Notes are swept when there are so many of them.
+/// Notes are swept when there are this many of them.
 const FEW: usize = 16;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// Takes out the notes of tasks that have ended by themselves before the abort got to them.
+    /// Takes out the notes of tasks that ended by themselves before the abort reached them.
     fn sweep(&mut self) -> Vec<AbortHandle> {
         if self.tasks.len() < FEW.max(2 * self.swept) {
             return Vec::new();
@@ -37,7 +37,7 @@ impl Notes {
     }
 }
 
-/// Aborts a task of a group on purpose: that is no failure of the group.
+/// Aborts a task of a group on purpose, which does not fail the group.
 pub(crate) fn abort(task: &AbortHandle) {
     if task.is_finished() {
         return;
@@ -48,7 +48,7 @@ pub(crate) fn abort(task: &AbortHandle) {
         notes.tasks.insert(task.id(), task.clone());
         ended
     };
-    // The last handle of a task frees its memory, so not under the lock.
+    // The last handle of a task frees its memory, so this happens outside the lock.
     drop(ended);
     task.abort();
 }

@@ -1,7 +1,7 @@
-//! The clocks of a group: its deadline, and the grace that it has once it is cancelled.
+//! The clocks of a group, which are its deadline and the grace after a cancel.
 //!
 //! Each is a task beside the group, which holds the group weakly and ends with it. Its timer is made
-//! before the task: where there are no timers the caller panics, not a task that nobody looks at.
+//! before the task. So without timers the caller panics, and not a task that nobody watches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::hub::Hub;
 use crate::group::error::TimedOut;
 use crate::group::time::{CONFIRMATION, LONG, THEN};
 
-/// Cancels the group `after` this time from now; tasks that are running then are late.
+/// Cancels the group `after` this time from now. Tasks that are still running then are late.
 #[track_caller]
 pub(crate) fn start_deadline<E: Send + 'static>(hub: &Arc<Hub<E>>, after: Duration) -> AbortOnDrop {
     let hub = Arc::downgrade(hub);
@@ -29,8 +29,8 @@ pub(crate) fn start_deadline<E: Send + 'static>(hub: &Arc<Hub<E>>, after: Durati
     AbortOnDrop::new(&task)
 }
 
-/// Aborts what is left of the group when it has been cancelled for this long, and gives it up when that
-/// has not ended either.
+/// Aborts the remaining tasks when the group has been cancelled for this long. Gives the group up if
+/// they still do not end.
 #[track_caller]
 pub(crate) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration) -> AbortOnDrop {
     let token = hub.shared.token().clone();
@@ -38,7 +38,7 @@ pub(crate) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration)
     let mut timer = Box::pin(sleep(Duration::ZERO));
     let task = tokio::spawn(async move {
         token.cancelled().await;
-        // A time that no clock can show is no bound.
+        // A time beyond the clock's range is no limit.
         let Some(over) = Instant::now().checked_add(grace) else {
             return;
         };
@@ -66,8 +66,8 @@ pub(crate) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration)
     AbortOnDrop::new(&task)
 }
 
-/// Whatever the tick of the clock has woken that woke the caller runs first: of a task and a clock that
-/// are over in the same moment, the task wins.
+/// Lets tasks run first that the same clock tick has woken. If a task and a clock end at the same
+/// moment, the task wins.
 async fn let_the_same_tick_run() {
     yield_now().await;
 }

@@ -1,4 +1,4 @@
-//! [`TaskHandle`]: awaits the value of one task.
+//! A [`TaskHandle`] awaits the value of one task.
 
 use std::fmt;
 use std::future::Future;
@@ -11,22 +11,22 @@ use tokio::task::JoinHandle;
 use super::aborts;
 use super::value::Place;
 
-/// The handle of a task in a group; awaiting it gives the task's value.
+/// The handle of a task in a group. Awaiting it returns the task's value.
 ///
-/// Dropping it changes nothing: the task stays a member of its group, and a failure of it is the
-/// group's failure.
+/// Dropping it changes nothing. The task stays a member of its group, and its failure is the group's
+/// failure.
 ///
-/// The value is dropped once, by whoever has it last:
+/// The value is dropped once:
 ///
 /// - If the handle is dropped before the task has ended, the task drops its value. The group's `wait`
 ///   returns afterwards, and a panic in the value's destructor is a failure of the task.
-/// - If the handle is dropped later, it drops the value, there and then. A panic in the value's
-///   destructor is the caller's, as with any value.
+/// - If the handle is dropped later, it drops the value at once. A panic in the value's destructor then
+///   reaches the caller, as with any value.
 ///
 /// # Comparison to `JoinHandle`
 ///
-/// A [`JoinHandle`] gives the task's error too. Here the error belongs to the group, which is what is
-/// awaited for it, unless the task is [isolated](crate::group::Task::isolated).
+/// A [`JoinHandle`] returns the task's error too. Here the group's `wait` returns the error, unless the
+/// task is [isolated](crate::group::Task::isolated).
 ///
 /// # Cancel safety
 ///
@@ -34,7 +34,7 @@ use super::value::Place;
 ///
 /// # Panics
 ///
-/// Polling it again after it has resolved panics.
+/// Panics if it is polled again after it has resolved.
 ///
 /// # Examples
 ///
@@ -52,27 +52,27 @@ use super::value::Place;
 pub struct TaskHandle<T> {
     /// `None` if the task was refused.
     task: Option<Joining<T>>,
-    /// Where the value is when the task returns none.
+    /// Where the value is when the task itself does not return it.
     place: Option<Place<T>>,
 }
 
 pub(crate) type Joining<T> = JoinHandle<Result<T, NoValue>>;
 
 /// Why Tokio has no value of a task.
-// With no value beside it this is a word, like the error alone: see there.
+// Without a value beside it this is one word, like `JoinError` alone, for the reason given there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoValue {
-    /// It has a destructor, so it took the way by the [`Place`].
+    /// The value has a destructor, so it was moved through the [`Place`].
     InPlace,
     Lost(JoinError),
 }
 
-/// Why a task has no value to give.
+/// Why a task has no value to return.
 ///
-/// An error or a panic itself is not in here: it is the group's.
+/// It does not contain the error or the panic, because that belongs to the group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
-// A word, as it is moved on every return of a task: moving a byte of a word takes more.
+// One word, because every return of a task moves it, and moving a byte of a word costs more.
 #[repr(usize)]
 pub enum JoinError {
     /// The task returned an error.
@@ -81,15 +81,15 @@ pub enum JoinError {
     /// The task panicked.
     #[error("the task panicked")]
     Panicked,
-    /// The task was aborted with its group, or its runtime went away.
+    /// The task was aborted with its group, or its runtime shut down.
     #[error("the task was aborted")]
     Aborted,
-    /// The task never started: its group was closed, or cancelled while it waited for a slot.
+    /// The task never started, because its group was closed, or cancelled while it waited for a slot.
     #[error("the task was refused by its group")]
     Refused,
 }
 
-/// What it says, as `main` prints the error that it returns.
+/// The message, because `main` prints a returned error with `Debug`.
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -106,15 +106,16 @@ impl<T> TaskHandle<T> {
         self.task.is_none()
     }
 
-    /// Aborts the task: it is dropped at its next point of suspension.
+    /// Aborts the task, which is then dropped at its next point of suspension.
     ///
     /// This returns at once. The handle resolves to [`JoinError::Aborted`] when the task is gone, or to
-    /// the task's own end if that came first; the group waits for it like for any task. An abort on
-    /// purpose is no failure of the group, not even that of an [essential](crate::group::Task::essential) task.
+    /// the task's own end if that came first. The group still waits for the task. The abort does not
+    /// fail the group, even if the task is [essential](crate::group::Task::essential).
     ///
-    /// A closure of [`spawn_blocking`](crate::TaskGroup::spawn_blocking) that has started is not touched,
-    /// as nothing can end a thread; one that has not never starts. A task that waits for a slot leaves
-    /// the queue. On a task that has ended, and on a second call, this does nothing.
+    /// A closure of [`spawn_blocking`](crate::TaskGroup::spawn_blocking) that has started keeps
+    /// running, because a thread cannot be aborted. A closure that has not started never starts. A task
+    /// that waits for a slot leaves the queue. This does nothing for a task that has ended, or on a
+    /// second call.
     ///
     /// # Examples
     ///
@@ -137,7 +138,7 @@ impl<T> TaskHandle<T> {
         }
     }
 
-    /// Returns whether the task has ended, or was refused in the first place.
+    /// Returns whether the task has ended or was refused.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(JoinHandle::is_finished)
@@ -151,7 +152,7 @@ impl<T> Future for TaskHandle<T> {
         let Some(task) = &mut self.task else {
             return Poll::Ready(Err(JoinError::Refused));
         };
-        // The wrapper catches the task's panics, so what is left is a dropped task.
+        // The wrapper catches the task's panics, so the only other case is a dropped task.
         let aborted = Err(NoValue::Lost(JoinError::Aborted));
         Poll::Ready(match ready!(Pin::new(task).poll(cx)).unwrap_or(aborted) {
             Ok(value) => Ok(value),

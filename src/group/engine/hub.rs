@@ -1,4 +1,4 @@
-//! Where members are seated and started: what the owner and the spawners of a group share.
+//! Seats and starts members, for the owner and the spawners of a group.
 
 use std::fmt;
 use std::future::Future;
@@ -28,22 +28,22 @@ use crate::group::label;
 use crate::group::running::{Running, RunningTask};
 use crate::group::stop_request::StopRequest;
 
-/// Members point at [`Shared`] and never at the hub, whose classes they are: no cycle.
+/// Members point at [`Shared`] and never at the hub that owns their classes, so there is no cycle.
 pub(crate) struct Hub<E> {
     pub(crate) shared: Arc<Shared<E>>,
     classes: Classes<E>,
-    /// The groups below. They are held until they are over, with or without an owner: a thread of a
-    /// dropped child can still be running, and must be named.
+    /// The child groups. They are kept until they are over, with or without an owner, because a thread
+    /// of a dropped child can still be running and must be named.
     children: Lock<Children<E>>,
 }
 
 struct Children<E> {
     present: Vec<Arc<Hub<E>>>,
-    /// Whether anything was ever spawned into one that is gone.
+    /// Whether anything was ever spawned into a child that is gone.
     have_spawned: bool,
 }
 
-/// The future of a plain task is spawned as it was given.
+/// The future of a plain task is spawned unchanged.
 pub(crate) fn as_it_is<F>(future: F) -> F {
     future
 }
@@ -62,14 +62,14 @@ impl<E> Hub<E> {
         }
     }
 
-    /// Makes the hub of a group below this one.
+    /// Makes the hub of a child group.
     pub(crate) fn child(&self, plan: Plan<E>) -> Arc<Self> {
         let child = Arc::new(Self::new(Shared::new(plan)));
         self.adopt(&child);
         child
     }
 
-    /// The plan of a group below this one that has no options but its name.
+    /// The plan of a child group that has only a name.
     pub(crate) fn plan_below(&self, name: &str, place: &'static Location<'static>) -> Plan<E> {
         let plan = Plan::below(&self.shared, place);
         Plan {
@@ -112,7 +112,7 @@ impl<E> Hub<E> {
         self.children.lock().present.clone()
     }
 
-    /// Takes the failures of this group, and those of the groups below that nobody has taken.
+    /// Takes the failures of this group, and those of the child groups that nobody has taken.
     pub(crate) fn take_failures(&self) -> Vec<Recorded<E>> {
         if let Some(deadline) = self.shared.take_overdue_if(|| self.has_spawned()) {
             let failure = Failure::TimedOut(TimedOut::deadline(deadline, Running::default()));
@@ -124,7 +124,7 @@ impl<E> Hub<E> {
                 failures.append(&mut child.take_failures());
             }
         }
-        // Last, as a child that is being dropped hands its failures up.
+        // Last, because a child that is being dropped hands its failures up.
         failures.append(&mut self.shared.take_failures());
         failures
     }
@@ -147,20 +147,20 @@ impl<E> Hub<E> {
         }
     }
 
-    /// Closes the group and aborts what is left, and returns the failure that this is.
+    /// Closes the group and aborts the remaining tasks, and returns that as a failure.
     ///
-    /// Whether anything is left is decided by the latch, in the moment in which it closes. The list is
-    /// read at another moment and only describes it.
+    /// The latch decides whether any tasks remain, at the moment it closes. The list is read at another
+    /// moment and only describes them.
     pub(crate) fn force(&self, timed_out: impl FnOnce(Running) -> TimedOut) -> Option<Failure<E>> {
         let failure = self.close_for_good(timed_out);
         self.abort();
         failure
     }
 
-    /// The same for a clock or a trigger, which has nobody to hand the failure to.
+    /// The same for a clock or a trigger, which has no caller to return the failure to.
     ///
-    /// The failure is recorded before anything is aborted: on another thread the last task ends at once, and
-    /// the wait with it.
+    /// The failure is recorded before the abort, because on another thread the last task may end at
+    /// once, and the wait with it.
     pub(crate) fn force_and_fail(&self, timed_out: impl FnOnce(Running) -> TimedOut) {
         if let Some(failure) = self.close_for_good(timed_out) {
             let cause = Cause::Requested(StopRequest::default());
@@ -176,7 +176,7 @@ impl<E> Hub<E> {
         (!is_alone).then(|| Failure::TimedOut(timed_out(stragglers)))
     }
 
-    /// Cancels because the deadline has passed, and makes it a failure if tasks are running.
+    /// Cancels because the deadline has passed, which is a failure if tasks are running.
     pub(crate) fn pass_deadline(&self, deadline: Duration) {
         let cause = Cause::Deadline(deadline);
         let running = self.running();
@@ -210,7 +210,7 @@ impl<E> Hub<E> {
 
     pub(crate) fn running(&self) -> Running {
         let mut running = Running::default();
-        // The last member leaves the group a moment before it leaves its class.
+        // The last member leaves the group just before it leaves its class.
         if self.is_over() {
             return running;
         }
@@ -237,8 +237,8 @@ impl<E> Hub<E> {
     }
 }
 
-/// A value with a destructor takes a way of its own to its handle, see [`value`](super::value). Which way
-/// is known when this is compiled: nobody pays for the other.
+/// A value with a destructor takes its own path to the handle, see [`value`](super::value). The choice
+/// is made at compile time, so a value without one pays nothing.
 impl<E: Send + 'static> Hub<E> {
     #[track_caller]
     pub(crate) fn spawn<F, T>(&self, origin: Origin<'_>, future: F) -> TaskHandle<T>
@@ -339,7 +339,7 @@ impl<E: Send + 'static> Hub<E> {
 }
 
 impl<E: Send + 'static> Hub<E> {
-    /// Starts a task; `None` if it is refused.
+    /// Starts a task. Returns `None` if it is refused.
     #[track_caller]
     fn start<F, T>(&self, origin: Origin<'_>, future: F) -> Option<Joining<T>>
     where
@@ -416,7 +416,7 @@ impl<E: Send + 'static> Hub<E> {
         G: Future<Output = Result<Option<T>, E>> + Send + 'static,
         T: Send + 'static,
     {
-        // In a future the place of the caller is not to be had otherwise.
+        // Inside a future the caller's place is not available.
         if Handle::try_current().is_err() {
             panic!(
                 "spawn_when_ready of {} is polled outside of a Tokio runtime",
@@ -453,7 +453,7 @@ impl<E: Send + 'static> Hub<E> {
         let Some(admission) = admission else {
             return Some(start_blocking(member));
         };
-        // The queue is a task; the closure gets its thread when it gets its slot.
+        // The queue is a task. The closure gets its thread when it gets its slot.
         Some(tokio::spawn(async move {
             if !admission.await {
                 member.marks().set_ended();
@@ -492,7 +492,7 @@ impl<E: Send + 'static> Hub<E> {
         (in_current_span || self.shared.runs_in_spans()).then(Span::current)
     }
 
-    /// Takes a slot, or a place in the queue for one.
+    /// Takes a slot, or a place in the queue.
     fn slot_or_place(&self, seat: &mut Seat<E>) -> Option<Admission> {
         if self.try_take_slot(seat) {
             None
@@ -506,15 +506,15 @@ impl<E: Send + 'static> Hub<E> {
         slot.map(|slot| seat.marks.hold(slot)).is_some()
     }
 
-    /// Takes a place in the queue for a slot, now and not when the task is first polled: the first
-    /// to be spawned is the first to run. `None` if a slot has become free meanwhile.
+    /// Takes a place in the queue now, and not when the task is first polled, so that tasks run in the
+    /// order in which they were spawned. Returns `None` if a slot has become free in the meantime.
     fn admission(&self, seat: &mut Seat<E>) -> Option<Admission> {
         let shared = Arc::clone(&self.shared);
         let mut admission: Admission = Box::pin(async move {
             let slot = shared.slots.take(shared.token()).await;
             slot.map(Slot::keep).is_ok()
         });
-        // A wake-up that this waker swallows is not lost: the task is polled once in any case.
+        // Although this waker ignores wake-ups, none is lost, because the task is always polled once.
         match admission
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -564,7 +564,7 @@ mod tests {
         hub.child(hub.plan_below(name, Location::caller()))
     }
 
-    /// As when its owner is dropped.
+    /// Does the same as dropping the child's owner.
     fn end(child: &Hub<crate::BoxError>) {
         child.shared.latch.close();
         child.shared.orphan();

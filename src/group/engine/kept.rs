@@ -1,5 +1,5 @@
-//! What the abort keeps of tasks that have ended. It is here and not beside it because that file is
-//! compiled by the loom models too.
+//! Tests what the abort keeps of tasks that have ended. It has its own file because the loom models
+//! compile the other file too.
 
 use std::collections::HashSet;
 use std::task::Waker;
@@ -32,7 +32,7 @@ fn a_place_is_one_tasks_whatever_comes_and_goes() {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        // It grows to some hundreds and shrinks to a few, again and again.
+        // It repeatedly grows to some hundreds and shrinks to a few.
         let grows = step % 2000 < 1000;
         if alive.is_empty() || (random >> 33) % 4 < if grows { 3 } else { 1 } {
             alive.push(wakers.insert(waker()));
@@ -41,7 +41,7 @@ fn a_place_is_one_tasks_whatever_comes_and_goes() {
             wakers.remove(alive.swap_remove(index));
         }
         if step == 15_500 {
-            // The places of those that were woken stay theirs.
+            // Tasks that were woken keep their places.
             wakers.abort();
         }
         let places: HashSet<_> = alive.iter().collect();

@@ -2,13 +2,13 @@
 //!
 //! Invariants:
 //!
-//! 1. The count and the two flags are one word, so "is it closed" and "who is in" are one question
-//!    with one answer. A spawn that races with the end of a wait is counted before the door closes,
-//!    or it finds the door closed; there is no third way.
+//! 1. The count and the two flags are one word, so "is it closed" and "which members are in" are
+//!    answered together. A spawn that races with the end of a wait is either counted before the door
+//!    closes, or finds the door closed.
 //! 2. The owner holds one share of the count from the start until its wait has returned or it is
-//!    dropped. So the count is zero when the owner is gone and all members are, and only a refused
-//!    entry lifts it again, for a moment.
-//! 3. `CLOSED` is never taken back.
+//!    dropped. So the count is zero when the owner and all members are gone. Only a refused entry
+//!    raises it again, for a moment.
+//! 3. `CLOSED` is never reset.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -16,14 +16,14 @@ use std::task::{Context, Poll, Waker};
 use super::sync::{AtomicUsize, Lock, Ordering, wake};
 
 const CLOSED: usize = 1;
-/// Somebody waits to be alone; only then is it worth telling.
+/// A caller waits to be alone. Members only notify if this is set.
 const WAITED: usize = 2;
 const ONE: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Latch {
     state: AtomicUsize,
-    /// There is one owner, so there is one who waits; a `Notify` keeps a list and costs more.
+    /// Only the one owner can wait. A `Notify` keeps a list and costs more.
     waiter: Lock<Option<Waker>>,
 }
 
@@ -38,9 +38,9 @@ impl Latch {
 
     /// Takes a share. The caller must [`leave`](Self::leave) in either case.
     ///
-    /// Relaxed is enough: entering publishes nothing, and closing against entering is decided by
-    /// the order of changes to this one word (invariant 1). `tokio_util`'s `TaskTracker` does the
-    /// same. One addition, undone on refusal, is cheaper than a loop of compare-and-swap.
+    /// Relaxed is enough, because entering publishes no data. The modification order of this one word
+    /// decides between closing and entering (invariant 1). `tokio_util`'s `TaskTracker` does the same.
+    /// One addition, undone on refusal, is cheaper than a loop of compare-and-swap.
     #[inline]
     #[must_use = "a refused entry must leave"]
     pub(crate) fn enter(&self) -> bool {
@@ -49,12 +49,12 @@ impl Latch {
 
     /// Gives a share back.
     ///
-    /// Release, so that all a member did is seen by the one who finds the count down; its partner is
-    /// the acquire in `close_if_alone`.
+    /// Release, so that the thread that reads the lowered count sees everything the member did. Its
+    /// partner is the acquire in `close_if_alone`.
     #[inline]
     pub(crate) fn leave(&self) {
         let before = self.state.fetch_sub(ONE, Ordering::Release);
-        // Two shares, and somebody waits.
+        // Two shares are left, and the owner waits.
         if before & !CLOSED == (2 * ONE) | WAITED {
             self.wake();
         }
@@ -62,7 +62,8 @@ impl Latch {
 
     #[cold]
     fn wake(&self) {
-        // Before the waker is taken: whoever puts another one there sets the flag again.
+        // Reset before the waker is taken, because a thread that stores another waker sets the flag
+        // again.
         self.state.fetch_and(!WAITED, Ordering::Relaxed);
         let waiter = self.waiter.lock().take();
         if let Some(waiter) = waiter {
@@ -70,11 +71,11 @@ impl Latch {
         }
     }
 
-    /// Closes, and returns the number of shares at that moment, the owner's among them.
+    /// Closes, and returns the number of shares at that moment, including the owner's.
     ///
-    /// It is the number of those that were let in and have not left, and nobody is let in afterwards: so
-    /// it says whether an abort that follows has anything to abort. Only if the latch was closed before
-    /// can it be too high, by the refused entries of that moment.
+    /// This counts the members that have entered and not left. No member can enter afterwards, so the
+    /// number tells whether a following abort has anything to abort. It can only be too high if the
+    /// latch was already closed, by entries that were being refused at that moment.
     pub(crate) fn close(&self) -> usize {
         self.state.fetch_or(CLOSED, Ordering::AcqRel) / ONE
     }
@@ -83,7 +84,7 @@ impl Latch {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }
 
-    /// Returns the number of shares, the owner's among them.
+    /// Returns the number of shares, including the owner's.
     pub(crate) fn shares(&self) -> usize {
         self.state.load(Ordering::Acquire) / ONE
     }
@@ -92,9 +93,9 @@ impl Latch {
     ///
     /// Called only while the owner has its share. Dropping the future changes nothing.
     ///
-    /// No wake-up is lost: the waker is there before `WAITED` is set, and that is set before the count is
-    /// looked at, in the same word. A member that left before is seen in the count. One that leaves after
-    /// sees the flag, and wakes the waker.
+    /// No wake-up is lost. The waker is stored before `WAITED` is set, and `WAITED` is set before the
+    /// count is read, in the same word. If a member left before, the count shows it. If it leaves
+    /// after, it sees the flag and wakes the waker.
     pub(crate) async fn alone(&self) {
         let _waiting = Waiting(self);
         poll_fn(|cx| self.poll_alone(cx)).await;
@@ -104,7 +105,7 @@ impl Latch {
         if self.close_if_alone() {
             return Poll::Ready(());
         }
-        // A waker is code of the user: it is cloned and dropped outside the lock.
+        // A waker is user code, so it is cloned and dropped outside the lock.
         let waker = cx.waker().clone();
         let before = self.waiter.lock().replace(waker);
         drop(before);
@@ -123,12 +124,12 @@ impl Latch {
     }
 }
 
-/// A wait that is under way; afterwards there is no waker.
+/// A wait that is under way. Its drop removes the waker.
 struct Waiting<'a>(&'a Latch);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // In most cases it was woken, and the waker was taken for that.
+        // Usually the wait was woken, which has already taken the waker.
         if self.0.state.fetch_and(!WAITED, Ordering::AcqRel) & WAITED != 0 {
             let waiter = self.0.waiter.lock().take();
             drop(waiter);

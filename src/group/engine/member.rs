@@ -1,4 +1,4 @@
-//! The future, and the closure, that wrap a member of a group.
+//! The future and the closure that wrap a member of a group.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,10 +17,10 @@ use super::value::Place;
 use crate::group::panic::Panic;
 
 pin_project! {
-    /// A task: the user's future, then its seat.
+    /// A task, which is the user's future and then its seat.
     ///
-    /// An `async` block in its place would store the future twice. The future is dropped before the
-    /// seat is left, here and in no other place, so that a task is over when nothing of it is left.
+    /// An `async` block would store the future twice. The future is dropped before the seat is left,
+    /// here and nowhere else, so nothing of a task remains when it is over.
     pub(crate) struct Member<F, E> {
         #[pin]
         body: Body<F>,
@@ -37,8 +37,8 @@ pin_project! {
 }
 
 pin_project! {
-    /// The seat's marks lie here, so that the tag can hide in one of them: an `Option` of the future
-    /// would need 8 bytes of its own, and Tokio rounds the memory of a task up to 128.
+    /// The seat's marks are stored here, so that the tag fits into one of them. An `Option` of the
+    /// future would need 8 bytes of its own, and Tokio rounds the memory of a task up to 128.
     #[project = BodyParts]
     enum Body<F> {
         Alive {
@@ -62,14 +62,14 @@ impl<F, E> Member<F, E> {
         matches!(self.body, Body::Over)
     }
 
-    /// Ends a member that is dropped before its future was ready.
+    /// Ends a member that is dropped before its future is ready.
     #[cold]
     #[inline(never)]
     fn end_early(self: Pin<&mut Self>) {
         self.end(Class::leave);
     }
 
-    /// Drops the future, then gives the seat up with `leave`; once.
+    /// Drops the future, then gives the seat up with `leave`. Does this only once.
     #[inline(always)]
     fn end(self: Pin<&mut Self>, leave: impl FnOnce(&Class<E>, Marks)) {
         let mut this = self.project();
@@ -81,7 +81,7 @@ impl<F, E> Member<F, E> {
         }
     }
 
-    /// Notes that the code of this member runs now, if it has a slot.
+    /// Notes that this member's code is running now, if it has a slot.
     fn hold(&self) -> Option<Holding> {
         match &self.body {
             Body::Alive { marks, .. } => self.class.hold(marks),
@@ -98,8 +98,8 @@ impl<F, E> Member<F, E> {
 }
 
 impl<F, E> Member<F, E> {
-    /// Makes an abort wake the task that polls this now, and returns whether there has been one; for a
-    /// member that is no task of its own, and so may be polled by several.
+    /// Makes an abort wake the task that polls this now, and returns whether there has been an abort.
+    /// For a member that is not a task of its own, and so may be polled by several tasks.
     pub(crate) fn repark(self: Pin<&mut Self>, waker: &Waker) -> bool {
         let this = self.project();
         match this.body.project() {
@@ -108,7 +108,7 @@ impl<F, E> Member<F, E> {
         }
     }
 
-    /// Polls the future, and leaves it to the caller to end the member when this is ready.
+    /// Polls the future, and lets the caller end the member when it is ready.
     #[inline(always)]
     pub(crate) fn poll_unended<T>(
         self: Pin<&mut Self>,
@@ -149,7 +149,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let poll = self.as_mut().poll_unended(cx);
         if poll.is_ready() {
-            // Tokio would drop it next. Here the marks are at hand, and few are left to look at.
+            // Tokio would drop it next. Here the marks are at hand, and only a few must be checked.
             self.end(Class::leave_ended);
         }
         poll
@@ -158,13 +158,13 @@ where
 
 const ABORTED: NoValue = NoValue::Lost(JoinError::Aborted);
 
-/// Resolves to whether a slot was kept for the task; none is once the group has been cancelled.
+/// Resolves to whether the task got a slot. It gets none once the group has been cancelled.
 pub(crate) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 pin_project! {
     /// A task of a limited group, or one that runs in a span.
     pub(crate) struct Wrapped<F, E> {
-        // Boxed, so that a task which is past the queue carries no more than a pointer for it.
+        // Boxed, so that a task that has left the queue only carries a pointer for it.
         admission: Option<Admission>,
         span: Option<Span>,
         #[pin]
@@ -222,13 +222,13 @@ where
     }
 }
 
-/// A subscriber is code of the user: what it does must not end the task.
+/// A subscriber is user code, and it must not be able to end the task.
 fn enter(span: Option<&Span>) -> Option<Entered<'_>> {
     span.and_then(|span| Panic::catch(|| span.enter()).ok())
 }
 
 pin_project! {
-    /// A future whose value is for Tokio to keep.
+    /// A future whose value Tokio stores.
     pub(crate) struct Returning<F> {
         #[pin]
         future: F,
@@ -285,7 +285,7 @@ where
     }
 }
 
-/// A closure for a thread: the user's closure, then its seat.
+/// A closure for a thread, which is the user's closure and then its seat.
 pub(crate) struct BlockingMember<F, E> {
     closure: Option<F>,
     span: Option<Span>,
@@ -324,7 +324,7 @@ impl<F, E> BlockingMember<F, E> {
     }
 }
 
-/// The closure of a thread pool that shuts down is dropped without having run.
+/// A thread pool that shuts down drops its closure without running it.
 impl<F, E> Drop for BlockingMember<F, E> {
     fn drop(&mut self) {
         let Seat { class, marks } = &mut self.seat;

@@ -1,19 +1,19 @@
-//! Who is being spawned, and from where.
+//! The identity of a task that is being spawned.
 
 use std::panic::Location;
 
 use super::shared::Shared;
 use crate::group::label::Label;
 
-/// Who is being spawned: the place, and the name if there is one.
+/// The place of spawn, and the name if there is one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
     pub(crate) place: &'static Location<'static>,
     pub(crate) name: Option<&'a str>,
     pub(crate) essential: bool,
-    /// Whether a failure is not the group's.
+    /// Whether a failure stays out of the group.
     pub(crate) isolated: bool,
-    /// Whether the task runs in the span of its spawn.
+    /// Whether the task runs in the span that was current at its spawn.
     pub(crate) in_current_span: bool,
 }
 

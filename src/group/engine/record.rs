@@ -1,15 +1,15 @@
-//! What went wrong in a group, in order, why it was cancelled, and the token that tells its tasks.
+//! The failures of a group in order, the cause of its cancel, and the token that tells its tasks.
 //!
 //! Invariants:
 //!
 //! 1. The cause, and the failure behind it, are recorded before the token fires.
-//! 2. The token is made under the lock, with a look at the cause. A cancel records its cause under the
-//!    lock, then looks for a token. So either the cancel finds the token, or the token is made later and
-//!    fired before anybody can have it: once a cancel has returned, the token has fired.
-//! 3. A failure is moved from one record to another with both of them locked: first the record of the
-//!    group below, then that of a group above it. Nobody locks them in the other order. Whoever collects
-//!    the failures of both looks below first, and so finds the failure in one of them.
-//! 4. Nothing of a user is dropped, printed or woken under the lock.
+//! 2. The token is made under the lock, after reading the cause. A cancel records its cause under the
+//!    lock, then looks for a token. So the cancel finds the token, or the token is made later and fired
+//!    before any task can have it. In both cases the token has fired once a cancel has returned.
+//! 3. A failure is moved between two records with both of them locked, the record of the child group
+//!    first and then that of a group above. No code locks them in the other order. Code that collects
+//!    the failures of both reads the child first, and so finds the failure in one of them.
+//! 4. No value of a user is dropped, printed or woken under the lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,13 +19,13 @@ use crate::group::error::TaskError;
 
 #[derive(Debug)]
 pub(crate) struct Record<E> {
-    /// Made when first asked for: a group that nobody cancels and nobody watches needs none.
+    /// Made on first use. A group that is never cancelled or watched does not need one.
     token: OnceLock<CancellationToken>,
     entries: Lock<Entries<E>>,
 }
 
-/// The first failure is told apart from the later ones only when they are handed over: until then it
-/// is simply the first in a list.
+/// The first failure is only told apart from the later ones when they are handed over. Until then it is
+/// simply the first in a list.
 #[derive(Debug)]
 struct Entries<E> {
     cause: Option<Cause>,
@@ -34,8 +34,8 @@ struct Entries<E> {
     orphaned: bool,
 }
 
-/// A failure with the moment in which it happened, among all failures of the process: those of a
-/// group and of the groups below it are put in one order.
+/// A failure with its position among all failures of the process, so that the failures of a group and
+/// its child groups can be put in one order.
 #[derive(Debug)]
 pub(crate) struct Recorded<E> {
     moment: u64,
@@ -73,7 +73,7 @@ impl<E> Record<E> {
         self.token.get_or_init(|| {
             let token = CancellationToken::new();
             if entries.cause.is_some() {
-                // Nobody has it yet, so this wakes nobody.
+                // The token is not shared yet, so this wakes no task.
                 token.cancel();
             }
             token
@@ -94,7 +94,7 @@ impl<E> Record<E> {
         self.has_token_fired() || self.entries.lock().cause.is_some()
     }
 
-    /// Returns the cause that was recorded here; none if the token was fired by somebody else.
+    /// Returns the cause that was recorded here, or `None` if other code fired the token.
     pub(crate) fn cause(&self) -> Option<Cause> {
         self.entries.lock().cause.clone()
     }
@@ -103,7 +103,7 @@ impl<E> Record<E> {
     pub(crate) fn cancel(&self, cause: Cause) -> bool {
         let first = {
             let mut entries = self.entries.lock();
-            // Whoever fired the token without us came first: its cause is read through.
+            // If other code fired the token first, that was the first cause.
             let first = !self.has_token_fired() && entries.cause.is_none();
             if first {
                 entries.cause = Some(cause);
@@ -116,7 +116,7 @@ impl<E> Record<E> {
         first
     }
 
-    /// Keeps a failure and its cause, if it is the first cause. It does not fire the token.
+    /// Keeps a failure and its cause, if it is the first cause. Does not fire the token.
     pub(crate) fn keep_first(&self, cause: Cause, failure: Recorded<E>) -> bool {
         let mut entries = self.entries.lock();
         let first = !self.has_token_fired() && entries.cause.is_none();
@@ -127,7 +127,7 @@ impl<E> Record<E> {
         first
     }
 
-    /// Keeps failures, or gives them back if nobody will ask for them here.
+    /// Keeps failures, or returns them if no owner will ask for them here.
     pub(crate) fn keep(&self, mut failures: Vec<Recorded<E>>) -> Vec<Recorded<E>> {
         let mut entries = self.entries.lock();
         if !entries.orphaned {
@@ -146,7 +146,7 @@ impl<E> Record<E> {
     where
         E: 'a,
     {
-        // Held to the end (invariant 3).
+        // Held until the end (invariant 3).
         let mut entries = self.entries.lock();
         entries.orphaned = true;
         let mut failures = std::mem::take(&mut entries.failures);
@@ -160,7 +160,7 @@ impl<E> Record<E> {
     }
 }
 
-/// Puts failures in order, and the later ones into the first.
+/// Sorts the failures and attaches the later ones to the first.
 pub(crate) fn first_of<E>(mut failures: Vec<Recorded<E>>) -> Option<TaskError<E>> {
     failures.sort_unstable_by_key(|recorded| recorded.moment);
     let mut errors = failures.into_iter().map(|recorded| recorded.error);

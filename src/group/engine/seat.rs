@@ -1,4 +1,4 @@
-//! The place a member takes in its group, and the classes that count members by place of spawn.
+//! The seat of a member in its group, and the classes that count members by place of spawn.
 
 use std::cell::Cell;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::group::error::Failure;
 use crate::group::label::Label;
 use crate::group::panic::Panic;
 
-/// What a member is, as far as its group must know.
+/// The kind of a member, as far as its group must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A future on the runtime.
@@ -32,8 +32,8 @@ pub(crate) enum Kind {
 
 /// All unnamed members that were spawned at one place, or one named member.
 ///
-/// Each member holds one reference to its class, so the class's reference count is the number of
-/// its members: counting by place costs nothing beyond the reference that leads to the group.
+/// Each member holds one reference to its class, so the reference count is the number of members.
+/// Counting by place therefore costs only the reference that leads to the group.
 pub(crate) struct Class<E> {
     shared: Arc<Shared<E>>,
     place: &'static Location<'static>,
@@ -60,7 +60,7 @@ impl<E> Class<E> {
     }
 
     fn is_of(&self, place: &'static Location<'static>) -> bool {
-        // One place may have several addresses; then it has several classes, and that is all.
+        // One place may have several addresses, and then it simply has several classes.
         ptr::eq(self.place, place)
     }
 
@@ -78,8 +78,9 @@ impl<E> Class<E> {
 
 /// The classes of unnamed members, in two trees that only grow.
 ///
-/// There are as many classes as places of spawn in the program's text, so nothing is ever removed. Most
-/// groups have one or two: they are found at the root or below it, and a group has room for no more.
+/// The program's text has a fixed number of places of spawn, so no class is ever removed. Most groups
+/// have one or two classes, which are found at the root or below it, and a group reserves room for no
+/// more.
 pub(crate) struct Classes<E> {
     tasks: OnceLock<Arc<Class<E>>>,
     closures: OnceLock<Arc<Class<E>>>,
@@ -119,7 +120,7 @@ impl<E> Classes<E> {
         let mut links = vec![(&self.closures, Kind::Blocking), (&self.tasks, Kind::Task)];
         while let Some((link, kind)) = links.pop() {
             if let Some(class) = link.get() {
-                // One reference is the tree's own.
+                // The tree itself holds one reference.
                 visit(class, kind, Arc::strong_count(class) - 1);
                 links.extend(class.below.iter().rev().map(|link| (link, kind)));
             }
@@ -134,10 +135,10 @@ fn find_or_add<'a, E>(
     place: &'static Location<'static>,
 ) -> &'a Arc<Class<E>> {
     let mut link = root;
-    // At each class the way goes on by one bit. The lowest three of an address are the same in all.
+    // Each class consumes one bit of the way. The lowest three bits of an address are always the same.
     let mut way = ptr::from_ref(place).addr() >> 3;
     loop {
-        // Whoever loses a race to fill the link looks at the winner's class and walks on.
+        // A thread that loses the race to fill the link checks the winner's class and walks on.
         let class = link.get_or_init(|| Arc::new(Class::unnamed(Arc::clone(shared), place)));
         if class.is_of(place) {
             return class;
@@ -147,10 +148,10 @@ fn find_or_add<'a, E>(
     }
 }
 
-/// A member's share of its group: it must [`leave`](Class::leave) when the member has ended,
-/// whatever ended it, and after everything the member owns has been dropped.
+/// A member's share of its group. Call [`leave`](Class::leave) when the member has ended, for
+/// any reason, and after everything the member owns has been dropped.
 ///
-/// It is kept at 16 bytes: Tokio rounds the memory of a task up to 128 bytes, and a larger seat
+/// It is kept at 16 bytes, because Tokio rounds the memory of a task up to 128 bytes. A larger seat
 /// would cost more tasks another 128.
 #[must_use = "the group waits until the seat has been left"]
 pub(crate) struct Seat<E> {
@@ -158,9 +159,10 @@ pub(crate) struct Seat<E> {
     pub(crate) marks: Marks,
 }
 
-/// What a member has taken besides its seat, and how far it has come.
+/// The resources that a member holds besides its seat, and its stage.
 ///
-/// Aligned, as it is moved as one word in each spawn. That takes no room: the class beside it is.
+/// Aligned, because each spawn moves it as one word. That takes no room, as the class beside it is
+/// aligned too.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(8))]
 pub(crate) struct Marks {
@@ -169,14 +171,14 @@ pub(crate) struct Marks {
     stage: Stage,
 }
 
-/// How far a member has come.
+/// The stage of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// It waits for a slot of its group.
     Queued,
-    /// It has what it needs; dropped now, its work is lost.
+    /// It has its resources. If it is dropped now, its work is lost.
     Started,
-    /// It has ended, or has been aborted, or refused.
+    /// It has ended, was aborted, or was refused.
     Ended,
 }
 
@@ -202,7 +204,7 @@ impl<E> Seat<E> {
         Some(Self::new(Arc::clone(class)))
     }
 
-    /// Takes a place for a member with a name of its own.
+    /// Takes a place for a named member.
     #[inline(never)]
     pub(crate) fn take_named(
         shared: &Arc<Shared<E>>,
@@ -252,7 +254,8 @@ impl Marks {
         self.stage = Stage::Started;
     }
 
-    /// Copies them, one by one: as a whole they are one word, and taking that apart again costs a task more.
+    /// Copies the fields one by one, because copying them as one word and taking it apart again costs a
+    /// task more.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
         Self {
@@ -267,14 +270,14 @@ impl Marks {
         self.stage = Stage::Queued;
     }
 
-    /// Notes that the member has ended as it should, without a failure.
+    /// Notes that the member has ended without a failure.
     #[inline]
     pub(crate) fn set_ended(&mut self) {
         self.stage = Stage::Ended;
     }
 }
 
-/// What happens to a member of this class, whose marks are given.
+/// The events of a member of this class, whose marks are passed in.
 impl<E> Class<E> {
     pub(crate) fn shared(&self) -> &Arc<Shared<E>> {
         &self.shared
@@ -284,7 +287,7 @@ impl<E> Class<E> {
         self.shared.wakers.is_aborted()
     }
 
-    /// Notes that the code of a member runs now, if the member has a slot of a limited group.
+    /// Notes that the code of a member is running now, if the member has a slot of a limited group.
     #[inline]
     pub(crate) fn hold(&self, marks: &Marks) -> Option<Holding> {
         if !marks.has_slot {
@@ -295,8 +298,8 @@ impl<E> Class<E> {
 
     /// Makes an abort wake this task, and returns whether there has been an abort already.
     ///
-    /// A task's waker is the same for all its life, so once is enough. That holds because we spawn
-    /// the task: nobody can move its future elsewhere.
+    /// A task's waker never changes, so one call is enough. That holds because this crate spawns the
+    /// task, so its future cannot be moved elsewhere.
     pub(crate) fn park(&self, marks: &mut Marks, waker: &Waker) -> bool {
         if marks.waker == Key::NONE {
             marks.waker = self.shared.wakers.insert(waker.clone());
@@ -305,7 +308,7 @@ impl<E> Class<E> {
         false
     }
 
-    /// As [`park`](Self::park), for a member whose waker may be another one each time.
+    /// As [`park`](Self::park), for a member whose waker may change with each poll.
     pub(crate) fn repark(&self, marks: &mut Marks, waker: &Waker) -> bool {
         if marks.waker != Key::NONE {
             self.shared.wakers.remove(marks.waker);
@@ -314,7 +317,8 @@ impl<E> Class<E> {
         self.park(marks, waker)
     }
 
-    /// Notes how the member's future has ended. An essential one must not return `Ok` before the cancel.
+    /// Notes how the member's future has ended. An essential member must not return `Ok` before the
+    /// cancel.
     #[inline]
     pub(crate) fn end<T>(
         &self,
@@ -349,7 +353,7 @@ impl<E> Class<E> {
         self.record(failure);
     }
 
-    /// Records a failure, unless it stays the task's own: then it is only logged.
+    /// Records a failure, or only logs it if the task is isolated.
     #[cold]
     #[inline(never)]
     fn record(&self, failure: Failure<E>) {
@@ -361,14 +365,15 @@ impl<E> Class<E> {
         }
     }
 
-    /// Drops what the member owns; a destructor that panics is a failure like any panic.
+    /// Drops everything the member owns. A destructor that panics is a failure like any panic.
     pub(crate) fn release(&self, marks: &mut Marks, owned: impl FnOnce()) {
         if let Err(panic) = Panic::catch(owned) {
             self.fail(marks, Failure::Panicked(panic));
         }
     }
 
-    /// Gives the seat up. Afterwards the group counts one member less; nothing of it is left.
+    /// Gives the seat up. Afterwards the group counts one member less, and nothing of the member is
+    /// left.
     pub(crate) fn leave(&self, marks: Marks) {
         if marks.stage != Stage::Ended {
             self.abandon(marks.stage);
@@ -377,7 +382,7 @@ impl<E> Class<E> {
     }
 
     /// As [`leave`](Self::leave), for a member that has ended.
-    // Always, as what a plain member has to look at is little more than the call.
+    // Always inlined, because the checks of a plain member cost little more than the call.
     #[inline(always)]
     pub(crate) fn leave_ended(&self, marks: Marks) {
         if marks.waker != Key::NONE {
@@ -392,14 +397,15 @@ impl<E> Class<E> {
         self.shared.leave();
     }
 
-    /// Records that a member was dropped with its work undone by somebody else than its group. A cancel
-    /// alone is no reason for that: the member may have been in the middle of its last flush.
+    /// Records that something other than the group dropped a member before its work was done. A cancel
+    /// alone does not excuse that, because the member may have been in the middle of its last flush.
     #[cold]
     #[inline(never)]
     fn abandon(&self, stage: Stage) {
-        // In a cancelled group what is queued would have been refused.
+        // In a cancelled group, queued members would have been refused.
         let is_refused = stage == Stage::Queued && self.shared.is_cancelled();
-        // Asked last: the note may be for the task around this member, a scope in it.
+        // Asked last, because the note may be for the task around this member, if the member is a scope
+        // in a task.
         let is_on_purpose = self.is_aborted() || is_refused || aborts::was_asked_for();
         if !is_on_purpose && !was_never_spawned() {
             self.record(Failure::Aborted);
@@ -407,10 +413,10 @@ impl<E> Class<E> {
     }
 }
 
-/// Whether a member is dropped because Tokio's spawn panics: there is no runtime, or no `LocalSet`.
+/// Whether a member is dropped because Tokio's spawn panics, without a runtime or a `LocalSet`.
 ///
-/// That is told to the caller, by the panic; the group has lost nothing. A task that Tokio has taken is
-/// dropped under its own id, also by a `LocalSet` that is outside of a runtime.
+/// The panic tells the caller, and the group has lost no work. A task that Tokio has taken is dropped
+/// under its own id, even by a `LocalSet` outside a runtime.
 fn was_never_spawned() -> bool {
     let has_no_runtime = task::try_id().is_none() && Handle::try_current().is_err();
     has_no_runtime || (SpawningLocally::is_under_way() && thread::panicking())
@@ -420,7 +426,7 @@ thread_local! {
     static SPAWNING_LOCALLY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, this thread is inside of `spawn_local`, which may panic within a runtime.
+/// While this lives, the thread is inside `spawn_local`, which may panic even within a runtime.
 pub(crate) struct SpawningLocally(());
 
 impl SpawningLocally {
@@ -434,7 +440,7 @@ impl SpawningLocally {
     }
 
     fn set(under_way: bool) {
-        // Where the thread's locals are gone, there is no `LocalSet` either.
+        // A thread whose locals are gone has lost its `LocalSet` too.
         let _ = SPAWNING_LOCALLY.try_with(|flag| flag.set(under_way));
     }
 }

@@ -1,4 +1,4 @@
-//! What the owner of a group, its spawners and its members share.
+//! The state that the owner of a group, its spawners and its members share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,42 +28,44 @@ use crate::group::time::Rounded;
 
 /// Invariants:
 ///
-/// 1. No code of a user runs under the locks, or outside of a guard against its panic: no destructor, no
-///    waker, no `Display`, no `source`.
-/// 2. `named` is locked alone; [`Record`] says in what order two records are.
-/// 3. A member of a group is a member of every group above it: each has a share for it in its latch.
+/// 1. User code never runs under the locks, or without a guard against its panic. This includes
+///    destructors, wakers, `Display` and `source`.
+/// 2. `named` is locked alone. [`Record`] says in what order two records are locked.
+/// 3. A member of a group is a member of every group above it. It has one share in each of their
+///    latches.
 pub(crate) struct Shared<E> {
     pub(crate) latch: Latch,
     pub(crate) wakers: Wakers,
     pub(crate) slots: Slots,
     record: Record<E>,
     parent: Option<Arc<Shared<E>>>,
-    /// Made when it is first needed: a group of one task costs little more than to make this and drop it.
+    /// Made on first use, because making and dropping it costs nearly as much as a group of one task.
     seldom: OnceLock<Box<Seldom>>,
-    /// Fires when a group with a grace is left, though something in it could not be ended.
+    /// Fires when the wait of a group with a grace must end, although some tasks could not be ended.
     given_up: Option<CancellationToken>,
-    /// Whether failures stay here: they do not cancel the groups above, and are not told there.
+    /// Whether failures stay here, so that they neither cancel the groups above nor are returned there.
     isolated: bool,
-    /// Whether a trigger cancels the group, which is said, and so is the end. Written before the cancel, which
-    /// publishes it.
+    /// Whether a trigger cancels the group, so that the cancel and the end are logged. Written before
+    /// the cancel, which publishes it.
     audited: AtomicBool,
     in_current_span: bool,
-    /// Whether a task needs neither a slot nor a span, unless it asks for one; known at once, as each
-    /// spawn looks at it.
+    /// Whether tasks need neither a slot nor a span unless they ask for one. Precomputed, because each
+    /// spawn reads it.
     has_plain_tasks: bool,
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
 }
 
-/// What a group has that has named tasks or groups below it, or was late.
+/// The part of a group that is only needed with named tasks, with child groups, or after a late
+/// deadline.
 #[derive(Default)]
 struct Seldom {
     named: Lock<BTreeMap<u64, Named>>,
-    /// How many named tasks there have been, all in all.
+    /// How many named tasks there have been in total.
     ids: AtomicU64,
     owners: Lock<Owners>,
-    /// The deadline that had passed before anything was spawned.
+    /// The deadline, if it passed before anything was spawned.
     overdue: Lock<Option<Duration>>,
 }
 
@@ -74,17 +76,17 @@ struct Named {
     blocking: bool,
 }
 
-/// Who owns the groups below this one, see [`Shared::stay_as_path`].
+/// The owners of the groups below this one, see [`Shared::stay_as_path`].
 #[derive(Default)]
 struct Owners {
     below: usize,
-    /// Whether this group's own owner has left it to those below.
+    /// Whether this group's own owner has left the group to those owners.
     left: bool,
-    /// What listened for the owner that has left.
+    /// The listeners of the owner that has left.
     attached: Vec<Box<dyn Send>>,
 }
 
-/// What a group is made of.
+/// The options from which a group is made.
 pub(crate) struct Plan<E> {
     pub(crate) path: Option<Arc<str>>,
     pub(crate) limit: Option<usize>,
@@ -93,7 +95,7 @@ pub(crate) struct Plan<E> {
     pub(crate) isolated: bool,
     /// Whether its wait is bounded by a grace.
     pub(crate) bounded: bool,
-    /// Whether each task runs in the span of its spawn.
+    /// Whether each task runs in the span that was current at its spawn.
     pub(crate) in_current_span: bool,
     pub(crate) view: View<E>,
     pub(crate) place: &'static Location<'static>,
@@ -115,7 +117,7 @@ impl<E> Plan<E> {
         }
     }
 
-    /// A group without options below another one, and without a name of its own.
+    /// A child group without options and without its own name.
     pub(crate) fn below(above: &Arc<Shared<E>>, place: &'static Location<'static>) -> Self {
         Self {
             path: above.path.clone(),
@@ -126,8 +128,8 @@ impl<E> Plan<E> {
         }
     }
 
-    /// The plan of a component: its failures stay, and it is not cancelled with the group above, as
-    /// whoever waits for it says when it is to stop. It is aborted with that group.
+    /// The plan of a component. It keeps its failures, and it is not cancelled with the group above,
+    /// because the component that waits for it decides when it stops. It is aborted with that group.
     pub(crate) fn told_apart(self) -> Self {
         Self {
             token: None,
@@ -138,8 +140,8 @@ impl<E> Plan<E> {
 }
 
 impl<E> Shared<E> {
-    /// Makes the shared part of a group; below a closed group it is born closed and cancelled.
-    // Inlined, like the others that make a group, so that it is built where it stays.
+    /// Makes the shared part of a group. Below a closed group it starts out closed and cancelled.
+    // Inlined, like the other constructors of a group, so that it is built where it stays.
     #[inline(always)]
     pub(crate) fn new(plan: Plan<E>) -> Self {
         let group = Self {
@@ -170,14 +172,14 @@ impl<E> Shared<E> {
         self.seldom.get_or_init(Box::default)
     }
 
-    /// What is aborted had to be dropped, which is no failure of it.
+    /// An aborted group had to be dropped, which is not its own failure.
     pub(crate) fn cancel_told_apart(&self) {
         if self.isolated {
             self.cancel(Cause::Dropped);
         }
     }
 
-    /// The group that the failures of this one go up to.
+    /// The group above that receives the failures of this one.
     fn above_for_failures(&self) -> Option<&Self> {
         self.parent.as_deref().filter(|_| !self.isolated)
     }
@@ -200,7 +202,7 @@ impl<E> Shared<E> {
         self.path.as_ref()
     }
 
-    /// The label by which the group as a whole is named.
+    /// The label of the group as a whole.
     pub(crate) fn label(&self) -> Label {
         Label::unnamed(self.path.clone(), self.place)
     }
@@ -209,7 +211,7 @@ impl<E> Shared<E> {
         self.record.token()
     }
 
-    /// Whether there is a token that somebody may watch.
+    /// Whether a token exists that somebody may watch.
     pub(crate) fn has_token(&self) -> bool {
         self.record.has_token()
     }
@@ -218,7 +220,7 @@ impl<E> Shared<E> {
         self.record.is_cancelled()
     }
 
-    /// Whether nobody is let in: this group is closed, or one above it is.
+    /// Whether this group or one above it is closed.
     pub(crate) fn is_closed(&self) -> bool {
         let above = self.parent.as_deref();
         self.latch.is_closed() || above.is_some_and(Self::is_closed)
@@ -251,12 +253,13 @@ impl<E> Shared<E> {
         let message = message_of(&error, label);
         let cause = Cause::Failed(FailedTask::new(label, end, &message));
         self.stop_for(&cause, vec![Recorded::now(error)]);
-        // Afterwards: a log may block on a pipe that nobody reads, and the others have to stop.
+        // Logged last, because a log may block on a pipe without a reader, and the other tasks have to
+        // stop.
         log_failure(label, end, &message);
     }
 
-    /// Records an error of [`error_of`](Self::error_of), then cancels; one that says no more than that its
-    /// task was cancelled is given back.
+    /// Records an error of [`error_of`](Self::error_of), then cancels. Returns the error instead if it
+    /// only says that its task was cancelled.
     #[cold]
     pub(crate) fn blame(&self, label: &Label, error: TaskError<E>) -> Option<TaskError<E>> {
         if self.is_cancelled() && error.failure().is_cancellation(self.view) {
@@ -267,7 +270,7 @@ impl<E> Shared<E> {
         None
     }
 
-    /// Makes an error of a failure that is not the group's, and logs it as if it were.
+    /// Makes an error of a failure that stays out of the group, and logs it like one of the group.
     #[cold]
     pub(crate) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
         let end = failure.end();
@@ -276,9 +279,9 @@ impl<E> Shared<E> {
         error
     }
 
-    /// Returns the failure, unless it is an error that says no more than that the task was cancelled.
+    /// Returns the failure, unless it is an error that only says that the task was cancelled.
     ///
-    /// To look for that, and to drop the error then, is to run code of the user.
+    /// Checking that, and dropping the error then, runs user code.
     fn unless_cancelled(&self, failure: Failure<E>) -> Option<Failure<E>> {
         if !self.is_cancelled() {
             return Some(failure);
@@ -293,25 +296,25 @@ impl<E> Shared<E> {
         }
     }
 
-    /// Records a failure of the group as a whole, with a cause of its own, and returns whether that was
-    /// the first.
+    /// Records a failure of the group as a whole, with its own cause, and returns whether that was the
+    /// first.
     ///
-    /// The groups above are not cancelled: it is told to the one who shuts this group down, who may
-    /// want the rest to go on.
+    /// The groups above are not cancelled. Only the caller that shuts this group down gets the failure,
+    /// and it may want the other groups to go on.
     pub(crate) fn fail_group(&self, cause: Cause, failure: Failure<E>) -> bool {
         let failure = self.failure_of_group(failure);
         self.record.keep(vec![failure]);
         self.cancel(cause)
     }
 
-    /// Makes a failure of the group as a whole, for whoever is to be told.
+    /// Makes a failure of the group as a whole, for the caller to return.
     pub(crate) fn failure_of_group(&self, failure: Failure<E>) -> Recorded<E> {
         let error = TaskError::new(self.label(), failure, self.view);
         log::guarded(|| tracing::debug!(target: "taskgroup", "{error:#}"));
         Recorded::now(error)
     }
 
-    /// What fires when whoever waits for this group is to leave, if its wait is bounded.
+    /// The token that fires when waiters of this group must leave, if its wait is bounded.
     pub(crate) fn given_up(&self) -> Option<&CancellationToken> {
         self.given_up.as_ref()
     }
@@ -322,7 +325,7 @@ impl<E> Shared<E> {
         }
     }
 
-    /// Notes a deadline that has passed before anything was spawned: whatever comes is late.
+    /// Notes a deadline that passed before anything was spawned, so that every later task is late.
     pub(crate) fn set_overdue(&self, deadline: Duration) {
         *self.seldom().overdue.lock() = Some(deadline);
     }
@@ -338,7 +341,7 @@ impl<E> Shared<E> {
         seldom.is_some_and(|seldom| seldom.ids.load(Ordering::Relaxed) > 0)
     }
 
-    /// Cancels for a trigger, and says so if that was the first cause.
+    /// Cancels for a trigger, and logs it if it was the first cause.
     pub(crate) fn trigger(&self, cause: &Cause) {
         if !self.is_cancelled() {
             self.audited.store(true, Ordering::Relaxed);
@@ -347,19 +350,19 @@ impl<E> Shared<E> {
             Cause::Heartbeat(lost) => self.lose(lost),
             _ => self.cancel(cause.clone()),
         };
-        // Afterwards, as in `fail`.
+        // Logged last, as in `fail`.
         if first {
             self.log_trigger(cause, "stopping");
         }
     }
 
     /// Records a lost heartbeat as the first failure here, then cancels this group and all those above
-    /// it. In a group that is cancelled it is none: it was given up in the drain.
+    /// it. Ignored once the group is cancelled, because a drain may stop the heartbeat.
     fn lose(&self, lost: &LostHeartbeat) -> bool {
         let cause = Cause::Heartbeat(lost.clone());
         let failure = Failure::HeartbeatLost(lost.clone());
         let error = TaskError::new(self.label(), failure, self.view);
-        // The owner is there to be told: one that goes leaves a cause.
+        // The owner is still there and will be told, because an owner that leaves records a cause.
         let first = self.record.keep_first(cause.clone(), Recorded::now(error));
         if first {
             self.stop_for(&cause, Vec::new());
@@ -392,7 +395,7 @@ impl<E> Shared<E> {
         self.forget(failures);
     }
 
-    /// Notes that a group below this one has an owner.
+    /// Notes that a child group has an owner.
     #[inline]
     pub(crate) fn own_above(&self) {
         if let Some(above) = &self.parent {
@@ -402,9 +405,9 @@ impl<E> Shared<E> {
 
     /// Leaves this group to the owners below it, if there are any, and returns whether it did.
     ///
-    /// For a group that has had no task of its own: it is no more than a path to those below it, whose
-    /// tasks the group above waits for and aborts. So in `group.child("a").child("b")` the owner of `a`
-    /// is dropped at once, and `b` goes on.
+    /// For a group that never had a task of its own, and so is only a path to its child groups. The
+    /// group above waits for their tasks and aborts them. So in `group.child("a").child("b")` the owner
+    /// of `a` is dropped at once, and `b` goes on.
     pub(crate) fn stay_as_path(
         &self,
         attached: Vec<Box<dyn Send>>,
@@ -424,8 +427,8 @@ impl<E> Shared<E> {
         Ok(())
     }
 
-    /// Notes that an owner of this group is gone; the last one below a group that was left to them takes
-    /// that group along.
+    /// Notes that an owner of this group is gone. If the group above was left to the owners below it,
+    /// the last of them ends that group too.
     pub(crate) fn disown_above(&self) {
         let mut next = self.parent.as_deref();
         while let Some(group) = next {
@@ -446,7 +449,8 @@ impl<E> Shared<E> {
         }
     }
 
-    /// Drops failures that nobody will ask for, one by one: two panics at once would end the process.
+    /// Drops failures that no owner will ask for, one by one, because two panics at once would end the
+    /// process.
     pub(crate) fn forget<T>(&self, failures: Vec<T>) {
         for failure in failures {
             if let Err(panic) = Panic::catch_drop(failure) {
@@ -463,7 +467,7 @@ impl<E> Shared<E> {
         }
     }
 
-    /// Says what asked the group to stop, and what follows from it.
+    /// Logs what asked the group to stop, and what follows from it.
     pub(crate) fn log_trigger(&self, cause: &Cause, then: &str) {
         let group = self.path.as_deref();
         let signal = match cause {
@@ -478,7 +482,7 @@ impl<E> Shared<E> {
         console::say(group, format_args!("{cause}, {then}"));
     }
 
-    /// Says who is waited for, and for how long still.
+    /// Logs which tasks are left, and how much longer they may take.
     pub(crate) fn log_waiting(&self, running: &Running, left: Duration) {
         let group = self.path.as_deref();
         let left = Rounded(left);
@@ -493,11 +497,11 @@ impl<E> Shared<E> {
         );
     }
 
-    /// Says what followed the cancellation; loudly only if a trigger asked for it.
+    /// Logs what followed the cancel. The line is only prominent if a trigger asked for it.
     pub(crate) fn log_end(&self, cause: &Cause, ok: bool) {
         let group = self.path.as_deref();
         let outcome = if ok { "ok" } else { "failed" };
-        // Whoever contains the failures of a group says how it ended.
+        // The component that contains the failures of a group logs how it ended.
         let audited = cause.is_trigger() || self.audited.load(Ordering::Relaxed);
         let loudly = audited && !self.isolated;
         log::guarded(|| {
@@ -522,11 +526,11 @@ impl<E> Shared<E> {
     #[must_use = "a refused entry must leave"]
     pub(crate) fn enter(&self) -> bool {
         let entered = self.latch.enter();
-        // All shares are taken, whatever the answers, so that all can be given back.
+        // Takes all shares, even after a refusal, so that all can be given back.
         self.parent.as_ref().is_none_or(|parent| parent.enter()) && entered
     }
 
-    /// Gives the shares back, here first: whoever waits above waits longer.
+    /// Gives the shares back, here first, because waiters above wait longer.
     #[inline]
     pub(crate) fn leave(&self) {
         self.latch.leave();
@@ -572,7 +576,7 @@ impl<E> Shared<E> {
     }
 }
 
-/// `Display` is code of the user: it may panic, and it must not run under a lock.
+/// `Display` is user code. It may panic, and it must not run under a lock.
 fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
     Panic::catch(|| format!("{error:#}")).unwrap_or_else(|panic| {
         panic.discard();

@@ -2,12 +2,12 @@
 //!
 //! Invariants:
 //!
-//! 1. The semaphore is fair: a slot that becomes free goes to the first in its queue, and
-//!    `try_acquire` fails while anybody is queued. So nobody is overtaken.
-//! 2. A place in the queue is taken in the first poll of [`Slots::take`], whatever the budget that
-//!    Tokio has left for the task: `unconstrained` sees to that.
-//! 3. `waiting` holds those members that wait for a slot while they hold one. When there are as many
-//!    of them as slots, no slot can ever become free: each holder waits for another one to end.
+//! 1. The semaphore is fair. A free slot goes to the first task in its queue, and `try_acquire` fails
+//!    while the queue is not empty. So no task is overtaken.
+//! 2. A task takes its place in the queue in the first poll of [`Slots::take`]. `unconstrained` makes
+//!    this independent of the task's remaining Tokio budget.
+//! 3. `waiting` holds the members that wait for a slot while they hold one. When there are as many of
+//!    them as slots, no slot can ever become free, because each holder waits for another one to end.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sync::Lock;
 
-/// As many slots as the limit; endless ones without a limit.
+/// As many slots as the limit, or unlimited slots without a limit.
 #[derive(Debug)]
 pub(crate) struct Slots(Option<Box<Limited>>);
 
@@ -30,11 +30,11 @@ struct Limited {
     semaphore: Semaphore,
     limit: usize,
     closed: CancellationToken,
-    /// How many waits each holder of a slot has, see invariant 3.
+    /// How many waits each holder of a slot has (invariant 3).
     waiting: Lock<BTreeMap<Holder, usize>>,
 }
 
-/// A slot that was taken; dropped, it is free again.
+/// A slot that was taken. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct Slot<'a>(Option<SemaphorePermit<'a>>);
 
@@ -43,7 +43,7 @@ pub(crate) struct Slot<'a>(Option<SemaphorePermit<'a>>);
 pub(crate) enum NoSlot {
     /// The token has fired.
     Cancelled,
-    /// The group takes no more tasks.
+    /// The group is closed.
     Closed,
     /// All slots are held by tasks that wait for one, the caller's task among them.
     Deadlock,
@@ -53,7 +53,7 @@ impl Slots {
     pub(crate) fn new(limit: Option<usize>) -> Self {
         Self(limit.map(|limit| {
             Box::new(Limited {
-                // A limit beyond what the semaphore can count is no limit that anybody reaches.
+                // No group can reach a limit beyond what the semaphore can count.
                 semaphore: Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
                 limit,
                 closed: CancellationToken::new(),
@@ -62,7 +62,7 @@ impl Slots {
         }))
     }
 
-    /// Takes a slot if one is free and nobody waits for it.
+    /// Takes a slot if one is free and the queue is empty.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Slot<'_>> {
         match &self.0 {
@@ -73,21 +73,21 @@ impl Slots {
 
     /// Waits for a slot, first come, first served, until the token has fired.
     ///
-    /// A closed group still serves its queue: what is in it was accepted before.
+    /// A closed group still serves its queue, because those tasks were accepted before.
     pub(crate) async fn take(&self, token: &CancellationToken) -> Result<Slot<'_>, NoSlot> {
         let Some(limited) = &self.0 else {
             return Ok(Slot(None));
         };
         let slot = unconstrained(token.run_until_cancelled(limited.semaphore.acquire())).await;
         match slot {
-            // A slot that became free because of the cancel must not start anything.
+            // A slot that became free because of the cancel must not start a task.
             Some(Ok(permit)) if !token.is_cancelled() => Ok(Slot(Some(permit))),
             _ => Err(NoSlot::Cancelled),
         }
     }
 
-    /// Waits for a slot as [`take`](Self::take) does, for a caller that is not in the group yet: it is
-    /// refused when the group is closed, and when it would wait for itself.
+    /// Waits for a slot as [`take`](Self::take) does, for a caller that is not in the group yet. The
+    /// caller is refused when the group is closed, or when it would wait for itself.
     pub(crate) async fn take_as_caller(
         &self,
         token: &CancellationToken,
@@ -108,7 +108,7 @@ impl Slots {
         .await
     }
 
-    /// Refuses the callers that wait for a slot, and those that come.
+    /// Refuses the callers that wait for a slot, and all later ones.
     pub(crate) fn close(&self) {
         if let Some(limited) = &self.0 {
             limited.closed.cancel();
@@ -146,11 +146,11 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Notes who waits, and returns whether no slot can become free any longer.
+    /// Notes the member that waits, and returns whether no slot can ever become free.
     ///
-    /// The state that this looks for can only be entered here: a limit never changes, and a holder
-    /// that waits does not end before it has stopped waiting. So it is enough to look when a caller
-    /// begins to wait. A future may move to another task, so that is looked at in each poll.
+    /// Only this call can enter that state. A limit never changes, and a holder that waits does not end
+    /// before it has stopped waiting. So a check at the beginning of each wait is enough. A future may
+    /// move to another task, so each poll checks its holder.
     fn is_endless(&mut self) -> bool {
         let holder = Holder::current().filter(|holder| holder.slots == id(self.limited));
         if holder == self.holder {
@@ -184,8 +184,8 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// A member that holds a slot, known by where its marks and its group's slots lie in memory: both
-/// stay there while the member is alive.
+/// A member that holds a slot, identified by the addresses of its marks and of its group's slots. Both
+/// stay in place while the member is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Holder {
     member: usize,
@@ -207,12 +207,12 @@ impl Holder {
     }
 }
 
-/// While it lives, the code on this thread is that of one member with a slot.
+/// While this lives, the code on this thread belongs to one member with a slot.
 #[derive(Debug)]
 pub(crate) struct Holding(Option<Holder>);
 
 impl Slots {
-    /// Notes that the code of a member with a slot runs now; `marks` is the member's own.
+    /// Notes that the code of a member with a slot is running now. `marks` are the member's own.
     pub(crate) fn hold<M>(&self, marks: &M) -> Option<Holding> {
         let limited = self.0.as_deref()?;
         let holder = Holder {

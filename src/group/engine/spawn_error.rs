@@ -1,8 +1,8 @@
-//! [`SpawnError`]: a spawn that was refused, with the future it refused.
+//! A [`SpawnError`] reports a refused spawn and contains the refused future.
 
 use std::fmt;
 
-/// The error of a spawn that was refused; it gives the future back, never polled.
+/// The error of a refused spawn. It gives the future back, never polled.
 ///
 /// # Examples
 ///
@@ -70,8 +70,8 @@ impl<F> SpawnError<F> {
         self.reason == Reason::Full
     }
 
-    /// Returns whether the group was closed: by a call, by the end of a wait, or because its owner
-    /// is gone.
+    /// Returns whether the group was closed by a call, by the end of a wait, or by the drop of its
+    /// owner.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.reason == Reason::Closed
@@ -83,8 +83,8 @@ impl<F> SpawnError<F> {
         self.reason == Reason::Cancelled
     }
 
-    /// Returns whether the caller would have waited for itself: each slot of the group is held by a
-    /// task that waits for a slot of it, and the caller is one of these tasks.
+    /// Returns whether the caller would have waited for itself. Then each slot of the group is held by
+    /// a task that waits for a slot of the group, and the caller is one of these tasks.
     #[must_use]
     pub fn is_deadlock(&self) -> bool {
         self.reason == Reason::Deadlock

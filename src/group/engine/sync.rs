@@ -1,4 +1,4 @@
-//! The primitives the group's engine stands on; the loom models put their own in this place.
+//! The primitives of the group's engine. The loom models replace them with their own.
 
 use std::task::Waker;
 
@@ -10,7 +10,8 @@ pub(crate) use tokio_util::sync::CancellationToken;
 pub(crate) use crate::group::lock::Lock;
 use crate::group::panic::Panic;
 
-/// Wakes a task of the user's, and swallows the panic of its waker: whoever wakes has a group to leave.
+/// Wakes a user's task, and swallows a panic of its waker, because the caller still has a group to
+/// leave.
 pub(crate) fn wake(waker: Waker) {
     if let Err(panic) = Panic::catch(|| waker.wake()) {
         panic.discard();

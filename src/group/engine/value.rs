@@ -1,11 +1,12 @@
 //! The value of a task, on its way from the task to the handle.
 //!
-//! Tokio keeps the output of a task in the task's memory, and drops the one that nobody wants when the
-//! task's future is gone. That is too late: by then the group has counted the task out. So a value with
-//! a destructor is handed over here, inside of the task.
+//! Tokio keeps the output of a task in the task's memory, and drops an unwanted output after the task's
+//! future. That is too late, because by then the group no longer counts the task. So a value with a
+//! destructor is handed over here, inside the task.
 //!
-//! The task and the handle share the place, and the last of the two to let go of it drops what is in it.
-//! The task lets go of it as a member of its group, under the guard against panics of its destructors.
+//! The task and the handle share the place, and the last of the two to release it drops the value in
+//! it. The task releases it as a member of its group, under the guard against panics of its
+//! destructors.
 //!
 //! A value without a destructor goes through Tokio, and costs nothing here.
 
@@ -18,14 +19,15 @@ use super::sync::Lock;
 pub(crate) struct Place<T>(Arc<Lock<Option<T>>>);
 
 impl<T> Place<T> {
-    /// Makes a place, once for the task and once for the handle.
+    /// Makes a place and returns it twice, for the task and for the handle.
     pub(crate) fn for_both() -> (Self, Self) {
         let place = Arc::new(Lock::new(None));
         (Self(Arc::clone(&place)), Self(place))
     }
 
     pub(crate) fn put(&self, value: T) {
-        // It was empty: a task has one value. What was there would not be dropped under the lock.
+        // The place was empty, as a task has one value. A previous value would be dropped outside the
+        // lock.
         let before = self.0.lock().replace(value);
         drop(before);
     }

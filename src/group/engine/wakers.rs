@@ -1,16 +1,16 @@
 //! The wakers of all tasks that have been pending, so that an abort can reach them.
 //!
-//! A group aborts its tasks by a flag that each task looks at when it is polled, and by waking the
-//! tasks that wait. Tokio's `AbortHandle` would do too, but each one keeps the memory of its task
-//! alive until the handle is dropped, and costs an entry for tasks that end in their first poll.
+//! A group aborts its tasks with a flag that each task checks when it is polled, and by waking the
+//! tasks that wait. Tokio's `AbortHandle` would work too, but each one keeps the memory of its task
+//! alive until the handle is dropped, and costs an entry even for tasks that end in their first poll.
 //! Such tasks cost nothing here.
 //!
 //! Invariants:
 //!
-//! 1. An abort sets the flag, then takes the locks. A task takes a lock, then looks at the flag. So
-//!    a task that came too late to be woken sees the flag: no abort is lost.
-//! 2. A key stays its task's own until the task removes it, woken or not.
-//! 3. A waker is woken and dropped outside the locks; it may run anything.
+//! 1. An abort sets the flag, then takes the locks. A task takes a lock, then checks the flag. So a
+//!    task that registers too late to be woken sees the flag, and no abort is lost.
+//! 2. A key belongs to its task until the task removes it, woken or not.
+//! 3. A waker is woken and dropped outside the locks, because it may run any code.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -19,21 +19,22 @@ use std::task::Waker;
 
 use super::sync::{AtomicBool, Lock, Ordering};
 
-/// Tasks on different threads rarely meet on one lock. Four serve two cores as well as sixteen.
+/// Tasks on different threads rarely share a lock. Four shards serve two cores as well as sixteen.
 const SHARDS: u32 = 4;
 
-/// A shard keeps this many places when others are given back, so that a group at work does not allocate all the time.
+/// A shard keeps this many places when it gives others back, so that a busy group does not allocate all
+/// the time.
 const KEPT: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     aborted: AtomicBool,
-    /// Made by the first task that waits: a group of tasks that never do needs none.
+    /// Made by the first task that waits. Groups without such tasks need none.
     shards: OnceLock<Box<[Shard; SHARDS as usize]>>,
 }
 
-/// At a distance from the next one, so that neighbours do not slow each other down: no cache line has parts
-/// of two. To align them would do too, but takes the allocator several times as long.
+/// Padded, so that neighbours do not slow each other down, because no cache line has parts of two.
+/// Aligning them would work too, but takes the allocator several times as long.
 #[derive(Debug)]
 struct Shard {
     places: Lock<Places>,
@@ -49,19 +50,19 @@ impl Default for Shard {
     }
 }
 
-/// A slab of 16 bytes a task.
+/// A slab with 16 bytes per task.
 #[derive(Debug)]
 struct Places {
     places: Vec<Place>,
     /// The first of the free places.
     free: u32,
     taken: u32,
-    /// With no more places taken than this, it is worth looking for memory to give back, if there are more
+    /// With at most this many places taken, it is worth trying to give memory back, if there are more
     /// than [`KEPT`].
     shrink_at: u32,
 }
 
-/// As large as a waker: the tag is a null where the waker's table of functions is never null.
+/// As large as a waker, because the tag uses the null that the waker's function table never has.
 #[derive(Debug)]
 enum Place {
     Taken(Waker),
@@ -72,20 +73,20 @@ enum Place {
 /// The end of the list of free places.
 const NOWHERE: u32 = u32::MAX;
 
-/// What is left of a waker that was woken; the place is still its task's.
+/// The remains of a waker that was woken. The place still belongs to its task.
 const WOKEN: u32 = u32::MAX - 1;
 
-/// The place of one waker: its shard in the lowest bits, its index above them.
+/// The place of one waker, with its shard in the lowest bits and its index above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(u32);
 
 impl Key {
-    /// The key of a task that has none.
+    /// The key of a task without a place.
     pub(crate) const NONE: Self = Self(u32::MAX);
 }
 
 impl Wakers {
-    /// Registers a waker. The caller looks at [`is_aborted`](Self::is_aborted) afterwards.
+    /// Registers a waker. The caller must check [`is_aborted`](Self::is_aborted) afterwards.
     pub(crate) fn insert(&self, waker: Waker) -> Key {
         let shard = number_of_this_thread() % SHARDS;
         let index = self.shard(shard).lock().insert(waker);
@@ -108,7 +109,7 @@ impl Wakers {
         }
     }
 
-    /// Returns for how many wakers there is memory.
+    /// Returns the number of wakers that memory is reserved for.
     #[cfg(test)]
     pub(crate) fn room(&self) -> usize {
         let shards = self.shards().iter();
@@ -117,7 +118,7 @@ impl Wakers {
             .sum()
     }
 
-    /// Relaxed is enough: a task that reads too early has not registered yet, or is woken.
+    /// Relaxed is enough, because a task that reads too early has not registered yet, or is woken.
     #[inline]
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Relaxed)
@@ -125,8 +126,8 @@ impl Wakers {
 
     pub(crate) fn abort(&self) {
         self.aborted.store(true, Ordering::Relaxed);
-        // The shards are made if there are none: without their locks, a task that is making them
-        // right now could miss the flag while it is missed here (invariant 1).
+        // Makes the shards if they do not exist. Without their locks, this abort and a task that is
+        // making them right now could miss each other (invariant 1).
         for shard in self.shards() {
             let wakers = shard.places.lock().take_all();
             wakers.into_iter().for_each(Waker::wake);
@@ -171,19 +172,20 @@ impl Places {
         place
     }
 
-    /// Makes room for as many places again.
+    /// Doubles the number of places.
     #[cold]
     fn grow(&mut self) {
         self.places.reserve(1);
         self.shrink_at = count(self.places.capacity() / 8);
     }
 
-    /// Cuts off the free places at the end, if that is half of all. So one task that waits for long does not
-    /// keep the places of all that once waited beside it, unless its own is among the last.
+    /// Cuts off the free places at the end, if they are at least half of all. So one task that waits
+    /// for long does not keep the places of all that once waited beside it, unless its own is among the
+    /// last.
     ///
-    /// The next attempt comes when half as many are taken, or after the next growth. An attempt in vain
-    /// ends at the last place that is taken. With tasks that end in the order in which they began, that is
-    /// the first place it looks at.
+    /// The next attempt comes when half as many places are taken, or after the next growth. A failed
+    /// attempt stops at the last taken place. If tasks end in the order in which they began, that is
+    /// the first place it checks.
     #[cold]
     fn shrink(&mut self) {
         self.shrink_at = self.taken / 2;
@@ -232,16 +234,16 @@ impl Default for Places {
     }
 }
 
-/// Numbers of places fit: memory ends long before 2^30 tasks.
+/// The number of places fits, because memory runs out long before 2^30 tasks.
 #[expect(clippy::cast_possible_truncation, reason = "see above")]
 fn count(places: usize) -> u32 {
     places as u32
 }
 
-/// Threads are counted as they come, from 1 upwards.
+/// Numbers threads in the order in which they first come here, from 1 upwards.
 fn number_of_this_thread() -> u32 {
     thread_local! {
-        // It has no destructor, so it is there while the thread's other locals are being destroyed.
+        // It has no destructor, so it still exists while the thread's other locals are destroyed.
         static NUMBER: Cell<u32> = const { Cell::new(0) };
     }
     match NUMBER.get() {

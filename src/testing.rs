@@ -1,4 +1,4 @@
-//! A kit for the tests of a service; with the feature `test-util`.
+//! A kit for the tests of a service, with the feature `test-util`.
 //!
 //! | to | use |
 //! |---|---|
@@ -12,9 +12,9 @@
 //!
 //! `docs/testing.md` has five tests that every service should have.
 //!
-//! The kit is for `[dev-dependencies]`: its types panic where a test should fail.
+//! The kit is for `[dev-dependencies]`. Its types panic where a test should fail.
 
-// A test fails by a panic, and says why on stderr.
+// A test fails by a panic, and gives the reason on stderr.
 #![allow(
     clippy::expect_used,
     clippy::print_stderr,

@@ -1,4 +1,4 @@
-//! The errors of a pipeline: a rejected push, a failed job, an unclean run.
+//! The errors of a pipeline, for a rejected push, a failed job, or an unclean run.
 
 use std::any::Any;
 use std::error::Error;

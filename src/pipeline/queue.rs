@@ -1,4 +1,4 @@
-//! The waiting items: those that have not begun, those between two attempts, and those whose key is busy.
+//! The waiting items, which are new, between two attempts, or of a busy key.
 //!
 //! Pure state, without a clock or a lock of its own.
 
@@ -53,7 +53,7 @@ pub(super) enum Found {
     Returned,
     /// The worker has to wait, until this time if one is known.
     Wait(Option<Instant>),
-    /// There is no work, and none will come.
+    /// The queue is empty and will stay empty.
     Over,
 }
 

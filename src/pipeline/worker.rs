@@ -106,7 +106,7 @@ pub(super) struct Worker<T: Send + 'static, R: Send + 'static> {
     policy: Arc<Policy<T, R>>,
     home: Arc<Home<T, R>>,
     index: usize,
-    /// The items of an attempt: those taken before it, and those back after it.
+    /// Before an attempt, the items taken for it, and after it those that have come back.
     batch: Vec<Parcel<T, R>>,
     /// The items that have come back from jobs.
     back: Vec<Parcel<T, R>>,
@@ -185,7 +185,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
-    /// Works until there is no work and none will come.
+    /// Works until the queue is empty and will stay empty.
     pub(super) async fn work<H: Handle<T, R>>(mut self, handler: Arc<H>) {
         while let Some(is_returned) = self.take().await {
             if is_returned {

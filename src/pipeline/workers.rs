@@ -274,7 +274,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Sets the effect of an item's last failure, if there is no [dead-letter function](Self::dead_letter).
+    /// Sets the effect of an item's last failure, without a [dead-letter function](Self::dead_letter).
     ///
     /// The item is not acknowledged then. [`OnFailure::FailGroup`] is the default, and suits a queue of the
     /// pool. With a broker, a restart meets the same item again, so a retry and dead letters suit it better.

@@ -1,4 +1,4 @@
-//! [`Binary`]: how a program under test is started.
+//! [`Binary`]: starts a program under test.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,15 +14,15 @@ use crate::testing::directory::Directory;
 use crate::testing::process::Process;
 use crate::testing::process::Start;
 
-/// How a program under test is started: again and again, each time as a process of its own.
+/// Starts a program under test, any number of times, each time as a new process.
 ///
-/// Whatever runs the tests does not show through:
+/// The program does not inherit these from the runner of the tests:
 ///
-/// - Signals that it ignores are not ignored by the program: a background job of a shell ignores SIGINT, and hands
-///   that down. That takes `env --default-signal` of the GNU coreutils.
-/// - The program leads a process group of its own, so a Ctrl-C at the terminal of the tests is not for it, and
-///   what it leaves behind is found.
-/// - The variables of systemd, Kubernetes and other platforms are not handed down.
+/// - Ignored signals. A background job of a shell, for example, ignores SIGINT, and its children inherit
+///   that. This needs `env --default-signal` of the GNU coreutils.
+/// - The process group. The program leads its own group, so it does not get a Ctrl-C at the terminal of the
+///   tests, and the processes that it leaves behind can be found.
+/// - The variables of systemd, Kubernetes and other platforms.
 ///
 /// # Examples
 ///
@@ -47,7 +47,7 @@ pub struct Binary {
     is_notified: bool,
 }
 
-/// What platforms set. The tests may run in a pod or in a service themselves.
+/// The variables that platforms set. The tests may run in a pod or in a service themselves.
 const PLATFORMS: [&str; 11] = [
     "KUBERNETES_SERVICE_HOST",
     "LISTEN_FDS",
@@ -62,11 +62,11 @@ const PLATFORMS: [&str; 11] = [
     "WATCHDOG_USEC",
 ];
 
-/// How long a test waits for anything, by default.
+/// The default maximum of any wait of a test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Binary {
-    /// Makes the start of the program at `path`, without arguments; in a test of a package that is
+    /// Makes the start of the program at `path`, without arguments. In a test of a package the path is
     /// `env!("CARGO_BIN_EXE_name")`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -91,7 +91,7 @@ impl Binary {
         self
     }
 
-    /// Sets how long the test waits for anything before it fails. The default is 30 s.
+    /// Sets how long any wait may take before the test fails. The default is 30 s.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -99,7 +99,7 @@ impl Binary {
 
     /// Starts each process in a new directory of its own, which is removed with the [`Process`].
     ///
-    /// The files that are in it at the end are [left](super::Ended::left).
+    /// Its files at the end are [left](super::Ended::left).
     pub fn in_a_new_directory(mut self) -> Self {
         self.has_directory = true;
         self
@@ -107,7 +107,7 @@ impl Binary {
 
     /// Gives each process a socket that stands in for systemd's, in `NOTIFY_SOCKET`.
     ///
-    /// What it is told is in [`Process::notified`].
+    /// [`Process::notified`] returns the messages to it.
     pub fn notified(mut self) -> Self {
         self.is_notified = true;
         self
@@ -123,8 +123,8 @@ impl Binary {
         self.start_with(|_| {})
     }
 
-    /// Starts a process after `change` has changed its command: stdout and stderr, which are read otherwise, or
-    /// stdin, which is empty otherwise.
+    /// Starts a process after `change` has changed its command. `change` may redirect stdout and stderr,
+    /// which the test otherwise reads, or stdin, which is otherwise empty.
     ///
     /// # Panics
     ///
@@ -174,7 +174,7 @@ impl Binary {
     }
 }
 
-/// Whether this process ignores a signal that asks for a stop, which a child inherits.
+/// Returns whether this process ignores a signal that asks for a stop, which a child inherits.
 fn ignores_signals() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut lines = status.lines();

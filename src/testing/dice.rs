@@ -22,13 +22,13 @@ use crate::group::random::Random;
 pub struct Dice(Random);
 
 impl Dice {
-    /// Makes the dice of a seed.
+    /// Makes the dice for a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(Random::new(Some(seed)))
     }
 
-    /// Draws a number from 0 up to, and without, `bound`.
+    /// Draws a number from 0 up to, but not including, `bound`.
     ///
     /// # Panics
     ///
@@ -39,17 +39,17 @@ impl Dice {
         u64::try_from(product >> 64).expect("it is below the bound")
     }
 
-    /// Draws a time from 0 up to, and without, `longest`, in whole milliseconds.
+    /// Draws a time from 0 up to, but not including, `longest`, in whole milliseconds.
     pub fn time(&mut self, longest: Duration) -> Duration {
         let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(self.below(millis.max(1)))
     }
 
-    /// Draws one of these.
+    /// Draws one of these values.
     ///
     /// # Panics
     ///
-    /// There is nothing to draw from.
+    /// `from` is empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         let index = self.below(from.len() as u64);
         &from[usize::try_from(index).expect("it is below a length")]

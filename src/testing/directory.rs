@@ -27,7 +27,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // It is in the way of nobody.
+        // A directory that remains does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::group::time::Rounded;
 use crate::testing::journal::Journal;
 
-/// How a process under test ended, with all that it wrote and what it has left behind.
+/// How a process under test ended, with its whole output and what it has left behind.
 ///
-/// Each assertion that fails prints the whole story.
+/// Each failed assertion prints the whole story.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ impl Ended {
         }
     }
 
-    /// Returns the exit status; `None` if a signal killed it.
+    /// Returns the exit status, or `None` if a signal killed the process.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.status?.code()
@@ -57,7 +57,7 @@ impl Ended {
         self.status?.signal()
     }
 
-    /// Returns how long it took since it was first sent a signal, or since its start.
+    /// Returns how long it took to end, from its first signal or else from its start.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.took
@@ -75,8 +75,8 @@ impl Ended {
         &self.output[1]
     }
 
-    /// Returns what it has left behind: processes of its group (Linux), and the files in a
-    /// [directory of its own](super::Binary::in_a_new_directory), sockets among them.
+    /// Returns what it has left behind, which is processes of its group (Linux), and files in a [new
+    /// directory](super::Binary::in_a_new_directory), including sockets.
     #[must_use]
     pub fn left(&self) -> &[String] {
         &self.left

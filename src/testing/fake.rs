@@ -1,4 +1,4 @@
-//! [`Fake`]: a component or a task that does what a test wants of it.
+//! [`Fake`]: a component or a task that behaves as a test wants.
 
 use std::error::Error;
 use std::fmt;
@@ -21,10 +21,10 @@ use crate::lifecycle::Component;
 use crate::testing::dice::Dice;
 use crate::testing::journal::Journal;
 
-/// A component or a task that does what a test wants of it, well or badly, and counts what was asked of it.
+/// A component or a task that behaves as a test wants, well or badly, and counts its calls.
 ///
-/// Without options it is ready at once, runs until it is told to stop, and ends at once. Each option
-/// changes one part of its life:
+/// Without options it is ready at once, runs until it is told to stop, and ends at once. Each option changes
+/// one part of its life:
 ///
 /// | part | option |
 /// |---|---|
@@ -34,8 +34,8 @@ use crate::testing::journal::Journal;
 /// | it is dropped | [`panics_in_drop`](Self::panics_in_drop) |
 /// | it is gone | [`leaves_a_task`](Self::leaves_a_task) |
 ///
-/// What it does then is an [`Act`]. A clone is a handle to the same fake: make the component, or the
-/// task, and look at it afterwards.
+/// An [`Act`] is its behaviour in that part. A clone is a handle to the same fake, so a test can make the
+/// component or the task from it, and look at it afterwards.
 ///
 /// # Examples
 ///
@@ -80,9 +80,9 @@ pub struct Fake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Act {
-    /// It goes on as it should.
+    /// It continues normally.
     Ok,
-    /// It ends well, although it should not end yet. In a stop it is the same as `Ok`.
+    /// It ends well, but too early. In a stop it is the same as `Ok`.
     End,
     /// It fails with this message.
     Fail(&'static str),
@@ -92,9 +92,9 @@ pub enum Act {
     FailInDisplay,
     /// It fails with an error whose `source` panics.
     FailInSource,
-    /// It does nothing, and is deaf to everything, until it is dropped.
+    /// It hangs and reacts to nothing until it is dropped.
     Hang,
-    /// It blocks its thread until [`Fake::release`] is called; dropping it does not help.
+    /// It blocks its thread until [`Fake::release`] is called, even if it is dropped.
     Block,
 }
 
@@ -118,7 +118,7 @@ pub enum Moment {
     Failed,
     /// It began to panic.
     Panicked,
-    /// Its future was dropped. This is the last, whatever else happened.
+    /// Its future was dropped. This is always the last moment.
     Dropped,
 }
 
@@ -135,7 +135,7 @@ struct Script {
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen([usize; 7]);
 
-/// What a blocked thread waits at.
+/// The gate where a blocked thread waits.
 #[derive(Default)]
 struct Gate {
     is_open: Mutex<bool>,
@@ -143,7 +143,7 @@ struct Gate {
 }
 
 impl Fake {
-    /// Makes a fake that behaves well, with a journal of its own.
+    /// Makes a fake that behaves well, with a new journal.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
@@ -192,9 +192,9 @@ impl Fake {
         self
     }
 
-    /// Does `act` this long after its start; [`Act::Ok`] makes it ready.
+    /// Does `act` this long after its start. [`Act::Ok`] makes it ready.
     ///
-    /// It does not look at the token meanwhile.
+    /// It does not look at the token until then.
     #[must_use]
     pub fn starts(mut self, after: Duration, act: Act) -> Self {
         self.script.start = (after, act);
@@ -203,28 +203,28 @@ impl Fake {
 
     /// Does `act` this long after it became ready, if it has not been told to stop by then.
     ///
-    /// With [`Act::Ok`] it goes on until it is told.
+    /// With [`Act::Ok`] it goes on until it is told to stop.
     #[must_use]
     pub fn runs(mut self, after: Duration, act: Act) -> Self {
         self.script.run = Some((after, act));
         self
     }
 
-    /// Does `act` this long after it was told to stop; [`Act::Ok`] lets it end.
+    /// Does `act` this long after it was told to stop. [`Act::Ok`] lets it end.
     #[must_use]
     pub fn stops(mut self, after: Duration, act: Act) -> Self {
         self.script.stop = (after, act);
         self
     }
 
-    /// Panics with this message when its future is dropped, unless a panic is unwinding already.
+    /// Panics with this message when its future is dropped, unless the thread is panicking already.
     #[must_use]
     pub fn panics_in_drop(mut self, message: &'static str) -> Self {
         self.script.drop = Some(message);
         self
     }
 
-    /// Starts a task of a plain `tokio::spawn` that nobody joins, and that never ends.
+    /// Starts a task with `tokio::spawn` that is never joined and never ends.
     #[must_use]
     pub fn leaves_a_task(mut self) -> Self {
         self.script.leaves_a_task = true;
@@ -237,13 +237,13 @@ impl Fake {
         &self.name
     }
 
-    /// Makes a component of it, to be given a grace, an order and whatever else it needs.
+    /// Makes a component of it. The caller can add a grace, an order and other options.
     #[track_caller]
     pub fn component(&self) -> Component {
         self.component_that(false)
     }
 
-    /// Makes a component that drains at once, if it is to take part in the drain.
+    /// Makes a component that drains at once, if `drains` is set.
     #[track_caller]
     pub(super) fn component_that(&self, drains: bool) -> Component {
         let fake = self.clone();
@@ -294,15 +294,15 @@ impl Fake {
         self.seen.borrow().count(moment)
     }
 
-    /// Waits until a moment has come; at once if it has.
+    /// Waits until a moment has come. Returns at once if it already has.
     ///
     /// # Errors
     ///
-    /// The fake is gone without it, or no fake is left that it could come for. The error has the journal.
+    /// Every future of the fake has ended without reaching it. The error has the journal.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// Cancel safe. Dropping the future loses nothing.
     ///
     /// # Examples
     ///
@@ -326,7 +326,7 @@ impl Fake {
             let gone = seen.count(Moment::Dropped) == seen.count(Moment::Started);
             seen.count(moment) > 0 || (gone && seen.count(Moment::Started) > 0)
         };
-        // The sender is in `self`, so there is no error.
+        // The sender is in `self`, so this cannot fail.
         let reached = seen.wait_for(decided).await;
         let reached = reached.is_ok_and(|seen| seen.count(moment) > 0);
         if reached {
@@ -336,7 +336,7 @@ impl Fake {
         Err(format!("{name} is gone, and this has not come: {moment}\n{journal}").into())
     }
 
-    /// Lets go of the threads that [`Act::Block`] blocks, now and from now on.
+    /// Releases the threads that [`Act::Block`] blocks, now and later.
     pub fn release(&self) {
         *lock(&self.gate.is_open) = true;
         self.gate.opened.notify_all();
@@ -391,7 +391,7 @@ impl Fake {
             Act::FailInSource => fails(Bad::boxed("an error that panics", Some(In::Source))),
             Act::Panic(message) => {
                 self.comes(Moment::Panicked, message);
-                // Without the hook: what is planned is in the journal, and not on stderr.
+                // Without the panic hook, because a planned panic belongs in the journal and not on stderr.
                 resume_unwind(Box::new(message.to_owned()))
             }
             Act::Hang => pending().await,
@@ -425,7 +425,7 @@ impl Gate {
     }
 }
 
-/// Notes the end of a future, however it comes.
+/// Notes the end of a future, however it ends.
 struct Gone(Fake);
 
 impl Drop for Gone {
@@ -437,7 +437,7 @@ impl Drop for Gone {
     }
 }
 
-/// An error that may panic when it is looked at.
+/// An error that may panic when it is inspected.
 #[derive(Debug)]
 struct Bad {
     message: &'static str,

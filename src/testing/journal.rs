@@ -1,4 +1,4 @@
-//! [`Journal`]: what happened in a test, and when.
+//! [`Journal`]: the events of a test, with their times.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,10 @@ use tokio::time::Instant;
 use crate::group::engine::Lock;
 use crate::group::time::Rounded;
 
-/// What happened in a test, in its order, each line with the time since the journal was made.
+/// The events of a test in order, each line with the time since the journal was made.
 ///
-/// A clone is the same journal. Its time is that of Tokio, so it stands still on a paused clock unless
-/// that moves. Made within a runtime, the journal of the same program on a paused clock is the same
-/// text each time.
+/// A clone is the same journal. Its time is that of Tokio, so it stands still on a paused clock unless that
+/// moves. If it is made within a runtime on a paused clock, the same program writes the same text each time.
 ///
 /// # Examples
 ///
@@ -51,7 +50,7 @@ impl Journal {
         self.lines.lock().push(line);
     }
 
-    /// Returns a journal of the lines so far, to which nothing is added any longer.
+    /// Returns a journal of the lines so far, without any later ones.
     pub(super) fn at_its_end(&self) -> Self {
         Self {
             began: self.began,
@@ -72,7 +71,7 @@ impl Default for Journal {
     }
 }
 
-/// The lines, each followed by a line break.
+/// Prints the lines, each followed by a line break.
 impl fmt::Display for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines()

@@ -1,4 +1,4 @@
-//! [`Leaks`]: what a test has left behind.
+//! [`Leaks`]: detects what a test has left behind.
 
 mod held;
 
@@ -22,9 +22,9 @@ use crate::group::time::Rounded;
 
 use self::held::Held;
 
-/// Fails a test that leaves something behind: tasks, threads, file descriptors, child processes.
+/// Fails a test that leaves tasks, threads, file descriptors or child processes behind.
 ///
-/// It notes what is there when it is made, and compares at the end. What was there before does not count.
+/// It notes what exists when it is made, and compares at the end. Earlier tasks and resources do not count.
 ///
 /// | left | compared | named by |
 /// |---|---|---|
@@ -34,28 +34,28 @@ use self::held::Held;
 /// | file descriptors, sockets among them | Linux | number and kind; a socket by both its addresses |
 /// | child processes | Linux | pid and command |
 ///
-/// Idle threads of Tokio and the threads of this crate do not count. Tokio keeps its blocking threads for
-/// 10 s, and the thread that listens to signals lives as long as the process. A descriptor that a library
-/// opens once and keeps, the first use of signals for one, belongs before the guard, or is
-/// [ignored](Self::ignore).
+/// Idle threads of Tokio and the threads of this crate do not count. Tokio keeps its blocking threads for 10
+/// s, and the thread that listens to signals lives as long as the process. If a library opens a descriptor
+/// once and keeps it, as the first use of signals does, open it before making the guard, or
+/// [ignore](Self::ignore) it.
 ///
-/// A task that has been joined may be counted for a moment longer, and an aborted one is dropped at its next
-/// turn. So the comparison waits for up to [`patience`](Self::patience), and ends as soon as nothing is left.
+/// A joined task may be counted for a moment longer, and an aborted one is dropped at its next turn. The
+/// comparison therefore waits for up to [`patience`](Self::patience), and ends as soon as nothing is left.
 ///
 /// # Tests beside each other
 ///
-/// Tasks are counted by runtime, and each test has its own. Threads, descriptors and children belong to
-/// the process. They are compared if no other test runs in it: under nextest, with `--test-threads=1`,
-/// with `--exact`, or if no other thread is seen that could be a test. Otherwise a line on stderr says that
-/// they were not compared. [`alone`](Self::alone) makes that a failure.
+/// Tasks are counted by runtime, and each test has its own. Threads, descriptors and children belong to the
+/// process. They are compared if no other test runs in it, which is the case under nextest, with
+/// `--test-threads=1`, with `--exact`, or if no other thread could be a test. Otherwise a line on stderr says
+/// that they were not compared. [`alone`](Self::alone) makes that a failure.
 ///
 /// # Drop
 ///
-/// Dropping the guard compares too, so the one line `let _leaks = Leaks::watch();` at the top of a test is
-/// enough. On a runtime of one thread nothing else runs during the drop, so a task that was aborted
-/// right before still counts. End such a test with [`check`](Self::check).
+/// Dropping the guard also compares, so the one line `let _leaks = Leaks::watch();` at the top of a test is
+/// enough. On a runtime of one thread no task runs during the drop, so a task that was aborted right before
+/// still counts. End such a test with [`check`](Self::check).
 ///
-/// While a panic unwinds, the drop compares nothing: the test has its own failure.
+/// While a panic unwinds, the drop does not compare, because the test has already failed.
 ///
 /// # Examples
 ///
@@ -94,10 +94,10 @@ pub struct Leaks {
 static MADE: AtomicUsize = AtomicUsize::new(0);
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// How long a comparison waits by default.
+/// The default maximum of a comparison's wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long it waits between two looks.
+/// The pause between two looks.
 const STEP: Duration = Duration::from_millis(1);
 
 impl Leaks {
@@ -105,7 +105,7 @@ impl Leaks {
     ///
     /// # Panics
     ///
-    /// The process has no descriptor left to read `/proc` with.
+    /// The process has no free descriptor to read `/proc` with.
     #[track_caller]
     pub fn watch() -> Self {
         let runtime = Handle::try_current().ok();
@@ -126,13 +126,13 @@ impl Leaks {
         }
     }
 
-    /// Sets how long the comparison waits for what is still going away. The default is 2 s.
+    /// Sets how long the comparison waits for leftovers to go away. The default is 2 s.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Ignores whatever is named by a line that contains `part`.
+    /// Ignores everything whose line contains `part`.
     ///
     /// # Examples
     ///
@@ -146,8 +146,8 @@ impl Leaks {
         self
     }
 
-    /// Fails the test if other tests in the process keep threads, descriptors and children from being
-    /// compared. On systems other than Linux it always fails.
+    /// Fails the test if other tests in the process keep it from comparing threads, descriptors and children.
+    /// On systems other than Linux it always fails.
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self
@@ -157,8 +157,8 @@ impl Leaks {
     ///
     /// # Panics
     ///
-    /// Something is left when the patience is over: the message has a line for each. Or the guard
-    /// is to be [alone](Self::alone) and is not.
+    /// Something is left when the patience is over, and the message has a line for each. It also panics if
+    /// the guard has to be [alone](Self::alone) and is not.
     ///
     /// # Cancel safety
     ///
@@ -167,7 +167,7 @@ impl Leaks {
         let began = Instant::now();
         let mut left = self.left();
         while !left.is_empty() && began.elapsed() < self.patience {
-            // A paused clock would run away during a sleep of Tokio's.
+            // During a sleep of Tokio's, a paused clock would advance.
             yield_now().await;
             thread::sleep(STEP);
             left = self.left();
@@ -214,7 +214,7 @@ impl Leaks {
         tasks_left(runtime, self.tasks, self.groups, thread)
     }
 
-    /// Returns why threads, descriptors and children cannot be compared, if they cannot.
+    /// Returns why threads, descriptors and children cannot be compared, or `None` if they can.
     fn blind(&self, now: &Held) -> Option<String> {
         if !Held::IS_KNOWN {
             return Some("this system does not tell what a process holds".into());
@@ -253,7 +253,7 @@ impl Leaks {
         );
     }
 
-    /// Waits on this thread, if waiting can help.
+    /// Waits on this thread if that can help.
     fn wait(&self) -> Vec<String> {
         let flavor = self.runtime.as_ref().map(Handle::runtime_flavor);
         let turns = flavor != Some(RuntimeFlavor::CurrentThread);
@@ -269,8 +269,8 @@ impl Leaks {
     }
 }
 
-/// Returns the tasks that a runtime has beyond the number `before`: those of groups from number `groups` on, of those
-/// made on `thread` if that is given, and how many others.
+/// Returns the tasks that a runtime has beyond the number `before`. The tasks of groups are those from number
+/// `groups` on, and only those made on `thread` if that is given. The rest is the number of other tasks.
 pub(super) fn tasks_left(
     runtime: &Handle,
     before: usize,
@@ -298,7 +298,7 @@ fn lines(running: &Running) -> Vec<String> {
     running.iter().map(|task| format!("task {task}")).collect()
 }
 
-/// Whether the runner of the tests runs one at a time in a process.
+/// Returns whether the test runner runs one test at a time in a process.
 fn is_one_at_a_time() -> bool {
     let has = |name| std::env::var_os(name).is_some();
     let one = std::env::var("RUST_TEST_THREADS").is_ok_and(|threads| threads == "1");

@@ -63,7 +63,7 @@ pub struct Link {
 /// One end of a [`Link`]. Dropping it closes the connection, as the end of a process does.
 pub struct LinkEnd {
     wires: Arc<Lock<Wires>>,
-    /// The number of the wire that this end reads from; it writes to the other.
+    /// The number of the wire that this end reads from. It writes to the other wire.
     reads: usize,
     due: Option<Pin<Box<Sleep>>>,
     cut: Option<Pin<Box<Sleep>>>,
@@ -77,19 +77,19 @@ struct Wires {
 
 #[derive(Default)]
 struct Wire {
-    /// What is under way, each part with the time at which it arrives.
+    /// The bytes under way, each part with the time at which it arrives.
     parts: VecDeque<(Instant, VecDeque<u8>)>,
     under_way: usize,
     sent: usize,
-    /// No more is written.
+    /// Whether writing has ended.
     is_finished: bool,
-    /// No more is read.
+    /// Whether reading has ended.
     is_deaf: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// How much is under way at most, by default: less than most bodies, as in a system.
+/// How many bytes are under way by default. This is less than most bodies, as in a system.
 const CAPACITY: usize = 64 * 1024;
 
 impl Link {
@@ -104,17 +104,17 @@ impl Link {
         }
     }
 
-    /// Lets each byte arrive this much later.
+    /// Makes each byte arrive this much later.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Lets no read and no write be longer than so many bytes.
+    /// Limits each read and each write to `longest` bytes.
     ///
     /// # Panics
     ///
-    /// It is 0: nothing would ever pass.
+    /// It is 0, so no byte would ever pass.
     pub fn slices(mut self, longest: usize) -> Self {
         assert_ne!(
             longest, 0,
@@ -124,19 +124,19 @@ impl Link {
         self
     }
 
-    /// Holds so many bytes in each direction; 64 KiB by default. With 0 every write waits for ever.
+    /// Sets how many bytes each direction holds. The default is 64 KiB. With 0 every write waits forever.
     pub fn holds(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
         self
     }
 
-    /// Resets the connection this long after it was made. What is under way is lost.
+    /// Resets the connection this long after it was made. Bytes under way are lost.
     pub fn cut_after(mut self, time: Duration) -> Self {
         self.cut_after = Some(time);
         self
     }
 
-    /// Resets the connection when one end has sent this much. What is under way is lost.
+    /// Resets the connection when one end has sent this many bytes. Bytes under way are lost.
     pub fn cut_after_bytes(mut self, bytes: usize) -> Self {
         self.cut_after_bytes = Some(bytes);
         self
@@ -146,7 +146,7 @@ impl Link {
     ///
     /// # Panics
     ///
-    /// The link is cut after a time, and there is no runtime with timers.
+    /// The link is cut after a time, and the caller is not in a runtime with timers.
     #[must_use]
     pub fn pair(self) -> (LinkEnd, LinkEnd) {
         let cut = self.cut_after.map(|after| Instant::now() + after);

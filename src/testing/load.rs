@@ -1,4 +1,4 @@
-//! [`Load`]: clients that ask again and again while a service stops.
+//! [`Load`]: clients that send requests again and again while a service stops.
 
 use std::fmt;
 use std::future::Future;
@@ -16,16 +16,16 @@ use std::time::Instant;
 use crate::BoxError;
 use crate::testing::process::get;
 
-/// Clients that send one request after another, until nobody listens or the load is ended.
+/// Clients that send one request after another, until nothing listens or the load is ended.
 ///
-/// Each client is a thread with a runtime of its own, so it does not share one with what it asks.
+/// Each client is a thread with its own runtime, so it does not share one with the service.
 ///
-/// What counts as lost is up to the request: an error is a loss. A request that was refused before it was sent is
-/// none, as a client behind a load balancer goes elsewhere with it.
+/// The request function decides what counts as lost, by returning an error. A request that was refused before
+/// it was sent does not count, because a client behind a load balancer sends it elsewhere.
 ///
 /// # Drop
 ///
-/// The clients end after the request that each of them is in.
+/// Each client ends after its current request.
 ///
 /// # Examples
 ///
@@ -44,16 +44,16 @@ pub struct Load {
     clients: Vec<JoinHandle<Vec<String>>>,
 }
 
-/// What has become of a request that was not lost.
+/// The result of a request that was not lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// It was answered as it should.
+    /// It was answered correctly.
     Done,
-    /// It was not taken on. The client asks no more.
+    /// It was refused. The client sends no more requests.
     Refused,
 }
 
-/// What has become of all the requests of a [`Load`].
+/// The results of all the requests of a [`Load`].
 #[derive(Clone, Debug)]
 pub struct Loaded {
     done: usize,
@@ -64,7 +64,7 @@ pub struct Loaded {
 struct Shared {
     is_over: AtomicBool,
     done: AtomicUsize,
-    /// How many clients are at it.
+    /// How many clients are running.
     clients: AtomicUsize,
 }
 
@@ -75,11 +75,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SHOWN: usize = 10;
 
 impl Load {
-    /// Starts so many clients that send `request` again and again.
+    /// Starts `clients` clients that send `request` again and again.
     ///
     /// # Panics
     ///
-    /// There are no threads, or no runtimes for them.
+    /// The threads, or the runtimes for them, cannot be made.
     pub fn start<F, Fut>(clients: usize, request: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -96,10 +96,10 @@ impl Load {
         Self { shared, clients }
     }
 
-    /// Starts so many clients that send `GET path` to `address`, each request on a connection of its own.
+    /// Starts `clients` clients that send `GET path` to `address`, each request on a new connection.
     ///
-    /// An answer with a status below 500 is done. A connection that is refused is refused. Anything else is a
-    /// loss: a 5xx, an answer that is cut, a connection that is reset.
+    /// An answer with a status below 500 counts as done, and a refused connection as refused. All other
+    /// results are losses, such as a 5xx, an answer that is cut, or a connection that is reset.
     pub fn http(clients: usize, address: SocketAddr, path: impl Into<String>) -> Self {
         let path = path.into();
         Self::start(clients, move || {
@@ -113,11 +113,11 @@ impl Load {
         })
     }
 
-    /// Waits until so many requests have been answered.
+    /// Waits until `count` requests have been answered.
     ///
     /// # Panics
     ///
-    /// They are not within 30 s, or no client is left that asks.
+    /// They are not answered within 30 s, or no client is left.
     #[track_caller]
     pub fn reaches(&self, count: usize) {
         let began = Instant::now();
@@ -136,7 +136,7 @@ impl Load {
         }
     }
 
-    /// Ends the load after the requests that are under way, and returns what has become of all.
+    /// Ends the load after the requests that are under way, and returns the results of all.
     ///
     /// # Panics
     ///
@@ -153,7 +153,7 @@ impl Load {
     }
 }
 
-/// Asks until it is over, and returns what was lost.
+/// Sends requests until the load is over, and returns the losses.
 fn ask<F, Fut>(shared: &Shared, request: &F) -> Vec<String>
 where
     F: Fn() -> Fut,
@@ -190,13 +190,13 @@ impl Loaded {
         self.done
     }
 
-    /// Returns what was lost, with the error of each.
+    /// Returns the losses, with the error of each.
     #[must_use]
     pub fn lost(&self) -> &[String] {
         &self.lost
     }
 
-    /// Fails if anything was lost.
+    /// Fails if any request was lost.
     #[track_caller]
     pub fn assert_nothing_lost(&self) -> &Self {
         let (count, all) = (self.lost.len(), self.done + self.lost.len());

@@ -1,4 +1,4 @@
-//! [`Process`]: a program under test, as a process of its own.
+//! [`Process`]: a program under test, running as its own process.
 
 mod output;
 mod status;
@@ -31,21 +31,22 @@ use crate::testing::journal::Journal;
 use self::output::Output;
 use self::output::Source;
 
-/// A program under test, as a process of its own.
+/// A program under test, running as its own process.
 ///
-/// Whatever it is waited for, the wait is bounded by the [patience](super::Binary::patience), and
-/// ends when the process does. Then the test fails with the whole story: the command, what was done to it, each
-/// line that it wrote, its end.
+/// Each wait is bounded by the [patience](super::Binary::patience), and ends when the process does. The test
+/// then fails with the whole story, which is the command, the actions of the test, each line that the process
+/// wrote, and its end.
 ///
 /// # Ready
 ///
 /// [`ready_line`](Self::ready_line), [`ready_port`](Self::ready_port), [`ready_http`](Self::ready_http) and
-/// [`ready_notify`](Self::ready_notify) wait for what the program says about itself, and then until it has a handler
-/// for SIGTERM: a signal that comes before that kills it (Linux; elsewhere nobody tells).
+/// [`ready_notify`](Self::ready_notify) first wait until the program reports that it is ready. Then they wait
+/// until it has a handler for SIGTERM, because an earlier signal would kill it. Only Linux tells whether it
+/// has one.
 ///
 /// # Drop
 ///
-/// The process and all of its group are killed, and gone when the drop returns.
+/// The process and its whole group are killed, and gone when the drop returns.
 ///
 /// # Examples
 ///
@@ -75,13 +76,13 @@ pub struct Process {
 
 struct State {
     child: Child,
-    /// When it was asked to stop for the first time.
+    /// When it was first asked to stop.
     asked: Option<Instant>,
-    /// Once it has ended.
+    /// The status, once it has ended.
     status: Option<ExitStatus>,
 }
 
-/// What a process is started with.
+/// The settings to start a process with.
 pub(super) struct Start {
     pub(super) command: Command,
     pub(super) patience: Duration,
@@ -89,10 +90,10 @@ pub(super) struct Start {
     pub(super) notify: Option<(Directory, UnixDatagram)>,
 }
 
-/// How long a wait rests between two looks.
+/// The pause between two looks of a wait.
 const STEP: Duration = Duration::from_millis(2);
 
-/// How long the output of a process that has ended may take to be read.
+/// How long reading the output of a process may take after its end.
 const READING: Duration = Duration::from_secs(5);
 
 impl Process {
@@ -143,7 +144,7 @@ impl Process {
         self.id
     }
 
-    /// Returns its working directory, if it has one [of its own](super::Binary::in_a_new_directory).
+    /// Returns its working directory, if the process has a [new one](super::Binary::in_a_new_directory).
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_ref().map(Directory::path)
@@ -161,8 +162,8 @@ impl Process {
         self.output.text(Source::Stderr)
     }
 
-    /// Returns what it has told the socket [in place of systemd's](super::Binary::notified) so far, a line for each
-    /// assignment: `READY=1`, `MAINPID=17`, `STOPPING=1`, `WATCHDOG=1`.
+    /// Returns its messages so far to the socket that [stands in for systemd's](super::Binary::notified),
+    /// with a line for each assignment, such as `READY=1`, `MAINPID=17`, `STOPPING=1` or `WATCHDOG=1`.
     #[must_use]
     pub fn notified(&self) -> Vec<String> {
         let text = self.output.text(Source::Notify);
@@ -184,7 +185,7 @@ impl Process {
         found.unwrap_or_default()
     }
 
-    /// Waits until `condition` holds, which is named by `what`.
+    /// Waits until `condition` holds. `what` names the condition.
     ///
     /// # Panics
     ///
@@ -193,7 +194,7 @@ impl Process {
     pub fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let began = Instant::now();
         loop {
-            // In this order: what it did last counts, and what it wrote last too.
+            // In this order, so that the last action and the last output of the process count.
             let is_over = self.is_over();
             if is_over {
                 self.read_the_rest();
@@ -212,7 +213,8 @@ impl Process {
         }
     }
 
-    /// Waits for a line that contains `part`, and for a handler of SIGTERM, and returns the line; see [Ready](#ready).
+    /// Waits for a line that contains `part` and for a handler of SIGTERM, and returns the line. See
+    /// [Ready](#ready).
     ///
     /// # Panics
     ///
@@ -224,7 +226,7 @@ impl Process {
         line
     }
 
-    /// Waits until something listens at `address`, and for a handler of SIGTERM.
+    /// Waits until a server listens at `address`, and for a handler of SIGTERM.
     ///
     /// # Panics
     ///
@@ -274,7 +276,7 @@ impl Process {
         self.journal.note("it is ready");
     }
 
-    /// Returns whether it has a handler for this signal (Linux; false elsewhere).
+    /// Returns whether it has a handler for this signal. Outside of Linux it returns `false`.
     #[must_use]
     pub fn catches(&self, signal: Signal) -> bool {
         status::has(self.id, &["SigCgt"], signal)
@@ -284,7 +286,7 @@ impl Process {
     ///
     /// # Panics
     ///
-    /// The system refuses it. A process that is gone is no reason.
+    /// The system refuses it. It does not panic if the process is gone.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         self.state.lock().asked.get_or_insert_with(Instant::now);
@@ -294,12 +296,12 @@ impl Process {
 
     /// Sends a signal, and waits until a handler of the process has taken it.
     ///
-    /// That is seen in the state of the process, and costs no connection to it. It is the moment in which the handler
-    /// runs; what the program makes of it may come a moment later (Linux; elsewhere it returns at once).
+    /// It reads the state of the process, without a connection to it. The signal counts as taken when the
+    /// handler runs, and the program may react a moment later. Outside of Linux it returns at once.
     ///
     /// # Panics
     ///
-    /// The process blocks the signal for longer than the patience. That it ends is no reason.
+    /// The process blocks the signal for longer than the patience. It does not panic if the process ends.
     #[track_caller]
     pub fn deliver(&self, signal: Signal) {
         self.signal(signal);
@@ -313,7 +315,8 @@ impl Process {
         }
     }
 
-    /// Sends a signal again and again until the process is gone: a first one right after another is the same request.
+    /// Sends a signal again and again until the process is gone. Repeats are needed because a signal right
+    /// after the first one is the same request.
     ///
     /// # Panics
     ///
@@ -329,17 +332,17 @@ impl Process {
         self.wait()
     }
 
-    /// Kills the process with SIGKILL, and nothing of its group.
+    /// Kills only the process with SIGKILL, and not its group.
     pub fn kill(&self) {
         self.state.lock().asked.get_or_insert_with(Instant::now);
         self.journal.note("is killed");
-        // It may be gone.
+        // The process may be gone.
         let _ = self.state.lock().child.kill();
     }
 
     /// Waits until the process has ended, and all that it wrote is read.
     ///
-    /// A child that it leaves behind may still write to stdout and stderr. That is not waited for.
+    /// A child that it leaves behind may still write to stdout and stderr, but this does not wait for that.
     ///
     /// # Panics
     ///
@@ -375,13 +378,13 @@ impl Process {
         )
     }
 
-    /// Returns the whole story: what was done, and each line that was written.
+    /// Returns the whole story, with the actions of the test and each line of output.
     #[must_use]
     pub fn story(&self) -> &Journal {
         &self.journal
     }
 
-    /// Reads what is left in the pipes of a process that has ended. A child of it may hold them open.
+    /// Reads the rest from the pipes of a process that has ended. A child of it may hold them open.
     fn read_the_rest(&self) {
         let began = Instant::now();
         let patience = self.patience.min(READING);
@@ -393,7 +396,7 @@ impl Process {
         }
     }
 
-    /// Looks whether the process has ended.
+    /// Returns whether the process has ended.
     fn is_over(&self) -> bool {
         let mut state = self.state.lock();
         if state.status.is_none() {
@@ -407,7 +410,7 @@ impl Process {
 
     #[track_caller]
     fn send(&self, number: i32) {
-        // A process that has been waited for has no number any longer.
+        // After it has been waited for, a process no longer has its number.
         if self.is_over() {
             return;
         }
@@ -427,7 +430,7 @@ impl Process {
     }
 }
 
-/// The files that are in a directory, sockets and pipes too.
+/// Returns the files in a directory, including sockets and pipes.
 fn files(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -436,7 +439,7 @@ fn files(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Sends a request on a connection of its own, and returns the status and the whole answer.
+/// Sends a request on a new connection, and returns the status and the whole answer.
 pub(super) fn get(
     address: SocketAddr,
     path: &str,
@@ -461,14 +464,14 @@ pub(super) fn get(
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // When the leader has been waited for, the number is still that of its group as long as one is in it.
+        // When the leader has been waited for, the number is still that of its group while a member is alive.
         if !self.is_over() || !status::group(self.id).is_empty() {
             let _ = signal::killpg(self.pid(), signal::Signal::SIGKILL);
         }
         let child = &mut self.state.get_mut().child;
         let _ = child.kill();
         let _ = child.wait();
-        // What is killed may need a moment, and its files with it.
+        // Killed processes, and their files, may take a moment to go.
         let began = Instant::now();
         while !status::group(self.id).is_empty() && began.elapsed() < self.patience {
             thread::sleep(STEP);

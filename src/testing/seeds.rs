@@ -16,12 +16,12 @@ const SEED: &str = "TASKGROUP_SEED";
 
 /// Runs many random scenarios, and checks each.
 ///
-/// The [dice](Stage::dice) of a run follow from its seed, and so does each jitter that is drawn meanwhile. A
-/// seed that fails is named, with the line that runs it alone: `TASKGROUP_SEED=17 cargo test …`. It has the
-/// same journal there.
+/// The [dice](Stage::dice) of a run follow from its seed, and so does each jitter that is drawn in it. A
+/// failure names its seed with the line that runs it alone, `TASKGROUP_SEED=17 cargo test …`. That run has
+/// the same journal.
 ///
-/// Whatever the caller checks, each run has to keep these: the stop takes no longer than its budget, and
-/// when the run has returned no task of its runtime is left.
+/// In addition to the caller's checks, each run has to keep two rules. The stop takes no longer than its
+/// budget, and no task of the runtime is left when the run has returned.
 ///
 /// # Examples
 ///
@@ -54,13 +54,13 @@ pub struct Seeds {
 }
 
 impl Seeds {
-    /// Makes these seeds, of which each is one run.
+    /// Makes the seeds of a range. Each seed is one run.
     ///
-    /// With the variable `TASKGROUP_SEED` in the environment it is that one alone.
+    /// With the variable `TASKGROUP_SEED` in the environment, only that seed runs.
     ///
     /// # Panics
     ///
-    /// The variable is no number.
+    /// The variable is not a number.
     pub fn new(seeds: Range<u64>) -> Self {
         let seeds = match std::env::var(SEED) {
             Err(_) => seeds,
@@ -79,18 +79,18 @@ impl Seeds {
 
     /// Runs each seed twice, and fails if the journals differ.
     ///
-    /// That finds what is random by itself: the order of a `HashMap`, a `tokio::select!` without `biased`, a
-    /// real clock.
+    /// This finds randomness that does not come from the seed, such as the order of a `HashMap`, a
+    /// `tokio::select!` without `biased`, or a real clock.
     pub fn twice(mut self) -> Self {
         self.twice = true;
         self
     }
 
-    /// Runs the lifecycles that `setup` makes, and has `invariants` look at each outcome.
+    /// Runs the lifecycles that `setup` makes, and passes each outcome to `invariants`.
     ///
     /// # Panics
     ///
-    /// A run fails. Its seed, its journal and the line to run it again are printed on stderr first.
+    /// A run fails. It first prints its seed, its journal and the line to run it again on stderr.
     pub fn check(self, setup: impl Fn(&mut Stage) -> Lifecycle, invariants: impl Fn(&Outcome)) {
         for seed in self.seeds {
             let mut journal = None;

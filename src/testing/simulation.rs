@@ -1,4 +1,4 @@
-//! [`simulate`]: a lifecycle runs through a scenario, on a paused clock.
+//! [`simulate`]: runs a lifecycle through a scenario, on a paused clock.
 
 use std::future::Future;
 use std::future::pending;
@@ -45,23 +45,23 @@ pub struct Outcome {
 /// How long a simulation may go on after the last moment of its script.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs the lifecycle that `setup` makes through the scenario that it writes, to the end of the process.
+/// Runs the lifecycle that `setup` makes through the scenario that `setup` writes, to the end of the process.
 ///
-/// Nothing of it is real: signals are those of the [script](Stage::signal), the exit is a value, and the clock
-/// is paused, so that an hour passes at once. The lifecycle, its components and its report are those of the
-/// service. What it takes from outside is faked: a database by a [`Fake`](super::Fake), a connection by a
-/// [`Link`](super::Link). The order is the same each time.
+/// The environment is simulated. The signals are those of the [script](Stage::signal), the exit is a value,
+/// and the clock is paused, so that an hour passes at once. The lifecycle, its components and its report are
+/// those of the service. Replace its environment by fakes, such as a database by a [`Fake`](super::Fake) and
+/// a connection by a [`Link`](super::Link). The order is the same each time.
 ///
-/// - There is one thread and no IO: a real socket panics, since a paused clock does not wait for it.
-/// - The [watchdog](Lifecycle::watchdog) of the lifecycle is taken out, as it would end the test.
-/// - `setup` runs within the runtime, so it may make what needs one.
-/// - `tokio::select!` without `biased` and the order of a `HashMap` are random in each process. Neither
-///   belongs into what is simulated.
+/// - There is one thread without IO. A real socket panics, since a paused clock does not wait for it.
+/// - The [watchdog](Lifecycle::watchdog) of the lifecycle is removed, as it would end the test.
+/// - `setup` runs within the runtime, so it may make values that need one.
+/// - `tokio::select!` without `biased` and the order of a `HashMap` are random in each process. Do not use
+///   either in simulated code.
 ///
 /// # Panics
 ///
-/// The components make no plan; the lifecycle does not end within a day after the last moment of the script;
-/// within a runtime, as this blocks.
+/// Panics if the components do not form a valid plan, or if the lifecycle does not end within a day after the
+/// last moment of the script. It also panics within a runtime, because it blocks.
 ///
 /// # Examples
 ///
@@ -126,7 +126,7 @@ async fn play(seed: u64, setup: impl FnOnce(&mut Stage) -> Lifecycle) -> Result<
         .stop_on(async {
             match comes.await {
                 Ok(signal) => Cause::Signal(signal),
-                // The script has ended without one.
+                // The script has ended without a signal.
                 Err(_) => pending().await,
             }
         });
@@ -167,7 +167,7 @@ async fn play(seed: u64, setup: impl FnOnce(&mut Stage) -> Lifecycle) -> Result<
     journal.note(format_args!("the process ends with {code}"));
     let mut left = Vec::new();
     if report.is_some() {
-        // What listened to the lifecycle goes with it, in its next turn.
+        // The code that listened to the lifecycle ends in its next turn.
         yield_now().await;
         left = tasks_left(&runtime, 0, groups, Some(thread::current().id()));
     }
@@ -176,7 +176,8 @@ async fn play(seed: u64, setup: impl FnOnce(&mut Stage) -> Lifecycle) -> Result<
         at,
         report,
         left,
-        // When the process is gone nothing happens in it: the rest is the runtime's, which lets go of what it has.
+        // When the process is gone, it has no more events. The later ones come from the runtime, which drops
+        // its tasks.
         journal: journal.at_its_end(),
     })
 }
@@ -190,7 +191,7 @@ struct Script {
     journal: Journal,
 }
 
-/// Does what the script says, and returns with the status of a forced exit.
+/// Performs the script, and returns with the status of a forced exit.
 async fn perform(mut script: Script, handle: Handle, policy: &ExitPolicy) -> u8 {
     let mut counts_from = None;
     for (at, cue) in script.cues {
@@ -201,7 +202,8 @@ async fn perform(mut script: Script, handle: Handle, policy: &ExitPolicy) -> u8 
                 script.journal.note(signal);
                 if let Some(first) = script.first.take() {
                     counts_from = Some(at.saturating_add(script.insist_after));
-                    // If nobody listens, it has been stopped in another way, and this one is the first all the same.
+                    // Without a listener, the lifecycle was stopped in another way, and this signal still
+                    // counts as the first.
                     let _ = first.send(signal);
                 } else if counts_from.is_some_and(|from| at >= from) {
                     return policy.code_of_second(signal);
@@ -209,7 +211,7 @@ async fn perform(mut script: Script, handle: Handle, policy: &ExitPolicy) -> u8 
             }
         }
     }
-    // The sender stays: without it the trigger would be told.
+    // The sender is kept, because dropping it would fire the trigger.
     let _first = script.first;
     pending().await
 }
@@ -221,26 +223,26 @@ impl Outcome {
         self.code
     }
 
-    /// Returns when the process ended, since its start.
+    /// Returns when the process ended, as the time since its start.
     #[must_use]
     pub fn at(&self) -> Duration {
         self.at
     }
 
-    /// Returns the report; `None` if a second signal has forced the exit.
+    /// Returns the report, or `None` if a second signal has forced the exit.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.report.as_ref()
     }
 
-    /// Returns the tasks that were left when the run had returned, a line for each as [`Leaks`](super::Leaks)
-    /// names them. A forced exit leaves none.
+    /// Returns the tasks that were left when the run had returned, a line for each in the format of
+    /// [`Leaks`](super::Leaks). After a forced exit it is empty.
     #[must_use]
     pub fn left(&self) -> &[String] {
         &self.left
     }
 
-    /// Returns what happened.
+    /// Returns the journal of the run.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.journal

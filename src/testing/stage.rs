@@ -16,9 +16,10 @@ use crate::testing::dice::Dice;
 use crate::testing::fake::Fake;
 use crate::testing::journal::Journal;
 
-/// Where a lifecycle runs through a scenario: what happens to it from outside, and when.
+/// Runs a lifecycle through a scenario of external events, each with its time.
 ///
-/// Made by [`simulate`](super::simulate) and [`Seeds`](super::Seeds) for the function that makes the lifecycle.
+/// [`simulate`](super::simulate) and [`Seeds`](super::Seeds) make it for the function that makes the
+/// lifecycle.
 ///
 /// # Examples
 ///
@@ -31,13 +32,13 @@ pub struct Stage {
     pub(super) insist_after: Duration,
 }
 
-/// What happens at a moment of the script.
+/// An event of the script.
 pub(super) enum Cue {
     Signal(Signal),
     Call(Box<dyn FnOnce(&Handle)>),
 }
 
-/// As [`Signals`](crate::Signals) do by default.
+/// The default of [`Signals`](crate::Signals).
 const INSIST_AFTER: Duration = Duration::from_millis(300);
 
 impl Stage {
@@ -53,9 +54,9 @@ impl Stage {
 
     /// Sends a signal this long after the start.
     ///
-    /// The first one stops the lifecycle, as a [`Signals::terminate`](crate::Signals::terminate) would that it
-    /// [stops on](Lifecycle::stop_on). A second one ends the process at that moment, whatever is still running;
-    /// here that is the end of the simulation. Each signal is heard, whichever it is.
+    /// The first one stops the lifecycle, as [`Signals::terminate`](crate::Signals::terminate) in
+    /// [`stop_on`](Lifecycle::stop_on) would. A second one ends the process at that moment, whatever is still
+    /// running, and with it the simulation. Signals of every kind count.
     pub fn signal(&mut self, at: Duration, signal: Signal) -> &mut Self {
         self.script.push((at, Cue::Signal(signal)));
         self
@@ -67,7 +68,7 @@ impl Stage {
         self
     }
 
-    /// Has a second signal count from `pause` on after the first. The default is 300 ms.
+    /// Makes a second signal count only from `pause` after the first one on. The default is 300 ms.
     pub fn insist_after(&mut self, pause: Duration) -> &mut Self {
         self.insist_after = pause;
         self
@@ -79,7 +80,7 @@ impl Stage {
         self
     }
 
-    /// Returns the journal of this run, which also has what the lifecycle tells its observers.
+    /// Returns the journal of this run, which also has the lifecycle's events for its observers.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.journal
@@ -101,10 +102,10 @@ impl Stage {
         Fake::random(name, &mut self.dice, longest).journal(&self.journal)
     }
 
-    /// Makes a lifecycle of this plan whose components are made by `fake`, from the name of each.
+    /// Makes a lifecycle of this plan. `fake` makes its components, from the name of each.
     ///
-    /// It has the order, the phases, the graces and the budget of the plan, also in the lifecycles inside. So a
-    /// plan can be tried without its service.
+    /// It has the order, the phases, the graces and the budget of the plan, including those of nested
+    /// lifecycles. This tests a plan without its service.
     ///
     /// # Examples
     ///
@@ -163,7 +164,7 @@ impl Stage {
     }
 }
 
-/// Returns the line of the journal for an event, unless that says nothing new.
+/// Returns the journal's line for an event, or `None` if the event adds nothing new.
 pub(super) fn line_of(event: &Event) -> Option<String> {
     let subject = event.component.as_ref().unwrap_or(&event.lifecycle);
     let line = match &event.kind {

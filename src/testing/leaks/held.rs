@@ -1,4 +1,4 @@
-//! What this process holds: its threads, file descriptors and children, as Linux tells them in `/proc`.
+//! The threads, file descriptors and children of this process, as Linux reports them in `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,23 +7,23 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Each thing that is held, by what identifies it, with the line that names it.
+/// Each resource that the process holds, by its identity, with the line that names it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     things: BTreeMap<Thing, String>,
-    /// The first thread that is neither this one nor one of a runtime: it may be another test.
+    /// The first thread that is neither this one nor one of a runtime. It may be another test.
     stranger: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
     Thread(u32),
-    /// The number may be used again, for another thing.
+    /// The number may be reused for another resource.
     Descriptor(u32, String),
     Child(u32),
 }
 
-/// What the threads of Tokio and of this crate are called; the system cuts a name to 15 bytes.
+/// The thread names of Tokio and of this crate. The system cuts a name to 15 bytes.
 const OURS: [&str; 3] = ["tokio-rt-worker", "tokio-runtime-w", "taskgroup-"];
 
 impl Held {
@@ -44,7 +44,7 @@ impl Held {
         self.stranger.as_deref()
     }
 
-    /// Returns what is held now and was not held `before`.
+    /// Returns the resources that are held now and were not held `before`.
     pub(super) fn since(&self, before: &Self) -> Vec<String> {
         let things = self.things.iter();
         let new = things.filter(|(thing, _)| !before.things.contains_key(thing));
@@ -61,12 +61,12 @@ impl Held {
         };
         let own = this.and_then(|tid| name_of(tid).ok());
         for tid in numbers("/proc/self/task") {
-            // It may have ended by now.
+            // The thread may have ended by now.
             let Ok(name) = name_of(tid) else { continue };
             if tid == main || this == Some(tid) || OURS.iter().any(|ours| name.starts_with(ours)) {
                 continue;
             }
-            // A thread without a name of its own has that of the thread that made it.
+            // A thread without its own name has that of the thread that made it.
             if own.as_ref() != Some(&name) {
                 self.stranger.get_or_insert_with(|| name.clone());
             }
@@ -78,7 +78,7 @@ impl Held {
     fn add_descriptors(&mut self) {
         let mut sockets = None;
         for fd in numbers("/proc/self/fd") {
-            // The one that this directory is read with is gone.
+            // The descriptor that reads this directory is gone.
             let Ok(target) = fs::read_link(format!("/proc/self/fd/{fd}")) else {
                 continue;
             };
@@ -121,7 +121,7 @@ impl Held {
     }
 }
 
-/// The names in a directory that are numbers.
+/// Returns the names in a directory that are numbers.
 fn numbers(directory: &str) -> Vec<u32> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| number(&entry.path())).collect()
@@ -131,7 +131,7 @@ fn number(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// The command may contain anything, brackets too.
+/// The command may contain any text, including brackets.
 fn state_and_parent(stat: &str) -> Option<(&str, u32)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?, fields.next()?.parse().ok()?))
@@ -154,7 +154,7 @@ fn sockets_by_inode() -> BTreeMap<String, String> {
     sockets
 }
 
-/// A row such as `0: 0100007F:1F90 00000000:0000 0A … inode`.
+/// Parses a row such as `0: 0100007F:1F90 00000000:0000 0A … inode`.
 fn inet(protocol: &str, line: &str) -> Option<(String, String)> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let (here, there) = (address(fields.get(1)?)?, address(fields.get(2)?)?);
@@ -167,7 +167,7 @@ fn inet(protocol: &str, line: &str) -> Option<(String, String)> {
     Some(((*fields.get(9)?).to_owned(), socket))
 }
 
-/// A row such as `0000: 00000002 00000000 00010000 0001 01 12345 /run/x.sock`.
+/// Parses a row such as `0000: 00000002 00000000 00010000 0001 01 12345 /run/x.sock`.
 fn unix(line: &str) -> Option<(String, String)> {
     let mut fields = line.split_whitespace().skip(6);
     let inode = fields.next()?.to_owned();
@@ -178,7 +178,7 @@ fn unix(line: &str) -> Option<(String, String)> {
     Some((inode, socket))
 }
 
-/// The words of an address are in the order of the processor.
+/// The words of an address have the byte order of the processor.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

@@ -1,4 +1,4 @@
-//! What a process writes, line by line, while it runs.
+//! The output of a process, line by line, while it runs.
 
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::group::engine::Lock;
 use crate::testing::journal::Journal;
 
-/// All that was written so far.
+/// The output so far.
 pub(super) struct Output {
     texts: Arc<Lock<[String; 3]>>,
     journal: Journal,
     /// Held by each reader.
     open: Arc<()>,
-    /// Ends the listener.
+    /// Ends the listener when it is dropped.
     owner: Arc<()>,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum Source {
     Notify,
 }
 
-/// How long the listener waits before it looks whether the process is still looked at.
+/// How long the listener waits before it checks whether its owner is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Output {
@@ -39,7 +39,7 @@ impl Output {
         }
     }
 
-    /// Reads a pipe to its end, in a thread of its own.
+    /// Reads a pipe to its end, in a separate thread.
     pub(super) fn collect(&self, source: Source, mut pipe: impl Read + Send + 'static) {
         let (texts, journal) = (Arc::clone(&self.texts), self.journal.clone());
         let open = Arc::clone(&self.open);
@@ -48,7 +48,7 @@ impl Output {
             let mut bytes = [0; 4096];
             let mut line = Vec::new();
             while let Ok(count @ 1..) = pipe.read(&mut bytes) {
-                // The text first: whoever waits for a line looks there.
+                // The text comes first, because a wait for a line looks there.
                 texts.lock()[source as usize] += &String::from_utf8_lossy(&bytes[..count]);
                 for &byte in &bytes[..count] {
                     match byte {
@@ -63,7 +63,7 @@ impl Output {
         });
     }
 
-    /// Reads the messages to a socket, as long as this is there.
+    /// Reads the messages to a socket, as long as `self` exists.
     pub(super) fn listen(&self, socket: UnixDatagram) {
         let (texts, journal) = (Arc::clone(&self.texts), self.journal.clone());
         let owner = Arc::downgrade(&self.owner);
@@ -100,7 +100,7 @@ impl Output {
         Some(line.trim_end().to_owned())
     }
 
-    /// Whether something can still be written.
+    /// Returns whether more output can still come.
     pub(super) fn is_open(&self) -> bool {
         Arc::strong_count(&self.open) > 1
     }

@@ -1,10 +1,10 @@
-//! What Linux tells of other processes in `/proc`; elsewhere nothing.
+//! Reads the state of other processes from `/proc` on Linux. On other systems the results are empty.
 
 use std::fs;
 
 use crate::group::signal::Signal;
 
-/// Whether a signal is in one of these sets of a process.
+/// Returns whether a signal is in one of these sets of a process.
 pub(super) fn has(pid: u32, sets: &[&str], signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let is_set = |set: &&str| {
@@ -16,7 +16,7 @@ pub(super) fn has(pid: u32, sets: &[&str], signal: Signal) -> bool {
     sets.iter().any(is_set)
 }
 
-/// The processes of a group that are alive, without its leader.
+/// Returns the live processes of a group, without its leader.
 pub(super) fn group(leader: u32) -> Vec<String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -29,10 +29,10 @@ pub(super) fn group(leader: u32) -> Vec<String> {
     alive.into_iter().map(line).collect()
 }
 
-/// The command of a process, if it is alive and in the group.
+/// Returns the command of a process, if it is alive and in the group.
 fn command(pid: u32, group: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything, brackets too.
+    // The name may contain any text, including brackets.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let (state, _parent, its_group) = (fields.next()?, fields.next()?, fields.next()?);
     if state == "Z" || its_group.parse() != Ok(group) {

@@ -36,9 +36,10 @@ use crate::server::forced;
 /// Tells how a process ends, with an exit status and the lines that explain it. `main` returns it.
 ///
 /// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a
-/// `Result<(), BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]. The status is 0 when all went
-/// well, which includes a signal and a clean drain, and 1 otherwise. For another mapping, use another
-/// [`ExitPolicy`]. In a `Program` (feature `signal`) that has a policy, `Exit::from` applies that one.
+/// `Result<(), BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]. The status is 0
+/// when all went well, which includes a signal and a clean drain, and 1 otherwise. For another mapping, use
+/// another [`ExitPolicy`]. In a `Program` (feature `signal`) that has a policy, `Exit::from` applies that
+/// one.
 ///
 /// When `main` returns it, the `Exit` writes the error to stderr. The first failure is a line with its
 /// sources, and each later failure is a line of its own. It writes at most ten lines, and the number of the

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::group::signal::Signal;
 
-/// How long after the first signal a second one counts.
+/// How long after the first signal a second one starts to count.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// The state of a terminating set.

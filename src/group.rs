@@ -1,4 +1,4 @@
-//! Tasks that share one token and one fate, and what is said of them.
+//! Tasks that share one token and one fate, and the types that describe them.
 //!
 //! [`TaskGroup`] and the types that a short program needs are at the root of the crate. This module has
 //! the rest. It has the [options](Builder) of a group, [named tasks](Task), the list of

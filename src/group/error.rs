@@ -25,7 +25,7 @@ use crate::group::verdict::Ended;
 /// types such as `anyhow::Error`, which do not implement `Error`.
 pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
 
-/// The failure of a group. It says which task failed, how, and what failed after it.
+/// The failure of a group, with the task that failed, how it failed, and the failures after it.
 ///
 /// [`TaskGroup::wait`](crate::TaskGroup::wait) returns it. It contains the task's own error as the task
 /// gave it, and [`into_error`](Self::into_error) takes that out.
@@ -62,7 +62,7 @@ struct Inner<E> {
     cause: Option<Cause>,
 }
 
-/// What happened to the task, or to the group, that failed.
+/// How the task or the group failed.
 #[derive(Debug)]
 pub(crate) enum Failure<E = BoxError> {
     /// The task returned this error.

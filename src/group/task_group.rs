@@ -296,7 +296,7 @@ impl<E: Send + 'static> TaskGroup<E> {
 
     /// Spawns a task unless it would have to wait for a slot.
     ///
-    /// It never overtakes tasks that wait for a slot. While there are any, it is refused.
+    /// It never overtakes. While other tasks wait for a slot, it is refused.
     ///
     /// # Errors
     ///

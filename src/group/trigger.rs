@@ -25,7 +25,7 @@ use sealed::{Hurry, Listen};
 ///
 /// A future yields a [`Cause`], or a value that converts into one, such as a reason in words or `()`.
 /// It is polled as soon as the group begins to listen, and dropped when the group is cancelled. If it
-/// panics, the group is stopped, because it could never be told otherwise. Other code can stop a group
+/// panics, the group is stopped, because the trigger could no longer fire. Other code can stop a group
 /// from any thread with [`Spawner::cancel_because`](crate::Spawner::cancel_because).
 ///
 /// # Comparison to `Builder::deadline`

@@ -48,8 +48,8 @@ pub trait Source: Send + 'static {
 
     /// Fetches the next item. `None` ends the pool, once all items are worked off.
     ///
-    /// The pool calls it when there is a place in the buffer. `room` is the number of free places, at least
-    /// 1. A source that asks its broker for no more than this holds no item whose lease the pool does not
+    /// The pool calls it when there is a place in the buffer. `room` is the number of free places and
+    /// at least 1. A source that asks its broker for no more than this holds no item whose lease the pool does not
     /// [keep alive](super::Workers::keep_alive). After the stop `room` is 1, and the items that still come
     /// are handed back. A call that is under way at the stop gets a [bounded time](super::Workers::pause) to
     /// return, and is then dropped.

@@ -177,7 +177,7 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     ///
     /// It is for a pool that needs something that the component [uses](Component::using), such as the
     /// connection of its source. A pool that is made before the start is a [component](Self::component)
-    /// itself. Its workers are tasks of the component, and the report of the lifecycle counts its items in
+    /// itself. The workers are tasks of the component, and the report of the lifecycle counts the items in
     /// flight. The stop may take the time of the component, less the time for the hand-back, and at most the
     /// [grace](super::Workers::grace) if one is set.
     ///

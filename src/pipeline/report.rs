@@ -8,8 +8,8 @@ use std::fmt;
 /// [`done`](Self::done) + [`failed`](Self::failed) + [`panicked`](Self::panicked) +
 /// [`handed_back`](Self::handed_back) + [`still_running`](Self::still_running).
 ///
-/// It prints as one line, without the numbers that are 0, such as `7 done, 2 handed back (1 cut, 1 never
-/// begun)`.
+/// It prints as one line, without the numbers that are 0, such as
+/// `7 done, 2 handed back (1 cut, 1 never begun)`.
 ///
 /// # Examples
 ///

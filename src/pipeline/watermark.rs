@@ -157,8 +157,8 @@ impl Revoked {
 }
 
 impl<P: Eq + Hash + Clone> Watermark<P> {
-    /// Makes a watermark that lets at most `most` items of a partition be open, which means not yet passed by
-    /// it.
+    /// Makes a watermark that lets at most `most` items of a partition be open. An item is open from its
+    /// intake until the watermark passes it.
     ///
     /// # Errors
     ///

@@ -274,7 +274,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Sets the effect of an item's last failure, without a [dead-letter function](Self::dead_letter).
+    /// Sets the effect of an item's last failure, which applies without a [dead-letter function](Self::dead_letter).
     ///
     /// The item is not acknowledged then. [`OnFailure::FailGroup`] is the default, and suits a queue of the
     /// pool. With a broker, a restart meets the same item again, so a retry and dead letters suit it better.
@@ -394,7 +394,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     /// Asks the broker at the stop to send no more, by cancelling a consumer, pausing a partition or
     /// unsubscribing.
     ///
-    /// The function and a fetch that is under way have `within` together. Without this method it is 1 s. With
+    /// The function and a fetch that is under way share the time `within`. Its default is 1 s. With
     /// the function, the pool fetches until the source ends or that time is over, since the source may still
     /// have items. Without it, the pool awaits only the fetch that is under way. Items that come are handed
     /// back. It is for a [source](Self::source). A queue ignores it.
@@ -582,8 +582,8 @@ impl<T: Send + 'static> Workers<T> {
 impl<T: Send + 'static> Workers<T, Origin> {
     /// Makes a stage of a chain, which is a pool that earlier stages [pass](Stage::pass) their jobs on to.
     ///
-    /// Its queue holds up to `capacity` items, and a stage that finds it full waits. It stops [after its
-    /// pushers](AtStop::AfterPushers), whatever else was set. Without a hand-back function, its items are
+    /// Its queue holds up to `capacity` items, and a stage that finds it full waits. It stops
+    /// [after its pushers](AtStop::AfterPushers), whatever else was set. Without a hand-back function, its items are
     /// handed back by the stage that took the item in.
     ///
     /// When an earlier stage is cut, and this one has jobs of it, this one is cut as well, so all stages

@@ -35,18 +35,19 @@ use crate::server::forced;
 
 /// Tells how a process ends, with an exit status and the lines that explain it. `main` returns it.
 ///
-/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a `Result<(),
-/// BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]. The status is 0 when all went
-/// well, which includes a signal and a clean drain, and 1 otherwise. For another mapping, use another
-/// [`ExitPolicy`]. In a `Program` (feature `signal`) that has a policy, `Exit::from` applies that one.
+/// `Exit::from(result)` takes what [`TaskGroup::wait`](crate::TaskGroup::wait) returned, a
+/// `Result<(), BoxError>` or an `anyhow::Result<()>`, and applies [`ExitPolicy::strict`]. The status is 0
+/// when all went well, which includes a signal and a clean drain, and 1 otherwise. For another mapping, use
+/// another [`ExitPolicy`]. In a `Program` (feature `signal`) that has a policy, `Exit::from` applies that
+/// one.
 ///
 /// When `main` returns it, the `Exit` writes the error to stderr. The first failure is a line with its
 /// sources, and each later failure is a line of its own. It writes at most ten lines, and the number of the
-/// other failures. Errors in writing are ignored, and so is a stderr that accepts no bytes for a second, so
-/// that neither a closed pipe nor a full one changes the exit status. On Unix it bypasses the lock of
+/// other failures. It ignores write errors, and gives up on a stderr that accepts no bytes for a second, so
+/// neither a closed pipe nor a full one changes the exit status. On Unix it bypasses the lock of
 /// [`std::io::stderr`], which a thread may hold forever.
 ///
-/// Only [`now`](Self::now) ends the process.
+/// No method except [`now`](Self::now) ends the process.
 ///
 /// # What comes after
 ///

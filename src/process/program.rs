@@ -53,8 +53,8 @@ use crate::server::forced;
 ///
 /// # Errors
 ///
-/// It returns none. If a signal cannot be registered, or the runtime cannot be built, `body` is not called,
-/// and the `Exit` has the status of a failure and the reason.
+/// It reports errors only in the `Exit`. If a signal cannot be registered, or the runtime cannot be built,
+/// `body` is not called, and the `Exit` has the status of a failure and the reason.
 ///
 /// # Panics
 ///

@@ -135,8 +135,8 @@ use self::windows as engine;
 /// # Comparison to `tokio::signal`
 ///
 /// `tokio::signal::ctrl_c()` registers when it is first polled, and never gives the signal back, so the
-/// second Ctrl-C has no effect. The runtime delivers its streams, so no signal arrives while the runtime is
-/// blocked. It fits where a signal is only an event, such as a reload on SIGHUP.
+/// second Ctrl-C has no effect. The runtime delivers the streams of `tokio::signal`, so no signal arrives
+/// while the runtime is blocked. It fits where a signal is only an event, such as a reload on SIGHUP.
 ///
 /// # Examples
 ///

@@ -34,8 +34,8 @@ use self::held::Held;
 /// | file descriptors, sockets among them | Linux | number and kind; a socket by both its addresses |
 /// | child processes | Linux | pid and command |
 ///
-/// Idle threads of Tokio and the threads of this crate do not count. Tokio keeps its blocking threads for 10
-/// s, and the thread that listens to signals lives as long as the process. If a library opens a descriptor
+/// Idle threads of Tokio and the threads of this crate do not count. Tokio keeps its blocking threads for
+/// 10&s, and the thread that listens to signals lives as long as the process. If a library opens a descriptor
 /// once and keeps it, as the first use of signals does, open it before making the guard, or
 /// [ignore](Self::ignore) it.
 ///

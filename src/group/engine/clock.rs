@@ -38,7 +38,7 @@ pub(crate) fn start_grace<E: Send + 'static>(hub: &Arc<Hub<E>>, grace: Duration)
     let mut timer = Box::pin(sleep(Duration::ZERO));
     let task = tokio::spawn(async move {
         token.cancelled().await;
-        // A time beyond the clock's range is no limit.
+        // A time beyond the clock's range sets no limit.
         let Some(over) = Instant::now().checked_add(grace) else {
             return;
         };

@@ -16,7 +16,7 @@ use super::value::Place;
 /// Dropping it changes nothing. The task stays a member of its group, and its failure is the group's
 /// failure.
 ///
-/// The value is dropped once:
+/// The value is dropped once, by its last holder.
 ///
 /// - If the handle is dropped before the task has ended, the task drops its value. The group's `wait`
 ///   returns afterwards, and a panic in the value's destructor is a failure of the task.

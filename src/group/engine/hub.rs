@@ -28,7 +28,7 @@ use crate::group::label;
 use crate::group::running::{Running, RunningTask};
 use crate::group::stop_request::StopRequest;
 
-/// Members point at [`Shared`] and never at the hub that owns their classes, so there is no cycle.
+/// Members point at [`Shared`] and never at the hub that owns their classes, which avoids a cycle.
 pub(crate) struct Hub<E> {
     pub(crate) shared: Arc<Shared<E>>,
     classes: Classes<E>,

@@ -24,13 +24,13 @@ pub(crate) struct Record<E> {
     entries: Lock<Entries<E>>,
 }
 
-/// The first failure is only told apart from the later ones when they are handed over. Until then it is
-/// simply the first in a list.
+/// The failures are only split into the first and the later ones when they are handed over. Until then
+/// they are a list.
 #[derive(Debug)]
 struct Entries<E> {
     cause: Option<Cause>,
     failures: Vec<Recorded<E>>,
-    /// Whether the owner is gone, so that nobody will ask for failures here.
+    /// Whether the owner is gone, so that no caller will ask for failures here.
     orphaned: bool,
 }
 

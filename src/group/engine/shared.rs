@@ -362,7 +362,7 @@ impl<E> Shared<E> {
         let cause = Cause::Heartbeat(lost.clone());
         let failure = Failure::HeartbeatLost(lost.clone());
         let error = TaskError::new(self.label(), failure, self.view);
-        // The owner is still there and will be told, because an owner that leaves records a cause.
+        // The owner still exists and will get the failure, because an owner that leaves records a cause.
         let first = self.record.keep_first(cause.clone(), Recorded::now(error));
         if first {
             self.stop_for(&cause, Vec::new());

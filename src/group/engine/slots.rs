@@ -38,7 +38,7 @@ struct Limited {
 #[derive(Debug)]
 pub(crate) struct Slot<'a>(Option<SemaphorePermit<'a>>);
 
-/// Why there is no slot.
+/// Why a caller did not get a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoSlot {
     /// The token has fired.

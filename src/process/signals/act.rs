@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use crate::group::signal::Signal;
 
-/// How long after the first signal a second one counts.
+/// How long after the first signal a second one starts to count.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What has come of a terminating set.
+/// The state of a terminating set.
 #[derive(Debug)]
 pub(super) struct Act {
     /// For how long after a signal that counts all others belong to the same act.

@@ -1,4 +1,4 @@
-//! How do fifty components start and stop, and who decides how long that takes?
+//! How do fifty components start and stop, and what decides how long that takes?
 //!
 //! `cargo run --features axum,lifecycle,signal,tonic --example fifty -- --demo` prints the plan, serves clients of its
 //! own for a moment, stops, and prints the timeline. Without `--demo` it serves until Ctrl-C or SIGTERM.

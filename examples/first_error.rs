@@ -32,7 +32,7 @@ async fn main() {
     let token = group.token().clone();
     group.task("cleanup").spawn(async move {
         token.cancelled().await;
-        // Whoever sees the token can read why it fired.
+        // A task that sees the token can read why it fired.
         if let Some(Cause::Failed(task)) = spawner.cause() {
             println!("removing what is half done, because of {:?}", task.name());
         }

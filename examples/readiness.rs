@@ -27,7 +27,7 @@ async fn main() -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
 
-    // Until it is over, whoever has not noticed yet is served.
+    // Until it is over, clients that have not noticed yet are served.
     let server = taskgroup::server::axum::serve("http", listener, app).lame_duck(LAME_DUCK);
     group.task("http").spawn(server.run(group.token()));
 

@@ -174,7 +174,7 @@ fn the_longest_durations_are_taken_by_every_option() {
             let step = Step::retrying("again", 3, long, |_| async { Err("busy".into()) });
             cleanup.push(step.deadline(long)).unwrap();
             let run = cleanup.run(Outcome::Clean, long);
-            // The pause before the second attempt never ends, or there is none.
+            // The pause before the second attempt never ends, or does not exist.
             drop(timeout(DAY / 2, run).await);
         },
         "Budget::new" => |long| {

@@ -174,7 +174,7 @@ async fn r15_back_that_stops_with_the_front_refuses_a_channel_that_first_connect
     let mut front = gateway.serve_calls(channel).await;
 
     front.stop().await;
-    // Without a connection there is no linger.
+    // Without a connection the server does not linger.
     soon(&mut front.back).await.unwrap();
     front.work.done.cancel();
 

@@ -429,7 +429,7 @@ mod pipelines {
             for (name, value) in [
                 (of("pipeline_taken_in_total"), 9.0),
                 (of("pipeline_begun_total"), 7.0),
-                // A poison and a failure that is no permanent one have a second attempt to come.
+                // A poison and a failure that is not permanent have a second attempt to come.
                 (of("pipeline_attempts_total"), 7.0),
                 (of("pipeline_in_backoff"), 2.0),
                 (of("pipeline_in_flight"), 4.0),

@@ -254,7 +254,7 @@ async fn the_last_run_has_a_fresh_token_and_a_deadline_of_its_own() {
         }
     });
     assert_eq!(well.await, (None, 4 * SECOND));
-    // It is over, and who was given the token hears of it.
+    // It is over, and the holder of the token hears of it.
     assert!(tokens.lock().unwrap()[0].is_cancelled());
 
     let late = stop(periodic.clone(), SECOND, |tick| async move {

@@ -1,4 +1,4 @@
-//! What a service says about itself, and who is told when it changes.
+//! What a service says about itself, and which observers are told when it changes.
 
 use taskgroup::CancellationToken;
 use taskgroup::lifecycle::ReadinessState::{Draining, Ready, Starting, Stopped};

@@ -30,7 +30,7 @@ fn programs(page: &[&str]) -> Vec<String> {
                 programs.push(program.join("\n"));
                 open = None;
             }
-            // A block in another language is opened and closed too, and is no program.
+            // A block in another language is opened and closed too, and is not a program.
             (None, Some(_)) => open = Some(Vec::new()),
             (None, None) => {}
         }

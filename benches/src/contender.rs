@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::words::words;
 
 words! {
-    /// Who runs the tasks.
+    /// What runs the tasks.
     pub enum Contender {
         /// Nobody: the cost of the harness.
         Nothing = "nothing",

@@ -26,7 +26,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::words::words;
 
 words! {
-    /// Who serves.
+    /// The server.
     pub enum Server {
         /// `axum::serve` with its graceful shutdown.
         Axum = "axum",

@@ -23,7 +23,7 @@ use crate::valgrind::Valgrind;
 use crate::wall::median;
 use crate::wall::on_cpu;
 
-/// Who is counted: in a graph of this shape, with these numbers of components.
+/// What is counted, in a graph of this shape with these numbers of components.
 ///
 /// What one more component costs is taken between the last two; the growth is that over what it costs
 /// between the first two.
@@ -58,7 +58,7 @@ pub const QUICK: [Row; 4] = [
 /// How many components are started and stopped when that is timed.
 pub const GRAPH: usize = 1_000;
 
-/// Who starts and stops them.
+/// What starts and stops them.
 pub const GRAPHS: [(Stepper, Shape); 4] = [
     (Stepper::Tasks, Shape::Flat),
     (Stepper::Lifecycle, Shape::Chain),
@@ -69,7 +69,7 @@ pub const GRAPHS: [(Stepper, Shape); 4] = [
 /// How many are cancelled at once when the stall is measured.
 pub const CROWD: usize = 10_000;
 
-/// Who cancels them.
+/// What cancels them.
 pub const CROWDS: [Stepper; 3] = [Stepper::Tasks, Stepper::Children, Stepper::Lifecycle];
 
 /// The figures that are the same in every run on one machine.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::words::words;
 
 words! {
-    /// Who starts and stops.
+    /// What starts and stops the components.
     pub enum Stepper {
         /// As many tasks, told by a token and joined: no order, no names, no report.
         Tasks = "tasks and a token",
@@ -25,7 +25,7 @@ words! {
 }
 
 words! {
-    /// Who comes after whom.
+    /// Which component comes after which.
     pub enum Shape {
         /// Nobody after anybody.
         Flat = "flat",
@@ -135,7 +135,7 @@ async fn lifecycle(shape: Shape, nodes: usize, told: impl FnOnce() + Send + 'sta
     let stop = tokio::spawn(stop_when_ready(lifecycle.handle(), told));
     let report = lifecycle.run().await;
     assert!(stop.await.is_ok());
-    // What becomes of the report is no part of the run.
+    // Dropping the report is not part of the run.
     all_polled().await;
     assert!(report.is_ok_and(|report| report.is_clean()));
 }

@@ -104,7 +104,7 @@ fn a_spawn_that_races_with_the_end_of_the_wait_is_waited_for_or_refused() {
         });
         block_on(latch.alone());
 
-        // Whoever was let in before the wait returned has left by then, and nobody gets in after.
+        // Every task that was let in before the wait returned has left by then, and none gets in after.
         let done_at_return = done.load(SeqCst);
         assert!(!latch.enter(), "closing is one-way");
         latch.leave();
@@ -152,7 +152,7 @@ fn a_spawn_that_races_with_a_forced_stop_is_refused_or_counted_by_it() {
         });
         let left = latch.close();
 
-        // Whoever was let in is there to be aborted, and the force knows of it.
+        // A task that was let in is there to be aborted, and the force knows of it.
         let entered = spawner.join().unwrap();
         assert_eq!(left, if entered { 2 } else { 1 });
         assert!(!latch.enter(), "what is spawned later is refused");

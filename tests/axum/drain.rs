@@ -499,7 +499,7 @@ async fn a_socket_that_somebody_else_holds_too_can_be_connected_to_after_the_sto
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    // As systemd does, and whoever hands a socket on to the next process.
+    // As systemd does, and as a process that hands a socket on to the next one does.
     let kept = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
     let token = taskgroup::CancellationToken::new();

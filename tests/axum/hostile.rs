@@ -40,7 +40,7 @@ struct Peers {
     between_requests: TcpStream,
     silent: TcpStream,
     undecided: TcpStream,
-    // To hyper this is an idle connection until the head is whole. On a new connection it is none.
+    // To hyper this is an idle connection until the head is whole. On a new connection it is not.
     half_head_behind_an_answer: TcpStream,
 
     // These have no request in flight.

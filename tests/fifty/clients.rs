@@ -219,7 +219,7 @@ async fn grpc_busy(address: SocketAddr, count: Count) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A client that does not connect anew behind the back of who counts.
+/// A client that does not connect anew unseen by the code that counts.
 struct GrpcClient {
     sender: SendRequest<Bytes>,
     _connection: JoinSet<()>,

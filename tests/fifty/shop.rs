@@ -262,7 +262,7 @@ fn grpc(name: String, work: &Work, address: &Address) -> Component {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let bound = listener.local_addr()?;
         let routes = Routes::new(HealthServer::new(work));
-        // Who speaks HTTP/2 is told that it is over, and has lost nothing by that.
+        // An HTTP/2 client is told that it is over, and has lost nothing by that.
         let server = taskgroup::server::tonic::serve("grpc", listener, routes).linger(STOP);
         let server = server.run(&ctx);
         address.set(bound);

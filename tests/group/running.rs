@@ -1,4 +1,4 @@
-//! Rule 14: who is alive now.
+//! Rule 14: the tasks that are alive now.
 
 use std::collections::BTreeSet;
 use std::future::pending;

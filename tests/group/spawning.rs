@@ -1,4 +1,4 @@
-//! Rules 7, 8 and 10: who is taken in, who is refused, and on what thread.
+//! Rules 7, 8 and 10: which tasks are accepted, which are refused, and on what thread.
 
 use std::future::pending;
 use std::rc::Rc;

@@ -25,7 +25,7 @@ fn lifecycle() -> Lifecycle {
         .component(worker.after(["db"]))
 }
 
-/// Runs it, and lets go of who blocks only when all components have ended.
+/// Runs it, and releases the one that blocks only when all components have ended.
 fn all_end_before(lifecycle: Lifecycle, release: blocking::Sender<()>) {
     let mut builder = Builder::new_multi_thread();
     // Not one of its threads is left, if that is who is blocked.

@@ -242,7 +242,7 @@ impl Part {
         } else {
             ctx.stopping().await;
         }
-        // Whoever sees the token can read why, and until when.
+        // A task that sees the token can read why, and until when.
         assert!(ctx.cause().is_some());
         world.does(self.stop, message("stop"), began).await
     }

@@ -39,7 +39,7 @@ async fn a_stop_keeps_what_is_done_and_takes_no_more_items() {
     let report = report.await.unwrap();
     assert!((64..5_000).contains(&report.done()), "{report}");
     assert_eq!(report.taken_in(), report.done(), "{report}");
-    // Items are begun in order, so that there is no gap.
+    // Items are begun in order, so that no gap appears.
     let done = report.done() as u64;
     let expected: Vec<_> = (0..done).map(|item| (item, item * item)).collect();
     assert_eq!(squares.take(), expected);

@@ -1,4 +1,4 @@
-//! Certificates of one test: who signs himself is his own authority.
+//! Certificates of one test: a certificate that signs itself is its own authority.
 
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 

@@ -32,7 +32,7 @@ pub(crate) fn play(role: &str) -> Exit {
         std::process::abort();
     });
     drop(limited.unwrap());
-    // Whoever limits or counts what the process has finds it as it will stay.
+    // A test that limits or counts what the process has finds it as it will stay.
     started.recv().unwrap();
     match role {
         "recv" => recv(),

@@ -77,7 +77,7 @@ async fn settle() {
     }
 }
 
-/// Lets `duration` pass on the runtime's clock, for whoever has set a timer.
+/// Lets `duration` pass on the runtime's clock, for code that has set a timer.
 ///
 /// The clock is paused for the jump alone. A paused clock runs ahead whenever all tasks wait for
 /// their sockets, and what is in flight would be out of time.

@@ -1,6 +1,6 @@
 //! Numbers without an order that a reader would see, and the same ones in each run.
 
-/// A linear congruential generator; whoever has the same seed sees the same numbers.
+/// A linear congruential generator; the same seed gives the same numbers.
 #[derive(Debug)]
 pub(crate) struct Dice(u64);
 

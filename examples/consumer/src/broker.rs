@@ -94,7 +94,7 @@ impl Broker {
             durable_name: Some(CONSUMER.to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: options.ack_wait,
-            // Our own attempts are counted in the database, where a hand-back is none.
+            // Our own attempts are counted in the database, where a hand-back does not count.
             max_deliver: -1,
             max_ack_pending: 10_000,
             ..Config::default()

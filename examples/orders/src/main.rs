@@ -123,7 +123,7 @@ fn own(
     })
 }
 
-/// Who asks for an address of the metrics is told it here, too.
+/// Prints the address of the metrics, too, if it was asked for.
 fn print_ready(options: &Options) -> impl FnOnce(Addresses) + use<> {
     let with_metrics = options.metrics.is_some();
     move |addresses| {

@@ -1,4 +1,4 @@
-//! A flag that is not there to be seen: who waits is not known to wait.
+//! A flag that cannot be seen, so that a waiting task is not known to wait.
 
 mod sync {
     pub(super) use crate::sync::Lock;

@@ -135,7 +135,7 @@ impl Database {
     /// Nothing is acknowledged that is not here. The ids of the orders are the numbers of their messages.
     #[track_caller]
     pub(crate) fn assert_acknowledged_is_committed(&self, broker: &Broker) {
-        // In this order: a row that comes after the first look is no excuse.
+        // In this order: a row that comes after the first look does not count.
         let state = broker.state();
         let rows = self.rows();
         let missing: Vec<_> = (1..=state.floor)

@@ -22,6 +22,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod say;
 mod leaks;
 mod journal;
 mod dice;

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::runtime::RuntimeFlavor;
 use tokio::task::yield_now;
 
+use super::say::say;
 use crate::group::census;
 use crate::group::running::Running;
 use crate::group::running::RunningTask;
@@ -242,7 +243,7 @@ impl Leaks {
                 self.place
             );
             assert!(!self.alone, "{message}");
-            eprintln!("{message}");
+            say(&message);
         }
         assert!(
             left.is_empty(),

@@ -6,6 +6,7 @@ use std::panic::catch_unwind;
 use std::panic::resume_unwind;
 use std::thread;
 
+use super::say::say;
 use crate::lifecycle::Lifecycle;
 use crate::testing::simulation::Outcome;
 use crate::testing::simulation::simulate_seed;
@@ -111,10 +112,10 @@ impl Seeds {
             if let Err(panic) = catch_unwind(run) {
                 let journal = journal.map(|journal| journal.to_string());
                 let test = thread::current().name().unwrap_or_default().to_owned();
-                eprintln!(
+                say(&format!(
                     "seed {seed} fails; to run it alone: {SEED}={seed} cargo test {test}\n{}",
                     journal.unwrap_or_default()
-                );
+                ));
                 resume_unwind(panic);
             }
         }

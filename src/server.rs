@@ -32,7 +32,7 @@ pub use self::drain::DrainReport;
 pub use self::lame_duck::LameDuck;
 #[cfg(feature = "http")]
 pub use self::serve::{
-    Acceptor, App, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE,
+    Acceptor, App, Busy, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE,
     DEFAULT_KILL_GRACE, DEFAULT_LINGER, Each, Incoming, Io, Serve, Server, Tls, Transport,
     serve_each, serve_loop,
 };

@@ -41,6 +41,7 @@ pub struct DrainReport {
     /// Its paths are the ones to show, without duplicates and bounded in number and length.
     counts: Counts,
     more_paths: bool,
+    more_stuck: bool,
 }
 
 /// What a server counts while it drains.
@@ -56,8 +57,12 @@ pub(crate) struct Counts {
     /// Connections cut with a request in flight.
     pub(crate) connections_cut: usize,
     pub(crate) upgrades_cut: usize,
-    /// Handlers and connections that did not end although they were cut.
+    /// Handlers that were inside a poll at the end, and so block a thread.
     pub(crate) stuck: usize,
+    /// Their names.
+    pub(crate) stuck_paths: Vec<String>,
+    /// Connections without such a handler that did not end although they were cut.
+    pub(crate) held: usize,
     /// Handlers and bodies that have panicked since the server began.
     pub(crate) panicked: usize,
     /// Method and path of the cut requests, such as `GET /slow`, without the query, which may hold secrets.
@@ -70,23 +75,13 @@ pub(crate) struct Counts {
 
 impl DrainReport {
     pub(crate) fn new(server: impl Into<Cow<'static, str>>, mut counts: Counts) -> Self {
-        let mut paths = Vec::new();
-        let mut more_paths = false;
-        for path in counts.paths.drain(..).map(shortened) {
-            if paths.contains(&path) {
-                continue;
-            }
-            if paths.len() == MOST_PATHS {
-                more_paths = true;
-                break;
-            }
-            paths.push(path);
-        }
-        counts.paths = paths;
+        let more_paths = to_be_shown(&mut counts.paths);
+        let more_stuck = to_be_shown(&mut counts.stuck_paths);
         Self {
             server: server.into(),
             counts,
             more_paths,
+            more_stuck,
         }
     }
 
@@ -99,12 +94,12 @@ impl DrainReport {
     /// Returns whether everything that was in flight was answered, in the time given.
     ///
     /// A drain is not clean if a request, a connection with one, or an upgraded connection was cut, if
-    /// something is [stuck](Self::stuck), or if it [took](Self::took) longer than the time
+    /// something is [stuck](Self::stuck) or [held](Self::held), or if it [took](Self::took) longer than the time
     /// [given](Self::drain), which happens when the runtime is blocked. Closed idle connections do not count,
     /// because they lose nothing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        !self.is_cut() && self.stuck() == 0 && !self.is_late()
+        !self.is_cut() && self.stuck() + self.held() == 0 && !self.is_late()
     }
 
     /// Returns the number of connections that were open when the stop began, including idle and upgraded ones.
@@ -153,11 +148,31 @@ impl DrainReport {
         self.counts.upgrades_cut
     }
 
-    /// Returns the number of handlers and connections that were cut and did not end, because they block their
-    /// thread. They may still be running.
+    /// Returns the number of handlers that were cut and did not end, because they block their thread. They may
+    /// still be running.
+    ///
+    /// A handler that awaits for ever is not stuck. It is dropped when it is cut.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.counts.stuck
+    }
+
+    /// Returns method and path of the stuck handlers, without their queries.
+    ///
+    /// Each is listed once. At most 8 are kept, of at most 100 characters each.
+    #[must_use]
+    pub fn stuck_paths(&self) -> &[String] {
+        &self.counts.stuck_paths
+    }
+
+    /// Returns the number of connections that were cut and did not end, although no handler of theirs is
+    /// [stuck](Self::stuck).
+    ///
+    /// A task holds them, for example one that a handler has spawned and that awaits something else, or one
+    /// whose runtime is blocked by other tasks.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.counts.held
     }
 
     /// Returns the number of handlers and response bodies that have panicked since the server began, not only
@@ -205,7 +220,7 @@ impl DrainReport {
 
     /// Whether a drain in which nothing was cut shows how long it took.
     fn shows_time(&self) -> bool {
-        self.is_late() && (!self.is_cut() || self.stuck() > 0)
+        self.is_late() && (!self.is_cut() || self.stuck() + self.held() > 0)
     }
 
     fn fmt_clean(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -245,7 +260,17 @@ impl DrainReport {
         }
         if self.stuck() > 0 {
             let stuck = Count(self.stuck(), "handler");
-            list.item(format_args!("{stuck} blocked a thread and did not end"))?;
+            let paths = Paths(self.stuck_paths(), self.more_stuck);
+            list.item(format_args!(
+                "{stuck} blocked a thread and did not end{paths}"
+            ))?;
+        }
+        if self.held() > 0 {
+            let held = Count(self.held(), "connection");
+            list.item(format_args!(
+                "{held} {} cut and did not end",
+                were(self.held())
+            ))?;
         }
         if self.shows_time() {
             list.item(format_args!("it took {}", Rounded(self.took())))?;
@@ -288,11 +313,21 @@ impl fmt::Display for Cut<'_> {
         }
         let subjects = if requests == 0 { connections } else { requests };
         write!(f, "{} cut", were(subjects))?;
-        if self.0.paths().is_empty() {
+        Paths(self.0.paths(), self.0.more_paths).fmt(f)
+    }
+}
+
+/// Paths in parentheses, and whether there are more.
+struct Paths<'a>(&'a [String], bool);
+
+impl fmt::Display for Paths<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(paths, is_more) = self;
+        if paths.is_empty() {
             return Ok(());
         }
-        let more = if self.0.more_paths { ", …" } else { "" };
-        write!(f, " ({}{more})", self.0.paths().join(", "))
+        let more = if *is_more { ", …" } else { "" };
+        write!(f, " ({}{more})", paths.join(", "))
     }
 }
 
@@ -334,6 +369,23 @@ impl fmt::Display for Count {
 
 fn were(count: usize) -> &'static str {
     if count == 1 { "was" } else { "were" }
+}
+
+/// Keeps the paths to show, and returns whether there are more.
+fn to_be_shown(paths: &mut Vec<String>) -> bool {
+    let mut shown = Vec::new();
+    for path in std::mem::take(paths).into_iter().map(shortened) {
+        if shown.contains(&path) {
+            continue;
+        }
+        if shown.len() == MOST_PATHS {
+            *paths = shown;
+            return true;
+        }
+        shown.push(path);
+    }
+    *paths = shown;
+    false
 }
 
 fn shortened(mut path: String) -> String {

@@ -6,6 +6,8 @@
 mod label;
 mod sync;
 mod switch;
+mod crowd;
+mod running;
 mod sequence;
 pub(crate) mod options;
 mod conn;
@@ -13,9 +15,11 @@ mod request;
 mod farewell;
 mod body;
 mod answer;
+mod busy;
 mod io;
 mod transport;
 mod handshake;
+mod keeper;
 mod last_call;
 mod acceptor;
 pub(crate) mod engine;
@@ -38,6 +42,7 @@ use crate::server::stop_signal::Parts;
 
 pub use self::acceptor::Acceptor;
 pub(crate) use self::answer::Protocol;
+pub use self::busy::Busy;
 pub(crate) use self::conn::Gate;
 pub(crate) use self::end::{OnReport, Outcome, conclude, limited};
 pub(crate) use self::handshake::Handshake;
@@ -243,6 +248,7 @@ impl<'a> Stopping<'a> {
     }
 
     fn counts(self) -> Counts {
+        let left = self.gate.left();
         Counts {
             connections_at_stop: self.connections_at_stop + self.gate.swept().unwrap_or(0),
             requests_at_stop: self.requests_at_stop,
@@ -251,7 +257,9 @@ impl<'a> Stopping<'a> {
             requests_cut: self.cut.requests,
             connections_cut: self.cut.connections,
             upgrades_cut: self.cut.upgrades,
-            stuck: self.gate.stuck(),
+            stuck: left.stuck.len(),
+            held: left.held,
+            stuck_paths: left.stuck,
             panicked: self.gate.panicked(),
             took: self.took(),
             paths: self.cut.paths,

@@ -44,7 +44,7 @@ pub use crate::server::gate::options::{
     DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE, DEFAULT_KILL_GRACE,
     DEFAULT_LINGER,
 };
-pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
+pub use crate::server::gate::{Acceptor, Busy, Incoming, Io, Tls, Transport};
 
 /// A server that is about to run.
 ///
@@ -332,27 +332,38 @@ impl<F> fmt::Debug for Each<F> {
 /// The loop must keep accepting while it serves, because the stop does not proceed until the accept queue is
 /// empty.
 ///
+/// The server guesses nothing about the protocol. A connection has no timeout unless you set the one for the
+/// [first byte](Serve::first_byte_timeout), or the [other](Serve::header_timeout), which then counts from the
+/// first byte of a message until the connection says that it is busy. [`Io::busy`] says so, and the connection
+/// is then in flight. [`Busy`] says what the stop does with connections that say so, and with those that never
+/// do.
+///
 /// The server starts when the future of [`run`](Serve::run) is first polled. The listener is already bound, so
 /// clients that connect earlier wait.
 ///
 /// # Examples
 ///
-/// An echo of one line for each connection.
+/// An echo of lines. A line that has come is echoed, also during a stop. A connection between two lines is idle.
 ///
 /// ```
-/// use taskgroup::server::{Acceptor, serve_loop};
+/// use taskgroup::server::{Acceptor, Io, serve_loop};
 /// use taskgroup::{BoxError, CancellationToken};
 /// use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 ///
 /// async fn echo(mut acceptor: Acceptor, stop: CancellationToken) -> Result<(), BoxError> {
 ///     while let Some((io, _peer)) = stop.run_until_cancelled(acceptor.accept()).await {
-///         tokio::spawn(async move {
-///             let (mut io, mut line) = (BufStream::new(io), String::new());
-///             if io.read_line(&mut line).await.is_ok() {
-///                 let _ = io.write_all(line.as_bytes()).await;
-///                 let _ = io.flush().await;
-///             }
-///         });
+///         tokio::spawn(echo_lines(io));
+///     }
+///     Ok(())
+/// }
+///
+/// async fn echo_lines(io: Io) -> std::io::Result<()> {
+///     let (mut io, mut line) = (BufStream::new(io), String::new());
+///     while io.read_line(&mut line).await? > 0 {
+///         let _busy = io.get_ref().busy();
+///         io.write_all(line.as_bytes()).await?;
+///         io.flush().await?;
+///         line.clear();
 ///     }
 ///     Ok(())
 /// }
@@ -376,7 +387,11 @@ where
     F: FnOnce(Acceptor, CancellationToken) -> R + Send + 'static,
     R: Future<Output = Result<(), BoxError>> + Send,
 {
-    Serve::new(name, listener, server)
+    let mut serve = Serve::new(name, listener, server);
+    // A peer may wait for the server to speak first, and heads are a matter of HTTP.
+    serve.options.first_byte_timeout = None;
+    serve.options.header_timeout = None;
+    serve
 }
 
 impl<S> Serve<S> {
@@ -469,8 +484,11 @@ impl<S> Serve<S> {
 
     /// Sets how many connections may be open at once; unlimited by default.
     ///
-    /// At the limit further clients wait in the accept queue of the system. Those that are waiting there at the
-    /// stop are accepted all the same. Zero is an error of [`run`](Self::run). [`usize::MAX`] is as good as
+    /// At the limit the connection that has been idle for longest gives way to a client that waits, so that idle
+    /// clients cannot hold the limit. Over HTTP/2 it is told with a GOAWAY. If none is idle, one client is
+    /// accepted and waits for a place, and further ones wait in the accept queue of the system. Those that wait at
+    /// the stop are served all the same. A connection with a request in flight, one that has sent a part of a
+    /// request, one that was upgraded, and one of a [`serve_loop`] never give way. Zero is an error of [`run`](Self::run). [`usize::MAX`] is as good as
     /// unlimited.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.options.max_connections = Some(limit);
@@ -479,9 +497,9 @@ impl<S> Serve<S> {
 
     /// Sets how long a client may stay silent after it has connected.
     ///
-    /// A client that takes longer is cut, at most a quarter of the timeout later. With [`Duration::MAX`] no
-    /// client is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT). Zero is an error of
-    /// [`run`](Self::run).
+    /// A client that takes longer is cut. With [`Duration::MAX`] no client is, and the other timeouts still hold.
+    /// The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT), and none for a [`serve_loop`]. Zero is an error
+    /// of [`run`](Self::run).
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.options.first_byte_timeout = limited(timeout);
         self
@@ -490,9 +508,10 @@ impl<S> Serve<S> {
     /// Sets how long a client may take from the first byte of a request to the end of its head.
     ///
     /// It is also the time for the TLS handshake, and for the client to begin with HTTP/2. An HTTP/2 connection
-    /// is no longer timed after that. A client that takes longer is cut, late by at most a quarter of this
-    /// timeout plus a quarter of the first byte's. With [`Duration::MAX`] no client is. The default is
-    /// [30 seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
+    /// is no longer timed after that. A client that takes longer is cut, at most a quarter of this timeout later,
+    /// and in a TLS handshake at once. It is no idle timeout, because it does not run between two requests. With
+    /// [`Duration::MAX`] no client is cut. The default is [30 seconds](DEFAULT_HEADER_TIMEOUT), and none for a
+    /// [`serve_loop`]. Zero is an error of [`run`](Self::run).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.options.header_timeout = limited(timeout);
         self

@@ -38,6 +38,8 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     addresses: Vec<io::Result<SocketAddr>>,
     sockets: Sockets,
+    /// Accepted beyond the limit of connections. It waits for a place.
+    waiting: Option<(TcpStream, SocketAddr)>,
     /// What the connections begin with.
     handshake: Option<Handshake>,
 }
@@ -68,6 +70,7 @@ impl Acceptor {
             gate,
             addresses: listeners.iter().map(TcpListener::local_addr).collect(),
             sockets: Sockets::Listening(Listeners { listeners, turn: 0 }),
+            waiting: None,
             handshake,
         }
     }
@@ -113,7 +116,8 @@ impl Acceptor {
                     }
                 },
                 Sockets::Listening(listeners) => {
-                    match before_stop(&self.gate, |cx| listeners.poll_accept(cx)).await {
+                    let accept = |cx: &mut Context<'_>| listeners.poll_accept(cx);
+                    match before_stop(&self.gate, accept, &mut self.waiting).await {
                         Some(accepted) => return accepted,
                         None => self.sockets = std::mem::take(listeners).last_call(),
                     }
@@ -122,7 +126,11 @@ impl Acceptor {
                     if let Some(until) = *until {
                         sleep_until(until).await;
                     }
-                    self.sockets = Sockets::Sweeping(Sweep::of(std::mem::take(listeners)));
+                    let mut sweep = Sweep::of(std::mem::take(listeners));
+                    if let Some((stream, peer)) = self.waiting.take() {
+                        sweep.push(Io::new(stream, self.gate.register(None)), peer);
+                    }
+                    self.sockets = Sockets::Sweeping(sweep);
                 }
                 Sockets::Sweeping(sweep) => {
                     if let Some(accepted) = sweep.waiting.pop_front() {
@@ -210,6 +218,11 @@ impl Sweep {
         }
     }
 
+    fn push(&mut self, io: Io<TcpStream>, peer: SocketAddr) {
+        self.waiting.push_back((io, peer));
+        self.count += 1;
+    }
+
     fn go_on(&mut self, gate: &Arc<Gate>) {
         self.again = None;
         while let Some(listener) = self.listeners.front() {
@@ -255,12 +268,16 @@ fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, 
 }
 
 /// Accepts one connection, or returns `None` when the stop begins.
-async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
+async fn before_stop<F>(
+    gate: &Arc<Gate>,
+    poll_accept: F,
+    waiting: &mut Option<(TcpStream, SocketAddr)>,
+) -> Option<Accepted>
 where
     F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
     let mut stopping = pin!(gate.closing());
-    let mut next = pin!(next(gate, poll_accept));
+    let mut next = pin!(next(gate, poll_accept, waiting));
     poll_fn(|cx| match stopping.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => next.as_mut().poll(cx).map(Some),
@@ -268,19 +285,32 @@ where
     .await
 }
 
-async fn next<F>(gate: &Arc<Gate>, mut poll_accept: F) -> Accepted
+/// Accepts one connection more than the limit allows, which is left in `waiting` until there is a place. So a
+/// connection gives way only to a client that is there.
+async fn next<F>(
+    gate: &Arc<Gate>,
+    mut poll_accept: F,
+    waiting: &mut Option<(TcpStream, SocketAddr)>,
+) -> Accepted
 where
     F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
 {
-    // Taken before the accept, so that clients beyond the limit wait in the queue of the system.
-    let slot = gate.slot().await;
     // Most calls never need one.
     let mut pauses: Option<Delays> = None;
     loop {
+        if waiting.is_some() {
+            let slot = match gate.try_slot() {
+                Some(slot) => slot,
+                None => gate.slot().await,
+            };
+            if let Some((stream, peer)) = waiting.take() {
+                return (Io::new(stream, gate.register(slot)), peer);
+            }
+        }
         match poll_fn(&mut poll_accept).await {
             Ok((stream, peer)) => {
                 set_options(gate, &stream);
-                return (Io::new(stream, gate.register(slot)), peer);
+                *waiting = Some((stream, peer));
             }
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
@@ -355,7 +385,7 @@ mod tests {
         };
 
         // The stop comes within a pause, and does not wait for its end.
-        assert!(before_stop(&gate, accept).await.is_none());
+        assert!(before_stop(&gate, accept, &mut None).await.is_none());
 
         let expected = [0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275, 3275];
         assert_eq!(asked, expected);
@@ -381,7 +411,7 @@ mod tests {
             Poll::Ready(Err(error.map_or_else(out_of_files, io::Error::from)))
         };
 
-        assert!(before_stop(&gate, accept).await.is_none());
+        assert!(before_stop(&gate, accept, &mut None).await.is_none());
         assert_eq!(begin.elapsed(), Duration::ZERO);
     }
 }

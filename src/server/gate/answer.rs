@@ -293,7 +293,7 @@ impl<P: Protocol> Projected<'_, P> {
         };
         if asked.is_upgraded_by(response.status()) {
             request.conn().add_upgrade();
-        } else if asked.is_http1() && request.conn().gate().is_leaving() {
+        } else if asked.is_http1() && request.conn().is_leaving() {
             response = say_close(response);
         }
         let length = Length::of(&response, asked);
@@ -326,7 +326,7 @@ impl<P: Protocol> Projected<'_, P> {
         response: Response<B>,
     ) -> Response<B> {
         match request {
-            Some(request) if self.asked.is_http1() && request.conn().gate().is_leaving() => {
+            Some(request) if self.asked.is_http1() && request.conn().is_leaving() => {
                 say_close(response)
             }
             _ => response,

@@ -7,17 +7,21 @@
 //! 2. A connection that is registered after the gate was shut is cut from the start.
 //! 3. The lock of the register is not held while a `Conn` is dropped, because the drop takes it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::crowd::{Candidate, Crowd};
 use super::label::Label;
 use super::options::Options;
+use super::running;
+use super::running::Running;
 use super::switch::Switch;
 use super::sync::Lock;
 use crate::server::stop::{Stop, StopSource};
@@ -25,7 +29,7 @@ use crate::server::stop::{Stop, StopSource};
 #[derive(Debug)]
 pub(crate) struct Gate {
     options: Options,
-    slots: Option<Arc<Semaphore>>,
+    crowd: Option<Crowd>,
     /// Set when clients should go elsewhere, at the stop at the latest.
     leaving: AtomicBool,
     /// Set when the stop begins. Reading the token of `stop` would take a lock.
@@ -58,7 +62,34 @@ struct Register {
 
 /// Adds one request, both in flight and ever begun.
 const REQUEST: u64 = (1 << 32) | 1;
-const IN_FLIGHT: u64 = (1 << 32) - 1;
+const IN_FLIGHT: u64 = (1 << 31) - 1;
+/// Set when a connection was closed because it was idle. It is in the same word, so that either the close or the
+/// next request is first, and the other sees it.
+const CLOSED: u64 = 1 << 31;
+
+/// What is known of a connection, or wanted from it. Each is a bit of `marks`.
+mod mark {
+    /// It speaks HTTP, and a connection without a request is idle.
+    pub(super) const HTTP: u16 = 1;
+    /// It speaks HTTP/2.
+    pub(super) const HTTP2: u16 = 1 << 1;
+    /// Its peer and a loop that does not speak HTTP have exchanged bytes.
+    pub(super) const SPOKE: u16 = 1 << 2;
+    /// A part of the head of a request has arrived.
+    pub(super) const HEAD: u16 = 1 << 3;
+    /// It has been idle for too long.
+    pub(super) const EXPIRED: u16 = 1 << 4;
+    /// It is asked to give way.
+    pub(super) const ASKED: u16 = 1 << 5;
+    /// It is too old.
+    pub(super) const OLD: u16 = 1 << 6;
+    /// The body of its last request may not be read.
+    pub(super) const BODY: u16 = 1 << 7;
+    /// It has waited since that request ended.
+    pub(super) const RESTED: u16 = 1 << 8;
+    /// What its keeper has to look at.
+    pub(super) const NEWS: u16 = EXPIRED | ASKED | OLD | BODY;
+}
 
 /// A write of at most so many bytes may be the answer to a PING, and must not keep an idle peer connected.
 const CONTROL: usize = 64;
@@ -73,6 +104,9 @@ pub(crate) struct Conn {
     /// Streams of this connection that no longer speak HTTP. An upgraded HTTP/1 connection counts as one
     /// stream.
     upgrades: AtomicUsize,
+    marks: AtomicU16,
+    /// When it became idle for the last time, if the number of connections is limited.
+    idle_stamp: AtomicU64,
     /// Whether the peer does not read what is there for it.
     unread: AtomicBool,
     /// Each piece of an answer over HTTP/2 that is on its way holds a clone. Long after an answer was handed
@@ -118,11 +152,19 @@ pub(super) struct Cut {
     pub(super) paths: Vec<String>,
 }
 
+/// What has not ended although it was cut.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// The handlers that block a thread.
+    pub(super) stuck: Vec<String>,
+    /// The connections without such a handler. Tasks hold them.
+    pub(super) held: usize,
+}
+
 impl Gate {
     pub(crate) fn new(options: Options) -> Arc<Self> {
-        let slots = options.max_connections;
         Arc::new(Self {
-            slots: slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)))),
+            crowd: options.max_connections.map(Crowd::new),
             options,
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -158,10 +200,35 @@ impl Gate {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for the right to accept a connection.
+    /// Returns a place for another connection, or `None` if all are taken. Without a limit there is always one.
+    pub(super) fn try_slot(&self) -> Option<Option<OwnedSemaphorePermit>> {
+        match &self.crowd {
+            Some(crowd) => crowd.try_slot().map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// Waits for a place for a connection that was accepted beyond the limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// The connections that were asked to give way do so all the same.
     pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed.
-        Arc::clone(self.slots.as_ref()?).acquire_owned().await.ok()
+        let crowd = self.crowd.as_ref()?;
+        let all = || {
+            let conns = self.conns();
+            let idle = conns.iter().filter(|conn| conn.may_give_way());
+            idle.map(|conn| conn.candidate()).collect()
+        };
+        crowd.slot(all, |candidate| self.ask(candidate)).await
+    }
+
+    fn ask(&self, candidate: Candidate) -> bool {
+        let register = self.register.lock();
+        let conn = register.conns.get(candidate.key).and_then(Option::as_ref);
+        let conn = conn.and_then(Weak::upgrade);
+        drop(register);
+        conn.is_some_and(|conn| conn.candidate() == candidate && conn.ask())
     }
 
     pub(super) fn register(self: &Arc<Self>, slot: Option<OwnedSemaphorePermit>) -> Arc<Conn> {
@@ -175,6 +242,8 @@ impl Gate {
             key,
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
+            marks: AtomicU16::new(0),
+            idle_stamp: AtomicU64::new(self.crowd.as_ref().map_or(0, Crowd::stamp)),
             unread: AtomicBool::new(false),
             pieces: Arc::default(),
             taken: AtomicBool::new(false),
@@ -284,8 +353,7 @@ impl Gate {
             };
             let until = since.checked_add(grace);
             if until.is_some_and(|until| until <= now) {
-                if !conn.stream.is_fired() {
-                    conn.cut();
+                if !conn.stream.is_fired() && conn.cut_if_idle() {
                     cut += 1;
                 }
             } else {
@@ -304,6 +372,9 @@ impl Gate {
         for conn in conns.iter().filter(|conn| !conn.stream.is_fired()) {
             cut.add(conn);
         }
+        // A handler that has never waited has left its name only here.
+        let running = self.running().into_iter();
+        cut.paths.extend(running.map(|run| run.label.to_string()));
         for conn in conns {
             conn.work.fire();
         }
@@ -319,10 +390,23 @@ impl Gate {
         }
     }
 
-    /// Returns how many handlers and connections have not ended although they were cut.
-    pub(super) fn stuck(&self) -> usize {
+    /// Returns what has not ended although it was cut.
+    pub(super) fn left(&self) -> Left {
         let conns = self.conns();
-        conns.iter().map(|conn| conn.requests().max(1)).sum()
+        let running = self.running();
+        let blocked: HashSet<_> = running.iter().map(|run| run.conn).collect();
+        Left {
+            held: conns
+                .iter()
+                .filter(|conn| !blocked.contains(&conn.key))
+                .count(),
+            stuck: running.iter().map(|run| run.label.to_string()).collect(),
+        }
+    }
+
+    /// Returns the handlers that are inside a poll.
+    fn running(&self) -> Vec<Running> {
+        running::of(std::ptr::from_ref(self).addr())
     }
 }
 
@@ -333,14 +417,29 @@ impl Conn {
 
     /// Relaxed is enough. The number is read by the task that runs the connection, and by the one that counts,
     /// which may always be a little early or late.
+    ///
+    /// Returns the number of the request, for [`set_running`](Self::set_running).
     #[inline]
-    pub(super) fn begin_request(&self) {
-        self.requests.fetch_add(REQUEST, Ordering::Relaxed);
+    pub(super) fn begin_request(&self) -> u64 {
+        let before = self.requests.fetch_add(REQUEST, Ordering::Relaxed);
+        if before & CLOSED != 0 {
+            self.refuse();
+        }
+        ((self.key as u64) << 32) | (before >> 32)
+    }
+
+    /// Cuts a request that was read on a connection in the moment in which that was closed.
+    #[cold]
+    fn refuse(&self) {
+        self.cut();
     }
 
     #[inline]
     pub(super) fn end_request(&self, answered: bool) {
-        self.requests.fetch_sub(1, Ordering::Relaxed);
+        let before = self.requests.fetch_sub(1, Ordering::Relaxed);
+        if before & IN_FLIGHT == 1 && self.gate.crowd.is_some() {
+            self.became_idle();
+        }
         if answered && self.gate.stopping.load(Ordering::Relaxed) {
             self.add_answered();
         }
@@ -351,6 +450,26 @@ impl Conn {
         if !self.work.is_fired() {
             self.gate.answered.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn became_idle(&self) {
+        if let Some(crowd) = &self.gate.crowd {
+            self.idle_stamp.store(crowd.stamp(), Ordering::Relaxed);
+            crowd.is_idle(self.candidate());
+        }
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            stamp: self.idle_stamp.load(Ordering::Relaxed),
+            key: self.key,
+        }
+    }
+
+    /// Says that a handler of this connection is inside a poll, for the case that it blocks its thread.
+    #[inline]
+    pub(super) fn set_running(&self, request: u64, label: &Label) {
+        running::enter(Arc::as_ptr(&self.gate).addr(), request, label);
     }
 
     pub(super) fn requests(&self) -> usize {
@@ -373,6 +492,160 @@ impl Conn {
         self.upgrades.load(Ordering::Relaxed)
     }
 
+    #[inline]
+    fn is(&self, marks: u16) -> bool {
+        self.marks.load(Ordering::Relaxed) & marks != 0
+    }
+
+    fn set(&self, marks: u16) {
+        self.marks.fetch_or(marks, Ordering::Relaxed);
+    }
+
+    fn take(&self, marks: u16) -> bool {
+        self.is(marks) && self.marks.fetch_and(!marks, Ordering::Relaxed) & marks != 0
+    }
+
+    pub(super) fn set_http(&self) {
+        self.set(mark::HTTP);
+    }
+
+    pub(super) fn set_http2(&self) {
+        self.set(mark::HTTP2);
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.is(mark::HTTP2)
+    }
+
+    /// Says that bytes went by on a connection that does not speak HTTP.
+    #[inline]
+    pub(super) fn set_spoke(&self) {
+        if !self.is(mark::SPOKE | mark::HTTP) {
+            self.set(mark::SPOKE);
+        }
+    }
+
+    /// Says whether a part of a head has arrived, and the rest has not.
+    pub(super) fn set_in_head(&self, is_in_head: bool) {
+        if is_in_head {
+            self.set(mark::HEAD);
+        } else {
+            self.take(mark::HEAD);
+        }
+    }
+
+    /// Whether it is in the middle of a conversation, as far as that is known. A connection that does not speak
+    /// HTTP may say when it is [busy](super::busy::Busy). If it never has, it may be waited for at any time.
+    fn is_in_talk(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) & (mark::HTTP | mark::SPOKE) == mark::SPOKE
+            && self.begun() == 0
+    }
+
+    /// Closes a connection that is idle, and returns whether it was. No request begins on it after that.
+    fn close_if_idle(&self) -> bool {
+        let word = self.requests.load(Ordering::Relaxed);
+        if word & (IN_FLIGHT | CLOSED) != 0 || !self.rests() {
+            return false;
+        }
+        let closed = word | CLOSED;
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        // A request that began in between has changed the word, and keeps it open.
+        self.requests
+            .compare_exchange(word, closed, success, failure)
+            .is_ok()
+    }
+
+    /// Cuts a connection that is idle, and returns whether it was.
+    pub(super) fn cut_if_idle(&self) -> bool {
+        let is_idle = self.close_if_idle();
+        if is_idle {
+            self.cut();
+        }
+        is_idle
+    }
+
+    /// Says that it has been idle for too long. It is closed, over HTTP/2 after a GOAWAY.
+    pub(super) fn expire(&self) {
+        if self.is_http2() || self.close_if_idle() {
+            self.set(mark::EXPIRED);
+        }
+    }
+
+    pub(super) fn take_expired(&self) -> bool {
+        self.take(mark::EXPIRED)
+    }
+
+    /// A connection that does not speak HTTP is never closed because it seems to be idle.
+    fn may_give_way(&self) -> bool {
+        self.is(mark::HTTP)
+            && !self.is(mark::HEAD | mark::ASKED)
+            && self.requests.load(Ordering::Relaxed) & (IN_FLIGHT | CLOSED) == 0
+            && self.rests()
+    }
+
+    /// Asks it to give way, and returns whether it will answer.
+    fn ask(&self) -> bool {
+        if !self.may_give_way() {
+            return false;
+        }
+        self.set(mark::ASKED);
+        self.stream.nudge();
+        true
+    }
+
+    /// Returns whether it was asked to give way, and does.
+    pub(super) fn take_asked(&self) -> bool {
+        if !self.take(mark::ASKED) {
+            return false;
+        }
+        let gives_way = self.may_give_way() && (self.is_http2() || self.close_if_idle());
+        if !gives_way {
+            self.gate.crowd.as_ref().inspect(|crowd| crowd.declined());
+        }
+        gives_way
+    }
+
+    pub(super) fn set_old(&self) {
+        self.set(mark::OLD);
+    }
+
+    /// Whether answers tell the client to go elsewhere. See [`Gate::is_leaving`].
+    #[inline]
+    pub(super) fn is_leaving(&self) -> bool {
+        self.gate.is_leaving() || self.is(mark::OLD)
+    }
+
+    /// Says that the request that begins has a body.
+    #[cold]
+    pub(super) fn set_body(&self) {
+        self.take(mark::RESTED);
+        self.set(mark::BODY);
+    }
+
+    pub(super) fn has_body(&self) -> bool {
+        self.is(mark::BODY)
+    }
+
+    /// Called when the connection waits.
+    ///
+    /// When a handler has not read the body of its request, hyper closes the connection in its next turn. If it
+    /// waits once more, it waits for the next request, and the body was read.
+    pub(super) fn rest(&self) {
+        if self.is(mark::BODY)
+            && self.requests() == 0
+            && !self.unread.load(Ordering::Relaxed)
+            && self.marks.fetch_or(mark::RESTED, Ordering::Relaxed) & mark::RESTED != 0
+        {
+            self.take(mark::BODY);
+        }
+    }
+
+    /// Returns whether its keeper has something to look at.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        self.is(mark::NEWS)
+    }
+
     pub(super) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
     }
@@ -382,6 +655,11 @@ impl Conn {
         if bytes > CONTROL && self.gate.stopping.load(Ordering::Relaxed) {
             self.taken.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Returns whether nothing but a request could be in flight, and none of them is looked at.
+    pub(super) fn rests(&self) -> bool {
+        self.upgrades() == 0 && !self.is_unread() && !self.is_in_talk()
     }
 
     fn is_unread(&self) -> bool {
@@ -406,7 +684,7 @@ impl Conn {
     /// has taken.
     fn idle_since(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle.lock();
-        if self.requests() > 0 || self.upgrades() > 0 || self.is_unread() {
+        if self.requests() > 0 || !self.rests() {
             *idle = None;
             return None;
         }
@@ -438,7 +716,7 @@ impl Cut {
         let (requests, upgrades) = (conn.requests(), conn.upgrades());
         self.requests += requests;
         self.upgrades += upgrades;
-        if requests > 0 || (upgrades == 0 && conn.is_unread()) {
+        if requests > 0 || (upgrades == 0 && !conn.rests()) {
             self.connections += 1;
         } else if upgrades == 0 {
             self.idle += 1;

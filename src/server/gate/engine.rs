@@ -4,12 +4,12 @@
 //! `Conn` until all else of it is gone, and watches the switch that tells it to end.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Extensions, Request, Response};
-use hyper::body::Incoming as Body;
+use hyper::body::{Body as _, Incoming as Body};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +19,8 @@ use super::body::GatedBody;
 use super::conn::Conn;
 use super::handshake::{Accepted, Handshakes};
 use super::io::Io;
+use super::keeper::Keeper;
 use super::options::{HyperBuilder, Options};
-use super::switch::Seat;
 use super::transport::{Incoming, Transport};
 use crate::BoxError;
 use crate::server::stop::Stop;
@@ -136,7 +136,7 @@ impl Connections {
     async fn next(&mut self) -> Accepted {
         let Some(handshakes) = &mut self.handshakes else {
             let (io, peer) = self.acceptor.accept().await;
-            return (io.map(Transport::Tcp), peer);
+            return (io.map(Transport::Tcp).http(), peer);
         };
         loop {
             tokio::select! {
@@ -171,6 +171,9 @@ impl<A: App> hyper::service::Service<Request<Body>> for Connection<A> {
             // An upgrade, or a CONNECT.
             extensions.extend(Extensions::clone(&self.extensions));
         }
+        if !request.body().is_end_stream() {
+            self.conn.set_body();
+        }
         Answer::begin(
             self.service.clone(),
             request.map(A::body),
@@ -183,67 +186,19 @@ impl<A: App> hyper::service::Service<Request<Body>> for Connection<A> {
 /// Serves one connection to its end.
 async fn run<A: App>(io: Io<Transport>, connection: Connection<A>, builder: Arc<HyperBuilder>) {
     // Declared before the connection, and so dropped after all of it.
-    let mut told = Told::new(&connection.conn);
+    let mut keeper = Keeper::new(&connection.conn);
     let io = TokioIo::new(io);
     // The result is ignored. The peer knows how the connection ended, and no other code needs it.
     if A::UPGRADES {
         let connection = pin!(builder.serve_connection_with_upgrades(io, connection));
-        let _ = told
+        let _ = keeper
             .drive(connection, |connection| connection.graceful_shutdown())
             .await;
     } else {
         let connection = pin!(builder.serve_connection(io, connection));
-        let _ = told
+        let _ = keeper
             .drive(connection, |connection| connection.graceful_shutdown())
             .await;
-    }
-}
-
-/// Tells a connection to end after what is in flight, when the gate tells all of them.
-struct Told {
-    seat: Seat,
-    is_told: bool,
-    conn: Arc<Conn>,
-}
-
-impl Told {
-    fn new(conn: &Arc<Conn>) -> Self {
-        Self {
-            seat: Seat::default(),
-            is_told: false,
-            conn: Arc::clone(conn),
-        }
-    }
-
-    async fn drive<C: Future>(
-        &mut self,
-        mut connection: Pin<&mut C>,
-        tell: impl Fn(Pin<&mut C>),
-    ) -> C::Output {
-        poll_fn(|cx| {
-            let end = connection.as_mut().poll(cx);
-            if end.is_ready() || !self.is_told_now(cx) {
-                return end;
-            }
-            tell(connection.as_mut());
-            connection.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    #[inline]
-    fn is_told_now(&mut self, cx: &Context<'_>) -> bool {
-        if self.is_told {
-            return false;
-        }
-        self.is_told = self.conn.gate().told.watch(&mut self.seat, cx, || ());
-        self.is_told
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.conn.gate().told.leave(&mut self.seat);
     }
 }
 

@@ -67,6 +67,8 @@ impl Handshakes {
         let handshake = self.handshake.clone();
         self.under_way.spawn(async move {
             let conn = Arc::clone(io.conn());
+            // What it says before is not for anybody, and can be cut like a half head.
+            conn.set_http();
             let options = conn.gate().options();
             let inside = async {
                 let io = io.untimed();
@@ -74,7 +76,7 @@ impl Handshakes {
                 in_time(options.header_timeout, (handshake.0)(io)).await
             };
             match inside.await {
-                Ok(inside) => Some((Io::inside(inside, conn), peer)),
+                Ok(inside) => Some((Io::inside(inside, conn).http(), peer)),
                 Err(error) => {
                     log::guarded(
                         || tracing::debug!(target: "taskgroup", "TLS handshake with {peer} failed: {error}"),

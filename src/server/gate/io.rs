@@ -1,5 +1,6 @@
 //! [`Io`]: the stream of one connection, which can be cut and does not wait for ever.
 
+use std::any::Any;
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -9,9 +10,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::busy::Busy;
 use super::conn::Conn;
+use super::options::Options;
 use super::switch::Seat;
 use crate::group::time::Rounded;
 
@@ -19,6 +22,8 @@ use crate::group::time::Rounded;
 ///
 /// A connection lasts as long as this stream, or a request on it. Reading and writing fail once it was cut, or
 /// when the peer has let a [timeout](crate::server::serve::Serve::header_timeout) pass.
+///
+/// In a [`serve_loop`](crate::server::serve_loop) the server knows nothing of the protocol. See [`Busy`].
 #[derive(Debug)]
 pub struct Io<T = TcpStream> {
     // Before `conn`, whose drop reports that nothing is left.
@@ -32,6 +37,7 @@ pub struct Io<T = TcpStream> {
     /// Whether this is the stream inside TLS. It writes into a buffer, and only the one outside knows what the
     /// peer takes.
     inside: bool,
+    lingering: Option<Box<Lingering>>,
     conn: Arc<Conn>,
 }
 
@@ -44,8 +50,16 @@ impl<T> Io<T> {
             patience: Patience::default(),
             blocked: false,
             inside: false,
+            lingering: None,
             conn,
         }
+    }
+
+    /// For a stream that HTTP is spoken over.
+    pub(super) fn http(mut self) -> Self {
+        self.conn.set_http();
+        self.patience = Patience::of_http(self.conn.gate().options());
+        self
     }
 
     /// For the stream inside a TLS connection, which has an outside and an inside.
@@ -67,6 +81,27 @@ impl<T> Io<T> {
         &self.conn
     }
 
+    /// Says that something is in flight on this connection, until the guard is dropped.
+    ///
+    /// The report calls it by the address of the peer, or as it is [named](Busy::named). It may be called for
+    /// several things at once. Over HTTP it is of no use, because the server sees each request itself. [`Busy`]
+    /// says what follows from it.
+    ///
+    /// # Examples
+    ///
+    /// See [`Busy`].
+    pub fn busy(&self) -> Busy
+    where
+        T: 'static,
+    {
+        let stream = (&self.stream as &dyn Any).downcast_ref::<TcpStream>();
+        let name = match stream.map(TcpStream::peer_addr) {
+            Some(Ok(peer)) => peer.to_string(),
+            _ => "a connection".to_owned(),
+        };
+        Busy::begin(Arc::clone(&self.conn), &name)
+    }
+
     /// Returns the stream itself, to ask for its addresses or to set options.
     #[must_use]
     pub fn get_ref(&self) -> &T {
@@ -82,6 +117,7 @@ impl<T> Io<T> {
             patience,
             blocked,
             inside,
+            lingering,
             conn,
         } = self;
         Io {
@@ -91,6 +127,7 @@ impl<T> Io<T> {
             patience,
             blocked,
             inside,
+            lingering,
             conn,
         }
     }
@@ -130,7 +167,12 @@ impl<T> Io<T> {
             self.set_blocked(false);
         }
         match wrote {
-            Ok(bytes) if !self.inside => self.conn.add_taken(bytes),
+            Ok(bytes) if !self.inside => {
+                self.conn.add_taken(bytes);
+                if self.patience.is_raw {
+                    self.conn.set_spoke();
+                }
+            }
             _ => {}
         }
         Poll::Ready(wrote)
@@ -179,7 +221,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Io<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<T> {
     #[inline]
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -219,9 +261,69 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Io<T> {
     #[inline]
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
-        match Pin::new(&mut self.stream).poll_shutdown(cx) {
-            Poll::Pending => self.wait_writing(cx),
-            shut => shut,
+        if self.lingering.is_none() {
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                Poll::Pending => return self.wait_writing(cx),
+                // The outside of TLS does it.
+                Poll::Ready(Ok(())) if !self.inside && self.conn.has_body() => {}
+                shut => return shut,
+            }
+        }
+        let Self {
+            stream,
+            writing,
+            lingering,
+            conn,
+            ..
+        } = &mut *self;
+        let lingering = lingering.get_or_insert_with(Box::default);
+        if lingering.poll(stream, cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if conn.stream.watch(writing, cx, || ()) {
+            return Poll::Ready(Err(was_cut()));
+        }
+        Poll::Pending
+    }
+}
+
+/// Reads and discards what a peer still sends after its request was answered and the sending half was shut.
+///
+/// A socket that is closed with unread data resets the connection, and the reset can overtake the answer. It ends
+/// when the peer closes its half, which it does when it has read the answer, or at one of the bounds.
+#[derive(Debug)]
+struct Lingering {
+    over: Pin<Box<Sleep>>,
+    left: usize,
+}
+
+impl Lingering {
+    const LONGEST: Duration = Duration::from_secs(1);
+    const MOST: usize = 16 << 20;
+
+    fn poll<T: AsyncRead + Unpin>(&mut self, stream: &mut T, cx: &mut Context<'_>) -> Poll<()> {
+        let mut discarded = [std::mem::MaybeUninit::uninit(); 8192];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut discarded);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buf.filled().len());
+                    if self.left == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.over.as_mut().poll(cx),
+            }
+        }
+    }
+}
+
+impl Default for Lingering {
+    fn default() -> Self {
+        Self {
+            over: Box::pin(sleep(Self::LONGEST)),
+            left: Self::MOST,
         }
     }
 }
@@ -236,7 +338,13 @@ fn was_cut() -> io::Error {
 
 /// How long a connection may keep its server waiting for a request.
 ///
-/// The timer is made when a wait begins, and is not removed when the wait ends. Otherwise a request that
+/// Three clocks follow each other. The first counts until the first byte, the second from there to the end of the
+/// head, and the third while the connection is idle. Each is looked at only after a read that found nothing.
+///
+/// The first one is a single timer. It goes off once more, a moment later, if it was late, because a runtime that
+/// was blocked may not have looked at the socket yet.
+///
+/// For the others the timer is made when a wait begins, and is not removed when the wait ends. Otherwise a request that
 /// arrives in one piece, as nearly all do, would cost a timer. It goes off after a quarter of the limit and is
 /// made anew only if the wait is still on. A wait in which it has gone off five times has lasted the limit, and
 /// at most a quarter longer. The clock is never read.
@@ -248,7 +356,19 @@ struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     /// How often the timer has gone off in this stage.
     rings: u32,
+    /// Whether it does not speak HTTP.
+    is_raw: bool,
+    /// Whether a connection must not be idle for ever.
+    times_idle: bool,
+    /// How many requests had begun when it was seen to be idle.
+    idle: u32,
 }
+
+/// A timer that is later than this has met a runtime that was blocked.
+const LATE: Duration = Duration::from_millis(50);
+
+/// So long the runtime has to look at the sockets.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// The number of parts of the limit. One more is waited for, because the first has begun before the wait.
 const PARTS: u32 = 4;
@@ -261,8 +381,9 @@ enum Stage {
     Header { begun: u32 },
     /// The last request has begun or ended, and nothing has been read since then.
     Quiet,
-    /// The connection speaks HTTP/2, where a silent peer does nothing wrong, or is upgraded, or TLS is spoken
-    /// over it.
+    /// The connection speaks HTTP/2, where a silent peer does nothing wrong unless it is idle.
+    Http2,
+    /// TLS is spoken over it.
     Exempt,
 }
 
@@ -271,23 +392,36 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// HTTP/2 has really begun with the frame head of the settings, which come next.
 const HTTP2_BEGUN: usize = PREFACE.len() + 9;
 
+/// Of a connection that does not speak HTTP.
 impl Default for Patience {
     fn default() -> Self {
         Self {
             stage: Stage::Silent,
-            preface: Some(0),
+            preface: None,
             timer: None,
             rings: 0,
+            is_raw: true,
+            times_idle: false,
+            idle: 0,
         }
     }
 }
 
 impl Patience {
+    fn of_http(options: &Options) -> Self {
+        Self {
+            preface: Some(0),
+            is_raw: false,
+            times_idle: options.idle_timeout.is_some(),
+            ..Self::default()
+        }
+    }
+
     /// Most requests come in one piece, and most others on connections that are exempt.
     #[inline]
     fn heard(&mut self, bytes: &[u8], conn: &Conn) {
         match self.stage {
-            Stage::Exempt => {}
+            Stage::Exempt | Stage::Http2 => {}
             Stage::Quiet if self.is_end_of_head(bytes) => {}
             _ => self.heard_a_part(bytes, conn),
         }
@@ -298,30 +432,34 @@ impl Patience {
         if bytes.is_empty() {
             return;
         }
+        if self.is_raw {
+            conn.set_spoke();
+        }
         self.preface = self.preface.and_then(|seen| preface(seen, bytes));
         if self.preface.is_some_and(|seen| seen >= HTTP2_BEGUN) {
-            self.enter(Stage::Exempt);
+            conn.set_http2();
+            self.enter(Stage::Http2, conn);
         } else if conn.requests() > 0 || self.is_end_of_head(bytes) {
             // Either a body or further requests behind the one in flight, which hyper asks for itself, or the
             // end of a head before hyper has called the service. This saves most connections the timer.
-            self.enter(Stage::Quiet);
+            self.enter(Stage::Quiet, conn);
         } else if !self.is_waiting(conn) {
-            self.enter(Stage::Header {
-                begun: conn.begun(),
-            });
+            let begun = conn.begun();
+            self.enter(Stage::Header { begun }, conn);
         }
     }
 
     #[inline]
     fn is_end_of_head(&self, bytes: &[u8]) -> bool {
-        self.preface.is_none() && bytes.ends_with(b"\r\n\r\n")
+        self.preface.is_none() && !self.is_raw && bytes.ends_with(b"\r\n\r\n")
     }
 
     /// Called when the stream has nothing to read.
     #[inline]
     fn wait(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.stage {
-            Stage::Quiet | Stage::Exempt => Poll::Pending,
+            Stage::Exempt => Poll::Pending,
+            Stage::Quiet | Stage::Http2 if !self.times_idle => Poll::Pending,
             _ => self.wait_for_more(conn, cx),
         }
     }
@@ -330,18 +468,27 @@ impl Patience {
     fn wait_for_more(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let options = conn.gate().options();
         let limit = match self.stage {
-            Stage::Silent => options.first_byte_timeout,
+            Stage::Silent => {
+                return match options.first_byte_timeout {
+                    Some(limit) if self.was_silent(limit, cx) => Poll::Ready(Err(too_slow(limit))),
+                    _ => Poll::Pending,
+                };
+            }
             Stage::Header { .. } if self.is_waiting(conn) => options.header_timeout,
-            Stage::Header { .. } => {
-                self.enter(Stage::Quiet);
+            _ => {
+                if let Stage::Header { .. } = self.stage {
+                    self.enter(Stage::Quiet, conn);
+                }
+                if let Some(limit) = options.idle_timeout {
+                    self.be_idle(limit, conn, cx);
+                }
                 None
             }
-            Stage::Quiet | Stage::Exempt => None,
         };
         let Some(limit) = limit else {
             return Poll::Pending;
         };
-        while self.rang(limit, cx) {
+        while self.rang(limit / PARTS, cx).is_some() {
             self.rings += 1;
             if self.rings > PARTS {
                 return Poll::Ready(Err(too_slow(limit)));
@@ -350,18 +497,51 @@ impl Patience {
         Poll::Pending
     }
 
-    /// Returns whether the timer has gone off, and removes it then.
+    /// Returns whether the peer has said nothing at all for `limit`.
+    fn was_silent(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+        loop {
+            let length = if self.rings == 0 { limit } else { MOMENT };
+            let Some(late) = self.rang(length, cx) else {
+                return false;
+            };
+            self.rings += 1;
+            if late < LATE || self.rings > 1 {
+                return true;
+            }
+        }
+    }
+
+    /// Closes a connection that has been idle for `limit`.
+    fn be_idle(&mut self, limit: Duration, conn: &Conn, cx: &mut Context<'_>) {
+        // hyper does not read again when a request has ended, so the timer runs meanwhile.
+        let is_busy = conn.requests() > 0 || !conn.rests();
+        if is_busy || self.idle != conn.begun() {
+            self.idle = conn.begun();
+            self.rings = 0;
+        }
+        while self.rang(limit / PARTS, cx).is_some() {
+            self.rings += u32::from(!is_busy);
+            if self.rings > PARTS {
+                conn.expire();
+                // Unless it is told now, which the same task does, it is given as long again.
+                self.rings = 0;
+            }
+        }
+    }
+
+    /// Returns how late the timer is that has gone off, and removes it then.
     ///
     /// It is polled each time, because the connection may have been handed to another task since, and because a
     /// task whose budget is used up polls a timer in vain.
-    fn rang(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
-        let begin = || Box::pin(sleep(limit / PARTS));
+    fn rang(&mut self, length: Duration, cx: &mut Context<'_>) -> Option<Duration> {
+        let begin = || Box::pin(sleep(length));
         let timer = self.timer.get_or_insert_with(begin);
-        let rang = timer.as_mut().poll(cx).is_ready();
-        if rang {
-            self.timer = None;
+        if timer.as_mut().poll(cx).is_pending() {
+            return None;
         }
-        rang
+        let late = Instant::now().saturating_duration_since(timer.deadline());
+        self.timer = None;
+        Some(late)
     }
 
     /// Returns whether a header has begun and is incomplete.
@@ -370,7 +550,12 @@ impl Patience {
             && conn.upgrades() == 0
     }
 
-    fn enter(&mut self, stage: Stage) {
+    fn enter(&mut self, stage: Stage, conn: &Conn) {
+        let was_in_head = matches!(self.stage, Stage::Header { .. });
+        let is_in_head = matches!(stage, Stage::Header { .. });
+        if was_in_head != is_in_head {
+            conn.set_in_head(is_in_head);
+        }
         if matches!(self.stage, Stage::Silent) {
             // The timer for the first byte. Most connections never need another.
             self.timer = None;
@@ -405,7 +590,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::super::conn::Gate;
-    use super::super::options::Options;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -417,7 +601,7 @@ mod tests {
             ..Options::default()
         });
         let (mut client, server) = duplex(64);
-        let mut server = Io::new(server, gate.register(None));
+        let mut server = Io::new(server, gate.register(None)).http();
         client.write_all(bytes).await.unwrap();
         let mut read = vec![0; bytes.len()];
         server.read_exact(&mut read).await.unwrap();
@@ -462,7 +646,7 @@ mod tests {
             ..Options::default()
         });
         let (client, server) = duplex(64);
-        (client, Io::new(server, gate.register(None)))
+        (client, Io::new(server, gate.register(None)).http())
     }
 
     fn poll_read_once(io: &mut Io<DuplexStream>, cx: &mut Context<'_>) {
@@ -516,7 +700,7 @@ mod tests {
         tls.read_u8().await.unwrap();
         assert!(Pin::new(&mut inside).poll_write(&mut cx, b"x").is_ready());
 
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         assert_eq!(gate.cut_idle(now, Duration::ZERO), (0, None));
     }
 }

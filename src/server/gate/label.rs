@@ -23,6 +23,40 @@ impl Label {
         bytes: [0; Self::SIZE],
     };
 
+    /// Its length as words.
+    pub(crate) const WORDS: usize = (Self::SIZE + 1) / 8;
+
+    #[inline]
+    pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
+        let mut all = [0; Self::SIZE + 1];
+        all[0] = self.length;
+        all[1..].copy_from_slice(&self.bytes);
+        let mut words = [0; Self::WORDS];
+        for (word, bytes) in words.iter_mut().zip(all.chunks_exact(8)) {
+            let mut one = [0; 8];
+            one.copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(one);
+        }
+        words
+    }
+
+    pub(crate) fn of_words(words: [u64; Self::WORDS]) -> Self {
+        let mut all = [0; Self::SIZE + 1];
+        for (bytes, word) in all.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        let mut bytes = [0; Self::SIZE];
+        bytes.copy_from_slice(&all[1..]);
+        // It may be read while it is written.
+        let length = all[0].min(bytes.len() as u8);
+        Self { length, bytes }
+    }
+
+    /// Names something that is not a request over HTTP. Must be called once.
+    pub(crate) fn write_text(&mut self, text: &str) {
+        self.push(text);
+    }
+
     /// Must be called once.
     #[inline]
     pub(crate) fn write(&mut self, method: &Method, path: &str) {

@@ -55,6 +55,9 @@ pub(crate) struct Options {
     pub(crate) max_connections: Option<usize>,
     pub(crate) first_byte_timeout: Option<Duration>,
     pub(crate) header_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) age_grace: Option<Duration>,
     pub(crate) nodelay: bool,
     pub(crate) tcp_keepalive: Option<Duration>,
 
@@ -118,6 +121,9 @@ impl Default for Options {
             max_connections: None,
             first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
             header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
+            idle_timeout: None,
+            max_age: None,
+            age_grace: None,
             nodelay: false,
             tcp_keepalive: None,
             catch_panics: false,
@@ -202,6 +208,16 @@ impl Options {
                 self.header_timeout,
                 "header_timeout",
                 "it would cut everybody",
+            ),
+            (
+                self.idle_timeout,
+                "idle_timeout",
+                "it would close each connection after one request",
+            ),
+            (
+                self.max_age,
+                "max_connection_age",
+                "it would close each connection at once",
             ),
             (
                 self.tcp_keepalive,

@@ -8,6 +8,7 @@ use http::Method;
 
 use super::conn::Conn;
 use super::label::Label;
+use super::running;
 use super::switch::Seat;
 use crate::group::log;
 use crate::group::panic::Panic;
@@ -16,6 +17,8 @@ use crate::group::panic::Panic;
 #[derive(Debug)]
 pub(crate) struct Request {
     conn: Arc<Conn>,
+    /// See [`Conn::begin_request`].
+    number: u64,
     label: Label,
     seat: Seat,
     answered: bool,
@@ -31,8 +34,8 @@ pub(super) struct Panicked;
 impl Request {
     #[inline]
     pub(super) fn begin(conn: Arc<Conn>) -> Self {
-        conn.begin_request();
         Self {
+            number: conn.begin_request(),
             catches_panics: conn.gate().options().catch_panics,
             conn,
             label: Label::NONE,
@@ -80,12 +83,20 @@ impl Request {
     #[inline]
     pub(super) fn set_running(&mut self, running: bool) {
         self.running = running;
+        if running {
+            self.conn.set_running(self.number, &self.label);
+        } else {
+            running::leave();
+        }
     }
 
     /// Runs the `what` of this request, and counts, logs and catches its panic.
     #[cold]
     pub(super) fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
-        Panic::catch(f).map_err(|panic| self.panicked(what, &panic))
+        self.conn.set_running(self.number, &self.label);
+        let caught = Panic::catch(f);
+        running::leave();
+        caught.map_err(|panic| self.panicked(what, &panic))
     }
 
     /// Drops what is left of a handler or a body.
@@ -123,6 +134,7 @@ impl Drop for Request {
     #[inline]
     fn drop(&mut self) {
         if self.running {
+            running::leave();
             self.conn.gate().add_panic();
         }
         self.conn.work.leave(&mut self.seat);

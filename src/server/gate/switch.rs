@@ -8,7 +8,7 @@
 //!    flag. So a task that was too late to be woken sees the flag, and no firing is lost.
 //! 2. A seat that holds the waker it left does not take the lock again. That waker is either in its place, or
 //!    was woken after the flag was set, and then the next poll sees the flag.
-//! 3. A waker is cloned, woken and dropped outside the lock, because it may run any code.
+//! 3. A waker is cloned (except for a nudge, which runs only the code of a task), woken and dropped outside the lock, because it may run any code.
 
 use std::task::{Context, Waker};
 
@@ -65,6 +65,12 @@ impl<T> Switch<T> {
     pub(super) fn fire(&self) {
         self.fired.store(true, Ordering::Relaxed);
         let wakers = self.places.lock().take_wakers();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes every pending task without firing, so that each looks at what has changed.
+    pub(super) fn nudge(&self) {
+        let wakers = self.places.lock().clone_wakers();
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -138,6 +144,11 @@ impl<T> Places<T> {
     fn remove(&mut self, index: usize) -> Option<Place<T>> {
         self.free.push(index);
         self.places[index].take()
+    }
+
+    fn clone_wakers(&self) -> Vec<Waker> {
+        let taken = self.places.iter().flatten();
+        taken.filter_map(|place| place.waker.clone()).collect()
     }
 
     fn take_wakers(&mut self) -> Vec<Waker> {

@@ -28,6 +28,68 @@ impl<S> Serve<S> {
 
 /// The options of a server that speaks HTTP.
 impl<S: engine::App> Serve<S> {
+    /// Sets how long a connection may be idle between two requests; unlimited by default.
+    ///
+    /// The clock starts when the last answer has ended, and starts anew with each request. A connection is
+    /// closed when it has been idle for that long, and at most a quarter longer. Over HTTP/2 the client is told
+    /// with a GOAWAY. A request that has arrived by then is answered, even if the clock was read late because
+    /// the runtime was blocked. A client that has sent a part of a request is not idle but has the
+    /// [header timeout](Self::header_timeout), and one that has sent nothing yet has the
+    /// [first byte's](Self::first_byte_timeout).
+    ///
+    /// Make it longer than the time for which your load balancer keeps its idle connections. Otherwise a request
+    /// can meet the close, and the balancer answers it with a 502. [`Duration::MAX`] turns it off. Zero is an
+    /// error of [`run`](Self::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # #[cfg(feature = "axum")]
+    /// # async fn f() -> std::io::Result<()> {
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let http = taskgroup::serve("http", listener, axum::Router::new())
+    ///     .idle_timeout(Duration::from_secs(75))
+    ///     .max_connections(10_000)
+    ///     .max_connection_age(Duration::from_secs(3600))
+    ///     .max_connection_age_grace(Duration::from_secs(60));
+    /// # drop(http);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.options.idle_timeout = limited(timeout);
+        self
+    }
+
+    /// Sets how old a connection becomes before its client is told to make a new one; unlimited by default.
+    ///
+    /// This spreads long-lived clients over new replicas. Each connection has an age of its own, up to 10 % more
+    /// or less, so that they do not all come back at once.
+    ///
+    /// - Over HTTP/2 the client gets a GOAWAY, and a second one a round trip later. Requests that it sends in
+    ///   between are answered, and so are those in flight.
+    /// - Over HTTP/1 the next answer says `Connection: close`, and the connection is closed after it. A
+    ///   connection whose client was not told is never closed because of its age, since the next request could
+    ///   be on its way already. Without a next request the [idle timeout](Self::idle_timeout) decides.
+    ///
+    /// An upgraded connection, such as a websocket, is left alone. [`Duration::MAX`] turns it off. Zero is an
+    /// error of [`run`](Self::run).
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.options.max_age = limited(age);
+        self
+    }
+
+    /// Sets how long a connection may stay after its client was told that it is too old; unlimited by default.
+    ///
+    /// Requests that are still in flight then are cut as at the end of a stop, with a 503 or `UNAVAILABLE`. Any
+    /// duration is valid. Without a [maximal age](Self::max_connection_age) it has no effect.
+    pub fn max_connection_age_grace(mut self, grace: Duration) -> Self {
+        self.options.age_grace = limited(grace);
+        self
+    }
+
     /// Sets how long a response may take to begin; unlimited by default.
     ///
     /// A handler that takes longer is dropped. Its client gets a 503, or the status `DEADLINE_EXCEEDED` if it

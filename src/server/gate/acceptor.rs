@@ -17,7 +17,7 @@ use super::conn::Gate;
 use super::io::Io;
 use super::last_call;
 use super::last_call::LastCall;
-use crate::backoff::{Backoff, Delays, Jitter};
+use crate::backoff::{Backoff, Delays};
 use crate::group::log;
 use crate::group::time::Rounded;
 
@@ -307,7 +307,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 /// The pauses between tries while the system is out of file descriptors or memory.
 fn pauses() -> Delays {
     Backoff::new(Duration::from_millis(5), Duration::from_secs(1))
-        .jitter(Jitter::None)
+        .no_jitter()
         .delays()
 }
 

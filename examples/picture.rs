@@ -8,7 +8,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::{Budget, Component, Lifecycle, Report};
 use tokio::time::sleep;
 

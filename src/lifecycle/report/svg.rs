@@ -9,11 +9,11 @@ use std::time::Duration;
 use self::canvas::{Canvas, LINE, MARGIN, Scale};
 use self::rows::Row;
 use super::Report;
+use crate::cleanup::words::one_line;
+use crate::cleanup::words::shortened;
 use crate::group::time::Rounded;
 use crate::group::time::column;
 use crate::lifecycle::step_kind::StepKind;
-use crate::lifecycle::words::one_line;
-use crate::lifecycle::words::shortened;
 
 /// The page, in the units of the picture.
 const WIDTH: u64 = 760;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::lifecycle::words::shortened;
+use crate::cleanup::words::shortened;
 
 /// The space around everything.
 pub(super) const MARGIN: u64 = 20;

@@ -109,7 +109,7 @@ pub(super) fn class(step: &TimelineStep) -> &'static str {
 
 /// How it ended, unless it was done.
 pub(super) fn remark(step: &TimelineStep) -> Option<String> {
-    (step.end != End::Done).then(|| crate::lifecycle::words::one_line(&step.how()))
+    (step.end != End::Done).then(|| crate::cleanup::words::one_line(&step.how()))
 }
 
 /// The colours that occur, each with its meaning.

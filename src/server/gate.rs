@@ -15,7 +15,7 @@ mod answer;
 mod io;
 mod last_call;
 mod acceptor;
-mod transport;
+mod incoming;
 mod handshake;
 pub(crate) mod engine;
 mod end;
@@ -39,9 +39,9 @@ pub use self::acceptor::Acceptor;
 pub(crate) use self::answer::Protocol;
 pub(crate) use self::conn::{Gate, Limits};
 pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
+pub use self::incoming::Incoming;
 pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
-pub use self::transport::{Incoming, Tls, Transport};
 
 /// How often connections are checked for idleness.
 const LOOK: Duration = Duration::from_millis(100);

@@ -15,7 +15,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 use tower_service::Service;
@@ -23,6 +22,7 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::group::run_future::RunFuture;
+use crate::server::address::Address;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
 use crate::server::gate::Cuts;
@@ -36,11 +36,12 @@ use crate::server::gate::engine;
 use crate::server::gate::engine::{Over, Settings};
 use crate::server::gate::limited;
 use crate::server::lame_duck::LameDuck;
+use crate::server::listening::{Listening, Open};
 use crate::server::sidecar::Sidecar;
 use crate::server::sidecar::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
 
-pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
+pub use crate::server::gate::{Acceptor, Incoming, Io};
 
 /// How long clients may take to notice the stop (200 milliseconds).
 pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
@@ -104,7 +105,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 #[must_use = "a server does nothing until it is run"]
 pub struct Serve<S> {
     name: Cow<'static, str>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listening>,
     server: S,
     options: Options,
 }
@@ -153,13 +154,14 @@ pub trait Server: Send + 'static {
     /// The error of the server.
     type Error: Into<BoxError> + Send;
 
-    /// Rejects options of `server` that would leave it unable to serve anybody.
+    /// Rejects options of `server` that would leave it unable to serve anybody, or anyone at one of the
+    /// addresses that it listens at.
     ///
     /// # Errors
     ///
     /// A [`BuildError`] that names the option. The default implementation accepts everything.
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        let _ = server;
+    fn check(&self, server: &str, addresses: &[Address]) -> Result<(), BuildError> {
+        let _ = (server, addresses);
         Ok(())
     }
 
@@ -217,7 +219,7 @@ where
 /// ```
 pub fn serve<S, B>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     service: S,
 ) -> Serve<App<S>>
 where
@@ -250,7 +252,7 @@ where
 ///
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let http = serve_each("http", listener, |incoming: Incoming<'_>| {
-///     let peer = incoming.remote_addr();
+///     let peer = incoming.remote_addr().clone();
 ///     axum::Router::new().route("/", axum::routing::get(async move || peer.to_string()))
 /// });
 /// # drop(http);
@@ -259,7 +261,7 @@ where
 /// ```
 pub fn serve_each<F, S, B>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     make: F,
 ) -> Serve<Each<F>>
 where
@@ -318,7 +320,7 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str) -> Result<(), BuildError> {
+    fn check(&self, server: &str, _addresses: &[Address]) -> Result<(), BuildError> {
         self.settings.check(server)
     }
 
@@ -386,7 +388,7 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str) -> Result<(), BuildError> {
+    fn check(&self, server: &str, _addresses: &[Address]) -> Result<(), BuildError> {
         self.settings.check(server)
     }
 
@@ -451,7 +453,7 @@ impl<F> fmt::Debug for Each<F> {
 /// ```
 pub fn serve_loop<F, R>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     server: F,
 ) -> Serve<F>
 where
@@ -464,12 +466,12 @@ where
 impl<S> Serve<S> {
     pub(crate) fn new(
         name: impl Into<Cow<'static, str>>,
-        listener: TcpListener,
+        listener: impl Into<Listening>,
         server: S,
     ) -> Self {
         Self {
             name: name.into(),
-            listeners: vec![listener],
+            listeners: vec![listener.into()],
             server,
             options: Options::default(),
         }
@@ -482,8 +484,8 @@ impl<S> Serve<S> {
     /// Serves on one more bound listener.
     ///
     /// All listeners form one server, with one connection limit, one stop and one report.
-    pub fn also_on(mut self, listener: TcpListener) -> Self {
-        self.listeners.push(listener);
+    pub fn also_on(mut self, listener: impl Into<Listening>) -> Self {
+        self.listeners.push(listener.into());
         self
     }
 
@@ -832,9 +834,19 @@ impl<S: Server> Serve<S> {
         plan.grace = told.limit.grace(options.grace, plan.grace);
         let checked = options.limits.check(&name);
         let checked = checked.and_then(|()| plan.check(&name));
-        if let Err(error) = checked.and_then(|()| server.check(&name)) {
-            return Err(SidecarError::early(name, plan.grace, Err(error.into())));
-        }
+        let checked = checked.and_then(|()| {
+            let listeners = listeners.into_iter();
+            listeners.map(|listener| listener.open(&name)).collect()
+        });
+        let checked = checked.and_then(|listeners: Vec<_>| {
+            let addresses = listeners.iter().map(Open::address).cloned();
+            server.check(&name, &addresses.collect::<Vec<_>>())?;
+            Ok(listeners)
+        });
+        let listeners = match checked {
+            Ok(listeners) => listeners,
+            Err(error) => return Err(SidecarError::early(name, plan.grace, Err(error.into()))),
+        };
         let gate = Gate::new(options.limits);
         let stop = CancellationToken::new();
         let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());

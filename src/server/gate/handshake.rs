@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,10 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::io::Io;
-use super::transport::Transport;
 use crate::group::log;
+use crate::server::address::Address;
+use crate::server::transport::Transport;
 
-pub(super) type Accepted = (Io<Transport>, SocketAddr);
+pub(super) type Accepted = (Io, Address);
 
 /// Turns the outside of a connection into its inside.
 pub(super) type Handshake =
@@ -39,14 +39,19 @@ impl Handshakes {
         }
     }
 
-    pub(super) fn begin(&mut self, io: Io, peer: SocketAddr) {
+    pub(super) fn begin(&mut self, io: Io, peer: Address) {
         let handshake = Arc::clone(&self.handshake);
         self.under_way.spawn(async move {
             let conn = Arc::clone(io.conn());
             let limits = conn.gate().limits();
             let inside = async {
                 let io = io.untimed();
-                in_time(limits.first_byte_timeout, first_byte(io.get_ref())).await?;
+                let Transport::Tcp(stream) = io.get_ref() else {
+                    // What is no TCP cannot be asked without reading it.
+                    let limit = both(limits.first_byte_timeout, limits.header_timeout);
+                    return in_time(limit, handshake(io)).await;
+                };
+                in_time(limits.first_byte_timeout, first_byte(stream)).await?;
                 in_time(limits.header_timeout, handshake(io)).await
             };
             match inside.await {
@@ -83,6 +88,10 @@ impl Handshakes {
 /// It peeks at the socket itself, because Tokio takes a new socket for readable.
 async fn first_byte(stream: &TcpStream) -> io::Result<()> {
     stream.peek(&mut [0]).await.map(|_| ())
+}
+
+fn both(first: Option<Duration>, second: Option<Duration>) -> Option<Duration> {
+    Some(first?.saturating_add(second?))
 }
 
 async fn in_time<T>(

@@ -56,6 +56,7 @@
 //! | limit how many run at once, or how long the stop takes | [`group::Builder`] |
 //! | start a task again, or run it every minute | [`supervise`] |
 //! | stop a server well | [`server`], [`Sidecar`] |
+//! | close resources in order, each within a deadline | [`cleanup`] |
 //! | start and stop components in order | [`lifecycle`] |
 //! | work through a queue, and lose nothing | `pipeline` |
 //! | stop on a signal, and exit with a true status | [`process`], [`Exit`] |
@@ -70,7 +71,7 @@
 //!
 //! | feature | adds | crates |
 //! |---|---|---|
-//! | `supervise` | restarts, periodic tasks | 0 |
+//! | `supervise`, `cleanup` | restarts and periodic tasks; closing in order | 0 |
 //! | `lifecycle` | components in order, a budget, readiness, cleanup, a report | 0 |
 //! | `signal` | `main`, signals, the watchdog | 7 |
 //! | `http`, `http2` | a server for any tower service that really stops, HTTP/2 | 14, 21 |
@@ -138,6 +139,8 @@ mod backoff;
 #[cfg(feature = "supervise")]
 pub mod supervise;
 pub mod server;
+#[cfg(feature = "cleanup")]
+pub mod cleanup;
 #[cfg(feature = "lifecycle")]
 pub mod lifecycle;
 #[cfg(feature = "pipeline")]

@@ -74,11 +74,10 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::BoxError;
-use crate::group::build_error::BuildError;
 use crate::server::address::Address;
 use crate::server::gate::Protocol;
 use crate::server::gate::engine;
-use crate::server::gate::engine::{Over, Settings};
+use crate::server::gate::engine::Over;
 use crate::server::listening::Listening;
 use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
@@ -127,16 +126,14 @@ where
 {
     let app = App {
         app,
-        settings: Settings::default(),
         service: PhantomData,
     };
-    Serve::new(name, listener, app)
+    Serve::new(name, listener, app).wants_ip(wants_socket_addr::<S>())
 }
 
 /// A maker of services for each connection, which [`serve`] serves.
 pub struct App<M, S> {
     app: M,
-    settings: Settings,
     service: PhantomData<fn() -> S>,
 }
 
@@ -158,10 +155,6 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.app.poll_ready(cx).map(|Ok(())| ())
     }
@@ -189,17 +182,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str, addresses: &[Address]) -> Result<(), BuildError> {
-        if let Some(other) = addresses.iter().find(|at| at.socket_addr().is_none()) {
-            if wants_socket_addr::<S>() {
-                let what = format!("server `{server}`");
-                let why = "its clients have no `SocketAddr`, which the app takes as connect info";
-                return Err(BuildError::new(what, "listener", other.to_string(), why));
-            }
-        }
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -211,9 +193,7 @@ where
 
 impl<M, S> fmt::Debug for App<M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("App").finish_non_exhaustive()
     }
 }
 

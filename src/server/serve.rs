@@ -4,6 +4,8 @@
 //! [`serve_each`] from a service for each connection. `axum::serve` and `tonic::serve` take what these
 //! frameworks build, and [`serve_loop`] takes an accept loop, for protocols other than HTTP.
 
+mod housekeeping;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::future::ready;
@@ -22,44 +24,28 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::group::run_future::RunFuture;
-use crate::server::address::Address;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
-use crate::server::gate::Cuts;
 use crate::server::gate::Gate;
-use crate::server::gate::Limits;
+use crate::server::gate::Handshake;
 use crate::server::gate::OnReport;
-use crate::server::gate::Plan;
 use crate::server::gate::Protocol;
 use crate::server::gate::conclude;
 use crate::server::gate::engine;
-use crate::server::gate::engine::{Over, Settings};
+use crate::server::gate::engine::Over;
 use crate::server::gate::limited;
+use crate::server::gate::options::{Cuts, Options};
 use crate::server::lame_duck::LameDuck;
 use crate::server::listening::{Listening, Open};
 use crate::server::sidecar::Sidecar;
 use crate::server::sidecar::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
 
+pub use crate::server::gate::options::{
+    DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE, DEFAULT_KILL_GRACE,
+    DEFAULT_LINGER,
+};
 pub use crate::server::gate::{Acceptor, Incoming, Io};
-
-/// How long clients may take to notice the stop (200 milliseconds).
-pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
-
-/// How long the drain spares a connection without a request in flight (1 second).
-pub const DEFAULT_IDLE_GRACE: Duration = Duration::from_secs(1);
-
-/// How long handlers and connections that were cut have to end (1 second).
-pub const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(1);
-
-/// How long a client may stay silent after it has connected (30 seconds).
-pub const DEFAULT_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a client may take to send the head of a request (30 seconds).
-pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long clients whose requests were cut have to read their answer.
-const FLUSH: Duration = Duration::from_millis(100);
 
 /// A server that is about to run.
 ///
@@ -106,45 +92,13 @@ const FLUSH: Duration = Duration::from_millis(100);
 pub struct Serve<S> {
     name: Cow<'static, str>,
     listeners: Vec<Listening>,
+    /// Whether the app takes the IP address of its clients.
+    wants_ip: bool,
     server: S,
     options: Options,
-}
-
-struct Options {
-    limits: Limits,
-    lame_duck: LameDuck,
-    plan: Plan,
-    /// The grace, if it is not the default.
-    grace: Option<Duration>,
-    cuts: Cuts,
+    handshake: Option<Handshake>,
     on_report: Option<OnReport>,
     then: Option<DropGuard>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            limits: Limits {
-                max_connections: None,
-                first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
-                header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
-                nodelay: false,
-                catch_panics: false,
-            },
-            lame_duck: LameDuck::new(Duration::ZERO),
-            plan: Plan {
-                grace: Sidecar::DEFAULT_GRACE,
-                linger: DEFAULT_LINGER,
-                idle_grace: DEFAULT_IDLE_GRACE,
-                flush: FLUSH,
-                kill_grace: DEFAULT_KILL_GRACE,
-            },
-            grace: None,
-            cuts: Cuts::AreErrors,
-            on_report: None,
-            then: None,
-        }
-    }
 }
 
 /// What can be served: a tower service, an axum app, tonic routes or an accept loop.
@@ -153,17 +107,6 @@ impl Default for Options {
 pub trait Server: Send + 'static {
     /// The error of the server.
     type Error: Into<BoxError> + Send;
-
-    /// Rejects options of `server` that would leave it unable to serve anybody, or anyone at one of the
-    /// addresses that it listens at.
-    ///
-    /// # Errors
-    ///
-    /// A [`BuildError`] that names the option. The default implementation accepts everything.
-    fn check(&self, server: &str, addresses: &[Address]) -> Result<(), BuildError> {
-        let _ = (server, addresses);
-        Ok(())
-    }
 
     /// Serves what `acceptor` accepts until `stop` fires.
     ///
@@ -228,8 +171,7 @@ where
     S::Future: Send,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let settings = Settings::default();
-    Serve::new(name, listener, App { service, settings })
+    Serve::new(name, listener, App { service })
 }
 
 /// Makes a server from a bound listener and a service for each connection.
@@ -271,14 +213,12 @@ where
     S::Future: Send,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let settings = Settings::default();
-    Serve::new(name, listener, Each { make, settings })
+    Serve::new(name, listener, Each { make })
 }
 
 /// One service for all connections, which [`serve`] serves.
 pub struct App<S> {
     service: S,
-    settings: Settings,
 }
 
 impl<S, B> Protocol for App<S>
@@ -298,10 +238,6 @@ where
     Self: Protocol<Request = hyper::body::Incoming, Service = S>,
     S: Clone + Send + 'static,
 {
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
     fn make(&mut self, _incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
         ready(self.service.clone())
     }
@@ -320,10 +256,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str, _addresses: &[Address]) -> Result<(), BuildError> {
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -335,16 +267,13 @@ where
 
 impl<S> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("App").finish_non_exhaustive()
     }
 }
 
 /// A service for each connection, which [`serve_each`] serves.
 pub struct Each<F> {
     make: F,
-    settings: Settings,
 }
 
 impl<F, S, B> Protocol for Each<F>
@@ -366,10 +295,6 @@ where
     F: FnMut(Incoming<'_>) -> S + Send + 'static,
     S: Send,
 {
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
     fn make(&mut self, incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
         ready((self.make)(incoming))
     }
@@ -388,10 +313,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str, _addresses: &[Address]) -> Result<(), BuildError> {
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -403,9 +324,7 @@ where
 
 impl<F> fmt::Debug for Each<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Each")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Each").finish_non_exhaustive()
     }
 }
 
@@ -464,6 +383,13 @@ where
 }
 
 impl<S> Serve<S> {
+    /// Says that the app takes the IP address of its clients, so that it is not served where they have none.
+    #[cfg(feature = "axum")]
+    pub(crate) fn wants_ip(mut self, wants_ip: bool) -> Self {
+        self.wants_ip = wants_ip;
+        self
+    }
+
     pub(crate) fn new(
         name: impl Into<Cow<'static, str>>,
         listener: impl Into<Listening>,
@@ -472,13 +398,17 @@ impl<S> Serve<S> {
         Self {
             name: name.into(),
             listeners: vec![listener.into()],
+            wants_ip: false,
             server,
             options: Options::default(),
+            handshake: None,
+            on_report: None,
+            then: None,
         }
     }
 
-    pub(crate) fn served(&mut self) -> &mut S {
-        &mut self.server
+    pub(crate) fn options(&mut self) -> &mut Options {
+        &mut self.options
     }
 
     /// Serves on one more bound listener.
@@ -508,7 +438,6 @@ impl<S> Serve<S> {
     /// [10 seconds](Sidecar::DEFAULT_GRACE). In a component the default is all the time that the component has,
     /// which is also the maximum.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.options.plan.grace = grace;
         self.options.grace = Some(grace);
         self
     }
@@ -520,7 +449,7 @@ impl<S> Serve<S> {
     /// [200 milliseconds](DEFAULT_LINGER). Without connections the linger is skipped. It is part of the grace
     /// and ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
     pub fn linger(mut self, linger: Duration) -> Self {
-        self.options.plan.linger = linger;
+        self.options.linger = linger;
         self
     }
 
@@ -533,7 +462,7 @@ impl<S> Serve<S> {
     /// [`Duration::MAX`]. With zero an idle connection is cut at once. The default is
     /// [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
-        self.options.plan.idle_grace = idle_grace;
+        self.options.idle_grace = idle_grace;
         self
     }
 
@@ -545,7 +474,7 @@ impl<S> Serve<S> {
     /// When the server ends by itself, its remaining connections get the same time. The default is
     /// [1 second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.options.plan.kill_grace = kill_grace;
+        self.options.kill_grace = kill_grace;
         self
     }
 
@@ -555,7 +484,7 @@ impl<S> Serve<S> {
     /// stop are accepted all the same. Zero is an error of [`run`](Self::run). [`usize::MAX`] is as good as
     /// unlimited.
     pub fn max_connections(mut self, limit: usize) -> Self {
-        self.options.limits.max_connections = Some(limit);
+        self.options.max_connections = Some(limit);
         self
     }
 
@@ -565,7 +494,7 @@ impl<S> Serve<S> {
     /// client is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT). Zero is an error of
     /// [`run`](Self::run).
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
-        self.options.limits.first_byte_timeout = limited(timeout);
+        self.options.first_byte_timeout = limited(timeout);
         self
     }
 
@@ -576,15 +505,7 @@ impl<S> Serve<S> {
     /// timeout plus a quarter of the first byte's. With [`Duration::MAX`] no client is. The default is
     /// [30 seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.options.limits.header_timeout = limited(timeout);
-        self
-    }
-
-    /// Sets `TCP_NODELAY` on every connection, so that answers in several pieces arrive sooner.
-    ///
-    /// The defaults are those of the frameworks, off for axum and on for tonic.
-    pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.options.limits.nodelay = nodelay;
+        self.options.header_timeout = limited(timeout);
         self
     }
 
@@ -596,7 +517,7 @@ impl<S> Serve<S> {
     /// [`DrainReport::panicked`] counts all panics, with this option and without. A program built with
     /// `panic = "abort"` cannot catch a panic.
     pub fn catch_panics(mut self) -> Self {
-        self.options.limits.catch_panics = true;
+        self.options.catch_panics = true;
         self
     }
 
@@ -634,7 +555,7 @@ impl<S> Serve<S> {
     /// # }
     /// ```
     pub fn on_report(mut self, f: impl FnOnce(&DrainReport) + Send + 'static) -> Self {
-        self.options.on_report = Some(Box::new(f));
+        self.on_report = Some(Box::new(f));
         self
     }
 
@@ -671,7 +592,7 @@ impl<S> Serve<S> {
     /// # }
     /// ```
     pub fn then_cancel(mut self, token: &CancellationToken) -> Self {
-        self.options.then = Some(token.clone().drop_guard());
+        self.then = Some(token.clone().drop_guard());
         self
     }
 }
@@ -713,48 +634,7 @@ impl<S: engine::App> Serve<S> {
         R: Future<Output = io::Result<T>> + Send + 'static,
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.server.settings().set_tls::<S, F, R, T>(handshake);
-        self
-    }
-
-    /// Sets how many requests of one connection are answered at once; unlimited by default.
-    ///
-    /// Further requests wait, and are in flight. A request no longer counts once its response begins, even if
-    /// the body is still being sent. Zero is an error of [`run`](Serve::run).
-    pub fn concurrency_per_connection(mut self, limit: usize) -> Self {
-        self.server.settings().turns = Some(limit);
-        self
-    }
-
-    /// Sends clients over HTTP/2 a PING this often, and cuts those that do not answer within 20 seconds.
-    ///
-    /// This detects clients that have vanished. It is off by default, and 30 seconds for tonic.
-    /// [`Duration::MAX`] turns it off. Zero is an error of [`run`](Serve::run).
-    #[cfg(feature = "http2")]
-    pub fn http2_keepalive(mut self, interval: Duration) -> Self {
-        self.server.settings().http2.keepalive = limited(interval);
-        self
-    }
-
-    /// Sets how many streams a client may have open over HTTP/2 on one connection.
-    ///
-    /// The default is hyper's, 200, and unlimited for tonic. Zero is an error of [`run`](Serve::run).
-    #[cfg(feature = "http2")]
-    pub fn http2_max_streams(mut self, limit: u32) -> Self {
-        self.server.settings().http2.max_streams = Some(limit);
-        self
-    }
-
-    /// Sets how many bytes a client may send over HTTP/2 before they are read, for each stream and for the
-    /// whole connection.
-    ///
-    /// The default is hyper's, 1 MiB each. A value outside of 1 byte to 2 GiB less 1 byte is an error of
-    /// [`run`](Serve::run).
-    #[cfg(feature = "http2")]
-    pub fn http2_windows(mut self, stream: u32, connection: u32) -> Self {
-        let http2 = &mut self.server.settings().http2;
-        http2.stream_window = Some(stream);
-        http2.connection_window = Some(connection);
+        self.handshake = Some(Handshake::new(handshake, S::know));
         self
     }
 }
@@ -825,32 +705,28 @@ impl<S: Server> Serve<S> {
         let Self {
             name,
             listeners,
+            wants_ip,
             server,
             options,
+            handshake,
+            on_report,
+            then,
         } = self;
         // Whatever happens, a panic included, the token fires when all else is over.
-        let _then = options.then;
-        let mut plan = options.plan;
-        plan.grace = told.limit.grace(options.grace, plan.grace);
-        let checked = options.limits.check(&name);
-        let checked = checked.and_then(|()| plan.check(&name));
-        let checked = checked.and_then(|()| {
-            let listeners = listeners.into_iter();
-            listeners.map(|listener| listener.open(&name)).collect()
-        });
-        let checked = checked.and_then(|listeners: Vec<_>| {
-            let addresses = listeners.iter().map(Open::address).cloned();
-            server.check(&name, &addresses.collect::<Vec<_>>())?;
-            Ok(listeners)
-        });
-        let listeners = match checked {
+        let _then = then;
+        let grace = told.limit.grace(options.grace, Sidecar::DEFAULT_GRACE);
+        let checked = options.check(&name);
+        let listeners = match checked.and_then(|()| open(&name, listeners, wants_ip)) {
             Ok(listeners) => listeners,
-            Err(error) => return Err(SidecarError::early(name, plan.grace, Err(error.into()))),
+            Err(error) => return Err(SidecarError::early(name, grace, Err(error.into()))),
         };
-        let gate = Gate::new(options.limits);
+        let mut plan = options.plan(grace);
+        let (lame_duck, cuts) = (options.lame_duck.clone(), options.cuts);
+        let gate = Gate::new(options);
         let stop = CancellationToken::new();
-        let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());
-        let serving = gate::serving(&name, &gate, told, &options.lame_duck);
+        let acceptor = Acceptor::new(listeners, Arc::clone(&gate), handshake);
+        let server = server.start(acceptor, stop.clone());
+        let serving = gate::serving(&name, &gate, told, &lame_duck);
         let outcome = {
             let supervised = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server);
             let supervised = pin!(supervised);
@@ -859,8 +735,24 @@ impl<S: Server> Serve<S> {
             let _counted = told.count_in_flight(move || counting.in_flight());
             supervised.await
         };
-        conclude(name, &plan, options.cuts, options.on_report, outcome)
+        conclude(name, &plan, cuts, on_report, outcome)
     }
+}
+
+/// Checks all listeners and begins to listen.
+fn open(server: &str, listeners: Vec<Listening>, wants_ip: bool) -> Result<Vec<Open>, BuildError> {
+    let mut opened = Vec::new();
+    for listener in listeners {
+        let listener = listener.open(server)?;
+        let address = listener.address();
+        if wants_ip && address.socket_addr().is_none() {
+            let what = format!("server `{server}`");
+            let why = "its clients have no `SocketAddr`, which the app takes as connect info";
+            return Err(BuildError::new(what, "listener", address.to_string(), why));
+        }
+        opened.push(listener);
+    }
+    Ok(opened)
 }
 
 impl<S> fmt::Debug for Serve<S> {
@@ -868,9 +760,7 @@ impl<S> fmt::Debug for Serve<S> {
         f.debug_struct("Serve")
             .field("name", &self.name)
             .field("listeners", &self.listeners)
-            .field("limits", &self.options.limits)
-            .field("lame_duck", &self.options.lame_duck)
-            .field("plan", &self.options.plan)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -144,7 +144,7 @@ fn s12_a_socket_that_systemd_has_passed_is_never_deaf_and_keeps_its_queue() {
     let socket = OwnedFd::from(listener.try_clone().unwrap());
     let mut child = Child::start_passed("sockets_passed", socket);
 
-    child.expect("serving").send(Signal::TERM).expect_code(143);
+    child.expect("serving").send(Signal::TERM).expect_code(0);
 
     // Those that the child has made while it looked are in the queue, and so is everybody after them.
     listener.set_nonblocking(true).unwrap();

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::Report;
 use super::TimelineStep;
+use crate::cleanup::words::one_line;
+use crate::cleanup::words::shortened;
 use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::group::time::column;
 use crate::lifecycle::component_state::ComponentState;
 use crate::lifecycle::step_kind::StepKind;
-use crate::lifecycle::words::one_line;
-use crate::lifecycle::words::shortened;
 
 /// The cells of a bar.
 const BAR: usize = 20;

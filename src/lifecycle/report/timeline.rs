@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::cleanup::words;
 use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::lifecycle::step_kind::StepKind;
-use crate::lifecycle::words;
 
 /// A step of a lifecycle: what was done to which component and when. Plain data.
 ///

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::slot::Slot;
+use crate::cleanup::{CleanupReport, Outcome, StepReport};
 use crate::group::cause::Cause;
 use crate::group::end::End;
 use crate::group::running::Running;
-use crate::lifecycle::cleanup::{CleanupReport, Outcome, StepReport};
 use crate::lifecycle::component_error::ComponentError;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::report::{Report, Straggler, TimelineStep};

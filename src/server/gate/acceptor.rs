@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::conn::Gate;
+use super::handshake::Handshake;
 use super::io::Io;
 use super::last_call;
 use super::last_call::LastCall;
-use crate::backoff::{Backoff, Delays, Jitter};
+use crate::backoff::{Backoff, Delays};
 use crate::group::log;
 use crate::group::time::Rounded;
 use crate::server::address::Address;
@@ -38,6 +40,8 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     address: Option<Address>,
     sockets: Sockets,
+    /// What the connections begin with.
+    handshake: Option<Handshake>,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,7 @@ enum Sockets {
 const MOST_SWEPT: usize = 4096;
 
 impl Acceptor {
-    pub(crate) fn new(listeners: Vec<Open>, gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(listeners: Vec<Open>, gate: Arc<Gate>, handshake: Option<Handshake>) -> Self {
         listeners
             .iter()
             .filter_map(Open::tcp)
@@ -65,7 +69,12 @@ impl Acceptor {
             gate,
             address: listeners.first().map(|listener| listener.address().clone()),
             sockets: Sockets::Listening(Listeners { listeners, turn: 0 }),
+            handshake,
         }
+    }
+
+    pub(super) fn handshake(&mut self) -> Option<Handshake> {
+        self.handshake.take()
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {
@@ -325,8 +334,17 @@ fn registered(stream: std::net::TcpStream) -> io::Result<Transport> {
 
 /// Errors are ignored, because the options are optional and the peer may be gone already.
 fn set_options(gate: &Gate, stream: &Transport) {
-    if let (Transport::Tcp(stream), true) = (stream, gate.limits().nodelay) {
+    let Transport::Tcp(stream) = stream else {
+        return;
+    };
+    if gate.options().nodelay {
         let _ = stream.set_nodelay(true);
+    }
+    if let Some(idle) = gate.options().tcp_keepalive {
+        // The system counts in seconds.
+        let idle = Duration::from_secs(idle.as_secs() + u64::from(idle.subsec_nanos() > 0));
+        let keepalive = TcpKeepalive::new().with_time(idle);
+        let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
     }
 }
 
@@ -344,7 +362,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 /// The pauses between tries while the system is out of file descriptors or memory.
 fn pauses() -> Delays {
     Backoff::new(Duration::from_millis(5), Duration::from_secs(1))
-        .jitter(Jitter::None)
+        .no_jitter()
         .delays()
 }
 
@@ -352,7 +370,7 @@ fn pauses() -> Delays {
 mod tests {
     use super::*;
 
-    use super::super::conn::Limits;
+    use super::super::options::Options;
 
     /// As when the process has no file descriptor left.
     fn out_of_files() -> io::Error {
@@ -361,7 +379,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r17_a_system_without_resources_is_asked_again_ever_more_rarely() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let begin = Instant::now();
         let mut asked = Vec::new();
         let accept = |_: &mut Context<'_>| {
@@ -382,7 +400,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r17_what_failed_for_one_peer_only_is_tried_again_at_once() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let begin = Instant::now();
         let mut errors = [
             io::ErrorKind::ConnectionAborted,

@@ -299,7 +299,7 @@ async fn value_of_the_server_does_not_matter() {
 // The stop.
 
 #[tokio::test(start_paused = true)]
-async fn stop_is_asked_once_with_the_grace() {
+async fn stop_is_asked_once_with_a_little_less_than_the_grace() {
     let token = CancellationToken::new();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let handle = Arc::new(Notify::new());
@@ -325,7 +325,7 @@ async fn stop_is_asked_once_with_the_grace() {
     let (outcome, took) = sidecar.await.unwrap();
     outcome.unwrap();
     assert_eq!(took, secs(3));
-    assert_eq!(*asked.lock().unwrap(), [GRACE]);
+    assert_eq!(*asked.lock().unwrap(), [GRACE - Duration::from_millis(100)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -718,4 +718,27 @@ fn sidecar_without_timers_panics_when_the_token_fires() {
     });
     assert_eq!(error.end(), End::Panicked, "{error:#}");
     assert!(format!("{error:#}").contains("timers"), "{error:#}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_uses_all_the_time_that_its_stop_function_was_told_is_in_time() {
+    for grace in [GRACE, Duration::from_millis(500), Duration::from_millis(3)] {
+        let (told, tell) = tokio::sync::oneshot::channel();
+        let server = async move {
+            let told: Duration = tell.await.unwrap();
+            // As the handle of axum-server does it.
+            sleep(told).await;
+            io::Result::Ok(())
+        };
+        let stop = |grace| async move { told.send(grace).unwrap() };
+        let stopped = http().grace(grace).serve_with_stop(&fired(), server, stop);
+
+        let (outcome, took) = timed(stopped).await.unwrap();
+
+        outcome.unwrap();
+        assert!(
+            took <= grace && took >= grace * 8 / 10,
+            "{took:?} of {grace:?}"
+        );
+    }
 }

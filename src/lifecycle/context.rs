@@ -11,10 +11,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::context_token::ContextToken;
 use super::haste::Haste;
 use super::plan::Plan;
 use super::provided::Outlet;
 use super::report::Report;
+use crate::cleanup::{CleanupHandle, Outcome};
 use crate::group::cause::Cause;
 use crate::group::deadline;
 use crate::group::deadline::DeadlinePassed;
@@ -23,7 +25,6 @@ use crate::group::lock::lock;
 use crate::group::panic::Panic;
 use crate::group::stop_request::StopRequest;
 use crate::group::{Spawner, TaskGroup};
-use crate::lifecycle::cleanup::{CleanupHandle, Outcome};
 use crate::lifecycle::readiness::Readiness;
 use crate::server::in_flight::InFlight;
 use crate::server::stop_signal::sealed::StopParts;
@@ -72,6 +73,7 @@ pub struct Context {
 struct Shared {
     path: Arc<str>,
     group: Spawner,
+    token: ContextToken,
     limit: Limit,
     in_flight: Arc<InFlight>,
     said: Said,
@@ -169,12 +171,20 @@ impl Context {
         wants_outcome: bool,
         plan: Option<Plan>,
     ) -> Self {
+        let (limit, in_flight) = (Limit::to_be_set(), Arc::<InFlight>::default());
+        let signal = Parts::new(
+            group.token().clone(),
+            whole.leaving.clone(),
+            limit.clone(),
+            Arc::clone(&in_flight),
+        );
         Self {
             shared: Arc::new(Shared {
                 path,
                 group,
-                limit: Limit::to_be_set(),
-                in_flight: Arc::default(),
+                token: ContextToken::new(signal),
+                limit,
+                in_flight,
                 said: Said::default(),
                 whole,
                 index,
@@ -196,10 +206,11 @@ impl Context {
     /// Returns the token that fires when the component is to stop.
     ///
     /// That is when all components that depend on it have ended. It fires at once when a task of
-    /// the component has failed.
+    /// the component has failed. A server that is run with it is told the same as by the context itself. See
+    /// [`ContextToken`].
     #[must_use]
-    pub fn token(&self) -> &CancellationToken {
-        self.shared.group.token()
+    pub fn token(&self) -> &ContextToken {
+        &self.shared.token
     }
 
     /// Waits until the component is to stop.
@@ -502,12 +513,7 @@ impl StopSignal for Context {}
 
 impl StopParts for Context {
     fn parts(&self) -> Parts {
-        Parts::new(
-            self.token().clone(),
-            self.shared.whole.leaving.clone(),
-            self.shared.limit.clone(),
-            Arc::clone(&self.shared.in_flight),
-        )
+        self.shared.token.signal()
     }
 }
 

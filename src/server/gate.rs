@@ -17,7 +17,7 @@ mod body;
 mod answer;
 mod busy;
 mod io;
-mod transport;
+mod incoming;
 mod handshake;
 mod keeper;
 mod last_call;
@@ -38,7 +38,7 @@ use crate::group::log;
 use crate::group::time::Rounded;
 use crate::server::drain::Counts;
 use crate::server::lame_duck::LameDuck;
-use crate::server::stop_signal::Parts;
+use crate::server::stop_signal::{Limit, Parts};
 
 pub use self::acceptor::Acceptor;
 pub(crate) use self::answer::Protocol;
@@ -46,9 +46,9 @@ pub use self::busy::Busy;
 pub(crate) use self::conn::Gate;
 pub(crate) use self::end::{OnReport, Outcome, conclude, limited};
 pub(crate) use self::handshake::Handshake;
+pub use self::incoming::Incoming;
 pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
-pub use self::transport::{Incoming, Tls, Transport};
 
 /// How often connections are checked for idleness.
 const LOOK: Duration = Duration::from_millis(100);
@@ -56,14 +56,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How late a timer may be before the runtime counts as blocked.
 const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 
-/// Waits until a server has to stop, that is, until its token has fired and its lame duck is over. Returns the
-/// time left for the stop, if that is limited.
-pub(crate) async fn serving(
-    name: &str,
-    gate: &Gate,
-    stop: &Parts,
-    lame_duck: &LameDuck,
-) -> Option<Duration> {
+/// Waits until a server has to stop, that is, until its token has fired and its lame duck is over.
+pub(crate) async fn serving(name: &str, gate: &Gate, stop: &Parts, lame_duck: &LameDuck) {
     told(gate, stop).await;
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {
@@ -74,7 +68,6 @@ pub(crate) async fn serving(
     lame_duck.half().await;
     gate.leave();
     lame_duck.over().await;
-    stop.limit.left()
 }
 
 /// Waits for the token. The lame duck of an enclosing lifecycle comes before that.
@@ -90,12 +83,14 @@ async fn told(gate: &Gate, stop: &Parts) {
 
 /// Runs `server` until `serving` is over, and then through its stop.
 ///
-/// `signal` tells the server itself to stop. Whatever happens, and also when this future is dropped, only what
+/// `limit` has the deadline of the whole, which is known then and may come nearer later. `signal` tells the server
+/// itself to stop. Whatever happens, and also when this future is dropped, only what
 /// the counts call stuck is left of the server. The server's future is dropped first, then all else is cut.
 pub(crate) async fn supervise<S: Future>(
     gate: Arc<Gate>,
     plan: &mut Plan,
-    serving: impl Future<Output = Option<Duration>>,
+    limit: &Limit,
+    serving: impl Future<Output = ()>,
     signal: CancellationToken,
     server: S,
 ) -> Outcome<S::Output> {
@@ -103,10 +98,7 @@ pub(crate) async fn supervise<S: Future>(
     let mut server = pin!(server);
     tokio::select! {
         biased;
-        left = serving => {
-            plan.fit(left.unwrap_or(Duration::MAX));
-            force.stop(plan, server).await
-        }
+        () = serving => force.stop(plan, limit, server).await,
         end = &mut server => {
             force.now(plan).await;
             Outcome::Early(end)
@@ -142,10 +134,17 @@ impl Force {
         let _ = timeout(plan.kill_grace, gone).await;
     }
 
-    async fn stop<S: Future>(&self, plan: &Plan, mut server: Pin<&mut S>) -> Outcome<S::Output> {
-        let mut stop = Stopping::begin(&self.gate, plan);
+    async fn stop<S: Future>(
+        &self,
+        plan: &mut Plan,
+        limit: &Limit,
+        mut server: Pin<&mut S>,
+    ) -> Outcome<S::Output> {
+        let mut stop = Stopping::begin(&self.gate, plan, limit.of_server());
         let mut end = None;
         loop {
+            let nearer = limit.changed();
+            stop.fit(limit.of_server());
             match stop.next() {
                 Next::Done => return Outcome::Stopped(stop.counts(), end),
                 Next::Enter(phase) => stop.enter(phase, &self.signal),
@@ -156,6 +155,7 @@ impl Force {
                         stop.ended_at = Some(Instant::now());
                     }
                     () = self.gate.changed() => {}
+                    () = nearer => {}
                     () = sleep(wait) => {}
                 },
             }
@@ -167,7 +167,7 @@ impl Force {
 #[derive(Debug)]
 struct Stopping<'a> {
     gate: &'a Gate,
-    plan: &'a Plan,
+    plan: &'a mut Plan,
     stop: Instant,
     phase: Phase,
     entered: Instant,
@@ -182,9 +182,9 @@ struct Stopping<'a> {
 }
 
 impl<'a> Stopping<'a> {
-    fn begin(gate: &'a Gate, plan: &'a Plan) -> Self {
+    fn begin(gate: &'a Gate, plan: &'a mut Plan, deadline: Option<Instant>) -> Self {
         let now = Instant::now();
-        let stopping = Self {
+        let mut stopping = Self {
             gate,
             plan,
             stop: now,
@@ -197,8 +197,16 @@ impl<'a> Stopping<'a> {
             empty_at: None,
             ended_at: None,
         };
-        gate.begin_stop(plan.grace);
+        stopping.fit(deadline);
+        gate.begin_stop(stopping.plan.grace);
         stopping
+    }
+
+    /// Shortens what is left of the stop so that it is over at `deadline`.
+    fn fit(&mut self, deadline: Option<Instant>) {
+        if let (Some(deadline), Phase::Lingering | Phase::Draining) = (deadline, self.phase) {
+            self.plan.fit(deadline.saturating_duration_since(self.stop));
+        }
     }
 
     /// Decides what comes next. In the drain it also cuts idle connections.
@@ -387,6 +395,7 @@ mod tests {
         let outcome = supervise(
             gate.clone(),
             &mut PLAN.clone(),
+            &Limit::default(),
             pending(),
             signal.clone(),
             ready("end"),
@@ -408,7 +417,8 @@ mod tests {
         let outcome = supervise(
             gate,
             &mut PLAN.clone(),
-            ready(None),
+            &Limit::default(),
+            ready(()),
             signal,
             pending::<()>(),
         )
@@ -422,12 +432,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_comes_nearer_during_the_stop_shortens_what_is_left_of_it() {
+        let gate = Gate::new(Options::default());
+        let (limit, begin) = (Limit::to_be_set(), Instant::now());
+        limit.set(Some(begin + Duration::from_secs(60)));
+        let mut plan = PLAN.clone();
+        let signal = CancellationToken::new();
+        let server = pending::<()>();
+        let supervised = supervise(gate, &mut plan, &limit, ready(()), signal, server);
+        let hurry = async {
+            sleep(Duration::from_secs(1)).await;
+            limit.set(Some(Instant::now() + Duration::from_secs(1)));
+        };
+
+        let (outcome, ()) = tokio::join!(supervised, hurry);
+
+        let Outcome::Stopped(counts, None) = outcome else {
+            panic!("{outcome:?}");
+        };
+        let took = counts.took;
+        assert_eq!(took, begin.elapsed());
+        assert!(
+            Duration::from_millis(1900) < took && took < Duration::from_secs(2),
+            "{took:?}"
+        );
+        assert!(plan.grace < Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn r04_a_server_that_ends_after_its_grace_has_taken_that_long() {
         let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let late = Duration::from_millis(5_900);
 
-        let outcome = supervise(gate, &mut PLAN.clone(), ready(None), signal, sleep(late)).await;
+        let (plan, limit) = (&mut PLAN.clone(), &Limit::default());
+        let outcome = supervise(gate, plan, limit, ready(()), signal, sleep(late)).await;
 
         let Outcome::Stopped(counts, Some(())) = outcome else {
             panic!("{outcome:?}");

@@ -15,12 +15,13 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::group::chain;
+use crate::group::deadline;
 use crate::group::end::End;
 use crate::group::log;
 use crate::group::panic::Panic;
@@ -235,8 +236,9 @@ impl Sidecar {
 
     /// Runs a server that is stopped by a function, often through a handle.
     ///
-    /// `stop` is called with the grace when `token` has fired. The future it returns runs beside the server,
-    /// and both have until the end of the grace. If the server is down in time but the stop function is still
+    /// `stop` is called when `token` has fired. It is told how long the server may take, which is a tenth less than
+    /// the grace, and at most 100 milliseconds less, so that a server that uses all of it is in time. The future
+    /// it returns runs beside the server, and both have until the end of the grace. If the server is down in time but the stop function is still
     /// running at the end of the grace, it is dropped with a warning and the outcome is `Ok`. `stop` is never
     /// called when the server ends by itself or when the returned future is dropped.
     ///
@@ -263,6 +265,7 @@ impl Sidecar {
     ///
     /// ```
     /// use std::sync::Arc;
+    /// use std::time::Duration;
     /// use taskgroup::{CancellationToken, Sidecar};
     /// use tokio::sync::Notify;
     ///
@@ -281,7 +284,7 @@ impl Sidecar {
     /// token.cancel();
     /// let stopped = Sidecar::new("http")
     ///     .serve_with_stop(&token, server, |grace| async move {
-    ///         assert_eq!(grace, Sidecar::DEFAULT_GRACE);
+    ///         assert_eq!(grace, Sidecar::DEFAULT_GRACE - Duration::from_millis(100));
     ///         handle.notify_one();
     ///     })
     ///     .await;
@@ -334,10 +337,14 @@ impl Sidecar {
     {
         let mut server = pin!(server);
         let Some(end) = told.token.run_until_cancelled(server.as_mut()).await else {
-            let left = told.limit.left().unwrap_or(Duration::MAX);
-            let grace = told.limit.grace(self.asked, self.grace);
-            self.grace = grace.min(left);
-            return self.drain(server, ask).await;
+            let (now, grace) = (Instant::now(), told.limit.grace(self.asked, self.grace));
+            // From here on it is an instant. The grace is what messages say.
+            let mut until = now.checked_add(grace);
+            if let Some(limit) = told.limit.of_server() {
+                until = Some(until.map_or(limit, |until| until.min(limit)));
+            }
+            self.grace = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
+            return self.drain(server, ask, until).await;
         };
         let phase = if told.token.is_cancelled() {
             Phase::Cancelled
@@ -351,7 +358,12 @@ impl Sidecar {
     }
 
     /// Asks the server to stop, and runs the stop function and the server until the grace is over.
-    async fn drain<S, F, A>(&self, mut server: Pin<&mut S>, ask: F) -> Outcome
+    async fn drain<S, F, A>(
+        &self,
+        mut server: Pin<&mut S>,
+        ask: F,
+        until: Option<Instant>,
+    ) -> Outcome
     where
         S: Future<Output = Result<(), Fault>>,
         F: FnOnce(Duration) -> A,
@@ -365,7 +377,7 @@ impl Sidecar {
         let mut end = None;
         let mut stopped = None;
         // The call itself is inside the future, so that its panics are caught too.
-        let mut stop = pin!(Panic::catch_future(async { ask(self.grace).await }));
+        let mut stop = pin!(Panic::catch_future(async { ask(told(self.grace)).await }));
         let both = poll_fn(|cx| {
             // The stop goes first, so that a server with a grace of zero sees it in its only poll.
             if stopped.is_none() {
@@ -380,8 +392,8 @@ impl Sidecar {
                 Poll::Pending
             }
         });
-        // The timeout itself is ignored, because both results are checked below.
-        let _ = timeout(self.grace, both).await;
+        // Whether it was in time is ignored, because both results are checked below.
+        let _ = deadline::by(until, both).await;
 
         Outcome {
             fate: match end {
@@ -759,6 +771,19 @@ impl fmt::Debug for SidecarError {
         }
         chain::explain(f, &self.message(), self.why(), None)
     }
+}
+
+/// Returns the grace that a server is told, which is a little shorter than the one by which it is judged.
+///
+/// A server that uses all of what it was told is then down in time. With two clocks that end at once, a good stop
+/// would be late.
+fn told(grace: Duration) -> Duration {
+    const PART: u32 = 10;
+    const MOST: Duration = Duration::from_millis(100);
+    if grace == Duration::MAX {
+        return grace;
+    }
+    grace - (grace / PART).min(MOST)
 }
 
 /// Adapts an external server.

@@ -167,11 +167,29 @@ impl Limit {
         }
     }
 
-    /// Returns the time left, if it is limited. A little is kept back, so that a server that uses all of it
-    /// ends by itself, with its own error, before it is forced.
+    /// Returns when a server has to be down, if its time is limited. A little is kept back, so that a server that
+    /// uses all of it ends by itself, with its own error, before it is forced.
+    pub(crate) fn of_server(&self) -> Option<Instant> {
+        let (deadline, now) = (self.deadline()?, Instant::now());
+        let left = deadline.saturating_duration_since(now);
+        deadline.checked_sub(KEPT.min(left / 10))
+    }
+
+    /// Returns how long a server may take from now on, if its time is limited.
     pub(crate) fn left(&self) -> Option<Duration> {
-        let left = self.deadline()?.saturating_duration_since(Instant::now());
-        Some(left.saturating_sub(KEPT.min(left / 10)))
+        Some(self.of_server()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits until the deadline has changed since this was called.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + '_ {
+        // Made before the deadline is read, so that a change in between wakes it.
+        let changed = self.0.as_ref().map(|limit| limit.changed.notified());
+        async move {
+            match changed {
+                Some(changed) => changed.await,
+                None => pending().await,
+            }
+        }
     }
 }
 

@@ -8,7 +8,9 @@ mod idle;
 mod limit;
 mod lingering;
 mod raw;
+mod proxy;
 mod report;
+mod upgrades;
 #[path = "../axum/peers.rs"]
 #[allow(dead_code, reason = "a part is used")]
 mod peers;

@@ -43,6 +43,11 @@ struct Running {
 impl Running {
     /// A server, with much more grace than its component has, in front of a database.
     async fn start(lame_duck: Duration) -> Self {
+        Self::start_by(false, lame_duck).await
+    }
+
+    /// Runs the server by the context of its component, or by the token of that.
+    async fn start_by(token: bool, lame_duck: Duration) -> Self {
         let (sender, entered) = mpsc::unbounded_channel();
         let bound = Provided::new("address");
         let http = Component::using(bound.provider());
@@ -55,10 +60,13 @@ impl Running {
                     .route("/hang", get(for_ever))
                     .route("/", get(async || "hello"))
                     .with_state(sender);
-                let serving = taskgroup::server::axum::serve("http", listener, app)
+                let server = taskgroup::server::axum::serve("http", listener, app)
                     .grace(60 * SECOND)
-                    .linger(Duration::ZERO)
-                    .run(&ctx);
+                    .linger(Duration::ZERO);
+                let serving = match token {
+                    true => server.run(ctx.token()),
+                    false => server.run(&ctx),
+                };
                 bound.set(address);
                 ctx.ready();
                 Ok(serving.await?)
@@ -90,44 +98,48 @@ impl Running {
 
 #[tokio::test]
 async fn requests_in_flight_are_answered_and_counted() {
-    let mut running = Running::start(Duration::ZERO).await;
-    let mut clients = [
-        running.request("/stop").await,
-        running.request("/stop").await,
-    ];
-    running.handle.stop("enough");
-    for client in &mut clients {
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("done"), "{answer}");
+    for token in [false, true] {
+        let mut running = Running::start_by(token, Duration::ZERO).await;
+        let mut clients = [
+            running.request("/stop").await,
+            running.request("/stop").await,
+        ];
+        running.handle.stop("enough");
+        for client in &mut clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("done"), "{answer}");
+        }
+        let report = running.run.await.unwrap().unwrap();
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.in_flight, 2);
     }
-    let report = running.run.await.unwrap().unwrap();
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(report.in_flight, 2);
 }
 
 #[tokio::test]
-async fn a_server_has_no_more_than_its_component_and_reports_what_was_cut() {
-    let mut running = Running::start(Duration::ZERO).await;
-    let client = running.request("/hang").await;
-    pause();
-    running.handle.stop("enough");
-    let report = running.run.await.unwrap().unwrap();
-    drop(client);
-    assert_eq!(report.errors.len(), 1, "{report}");
-    let error = &report.errors[0];
-    assert_eq!(wrong(error), STOP_FAILED, "it was not forced from outside");
-    let source = std::error::Error::source(error.task_error().unwrap()).unwrap();
-    let sidecar = source.downcast_ref::<SidecarError>().unwrap();
-    assert!(sidecar.is_timed_out());
-    assert!(sidecar.drain_report().is_some());
-    assert!(report.was_forced());
-    assert!(report.took() <= 5 * SECOND, "{report}");
-    assert_eq!(report.in_flight, 1);
-    assert_eq!(
-        running.handle.state("db"),
-        Some(ComponentState::Ended(End::Done))
-    );
+async fn a_server_has_no_more_than_its_component_and_reports_what_was_cut_by_context_or_token() {
+    for token in [false, true] {
+        let mut running = Running::start_by(token, Duration::ZERO).await;
+        let client = running.request("/hang").await;
+        pause();
+        running.handle.stop("enough");
+        let report = running.run.await.unwrap().unwrap();
+        drop(client);
+        assert_eq!(report.errors.len(), 1, "{report}");
+        let error = &report.errors[0];
+        assert_eq!(wrong(error), STOP_FAILED, "it was not forced from outside");
+        let source = std::error::Error::source(error.task_error().unwrap()).unwrap();
+        let sidecar = source.downcast_ref::<SidecarError>().unwrap();
+        assert!(sidecar.is_timed_out());
+        assert!(sidecar.drain_report().is_some());
+        assert!(report.was_forced());
+        assert!(report.took() <= 5 * SECOND, "{report}");
+        assert_eq!(report.in_flight, 1);
+        assert_eq!(
+            running.handle.state("db"),
+            Some(ComponentState::Ended(End::Done))
+        );
+    }
 }
 
 /// The head of an answer over a connection that stays open.

@@ -10,6 +10,8 @@
 
 mod axum_serve;
 mod canary;
+#[cfg(all(feature = "axum", feature = "http2", feature = "tonic"))]
+mod parity;
 mod tonic_server;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio_util::sync::CancellationToken;
 
 use super::machine::Blame;
 use crate::BoxError;
@@ -131,7 +130,7 @@ impl Slot {
     /// Whether its token has fired and it has not ended.
     pub(super) fn is_stopping(&self) -> bool {
         let token = self.ctx.as_ref().map(Context::token);
-        self.is_there() && token.is_some_and(CancellationToken::is_cancelled)
+        self.is_there() && token.is_some_and(|token| token.is_cancelled())
     }
 
     /// Whether it was forced and is not gone yet.

@@ -8,6 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -17,6 +21,7 @@ use super::conn::Conn;
 use super::options::Options;
 use super::switch::Seat;
 use crate::group::time::Rounded;
+use crate::server::transport::Transport;
 
 /// The stream of one connection, which can be cut.
 ///
@@ -25,7 +30,7 @@ use crate::group::time::Rounded;
 ///
 /// In a [`serve_loop`](crate::server::serve_loop) the server knows nothing of the protocol. See [`Busy`].
 #[derive(Debug)]
-pub struct Io<T = TcpStream> {
+pub struct Io<T = Transport> {
     // Before `conn`, whose drop reports that nothing is left.
     stream: T,
     // Two seats, because the halves of an upgraded connection may be in two tasks.
@@ -94,7 +99,8 @@ impl<T> Io<T> {
     where
         T: 'static,
     {
-        let stream = (&self.stream as &dyn Any).downcast_ref::<TcpStream>();
+        let stream = (&self.stream as &dyn Any).downcast_ref::<Transport>();
+        let stream = stream.and_then(Transport::downcast_ref::<TcpStream>);
         let name = match stream.map(TcpStream::peer_addr) {
             Some(Ok(peer)) => peer.to_string(),
             _ => "a connection".to_owned(),
@@ -106,30 +112,6 @@ impl<T> Io<T> {
     #[must_use]
     pub fn get_ref(&self) -> &T {
         &self.stream
-    }
-
-    /// Keeps the connection and replaces the stream with what `f` makes of it.
-    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Io<U> {
-        let Self {
-            stream,
-            reading,
-            writing,
-            patience,
-            blocked,
-            inside,
-            lingering,
-            conn,
-        } = self;
-        Io {
-            stream: f(stream),
-            reading,
-            writing,
-            patience,
-            blocked,
-            inside,
-            lingering,
-            conn,
-        }
     }
 
     /// Fails once the connection was cut, before the stream is touched again. An operation that then has to
@@ -190,6 +172,42 @@ impl<T> Io<T> {
     fn set_blocked(&mut self, blocked: bool) {
         self.blocked = blocked;
         self.conn.set_unread(blocked);
+    }
+}
+
+impl Io {
+    /// Takes the connection itself back from an upgrade, for example to splice two sockets, together with the
+    /// bytes that have been read and not used yet.
+    ///
+    /// The wrapper of hyper is gone then, and [`get_ref`](Self::get_ref) returns the socket. The connection still
+    /// counts as upgraded until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The upgrade itself if it is a stream of HTTP/2, which has no socket of its own, or was not made by a server
+    /// of this crate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::Request;
+    /// use hyper::body::Incoming;
+    /// use taskgroup::server::{Io, Transport};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// async fn tunnel(request: Request<Incoming>) -> std::io::Result<()> {
+    ///     let upgraded = hyper::upgrade::on(request).await.map_err(std::io::Error::other)?;
+    ///     let (mut io, read) = Io::from_upgraded(upgraded).map_err(|_| std::io::ErrorKind::Unsupported)?;
+    ///     if let Transport::Tcp(socket) = io.get_ref() {
+    ///         socket.set_nodelay(true)?;
+    ///     }
+    ///     io.write_all(&read).await
+    /// }
+    /// # let _ = tunnel;
+    /// ```
+    pub fn from_upgraded(upgraded: Upgraded) -> Result<(Self, Bytes), Upgraded> {
+        let parts = upgrade::downcast::<TokioIo<Self>>(upgraded)?;
+        Ok((parts.io.into_inner(), parts.read_buf))
     }
 }
 

@@ -48,7 +48,7 @@ impl Label {
         let mut bytes = [0; Self::SIZE];
         bytes.copy_from_slice(&all[1..]);
         // It may be read while it is written.
-        let length = all[0].min(bytes.len() as u8);
+        let length = all[0].min(u8::try_from(Self::SIZE).unwrap_or(u8::MAX));
         Self { length, bytes }
     }
 

@@ -723,7 +723,7 @@ fn sidecar_without_timers_panics_when_the_token_fires() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_uses_all_the_time_that_its_stop_function_was_told_is_in_time() {
     for grace in [GRACE, Duration::from_millis(500), Duration::from_millis(3)] {
-        let (told, tell) = tokio::sync::oneshot::channel();
+        let (told, tell) = oneshot::channel();
         let server = async move {
             let told: Duration = tell.await.unwrap();
             // As the handle of axum-server does it.

@@ -139,6 +139,7 @@ async fn a_server_has_no_more_than_its_component_and_reports_what_was_cut_by_con
             running.handle.state("db"),
             Some(ComponentState::Ended(End::Done))
         );
+        resume();
     }
 }
 

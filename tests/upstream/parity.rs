@@ -386,7 +386,7 @@ async fn s11_over_http2_the_engine_answers_as_stock_axum_does() {
         expected,
         "extended CONNECT"
     );
-    assert!(expected.contains("CONNECT"), "{expected}");
+    assert!(expected.starts_with("200"), "{expected}");
 }
 
 /// More than hyper allows by default.

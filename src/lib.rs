@@ -79,7 +79,7 @@
 //! | `tonic` | a gRPC server that really stops | 49 |
 //! | `pipeline` | workers that drain or hand back | 0 |
 //! | `process` | a child process as a member | 7 |
-//! | `metrics`, `systemd`, `serde` | the stop in metrics, for systemd, as data | 3, 3, 2 |
+//! | `metrics`, `systemd`, `serde`, `svg` | the stop in metrics, for systemd, as data, as a picture | 3, 3, 2, 0 |
 //! | `deploy` | the checker of deployment files | 2 |
 //! | `test-util` | the test kit | 4 |
 //!

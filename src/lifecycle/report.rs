@@ -3,6 +3,8 @@
 mod timeline;
 mod straggler;
 mod text;
+#[cfg(feature = "svg")]
+mod svg;
 #[cfg(test)]
 mod tests;
 

@@ -111,6 +111,7 @@ struct TimelineStepOnWire<'a> {
     end: End,
     limit_seconds: Option<f64>,
     message: &'a str,
+    critical: bool,
 }
 
 #[derive(Serialize)]
@@ -250,6 +251,7 @@ on_the_wire! {
         end: step.end,
         limit_seconds: step.limit.and_then(seconds),
         message: &step.message,
+        critical: step.critical,
     };
     Straggler => |straggler| StragglerOnWire {
         component: &straggler.component,

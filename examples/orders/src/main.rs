@@ -72,9 +72,14 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
             log_to(io::stderr);
             service::run(owned(lifecycle), &parts, print_ready).await?
         }
-        Some(Command::Demo) => {
+        Some(Command::Demo { svg }) => {
             log_to(io::stdout);
-            demo::run(parts, owned).await?
+            let report = demo::run(parts, owned).await?;
+            if let Some(file) = svg {
+                fs::write(&file, report.to_svg())
+                    .map_err(|error| format!("--svg {}: {error}", file.display()))?;
+            }
+            report
         }
     };
     Ok(Exit::from(report))
@@ -119,6 +124,9 @@ fn own(
     };
     Ok(move |lifecycle: Lifecycle| {
         let lifecycle = lifecycle.stop_on(signals).watchdog();
+        // systemd hears that it is ready, that it stops and that it is alive, if there is one.
+        #[cfg(unix)]
+        let lifecycle = lifecycle.observe(taskgroup::process::systemd::observer());
         let lifecycle = list.into_iter().fold(lifecycle, Lifecycle::list_on);
         file.into_iter().fold(lifecycle, Lifecycle::stop_on)
     })

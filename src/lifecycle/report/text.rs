@@ -81,7 +81,7 @@ impl Report {
     }
 
     /// Whether a component never became ready. Then the rows of the start are worth reading.
-    fn start_was_cut(&self) -> bool {
+    pub(super) fn start_was_cut(&self) -> bool {
         let mut starts = self.starts();
         let mut components = self.components.iter();
         starts.any(|step| step.end != End::Done)
@@ -118,7 +118,7 @@ impl Report {
     }
 
     /// A line for each reason.
-    fn never_started(&self) -> Vec<String> {
+    pub(super) fn never_started(&self) -> Vec<String> {
         let never = self.components.iter().filter(|c| c.state == NEVER_STARTED);
         let never: Vec<_> = never.collect();
         let mut reasons: Vec<&str> = Vec::new();
@@ -190,7 +190,7 @@ impl Report {
     }
 
     /// The failures behind the exit status, as an [`Exit`](crate::Exit) writes them.
-    fn failures(&self) -> Vec<String> {
+    pub(super) fn failures(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| report.failures());
         let errors = self.errors.iter().map(|error| format!("{error:#}"));
         let failures = errors.chain(steps.map(ToString::to_string));
@@ -201,7 +201,7 @@ impl Report {
         failures.enumerate().map(line).collect()
     }
 
-    fn forced_tasks(&self) -> Vec<String> {
+    pub(super) fn forced_tasks(&self) -> Vec<String> {
         let tasks = self.stragglers.iter().take(TASKS);
         let mut lines: Vec<_> = tasks.map(|task| format!("forced: {task}")).collect();
         if let others @ 1.. = self.stragglers.len().saturating_sub(TASKS) {

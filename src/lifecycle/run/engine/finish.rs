@@ -26,14 +26,13 @@ impl Engine {
         if many {
             others().await;
         }
-        let order: Vec<_> = self.plan.graph().start_order().collect();
         let cause = self.cause();
         let report = self.ledger.report(RunEnd {
             name: self.plan.name(),
             cause,
             budget: self.machine.total(),
             slots: &self.slots,
-            order: &order,
+            graph: self.plan.graph(),
             ended,
             cleanup,
         });

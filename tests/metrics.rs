@@ -423,12 +423,14 @@ mod pipelines {
     use std::time::Duration;
 
     use taskgroup::TaskGroup;
-    use taskgroup::pipeline::{Job, JobError, Workers};
+    use taskgroup::pipeline::{
+        Job, JobError, Mark, Received, Valve, Watermark, Workers, from_stream,
+    };
     use taskgroup::supervise::Backoff;
 
     use super::*;
 
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         "pipeline_acks_failed_total{pipeline=mail}",
         "pipeline_attempts_total{pipeline=mail}",
         "pipeline_begun_total{pipeline=mail}",
@@ -443,6 +445,7 @@ mod pipelines {
         "pipeline_in_backoff{pipeline=mail}",
         "pipeline_in_flight{pipeline=mail}",
         "pipeline_oldest_buffered_seconds{pipeline=mail}",
+        "pipeline_paused{pipeline=mail}",
         "pipeline_taken_in_total{pipeline=mail}",
     ];
 
@@ -535,6 +538,38 @@ mod pipelines {
             ] {
                 assert_eq!(over[&name][..], [value], "{name}");
             }
+        });
+    }
+
+    #[test]
+    fn p6_the_lag_of_the_watermark_and_a_pause_are_gauges() {
+        recorded(async |snapshotter| {
+            let mut group = TaskGroup::new();
+            let (valve, watermark) = (Valve::new(), Watermark::new("orders", 100).unwrap());
+            let mut items = Vec::new();
+            for (partition, offset) in [(0, 1), (0, 2), (0, 7), (1, 1)] {
+                let mark = watermark.take_in(partition, offset).await;
+                items.push(Received::new(offset, mark));
+            }
+            let orders = futures_util::stream::iter(items);
+            valve.pause();
+            let pool = Workers::new("mail", |_: Job<u64, Mark>| async { Ok(()) })
+                .valve(&valve)
+                .watermark(&watermark)
+                .metrics()
+                .source(from_stream(orders))
+                .unwrap();
+            pool.spawn(&group);
+            sleep(Duration::from_millis(1)).await;
+            let expected = |paused: f64, lag: f64, seen: &BTreeMap<String, Vec<f64>>| {
+                assert_eq!(seen["pipeline_paused{pipeline=mail}"], [paused]);
+                assert_eq!(seen["pipeline_watermark_lag{pipeline=mail}"], [lag]);
+            };
+            // Partition 0 has three open items, and partition 1 has one.
+            expected(1.0, 3.0, &seen(snapshotter));
+            valve.resume();
+            group.wait().await.unwrap();
+            expected(0.0, 0.0, &seen(snapshotter));
         });
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, sleep_until};
 
-use super::error::{Fault, JobErrorKind};
+use super::error::{Fault, JobError, JobErrorKind};
 use super::handler::Handle;
 use super::job::Job;
 use super::parcel::{Answer, HandedBack, Parcel, Reason, SharedError};
@@ -105,10 +105,15 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     async fn settle(&mut self, outcome: &Outcome) {
         // Taken from the back, in the order of the intake.
         self.batch.sort_by_key(|parcel| Reverse(parcel.seq));
+        // A handler that tells the items of a batch that are done has forgotten the others.
+        let is_told = self.batch.len() > 1 && self.batch.iter().any(|parcel| parcel.is_told_done);
         while let Some(mut parcel) = self.batch.pop() {
             let own = match parcel.take_answer() {
                 Some(Answer::Done) => Outcome::Done,
                 Some(Answer::Error(error)) => Outcome::Failed(error.into()),
+                None if is_told && matches!(outcome, Outcome::Done) => {
+                    Outcome::Failed(JobError::failed(NoAnswer).into())
+                }
                 None => outcome.again(),
             };
             self.hand = Some(parcel);
@@ -349,5 +354,9 @@ fn is_revoked<T, R>(parcel: &Parcel<T, R>) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("it was begun {0} times before it came here, and never ended")]
 struct Exhausted(u32);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the handler told other items of its batch that they are done, and not this one")]
+struct NoAnswer;
 
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

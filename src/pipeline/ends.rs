@@ -1,9 +1,11 @@
 //! What a worker does with the items that it takes, up to their ends.
 
 use std::cmp::Reverse;
+use std::mem::needs_drop;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, sleep_until};
 
 use super::error::{Fault, JobError, JobErrorKind};
@@ -11,6 +13,7 @@ use super::handler::Handle;
 use super::job::Job;
 use super::parcel::{Answer, HandedBack, Parcel, Reason, SharedError};
 use super::policy::{DeadLetter, OnFailure, run_hand_back};
+use super::queue::Found;
 use super::receipt::Receipt;
 use super::run::{after, run_until};
 use super::shared::is_nothing;
@@ -24,7 +27,20 @@ use crate::group::panic::Panic;
 impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     /// Works until the queue is empty and will stay empty.
     pub(super) async fn work<H: Handle<T, R>>(mut self, handler: Arc<H>) {
-        while let Some(is_returned) = self.take().await {
+        loop {
+            if self.turns.is_over() {
+                yield_now().await;
+            }
+            // Most often there is work, which costs less without a further future.
+            let is_returned = match self.take_now(false) {
+                Found::Taken { .. } => false,
+                Found::Returned => true,
+                Found::Over => return,
+                Found::Wait(_) => match self.take().await {
+                    Some(is_returned) => is_returned,
+                    None => return,
+                },
+            };
             if is_returned {
                 self.settle(&Outcome::Left).await;
                 continue;
@@ -49,21 +65,29 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     /// Ends an item that is done and needs no acknowledgement, if its handler gave no answer on the job. Most
     /// often it is the only one.
     fn settled_at_once(&mut self, outcome: &Outcome) -> bool {
-        let is_plain = |parcel: &Parcel<T, R>| !parcel.is_told_done && parcel.trouble.is_none();
+        let is_plain = |parcel: &Parcel<T, R>| {
+            let has_answer = parcel.is_told_done || parcel.trouble.is_some();
+            !has_answer && parcel.key.is_none()
+        };
         let is_done = is_nothing::<R>() && matches!(outcome, Outcome::Done);
         if !is_done || self.batch.len() != 1 || !self.batch.iter().all(is_plain) {
             return false;
         }
-        self.hand = self.batch.pop();
-        self.end(Ending::Done);
+        if needs_drop::<T>() || self.shared.has_leases() {
+            self.hand = self.batch.pop();
+            self.end(Ending::Done);
+        } else {
+            self.batch.clear();
+            self.done += 1;
+        }
         true
     }
 
     /// Hands back the items whose partition was revoked.
     async fn turn_revoked_away(&mut self) {
         while let Some(mut parcel) = self.next_revoked() {
-            let is_new = !parcel.is_tried;
-            parcel.is_begun = !is_new;
+            let is_new = !parcel.was_begun;
+            parcel.is_begun = parcel.was_begun;
             self.shared.count(|numbers| {
                 numbers.attempts -= 1;
                 numbers.begun -= usize::from(is_new);

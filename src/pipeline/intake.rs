@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::task::yield_now;
 
 use super::error::Fault;
 use super::receipt::Receipt;
@@ -222,7 +223,9 @@ async fn fetch<S: Source>(
     let mut turns = Turns::default();
     let mut reserved = 0;
     loop {
-        turns.end().await;
+        if turns.is_over() {
+            yield_now().await;
+        }
         if let Some(valve) = &shared.valve {
             let _ = deadline::until(valve.resumed(), shared.stopping.cancelled()).await;
         }
@@ -250,7 +253,7 @@ async fn fetch<S: Source>(
                 0
             }
         };
-        if !is_paused_at_stop && shared.stopping.is_cancelled() {
+        if reserved == 0 && !is_paused_at_stop && shared.stopping.is_cancelled() {
             return;
         }
     }

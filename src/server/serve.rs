@@ -37,7 +37,7 @@ use crate::server::gate::engine::{Over, Settings};
 use crate::server::gate::limited;
 use crate::server::lame_duck::LameDuck;
 use crate::server::sidecar::Sidecar;
-use crate::server::sidecar::SidecarError;
+use crate::server::sidecar::error::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
 
 pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};

@@ -7,16 +7,17 @@ mod label;
 mod sync;
 mod switch;
 mod sequence;
+pub(crate) mod options;
 mod conn;
 mod request;
 mod farewell;
 mod body;
 mod answer;
 mod io;
-mod last_call;
-mod acceptor;
 mod transport;
 mod handshake;
+mod last_call;
+mod acceptor;
 pub(crate) mod engine;
 mod end;
 
@@ -37,8 +38,9 @@ use crate::server::stop_signal::Parts;
 
 pub use self::acceptor::Acceptor;
 pub(crate) use self::answer::Protocol;
-pub(crate) use self::conn::{Gate, Limits};
-pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
+pub(crate) use self::conn::Gate;
+pub(crate) use self::end::{OnReport, Outcome, conclude, limited};
+pub(crate) use self::handshake::Handshake;
 pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
 pub use self::transport::{Incoming, Tls, Transport};
@@ -278,6 +280,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Wake, Waker};
 
+    use super::options::Options;
     use super::switch::{Seat, Switch};
 
     const PLAN: Plan = Plan {
@@ -369,7 +372,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r19_a_server_that_returns_before_the_stop_is_early_and_its_gate_is_shut() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let conn = gate.register(None);
 
@@ -390,7 +393,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_does_not_end_is_dropped_after_all_its_graces() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let begin = Instant::now();
 
@@ -412,7 +415,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r04_a_server_that_ends_after_its_grace_has_taken_that_long() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let late = Duration::from_millis(5_900);
 

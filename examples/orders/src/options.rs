@@ -22,10 +22,14 @@ pub(crate) struct CommandLine {
     pub(crate) options: Options,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serves on free ports under load, sends itself SIGTERM in the middle of it, and reports.
-    Demo,
+    Demo {
+        /// Draws the stop, as a picture in SVG.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -77,6 +81,12 @@ pub(crate) struct Options {
     /// How long everything serves on after the signal, not ready any more, before it stops.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) lame_duck: Duration,
+
+    /// How long the metrics wait at the end for one more scrape, which sees how the stop went.
+    ///
+    /// Without a scrape it is a wait for nothing. Set it to the interval of the scrapes and their timeout.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) last_scrape: Duration,
 
     /// Stops when there is a file at this path.
     #[arg(long, global = true, value_name = "PATH")]
@@ -132,6 +142,7 @@ mod tests {
         assert_eq!(Times::of(&line.options).grace, Duration::from_secs(5));
         assert_eq!(line.options.idle_grace, Duration::from_secs(1));
         assert_eq!(line.options.lame_duck, Duration::ZERO);
+        assert_eq!(line.options.last_scrape, Duration::ZERO);
         assert!(line.options.db.is_none());
         assert!(line.options.metrics.is_none());
         assert!(line.options.stop_file.is_none());
@@ -162,7 +173,7 @@ mod tests {
     fn the_demo_takes_the_same_options_before_and_behind_its_name() {
         for arguments in [["--grace", "2", "demo"], ["demo", "--grace", "2"]] {
             let line = parse(&arguments).unwrap();
-            assert!(matches!(line.command, Some(Command::Demo)));
+            assert!(matches!(line.command, Some(Command::Demo { svg: None })));
             assert_eq!(line.options.grace, Some(Duration::from_secs(2)));
         }
     }
@@ -180,7 +191,13 @@ mod tests {
 
     #[test]
     fn a_bad_time_is_refused_and_named_with_its_option() {
-        for option in ["--budget", "--grace", "--idle-grace", "--lame-duck"] {
+        for option in [
+            "--budget",
+            "--grace",
+            "--idle-grace",
+            "--lame-duck",
+            "--last-scrape",
+        ] {
             for bad in ["soon", "-1", "NaN", "inf", "1e30"] {
                 let error = parse(&[&format!("{option}={bad}")]).unwrap_err();
                 let named = format!("'{bad}' for '{option} <SECONDS>'");

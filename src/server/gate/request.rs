@@ -20,7 +20,7 @@ pub(crate) struct Request {
     seat: Seat,
     answered: bool,
     running: bool,
-    /// Copied from the limits, because it is read four times for each request.
+    /// Copied from the options, because it is read four times for each request.
     catches_panics: bool,
 }
 
@@ -33,7 +33,7 @@ impl Request {
     pub(super) fn begin(conn: Arc<Conn>) -> Self {
         conn.begin_request();
         Self {
-            catches_panics: conn.gate().limits().catch_panics,
+            catches_panics: conn.gate().options().catch_panics,
             conn,
             label: Label::NONE,
             seat: Seat::default(),

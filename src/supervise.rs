@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::BoxError;
 use crate::TaskHandle;
 use crate::group::build_error::BuildError;
+use crate::group::cancelled::Cancelled;
 use crate::group::chain;
-use crate::group::error::{Cancelled, Failure};
-use crate::group::into_task::IntoTask;
+use crate::group::failure::Failure;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::log;
 use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
@@ -35,7 +36,7 @@ pub use self::periodic::{Periodic, PeriodicError, Tick};
 pub use self::state::Strategy;
 pub use crate::backoff::Backoff;
 
-use self::error::{Described, Fault, Overrun, Report, source_of};
+use self::error::{Described, Fault, Overrun, Report};
 use self::run::{Ended, RunEnd, Start, boxed, run};
 use self::state::{Action, Answer, Ending, Event, Limits, State};
 
@@ -214,7 +215,7 @@ impl Supervisor {
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
         W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let start = boxed(move |token| start(token).into_task());
+        let start = boxed(move |token| start(token).into_task(Inside));
         self.add(name.into(), false, start, Location::caller())
     }
 
@@ -229,7 +230,7 @@ impl Supervisor {
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
         W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let start = boxed(move |token| start(token).into_task());
+        let start = boxed(move |token| start(token).into_task(Inside));
         self.add(name.into(), true, start, Location::caller())
     }
 
@@ -562,7 +563,7 @@ impl<E: Send + 'static, D: Fn() -> Option<Instant>> Run<E, D> {
         let path = self.path(child);
         log::guarded(|| {
             let what = Described(failure, "").to_string();
-            let what = match source_of(failure) {
+            let what = match failure.source() {
                 Some(error) => format!("{what}: {}", chain::line_of(error)),
                 None => what,
             };

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
-use crate::group::error::Failure;
+use crate::group::failure::Failure;
 use crate::group::panic::Panic;
 
 pub(super) type Start = Arc<dyn Fn(CancellationToken) -> Work + Send + Sync>;

@@ -58,8 +58,14 @@ pub(crate) async fn serving(
     gate: &Gate,
     stop: &Parts,
     lame_duck: &LameDuck,
+    is_anothers: impl Fn() -> bool,
 ) -> Option<Duration> {
     told(gate, stop).await;
+    if is_anothers() {
+        // Nobody has to notice, because another process accepts on the sockets.
+        gate.leave();
+        return stop.limit.left();
+    }
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {
         log::guarded(

@@ -1,0 +1,264 @@
+//! What a process does that takes over from another.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
+use tokio::time::timeout;
+
+use super::control::at;
+use super::old::VERSION;
+use super::wire::Wire;
+use super::{RestartError, Shared};
+use crate::group::log;
+use crate::group::time::Rounded;
+
+/// The process that is taken over from, and what it has.
+pub(super) struct Old {
+    pub(super) wire: Wire,
+    pub(super) pid: u32,
+    pub(super) offers: Vec<Offer>,
+}
+
+/// A socket of the old process.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) name: String,
+    /// Where it listens, as it is printed.
+    pub(super) address: String,
+    descriptor: OwnedFd,
+    is_shared: bool,
+}
+
+/// Asks the old process for its sockets.
+pub(super) async fn ask(mut wire: Wire, path: &Path, limit: Duration) -> Result<Old, RestartError> {
+    let asking = async {
+        let hello = format!("HELLO {VERSION} {}", std::process::id());
+        wire.send(&hello, None).await?;
+        let (mut pid, mut offers) = (0, Vec::new());
+        loop {
+            let Some(line) = wire.receive().await? else {
+                return Ok(Err(RestartError::failed("the old process has ended")));
+            };
+            let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+            match word {
+                "REFUSED" => return Ok(Err(RestartError::refused(rest))),
+                "OLD" => pid = rest.parse().unwrap_or_default(),
+                "OFFER" => offers.push(Offer::new(rest, wire.descriptor()?)?),
+                "END" => return Ok(Ok((pid, offers))),
+                _ => {
+                    let why = format!("the old process says {line:?}");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+            }
+        }
+    };
+    let asked = timeout(limit, asking).await.unwrap_or_else(|_| {
+        let why = format!("the old process has not answered within {}", Rounded(limit));
+        Ok(Err(RestartError::failed(why)))
+    });
+    let (pid, offers) = asked.map_err(|error| at(path, error))??;
+    Ok(Old { wire, pid, offers })
+}
+
+impl Offer {
+    fn new(text: &str, descriptor: OwnedFd) -> io::Result<Self> {
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("OFFER {text}"));
+        let (shared, name) = text.split_once(' ').ok_or_else(malformed)?;
+        let address = rustix::net::getsockname(&descriptor)?;
+        let address = match SocketAddr::try_from(address.clone()) {
+            Ok(address) => address.to_string(),
+            Err(_) => match rustix::net::SocketAddrUnix::try_from(address) {
+                Ok(unix) => unix.path().map(|path| path.to_string_lossy().into_owned()),
+                Err(_) => None,
+            }
+            .unwrap_or_else(|| "somewhere".to_owned()),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            address,
+            descriptor,
+            is_shared: shared == "1",
+        })
+    }
+
+    pub(super) fn is_at(&self, wanted: &[SocketAddr]) -> bool {
+        let at = self.address.parse();
+        at.is_ok_and(|at: SocketAddr| wanted.contains(&at))
+    }
+
+    /// Returns the socket if it is one of TCP that listens at one of these addresses, and whether it is shared. A
+    /// wanted port of 0 is any.
+    pub(super) fn tcp(self, wanted: &[SocketAddr]) -> Result<(TcpListener, bool), RestartError> {
+        self.check(&[AddressFamily::INET, AddressFamily::INET6], "of TCP")?;
+        let at: Option<SocketAddr> = self.address.parse().ok();
+        let is_wanted = |wanted: &SocketAddr| {
+            at.is_some_and(|at| {
+                at.ip() == wanted.ip() && (wanted.port() == 0 || at.port() == wanted.port())
+            })
+        };
+        if !wanted.iter().any(is_wanted) {
+            return Err(self.elsewhere(&format!("{wanted:?}")));
+        }
+        Ok((self.descriptor.into(), self.is_shared))
+    }
+
+    /// Returns the socket if it is a Unix socket that listens at `path`.
+    pub(super) fn unix(self, path: &Path) -> Result<UnixListener, RestartError> {
+        self.check(&[AddressFamily::UNIX], "a Unix socket")?;
+        if Path::new(&self.address) != path {
+            return Err(self.elsewhere(&path.display().to_string()));
+        }
+        Ok(self.descriptor.into())
+    }
+
+    fn check(&self, families: &[AddressFamily], what: &str) -> Result<(), RestartError> {
+        let name = &self.name;
+        let io =
+            |error: rustix::io::Errno| RestartError::io(format!("listener `{name}`"), error.into());
+        let family = rustix::net::sockopt::socket_domain(&self.descriptor).map_err(io)?;
+        let kind = rustix::net::sockopt::socket_type(&self.descriptor).map_err(io)?;
+        if !families.contains(&family) || kind != SocketType::STREAM {
+            let why = format!("listener `{name}` of the old process is not {what}");
+            return Err(RestartError::failed(why));
+        }
+        if !rustix::net::sockopt::socket_acceptconn(&self.descriptor).map_err(io)? {
+            let why = format!("listener `{name}` of the old process does not listen");
+            return Err(RestartError::failed(why));
+        }
+        Ok(())
+    }
+
+    fn elsewhere(&self, wanted: &str) -> RestartError {
+        let Self { name, address, .. } = self;
+        RestartError::failed(format!(
+            "listener `{name}` of the old process is at {address}, and {wanted} is wanted: \
+             another address needs another name"
+        ))
+    }
+}
+
+/// How the wait for the old process has ended.
+enum End {
+    Ours,
+    /// It has ended, and whatever it had is ours.
+    Alone,
+    /// It keeps its sockets.
+    Refused(String),
+    /// This process stops.
+    GaveUp,
+}
+
+/// Takes the sockets over, and waits until the old process is gone. `false` if the old process keeps them.
+pub(super) async fn take_over(shared: &Arc<Shared>, mut wire: Wire) -> bool {
+    let end = wait(shared, &mut wire).await;
+    let is_alone = match end {
+        End::Ours | End::Alone if !shared.hatch.open() => {
+            let _ = wire.send("FAILED it stops", None).await;
+            return false;
+        }
+        // An old process that does not hear it is dead.
+        End::Ours => wire.send("ACCEPTING", None).await.is_err(),
+        End::Alone => true,
+        End::Refused(why) => {
+            shared.refused.send_replace(Some(why));
+            return false;
+        }
+        End::GaveUp => return false,
+    };
+    // Those that nobody has asked for.
+    for offer in std::mem::take(&mut *shared.offers.lock()) {
+        log::guarded(|| {
+            let Offer { name, address, .. } = &offer;
+            tracing::warn!(target: "taskgroup", "listener `{name}` of the old process, at {address}, is not used any more");
+        });
+    }
+    shared.ours.cancel();
+    if !is_alone {
+        #[cfg(feature = "systemd")]
+        crate::process::systemd::let_go();
+        if let Some(why) = until_its_end(shared, &mut wire).await {
+            shared.refused.send_replace(Some(why));
+            return false;
+        }
+    }
+    #[cfg(feature = "systemd")]
+    crate::process::systemd::let_go();
+    shared.of_old.send_replace(Some(HashSet::new()));
+    shared.alone.cancel();
+    let mut stage = shared.stage.lock();
+    if matches!(*stage, super::Stage::Starting) {
+        *stage = super::Stage::Serving;
+    }
+    true
+}
+
+async fn wait(shared: &Arc<Shared>, wire: &mut Wire) -> End {
+    let ready = async {
+        shared.ready.cancelled().await;
+        while !shared.hatch.is_served() {
+            shared.hatch.changed().await;
+        }
+    };
+    let mut ready = std::pin::pin!(ready);
+    loop {
+        tokio::select! {
+            () = &mut ready => break,
+            () = shared.stops.cancelled() => return End::GaveUp,
+            line = wire.receive() => match line {
+                Ok(Some(line)) => match line.strip_prefix("ABORT ") {
+                    Some(why) => return End::Refused(why.to_owned()),
+                    None => continue,
+                },
+                // The old process is dead, and nobody else has its sockets.
+                Ok(None) | Err(_) => {
+                    ready.await;
+                    return End::Alone;
+                }
+            },
+        }
+    }
+    if wire.send("READY", None).await.is_err() {
+        return End::Alone;
+    }
+    match timeout(shared.timeout, wire.receive()).await {
+        Ok(Ok(Some(line))) if line == "YOURS" => End::Ours,
+        Ok(Ok(Some(line))) => End::Refused(line.strip_prefix("ABORT ").unwrap_or(&line).to_owned()),
+        Ok(Ok(None) | Err(_)) => End::Alone,
+        Err(_) => End::Refused(format!(
+            "the old process has not answered within {}",
+            Rounded(shared.timeout)
+        )),
+    }
+}
+
+/// Listens to the old process until it has ended. Returns why it has taken the sockets back, if it has.
+async fn until_its_end(shared: &Arc<Shared>, wire: &mut Wire) -> Option<String> {
+    let mut leases = HashSet::new();
+    while let Ok(Some(line)) = wire.receive().await {
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match word {
+            "ABORT" => return Some(rest.to_owned()),
+            "LEASE" => drop(leases.insert(rest.to_owned())),
+            // That were all of them.
+            "LEASED" => {
+                shared
+                    .of_old
+                    .send_replace(Some(std::mem::take(&mut leases)));
+            }
+            "GIVEN" => shared.of_old.send_modify(|leases| {
+                if let Some(leases) = leases {
+                    leases.remove(rest);
+                }
+            }),
+            _ => {}
+        }
+    }
+    None
+}

@@ -63,8 +63,8 @@
 //! | stop on a signal, and exit with a true status | [`process`], [`Exit`] |
 //! | test a service | `testing` |
 //!
-//! You write a library? `docs/library.md` has five rules. `docs/words.md` says what each word means. A [`Sidecar`] is a
-//! server in a group, and not a Kubernetes sidecar container.
+//! The [`guide`] has the pages behind these rows. You write a library? [Its page](guide::library) has five rules. The
+//! [words](guide::words) say what each one means. A [`Sidecar`] is a server in a group, and not a Kubernetes sidecar container.
 //!
 //! # Features
 //!
@@ -154,14 +154,33 @@ pub mod restart;
 pub mod deploy;
 #[cfg(feature = "test-util")]
 pub mod testing;
+// The pages name all features.
+#[cfg(all(
+    any(doc, doctest),
+    feature = "axum",
+    feature = "deploy",
+    feature = "lifecycle",
+    feature = "metrics",
+    feature = "pipeline",
+    feature = "process",
+    feature = "serde",
+    feature = "signal",
+    feature = "svg",
+    feature = "systemd",
+    feature = "test-util",
+    feature = "tonic",
+    feature = "ws",
+))]
+pub mod guide;
 
 pub use tokio_util::sync::CancellationToken;
 
 pub use crate::group::build_error::BuildError;
+pub use crate::group::cancelled::Cancelled;
 pub use crate::group::cause::Cause;
 pub use crate::group::end::End;
 pub use crate::group::engine::handle::TaskHandle;
-pub use crate::group::error::{Cancelled, TaskError};
+pub use crate::group::error::TaskError;
 pub use crate::group::signal::Signal;
 pub use crate::group::spawner::Spawner;
 pub use crate::group::task_group::TaskGroup;
@@ -172,7 +191,8 @@ pub use crate::process::program::{Program, main};
 pub use crate::process::signals::Signals;
 #[cfg(feature = "http")]
 pub use crate::server::serve::serve;
-pub use crate::server::sidecar::{Sidecar, SidecarError};
+pub use crate::server::sidecar::Sidecar;
+pub use crate::server::sidecar::error::SidecarError;
 
 /// The error of a plain group: any error, so that `?` takes all of them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -187,29 +207,3 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 ))]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// And so does that of the guide.
-#[cfg(all(
-    doctest,
-    feature = "axum",
-    feature = "lifecycle",
-    feature = "signal",
-    feature = "tonic"
-))]
-#[doc = include_str!("../docs/lifecycle.md")]
-struct Guide;
-
-/// And that of the guide to pipelines.
-#[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
-#[doc = include_str!("../docs/pipelines.md")]
-struct Pipelines;
-
-/// And that of the page about tests.
-#[cfg(all(doctest, feature = "test-util", unix))]
-#[doc = include_str!("../docs/testing.md")]
-struct Testing;
-
-/// And that of the page for libraries.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/library.md")]
-struct Library;

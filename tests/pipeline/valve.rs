@@ -2,7 +2,7 @@
 
 use taskgroup::TaskGroup;
 use taskgroup::pipeline::{AtStop, Job, JobError, Valve, Workers, from_iter};
-use taskgroup::supervise::{Backoff, Jitter};
+use taskgroup::supervise::Backoff;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, keep, settle};
@@ -91,7 +91,7 @@ async fn a_retry_that_is_due_waits_too_and_uses_no_attempt() {
             }
         }
     })
-    .retry(Backoff::new(SECOND, SECOND).jitter(Jitter::None), 2)
+    .retry(Backoff::new(SECOND, SECOND).no_jitter(), 2)
     .valve(&valve)
     .queue(3)
     .unwrap();

@@ -107,13 +107,15 @@
 mod error;
 mod wire;
 mod control;
-mod lease;
 mod program;
+mod offer;
+mod shared;
+mod lease;
 mod old;
 mod new;
 mod lifecycle;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -122,14 +124,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::control::{Control, at, connect};
-use self::new::Offer;
+use self::offer::Offer;
 use self::program::Program;
-use self::wire::{Speaker, Wire};
+use self::shared::{Named, Shared, Stage};
+use self::wire::{VERSION, Wire};
 use crate::group::lock::Lock;
 use crate::lifecycle::Context;
 use crate::server::Listening;
@@ -169,58 +172,6 @@ pub struct Setup {
     timeout: Duration,
     program: Program,
     notify_reload: bool,
-}
-
-struct Shared {
-    path: PathBuf,
-    timeout: Duration,
-    program: Program,
-    notify_reload: bool,
-    hatch: Arc<Hatch>,
-    /// What the process from which this one takes over has offered, and nobody has asked for yet.
-    offers: Lock<Vec<Offer>>,
-    sockets: Lock<Vec<Named>>,
-    stage: Lock<Stage>,
-    /// The process that this one takes over from.
-    old: Option<u32>,
-    /// Fires when this process could accept.
-    ready: CancellationToken,
-    /// Fires when the sockets are ours.
-    ours: CancellationToken,
-    /// Fires when no old process is left.
-    alone: CancellationToken,
-    /// The leases that the old process has not given up yet. `None` until it has said which they are.
-    of_old: watch::Sender<Option<HashSet<String>>>,
-    leases: Lock<HashMap<Arc<str>, CancellationToken>>,
-    /// To the old process.
-    to_old: Option<Speaker>,
-    /// Why the old process keeps its sockets.
-    refused: watch::Sender<Option<String>>,
-    handed_over: watch::Sender<Option<u32>>,
-    /// The process that has taken over from this one.
-    successor: Lock<Option<Speaker>>,
-    /// Fires when this process begins to stop for any other reason.
-    stops: CancellationToken,
-}
-
-/// A socket by the name that the next process asks for.
-#[derive(Clone, Debug)]
-struct Named {
-    key: usize,
-    name: String,
-    is_shared: bool,
-}
-
-/// What this process is doing.
-#[derive(Debug)]
-enum Stage {
-    Starting,
-    Serving,
-    /// Another process is about to be started, or was started by this one.
-    StartsAnother(Option<oneshot::Sender<Result<u32, RestartError>>>),
-    /// Another process is at the door.
-    Busy(u32, Option<oneshot::Sender<Result<u32, RestartError>>>),
-    HandedOver(u32),
 }
 
 impl Setup {
@@ -624,35 +575,6 @@ impl Restart {
     }
 }
 
-impl Shared {
-    /// Takes a lease, unless another process has taken over.
-    fn take(&self, name: &Arc<str>, wanted: &CancellationToken) -> bool {
-        let mut leases = self.leases.lock();
-        let is_ours = !matches!(*self.stage.lock(), Stage::HandedOver(_));
-        if is_ours {
-            leases.insert(Arc::clone(name), wanted.clone());
-        }
-        is_ours
-    }
-
-    /// Gives a lease up.
-    fn give(&self, name: &str) {
-        self.leases.lock().remove(name);
-        if let Some(new) = &*self.successor.lock() {
-            new.say(&format!("GIVEN {name}"));
-        }
-    }
-
-    /// Takes in that this process stops, for another reason than a handover. A process from which it would have taken
-    /// over is told why.
-    fn stop(&self, why: &str) {
-        self.stops.cancel();
-        if let (Some(old), false) = (&self.to_old, self.ours.is_cancelled()) {
-            old.say(&format!("FAILED {why}"));
-        }
-    }
-}
-
 fn bind(wanted: &[SocketAddr]) -> std::io::Result<std::net::TcpListener> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in wanted {
@@ -698,7 +620,7 @@ pub async fn request(path: impl AsRef<Path>) -> Result<u32, RestartError> {
             error,
         ));
     };
-    wire.send(&format!("RESTART {}", old::VERSION), None)
+    wire.send(&format!("RESTART {}", VERSION), None)
         .await
         .map_err(io)?;
     let answer = wire.receive().await.map_err(io)?;

@@ -282,6 +282,7 @@ impl fmt::Debug for Cause {
             Self::File { .. } => "File",
             Self::Heartbeat(_) => "Heartbeat",
             Self::Reload => return f.write_str("Reload"),
+            Self::HandedOver(_) => "HandedOver",
             Self::Dropped => return f.write_str("Dropped"),
             Self::Token => return f.write_str("Token"),
         };

@@ -74,10 +74,10 @@
 //! ```
 
 mod socket;
-#[cfg(feature = "restart")]
-mod handover;
 mod progress;
 mod outbox;
+#[cfg(feature = "restart")]
+mod handover;
 
 use std::env;
 use std::ffi::OsStr;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::shared::Shared;
 
 /// Something that only one process may have at a time, such as the only worker on a queue, or the only writer
 /// of a database.

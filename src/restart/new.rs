@@ -2,20 +2,18 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
 use tokio::time::timeout;
 
 use super::control::at;
-use super::old::VERSION;
+use super::error::RestartError;
+use super::offer::Offer;
+use super::shared::{Shared, Stage};
+use super::wire::VERSION;
 use super::wire::Wire;
-use super::{RestartError, Shared};
 use crate::group::log;
 use crate::group::time::Rounded;
 
@@ -24,16 +22,6 @@ pub(super) struct Old {
     pub(super) wire: Wire,
     pub(super) pid: u32,
     pub(super) offers: Vec<Offer>,
-}
-
-/// A socket of the old process.
-#[derive(Debug)]
-pub(super) struct Offer {
-    pub(super) name: String,
-    /// Where it listens, as it is printed.
-    pub(super) address: String,
-    descriptor: OwnedFd,
-    is_shared: bool,
 }
 
 /// Asks the old process for its sockets.
@@ -65,83 +53,6 @@ pub(super) async fn ask(mut wire: Wire, path: &Path, limit: Duration) -> Result<
     });
     let (pid, offers) = asked.map_err(|error| at(path, error))??;
     Ok(Old { wire, pid, offers })
-}
-
-impl Offer {
-    fn new(text: &str, descriptor: OwnedFd) -> io::Result<Self> {
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("OFFER {text}"));
-        let (shared, name) = text.split_once(' ').ok_or_else(malformed)?;
-        let address = rustix::net::getsockname(&descriptor)?;
-        let address = match SocketAddr::try_from(address.clone()) {
-            Ok(address) => address.to_string(),
-            Err(_) => match rustix::net::SocketAddrUnix::try_from(address) {
-                Ok(unix) => unix.path().map(|path| path.to_string_lossy().into_owned()),
-                Err(_) => None,
-            }
-            .unwrap_or_else(|| "somewhere".to_owned()),
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            address,
-            descriptor,
-            is_shared: shared == "1",
-        })
-    }
-
-    pub(super) fn is_at(&self, wanted: &[SocketAddr]) -> bool {
-        let at = self.address.parse();
-        at.is_ok_and(|at: SocketAddr| wanted.contains(&at))
-    }
-
-    /// Returns the socket if it is one of TCP that listens at one of these addresses, and whether it is shared. A
-    /// wanted port of 0 is any.
-    pub(super) fn tcp(self, wanted: &[SocketAddr]) -> Result<(TcpListener, bool), RestartError> {
-        self.check(&[AddressFamily::INET, AddressFamily::INET6], "of TCP")?;
-        let at: Option<SocketAddr> = self.address.parse().ok();
-        let is_wanted = |wanted: &SocketAddr| {
-            at.is_some_and(|at| {
-                at.ip() == wanted.ip() && (wanted.port() == 0 || at.port() == wanted.port())
-            })
-        };
-        if !wanted.iter().any(is_wanted) {
-            return Err(self.elsewhere(&format!("{wanted:?}")));
-        }
-        Ok((self.descriptor.into(), self.is_shared))
-    }
-
-    /// Returns the socket if it is a Unix socket that listens at `path`.
-    pub(super) fn unix(self, path: &Path) -> Result<UnixListener, RestartError> {
-        self.check(&[AddressFamily::UNIX], "a Unix socket")?;
-        if Path::new(&self.address) != path {
-            return Err(self.elsewhere(&path.display().to_string()));
-        }
-        Ok(self.descriptor.into())
-    }
-
-    fn check(&self, families: &[AddressFamily], what: &str) -> Result<(), RestartError> {
-        let name = &self.name;
-        let io =
-            |error: rustix::io::Errno| RestartError::io(format!("listener `{name}`"), error.into());
-        let family = rustix::net::sockopt::socket_domain(&self.descriptor).map_err(io)?;
-        let kind = rustix::net::sockopt::socket_type(&self.descriptor).map_err(io)?;
-        if !families.contains(&family) || kind != SocketType::STREAM {
-            let why = format!("listener `{name}` of the old process is not {what}");
-            return Err(RestartError::failed(why));
-        }
-        if !rustix::net::sockopt::socket_acceptconn(&self.descriptor).map_err(io)? {
-            let why = format!("listener `{name}` of the old process does not listen");
-            return Err(RestartError::failed(why));
-        }
-        Ok(())
-    }
-
-    fn elsewhere(&self, wanted: &str) -> RestartError {
-        let Self { name, address, .. } = self;
-        RestartError::failed(format!(
-            "listener `{name}` of the old process is at {address}, and {wanted} is wanted: \
-             another address needs another name"
-        ))
-    }
 }
 
 /// How the wait for the old process has ended.
@@ -193,8 +104,8 @@ pub(super) async fn take_over(shared: &Arc<Shared>, mut wire: Wire) -> bool {
     shared.of_old.send_replace(Some(HashSet::new()));
     shared.alone.cancel();
     let mut stage = shared.stage.lock();
-    if matches!(*stage, super::Stage::Starting) {
-        *stage = super::Stage::Serving;
+    if matches!(*stage, Stage::Starting) {
+        *stage = Stage::Serving;
     }
     true
 }

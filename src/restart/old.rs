@@ -12,14 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::control::Control;
-use super::wire::{Speaker, Wire};
-use super::{RestartError, Shared, Stage};
+use super::error::RestartError;
+use super::shared::{Outcome, Shared, Stage};
+use super::wire::{Speaker, VERSION, Wire};
 use crate::group::lock::lock;
 use crate::group::log;
 use crate::group::time::Rounded;
-
-/// The version of the protocol.
-pub(super) const VERSION: u32 = 1;
 
 /// How long a process that has connected may take to say what it wants.
 const KNOCKING: Duration = Duration::from_secs(5);
@@ -33,8 +31,6 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// The connections to the processes that have taken over. Only the end of this process closes them, so that the
 /// end of file is exactly that.
 static KEPT: Mutex<Vec<Speaker>> = Mutex::new(Vec::new());
-
-type Outcome = oneshot::Sender<Result<u32, RestartError>>;
 
 /// Waits for processes that want something.
 pub(super) async fn wait(shared: &Arc<Shared>, control: Control) {

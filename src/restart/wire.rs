@@ -14,6 +14,9 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+/// The version of the protocol.
+pub(super) const VERSION: u32 = 1;
+
 /// A line is no longer than this. The names of sockets are far shorter.
 const LONGEST: usize = 64 * 1024;
 

@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 use super::outbox::monotonic;
 use super::socket::{Socket, parse};
-use super::warn;
 use crate::group::lock::lock;
+use crate::group::log;
 
 /// How long the manager may take to read what was sent before.
 const BARRIER: Duration = Duration::from_secs(1);
@@ -85,7 +85,9 @@ fn say(message: &str) {
     let Some(address) = address() else { return };
     let sent = Socket::open(&address).and_then(|socket| socket.send(message));
     if let Err(error) = sent {
-        warn(&error.to_string());
+        log::guarded(|| {
+            tracing::warn!(target: "taskgroup", "systemd is not told of the restart: {error}");
+        });
     }
 }
 

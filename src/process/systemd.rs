@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_read_holds_nothing_up_and_hears_the_last_when_he_does() {
+    async fn a_reader_that_pauses_blocks_nothing_and_gets_the_last_message() {
         let manager = Manager::new("full");
         manager.fill();
         let lifecycle = Lifecycle::new("orders")

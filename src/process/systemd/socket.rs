@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_refused() {
         for address in ["", "/", "@", "notify", "vsock:2:1234"] {
             let refused = Socket::open(OsStr::new(address)).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{address:?}");

@@ -116,6 +116,7 @@
         feature = "lifecycle",
         feature = "pipeline",
         feature = "process",
+        feature = "restart",
         feature = "signal",
         feature = "test-util",
         feature = "tonic",

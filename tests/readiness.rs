@@ -294,7 +294,10 @@ fn it_prints_its_state() {
     let texts = ALL.map(|state| in_state(state).to_string());
 
     assert_eq!(texts, ["starting", "ready", "draining", "stopped"]);
-    assert_eq!(format!("{:?}", in_state(Draining)), "Readiness(Draining)");
+    assert_eq!(
+        format!("{:?}", in_state(Draining)),
+        "Readiness { state: Draining, failing: [] }"
+    );
 }
 
 #[test]
@@ -398,6 +401,9 @@ mod checks {
             assert_eq!(readiness.is_ready(), why.is_none());
             // That is about the stop alone.
             assert_eq!(readiness.to_string(), "ready");
+            let names: Vec<_> = why.iter().map(|_| "database").collect();
+            let shown = format!("Readiness {{ state: Ready, failing: {names:?} }}");
+            assert_eq!(format!("{readiness:?}"), shown);
         }
     }
 

@@ -246,6 +246,12 @@ impl Context {
         self.shared.limit.deadline()
     }
 
+    /// When what runs in the component has to end by itself, a moment before the component would be
+    /// forced.
+    pub(super) fn end_by(&self) -> Option<Instant> {
+        Some(Instant::now() + self.shared.limit.left()?)
+    }
+
     /// Returns the time that is left until the [`deadline`](Self::deadline).
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {

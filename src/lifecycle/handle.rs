@@ -296,9 +296,13 @@ impl Handle {
     /// Stops it without jitter and lame duck, when no load balancer has to notice the stop.
     ///
     /// A jitter or a lame duck in progress ends at once.
+    ///
+    /// Once this has returned, [readiness](Self::readiness) is draining, also with a jitter.
     pub fn stop_now(&self, reason: impl Into<StopRequest>) {
         self.shared.hurry(Haste::Now);
         self.stop(reason);
+        // With a jitter in the budget the token alone does not say so.
+        self.shared.readiness.set_draining();
     }
 
     /// Stops it by force, which aborts everything that is left now.
@@ -335,6 +339,7 @@ impl Handle {
     pub fn force(&self, reason: impl Into<StopRequest>) {
         self.shared.hurry(Haste::Force);
         self.stop(reason);
+        self.shared.readiness.set_draining();
     }
 
     /// Stops one component for this reason, while the rest goes on.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use taskgroup::lifecycle::{
-    Budget, Component, ComponentState, EventKind, Lifecycle, ReadinessState,
+    Budget, Component, ComponentState, EventKind, Handle, Lifecycle, ReadinessState,
 };
 use taskgroup::{BoxError, Cause, End};
 use tokio::sync::mpsc;
@@ -180,6 +180,24 @@ async fn after_a_stop_before_the_run_the_service_cannot_become_ready() {
     assert_eq!(handle.readiness().state(), ReadinessState::Draining);
     lifecycle.run().await.unwrap();
     assert_eq!(handle.readiness().state(), ReadinessState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_call_that_skips_the_jitter_has_returned_the_service_is_not_ready() {
+    let hurries: [fn(&Handle); 2] = [|it| it.stop_now("now"), |it| it.force("now")];
+    for hurry in hurries {
+        let budget = Budget::new(20 * SECOND).jitter(10 * SECOND);
+        let lifecycle = Lifecycle::new("orders").budget(budget);
+        let lifecycle = lifecycle.component(obedient("db"));
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        assert_eq!(handle.ready().await, Ok(()));
+        handle.stop("a deployment");
+        assert!(handle.readiness().is_ready());
+        hurry(&handle);
+        assert!(!handle.readiness().is_ready());
+        run.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

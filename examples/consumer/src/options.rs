@@ -66,9 +66,9 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) ack_wait: Duration,
 
-    /// What becomes of what is fetched and not begun at the stop.
-    #[arg(long, global = true, value_name = "CHOICE", default_value = "drain")]
-    pub(crate) at_stop: Choice,
+    /// What becomes of what is fetched and not begun at the stop: `drain`, as far as the grace goes, or `hand-back`.
+    #[arg(long, global = true, value_name = "CHOICE", default_value = "drain", value_parser = at_stop)]
+    pub(crate) at_stop: AtStop,
 
     /// How long what is there has at the stop, before it is cut and handed back.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -77,6 +77,14 @@ pub(crate) struct Options {
     /// How long the whole stop may take.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "28", value_parser = seconds)]
     pub(crate) budget: Duration,
+
+    /// Where `/livez` and `/readyz` are served, for the probes of a platform.
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) probes: Option<String>,
+
+    /// Compares deployment files with the plan, prints what is wrong, and exits with 1 if a stop would not work.
+    #[arg(long, global = true, value_name = "FILE", num_args = 1..)]
+    pub(crate) check_deploy: Vec<PathBuf>,
 
     /// Prints in which order it would start and stop, and in what time, and exits.
     #[arg(long, global = true)]
@@ -95,14 +103,6 @@ pub(crate) struct Options {
     pub(crate) abort_after: Option<Point>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Choice {
-    /// It is worked off, as far as the grace goes.
-    Drain,
-    /// It is handed back at once.
-    HandBack,
-}
-
 /// Where the process is aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Point {
@@ -110,15 +110,6 @@ pub(crate) enum Point {
     Commit,
     /// The event is published, and the order is not acknowledged.
     Publish,
-}
-
-impl Choice {
-    pub(crate) fn at_stop(self) -> AtStop {
-        match self {
-            Self::Drain => AtStop::Drain,
-            Self::HandBack => AtStop::HandBack,
-        }
-    }
 }
 
 impl Options {
@@ -133,4 +124,12 @@ impl Options {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn at_stop(text: &str) -> Result<AtStop, &'static str> {
+    match text {
+        "drain" => Ok(AtStop::Drain),
+        "hand-back" => Ok(AtStop::HandBack),
+        _ => Err("it is `drain` or `hand-back`"),
+    }
 }

@@ -12,6 +12,8 @@ use crate::piped::CountedPipes;
 use crate::piped::POOLS;
 use crate::piped::SIZES;
 use crate::piped::TimedPipes;
+use crate::scale::Rounds;
+use crate::scale::Scale;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
@@ -166,6 +168,52 @@ pub fn timed_servers(timed: &TimedServers) -> Vec<Goal> {
         })
     };
     PAIRS.into_iter().flat_map(goals).collect()
+}
+
+/// The goals of a server with thousands of connections.
+pub fn scaled(scale: &Scale) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for (case, rounds) in &scale.cases {
+        if matches!(case.server, Server::Axum | Server::Tonic) {
+            continue;
+        }
+        let who = format!("{}, {} at work", case.guests, case.workers);
+        let mut goal = |figure: &str, bound, unit, measured| {
+            goals.push(Goal::new(format!("{who}, {figure}"), bound, unit, measured));
+        };
+        goal(
+            "clients not told",
+            0.0,
+            "",
+            (scale.count - rounds.told()) as f64,
+        );
+        goal("called stuck", 0.0, "", rounds.stuck() as f64);
+        let gap = |phase: usize| rounds.median(|seen| seen.gaps[phase]);
+        goal("longest wait", 5.0, "ms", gap(0).max(gap(1)).max(gap(2)));
+        if case.guests.are_cut() {
+            let waiting = rounds.median(|seen| seen.waiting);
+            goal("processor time per second of waiting", 0.5, "ms", waiting);
+        }
+        if let Some(growth) = scale.growth(case) {
+            goal("growth", 10.2, "×", growth);
+        }
+        if let Some(stock) = scale.stock(case).filter(|_| case.workers == 1) {
+            let cpu = |rounds: &Rounds| rounds.median(|seen| seen.cpu);
+            goal(
+                "processor time of the stop",
+                1.0,
+                "× stock",
+                cpu(rounds) / cpu(stock),
+            );
+            goal(
+                "memory beyond stock",
+                512.0,
+                "B",
+                rounds.bytes() - stock.bytes(),
+            );
+        }
+    }
+    goals
 }
 
 /// The goals of a lifecycle that are counted, of those steps that have been.

@@ -35,6 +35,8 @@ mod below;
 pub(crate) mod trigger;
 mod on_cancel;
 pub(crate) mod deadline;
+#[cfg(any(feature = "http", feature = "lifecycle"))]
+pub(crate) mod turn;
 
 pub use self::builder::Builder;
 pub use self::cause::{FailedTask, LostHeartbeat};

@@ -11,6 +11,10 @@ pub(crate) mod stop_signal;
 #[cfg(any(feature = "http", feature = "process", feature = "signal"))]
 pub(crate) mod forced;
 #[cfg(feature = "http")]
+mod sync;
+#[cfg(feature = "http")]
+mod switch;
+#[cfg(feature = "http")]
 mod stop;
 #[cfg(feature = "http")]
 mod drain;

@@ -1,5 +1,5 @@
-//! The primitives of the gate's engine. The loom models replace this module with their own.
+//! The primitives of [`switch`](super::switch). The loom models replace this module with their own.
 
-pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(super) use crate::group::lock::Lock;
+pub(crate) use crate::group::lock::Lock;

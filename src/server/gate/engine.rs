@@ -26,11 +26,11 @@ use super::body::GatedBody;
 use super::conn::Conn;
 use super::handshake::{Accepted, Handshake, Handshakes};
 use super::io::Io;
-use super::switch::Seat;
 use super::transport::{Incoming, Tls, Transport};
 use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::server::stop::Stop;
+use crate::server::switch::Seat;
 
 /// What is served over HTTP, either one service for all connections or one that is made for each.
 pub trait App: Protocol + Send {
@@ -350,12 +350,14 @@ impl Told {
         tell: impl Fn(Pin<&mut C>),
     ) -> C::Output {
         poll_fn(|cx| {
-            let end = connection.as_mut().poll(cx);
-            if end.is_ready() || !self.is_told_now(cx) {
-                return end;
+            self.conn.set_polled(true);
+            let mut end = connection.as_mut().poll(cx);
+            if end.is_pending() && self.is_told_now(cx) {
+                tell(connection.as_mut());
+                end = connection.as_mut().poll(cx);
             }
-            tell(connection.as_mut());
-            connection.as_mut().poll(cx)
+            self.conn.set_polled(false);
+            end
         })
         .await
     }

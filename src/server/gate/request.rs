@@ -8,9 +8,9 @@ use http::Method;
 
 use super::conn::Conn;
 use super::label::Label;
-use super::switch::Seat;
 use crate::group::log;
 use crate::group::panic::Panic;
+use crate::server::switch::Seat;
 
 /// Counts as in flight until it is dropped, and knows whether it has been cut.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Request {
     seat: Seat,
     answered: bool,
     running: bool,
+    /// Whether it has a task of its own, as over HTTP/2.
+    is_stream: bool,
     /// Copied from the limits, because it is read four times for each request.
     catches_panics: bool,
 }
@@ -30,7 +32,7 @@ pub(super) struct Panicked;
 
 impl Request {
     #[inline]
-    pub(super) fn begin(conn: Arc<Conn>) -> Self {
+    pub(super) fn begin(conn: Arc<Conn>, is_stream: bool) -> Self {
         conn.begin_request();
         Self {
             catches_panics: conn.gate().limits().catch_panics,
@@ -39,6 +41,7 @@ impl Request {
             seat: Seat::default(),
             answered: false,
             running: false,
+            is_stream,
         }
     }
 
@@ -80,12 +83,25 @@ impl Request {
     #[inline]
     pub(super) fn set_running(&mut self, running: bool) {
         self.running = running;
+        self.set_polled(running);
+    }
+
+    #[inline]
+    fn set_polled(&self, polled: bool) {
+        match (self.is_stream, polled) {
+            (false, _) => {}
+            (true, true) => self.conn.begin_poll(),
+            (true, false) => self.conn.end_poll(),
+        }
     }
 
     /// Runs the `what` of this request, and counts, logs and catches its panic.
     #[cold]
     pub(super) fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
-        Panic::catch(f).map_err(|panic| self.panicked(what, &panic))
+        self.set_polled(true);
+        let end = Panic::catch(f);
+        self.set_polled(false);
+        end.map_err(|panic| self.panicked(what, &panic))
     }
 
     /// Drops what is left of a handler or a body.
@@ -123,6 +139,7 @@ impl Drop for Request {
     #[inline]
     fn drop(&mut self) {
         if self.running {
+            self.set_polled(false);
             self.conn.gate().add_panic();
         }
         self.conn.work.leave(&mut self.seat);

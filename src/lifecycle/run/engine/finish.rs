@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{AT_ONCE, Engine, others};
+use super::{AT_ONCE, Engine};
 use crate::group::deadline;
 use crate::group::panic::Panic;
 use crate::group::time::CONFIRMATION;
+use crate::group::turn::turn;
 use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::event::EventKind;
 use crate::lifecycle::report::Report;
@@ -24,7 +25,7 @@ impl Engine {
         let ended = self.now();
         let many = self.slots.len() > AT_ONCE;
         if many {
-            others().await;
+            turn().await;
         }
         let order: Vec<_> = self.plan.graph().start_order().collect();
         let cause = self.cause();
@@ -47,7 +48,7 @@ impl Engine {
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
         if many {
             self.let_go().await;
-            others().await;
+            turn().await;
         }
         report
     }
@@ -57,7 +58,7 @@ impl Engine {
         while !self.slots.is_empty() {
             let left = self.slots.len().saturating_sub(AT_ONCE);
             self.slots.truncate(left);
-            others().await;
+            turn().await;
         }
     }
 

@@ -10,7 +10,7 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::{Cleanup, Priority, Step};
+use taskgroup::cleanup::{Cleanup, Step};
 use taskgroup::{BoxError, Exit, TaskGroup};
 use tokio::time::sleep;
 
@@ -42,7 +42,7 @@ async fn service() -> Result<(), BoxError> {
     let registry = Step::retrying("registry", 2, Duration::from_millis(50), |_| async {
         Ok(deregister().await?)
     });
-    let registry = registry.priority(Priority::Critical).best_effort();
+    let registry = registry.critical().best_effort();
     cleanup.push(registry.target("consul"))?;
 
     let mut group = TaskGroup::new();

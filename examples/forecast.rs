@@ -9,7 +9,8 @@
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle, StopTimes};
+use taskgroup::deploy::StopTimes;
+use taskgroup::lifecycle::{Component, Lifecycle};
 
 /// Five rows of ten: each component uses the one of its number in the row before.
 const ROWS: usize = 5;

@@ -4,7 +4,7 @@
 //! its components there. Run it with `cargo run --example nested --features lifecycle`.
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{AddError, Component, Handle, Lifecycle};
+use taskgroup::lifecycle::{Component, Handle, Lifecycle, PlanError};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -31,7 +31,7 @@ fn billing() -> Component {
     Component::lifecycle(billing)
 }
 
-fn register_search(orders: &Handle) -> Result<(), AddError> {
+fn register_search(orders: &Handle) -> Result<(), PlanError> {
     orders.add(quiet("index").after(["database"]))?;
     orders.add(quiet("search").after(["index"]))
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Budget, Component, Context, Lifecycle, Phase};
+use taskgroup::lifecycle::{Budget, Component, Context, Lifecycle};
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,8 +17,8 @@ async fn main() -> Result<(), BoxError> {
     let publisher = |ctx| drains(ctx, 60);
     let orders = Lifecycle::new("orders")
         .budget(Budget::new(10 * SECOND).drain(2 * SECOND))
-        .phase(Phase::new("accept").budget(3 * SECOND))
-        .phase(Phase::new("close"))
+        .phase("accept", 3 * SECOND)
+        .phase("close", None)
         .component(
             Component::new("consumer", consumer)
                 .drains()

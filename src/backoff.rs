@@ -8,9 +8,9 @@ use crate::group::random::Random;
 /// The wait before a retry. It grows with each failure in a row, up to a bound, and has jitter.
 ///
 /// After the first failure the wait is at most `first`. Each further failure in a row multiplies
-/// that bound by the [`factor`](Self::factor), up to `longest`. The [`jitter`](Self::jitter) says
-/// how far below its bound a wait may lie, so that callers that fail together do not come back
-/// together.
+/// that bound by the [`factor`](Self::factor), up to `longest`. A wait is drawn at random between
+/// half of its bound and the bound, so that callers that fail together do not come back together.
+/// That is its jitter, which can be [full](Self::full_jitter) or [none](Self::no_jitter).
 ///
 /// Any durations are allowed. With a `first` of zero there is never a wait. A `longest` of
 /// [`Duration::MAX`] sets no bound. With a `longest` below `first` every wait is bounded by
@@ -25,11 +25,11 @@ use crate::group::random::Random;
 /// ```
 /// use std::time::Duration;
 /// # #[cfg(feature = "supervise")] {
-/// use taskgroup::supervise::{Backoff, Jitter};
+/// use taskgroup::supervise::Backoff;
 ///
 /// // At most 1 s, 3 s, 9 s, 10 s, 10 s, … and at least half of that.
 /// let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10)).factor(3);
-/// assert_eq!(backoff, backoff.clone().jitter(Jitter::Equal));
+/// assert_ne!(backoff, backoff.clone().no_jitter());
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +43,11 @@ pub struct Backoff {
 }
 
 /// How a wait is drawn at random below its bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Jitter {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Jitter {
     /// The bound itself.
     None,
     /// From half of the bound up to it. A task that failed often is never retried at once.
-    #[default]
     Equal,
     /// From zero up to the bound. This spreads many callers of one server best.
     Full,
@@ -58,7 +56,7 @@ pub enum Jitter {
 impl Backoff {
     /// Makes a backoff that waits at most `first` after one failure, and never more than `longest`.
     ///
-    /// The factor is 2, the jitter [`Jitter::Equal`].
+    /// The factor is 2, and each wait is at least half of its bound.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
@@ -78,9 +76,18 @@ impl Backoff {
         self
     }
 
-    /// Sets how a wait is drawn below its bound, by default [`Jitter::Equal`].
-    pub const fn jitter(mut self, jitter: Jitter) -> Self {
-        self.jitter = jitter;
+    /// Draws each wait between zero and its bound. This spreads many callers of one server best.
+    ///
+    /// By default a wait is at least half of its bound, so that a task that failed often is never
+    /// retried at once.
+    pub const fn full_jitter(mut self) -> Self {
+        self.jitter = Jitter::Full;
+        self
+    }
+
+    /// Makes each wait its bound. Callers that fail together come back together.
+    pub const fn no_jitter(mut self) -> Self {
+        self.jitter = Jitter::None;
         self
     }
 

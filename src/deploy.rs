@@ -18,7 +18,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Plan::forecast`] says how long a stop is likely to take, from the [`StopTimes`] of its components.
 
+mod forecast;
 mod finding;
 mod source;
 mod yaml;
@@ -37,6 +40,8 @@ use std::time::Duration;
 pub use self::finding::Finding;
 pub use self::finding::Findings;
 pub use self::finding::Severity;
+pub use self::forecast::Forecast;
+pub use self::forecast::StopTimes;
 
 use self::facts::Facts;
 use self::facts::Service;

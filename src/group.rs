@@ -35,7 +35,10 @@ mod below;
 pub(crate) mod trigger;
 mod on_cancel;
 pub(crate) mod deadline;
-#[cfg(any(feature = "http", feature = "lifecycle"))]
+#[allow(
+    dead_code,
+    reason = "only some features have work that is done in slices"
+)]
 pub(crate) mod turn;
 
 pub use self::builder::Builder;

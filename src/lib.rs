@@ -56,6 +56,7 @@
 //! | limit how many run at once, or how long the stop takes | [`group::Builder`] |
 //! | start a task again, or run it every minute | [`supervise`] |
 //! | stop a server well | [`server`], [`Sidecar`] |
+//! | close resources in order, each within a deadline | [`cleanup`] |
 //! | start and stop components in order | [`lifecycle`] |
 //! | work through a queue, and lose nothing | `pipeline` |
 //! | stop on a signal, and exit with a true status | [`process`], [`Exit`] |
@@ -70,7 +71,7 @@
 //!
 //! | feature | adds | crates |
 //! |---|---|---|
-//! | `supervise` | restarts, periodic tasks | 0 |
+//! | `supervise`, `cleanup` | restarts and periodic tasks; closing in order | 0 |
 //! | `lifecycle` | components in order, a budget, readiness, cleanup, a report | 0 |
 //! | `signal` | `main`, signals, the watchdog | 7 |
 //! | `http`, `http2` | a server for any tower service that really stops, HTTP/2 | 14, 21 |
@@ -78,7 +79,7 @@
 //! | `tonic` | a gRPC server that really stops | 49 |
 //! | `pipeline` | workers that drain or hand back | 0 |
 //! | `process` | a child process as a member | 7 |
-//! | `metrics`, `systemd`, `serde` | the stop in metrics, for systemd, as data | 3, 3, 2 |
+//! | `metrics`, `systemd`, `serde`, `svg` | the stop in metrics, for systemd, as data, as a picture | 3, 3, 2, 0 |
 //! | `deploy` | the checker of deployment files | 2 |
 //! | `test-util` | the test kit | 4 |
 //!
@@ -138,6 +139,8 @@ mod backoff;
 #[cfg(feature = "supervise")]
 pub mod supervise;
 pub mod server;
+#[cfg(feature = "cleanup")]
+pub mod cleanup;
 #[cfg(feature = "lifecycle")]
 pub mod lifecycle;
 #[cfg(feature = "pipeline")]

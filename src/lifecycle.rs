@@ -11,15 +11,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cleanup::{Cleanup, CleanupHandle};
 use crate::group::running::Running;
 use crate::group::trigger::Trigger;
 use crate::group::trigger::sealed::Hurry;
 use crate::group::{AbortOnDrop, Spawner, TaskGroup};
-use crate::lifecycle::cleanup::{Cleanup, CleanupHandle};
 
 pub(crate) mod readiness;
-mod words;
-pub mod cleanup;
 mod provided;
 mod uses;
 mod plan;
@@ -28,7 +26,6 @@ mod step_kind;
 mod component_state;
 mod component_error;
 mod report;
-mod forecast;
 mod run_error;
 mod event;
 mod trace;
@@ -46,11 +43,9 @@ pub use self::component_error::ComponentError;
 pub use self::component_state::{ComponentState, ComponentStatus};
 pub use self::context::Context;
 pub use self::event::{Event, EventKind};
-pub use self::forecast::{Forecast, StopTimes, TimesError};
-pub use self::handle::{AddError, Handle};
+pub use self::handle::Handle;
 pub use self::plan::budget::Budget;
 pub use self::plan::error::PlanError;
-pub use self::plan::phase::Phase;
 pub use self::plan::{Plan, PlannedComponent};
 pub use self::provided::{Provided, Provider};
 pub use self::readiness::{Check, Readiness, ReadinessState};
@@ -63,6 +58,7 @@ pub use self::using::Using;
 
 use self::event::Observer;
 use self::haste::Haste;
+use self::plan::phase::Phase;
 use self::run::engine::{Engine, Parts};
 
 /// Starts components in order, stops them in order within a bounded time, and reports what
@@ -237,9 +233,53 @@ impl Lifecycle {
         self
     }
 
-    /// Adds a phase of the stop, after those that were added before. See [`Phase`].
-    pub fn phase(mut self, phase: Phase) -> Self {
-        self.phases.push(phase);
+    /// Adds a phase of the stop. All components of a phase have ended before the first one of the next phase is
+    /// told to stop.
+    ///
+    /// Phases stop in the order in which they are added, and start in the reverse order. Use them for an order
+    /// between many components: stop everything that accepts, then everything that works, then everything that
+    /// stores. Between two components, a dependency is enough. [`Component::phase`] puts a component into a
+    /// phase. One without a phase follows its dependencies alone. A phase may be empty.
+    ///
+    /// # The budget of a phase
+    ///
+    /// `budget` is how long the components of the phase may take together. With `None` only the budget of the
+    /// whole stop limits them.
+    ///
+    /// On each chain of components of the phase that stop one after another, the graces add up to this time
+    /// at most. The components that ask for no grace share what the others leave of it, and graces that do
+    /// not fit are an error of the plan. A component without a phase that has to stop between two of this
+    /// phase counts with them.
+    ///
+    /// The graces that components get in this phase are fixed for the budget of the whole stop. If the
+    /// phase needs less than its budget, the rest goes to the other components.
+    ///
+    /// Zero leaves no time for a component that asks for no grace, which is an error of the plan.
+    /// [`Duration::MAX`] means no limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::{Component, Lifecycle};
+    ///
+    /// # let idle = |name: &'static str| Component::new(name, async |ctx| Ok(ctx.stopping().await));
+    /// let plan = Lifecycle::new("orders")
+    ///     .phase("accept", Duration::from_secs(5))
+    ///     .phase("close", None)
+    ///     .component(idle("http").phase("accept"))
+    ///     .component(idle("database").phase("close"))
+    ///     .plan()?;
+    /// let phases: Vec<_> = plan.phases().collect();
+    /// assert_eq!(phases, [("accept", Some(Duration::from_secs(5))), ("close", None)]);
+    /// # Ok::<(), taskgroup::BoxError>(())
+    /// ```
+    pub fn phase(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        budget: impl Into<Option<Duration>>,
+    ) -> Self {
+        self.phases.push(Phase::new(name, budget));
         self
     }
 

@@ -19,7 +19,7 @@ mod watchdog;
 #[cfg(feature = "signal")]
 pub(crate) mod program;
 
-pub use self::exit::{ExitPolicy, SignalStatus};
+pub use self::exit::ExitPolicy;
 pub use self::heartbeat::{Heartbeat, HeartbeatMonitor};
 pub use self::stop_file::StopFile;
 #[cfg(feature = "signal")]

@@ -35,7 +35,7 @@ use crate::group::time::Rounded;
 pub use self::error::SupervisorError;
 pub use self::periodic::{Periodic, PeriodicError, Tick};
 pub use self::state::Strategy;
-pub use crate::backoff::{Backoff, Jitter};
+pub use crate::backoff::Backoff;
 
 use self::error::{Described, Fault, Report, source_of};
 use self::state::{Action, Answer, Ending, Event, Limits, State};

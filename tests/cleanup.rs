@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use taskgroup::lifecycle::cleanup::Cleanup;
-use taskgroup::lifecycle::cleanup::{
-    CleanupHandle, CleanupReport, Outcome, Priority, PushError, Step, StepHandle, StepReport,
+use taskgroup::cleanup::Cleanup;
+use taskgroup::cleanup::{
+    CleanupHandle, CleanupReport, Outcome, PushError, Step, StepHandle, StepReport,
 };
 use taskgroup::{BoxError, Cause, End, Sidecar, SidecarError, TaskGroup};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -138,15 +138,21 @@ async fn steps_run_last_in_first_out_and_one_by_one() {
 async fn critical_steps_go_first_and_low_ones_last() {
     let mut cleanup = Cleanup::new();
     let log = Log::default();
-    for (name, priority) in [
-        ("critical 1", Priority::Critical),
-        ("low 1", Priority::Low),
-        ("normal 1", Priority::Normal),
-        ("low 2", Priority::Low),
-        ("critical 2", Priority::Critical),
-        ("normal 2", Priority::Normal),
+    for name in [
+        "critical 1",
+        "low 1",
+        "normal 1",
+        "low 2",
+        "critical 2",
+        "normal 2",
     ] {
-        cleanup.push(log.step(name).priority(priority)).unwrap();
+        let step = log.step(name);
+        let step = match name.split(' ').next() {
+            Some("critical") => step.critical(),
+            Some("low") => step.low(),
+            _ => step,
+        };
+        cleanup.push(step).unwrap();
     }
     let order = [
         "critical 2",
@@ -845,7 +851,7 @@ async fn a_report_prints_as_a_table() {
     let lease = Step::retrying("lease", 1, SECOND, |_| async {
         Err("busy:\ntry later".into())
     });
-    cleanup.push(lease.priority(Priority::Low)).unwrap();
+    cleanup.push(lease.low()).unwrap();
     cleanup.push(failing("journal").fatal()).unwrap();
     cleanup
         .push(Step::new("Büro", |_| async { Ok(()) }))
@@ -853,7 +859,7 @@ async fn a_report_prints_as_a_table() {
     let flush = Step::retrying("flush", 1, SECOND, |_| async {
         Err("busy:\ntry later".into())
     });
-    cleanup.push(flush.priority(Priority::Critical)).unwrap();
+    cleanup.push(flush.critical()).unwrap();
     let outcome = Outcome::Failed("no\nquorum".into());
     let report = cleanup.run(outcome, MINUTE).await;
 
@@ -908,6 +914,13 @@ struct Spec {
     target: Option<usize>,
     /// The last one is for all attempts that come after it.
     attempts: Vec<Act>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Priority {
+    Critical,
+    Normal,
+    Low,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -1025,7 +1038,12 @@ impl Spec {
             0 => Step::new(index.to_string(), attempt),
             retries => Step::retrying(index.to_string(), retries, ms(self.backoff), attempt),
         };
-        let step = step.priority(self.priority).deadline(ms(self.deadline));
+        let step = match self.priority {
+            Priority::Critical => step.critical(),
+            Priority::Normal => step,
+            Priority::Low => step.low(),
+        };
+        let step = step.deadline(ms(self.deadline));
         let step = match self.kind {
             Kind::Plain => step,
             Kind::BestEffort => step.best_effort(),

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
-use taskgroup::lifecycle::{Budget, Check, Component, Context, Lifecycle, Phase};
+use taskgroup::cleanup::{Cleanup, Outcome, Step};
+use taskgroup::lifecycle::{Budget, Check, Component, Context, Lifecycle};
 use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::supervise::{Backoff, Periodic, Strategy, Supervisor};
 use taskgroup::{BoxError, Cause, Sidecar, TaskGroup};
@@ -197,9 +197,9 @@ fn the_longest_durations_are_taken_by_every_option() {
             let budget = Budget::new(Duration::MAX);
             stopped(service(budget, |worker| worker.grace(long).start_timeout(long))).await;
         },
-        "Phase::budget" => |long| {
+        "Lifecycle::phase" => |long| {
             let phases = service(Duration::MAX, |worker| worker.phase("last"));
-            stopped(phases.phase(Phase::new("last").budget(long))).await;
+            stopped(phases.phase("last", long)).await;
         },
         "a drain" => |long| {
             let budget = Budget::new(Duration::MAX).drain(long);

@@ -8,7 +8,7 @@ use std::future::pending;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::{BoxError, Cause};
 use tokio::time::sleep;

@@ -6,9 +6,9 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Priority, Step};
+use taskgroup::cleanup::{Cleanup, Outcome, Step};
 use taskgroup::lifecycle::{Component, Context, Lifecycle};
-use taskgroup::process::{ExitPolicy, SignalStatus};
+use taskgroup::process::ExitPolicy;
 use taskgroup::{
     BoxError, CancellationToken, Cause, End, Exit, Sidecar, SidecarError, Signal, TaskError,
     TaskGroup,
@@ -164,7 +164,7 @@ fn a_clean_drain_after_a_signal_has_its_row() {
 
 #[test]
 fn the_status_of_a_clean_drain_can_show_the_signal() {
-    let policy = ExitPolicy::strict().signal(SignalStatus::Plus128);
+    let policy = ExitPolicy::strict().signal(None);
     let clean = || Ok::<(), TaskError>(());
     assert_eq!(policy.exit_caused_by(clean(), signalled()).code(), 143);
     let interrupted = Some(Cause::Signal(Signal::Interrupt));
@@ -400,8 +400,9 @@ async fn code_of_cleanup<const N: usize>(steps: [Step; N], budget: Duration) -> 
     distinct().exit(result).code()
 }
 
-fn step(name: &'static str, priority: Priority) -> Step {
-    Step::new(name, |_| async { Err("disk full".into()) }).priority(priority)
+/// A step that fails, after all others.
+fn fails(name: &'static str) -> Step {
+    Step::new(name, |_| async { Err("disk full".into()) }).low()
 }
 
 fn hangs(name: &'static str) -> Step {
@@ -416,7 +417,7 @@ async fn a_cleanup_has_the_row_of_the_step_that_failed() {
             std::panic::resume_unwind(Box::new("no hook"))
         })
     };
-    let last = || step("fails", Priority::Low);
+    let last = || fails("fails");
 
     assert_eq!(code_of_cleanup([last()], BUDGET).await, 12);
     assert_eq!(code_of_cleanup([panics()], BUDGET).await, 13);
@@ -428,7 +429,7 @@ async fn a_cleanup_has_the_row_of_the_step_that_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cleanup_whose_budget_was_spent_has_timed_out() {
-    let steps = [hangs("first"), step("never", Priority::Low)];
+    let steps = [hangs("first"), fails("never")];
 
     assert_eq!(code_of_cleanup(steps, Duration::from_secs(1)).await, 16);
 }
@@ -495,7 +496,7 @@ fn a_policy_prints_as_one_line() {
     );
     assert_eq!(
         distinct()
-            .signal(SignalStatus::Plus128)
+            .signal(None)
             .second_signal(3)
             .code_from(|_| None)
             .to_string(),
@@ -520,7 +521,6 @@ fn everything_is_send_and_sync() {
     fn check<T: Send + Sync>() {}
     check::<Exit>();
     check::<ExitPolicy>();
-    check::<SignalStatus>();
 }
 
 // An error keeps its row, its chain and its type, whatever it is wrapped in.

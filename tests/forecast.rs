@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use taskgroup::lifecycle::{Budget, Component, Lifecycle, Plan, StopTimes};
+use taskgroup::deploy::StopTimes;
+use taskgroup::lifecycle::{Budget, Component, Lifecycle, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,7 +105,7 @@ async fn times_are_taken_from_reports_with_the_cleanup() {
     let lifecycle = Lifecycle::new("orders")
         .component(slow.after(["database"]))
         .component(idle("database"));
-    let cleanup = taskgroup::lifecycle::cleanup::Step::new("flush", async |_| {
+    let cleanup = taskgroup::cleanup::Step::new("flush", async |_| {
         tokio::time::sleep(SECOND).await;
         Ok(())
     });
@@ -126,23 +127,29 @@ fn times_that_make_no_sense_are_refused_and_named() {
     let message = |times: StopTimes| plan(28 * SECOND).forecast(&times).unwrap_err().to_string();
     assert_eq!(
         message(StopTimes::new().measured("htpp", [SECOND])),
-        "no component of the plan is `htpp`"
+        "stop times: `component` cannot be `htpp`: the plan has no component of that name"
     );
     assert_eq!(
         message(StopTimes::new().measured("http", [])),
-        "component `http` has no times"
+        "stop times of component `http`: `times` cannot be empty: there is nothing to draw from"
     );
     assert_eq!(
         message(StopTimes::new().stated("http", 2 * SECOND, SECOND)),
-        "component `http`: the median has to be above 0s and no more than the 99th percentile, and they are 2s and 1s"
+        "stop times of component `http`: `p99` cannot be 1s: the median is 2s"
     );
     for (text, error) in [
         (
             "# a comment\n\nhttp",
-            "line 3: component `http` has no times",
+            "stop times, line 3, component `http`: `times` cannot be empty: there is nothing to draw from",
         ),
-        ("http -1", "line 1: `-1` is no number of seconds"),
-        ("http median 1 p99 x", "line 1: `x` is no number of seconds"),
+        (
+            "http -1",
+            "stop times, line 1: `time` cannot be `-1`: it is not a number of seconds",
+        ),
+        (
+            "http median 1 p99 x",
+            "stop times, line 1: `time` cannot be `x`: it is not a number of seconds",
+        ),
     ] {
         assert_eq!(text.parse::<StopTimes>().unwrap_err().to_string(), error);
     }

@@ -11,11 +11,11 @@ use std::sync::Once;
 use std::task::Poll;
 use std::time::Duration;
 
+use taskgroup::cleanup::{Cleanup, Outcome, Step};
 use taskgroup::group::{OnCancel, Trigger};
-use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
 use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::process::{Heartbeat, StopFile};
-use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Strategy, Supervisor};
+use taskgroup::supervise::{Backoff, Periodic, PeriodicError, Strategy, Supervisor};
 use taskgroup::{CancellationToken, Cause, Sidecar, SidecarError, TaskGroup};
 use tracing::Level;
 
@@ -439,7 +439,7 @@ async fn what_a_supervisor_mends_and_whom_it_aborts_is_a_warning_and_a_panic_an_
     Supervisor::new("kafka")
         .strategy(Strategy::OneForAll)
         .intensity(2, 60 * second)
-        .backoff(Backoff::new(second, second).jitter(Jitter::None))
+        .backoff(Backoff::new(second, second).no_jitter())
         .child("consumer", |_token| ready(Err("the broker is gone".into())))
         .child("deaf", |_token| pending())
         .permanent("parser", |token| async move {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use taskgroup::BoxError;
-use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::{Budget, Component, ComponentState, Context, Handle, Lifecycle, Report};
 use taskgroup::process::Heartbeat;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, any, prop_oneof, proptest};
-use taskgroup::supervise::{Backoff, Jitter, Periodic, PeriodicError, Tick};
+use taskgroup::supervise::{Backoff, Periodic, PeriodicError, Tick};
 use taskgroup::{BoxError, CancellationToken, Cancelled, End, TaskGroup};
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
@@ -111,12 +111,12 @@ async fn an_error_keeps_the_period_unless_there_is_a_backoff_that_a_success_rese
     let plain = starts_with_errors(periodic.clone(), &[0, 1, 2]).await;
     assert_eq!(plain, [0, 10, 20, 30, 40, 50]);
 
-    let soon = Backoff::new(SECOND, 4 * SECOND).jitter(Jitter::None);
+    let soon = Backoff::new(SECOND, 4 * SECOND).no_jitter();
     let periodic = periodic.backoff(soon);
     let soon = starts_with_errors(periodic.clone(), &[0, 1, 2, 3, 5]).await;
     assert_eq!(soon, [0, 1, 3, 7, 11, 21, 22, 32, 42, 52]);
 
-    let late = Backoff::new(15 * SECOND, 20 * SECOND).jitter(Jitter::None);
+    let late = Backoff::new(15 * SECOND, 20 * SECOND).no_jitter();
     let late = starts_with_errors(periodic.backoff(late), &[0, 1]).await;
     assert_eq!(late, [0, 15, 35, 45, 55]);
 }

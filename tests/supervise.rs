@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, prop_oneof, proptest};
 use proptest::strategy::Strategy as Any;
 use taskgroup::group::Panic;
-use taskgroup::supervise::{Backoff, Jitter, Periodic, Strategy, Supervisor, SupervisorError};
+use taskgroup::supervise::{Backoff, Periodic, Strategy, Supervisor, SupervisorError};
 use taskgroup::{
     BoxError, CancellationToken, Cancelled, Cause, End, Sidecar, TaskError, TaskGroup,
 };
@@ -64,7 +64,7 @@ impl Drop for Entry {
 
 /// Waits of 1 s, 2 s, 4 s, 8 s, 8 s, …
 fn exact() -> Backoff {
-    Backoff::new(SECOND, 8 * SECOND).jitter(Jitter::None)
+    Backoff::new(SECOND, 8 * SECOND).no_jitter()
 }
 
 fn failing(text: &'static str) -> Result<(), BoxError> {
@@ -274,7 +274,7 @@ async fn the_jitter_stays_within_its_bounds_and_a_seed_makes_it_exact() {
     assert_eq!(equal, waits(backoff.clone().seed(7), bounds.len()).await);
     assert_ne!(equal, waits(backoff.clone().seed(8), bounds.len()).await);
 
-    let full = waits(backoff.clone().jitter(Jitter::Full), bounds.len()).await;
+    let full = waits(backoff.clone().full_jitter(), bounds.len()).await;
     for (wait, bound) in full.iter().zip(bounds) {
         assert!(*wait < bound + late, "{wait:?} of {bound:?}");
     }
@@ -291,7 +291,7 @@ async fn a_backoff_of_zero_and_one_without_end_are_what_they_say() {
             .all(|wait| (SECOND..SECOND + late).contains(wait)),
         "{flat:?}"
     );
-    let capped = waits(Backoff::new(9 * SECOND, SECOND).jitter(Jitter::None), 3).await;
+    let capped = waits(Backoff::new(9 * SECOND, SECOND).no_jitter(), 3).await;
     assert!(
         capped
             .iter()
@@ -996,7 +996,7 @@ async fn no_error_of_the_crate_prints_a_message_twice() {
 #[test]
 fn everything_can_be_sent_and_shared() {
     fn is<T: Send + Sync>() {}
-    is::<(Supervisor, Strategy, Backoff, Jitter)>();
+    is::<(Supervisor, Strategy, Backoff)>();
     is::<SupervisorError>();
 }
 

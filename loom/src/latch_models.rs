@@ -63,6 +63,29 @@ fn a_wait_that_was_dropped_takes_no_wake_up_with_it() {
 }
 
 #[test]
+fn a_member_that_leaves_does_not_silence_the_next_wait() {
+    model(|| {
+        let latch = Arc::new(Latch::new());
+        let first = member(&latch);
+        if is_ready_at_once(latch.alone()) {
+            first.join().unwrap();
+            return;
+        }
+        // The first member may be on its way to the waker of the wait that is gone.
+        if latch.enter() {
+            let second = thread::spawn({
+                let latch = Arc::clone(&latch);
+                move || latch.leave()
+            });
+            assert!(is_ready_or_woken(latch.alone(), || {
+                first.join().unwrap();
+                second.join().unwrap();
+            }));
+        }
+    });
+}
+
+#[test]
 fn what_a_member_did_is_seen_after_the_wait() {
     model(|| {
         let latch = Arc::new(Latch::new());

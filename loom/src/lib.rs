@@ -3,7 +3,8 @@
 //! The sources are those of the crate itself, compiled here with [`sync`] in the place of the
 //! primitives they name. Each model says what must hold however the threads are interleaved;
 //! [`weak`] compiles the same sources with primitives that are broken on purpose, to show that the
-//! models would notice.
+//! models would notice. `faults.toml` has at least one fault in the sources for each model, and
+//! `.ci/faults loom` shows that the model fails with it.
 //!
 //! `cargo test --release --manifest-path loom/Cargo.toml`; the number of preemptions in one run is
 //! bounded by 3, or by `LOOM_MAX_PREEMPTIONS`.

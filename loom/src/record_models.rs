@@ -7,6 +7,7 @@ use loom::thread;
 use crate::group::cause::Cause;
 use crate::group::error::TaskError;
 use crate::harness::model;
+use crate::harness::model_with;
 use crate::latch::Latch;
 use crate::record::Record;
 use crate::record::Recorded;
@@ -158,7 +159,8 @@ fn once_a_cancel_has_returned_the_token_has_fired_whoever_made_it() {
 
 #[test]
 fn whoever_sees_the_token_can_read_the_cause_and_the_failure() {
-    model(|| {
+    // With three, a token that fires before the cause is recorded is not noticed.
+    model_with(4, || {
         let record = Arc::new(Record::new(None));
         let task = thread::spawn({
             let record = Arc::clone(&record);

@@ -179,7 +179,7 @@ impl Component {
         self
     }
 
-    /// Puts the component into a [phase](super::Phase) of the stop.
+    /// Puts the component into a [phase](super::Lifecycle::phase) of the stop.
     pub fn phase(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.phase = Some(name.into());
         self

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
-use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +18,6 @@ use super::plan::error::{Kind, Names, PlanError};
 use super::report::Report;
 use crate::group::Spawner;
 use crate::group::cause::Cause;
-use crate::group::chain;
 use crate::group::end::End;
 pub(super) use crate::group::lock::lock;
 use crate::group::running::Running;
@@ -206,59 +204,6 @@ impl States {
     }
 }
 
-/// The error of an addition that was refused, because the plan would be invalid or the stop has
-/// begun.
-///
-/// [`source`](Error::source) is a [`PlanError`], which gives the reason.
-pub struct AddError {
-    lifecycle: Cow<'static, str>,
-    component: Box<Component>,
-    why: PlanError,
-}
-
-impl AddError {
-    /// Returns the component.
-    pub fn into_component(self) -> Component {
-        *self.component
-    }
-
-    /// Returns why it was not added.
-    #[must_use]
-    pub fn plan_error(&self) -> &PlanError {
-        &self.why
-    }
-
-    fn what(&self) -> String {
-        let (component, lifecycle) = (self.component.name(), &self.lifecycle);
-        format!("component `{component}` was not added to lifecycle `{lifecycle}`")
-    }
-}
-
-impl Error for AddError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.why)
-    }
-}
-
-impl fmt::Display for AddError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        chain::show(f, &self.what(), Some(&self.why))
-    }
-}
-
-impl fmt::Debug for AddError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            return f
-                .debug_struct("AddError")
-                .field("component", &self.component)
-                .field("why", &self.why)
-                .finish_non_exhaustive();
-        }
-        chain::explain(f, &self.what(), Some(&self.why), None)
-    }
-}
-
 impl Handle {
     /// Adds a component, before or during the run. Modules can use it to register their own
     /// components.
@@ -278,7 +223,7 @@ impl Handle {
     /// # Errors
     ///
     /// Returns an error if the plan would be invalid, if a dependency has failed or was stopped, or
-    /// if the stop has begun. The error gives the reason, names the component and returns it.
+    /// if the stop has begun. The error names the component, which is dropped.
     ///
     /// # Examples
     ///
@@ -298,22 +243,21 @@ impl Handle {
     /// handle.wait_for("worker", ComponentState::Running).await;
     ///
     /// let second = handle.add(component("worker")).unwrap_err();
-    /// assert_eq!(
-    ///     format!("{second:#}"),
-    ///     "component `worker` was not added to lifecycle `orders`: two components have the name `worker`"
-    /// );
+    /// assert_eq!(second.to_string(), "two components have the name `worker`");
     /// assert!(run.stop("enough").await.is_clean());
     /// # Ok(())
     /// # }
     /// ```
-    pub fn add(&self, component: Component) -> Result<(), AddError> {
+    pub fn add(&self, component: Component) -> Result<(), PlanError> {
         if let Some(components) = lock(&self.shared.registry).as_mut() {
             components.push(component);
             return Ok(());
         }
         let over = || Kind::Over {
             lifecycle: self.shared.name.to_string(),
+            component: component.name().to_owned(),
         };
+        // It is given back before the component is dropped, whose destructor is user code.
         let mut guard = lock(&self.shared.live);
         let added = match guard.as_mut() {
             Some(live) if !self.shared.trigger.is_cancelled() => {
@@ -327,16 +271,7 @@ impl Handle {
             }
             _ => Err(over().into()),
         };
-        let (live, plan) = match added {
-            Ok(added) => added,
-            Err(why) => {
-                return Err(AddError {
-                    lifecycle: self.shared.name.clone(),
-                    component: Box::new(component),
-                    why,
-                });
-            }
-        };
+        let (live, plan) = added?;
         live.plan = Arc::clone(&plan);
         let request = Request::Add(Box::new(component), plan);
         live.requests.push_back(request);

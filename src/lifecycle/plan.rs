@@ -39,7 +39,7 @@ mod text;
 /// The other components share the rest by weight. A resource or a job has weight 1, any other component 3,
 /// or 6 if nothing stops before it, because callers wait for those. Each share is the largest with which
 /// every chain of components that stop one after another fits into the [stop time](Budget::stop_time), in
-/// whole milliseconds. In a [phase with a budget](Phase::budget) the components share that budget instead.
+/// whole milliseconds. In a [phase with a budget](super::Lifecycle::phase) the components share that budget instead.
 /// So even if every component takes its whole grace, the last one has ended when the stop time is over.
 ///
 /// # The text
@@ -167,8 +167,8 @@ impl Plan {
             let parts = parts(&budget, Vec::new());
             return Err(Error::OverBudget { limit, parts }.into());
         }
-        let asks = nodes.iter().any(Node::asks)
-            || phases.iter().any(|phase| phase.budget_time().is_some());
+        let asks =
+            nodes.iter().any(Node::asks) || phases.iter().any(|phase| phase.budget().is_some());
         let provided = nodes.iter().flat_map(|node| node.provides.iter().cloned());
         let provided: Vec<_> = provided.collect();
         // The names of the components that provide what each component uses, if it uses anything.
@@ -299,9 +299,11 @@ impl Plan {
         &self.budget
     }
 
-    /// Returns the phases in the order in which they stop.
-    pub fn phases(&self) -> &[Phase] {
-        &self.phases
+    /// Returns the names of the phases in the order in which they stop, each with its budget.
+    pub fn phases(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
+        self.phases
+            .iter()
+            .map(|phase| (phase.name(), phase.budget()))
     }
 
     /// Returns the chain of components that stop one after another and take the most time together, in the
@@ -311,12 +313,12 @@ impl Plan {
     }
 
     /// The graph. Its components are those of [`added`](Self::added).
-    pub(super) fn graph(&self) -> &Graph {
+    pub(crate) fn graph(&self) -> &Graph {
         &self.graph
     }
 
     /// The components in the order in which they were added.
-    pub(super) fn added(&self) -> &[PlannedComponent] {
+    pub(crate) fn added(&self) -> &[PlannedComponent] {
         &self.components
     }
 }
@@ -585,7 +587,7 @@ fn explain(misfit: graces::Misfit, nodes: &[Node], phases: &[Phase], budget: &Bu
     let (limit, parts) = match misfit.phase.map(|index| &phases[index]) {
         Some(phase) => {
             let limit = Limit {
-                time: phase.budget_time().unwrap_or(Duration::MAX),
+                time: phase.budget().unwrap_or(Duration::MAX),
                 phase: Some(phase.name().to_owned()),
             };
             (limit, Parts(chain))
@@ -715,9 +717,9 @@ longest chain http → grpc → database: 22s of 22s";
             .drain(secs(3))
             .cleanup(secs(4));
         let phases = vec![
-            Phase::new("accept").budget(secs(8)),
-            Phase::new("work"),
-            Phase::new("close"),
+            Phase::new("accept", secs(8)),
+            Phase::new("work", None),
+            Phase::new("close", None),
         ];
         let nodes = vec![
             node("db", &[]).phase("close").kind(Kind::Resource).grace(0),
@@ -748,7 +750,7 @@ stop
 
 longest chain migrate → db: 45s of 45s";
         assert_eq!(plan.to_string(), text);
-        assert_eq!(plan.phases().len(), 3);
+        assert_eq!(plan.phases().count(), 3);
     }
 
     #[test]
@@ -939,7 +941,7 @@ stop
 
     #[test]
     fn the_budget_of_a_phase_is_checked_too() {
-        let accept = |seconds| vec![Phase::new("accept").budget(secs(seconds))];
+        let accept = |seconds| vec![Phase::new("accept", secs(seconds))];
         let nodes = |grpc: Node| {
             let http = node("http", &["grpc"]).phase("accept").grace(4);
             vec![http, grpc.phase("accept")]

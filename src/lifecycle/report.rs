@@ -3,6 +3,8 @@
 mod timeline;
 mod straggler;
 mod text;
+#[cfg(feature = "svg")]
+mod svg;
 #[cfg(test)]
 mod tests;
 
@@ -11,10 +13,10 @@ use std::time::Duration;
 use super::component_error::ComponentError;
 use super::component_state::ComponentStatus;
 use crate::BoxError;
+use crate::cleanup::CleanupReport;
+use crate::cleanup::StepReport;
 use crate::group::cause::Cause;
 use crate::group::end::End;
-use crate::lifecycle::cleanup::CleanupReport;
-use crate::lifecycle::cleanup::StepReport;
 
 pub use self::straggler::Straggler;
 pub use self::timeline::TimelineStep;
@@ -56,7 +58,7 @@ pub use self::timeline::TimelineStep;
 /// - A duration is a number of seconds, in a field whose name ends in `_seconds`. [`Duration::MAX`], which
 ///   means no limit, is `null`.
 /// - An enum without data is its name in snake case. The state of a component that has ended is the name of
-///   its end: `"timed_out"`. A [`Cause`] and an [`Outcome`](super::cleanup::Outcome) are objects with their
+///   its end: `"timed_out"`. A [`Cause`] and an [`Outcome`](crate::cleanup::Outcome) are objects with their
 ///   name as `kind`, and a `message`: `{"kind":"signal","message":"received SIGTERM"}`.
 /// - A report also has `clean`, `forced` and `took_seconds`. An error also has its `end`, and as `text` the
 ///   whole line that it prints.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 mod machine;
 mod traits;
 mod slot;
+mod critical;
 mod ledger;
 mod waiting;
 mod herald;

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::report::Report;
+use crate::cleanup::CleanupReport;
 use crate::group::cause::Cause;
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::plan::error::PlanError;
 
 /// The error of a lifecycle that has no plan, did not start, or whose report is not clean.

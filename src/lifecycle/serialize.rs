@@ -8,6 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::Serializer;
 
+use crate::cleanup::CleanupReport;
+use crate::cleanup::Outcome;
+use crate::cleanup::StepReport;
+use crate::cleanup::step_report::Priority;
 use crate::group::cause::Cause;
 use crate::group::end::End;
 use crate::lifecycle::ComponentError;
@@ -17,10 +21,6 @@ use crate::lifecycle::Report;
 use crate::lifecycle::StepKind;
 use crate::lifecycle::Straggler;
 use crate::lifecycle::TimelineStep;
-use crate::lifecycle::cleanup::CleanupReport;
-use crate::lifecycle::cleanup::Outcome;
-use crate::lifecycle::cleanup::Priority;
-use crate::lifecycle::cleanup::StepReport;
 
 /// Serialises a type in its wire format.
 macro_rules! on_the_wire {
@@ -111,6 +111,7 @@ struct TimelineStepOnWire<'a> {
     end: End,
     limit_seconds: Option<f64>,
     message: &'a str,
+    critical: bool,
 }
 
 #[derive(Serialize)]
@@ -250,6 +251,7 @@ on_the_wire! {
         end: step.end,
         limit_seconds: step.limit.and_then(seconds),
         message: &step.message,
+        critical: step.critical,
     };
     Straggler => |straggler| StragglerOnWire {
         component: &straggler.component,

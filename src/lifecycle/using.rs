@@ -10,10 +10,10 @@ use super::plan::Kind;
 use super::provided::Provided;
 use super::uses::{Declared, Uses, Wire};
 use crate::BoxError;
+use crate::cleanup::Outcome;
 use crate::group::IntoTask;
 use crate::group::TaskGroup;
 use crate::group::panic::Panic;
-use crate::lifecycle::cleanup::Outcome;
 
 /// Makes a component that gets values as arguments. [`Component::using`] returns it.
 ///

@@ -119,9 +119,9 @@ pub struct Exit {
 ///
 /// ```
 /// use taskgroup::BoxError;
-/// use taskgroup::process::{ExitPolicy, SignalStatus};
+/// use taskgroup::process::ExitPolicy;
 ///
-/// let policy = ExitPolicy::lenient().panicked(70).signal(SignalStatus::Plus128);
+/// let policy = ExitPolicy::lenient().panicked(70).signal(None); // 128 + n, as a shell shows it
 /// let exit = policy.exit(Err::<(), BoxError>("no database".into()));
 /// assert_eq!(exit.code(), 1);
 /// assert_eq!(exit.to_string(), "error: no database");
@@ -144,14 +144,8 @@ pub struct ExitPolicy {
 
 type CodeFrom = fn(&(dyn Error + 'static)) -> Option<u8>;
 
-/// The exit status that stands for a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SignalStatus {
-    /// The same for all signals.
-    Fixed(u8),
-    /// 128 + n, as a shell shows it, such as 130 for SIGINT and 143 for SIGTERM.
-    Plus128,
-}
+/// The exit status that stands for a signal. `None` is 128 + n.
+type SignalStatus = Option<u8>;
 
 /// How long writing the report may take.
 const PRINTING: Duration = Duration::from_secs(1);
@@ -234,14 +228,14 @@ impl ExitPolicy {
         Self {
             done: 0,
             requested: 0,
-            signal: SignalStatus::Fixed(0),
+            signal: Some(0),
             failed: 1,
             panicked: 1,
             ended_early: 1,
             aborted: 1,
             timed_out: 1,
             timed_out_after_signal: 1,
-            second_signal: SignalStatus::Plus128,
+            second_signal: None,
             code_from: None,
             reraise: false,
         }
@@ -306,8 +300,10 @@ impl ExitPolicy {
     }
 
     /// Sets the status after a signal and a clean drain. The default is 0.
+    ///
+    /// `None` is 128 + n, as a shell shows it, such as 130 for SIGINT and 143 for SIGTERM.
     #[must_use]
-    pub fn signal(mut self, status: impl Into<SignalStatus>) -> Self {
+    pub fn signal(mut self, status: impl Into<Option<u8>>) -> Self {
         self.signal = status.into();
         self
     }
@@ -356,12 +352,12 @@ impl ExitPolicy {
         self
     }
 
-    /// Sets the status when a second signal forces the exit. The default is 128 + n.
+    /// Sets the status when a second signal forces the exit. The default is `None`, which is 128 + n.
     ///
     /// The signal handlers use it, so it applies only to the signals that the policy itself registers, with
     /// `terminate_on` (feature `signal`).
     #[must_use]
-    pub fn second_signal(mut self, status: impl Into<SignalStatus>) -> Self {
+    pub fn second_signal(mut self, status: impl Into<Option<u8>>) -> Self {
         self.second_signal = status.into();
         self
     }
@@ -428,11 +424,11 @@ impl ExitPolicy {
     /// ```
     #[cfg(feature = "signal")]
     pub fn terminate_on(&self, set: impl IntoIterator<Item = Signal>) -> io::Result<Signals> {
-        if self.second_signal == SignalStatus::Fixed(0) {
+        if self.second_signal == Some(0) {
             let why = "a forced exit is no success";
             return Err(BuildError::new("an exit policy", "second_signal", "0", why).into());
         }
-        Signals::terminate_with(set, |signal| self.second_signal.of(signal))
+        Signals::terminate_with(set, |signal| status_of(signal, self.second_signal))
     }
 
     /// Decides how the process ends.
@@ -457,10 +453,10 @@ impl ExitPolicy {
     ///
     /// ```
     /// use taskgroup::TaskGroup;
-    /// use taskgroup::process::{ExitPolicy, SignalStatus};
+    /// use taskgroup::process::ExitPolicy;
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// let policy = ExitPolicy::strict().signal(SignalStatus::Plus128);
+    /// let policy = ExitPolicy::strict().signal(None); // 128 + n
     /// let mut group = TaskGroup::new();
     /// let result = group.wait().await;
     /// assert_eq!(policy.exit_caused_by(result, group.cause()).code(), 0);
@@ -487,7 +483,7 @@ impl ExitPolicy {
     /// Returns the status of an exit that a second signal forces.
     #[cfg(feature = "test-util")]
     pub(crate) fn code_of_second(&self, signal: Signal) -> u8 {
-        self.second_signal.of(signal)
+        status_of(signal, self.second_signal)
     }
 
     /// Decides how a program ends when its body has panicked.
@@ -505,8 +501,8 @@ impl ExitPolicy {
         let signal = signal_of(cause.cloned());
         let status = match (cause, signal) {
             (None | Some(Cause::Done), _) => self.done,
-            (_, Some(signal)) if self.reraise => SignalStatus::Plus128.of(signal),
-            (_, Some(signal)) => self.signal.of(signal),
+            (_, Some(signal)) if self.reraise => status_of(signal, None),
+            (_, Some(signal)) => status_of(signal, self.signal),
             (Some(Cause::Requested(request)), _) => request.exit_code().unwrap_or(self.requested),
             _ => self.requested,
         };
@@ -578,13 +574,8 @@ fn in_force() -> MutexGuard<'static, Option<ExitPolicy>> {
     lock(&IN_FORCE)
 }
 
-impl SignalStatus {
-    fn of(self, signal: Signal) -> u8 {
-        match self {
-            Self::Fixed(code) => code,
-            Self::Plus128 => 128 + signal.number(),
-        }
-    }
+fn status_of(signal: Signal, status: SignalStatus) -> u8 {
+    status.unwrap_or(128 + signal.number())
 }
 
 fn signal_of(cause: Option<Cause>) -> Option<Signal> {
@@ -622,12 +613,6 @@ where
     }
 }
 
-impl From<u8> for SignalStatus {
-    fn from(code: u8) -> Self {
-        Self::Fixed(code)
-    }
-}
-
 impl Default for ExitPolicy {
     fn default() -> Self {
         Self::strict()
@@ -648,28 +633,21 @@ impl fmt::Display for Exit {
     }
 }
 
-impl fmt::Display for SignalStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(code) => write!(f, "{code}"),
-            Self::Plus128 => f.write_str("128 + n"),
-        }
-    }
-}
-
 impl fmt::Display for ExitPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_signal =
+            |status: SignalStatus| status.map_or("128 + n".to_owned(), |code| code.to_string());
         let rows: [(&str, &dyn fmt::Display); 10] = [
             ("done", &self.done),
             ("requested", &self.requested),
-            ("signal", &self.signal),
+            ("signal", &of_signal(self.signal)),
             ("failed", &self.failed),
             ("panicked", &self.panicked),
             ("ended early", &self.ended_early),
             ("aborted", &self.aborted),
             ("timed out", &self.timed_out),
             ("timed out after a signal", &self.timed_out_after_signal),
-            ("second signal", &self.second_signal),
+            ("second signal", &of_signal(self.second_signal)),
         ];
         for (index, (row, status)) in rows.into_iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };

@@ -73,10 +73,9 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::BoxError;
-use crate::group::build_error::BuildError;
 use crate::server::gate::Protocol;
 use crate::server::gate::engine;
-use crate::server::gate::engine::{Over, Settings};
+use crate::server::gate::engine::Over;
 use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Serve;
@@ -124,7 +123,6 @@ where
 {
     let app = App {
         app,
-        settings: Settings::default(),
         service: PhantomData,
     };
     Serve::new(name, listener, app)
@@ -133,7 +131,6 @@ where
 /// A maker of services for each connection, which [`serve`] serves.
 pub struct App<M, S> {
     app: M,
-    settings: Settings,
     service: PhantomData<fn() -> S>,
 }
 
@@ -155,10 +152,6 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.app.poll_ready(cx).map(|Ok(())| ())
     }
@@ -186,10 +179,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -201,9 +190,7 @@ where
 
 impl<M, S> fmt::Debug for App<M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("App").finish_non_exhaustive()
     }
 }
 

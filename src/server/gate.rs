@@ -5,16 +5,17 @@
 
 mod label;
 mod sequence;
+pub(crate) mod options;
 mod conn;
 mod request;
 mod farewell;
 mod body;
 mod answer;
 mod io;
-mod last_call;
-mod acceptor;
 mod transport;
 mod handshake;
+mod last_call;
+mod acceptor;
 pub(crate) mod engine;
 mod end;
 
@@ -37,8 +38,9 @@ use crate::server::stop_signal::Parts;
 
 pub use self::acceptor::Acceptor;
 pub(crate) use self::answer::Protocol;
-pub(crate) use self::conn::{Gate, Limits};
-pub(crate) use self::end::{Cuts, OnReport, Outcome, conclude, limited};
+pub(crate) use self::conn::Gate;
+pub(crate) use self::end::{OnReport, Outcome, conclude, limited};
+pub(crate) use self::handshake::Handshake;
 pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
 pub use self::transport::{Incoming, Tls, Transport};
@@ -211,6 +213,13 @@ enum Errand {
     CutAll,
 }
 
+impl Errand {
+    /// Whether the phase is not over before it is done.
+    fn is_cut(self) -> bool {
+        matches!(self, Self::CutWork | Self::CutAll)
+    }
+}
+
 impl<'a> Stopping<'a> {
     fn begin(gate: &'a Gate, plan: &'a Plan) -> Self {
         let now = Instant::now();
@@ -257,6 +266,9 @@ impl<'a> Stopping<'a> {
             }
             None => {}
         }
+        if errand.is_cut() {
+            self.ended.1 = Instant::now();
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -267,13 +279,12 @@ impl<'a> Stopping<'a> {
     fn next(&mut self) -> Next {
         let now = Instant::now();
         let ended = self.gate.ended();
-        let is_cut = |errand| matches!(errand, Errand::CutWork | Errand::CutAll);
-        let is_cutting = self.errands.iter().any(|(errand, _)| is_cut(*errand));
-        if ended != self.ended.0 || is_cutting {
-            self.ended = (ended, now);
-        }
+        let is_cutting = self.errands.iter().any(|(errand, _)| errand.is_cut());
         if is_cutting {
             return Next::Wait(Duration::ZERO);
+        }
+        if ended != self.ended.0 {
+            self.ended = (ended, now);
         }
         let look = match self.phase {
             Phase::Draining => self.look(now),
@@ -403,6 +414,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Wake, Waker};
 
+    use super::options::Options;
     use crate::server::switch::{Seat, Switch};
 
     const PLAN: Plan = Plan {
@@ -494,7 +506,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r19_a_server_that_returns_before_the_stop_is_early_and_its_gate_is_shut() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let conn = gate.register(None);
 
@@ -515,7 +527,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_does_not_end_is_dropped_after_all_its_graces() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let begin = Instant::now();
 
@@ -537,7 +549,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r04_a_server_that_ends_after_its_grace_has_taken_that_long() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let signal = CancellationToken::new();
         let late = Duration::from_millis(5_900);
 

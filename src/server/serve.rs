@@ -4,6 +4,8 @@
 //! [`serve_each`] from a service for each connection. `axum::serve` and `tonic::serve` take what these
 //! frameworks build, and [`serve_loop`] takes an accept loop, for protocols other than HTTP.
 
+mod housekeeping;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::future::ready;
@@ -21,44 +23,28 @@ use tokio_util::sync::DropGuard;
 use tower_service::Service;
 
 use crate::BoxError;
-use crate::group::build_error::BuildError;
 use crate::group::run_future::RunFuture;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
-use crate::server::gate::Cuts;
 use crate::server::gate::Gate;
-use crate::server::gate::Limits;
+use crate::server::gate::Handshake;
 use crate::server::gate::OnReport;
-use crate::server::gate::Plan;
 use crate::server::gate::Protocol;
 use crate::server::gate::conclude;
 use crate::server::gate::engine;
-use crate::server::gate::engine::{Over, Settings};
+use crate::server::gate::engine::Over;
 use crate::server::gate::limited;
+use crate::server::gate::options::{Cuts, Options};
 use crate::server::lame_duck::LameDuck;
 use crate::server::sidecar::Sidecar;
 use crate::server::sidecar::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
 
+pub use crate::server::gate::options::{
+    DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE, DEFAULT_KILL_GRACE,
+    DEFAULT_LINGER,
+};
 pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
-
-/// How long clients may take to notice the stop (200 milliseconds).
-pub const DEFAULT_LINGER: Duration = Duration::from_millis(200);
-
-/// How long the drain spares a connection without a request in flight (1 second).
-pub const DEFAULT_IDLE_GRACE: Duration = Duration::from_secs(1);
-
-/// How long handlers and connections that were cut have to end (1 second).
-pub const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(1);
-
-/// How long a client may stay silent after it has connected (30 seconds).
-pub const DEFAULT_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a client may take to send the head of a request (30 seconds).
-pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long clients whose requests were cut have to read their answer.
-const FLUSH: Duration = Duration::from_millis(100);
 
 /// A server that is about to run.
 ///
@@ -107,43 +93,9 @@ pub struct Serve<S> {
     listeners: Vec<TcpListener>,
     server: S,
     options: Options,
-}
-
-struct Options {
-    limits: Limits,
-    lame_duck: LameDuck,
-    plan: Plan,
-    /// The grace, if it is not the default.
-    grace: Option<Duration>,
-    cuts: Cuts,
+    handshake: Option<Handshake>,
     on_report: Option<OnReport>,
     then: Option<DropGuard>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            limits: Limits {
-                max_connections: None,
-                first_byte_timeout: Some(DEFAULT_FIRST_BYTE_TIMEOUT),
-                header_timeout: Some(DEFAULT_HEADER_TIMEOUT),
-                nodelay: false,
-                catch_panics: false,
-            },
-            lame_duck: LameDuck::new(Duration::ZERO),
-            plan: Plan {
-                grace: Sidecar::DEFAULT_GRACE,
-                linger: DEFAULT_LINGER,
-                idle_grace: DEFAULT_IDLE_GRACE,
-                flush: FLUSH,
-                kill_grace: DEFAULT_KILL_GRACE,
-            },
-            grace: None,
-            cuts: Cuts::AreErrors,
-            on_report: None,
-            then: None,
-        }
-    }
 }
 
 /// What can be served: a tower service, an axum app, tonic routes or an accept loop.
@@ -152,16 +104,6 @@ impl Default for Options {
 pub trait Server: Send + 'static {
     /// The error of the server.
     type Error: Into<BoxError> + Send;
-
-    /// Rejects options of `server` that would leave it unable to serve anybody.
-    ///
-    /// # Errors
-    ///
-    /// A [`BuildError`] that names the option. The default implementation accepts everything.
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        let _ = server;
-        Ok(())
-    }
 
     /// Serves what `acceptor` accepts until `stop` fires.
     ///
@@ -226,8 +168,7 @@ where
     S::Future: Send,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let settings = Settings::default();
-    Serve::new(name, listener, App { service, settings })
+    Serve::new(name, listener, App { service })
 }
 
 /// Makes a server from a bound listener and a service for each connection.
@@ -269,14 +210,12 @@ where
     S::Future: Send,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let settings = Settings::default();
-    Serve::new(name, listener, Each { make, settings })
+    Serve::new(name, listener, Each { make })
 }
 
 /// One service for all connections, which [`serve`] serves.
 pub struct App<S> {
     service: S,
-    settings: Settings,
 }
 
 impl<S, B> Protocol for App<S>
@@ -296,10 +235,6 @@ where
     Self: Protocol<Request = hyper::body::Incoming, Service = S>,
     S: Clone + Send + 'static,
 {
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
     fn make(&mut self, _incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
         ready(self.service.clone())
     }
@@ -318,10 +253,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -333,16 +264,13 @@ where
 
 impl<S> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("App").finish_non_exhaustive()
     }
 }
 
 /// A service for each connection, which [`serve_each`] serves.
 pub struct Each<F> {
     make: F,
-    settings: Settings,
 }
 
 impl<F, S, B> Protocol for Each<F>
@@ -364,10 +292,6 @@ where
     F: FnMut(Incoming<'_>) -> S + Send + 'static,
     S: Send,
 {
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
     fn make(&mut self, incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
         ready((self.make)(incoming))
     }
@@ -386,10 +310,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -401,9 +321,7 @@ where
 
 impl<F> fmt::Debug for Each<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Each")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Each").finish_non_exhaustive()
     }
 }
 
@@ -472,11 +390,14 @@ impl<S> Serve<S> {
             listeners: vec![listener],
             server,
             options: Options::default(),
+            handshake: None,
+            on_report: None,
+            then: None,
         }
     }
 
-    pub(crate) fn served(&mut self) -> &mut S {
-        &mut self.server
+    pub(crate) fn options(&mut self) -> &mut Options {
+        &mut self.options
     }
 
     /// Serves on one more bound listener.
@@ -506,7 +427,6 @@ impl<S> Serve<S> {
     /// [10 seconds](Sidecar::DEFAULT_GRACE). In a component the default is all the time that the component has,
     /// which is also the maximum.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.options.plan.grace = grace;
         self.options.grace = Some(grace);
         self
     }
@@ -518,7 +438,7 @@ impl<S> Serve<S> {
     /// [200 milliseconds](DEFAULT_LINGER). Without connections the linger is skipped. It is part of the grace
     /// and ends with it, also with [`Duration::MAX`]. With zero the server is told at once.
     pub fn linger(mut self, linger: Duration) -> Self {
-        self.options.plan.linger = linger;
+        self.options.linger = linger;
         self
     }
 
@@ -531,7 +451,7 @@ impl<S> Serve<S> {
     /// [`Duration::MAX`]. With zero an idle connection is cut at once. The default is
     /// [1 second](DEFAULT_IDLE_GRACE).
     pub fn idle_grace(mut self, idle_grace: Duration) -> Self {
-        self.options.plan.idle_grace = idle_grace;
+        self.options.idle_grace = idle_grace;
         self
     }
 
@@ -543,7 +463,7 @@ impl<S> Serve<S> {
     /// When the server ends by itself, its remaining connections get the same time. The default is
     /// [1 second](DEFAULT_KILL_GRACE).
     pub fn kill_grace(mut self, kill_grace: Duration) -> Self {
-        self.options.plan.kill_grace = kill_grace;
+        self.options.kill_grace = kill_grace;
         self
     }
 
@@ -553,7 +473,7 @@ impl<S> Serve<S> {
     /// stop are accepted all the same. Zero is an error of [`run`](Self::run). [`usize::MAX`] is as good as
     /// unlimited.
     pub fn max_connections(mut self, limit: usize) -> Self {
-        self.options.limits.max_connections = Some(limit);
+        self.options.max_connections = Some(limit);
         self
     }
 
@@ -563,7 +483,7 @@ impl<S> Serve<S> {
     /// client is. The default is [30 seconds](DEFAULT_FIRST_BYTE_TIMEOUT). Zero is an error of
     /// [`run`](Self::run).
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
-        self.options.limits.first_byte_timeout = limited(timeout);
+        self.options.first_byte_timeout = limited(timeout);
         self
     }
 
@@ -574,15 +494,7 @@ impl<S> Serve<S> {
     /// timeout plus a quarter of the first byte's. With [`Duration::MAX`] no client is. The default is
     /// [30 seconds](DEFAULT_HEADER_TIMEOUT). Zero is an error of [`run`](Self::run).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.options.limits.header_timeout = limited(timeout);
-        self
-    }
-
-    /// Sets `TCP_NODELAY` on every connection, so that answers in several pieces arrive sooner.
-    ///
-    /// The defaults are those of the frameworks, off for axum and on for tonic.
-    pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.options.limits.nodelay = nodelay;
+        self.options.header_timeout = limited(timeout);
         self
     }
 
@@ -594,7 +506,7 @@ impl<S> Serve<S> {
     /// [`DrainReport::panicked`] counts all panics, with this option and without. A program built with
     /// `panic = "abort"` cannot catch a panic.
     pub fn catch_panics(mut self) -> Self {
-        self.options.limits.catch_panics = true;
+        self.options.catch_panics = true;
         self
     }
 
@@ -632,7 +544,7 @@ impl<S> Serve<S> {
     /// # }
     /// ```
     pub fn on_report(mut self, f: impl FnOnce(&DrainReport) + Send + 'static) -> Self {
-        self.options.on_report = Some(Box::new(f));
+        self.on_report = Some(Box::new(f));
         self
     }
 
@@ -669,7 +581,7 @@ impl<S> Serve<S> {
     /// # }
     /// ```
     pub fn then_cancel(mut self, token: &CancellationToken) -> Self {
-        self.options.then = Some(token.clone().drop_guard());
+        self.then = Some(token.clone().drop_guard());
         self
     }
 }
@@ -711,48 +623,7 @@ impl<S: engine::App> Serve<S> {
         R: Future<Output = io::Result<T>> + Send + 'static,
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.server.settings().set_tls::<S, F, R, T>(handshake);
-        self
-    }
-
-    /// Sets how many requests of one connection are answered at once; unlimited by default.
-    ///
-    /// Further requests wait, and are in flight. A request no longer counts once its response begins, even if
-    /// the body is still being sent. Zero is an error of [`run`](Serve::run).
-    pub fn concurrency_per_connection(mut self, limit: usize) -> Self {
-        self.server.settings().turns = Some(limit);
-        self
-    }
-
-    /// Sends clients over HTTP/2 a PING this often, and cuts those that do not answer within 20 seconds.
-    ///
-    /// This detects clients that have vanished. It is off by default, and 30 seconds for tonic.
-    /// [`Duration::MAX`] turns it off. Zero is an error of [`run`](Serve::run).
-    #[cfg(feature = "http2")]
-    pub fn http2_keepalive(mut self, interval: Duration) -> Self {
-        self.server.settings().http2.keepalive = limited(interval);
-        self
-    }
-
-    /// Sets how many streams a client may have open over HTTP/2 on one connection.
-    ///
-    /// The default is hyper's, 200, and unlimited for tonic. Zero is an error of [`run`](Serve::run).
-    #[cfg(feature = "http2")]
-    pub fn http2_max_streams(mut self, limit: u32) -> Self {
-        self.server.settings().http2.max_streams = Some(limit);
-        self
-    }
-
-    /// Sets how many bytes a client may send over HTTP/2 before they are read, for each stream and for the
-    /// whole connection.
-    ///
-    /// The default is hyper's, 1 MiB each. A value outside of 1 byte to 2 GiB less 1 byte is an error of
-    /// [`run`](Serve::run).
-    #[cfg(feature = "http2")]
-    pub fn http2_windows(mut self, stream: u32, connection: u32) -> Self {
-        let http2 = &mut self.server.settings().http2;
-        http2.stream_window = Some(stream);
-        http2.connection_window = Some(connection);
+        self.handshake = Some(Handshake::new(handshake, S::know));
         self
     }
 }
@@ -825,20 +696,23 @@ impl<S: Server> Serve<S> {
             listeners,
             server,
             options,
+            handshake,
+            on_report,
+            then,
         } = self;
         // Whatever happens, a panic included, the token fires when all else is over.
-        let _then = options.then;
-        let mut plan = options.plan;
-        plan.grace = told.limit.grace(options.grace, plan.grace);
-        let checked = options.limits.check(&name);
-        let checked = checked.and_then(|()| plan.check(&name));
-        if let Err(error) = checked.and_then(|()| server.check(&name)) {
-            return Err(SidecarError::early(name, plan.grace, Err(error.into())));
+        let _then = then;
+        let grace = told.limit.grace(options.grace, Sidecar::DEFAULT_GRACE);
+        if let Err(error) = options.check(&name) {
+            return Err(SidecarError::early(name, grace, Err(error.into())));
         }
-        let gate = Gate::new(options.limits);
+        let mut plan = options.plan(grace);
+        let (lame_duck, cuts) = (options.lame_duck.clone(), options.cuts);
+        let gate = Gate::new(options);
         let stop = CancellationToken::new();
-        let server = server.start(Acceptor::new(listeners, Arc::clone(&gate)), stop.clone());
-        let serving = gate::serving(&name, &gate, told, &options.lame_duck);
+        let acceptor = Acceptor::new(listeners, Arc::clone(&gate), handshake);
+        let server = server.start(acceptor, stop.clone());
+        let serving = gate::serving(&name, &gate, told, &lame_duck);
         let outcome = {
             let supervised = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server);
             let supervised = pin!(supervised);
@@ -847,7 +721,7 @@ impl<S: Server> Serve<S> {
             let _counted = told.count_in_flight(move || counting.in_flight());
             supervised.await
         };
-        conclude(name, &plan, options.cuts, options.on_report, outcome)
+        conclude(name, &plan, cuts, on_report, outcome)
     }
 }
 
@@ -856,9 +730,7 @@ impl<S> fmt::Debug for Serve<S> {
         f.debug_struct("Serve")
             .field("name", &self.name)
             .field("listeners", &self.listeners)
-            .field("limits", &self.options.limits)
-            .field("lame_duck", &self.options.lame_duck)
-            .field("plan", &self.options.plan)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

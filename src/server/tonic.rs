@@ -47,7 +47,7 @@
 //!
 //! | `tonic::transport::Server` | here |
 //! |---|---|
-//! | `timeout`, and the `grpc-timeout` of a client | [`timeout`](Serve::timeout); what a client asks for is kept as well, and the shorter one counts |
+//! | `timeout`, and the `grpc-timeout` of a client | [`request_timeout`](Serve::request_timeout); what a client asks for is kept as well, and the shorter one counts |
 //! | `concurrency_limit_per_connection` | [`concurrency_per_connection`](Serve::concurrency_per_connection) |
 //! | `accept_http1` | [`accept_http1`](Serve::accept_http1) |
 //! | `http2_keepalive_interval` | [`http2_keepalive`](Serve::http2_keepalive), 30 seconds by default |
@@ -100,11 +100,10 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower_service::Service;
 
 use crate::BoxError;
-use crate::group::build_error::BuildError;
 use crate::server::gate::Protocol;
 use crate::server::gate::Transport;
 use crate::server::gate::engine;
-use crate::server::gate::engine::{Over, Settings};
+use crate::server::gate::engine::Over;
 use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Io;
@@ -138,7 +137,7 @@ pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// let health = Readiness::drain_on(&token).health_service(&[]);
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let grpc = taskgroup::server::tonic::serve("grpc", listener, Routes::new(health))
-///     .timeout(Duration::from_secs(30))
+///     .request_timeout(Duration::from_secs(30))
 ///     .concurrency_per_connection(32);
 /// # drop(grpc);
 /// # Ok(())
@@ -193,36 +192,28 @@ where
     S::Future: Send,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let mut settings = Settings::default();
-    settings.http2.only = true;
-    settings.http2.max_streams = None;
-    settings.http2.keepalive = Some(DEFAULT_KEEPALIVE_INTERVAL);
+    let mut serve = Serve::new(name, listener, App { service });
+    let options = serve.options();
+    options.http2.only = true;
+    options.http2.max_streams = None;
+    options.http2.keepalive = Some(DEFAULT_KEEPALIVE_INTERVAL);
     // Without it a GOAWAY waits for the acknowledgement of what was sent before.
-    Serve::new(name, listener, App { service, settings }).nodelay(true)
+    options.nodelay = true;
+    serve
 }
 
 /// A gRPC service, which [`serve`] serves.
 pub struct App<S> {
     service: S,
-    settings: Settings,
 }
 
 impl<S> Serve<App<S>>
 where
     App<S>: engine::App,
 {
-    /// Sets how long a call may take until its response begins; unlimited by default.
-    ///
-    /// A client may ask for less with its `grpc-timeout`. Either way it gets the status `CANCELLED`, "Timeout
-    /// expired".
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        engine::App::settings(self.served()).timeout = Some(timeout);
-        self
-    }
-
     /// Speaks HTTP/1 as well, for gRPC-Web, which also needs a layer.
     pub fn accept_http1(mut self) -> Self {
-        engine::App::settings(self.served()).http2.only = false;
+        self.options().http2.only = false;
         self
     }
 }
@@ -249,8 +240,8 @@ where
         Status::try_from_error(error).map(Status::into_http)
     }
 
-    fn timed_out() -> BoxError {
-        Status::cancelled("Timeout expired").into()
+    fn timed_out() -> Option<BoxError> {
+        Some(Status::cancelled("Timeout expired").into())
     }
 }
 
@@ -279,10 +270,6 @@ where
     S: Clone + Send + 'static,
 {
     const UPGRADES: bool = false;
-
-    fn settings(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
 
     fn make(&mut self, _incoming: Incoming<'_>) -> impl Future<Output = S> + Send {
         ready(self.service.clone())
@@ -338,10 +325,6 @@ where
 {
     type Error = BoxError;
 
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        self.settings.check(server)
-    }
-
     fn start(
         self,
         acceptor: Acceptor,
@@ -353,9 +336,7 @@ where
 
 impl<S> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("App").finish_non_exhaustive()
     }
 }
 

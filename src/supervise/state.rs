@@ -373,12 +373,12 @@ mod tests {
     use proptest::strategy::Strategy as Any;
 
     use super::*;
-    use crate::supervise::{Backoff, Jitter};
+    use crate::supervise::Backoff;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn state(limits: Limits, children: usize) -> State {
-        let backoff = Backoff::new(SECOND, 4 * SECOND).jitter(Jitter::None);
+        let backoff = Backoff::new(SECOND, 4 * SECOND).no_jitter();
         State::new(limits, (0..children).map(|_| backoff.delays()))
     }
 

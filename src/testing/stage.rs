@@ -139,8 +139,8 @@ impl Stage {
         fake: &mut dyn FnMut(&mut Self, &str) -> Fake,
     ) -> Lifecycle {
         let mut lifecycle = Lifecycle::new(plan.name().to_owned()).budget(plan.budget().clone());
-        for phase in plan.phases() {
-            lifecycle = lifecycle.phase(phase.clone());
+        for (name, budget) in plan.phases() {
+            lifecycle = lifecycle.phase(name.to_owned(), budget);
         }
         for planned in plan.components() {
             let component = match planned.nested() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use taskgroup::group::JoinError;
+use taskgroup::group::{JoinError, SpawnError};
 use taskgroup::{TaskGroup, TaskHandle};
 use tokio::sync::{Notify, oneshot};
 use tokio_test::{assert_pending, assert_ready};
@@ -363,6 +363,28 @@ async fn a_caller_that_waits_for_a_slot_keeps_its_place_before_a_later_spawn() {
     first.await.unwrap();
     group.wait().await.unwrap();
     assert_eq!(*order.lock().unwrap(), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_refused_spawn_has_one_reason() {
+    type Task = std::future::Ready<Result<(), taskgroup::BoxError>>;
+    let reasons = |error: &SpawnError<Task>| {
+        let is = (error.is_full(), error.is_closed());
+        [is.0, is.1, error.is_cancelled(), error.is_deadlock()]
+    };
+    let ready = || std::future::ready(Ok(()));
+    let (group, _end, _) = full();
+    let full = group.try_spawn(ready()).unwrap_err();
+    assert_eq!(reasons(&full), [true, false, false, false]);
+    let spawner = group.spawner();
+    let mut waiting = tokio_test::task::spawn(spawner.spawn_when_ready(ready()));
+    assert_pending!(waiting.poll());
+    group.cancel();
+    let cancelled = assert_ready!(waiting.poll()).unwrap_err();
+    assert_eq!(reasons(&cancelled), [false, false, true, false]);
+    group.close();
+    let closed = group.try_spawn(ready()).unwrap_err();
+    assert_eq!(reasons(&closed), [false, true, false, false]);
 }
 
 #[tokio::test]

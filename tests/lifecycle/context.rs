@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::{Outcome, Step};
+use taskgroup::cleanup::{Outcome, Step};
 use taskgroup::lifecycle::{Component, ComponentState, Context, EventKind, Lifecycle};
 use taskgroup::{BoxError, End};
 use tokio::sync::mpsc;

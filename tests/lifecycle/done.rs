@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::Outcome;
+use taskgroup::cleanup::Outcome;
 use taskgroup::lifecycle::{Budget, Component, ComponentState, Lifecycle, StepKind};
 use taskgroup::process::ExitPolicy;
 use taskgroup::{Cause, End, Exit};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle, StepKind};
-use taskgroup::supervise::{Backoff, Jitter, Supervisor};
+use taskgroup::supervise::{Backoff, Supervisor};
 use taskgroup::{BoxError, End};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -192,7 +192,7 @@ async fn a_supervisor_restarts_a_component_with_a_backoff_and_then_fails() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     let supervisor = Supervisor::new("consumer")
-        .backoff(Backoff::new(SECOND, 8 * SECOND).jitter(Jitter::None))
+        .backoff(Backoff::new(SECOND, 8 * SECOND).no_jitter())
         .intensity(3, 60 * SECOND)
         .child("run", move |_| {
             counted.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::{Outcome, Step};
+use taskgroup::cleanup::{Outcome, Step};
 use taskgroup::lifecycle::{Budget, ComponentState};
 use taskgroup::lifecycle::{Component, Context, Lifecycle};
 use taskgroup::{BoxError, Cause, End, Exit};

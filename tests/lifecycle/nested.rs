@@ -186,7 +186,7 @@ async fn when_it_is_cut_from_outside_nothing_of_it_is_left() {
     let diary = Diary::default();
     let storage = Lifecycle::new("storage").budget(5 * SECOND);
     let cleanup = storage.cleanup();
-    let hang = taskgroup::lifecycle::cleanup::Step::new("flush", |_| pending());
+    let hang = taskgroup::cleanup::Step::new("flush", |_| pending());
     cleanup
         .push(hang.deadline(100 * SECOND).always(100 * SECOND))
         .unwrap();

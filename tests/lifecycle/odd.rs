@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::{Outcome, Step};
+use taskgroup::cleanup::{Outcome, Step};
 use taskgroup::lifecycle::{Budget, Component, Context, Lifecycle, ReadinessState};
 use taskgroup::process::ExitPolicy;
 use taskgroup::{Cancelled, Cause};
@@ -82,7 +82,7 @@ fn nothing_can_be_added_to_a_lifecycle_that_is_gone() {
     drop(lifecycle);
     assert_eq!(Arc::strong_count(&held), 1, "a handle keeps nothing alive");
     let error = handle.add(obedient("late")).unwrap_err();
-    assert_eq!(error.into_component().name(), "late");
+    assert_eq!(error.component(), Some("late"));
 }
 
 /// Nests `inner`, and returns what the cleanup of the outer one is told.

@@ -3,9 +3,7 @@
 use std::future::pending;
 use std::sync::mpsc as blocking;
 
-use taskgroup::lifecycle::{
-    Component, ComponentState, EventKind, Lifecycle, Phase, Provided, Report,
-};
+use taskgroup::lifecycle::{Component, ComponentState, EventKind, Lifecycle, Provided, Report};
 use taskgroup::{BoxError, End};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -260,9 +258,9 @@ async fn the_order_holds_through_a_nested_lifecycle_that_has_ended() {
 async fn the_order_holds_through_a_phase_that_is_over() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
-        .phase(Phase::new("accept"))
-        .phase(Phase::new("work"))
-        .phase(Phase::new("close"))
+        .phase("accept", None)
+        .phase("work", None)
+        .phase("close", None)
         .component(diary.component("worker", SECOND).phase("accept"))
         .component(Component::job("warm-up", |_| async { Ok(()) }).phase("work"))
         .component(diary.component("db", SECOND).phase("close"));

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::cleanup::{Cleanup, CleanupError, Outcome, Step};
+use taskgroup::cleanup::{Cleanup, CleanupError, Outcome, Step};
 use taskgroup::lifecycle::{Component, Lifecycle, RunError};
 use tracing_subscriber::fmt::MakeWriter;
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::{Component, ComponentState, Lifecycle, ReadinessState};
 use tokio::time::sleep;
 

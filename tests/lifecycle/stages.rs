@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use taskgroup::End;
-use taskgroup::lifecycle::{Budget, ComponentState, EventKind, Phase, StepKind};
+use taskgroup::lifecycle::{Budget, ComponentState, EventKind, StepKind};
 use taskgroup::lifecycle::{Component, Lifecycle, ReadinessState};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -277,8 +277,8 @@ async fn a_phase_has_ended_before_the_next_is_told() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
         .budget(30 * SECOND)
-        .phase(Phase::new("accept"))
-        .phase(Phase::new("work"))
+        .phase("accept", None)
+        .phase("work", None)
         .component(diary.component("db", Duration::ZERO).phase("work"))
         .component(diary.component("http", SECOND).phase("accept"))
         .component(diary.component("grpc", 2 * SECOND).phase("accept"));
@@ -304,8 +304,8 @@ async fn a_phase_that_overruns_its_budget_is_cut_and_the_next_goes_on() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
         .budget(30 * SECOND)
-        .phase(Phase::new("accept").budget(3 * SECOND))
-        .phase(Phase::new("close").budget(2 * SECOND))
+        .phase("accept", 3 * SECOND)
+        .phase("close", 2 * SECOND)
         .component(diary.component("db", SECOND).phase("close"))
         .component(deaf("http").phase("accept"))
         .component(deaf("grpc").phase("accept"));
@@ -328,8 +328,8 @@ async fn the_budget_of_a_phase_does_not_begin_with_a_component_that_fails_before
     });
     let lifecycle = Lifecycle::new("orders")
         .budget(30 * SECOND)
-        .phase(Phase::new("accept"))
-        .phase(Phase::new("close").budget(3 * SECOND))
+        .phase("accept", None)
+        .phase("close", 3 * SECOND)
         .component(diary.component("db", 2 * SECOND).phase("close"))
         .component(crash.phase("close"))
         .component(diary.component("http", 10 * SECOND).phase("accept"));

@@ -6,9 +6,9 @@ use std::fmt::Debug;
 
 use taskgroup::BoxError;
 use taskgroup::lifecycle::{
-    AddError, Budget, ComponentError, ComponentState, ComponentStatus, Context, Event, EventKind,
-    Handle, Phase, Plan, PlanError, PlannedComponent, Provided, Provider, Run, RunError, StepKind,
-    Straggler, TimelineStep, Using,
+    Budget, ComponentError, ComponentState, ComponentStatus, Context, Event, EventKind, Handle,
+    Plan, PlanError, PlannedComponent, Provided, Provider, Run, RunError, StepKind, Straggler,
+    TimelineStep, Using,
 };
 use taskgroup::lifecycle::{Component, Lifecycle, Report};
 
@@ -30,7 +30,6 @@ fn public_types_are_send_sync_and_debug() {
     everything::<Plan>();
     everything::<PlannedComponent>();
     everything::<Budget>();
-    everything::<Phase>();
     everything::<Event>();
     everything::<EventKind>();
     everything::<ComponentState>();
@@ -38,7 +37,6 @@ fn public_types_are_send_sync_and_debug() {
     everything::<StepKind>();
     everything::<Straggler>();
     everything::<TimelineStep>();
-    error::<AddError>();
     error::<ComponentError>();
     error::<PlanError>();
     error::<RunError>();
@@ -70,16 +68,11 @@ fn what_does_nothing_by_itself_must_be_used() {
         component();
     }
     #[expect(unused_must_use, reason = "that is what is tested")]
-    fn unused_phase() {
-        Phase::new("accept");
-    }
-    #[expect(unused_must_use, reason = "that is what is tested")]
     fn unused_run() {
         Lifecycle::new("orders").run();
     }
     unused_lifecycle();
     unused_component();
-    unused_phase();
     unused_run();
 }
 

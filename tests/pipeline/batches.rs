@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taskgroup::TaskGroup;
 use taskgroup::pipeline::{Job, JobError, OnFailure, Pool, Pusher, Workers};
-use taskgroup::supervise::{Backoff, Jitter};
+use taskgroup::supervise::Backoff;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, failed, settle};
@@ -83,7 +83,7 @@ async fn each_item_of_a_batch_has_its_own_end_and_its_own_retries() {
             Err(JobError::failed("the rest has failed"))
         }
     })
-    .retry(Backoff::new(SECOND, SECOND).jitter(Jitter::None), 2)
+    .retry(Backoff::new(SECOND, SECOND).no_jitter(), 2)
     .on_failure(OnFailure::Count)
     .queue(10)
     .unwrap();

@@ -127,10 +127,7 @@ async fn an_item_is_tried_so_often_and_then_goes_to_the_dead_letters() {
         attempts.push((*job, job.attempt(), began.elapsed()));
         async move { Err(JobError::failed("no route")) }
     })
-    .retry(
-        Backoff::new(SECOND, 10 * SECOND).jitter(taskgroup::supervise::Jitter::None),
-        3,
-    )
+    .retry(Backoff::new(SECOND, 10 * SECOND).no_jitter(), 3)
     .dead_letter(move |job: Job<&str>| {
         letters.push((*job, job.last_error().unwrap().to_string(), job.attempt()));
         async { Ok(()) }

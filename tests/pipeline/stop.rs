@@ -129,10 +129,7 @@ async fn a_backoff_ends_at_the_stop_unless_the_next_attempt_is_due_in_time() {
                 _ => Ok(()),
             }
         })
-        .retry(
-            Backoff::new(wait * SECOND, wait * SECOND).jitter(taskgroup::supervise::Jitter::None),
-            2,
-        )
+        .retry(Backoff::new(wait * SECOND, wait * SECOND).no_jitter(), 2)
         .grace(10 * SECOND)
         .hand_back(keep(&back))
         .queue(10)

@@ -25,6 +25,8 @@ pub(crate) fn play(role: &str) -> Exit {
         "asked_what_is_ignored" => what_is_ignored(),
         "asked_in_the_pause" => answering(terminate().insist_after(Duration::from_secs(3600))),
         "asked_to_insist" => answering(terminate().insist_on([Signal::Interrupt]).unwrap()),
+        "asked_as_a_group_to_insist" => advised([Signal::Interrupt]),
+        "asked_as_a_group_for_ever" => advised([]),
         "asked_in_three_steps" => answering(terminate().escalate()),
         "asked_in_three_steps_of_a_group" => in_three_steps(true),
         "asked_in_three_steps_after_the_group" => in_three_steps(false),
@@ -72,6 +74,18 @@ fn answering(mut signals: Signals) -> Exit {
                 signal = marks.recv() => say(signal),
             }
         }
+    })
+}
+
+/// A group that is deaf to its stop, and that only these signals can end.
+fn advised(insist: impl IntoIterator<Item = Signal>) -> Exit {
+    log_to_stderr();
+    runtime().block_on(async {
+        let mut group = TaskGroup::new();
+        group.cancel_on(terminate().insist_on(insist).unwrap());
+        group.task("deaf").spawn(pending::<Result<(), _>>());
+        say("ready");
+        Exit::from(group.wait().await)
     })
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use taskgroup::group::Trigger;
-use taskgroup::process::{ExitPolicy, Heartbeat, SignalStatus, StopFile};
+use taskgroup::process::{ExitPolicy, Heartbeat, StopFile};
 use taskgroup::{BoxError, Cause, Exit, Sidecar, Signals, TaskError, TaskGroup};
 
 use crate::roles::say;
@@ -75,13 +75,7 @@ pub(crate) async fn play(role: &str) -> Exit {
             triggered(monitor, || ()).await
         }
         "signal_clean" => signalled(ExitPolicy::strict(), Duration::MAX).await,
-        "signal_128" => {
-            signalled(
-                ExitPolicy::strict().signal(SignalStatus::Plus128),
-                Duration::MAX,
-            )
-            .await
-        }
+        "signal_128" => signalled(ExitPolicy::strict().signal(None), Duration::MAX).await,
         "signal_timed_out" => signalled(ExitPolicy::strict(), Duration::ZERO).await,
         "signal_timed_out_lenient" => signalled(ExitPolicy::lenient(), Duration::ZERO).await,
         "signal_timed_out_lenient_error_alone" => {

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::thread;
 use std::time::Duration;
 
-use taskgroup::lifecycle::cleanup::Step;
+use taskgroup::cleanup::Step;
 use taskgroup::lifecycle::{Component, Context, Lifecycle};
 use taskgroup::process::{Heartbeat, StopFile};
 use taskgroup::{BoxError, Exit, Signal, Signals};

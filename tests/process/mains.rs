@@ -4,8 +4,8 @@ use std::future::pending;
 use std::thread;
 use std::time::Duration;
 
+use taskgroup::cleanup::Step;
 use taskgroup::group::StopRequest;
-use taskgroup::lifecycle::cleanup::Step;
 use taskgroup::lifecycle::{Budget, Component, Lifecycle, PlanError, Provided, Report};
 use taskgroup::process::ExitPolicy;
 use taskgroup::{BoxError, Exit, Program, Signals, TaskError, TaskGroup};

@@ -1,6 +1,5 @@
 //! The runner: what libtest offers to cargo and nextest (`--list`, `--exact`, filters), no more.
 
-use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -57,7 +56,9 @@ fn run_all(tests: &[Test]) -> Vec<&'static str> {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((name, test)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let ok = catch_unwind(test).is_ok();
+                    // Named for .ci/limited, as libtest does it.
+                    let thread = thread::Builder::new().name((*name).to_owned());
+                    let ok = thread.spawn(*test).unwrap().join().is_ok();
                     println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
                     if !ok {
                         failed.lock().unwrap().push(*name);

@@ -38,6 +38,7 @@ tests![
     a_signal_that_was_received_is_not_delivered_to_the_next_value,
     x10_the_same_act_that_arrives_twice_is_one_stop,
     x10_only_a_signal_that_was_chosen_insists,
+    x10_no_log_promises_a_force_that_does_not_come,
     x10_a_second_signal_counts_from_300_ms_on,
     x4_in_three_steps_two_signals_are_received_and_the_third_ends_the_process,
     x4_in_three_steps_a_second_signal_aborts_a_group_and_names_what_was_cut,
@@ -354,6 +355,20 @@ fn x10_only_a_signal_that_was_chosen_insists() {
         expect_nothing_came_of_it(child.send(Signal::TERM));
     }
     child.send(Signal::INT).expect_code(130);
+}
+
+fn x10_no_log_promises_a_force_that_does_not_come() {
+    let mut child = Child::start("asked_as_a_group_to_insist");
+    let line = child.expect("ready").send(Signal::TERM);
+    let line = line.expect_logged("received SIGTERM, stopping");
+    assert!(
+        line.contains("stopping; SIGINT forces the exit cause="),
+        "{line}"
+    );
+    let mut child = Child::start("asked_as_a_group_for_ever");
+    let line = child.expect("ready").send(Signal::TERM);
+    let line = line.expect_logged("received SIGTERM, stopping");
+    assert!(line.contains("received SIGTERM, stopping cause="), "{line}");
 }
 
 /// Signals it as fast as it answers.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use taskgroup::Signal;
-use taskgroup::lifecycle::{Budget, Component, Lifecycle, Phase};
+use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::process::ExitPolicy;
 use taskgroup::testing::{Act, Outcome, Seeds, Stage, simulate};
 
@@ -125,8 +125,8 @@ fn a_plan_alone_runs_through_a_scenario() {
     let inner = Lifecycle::new("billing").component(idle("invoices").grace(SECOND));
     let plan = Lifecycle::new("orders")
         .budget(Budget::new(20 * SECOND).drain(2 * SECOND))
-        .phase(Phase::new("accept"))
-        .phase(Phase::new("store"))
+        .phase("accept", None)
+        .phase("store", None)
         .component(idle("database").phase("store").grace(3 * SECOND))
         .component(idle("http").phase("accept").grace(4 * SECOND).drains())
         .component(Component::lifecycle(inner).after(["database"]))

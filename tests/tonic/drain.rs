@@ -269,7 +269,7 @@ async fn a_server_with_settings_and_layers_of_its_own_is_under_the_gate() {
     let server = Server::run(|listener| {
         let service = layer.layer(Routes::new(service));
         let serve = taskgroup::server::tonic::serve_with("grpc", listener, service);
-        patient(serve.timeout(PLENTY).concurrency_per_connection(9))
+        patient(serve.request_timeout(PLENTY).concurrency_per_connection(9))
     })
     .await;
     let mut client = server.client().await;

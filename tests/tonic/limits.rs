@@ -168,7 +168,7 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
 #[tokio::test]
 async fn a_call_that_takes_longer_than_its_client_or_the_server_grants_is_cancelled() {
     let calls = Calls::default();
-    let server = Server::start(&calls, |serve| serve.timeout(NO_TIME)).await;
+    let server = Server::start(&calls, |serve| serve.request_timeout(NO_TIME)).await;
     let mut client = server.client().await;
     let status = soon(client.check(call("hangs"))).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Cancelled);
@@ -177,7 +177,7 @@ async fn a_call_that_takes_longer_than_its_client_or_the_server_grants_is_cancel
     server.stop().await.0.unwrap();
 
     // By hand: a channel of tonic keeps to its own timeout by itself.
-    let server = Server::start(&calls, |serve| serve.timeout(PLENTY)).await;
+    let server = Server::start(&calls, |serve| serve.request_timeout(PLENTY)).await;
     let client = TcpStream::connect(server.address).await.unwrap();
     let (mut sender, connection) = soon(h2::client::handshake(client)).await.unwrap();
     tokio::spawn(connection);

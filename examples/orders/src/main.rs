@@ -26,9 +26,10 @@ use std::{fmt, fs};
 
 use clap::Parser;
 use taskgroup::deploy::Checker;
-use taskgroup::lifecycle::{Lifecycle, Plan, StopTimes, TimesError};
+use taskgroup::deploy::StopTimes;
+use taskgroup::lifecycle::{Lifecycle, Plan};
 use taskgroup::process::StopFile;
-use taskgroup::{BoxError, Exit, Signal, Signals};
+use taskgroup::{BoxError, BuildError, Exit, Signal, Signals};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
@@ -71,9 +72,14 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
             log_to(io::stderr);
             service::run(owned(lifecycle), &parts, print_ready).await?
         }
-        Some(Command::Demo) => {
+        Some(Command::Demo { svg }) => {
             log_to(io::stdout);
-            demo::run(parts, owned).await?
+            let report = demo::run(parts, owned).await?;
+            if let Some(file) = svg {
+                fs::write(&file, report.to_svg())
+                    .map_err(|error| format!("--svg {}: {error}", file.display()))?;
+            }
+            report
         }
     };
     Ok(Exit::from(report))
@@ -102,7 +108,7 @@ fn stop_times(file: &Path) -> Result<StopTimes, BoxError> {
     let name = file.display();
     let text = fs::read_to_string(file).map_err(|error| format!("--times {name}: {error}"))?;
     let times = text.parse();
-    times.map_err(|error: TimesError| format!("--times {name}: {error}").into())
+    times.map_err(|error: BuildError| format!("--times {name}: {error}").into())
 }
 
 /// Returns what makes a lifecycle the one of this process: what stops it, and what ends it if it does not stop.

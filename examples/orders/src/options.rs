@@ -22,10 +22,14 @@ pub(crate) struct CommandLine {
     pub(crate) options: Options,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serves on free ports under load, sends itself SIGTERM in the middle of it, and reports.
-    Demo,
+    Demo {
+        /// Draws the stop, as a picture in SVG.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -162,7 +166,7 @@ mod tests {
     fn the_demo_takes_the_same_options_before_and_behind_its_name() {
         for arguments in [["--grace", "2", "demo"], ["demo", "--grace", "2"]] {
             let line = parse(&arguments).unwrap();
-            assert!(matches!(line.command, Some(Command::Demo)));
+            assert!(matches!(line.command, Some(Command::Demo { svg: None })));
             assert_eq!(line.options.grace, Some(Duration::from_secs(2)));
         }
     }

@@ -69,8 +69,11 @@ pub(in crate::lifecycle) enum Kind {
         lifecycle: String,
         component: String,
     },
-    #[error("lifecycle `{lifecycle}` is stopping, or has ended")]
-    Over { lifecycle: String },
+    #[error("lifecycle `{lifecycle}` is stopping, or has ended: `{component}` cannot be added")]
+    Over {
+        lifecycle: String,
+        component: String,
+    },
     #[error("component `{component}` depends on `{dependency}`, which was stopped or has failed")]
     DependsOnGone {
         component: String,
@@ -247,6 +250,7 @@ impl PlanError {
                 unknown: component, ..
             }
             | Kind::NotRunning { component, .. }
+            | Kind::Over { component, .. }
             | Kind::DependsOnGone { component, .. }
             | Kind::NotProvided { component, .. }
             | Kind::TwoProviders {
@@ -265,7 +269,6 @@ impl PlanError {
             | Kind::EmptyComponent
             | Kind::EmptyPhase
             | Kind::Slash { .. }
-            | Kind::Over { .. }
             | Kind::DuplicatePhase { .. }
             | Kind::ZeroBudget
             | Kind::ZeroStart

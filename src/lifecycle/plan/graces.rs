@@ -77,7 +77,7 @@ pub(super) fn share(
     }
     for (phase, nodes) in nodes.iter().enumerate() {
         // `Duration::MAX` means no limit.
-        let budget = phases[phase].budget_time();
+        let budget = phases[phase].budget();
         if let Some(budget) = budget.filter(|&budget| budget < Duration::MAX) {
             shares.fill(nodes, Some(phase), budget)?;
         }
@@ -392,7 +392,7 @@ mod tests {
     fn a_phase_shares_its_budget_and_leaves_the_rest_to_the_others() {
         // 0 and 1 are in the accept phase, one after another. 2 is in no phase, and 3 comes last.
         let after = [vec![], vec![0], vec![1], vec![]];
-        let phases = [Phase::new("accept").budget(secs(5)), Phase::new("close")];
+        let phases = [Phase::new("accept", secs(5)), Phase::new("close", None)];
         let graph = graph(&after, &[Some(0), Some(0), None, Some(1)], &phases);
         let (graces, longest) = share(&graph, &phases, secs(20), vec![None; 4]).unwrap();
         let half = Duration::from_millis(2_500);
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn what_stops_between_two_of_a_phase_counts_with_them() {
         let after = [vec![], vec![0], vec![1]];
-        let phases = [Phase::new("accept").budget(secs(6))];
+        let phases = [Phase::new("accept", secs(6))];
         let graph = graph(&after, &[Some(0), None, Some(0)], &phases);
         let (graces, _) = share(&graph, &phases, secs(20), vec![None; 3]).unwrap();
         assert_eq!(graces, [secs(2); 3]);
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_phase_of_any_time_has_no_bound() {
-        let phases = [Phase::new("accept").budget(Duration::MAX)];
+        let phases = [Phase::new("accept", Duration::MAX)];
         let graph = graph(&[vec![]], &[Some(0)], &phases);
         let (graces, _) = share(&graph, &phases, secs(20), vec![None]).unwrap();
         assert_eq!(graces, [secs(20)]);
@@ -498,11 +498,7 @@ mod tests {
         ) -> (Graph, Vec<Phase>, Vec<Ask>, Duration) {
             let count = given.len();
             let phases: Vec<_> = budgets.iter().enumerate().map(|(index, budget)| {
-                let phase = Phase::new(index.to_string());
-                match budget {
-                    Some(budget) => phase.budget(Duration::from_micros(*budget)),
-                    None => phase,
-                }
+                Phase::new(index.to_string(), budget.map(Duration::from_micros))
             }).collect();
             let mut after = Vec::new();
             let mut members = Vec::new();
@@ -532,7 +528,7 @@ mod tests {
             let result = super::share(&graph, &phases, stop_time, asked);
 
             let mut limits: Vec<_> = phases.iter().enumerate()
-                .filter_map(|(index, phase)| Some((Some(index), phase.budget_time()?)))
+                .filter_map(|(index, phase)| Some((Some(index), phase.budget()?)))
                 .collect();
             limits.push((None, stop_time));
             for (phase, limit) in limits {

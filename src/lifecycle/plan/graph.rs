@@ -108,16 +108,16 @@ impl Turns {
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::lifecycle) struct Graph {
+pub(crate) struct Graph {
     /// How many of the nodes are components. The others are barriers.
     pub(in crate::lifecycle) components: usize,
     /// The dependencies of each node: the named ones, then the providers of its values, then its barrier.
     pub(in crate::lifecycle) dependencies: Vec<Vec<usize>>,
     /// The dependents of each node.
-    pub(in crate::lifecycle) dependents: Vec<Vec<usize>>,
+    pub(crate) dependents: Vec<Vec<usize>>,
     /// All nodes, dependencies first. They are sorted by level. Within a level, the components come as they
     /// were added, and then the barriers.
-    pub(in crate::lifecycle) order: Vec<usize>,
+    pub(crate) order: Vec<usize>,
     /// How many components start one after another up to this one, from 1 upwards. A barrier has the level
     /// of the last component before it, or 0.
     pub(in crate::lifecycle) start_levels: Vec<usize>,
@@ -486,7 +486,7 @@ mod tests {
             .collect();
         let phases: Vec<_> = phases
             .iter()
-            .map(|name| Phase::new((*name).to_owned()))
+            .map(|name| Phase::new((*name).to_owned(), None))
             .collect();
         Graph::new(&places, &phases)
     }
@@ -771,7 +771,11 @@ mod tests {
                 phase: given[index].2.map(|phase| &*phase_names[phase]),
             })
             .collect();
-        let phases: Vec<_> = phase_names.iter().cloned().map(Phase::new).collect();
+        let phases: Vec<_> = phase_names
+            .iter()
+            .cloned()
+            .map(|name| Phase::new(name, None))
+            .collect();
         Graph::new(&places, &phases)
     }
 

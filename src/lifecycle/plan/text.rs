@@ -188,7 +188,7 @@ fn stop(component: &PlannedComponent, phase: Option<&Phase>) -> [String; 5] {
         Duration::ZERO => "at once".to_owned(),
         grace => format!("within {}", Rounded(grace)),
     };
-    let phase = match phase.map(|phase| (phase.name(), phase.budget_time())) {
+    let phase = match phase.map(|phase| (phase.name(), phase.budget())) {
         Some((name, Some(budget))) => format!("phase {name} ({})", Rounded(budget)),
         Some((name, None)) => format!("phase {name}"),
         None => String::new(),

@@ -5,15 +5,14 @@ use std::time::Duration;
 use super::*;
 #[cfg(feature = "serde")]
 use crate::BoxError;
+use crate::cleanup::Cleanup;
+use crate::cleanup::Outcome;
+#[cfg(feature = "serde")]
+use crate::cleanup::Step;
 use crate::group::TaskGroup;
 #[cfg(feature = "serde")]
 use crate::group::cause::LostHeartbeat;
 use crate::group::signal::Signal;
-use crate::lifecycle::cleanup::Cleanup;
-use crate::lifecycle::cleanup::Outcome;
-#[cfg(feature = "serde")]
-use crate::lifecycle::cleanup::Priority;
-use crate::lifecycle::cleanup::Step;
 use crate::lifecycle::component_state::ComponentState;
 use crate::lifecycle::step_kind::StepKind;
 
@@ -445,9 +444,14 @@ async fn everything() -> Report {
         .map(|during| ComponentError::new("http", during, End::Failed).with_message("no port"));
     report.errors.extend(failed);
     let mut all = Cleanup::new();
-    for (name, priority) in [("first", Priority::Critical), ("last", Priority::Low)] {
+    for (name, is_critical) in [("first", true), ("last", false)] {
         let done = Step::new(name, |_| async { Ok(()) });
-        all.push(done.priority(priority)).unwrap();
+        let done = if is_critical {
+            done.critical()
+        } else {
+            done.low()
+        };
+        all.push(done).unwrap();
     }
     report.cleanup = Some(cleanup().await);
     let mut inner = clean();

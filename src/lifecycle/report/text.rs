@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::Report;
 use super::TimelineStep;
+use crate::cleanup::words::one_line;
+use crate::cleanup::words::shortened;
 use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::group::time::column;
 use crate::lifecycle::component_state::ComponentState;
 use crate::lifecycle::step_kind::StepKind;
-use crate::lifecycle::words::one_line;
-use crate::lifecycle::words::shortened;
 
 /// The cells of a bar.
 const BAR: usize = 20;
@@ -53,7 +53,7 @@ impl Report {
             .collect()
     }
 
-    fn verdict(&self) -> String {
+    pub(super) fn verdict(&self) -> String {
         let no_start = self
             .errors
             .first()
@@ -80,7 +80,7 @@ impl Report {
     }
 
     /// Whether a component never became ready. Then the rows of the start are worth reading.
-    fn start_was_cut(&self) -> bool {
+    pub(super) fn start_was_cut(&self) -> bool {
         let mut starts = self.starts();
         let mut components = self.components.iter();
         starts.any(|step| step.end != End::Done)
@@ -117,7 +117,7 @@ impl Report {
     }
 
     /// A line for each reason.
-    fn never_started(&self) -> Vec<String> {
+    pub(super) fn never_started(&self) -> Vec<String> {
         let never = self.components.iter().filter(|c| c.state == NEVER_STARTED);
         let never: Vec<_> = never.collect();
         let mut reasons: Vec<&str> = Vec::new();
@@ -189,7 +189,7 @@ impl Report {
     }
 
     /// The failures behind the exit status, as an [`Exit`](crate::Exit) writes them.
-    fn failures(&self) -> Vec<String> {
+    pub(super) fn failures(&self) -> Vec<String> {
         let steps = self.cleanup.iter().flat_map(|report| report.failures());
         let errors = self.errors.iter().map(|error| format!("{error:#}"));
         let failures = errors.chain(steps.map(ToString::to_string));
@@ -200,7 +200,7 @@ impl Report {
         failures.enumerate().map(line).collect()
     }
 
-    fn forced_tasks(&self) -> Vec<String> {
+    pub(super) fn forced_tasks(&self) -> Vec<String> {
         let tasks = self.stragglers.iter().take(TASKS);
         let mut lines: Vec<_> = tasks.map(|task| format!("forced: {task}")).collect();
         if let others @ 1.. = self.stragglers.len().saturating_sub(TASKS) {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::cleanup::words;
 use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::lifecycle::step_kind::StepKind;
-use crate::lifecycle::words;
 
 /// A step of a lifecycle: what was done to which component and when. Plain data.
 ///
@@ -29,6 +29,9 @@ pub struct TimelineStep {
     pub limit: Option<Duration>,
     /// The error or the panic, or why the step was skipped. Empty if the end says it all.
     pub message: String,
+    /// Whether the step is on the critical chain. If such a step had been shorter, the stop would have been
+    /// shorter too. Steps of the start are never on it.
+    pub critical: bool,
 }
 
 impl TimelineStep {
@@ -47,6 +50,7 @@ impl TimelineStep {
             end,
             limit: None,
             message: String::new(),
+            critical: false,
         }
     }
 

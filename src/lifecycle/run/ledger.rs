@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::critical;
 use super::slot::Slot;
+use crate::cleanup::{CleanupReport, Outcome, StepReport};
 use crate::group::cause::Cause;
 use crate::group::end::End;
 use crate::group::running::Running;
-use crate::lifecycle::cleanup::{CleanupReport, Outcome, StepReport};
 use crate::lifecycle::component_error::ComponentError;
 use crate::lifecycle::context::Context;
+use crate::lifecycle::plan::graph::Graph;
 use crate::lifecycle::report::{Report, Straggler, TimelineStep};
 use crate::lifecycle::step_kind::StepKind;
 
@@ -128,16 +130,17 @@ impl Ledger {
             cause,
             budget,
             slots,
-            order,
+            graph,
             ended,
             cleanup,
         } = end;
+        let order: Vec<_> = graph.start_order().collect();
         let contexts = slots.iter().filter_map(|slot| slot.ctx.as_ref());
         Report {
             name: name.to_owned(),
             cause,
             errors: self.take_errors(slots),
-            timeline: self.timeline(slots, cleanup.as_ref(), ended),
+            timeline: self.timeline(slots, graph, cleanup.as_ref(), ended),
             components: order.iter().map(|index| slots[*index].status()).collect(),
             stragglers: std::mem::take(&mut self.stragglers),
             in_flight: contexts.filter_map(Context::in_flight).sum(),
@@ -169,15 +172,22 @@ impl Ledger {
     fn timeline(
         &self,
         slots: &[Slot],
+        graph: &Graph,
         cleanup: Option<&CleanupReport>,
         ended: Duration,
     ) -> Vec<TimelineStep> {
-        let mut timeline = self.stages.clone();
-        timeline.extend(slots.iter().flat_map(|slot| slot.steps(ended)));
+        let stages = self.stages.iter().map(|stage| (None, stage.clone()));
+        let mut steps: Vec<critical::Step> = stages.collect();
+        for (node, slot) in slots.iter().enumerate() {
+            steps.extend(slot.steps(ended).map(|step| (Some(node), step)));
+        }
         if let Some(cleanup) = cleanup {
             let began = ended.saturating_sub(cleanup.took);
-            timeline.extend(cleanup.steps.iter().map(|step| of_cleanup(step, began)));
+            let of_cleanup = cleanup.steps.iter().map(|step| of_cleanup(step, began));
+            steps.extend(of_cleanup.map(|step| (None, step)));
         }
+        critical::mark(&mut steps, graph, self.stop_began);
+        let mut timeline: Vec<_> = steps.into_iter().map(|(_, step)| step).collect();
         // The steps are large, so the sort moves only their keys.
         timeline.sort_by_cached_key(|step| step.began);
         timeline
@@ -190,8 +200,7 @@ pub(super) struct RunEnd<'a> {
     pub(super) cause: Cause,
     pub(super) budget: Duration,
     pub(super) slots: &'a [Slot],
-    /// The order of the plan.
-    pub(super) order: &'a [usize],
+    pub(super) graph: &'a Graph,
     pub(super) ended: Duration,
     pub(super) cleanup: Option<CleanupReport>,
 }

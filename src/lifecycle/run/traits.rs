@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::machine::{Machine, Node, Times, Traits};
-use crate::backoff::{Backoff, Jitter};
+use crate::backoff::Backoff;
 use crate::lifecycle::component::Component;
 use crate::lifecycle::plan::{Plan, PlannedComponent};
 
@@ -15,8 +15,8 @@ pub(super) fn machine_of(plan: &Plan, components: &[Component], is_inside: bool)
     for (index, (planned, component)) in planned {
         nodes[index] = Node::Component(traits_of(component, planned, graph.phases[index]));
     }
-    let phases = plan.phases().iter();
-    let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).jitter(Jitter::Full);
+    let phases = plan.phases();
+    let jitter = Backoff::new(budget.jitter_time(), budget.jitter_time()).full_jitter();
     let times = Times {
         total: budget.total(),
         start: budget.start_time(),
@@ -26,7 +26,7 @@ pub(super) fn machine_of(plan: &Plan, components: &[Component], is_inside: bool)
         cleanup: budget.cleanup_time(),
         margin: budget.margin(),
         phases: phases
-            .map(|phase| phase.budget_time().unwrap_or(Duration::MAX))
+            .map(|(_, budget)| budget.unwrap_or(Duration::MAX))
             .collect(),
     };
     Machine::new(graph, nodes, times, is_inside)

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::conn::Gate;
+use super::handshake::Handshake;
 use super::io::Io;
 use super::last_call;
 use super::last_call::LastCall;
-use crate::backoff::{Backoff, Delays, Jitter};
+use crate::backoff::{Backoff, Delays};
 use crate::group::log;
 use crate::group::time::Rounded;
 
@@ -36,6 +38,8 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     addresses: Vec<io::Result<SocketAddr>>,
     sockets: Sockets,
+    /// What the connections begin with.
+    handshake: Option<Handshake>,
 }
 
 #[derive(Debug)]
@@ -54,13 +58,22 @@ enum Sockets {
 const MOST_SWEPT: usize = 4096;
 
 impl Acceptor {
-    pub(crate) fn new(listeners: Vec<TcpListener>, gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(
+        listeners: Vec<TcpListener>,
+        gate: Arc<Gate>,
+        handshake: Option<Handshake>,
+    ) -> Self {
         listeners.iter().for_each(last_call::listen_to_all);
         Self {
             gate,
             addresses: listeners.iter().map(TcpListener::local_addr).collect(),
             sockets: Sockets::Listening(Listeners { listeners, turn: 0 }),
+            handshake,
         }
+    }
+
+    pub(super) fn handshake(&mut self) -> Option<Handshake> {
+        self.handshake.take()
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {
@@ -288,8 +301,14 @@ fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
 
 /// Errors are ignored, because the options are optional and the peer may be gone already.
 fn set_options(gate: &Gate, stream: &TcpStream) {
-    if gate.limits().nodelay {
+    if gate.options().nodelay {
         let _ = stream.set_nodelay(true);
+    }
+    if let Some(idle) = gate.options().tcp_keepalive {
+        // The system counts in seconds.
+        let idle = Duration::from_secs(idle.as_secs() + u64::from(idle.subsec_nanos() > 0));
+        let keepalive = TcpKeepalive::new().with_time(idle);
+        let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
     }
 }
 
@@ -307,7 +326,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 /// The pauses between tries while the system is out of file descriptors or memory.
 fn pauses() -> Delays {
     Backoff::new(Duration::from_millis(5), Duration::from_secs(1))
-        .jitter(Jitter::None)
+        .no_jitter()
         .delays()
 }
 
@@ -315,7 +334,7 @@ fn pauses() -> Delays {
 mod tests {
     use super::*;
 
-    use super::super::conn::Limits;
+    use super::super::options::Options;
 
     /// As when the process has no file descriptor left.
     fn out_of_files() -> io::Error {
@@ -324,7 +343,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r17_a_system_without_resources_is_asked_again_ever_more_rarely() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let begin = Instant::now();
         let mut asked = Vec::new();
         let accept = |_: &mut Context<'_>| {
@@ -345,7 +364,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r17_what_failed_for_one_peer_only_is_tried_again_at_once() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let begin = Instant::now();
         let mut errors = [
             io::ErrorKind::ConnectionAborted,

@@ -19,6 +19,7 @@ use tower_service::Service;
 use super::body::{GatedBody, Length};
 use super::conn::Conn;
 use super::farewell::{Asked, Farewell};
+use super::options::Options;
 use super::request;
 use super::request::Panicked;
 use crate::BoxError;
@@ -54,9 +55,9 @@ pub trait Protocol: 'static {
         Err(error)
     }
 
-    /// Returns the failure of a service whose response has timed out.
-    fn timed_out() -> BoxError {
-        "the time for the response is over".into()
+    /// Returns the failure of a service whose response has timed out, if the protocol has its own.
+    fn timed_out() -> Option<BoxError> {
+        None
     }
 }
 
@@ -68,6 +69,15 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            timeout: options.request_timeout,
+            turns: options
+                .turns
+                .map(|turns| Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS)))),
+        }
+    }
+
     #[inline]
     fn of<P: Protocol>(&self, request: &Request<P::Request>) -> Option<Box<Bound>> {
         let asked = P::patience(request.headers());
@@ -250,7 +260,10 @@ impl<P: Protocol> Future for Answer<P> {
                 Poll::Ready(Ok(this.give_up(Farewell::ShuttingDown)))
             }
             Poll::Pending if this.bound.as_mut().is_some_and(|bound| bound.is_over(cx)) => {
-                Poll::Ready(this.fail(P::timed_out()))
+                Poll::Ready(match P::timed_out() {
+                    Some(error) => this.fail(error),
+                    None => Ok(this.give_up(Farewell::TimedOut)),
+                })
             }
             Poll::Pending => Poll::Pending,
         }
@@ -362,7 +375,8 @@ mod tests {
     use http::Version;
     use http_body::Frame;
 
-    use super::super::conn::{Gate, Limits};
+    use super::super::conn::Gate;
+    use super::super::options::Options;
     use crate::group::panic::Panic;
 
     /// A body that no server uses, with its own types of data and errors.
@@ -450,17 +464,17 @@ mod tests {
             }
         }
 
-        fn timed_out() -> BoxError {
-            "late".into()
+        fn timed_out() -> Option<BoxError> {
+            Some("late".into())
         }
     }
 
     fn conn(catch_panics: bool) -> Arc<Conn> {
-        let limits = Limits {
+        let options = Options {
             catch_panics,
-            ..Limits::default()
+            ..Options::default()
         };
-        Gate::new(limits).register(None)
+        Gate::new(options).register(None)
     }
 
     fn plain(letters: &'static str) -> Request<&'static str> {

@@ -18,46 +18,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::label::Label;
-use crate::group::build_error::BuildError;
+use super::options::Options;
 use crate::server::drain::MOST_PATHS;
 use crate::server::stop::{Stop, StopSource};
 use crate::server::switch::Switch;
 use crate::server::sync::Lock;
 
-/// The limits that a server sets for its peers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) max_connections: Option<usize>,
-    pub(crate) first_byte_timeout: Option<Duration>,
-    pub(crate) header_timeout: Option<Duration>,
-    pub(crate) nodelay: bool,
-    /// Whether a panic of a handler or a body ends only its request.
-    pub(crate) catch_panics: bool,
-}
-
-impl Limits {
-    /// Rejects limits that would leave the server unable to serve anybody.
-    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
-        let refuse = |option, value, why| {
-            let what = format!("server `{server}`");
-            Err(BuildError::new(what, option, value, why))
-        };
-        if self.max_connections == Some(0) {
-            return refuse("max_connections", "0", "it would let nobody in");
-        }
-        if self.first_byte_timeout == Some(Duration::ZERO) {
-            return refuse("first_byte_timeout", "0s", "it would cut everybody");
-        }
-        if self.header_timeout == Some(Duration::ZERO) {
-            return refuse("header_timeout", "0s", "it would cut everybody");
-        }
-        Ok(())
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Gate {
-    limits: Limits,
+    options: Options,
     slots: Option<Arc<Semaphore>>,
     /// Set when clients should go elsewhere, at the stop at the latest.
     leaving: AtomicBool,
@@ -171,11 +140,11 @@ pub(super) struct Cut {
 }
 
 impl Gate {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        let slots = limits.max_connections;
+    pub(crate) fn new(options: Options) -> Arc<Self> {
+        let slots = options.max_connections;
         Arc::new(Self {
             slots: slots.map(|slots| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)))),
-            limits,
+            options,
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: StopSource::new(),
@@ -192,8 +161,8 @@ impl Gate {
         })
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(crate) fn stop(&self) -> &Stop {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::options::Cuts;
 use super::sequence::Plan;
 use crate::BoxError;
 use crate::group::log;
@@ -19,13 +20,6 @@ pub(crate) enum Outcome<R> {
 }
 
 pub(crate) type OnReport = Box<dyn FnOnce(&DrainReport) + Send>;
-
-/// How to treat a drain in which something was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cuts {
-    AreErrors,
-    AreLogged,
-}
 
 /// Returns the timeout as a limit, or `None` if it is unlimited.
 pub(crate) fn limited(timeout: Duration) -> Option<Duration> {

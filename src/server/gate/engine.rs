@@ -3,32 +3,25 @@
 //! One loop accepts and makes the service of each connection. Each connection is a separate task. It holds its
 //! `Conn` until all else of it is gone, and watches the switch that tells it to end.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming as Body;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::acceptor::Acceptor;
 use super::answer::{Answer, Bounds, Protocol};
 use super::body::GatedBody;
 use super::conn::Conn;
-use super::handshake::{Accepted, Handshake, Handshakes};
+use super::handshake::{Accepted, Handshakes};
 use super::io::Io;
-use super::transport::{Incoming, Tls, Transport};
+use super::options::{HyperBuilder, Options};
+use super::transport::{Incoming, Transport};
 use crate::BoxError;
-use crate::group::build_error::BuildError;
 use crate::server::stop::Stop;
 use crate::server::switch::Seat;
 
@@ -36,9 +29,6 @@ use crate::server::switch::Seat;
 pub trait App: Protocol + Send {
     /// Whether a connection over HTTP/1 may be upgraded, for example to a websocket.
     const UPGRADES: bool = true;
-
-    /// How its connections are served.
-    fn settings(&mut self) -> &mut Settings;
 
     /// Waits until the service of another connection can be made.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
@@ -63,174 +53,59 @@ pub trait Over<T>: App {
     fn know(_stream: &T, _known: &mut Extensions) {}
 }
 
-/// How the connections of an app are served.
-#[derive(Clone, Default)]
-pub struct Settings {
-    tls: Option<Handshake>,
-    /// How long a response may take.
-    pub(crate) timeout: Option<Duration>,
-    /// How many requests of one connection are answered at once.
-    pub(crate) turns: Option<usize>,
-    #[cfg(feature = "http2")]
-    pub(crate) http2: Http2,
-}
-
-/// The options of HTTP/2.
-#[cfg(feature = "http2")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Http2 {
-    /// Whether HTTP/1 is refused.
-    pub(crate) only: bool,
-    pub(crate) keepalive: Option<Duration>,
-    pub(crate) max_streams: Option<u32>,
-    pub(crate) stream_window: Option<u32>,
-    pub(crate) connection_window: Option<u32>,
-}
-
-#[cfg(feature = "http2")]
-impl Http2 {
-    /// hyper's default.
-    const MAX_STREAMS: u32 = 200;
-    /// The largest window.
-    const LARGEST_WINDOW: u32 = (1 << 31) - 1;
-
-    fn check(&self, server: &str) -> Result<(), BuildError> {
-        if self.keepalive == Some(Duration::ZERO) {
-            let why = "it would send PINGs without a pause";
-            return refuse(server, "http2_keepalive", "0s", why);
-        }
-        if self.max_streams == Some(0) {
-            let why = "it would let no request in";
-            return refuse(server, "http2_max_streams", "0", why);
-        }
-        let windows = [self.stream_window, self.connection_window];
-        let is_invalid = |window: &u32| *window == 0 || *window > Self::LARGEST_WINDOW;
-        if let Some(window) = windows.into_iter().flatten().find(is_invalid) {
-            let why = "a window has room for 1 byte to 2147483647 bytes";
-            return refuse(server, "http2_windows", window.to_string(), why);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(feature = "http2")]
-impl Default for Http2 {
-    fn default() -> Self {
-        Self {
-            only: false,
-            keepalive: None,
-            max_streams: Some(Self::MAX_STREAMS),
-            stream_window: None,
-            connection_window: None,
-        }
-    }
-}
-
-fn refuse(
-    server: &str,
-    option: &'static str,
-    value: impl Into<Cow<'static, str>>,
-    why: &'static str,
-) -> Result<(), BuildError> {
-    let what = format!("server `{server}`");
-    Err(BuildError::new(what, option, value, why))
-}
-
-impl Settings {
-    pub(crate) fn set_tls<A, F, R, T>(&mut self, handshake: F)
-    where
-        A: Over<T>,
-        F: Fn(Io) -> R + Send + Sync + 'static,
-        R: Future<Output = io::Result<T>> + Send + 'static,
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        self.tls = Some(Arc::new(move |io| {
-            let handshake = handshake(io);
-            Box::pin(async move {
-                let stream = handshake.await?;
-                let mut known = Extensions::new();
-                A::know(&stream, &mut known);
-                Ok(Transport::Tls(Tls::new(stream, known)))
-            })
-        }));
-    }
-
-    /// Rejects options that would leave the server unable to serve anybody.
-    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
-        if self.turns == Some(0) {
-            let why = "it would answer nobody";
-            return refuse(server, "concurrency_per_connection", "0", why);
-        }
-        #[cfg(feature = "http2")]
-        self.http2.check(server)?;
-        Ok(())
-    }
-
-    fn builder(&self) -> Builder<TokioExecutor> {
-        #[cfg_attr(not(feature = "http2"), allow(unused_mut))]
-        let mut builder = Builder::new(TokioExecutor::new());
+fn builder(options: &Options) -> HyperBuilder {
+    let mut builder = HyperBuilder::new(TokioExecutor::new());
+    let http1 = &options.http1;
+    builder
+        .http1()
         // The stream times the head of a request. hyper would need a timer for each request.
-        builder.http1().header_read_timeout(None);
-        #[cfg(feature = "http2")]
-        {
-            let Http2 {
-                only,
-                keepalive,
-                max_streams,
-                stream_window,
-                connection_window,
-            } = self.http2;
-            if only {
-                builder = builder.http2_only();
-            }
-            builder
-                .http2()
-                .timer(hyper_util::rt::TokioTimer::new())
-                // For websockets.
-                .enable_connect_protocol()
-                .keep_alive_interval(keepalive)
-                .max_concurrent_streams(max_streams)
-                .initial_stream_window_size(stream_window)
-                .initial_connection_window_size(connection_window);
+        .header_read_timeout(None)
+        .half_close(http1.half_close);
+    if let Some(bytes) = http1.max_head_bytes {
+        builder.http1().max_buf_size(bytes);
+    }
+    if let Some(headers) = http1.max_headers {
+        builder.http1().max_headers(headers);
+    }
+    #[cfg(feature = "http2")]
+    {
+        let http2 = &options.http2;
+        if http2.only {
+            builder = builder.http2_only();
         }
         builder
-    }
-
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            timeout: self.timeout,
-            turns: self
-                .turns
-                .map(|turns| Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS)))),
+            .http2()
+            .timer(hyper_util::rt::TokioTimer::new())
+            // For websockets.
+            .enable_connect_protocol()
+            .keep_alive_interval(http2.keepalive)
+            .keep_alive_timeout(http2.keepalive_timeout)
+            .max_concurrent_streams(http2.max_streams)
+            .initial_stream_window_size(http2.stream_window)
+            .initial_connection_window_size(http2.connection_window)
+            .max_frame_size(http2.max_frame_bytes);
+        if let Some(bytes) = http2.max_head_bytes {
+            builder.http2().max_header_list_size(bytes);
         }
     }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut settings = f.debug_struct("Settings");
-        settings
-            .field("tls", &self.tls.is_some())
-            .field("timeout", &self.timeout)
-            .field("turns", &self.turns);
-        #[cfg(feature = "http2")]
-        settings.field("http2", &self.http2);
-        settings.finish()
-    }
+    #[cfg(feature = "hyper-builder")]
+    options.hyper.apply(&mut builder);
+    builder
 }
 
 /// Serves what `acceptor` accepts, until `stop` fires.
 pub(crate) async fn serve<A: App>(
     mut app: A,
-    acceptor: Acceptor,
+    mut acceptor: Acceptor,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let settings = std::mem::take(app.settings());
-    let builder = Arc::new(settings.builder());
-    let extensions = Arc::new(roomy(acceptor.gate().stop()));
+    let gate = Arc::clone(acceptor.gate());
+    let options = gate.options();
+    let builder = Arc::new(builder(options));
+    let extensions = Arc::new(roomy(gate.stop()));
     let mut connections = Connections {
+        handshakes: acceptor.handshake().map(Handshakes::new),
         acceptor,
-        handshakes: settings.tls.clone().map(Handshakes::new),
     };
     let mut stop = pin!(stop.cancelled());
     loop {
@@ -244,7 +119,7 @@ pub(crate) async fn serve<A: App>(
         let connection = Connection {
             conn: Arc::clone(io.conn()),
             extensions: app.extensions(incoming, &extensions),
-            bounds: settings.bounds(),
+            bounds: Bounds::new(options),
             service: app.make(incoming).await,
         };
         tokio::spawn(run::<A>(io, connection, Arc::clone(&builder)));
@@ -306,11 +181,7 @@ impl<A: App> hyper::service::Service<Request<Body>> for Connection<A> {
 }
 
 /// Serves one connection to its end.
-async fn run<A: App>(
-    io: Io<Transport>,
-    connection: Connection<A>,
-    builder: Arc<Builder<TokioExecutor>>,
-) {
+async fn run<A: App>(io: Io<Transport>, connection: Connection<A>, builder: Arc<HyperBuilder>) {
     // Declared before the connection, and so dropped after all of it.
     let mut told = Told::new(&connection.conn);
     let io = TokioIo::new(io);

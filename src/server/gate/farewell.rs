@@ -70,12 +70,13 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 pub(super) enum Farewell {
     ShuttingDown,
     Panicked,
+    TimedOut,
 }
 
 impl Farewell {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ShuttingDown | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -85,6 +86,7 @@ impl Farewell {
         match self {
             Self::ShuttingDown => "the server is shutting down\n",
             Self::Panicked => "internal server error\n",
+            Self::TimedOut => "the request took too long\n",
         }
     }
 
@@ -93,6 +95,7 @@ impl Farewell {
         let (code, message) = match self {
             Self::ShuttingDown => ("14", "the server is shutting down"),
             Self::Panicked => ("13", "internal server error"),
+            Self::TimedOut => ("4", "the request took too long"),
         };
         let mut trailers = HeaderMap::with_capacity(3);
         trailers.insert("grpc-status", HeaderValue::from_static(code));
@@ -105,6 +108,7 @@ impl Farewell {
         match self {
             Self::ShuttingDown => "the server has cut this response: it is shutting down",
             Self::Panicked => "the body of this response panicked",
+            Self::TimedOut => "the request took too long",
         }
     }
 }

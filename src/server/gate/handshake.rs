@@ -8,19 +8,43 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Extensions;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::io::Io;
-use super::transport::Transport;
+use super::transport::{Tls, Transport};
 use crate::group::log;
 
 pub(super) type Accepted = (Io<Transport>, SocketAddr);
 
 /// Turns the outside of a connection into its inside.
-pub(super) type Handshake =
-    Arc<dyn Fn(Io) -> Pin<Box<dyn Future<Output = io::Result<Transport>> + Send>> + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Handshake(Arc<dyn Fn(Io) -> Inside + Send + Sync>);
+
+type Inside = Pin<Box<dyn Future<Output = io::Result<Transport>> + Send>>;
+
+impl Handshake {
+    /// `know` asks the stream for what the requests of its connection should know.
+    pub(crate) fn new<F, R, T>(handshake: F, know: fn(&T, &mut Extensions)) -> Self
+    where
+        F: Fn(Io) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Self(Arc::new(move |io| {
+            let handshake = handshake(io);
+            Box::pin(async move {
+                let stream = handshake.await?;
+                let mut known = Extensions::new();
+                know(&stream, &mut known);
+                Ok(Transport::Tls(Tls::new(stream, known)))
+            })
+        }))
+    }
+}
 
 /// The handshakes that are under way, each in a separate task.
 ///
@@ -40,14 +64,14 @@ impl Handshakes {
     }
 
     pub(super) fn begin(&mut self, io: Io, peer: SocketAddr) {
-        let handshake = Arc::clone(&self.handshake);
+        let handshake = self.handshake.clone();
         self.under_way.spawn(async move {
             let conn = Arc::clone(io.conn());
-            let limits = conn.gate().limits();
+            let options = conn.gate().options();
             let inside = async {
                 let io = io.untimed();
-                in_time(limits.first_byte_timeout, first_byte(io.get_ref())).await?;
-                in_time(limits.header_timeout, handshake(io)).await
+                in_time(options.first_byte_timeout, first_byte(io.get_ref())).await?;
+                in_time(options.header_timeout, (handshake.0)(io)).await
             };
             match inside.await {
                 Ok(inside) => Some((Io::inside(inside, conn), peer)),
@@ -92,6 +116,12 @@ async fn in_time<T>(
     match limit {
         Some(limit) => timeout(limit, step).await?,
         None => step.await,
+    }
+}
+
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake").finish_non_exhaustive()
     }
 }
 

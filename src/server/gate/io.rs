@@ -328,10 +328,10 @@ impl Patience {
 
     #[cold]
     fn wait_for_more(&mut self, conn: &Conn, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let limits = conn.gate().limits();
+        let options = conn.gate().options();
         let limit = match self.stage {
-            Stage::Silent => limits.first_byte_timeout,
-            Stage::Header { .. } if self.is_waiting(conn) => limits.header_timeout,
+            Stage::Silent => options.first_byte_timeout,
+            Stage::Header { .. } if self.is_waiting(conn) => options.header_timeout,
             Stage::Header { .. } => {
                 self.enter(Stage::Quiet);
                 None
@@ -404,16 +404,17 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::timeout;
 
-    use super::super::conn::{Gate, Limits, Look};
+    use super::super::conn::{Gate, Look};
+    use super::super::options::Options;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
     /// The error of a connection that is silent after `bytes`, or `None` after a long time.
     async fn after(bytes: &[u8]) -> Option<io::ErrorKind> {
-        let gate = Gate::new(Limits {
+        let gate = Gate::new(Options {
             first_byte_timeout: Some(LIMIT),
             header_timeout: Some(LIMIT),
-            ..Limits::default()
+            ..Options::default()
         });
         let (mut client, server) = duplex(64);
         let mut server = Io::new(server, gate.register(None));
@@ -432,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_told_of_the_cut_where_it_waits_or_at_its_next_step() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let conn = gate.register(None);
         let (mut client, server) = duplex(64);
         let mut server = Io::new(server, Arc::clone(&conn));
@@ -456,9 +457,9 @@ mod tests {
 
     /// A silent connection, with its client.
     fn silent() -> (DuplexStream, Io<DuplexStream>) {
-        let gate = Gate::new(Limits {
+        let gate = Gate::new(Options {
             first_byte_timeout: Some(LIMIT),
-            ..Limits::default()
+            ..Options::default()
         });
         let (client, server) = duplex(64);
         (client, Io::new(server, gate.register(None)))
@@ -501,7 +502,7 @@ mod tests {
 
     #[tokio::test]
     async fn r9_what_is_taken_inside_is_not_taken_by_the_peer() {
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(Options::default());
         let conn = gate.register(None);
         let ((_client, socket), (mut tls, session)) = (duplex(1), duplex(1));
         let mut outside = Io::new(socket, Arc::clone(&conn));

@@ -22,7 +22,7 @@ pub(crate) struct Request {
     running: bool,
     /// Whether it has a task of its own, as over HTTP/2.
     is_stream: bool,
-    /// Copied from the limits, because it is read four times for each request.
+    /// Copied from the options, because it is read four times for each request.
     catches_panics: bool,
 }
 
@@ -35,7 +35,7 @@ impl Request {
     pub(super) fn begin(conn: Arc<Conn>, is_stream: bool) -> Self {
         conn.begin_request();
         Self {
-            catches_panics: conn.gate().limits().catch_panics,
+            catches_panics: conn.gate().options().catch_panics,
             conn,
             label: Label::NONE,
             seat: Seat::default(),

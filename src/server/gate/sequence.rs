@@ -5,12 +5,6 @@
 
 use std::time::Duration;
 
-use crate::group::build_error::BuildError;
-use crate::group::time::Rounded;
-
-/// The minimum time for what was cut to end, so that its tasks get polled.
-const MOMENT: Duration = Duration::from_millis(10);
-
 /// The current phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -67,20 +61,6 @@ pub(super) enum Next {
 }
 
 impl Plan {
-    /// Rejects a server without a name, and a kill grace that is too short for anything to end.
-    pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
-        if server.is_empty() {
-            return Err(BuildError::empty_name("a server"));
-        }
-        if self.kill_grace < MOMENT {
-            let what = format!("server `{server}`");
-            let value = Rounded(self.kill_grace).to_string();
-            let why = format!("what was cut needs {} to end", Rounded(MOMENT));
-            return Err(BuildError::new(what, "kill_grace", value, why));
-        }
-        Ok(())
-    }
-
     /// Returns how long the whole stop may take.
     pub(crate) fn bound(&self) -> Duration {
         self.grace.saturating_add(self.after_cut())

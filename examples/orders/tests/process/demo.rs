@@ -78,3 +78,16 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
 fn the_demo_ends_as_the_service_does_when_nobody_looks_at_it() {
     demo().start_with(unread).wait().assert_code(0);
 }
+
+#[test]
+fn the_demo_draws_its_stop() {
+    let picture = fresh_path("svg");
+    let path = picture.to_str().expect("a path in UTF-8");
+    demo().args(["--svg", path]).start().wait().assert_code(0);
+    let svg = std::fs::read_to_string(&picture).expect("a picture");
+    for row in [">http<", ">grpc<", ">worker<", ">database<", ">metrics<"] {
+        assert!(svg.contains(row), "no {row}: {svg}");
+    }
+    assert!(svg.contains("critical chain: http"), "{svg}");
+    std::fs::remove_file(picture).expect("a file to remove");
+}

@@ -102,7 +102,9 @@ fn times_that_cannot_be_read_are_named_with_their_file() {
     );
     std::fs::write(&file, "http soon\n").unwrap();
     let error = refused_after_the_plan(path);
-    let expected = format!("error: --times {path}: line 1: `soon` is no number of seconds\n");
+    let expected = format!(
+        "error: --times {path}: stop times, line 1: `time` cannot be `soon`: it is not a number of seconds\n"
+    );
     assert_eq!(error, expected);
 }
 

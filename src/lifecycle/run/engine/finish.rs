@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{AT_ONCE, Engine};
+use crate::cleanup::CleanupReport;
 use crate::group::deadline;
 use crate::group::panic::Panic;
 use crate::group::time::CONFIRMATION;
 use crate::group::turn::turn;
-use crate::lifecycle::cleanup::CleanupReport;
 use crate::lifecycle::event::EventKind;
 use crate::lifecycle::report::Report;
 use crate::lifecycle::run::ledger::RunEnd;
@@ -27,14 +27,13 @@ impl Engine {
         if many {
             turn().await;
         }
-        let order: Vec<_> = self.plan.graph().start_order().collect();
         let cause = self.cause();
         let report = self.ledger.report(RunEnd {
             name: self.plan.name(),
             cause,
             budget: self.machine.total(),
             slots: &self.slots,
-            order: &order,
+            graph: self.plan.graph(),
             ended,
             cleanup,
         });

@@ -1030,7 +1030,7 @@ fn graph_of(scenario: &Scenario, present: usize) -> (Graph, Vec<Traits>) {
         })
         .collect();
     let phases: Vec<_> = (0..scenario.phases.len())
-        .map(|index| StopPhase::new(phase_names[index]))
+        .map(|index| StopPhase::new(phase_names[index], None))
         .collect();
     let graph = Graph::new(&places, &phases).unwrap();
     let traits = parts.iter().map(|part| Traits {

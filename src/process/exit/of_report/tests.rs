@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::BoxError;
+use crate::cleanup::Cleanup;
+use crate::cleanup::Outcome;
+use crate::cleanup::Step;
 use crate::group::TaskGroup;
 use crate::group::cause::Cause;
 use crate::group::error::TaskError;
@@ -14,9 +17,6 @@ use crate::lifecycle::ComponentError;
 use crate::lifecycle::ComponentState;
 use crate::lifecycle::ComponentStatus;
 use crate::lifecycle::StepKind;
-use crate::lifecycle::cleanup::Cleanup;
-use crate::lifecycle::cleanup::Outcome;
-use crate::lifecycle::cleanup::Step;
 use crate::server::sidecar::Sidecar;
 use tokio_util::sync::CancellationToken;
 

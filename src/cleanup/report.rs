@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use super::outcome::Outcome;
 use super::step_report::StepReport;
+use crate::cleanup::words;
+use crate::cleanup::words::one_line;
 use crate::group::chain;
 use crate::group::end::End;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-use crate::lifecycle::words;
-use crate::lifecycle::words::one_line;
 
-/// What a [`Cleanup`](crate::lifecycle::cleanup::Cleanup) did, step by step in the order of their turns.
+/// What a [`Cleanup`](crate::cleanup::Cleanup) did, step by step in the order of their turns.
 /// Plain data.
 ///
 /// It prints as a table with a line for each step, without a line break at the end. Times are cut to
@@ -25,7 +25,7 @@ use crate::lifecycle::words::one_line;
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::End;
-/// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+/// use taskgroup::cleanup::{Cleanup, Outcome, Step};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -108,7 +108,7 @@ impl CleanupReport {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

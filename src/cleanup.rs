@@ -1,4 +1,7 @@
-//! [`Cleanup`]: closes resources in the reverse order of opening.
+//! Closes resources in the reverse order of opening (feature `cleanup`).
+//!
+//! A [`Cleanup`] stands alone, after a group or any other active phase. A [`Lifecycle`](crate::lifecycle::Lifecycle) has
+//! one of its own.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,8 +19,9 @@ use crate::group::panic::Panic;
 use crate::group::time::Rounded;
 use crate::group::time::is_late;
 
+pub(crate) mod words;
 mod outcome;
-mod step_report;
+pub(crate) mod step_report;
 mod plan;
 mod step;
 mod registry;
@@ -28,7 +32,7 @@ pub use self::outcome::Outcome;
 pub use self::registry::{PushError, StepHandle};
 pub use self::report::{CleanupError, CleanupReport};
 pub use self::step::Step;
-pub use self::step_report::{Priority, StepReport};
+pub use self::step_report::StepReport;
 
 use self::current::{CONFIRMATION, Current, Ended};
 use self::plan::{Plan, Turn};
@@ -46,7 +50,8 @@ use self::registry::Registry;
 ///
 /// - Every step that is not [withdrawn](StepHandle::withdraw) runs once, with the retries it asked for, or
 ///   is skipped with a reason. The [report](CleanupReport) names all of them.
-/// - Steps run one by one, critical ones first. Within a [`Priority`] the last pushed goes first.
+/// - Steps run one by one, the last pushed first. [Critical](Step::critical) ones go before all others, and
+///   [low](Step::low) ones after them.
 /// - Each step gets the [`Outcome`] of the active phase.
 /// - A step that fails, panics or overruns does not keep other steps from running, unless it is
 ///   [`fatal`](Step::fatal).
@@ -92,7 +97,7 @@ use self::registry::Registry;
 /// ```
 /// use std::time::Duration;
 /// use taskgroup::TaskGroup;
-/// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
+/// use taskgroup::cleanup::{Cleanup, Step};
 ///
 /// # struct Db;
 /// # impl Db {
@@ -136,7 +141,7 @@ pub struct Cleanup {
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
+/// use taskgroup::cleanup::{Cleanup, Step};
 ///
 /// let cleanup = Cleanup::new();
 /// let handle = cleanup.handle();
@@ -169,7 +174,7 @@ impl Cleanup {
     /// # Examples
     ///
     /// ```
-    /// let cleanup = taskgroup::lifecycle::cleanup::Cleanup::new();
+    /// let cleanup = taskgroup::cleanup::Cleanup::new();
     /// assert!(cleanup.pending().is_empty());
     /// ```
     pub fn new() -> Self {
@@ -244,11 +249,11 @@ impl Cleanup {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Priority, Step};
+    /// use taskgroup::cleanup::{Cleanup, Step};
     ///
     /// let cleanup = Cleanup::new();
     /// let step = |name| Step::new(name, |_| async { Ok(()) });
-    /// cleanup.push(step("secrets").priority(Priority::Critical)).unwrap();
+    /// cleanup.push(step("secrets").critical()).unwrap();
     /// cleanup.push(step("database")).unwrap();
     /// cleanup.push(step("cache")).unwrap();
     /// assert_eq!(cleanup.pending(), ["secrets", "cache", "database"]);
@@ -265,7 +270,7 @@ impl Cleanup {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
+    /// use taskgroup::cleanup::{Cleanup, Step};
     ///
     /// let cleanup = Cleanup::new();
     /// let erase = Step::new("key", |_| async { Ok(()) }).always(Duration::from_millis(100));
@@ -304,7 +309,7 @@ impl Cleanup {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -6,7 +6,7 @@ use crate::group::end::End;
 use crate::group::time::Rounded;
 
 /// How something ended, such as `done`, `failed: disk full` or `timed out after 5s`.
-pub(super) fn ended(end: End, limit: Option<Duration>, message: &str) -> String {
+pub(crate) fn ended(end: End, limit: Option<Duration>, message: &str) -> String {
     match limit {
         _ if !message.is_empty() => format!("{end}: {message}"),
         Some(limit) => format!("{end} after {}", Rounded(limit)),
@@ -15,12 +15,12 @@ pub(super) fn ended(end: End, limit: Option<Duration>, message: &str) -> String 
 }
 
 /// The text on one line, with a space for each control character.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
 /// A text of at most `limit` characters.
-pub(super) fn shortened(text: &str, limit: usize) -> String {
+pub(crate) fn shortened(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
     }

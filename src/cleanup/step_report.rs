@@ -5,43 +5,29 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cleanup::words;
 use crate::group::end::End;
-use crate::lifecycle::words;
 
 /// The order of the steps, as in the variants. Within a priority, the last pushed goes first.
-///
-/// # Examples
-///
-/// ```
-/// use taskgroup::lifecycle::cleanup::Priority;
-///
-/// assert!(Priority::Critical < Priority::Normal, "what is less goes first");
-/// assert_eq!(Priority::default(), Priority::Normal);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Before all others, for steps that must run even when time is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Priority {
     Critical,
-    /// The default.
-    #[default]
     Normal,
-    /// After all others, for steps that may be skipped when time is short.
     Low,
 }
 
-/// What became of one step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup). Plain data, and the step's
+/// What became of one step of a [`Cleanup`](crate::cleanup::Cleanup). Plain data, and the step's
 /// error.
 ///
 /// # Examples
 ///
-/// See [`CleanupReport`](crate::lifecycle::cleanup::CleanupReport).
+/// See [`CleanupReport`](crate::cleanup::CleanupReport).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StepReport {
     /// Its name.
     pub name: String,
-    /// Its priority.
-    pub priority: Priority,
+    pub(crate) priority: Priority,
     /// Whether the step was best-effort. Its failure does not fail the cleanup.
     pub best_effort: bool,
     /// When its first attempt began, since the begin of the run. `None` if it was skipped.
@@ -72,7 +58,7 @@ impl StepReport {
     ///
     /// # Examples
     ///
-    /// See [`CleanupReport::into_result`](crate::lifecycle::cleanup::CleanupReport::into_result).
+    /// See [`CleanupReport::into_result`](crate::cleanup::CleanupReport::into_result).
     #[must_use]
     pub fn error(&self) -> Option<&(dyn Error + 'static)> {
         self.error.as_deref().map(|error| error as _)

@@ -16,8 +16,8 @@ use crate::group::lock::into_inner;
 use crate::group::panic::Panic;
 
 /// One step of a cleanup: a name, an async function and options.
-/// [Push](crate::lifecycle::cleanup::Cleanup::push) it onto a
-/// [`Cleanup`](crate::lifecycle::cleanup::Cleanup).
+/// [Push](crate::cleanup::Cleanup::push) it onto a
+/// [`Cleanup`](crate::cleanup::Cleanup).
 ///
 /// Without options a step has normal priority, [5 seconds](Self::DEFAULT_DEADLINE) and one attempt. If it
 /// fails, the cleanup fails, and the other steps still run.
@@ -36,7 +36,7 @@ use crate::group::panic::Panic;
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::cleanup::{Priority, Step};
+/// use taskgroup::cleanup::Step;
 ///
 /// # async fn deregister() -> std::io::Result<()> { Ok(()) }
 /// # struct Db;
@@ -54,7 +54,7 @@ use crate::group::panic::Panic;
 /// let registry = registry
 ///     .best_effort()
 ///     .deadline(Duration::from_secs(1))
-///     .priority(Priority::Critical)
+///     .critical()
 ///     .target("consul");
 /// assert_eq!(registry.name(), "registry");
 /// ```
@@ -89,7 +89,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::Step;
+    /// use taskgroup::cleanup::Step;
     ///
     /// assert_eq!(Step::DEFAULT_DEADLINE, Duration::from_secs(5));
     /// ```
@@ -100,7 +100,7 @@ impl Step {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::cleanup::Step;
+    /// use taskgroup::cleanup::Step;
     ///
     /// let file = tokio::fs::File::open("journal");
     /// let step = Step::new("journal", |_| async { Ok(file.await?.sync_all().await?) });
@@ -128,7 +128,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -171,7 +171,7 @@ impl Step {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::cleanup::Step;
+    /// use taskgroup::cleanup::Step;
     ///
     /// let step = Step::blocking("journal", |_| {
     ///     std::fs::File::open("journal")?.sync_all()?;
@@ -221,13 +221,24 @@ impl Step {
         self
     }
 
-    /// Sets the priority of the step. The default is [`Priority::Normal`].
+    /// Runs the step before all others, for steps that must run even when time is short.
+    ///
+    /// Among critical steps the last pushed goes first. A later call of [`low`](Self::low) takes this back.
     ///
     /// # Examples
     ///
     /// See [`Step`].
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.rules.priority = priority;
+    pub fn critical(mut self) -> Self {
+        self.rules.priority = Priority::Critical;
+        self
+    }
+
+    /// Runs the step after all others, for steps that may be skipped when time is short.
+    ///
+    /// Among low steps the last pushed goes first. A later call of [`critical`](Self::critical) takes this
+    /// back.
+    pub fn low(mut self) -> Self {
+        self.rules.priority = Priority::Low;
         self
     }
 
@@ -254,7 +265,7 @@ impl Step {
     /// ```
     /// use std::time::Duration;
     /// use taskgroup::End;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -278,7 +289,7 @@ impl Step {
     ///
     /// Use it for example to erase secrets. The step gets at least the time `guaranteed`, unless its own
     /// [deadline](Self::deadline) is shorter. So the run may exceed its budget by this much, see
-    /// [`Cleanup::guaranteed`](crate::lifecycle::cleanup::Cleanup::guaranteed). Keep it small. The push
+    /// [`Cleanup::guaranteed`](crate::cleanup::Cleanup::guaranteed). Keep it small. The push
     /// refuses zero. The step's turn still depends on its priority.
     ///
     /// It does not run if the cleanup is never run, or if the process is killed.
@@ -287,7 +298,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {
@@ -314,7 +325,7 @@ impl Step {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+    /// use taskgroup::cleanup::{Cleanup, Outcome, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

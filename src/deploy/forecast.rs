@@ -1,17 +1,14 @@
 //! [`Forecast`]: how long a stop is likely to take.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::plan::Plan;
-use super::plan::PlannedComponent;
-use super::report::Report;
-use super::step_kind::StepKind;
+use crate::group::build_error::BuildError;
 use crate::group::random::Random;
 use crate::group::time::Rounded;
+use crate::lifecycle::{Plan, PlannedComponent, Report, StepKind};
 
 /// The times that the components of a lifecycle take to stop, measured or as a stated distribution.
 ///
@@ -32,11 +29,11 @@ use crate::group::time::Rounded;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::StopTimes;
+/// use taskgroup::deploy::StopTimes;
 ///
 /// let times: StopTimes = "database 0.8 1.2\nhttp median 2 p99 9.5".parse()?;
 /// let error = "database soon".parse::<StopTimes>().unwrap_err();
-/// assert_eq!(error.to_string(), "line 1: `soon` is no number of seconds");
+/// assert_eq!(error.to_string(), "stop times, line 1: `time` cannot be `soon`: it is not a number of seconds");
 /// # drop(times);
 /// # Ok::<(), taskgroup::BoxError>(())
 /// ```
@@ -54,11 +51,6 @@ enum Times {
     /// A log-normal distribution with this median and this 99th percentile.
     Stated(Duration, Duration),
 }
-
-/// An error in the times of a forecast. The message gives the reason, and the component or the
-/// line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimesError(String);
 
 impl StopTimes {
     /// Makes an empty collection. A component without times counts as one that stops at once.
@@ -116,23 +108,37 @@ impl StopTimes {
         self
     }
 
-    fn check(&self, plan: &Plan) -> Result<(), TimesError> {
+    fn check(&self, plan: &Plan) -> Result<(), BuildError> {
         for (name, times) in &self.named {
+            let what = || format!("stop times of component `{name}`");
             if !plan.components().any(|component| component.name() == name) {
-                return Err(TimesError(format!("no component of the plan is `{name}`")));
+                let why = "the plan has no component of that name";
+                return Err(BuildError::new(
+                    "stop times",
+                    "component",
+                    format!("`{name}`"),
+                    why,
+                ));
             }
             match times {
                 Times::Measured(times) if times.is_empty() => {
-                    return Err(TimesError(format!("component `{name}` has no times")));
+                    return Err(BuildError::new(what(), "times", "empty", NO_TIMES));
                 }
-                Times::Stated(median, p99) if median.is_zero() || p99 < median => {
-                    let message = format!(
-                        "component `{name}`: the median has to be above 0s and no more than the 99th percentile, \
-                         and they are {} and {}",
-                        Rounded(*median),
+                Times::Stated(median, p99) if median.is_zero() => {
+                    let why = format!(
+                        "half of the stops would take no time, and one in 100 {}",
                         Rounded(*p99)
                     );
-                    return Err(TimesError(message));
+                    return Err(BuildError::new(what(), "median", "0s", why));
+                }
+                Times::Stated(median, p99) if p99 < median => {
+                    let why = format!("the median is {}", Rounded(*median));
+                    return Err(BuildError::new(
+                        what(),
+                        "p99",
+                        Rounded(*p99).to_string(),
+                        why,
+                    ));
                 }
                 _ => {}
             }
@@ -173,13 +179,16 @@ fn log_normal(median: Duration, p99: Duration, random: &mut Random) -> Duration 
     Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX)
 }
 
-impl FromStr for StopTimes {
-    type Err = TimesError;
+/// Why a component needs times.
+const NO_TIMES: &str = "there is nothing to draw from";
 
-    fn from_str(text: &str) -> Result<Self, TimesError> {
+impl FromStr for StopTimes {
+    type Err = BuildError;
+
+    fn from_str(text: &str) -> Result<Self, BuildError> {
         let mut times = Self::new();
         for (index, line) in text.lines().enumerate() {
-            let wrong = |why: String| TimesError(format!("line {}: {why}", index + 1));
+            let what = || format!("stop times, line {}", index + 1);
             let mut words = line.split_whitespace();
             let Some(name) = words.next().filter(|name| !name.starts_with('#')) else {
                 continue;
@@ -188,10 +197,14 @@ impl FromStr for StopTimes {
             let seconds = |word: &str| {
                 let seconds = word.parse().ok();
                 let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                time.ok_or_else(|| wrong(format!("`{word}` is no number of seconds")))
+                let why = "it is not a number of seconds";
+                time.ok_or_else(|| BuildError::new(what(), "time", format!("`{word}`"), why))
             };
             times = match words[..] {
-                [] => return Err(wrong(format!("component `{name}` has no times"))),
+                [] => {
+                    let what = format!("{}, component `{name}`", what());
+                    return Err(BuildError::new(what, "times", "empty", NO_TIMES));
+                }
                 ["median", median, "p99", p99] => {
                     times.stated(name, seconds(median)?, seconds(p99)?)
                 }
@@ -204,14 +217,6 @@ impl FromStr for StopTimes {
         Ok(times)
     }
 }
-
-impl fmt::Display for TimesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for TimesError {}
 
 /// The likely time of a stop, from a plan and the times of its components. [`Plan::forecast`] makes
 /// it.
@@ -244,7 +249,8 @@ impl Error for TimesError {}
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::{Component, Lifecycle, StopTimes};
+/// use taskgroup::deploy::StopTimes;
+/// use taskgroup::lifecycle::{Component, Lifecycle};
 ///
 /// # let idle = |name: &'static str| Component::new(name, async |ctx| Ok(ctx.stopping().await));
 /// let secs = Duration::from_secs;
@@ -309,7 +315,7 @@ impl Plan {
     ///
     /// Returns an error if a name is unknown, if a component has no times at all, or if a stated
     /// distribution does not exist.
-    pub fn forecast(&self, times: &StopTimes) -> Result<Forecast, TimesError> {
+    pub fn forecast(&self, times: &StopTimes) -> Result<Forecast, BuildError> {
         times.check(self)?;
         let mut random = Random::new(Some(0));
         let graph = self.graph();

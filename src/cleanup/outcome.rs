@@ -7,7 +7,7 @@ use crate::group::cause::Cause;
 use crate::group::error::TaskError;
 use crate::group::verdict;
 
-/// How the active phase of a service ended. Each step of a [`Cleanup`](crate::lifecycle::cleanup::Cleanup)
+/// How the active phase of a service ended. Each step of a [`Cleanup`](crate::cleanup::Cleanup)
 /// gets it.
 ///
 /// A step branches on it, for example to commit or roll back. It is made from the result of
@@ -18,7 +18,7 @@ use crate::group::verdict;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::cleanup::Outcome;
+/// use taskgroup::cleanup::Outcome;
 /// use taskgroup::TaskGroup;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -49,7 +49,7 @@ impl Outcome {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::lifecycle::cleanup::Outcome;
+    /// use taskgroup::cleanup::Outcome;
     /// use taskgroup::Cause;
     ///
     /// assert!(Outcome::Clean.is_clean());
@@ -70,7 +70,7 @@ impl Outcome {
     /// ```
     /// use std::time::Duration;
     /// use taskgroup::TaskGroup;
-    /// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
+    /// use taskgroup::cleanup::{Cleanup, Step};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), taskgroup::BoxError> {

@@ -18,7 +18,7 @@ use crate::group::lock::lock;
 /// # Examples
 ///
 /// ```
-/// use taskgroup::lifecycle::cleanup::{Cleanup, Step};
+/// use taskgroup::cleanup::{Cleanup, Step};
 ///
 /// let cleanup = Cleanup::new();
 /// let close = cleanup.push(Step::new("connection", |_| async { Ok(()) })).unwrap();
@@ -39,7 +39,7 @@ pub struct StepHandle {
 ///
 /// ```
 /// use std::time::Duration;
-/// use taskgroup::lifecycle::cleanup::{Cleanup, Outcome, Step};
+/// use taskgroup::cleanup::{Cleanup, Outcome, Step};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -62,8 +62,8 @@
 //! | stop on a signal, and exit with a true status | [`process`], [`Exit`] |
 //! | test a service | `testing` |
 //!
-//! You write a library? `docs/library.md` has five rules. `docs/words.md` says what each word means. A [`Sidecar`] is a
-//! server in a group, and not a Kubernetes sidecar container.
+//! The [`guide`] has the pages behind these rows. You write a library? [Its page](guide::library) has five rules. The
+//! [words](guide::words) say what each one means. A [`Sidecar`] is a server in a group, and not a Kubernetes sidecar container.
 //!
 //! # Features
 //!
@@ -150,6 +150,24 @@ pub mod process;
 pub mod deploy;
 #[cfg(feature = "test-util")]
 pub mod testing;
+// The pages name all features.
+#[cfg(all(
+    any(doc, doctest),
+    feature = "axum",
+    feature = "deploy",
+    feature = "lifecycle",
+    feature = "metrics",
+    feature = "pipeline",
+    feature = "process",
+    feature = "serde",
+    feature = "signal",
+    feature = "svg",
+    feature = "systemd",
+    feature = "test-util",
+    feature = "tonic",
+    feature = "ws",
+))]
+pub mod guide;
 
 pub use tokio_util::sync::CancellationToken;
 
@@ -183,29 +201,3 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 ))]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// And so does that of the guide.
-#[cfg(all(
-    doctest,
-    feature = "axum",
-    feature = "lifecycle",
-    feature = "signal",
-    feature = "tonic"
-))]
-#[doc = include_str!("../docs/lifecycle.md")]
-struct Guide;
-
-/// And that of the guide to pipelines.
-#[cfg(all(doctest, feature = "lifecycle", feature = "pipeline"))]
-#[doc = include_str!("../docs/pipelines.md")]
-struct Pipelines;
-
-/// And that of the page about tests.
-#[cfg(all(doctest, feature = "test-util", unix))]
-#[doc = include_str!("../docs/testing.md")]
-struct Testing;
-
-/// And that of the page for libraries.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/library.md")]
-struct Library;

@@ -5,9 +5,16 @@
 //! table for each broker, is `docs/pipelines.md`.
 
 mod queue;
+mod room;
 mod report;
+mod run;
+mod at_stop;
+mod valve;
 mod error;
+mod watermark;
+mod receipt;
 mod parcel;
+mod state;
 mod shared;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -17,21 +24,28 @@ mod pusher;
 mod intake;
 mod results;
 mod stage;
-mod watermark;
+mod policy;
+mod handler;
 mod worker;
+mod ends;
+mod leftovers;
+mod deadlines;
 mod pool;
 mod workers;
 
+pub use self::at_stop::AtStop;
 pub use self::error::{JobError, PipelineError, PushError, Stopped};
-pub use self::intake::{Receipt, Received, Source, from_iter, from_stream};
+pub use self::intake::{Received, Source, from_iter, from_stream};
 pub use self::job::Job;
+pub use self::leftovers::Leftovers;
 pub use self::parcel::{HandedBack, Reason};
-pub use self::pool::{Leftovers, Pool};
+pub use self::policy::OnFailure;
+pub use self::pool::Pool;
 pub use self::pusher::{Permit, Pusher};
+pub use self::receipt::Receipt;
 pub use self::report::PipelineReport;
 pub use self::results::Results;
-pub use self::shared::AtStop;
 pub use self::stage::{Origin, Stage};
+pub use self::valve::Valve;
 pub use self::watermark::{Mark, Revoked, Watermark};
-pub use self::worker::OnFailure;
 pub use self::workers::Workers;

@@ -22,6 +22,14 @@ pub(crate) mod sidecar;
 #[cfg(feature = "http")]
 mod lame_duck;
 #[cfg(feature = "http")]
+mod address;
+#[cfg(feature = "http")]
+mod transport;
+#[cfg(feature = "http")]
+mod listener;
+#[cfg(feature = "http")]
+mod listening;
+#[cfg(feature = "http")]
 mod gate;
 #[cfg(feature = "http")]
 pub(crate) mod serve;
@@ -31,15 +39,22 @@ pub mod axum;
 pub mod tonic;
 
 #[cfg(feature = "http")]
+pub use self::address::Address;
+#[cfg(feature = "http")]
 pub use self::drain::DrainReport;
 #[cfg(feature = "http")]
 pub use self::lame_duck::LameDuck;
 #[cfg(feature = "http")]
+pub use self::listener::Listener;
+#[cfg(feature = "http")]
+pub use self::listening::Listening;
+#[cfg(feature = "http")]
 pub use self::serve::{
     Acceptor, App, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE,
-    DEFAULT_KILL_GRACE, DEFAULT_LINGER, Each, Incoming, Io, Serve, Server, Tls, Transport,
-    serve_each, serve_loop,
+    DEFAULT_KILL_GRACE, DEFAULT_LINGER, Each, Incoming, Io, Serve, Server, serve_each, serve_loop,
 };
 #[cfg(feature = "http")]
 pub use self::stop::Stop;
 pub use self::stop_signal::StopSignal;
+#[cfg(feature = "http")]
+pub use self::transport::{AnyStream, Transport};

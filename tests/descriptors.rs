@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use tokio::time::sleep;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::canary::Canary;
+use crate::support::place::Place;
 use crate::support::wait::{PLENTY, soon};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -117,7 +119,7 @@ fn client(address: SocketAddr, hello: &[u8]) -> TcpStream {
 }
 
 /// Whether anything has come from the server.
-fn is_answered(client: &mut TcpStream) -> bool {
+fn is_answered(client: &mut impl Read) -> bool {
     matches!(client.read(&mut [0]), Ok(1))
 }
 
@@ -127,14 +129,13 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-async fn rests_serves_again_and_stops_at_once(
-    address: SocketAddr,
+async fn rests_serves_again_and_stops_at_once<C: Read>(
+    client: impl Fn() -> C,
     token: CancellationToken,
     server: impl Future<Output = Result<(), SidecarError>> + Send + 'static,
-    hello: &[u8],
 ) {
     let server = tokio::spawn(server);
-    let mut first = client(address, hello);
+    let mut first = client();
     let exhausted = Exhausted::new();
 
     let begin = processor_time();
@@ -155,7 +156,7 @@ async fn rests_serves_again_and_stops_at_once(
     drop(first);
     sleep(SECOND / 10).await;
 
-    let mut last = client(address, hello);
+    let mut last = client();
     let _exhausted = Exhausted::new();
     sleep(SECOND / 10).await;
     assert!(!is_answered(&mut last), "there was a descriptor left");
@@ -177,7 +178,7 @@ fn r17_an_axum_server_without_descriptors_rests_serves_again_and_stops_at_once()
             .linger(PLENTY)
             .run(&token);
         let hello = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
-        rests_serves_again_and_stops_at_once(address, token, server, hello).await;
+        rests_serves_again_and_stops_at_once(|| client(address, hello), token, server).await;
     });
 }
 
@@ -192,7 +193,30 @@ fn r17_a_tonic_server_without_descriptors_rests_serves_again_and_stops_at_once()
             .linger(PLENTY)
             .run(&token);
         let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-        rests_serves_again_and_stops_at_once(address, token, server, hello).await;
+        rests_serves_again_and_stops_at_once(|| client(address, hello), token, server).await;
+    });
+}
+
+#[test]
+fn s12_a_server_on_a_unix_socket_without_descriptors_rests_serves_again_and_stops_at_once() {
+    alone(async {
+        let place = Place::new("descriptors");
+        let path = place.join("http.sock");
+        let token = CancellationToken::new();
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = taskgroup::serve("http", listener, axum::Router::new())
+            .grace(PLENTY)
+            .linger(PLENTY)
+            .run(&token);
+        let client = || {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+                .unwrap();
+            client.set_nonblocking(true).unwrap();
+            client
+        };
+        rests_serves_again_and_stops_at_once(client, token, server).await;
     });
 }
 

@@ -20,6 +20,17 @@ const SECOND: Duration = Duration::from_secs(1);
 /// What was recorded since the last look: `name{component}` and the values. A look sets all to 0.
 type Seen = BTreeMap<String, Vec<f64>>;
 
+/// The durations, the errors and what was in flight, as far as there is something.
+fn told(snapshotter: &Snapshotter) -> Seen {
+    let mut seen = seen(snapshotter);
+    seen.retain(|key, values| {
+        let errors = key.starts_with("shutdown_errors_total");
+        let in_flight = key.starts_with("shutdown_in_flight") && *values != [0.0];
+        errors || in_flight || (key.starts_with("shutdown_duration") && !values.is_empty())
+    });
+    seen
+}
+
 fn seen(snapshotter: &Snapshotter) -> Seen {
     let mut seen = Seen::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
@@ -98,7 +109,7 @@ fn l11_each_component_and_the_whole_have_a_duration_in_seconds() {
 
         assert!(report.is_clean(), "{report}");
         assert_eq!(
-            seen(snapshotter),
+            told(snapshotter),
             expected([
                 ("shutdown_duration_seconds{component=orders/db}", 1.0),
                 ("shutdown_duration_seconds{component=orders/http}", 2.0),
@@ -108,6 +119,71 @@ fn l11_each_component_and_the_whole_have_a_duration_in_seconds() {
                 ("shutdown_errors_total{component=orders}", 0.0),
             ])
         );
+    });
+}
+
+#[test]
+fn l11_all_series_exist_at_0_from_the_start() {
+    recorded(async |snapshotter| {
+        let lifecycle = observed().component(component("http", SECOND));
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        assert_eq!(handle.ready().await, Ok(()));
+
+        let at_first = seen(snapshotter);
+        let of_both = ["duration_seconds", "errors_total", "forced_total"];
+        let names = of_both.map(|name| format!("shutdown_{name}{{component=orders}}"));
+        let of_component = ["in_flight", "pending"].iter().chain(&of_both);
+        let of_component =
+            of_component.map(|name| format!("shutdown_{name}{{component=orders/http}}"));
+        let of_whole = ["budget_seconds", "started_timestamp_seconds"];
+        let of_whole = of_whole.map(|name| format!("shutdown_{name}{{component=orders}}"));
+        let mut names: Vec<_> = of_component.chain(names).chain(of_whole).collect();
+        names.sort();
+        assert_eq!(at_first.keys().cloned().collect::<Vec<_>>(), names);
+        for (name, values) in at_first {
+            match &*name {
+                "shutdown_pending{component=orders/http}" => assert_eq!(values, [1.0]),
+                _ if name.starts_with("shutdown_duration") => {
+                    assert!(values.is_empty(), "{values:?}")
+                }
+                _ => assert_eq!(values, [0.0], "{name}"),
+            }
+        }
+        handle.stop("enough");
+        assert!(run.await.unwrap().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn l11_what_was_forced_is_counted_and_a_component_is_pending_until_its_end() {
+    recorded(async |snapshotter| {
+        let deaf = Component::new("deaf", |ctx: Context| async move {
+            ctx.ready();
+            pending().await
+        });
+        let lifecycle = observed().component(deaf.grace(3 * SECOND));
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        assert_eq!(handle.ready().await, Ok(()));
+        handle.stop("enough");
+        sleep(SECOND).await;
+
+        let stopping = seen(snapshotter);
+        assert_eq!(stopping["shutdown_pending{component=orders/deaf}"], [1.0]);
+        assert_eq!(
+            stopping["shutdown_budget_seconds{component=orders}"],
+            [30.0]
+        );
+        let started = stopping["shutdown_started_timestamp_seconds{component=orders}"][0];
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        assert!((now - 60.0..=now).contains(&started), "{started}");
+
+        assert!(run.await.unwrap().unwrap().was_forced());
+        let over = seen(snapshotter);
+        assert_eq!(over["shutdown_pending{component=orders/deaf}"], [0.0]);
+        assert_eq!(over["shutdown_forced_total{component=orders/deaf}"], [1.0]);
+        assert_eq!(over["shutdown_forced_total{component=orders}"], [0.0]);
     });
 }
 
@@ -242,7 +318,8 @@ fn l11_in_flight_is_what_was_so_at_the_trigger_and_known_then() {
 
         let seen = seen(snapshotter);
         assert_eq!(seen[in_flight], [0.0], "it is not set again");
-        assert!(!seen.contains_key("shutdown_in_flight{component=orders/silent}"));
+        let silent = &seen["shutdown_in_flight{component=orders/silent}"];
+        assert_eq!(silent[..], [0.0]);
         assert_eq!(report.in_flight, 4, "when it was told");
     });
 }
@@ -314,7 +391,7 @@ fn l11_a_server_says_what_is_in_flight_at_the_trigger() {
     recorded_on(false, async |snapshotter| {
         let (handle, run, answer, mut client) = asked(observed(), false).await;
         let in_flight = "shutdown_in_flight{component=orders/http}";
-        assert!(!seen(snapshotter).contains_key(in_flight));
+        assert_eq!(seen(snapshotter)[in_flight], [0.0]);
         handle.stop("enough");
         handle
             .wait_for("http", ComponentState::Draining)
@@ -346,12 +423,14 @@ mod pipelines {
     use std::time::Duration;
 
     use taskgroup::TaskGroup;
-    use taskgroup::pipeline::{Job, JobError, Workers};
+    use taskgroup::pipeline::{
+        Job, JobError, Mark, Received, Valve, Watermark, Workers, from_stream,
+    };
     use taskgroup::supervise::Backoff;
 
     use super::*;
 
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         "pipeline_acks_failed_total{pipeline=mail}",
         "pipeline_attempts_total{pipeline=mail}",
         "pipeline_begun_total{pipeline=mail}",
@@ -366,6 +445,7 @@ mod pipelines {
         "pipeline_in_backoff{pipeline=mail}",
         "pipeline_in_flight{pipeline=mail}",
         "pipeline_oldest_buffered_seconds{pipeline=mail}",
+        "pipeline_paused{pipeline=mail}",
         "pipeline_taken_in_total{pipeline=mail}",
     ];
 
@@ -458,6 +538,38 @@ mod pipelines {
             ] {
                 assert_eq!(over[&name][..], [value], "{name}");
             }
+        });
+    }
+
+    #[test]
+    fn p6_the_lag_of_the_watermark_and_a_pause_are_gauges() {
+        recorded(async |snapshotter| {
+            let mut group = TaskGroup::new();
+            let (valve, watermark) = (Valve::new(), Watermark::new("orders", 100).unwrap());
+            let mut items = Vec::new();
+            for (partition, offset) in [(0, 1), (0, 2), (0, 7), (1, 1)] {
+                let mark = watermark.take_in(partition, offset).await;
+                items.push(Received::new(offset, mark));
+            }
+            let orders = futures_util::stream::iter(items);
+            valve.pause();
+            let pool = Workers::new("mail", |_: Job<u64, Mark>| async { Ok(()) })
+                .valve(&valve)
+                .watermark(&watermark)
+                .metrics()
+                .source(from_stream(orders))
+                .unwrap();
+            pool.spawn(&group);
+            sleep(Duration::from_millis(1)).await;
+            let expected = |paused: f64, lag: f64, seen: &BTreeMap<String, Vec<f64>>| {
+                assert_eq!(seen["pipeline_paused{pipeline=mail}"], [paused]);
+                assert_eq!(seen["pipeline_watermark_lag{pipeline=mail}"], [lag]);
+            };
+            // Partition 0 has three open items, and partition 1 has one.
+            expected(1.0, 3.0, &seen(snapshotter));
+            valve.resume();
+            group.wait().await.unwrap();
+            expected(0.0, 0.0, &seen(snapshotter));
         });
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::ErrorKind;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::figures::progress;
@@ -88,7 +90,10 @@ fn count(valgrind: &mut Valgrind, pipe: Pipe) -> Result<Item, Box<dyn Error>> {
 
 /// How long an item takes among so many, in the processor time of the one thread.
 #[derive(Debug)]
-pub struct TimedPipes(BTreeMap<(usize, Pipe), Vec<Duration>>);
+pub struct TimedPipes {
+    times: BTreeMap<(usize, Pipe), Vec<Duration>>,
+    go: BTreeMap<usize, f64>,
+}
 
 impl TimedPipes {
     pub fn time() -> Result<Self, Box<dyn Error>> {
@@ -109,12 +114,18 @@ impl TimedPipes {
                 }
             }
         }
-        Ok(Self(times))
+        let go = go()?;
+        Ok(Self { times, go })
+    }
+
+    /// The nanoseconds of an item of Go's worker pool, if Go is here.
+    pub fn go(&self, items: usize) -> Option<f64> {
+        self.go.get(&items).copied()
     }
 
     /// The median of the nanoseconds of an item.
     pub fn nanoseconds(&self, items: usize, pipe: Pipe) -> f64 {
-        let times = self.0[&(items, pipe)].iter();
+        let times = self.times[&(items, pipe)].iter();
         median(
             times
                 .map(|time| time.as_secs_f64() * 1e9 / items as f64)
@@ -124,7 +135,7 @@ impl TimedPipes {
 
     /// The median of the ratios within each round.
     pub fn ratio(&self, items: usize, pipe: Pipe, to: Pipe) -> f64 {
-        let times = |pipe| self.0[&(items, pipe)].iter().map(Duration::as_secs_f64);
+        let times = |pipe| self.times[&(items, pipe)].iter().map(Duration::as_secs_f64);
         median(
             times(pipe)
                 .zip(times(to))
@@ -132,4 +143,21 @@ impl TimedPipes {
                 .collect(),
         )
     }
+}
+
+/// Times Go's worker pool on one thread. Without Go there is nothing to time.
+fn go() -> Result<BTreeMap<usize, f64>, Box<dyn Error>> {
+    progress("timing Go, if it is here");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/go/pool.go");
+    let mut go = Command::new("go");
+    go.args(["run", source]).env("GOMAXPROCS", "1");
+    let ran = match go.args(SIZES.map(|items| items.to_string())).output() {
+        Err(missing) if missing.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        ran => ran?,
+    };
+    let text = String::from_utf8(ran.stdout)?;
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .map(|(items, nanoseconds)| Ok((items.parse()?, nanoseconds.parse()?)))
+        .collect()
 }

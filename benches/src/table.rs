@@ -241,6 +241,12 @@ impl fmt::Display for TimedPipes {
                     self.ratio(items, pipe, Pipe::Spawned),
                 )?;
             }
+            if let Some(go) = self.go(items) {
+                writeln!(
+                    out,
+                    "| {items} | Go, 64 goroutines and two channels | {go:.0} | | |"
+                )?;
+            }
         }
         writeln!(out)
     }

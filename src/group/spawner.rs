@@ -135,6 +135,11 @@ impl<E> Spawner<E> {
         self.hub.shared.cancel(cause);
     }
 
+    /// Cancels this group and those above it for a failure that a task returns later, once it has cleaned up.
+    pub(crate) fn fail_early(&self, cause: &Cause) {
+        self.hub.shared.stop_for(cause, Vec::new());
+    }
+
     /// Logs what asked the group to stop, and what follows from it.
     #[cfg(feature = "signal")]
     pub(crate) fn log_trigger(&self, cause: &Cause, then: &str) {

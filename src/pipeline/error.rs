@@ -190,7 +190,7 @@ pub(super) enum Fault {
         error: Arc<dyn Error + Send + Sync>,
         is_panic: bool,
     },
-    /// The function that finds the key of an item panicked.
+    /// The function that finds the key, the weight or the mark of an item panicked.
     Key(Panic),
     /// The intake failed.
     Intake(BoxError),
@@ -201,11 +201,19 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Returns how the pool ends for it.
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::Item { is_panic: true, .. } | Self::Key(_) => End::Panicked,
+            _ => End::Failed,
+        }
+    }
+
     fn words(&self) -> &'static str {
         match self {
             Self::Item { is_panic, .. } if *is_panic => "an item panicked",
             Self::Item { .. } => "an item failed",
-            Self::Key(_) => "the key of an item panicked",
+            Self::Key(_) => "the key, weight or mark of an item panicked",
             Self::Intake(_) => "the intake failed",
             Self::Pause(_) => "the pause of the intake failed",
             Self::HandBack(_) => "the hand-back failed",
@@ -218,6 +226,12 @@ impl Fault {
             Self::Intake(error) | Self::Pause(error) => &**error,
             Self::Item { error, .. } | Self::HandBack(error) => &**error,
         }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain::show(f, self.words(), Some(self.source()))
     }
 }
 
@@ -279,8 +293,8 @@ impl PipelineError {
         match &self.0.fault {
             _ if self.0.report.still_running() > 0 => End::StillRunning,
             _ if self.0.report.cut() > 0 => End::TimedOut,
-            Some(Fault::Item { is_panic: true, .. } | Fault::Key(_)) => End::Panicked,
-            _ => End::Failed,
+            Some(fault) => fault.end(),
+            None => End::Failed,
         }
     }
 

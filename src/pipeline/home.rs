@@ -70,17 +70,16 @@ impl<T, R> Home<T, R> {
 
     /// Moves the parcels that have come back to `out`, and returns how many jobs were passed on. The worker
     /// waits for more if it expects more than that.
-    pub(super) fn collect(&self, expected: usize, out: &mut Vec<Parcel<T, R>>) -> usize {
-        let mut back = self.back.lock();
-        if out.is_empty() {
-            // The usual case, in which the two change places.
-            swap(out, &mut back.parcels);
-        } else {
-            out.append(&mut back.parcels);
+    pub(super) fn collect(
+        home: &mut Arc<Self>,
+        expected: usize,
+        out: &mut Vec<Parcel<T, R>>,
+    ) -> usize {
+        // Most often all jobs are gone, so that nobody else has it. That is cheaper than the lock.
+        match Arc::get_mut(home) {
+            Some(home) => home.back.get_mut().collect(expected, out),
+            None => home.back.lock().collect(expected, out),
         }
-        let passed = take(&mut back.passed);
-        back.is_awaited = out.len() + passed < expected;
-        passed
     }
 
     /// As [`collect`](Self::collect), for the last time.
@@ -89,5 +88,19 @@ impl<T, R> Home<T, R> {
         back.is_gone = true;
         out.append(&mut back.parcels);
         take(&mut back.passed)
+    }
+}
+
+impl<T, R> Back<T, R> {
+    fn collect(&mut self, expected: usize, out: &mut Vec<Parcel<T, R>>) -> usize {
+        if out.is_empty() {
+            // The usual case, in which the two change places.
+            swap(out, &mut self.parcels);
+        } else {
+            out.append(&mut self.parcels);
+        }
+        let passed = take(&mut self.passed);
+        self.is_awaited = out.len() + passed < expected;
+        passed
     }
 }

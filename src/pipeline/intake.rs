@@ -1,6 +1,5 @@
 //! [`Source`]: where a pool gets its items, if it has no queue of its own.
 
-use std::error::Error;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -8,10 +7,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::time::sleep;
 
 use super::error::Fault;
-use super::shared::{Shared, consume_budget, run_until};
+use super::receipt::Receipt;
+use super::run::{Turns, after, passed, run_until};
+use super::shared::{Place, Shared};
 use crate::BoxError;
 use crate::group::deadline;
 use crate::group::panic::Panic;
@@ -62,41 +62,6 @@ pub trait Source: Send + 'static {
         &mut self,
         room: usize,
     ) -> impl Future<Output = Result<Option<Received<Self::Item, Self::Receipt>>, BoxError>> + Send;
-}
-
-/// Acknowledges an item at its broker.
-pub trait Receipt: Send + Sync + 'static {
-    /// Acknowledges the item, and returns when the broker has confirmed it.
-    ///
-    /// The pool calls it when the handler has returned `Ok`, or when the dead-letter function has. A call
-    /// that fails is repeated until the deadline of the stop, so it must be safe to repeat.
-    ///
-    /// # Errors
-    ///
-    /// The broker did not confirm it.
-    fn ack(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
-
-    /// Notes that the item has failed for the last time, without a dead-letter function to take it.
-    ///
-    /// It must not block. By default it has no effect.
-    fn failed(&self, error: &Arc<dyn Error + Send + Sync>) {
-        let _ = error;
-    }
-
-    /// Returns whether an attempt at the item may begin. If not, the item is handed back.
-    ///
-    /// The pool calls it right before each attempt. One reason to refuse is that the partition was taken
-    /// away, as a [`Mark`](super::Mark) does.
-    fn begin(&self) -> bool {
-        true
-    }
-}
-
-/// The receipt of an item that needs no acknowledgement.
-impl Receipt for () {
-    async fn ack(&self) -> Result<(), BoxError> {
-        Ok(())
-    }
 }
 
 /// An item from a [`Source`].
@@ -215,6 +180,8 @@ pub(super) type Pause = Box<dyn FnOnce() -> Pausing + Send>;
 pub(super) type Pausing = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// Takes items in until the source ends or fails, or has to stop.
+///
+/// Items that do not come within this time after the stop stay at the broker.
 pub(super) async fn take_in<S: Source>(
     shared: Arc<Shared<S::Item, S::Receipt>>,
     source: S,
@@ -227,15 +194,14 @@ pub(super) async fn take_in<S: Source>(
         shared.close();
         return;
     }
+    let until = after(within);
     let told = async {
         let Some(pause) = pause else { return };
-        let pausing = async { pause().await };
-        if let Some(Err(error)) = run_until(pausing, pin!(pending())).await.map(flatten) {
+        if let Some(Err(error)) = run_until(pause, pin!(pending())).await.map(flatten) {
             shared.fail(Fault::Pause(error));
         }
     };
-    // Items that do not come in this time stay at the broker.
-    let _ = deadline::until(both(fetching, told), sleep(within)).await;
+    let _ = deadline::until(both(fetching, told), passed(until)).await;
 }
 
 /// Fetches until the source ends. After the stop it fetches only the items that come before the source
@@ -245,20 +211,20 @@ async fn fetch<S: Source>(
     mut source: S,
     is_paused_at_stop: bool,
 ) {
+    let mut turns = Turns::default();
+    let mut reserved = 0;
     loop {
-        consume_budget().await;
-        let place = match shared.room.try_acquire() {
-            Ok(place) => Some(place),
-            Err(_) => shared.room.acquire().await.ok(),
-        };
-        if place.is_none() && !is_paused_at_stop {
+        turns.end().await;
+        if let Some(valve) = &shared.valve {
+            let _ = deadline::until(valve.resumed(), shared.stopping.cancelled()).await;
+        }
+        if reserved == 0 {
+            reserved = shared.reserve().await.unwrap_or(0);
+        }
+        if reserved == 0 && !is_paused_at_stop {
             return;
         }
-        let room = match place {
-            Some(_) => 1 + shared.room.available_permits(),
-            None => 1,
-        };
-        let fetched = run_until(source.next(room), pin!(pending())).await;
+        let fetched = run_until(|| source.next(reserved.max(1)), pin!(pending())).await;
         let received = match fetched.map(flatten) {
             Some(Ok(Some(received))) => received,
             Some(Ok(None)) | None => return,
@@ -269,12 +235,13 @@ async fn fetch<S: Source>(
             receipt,
             attempt,
         } = received;
-        let is_taken = shared.take_in(item, receipt, attempt - 1);
-        match (is_taken, place) {
-            (Ok(()), Some(place)) => place.forget(),
-            (Ok(()), None) => {}
-            (Err(parcel), _) => shared.accept_late(parcel),
-        }
+        reserved = match shared.take_in(item, receipt, attempt - 1, Place::AndNext) {
+            Ok(reserved) => reserved,
+            Err(rejected) => {
+                shared.accept_late(rejected.parcel);
+                0
+            }
+        };
         if !is_paused_at_stop && shared.stopping.is_cancelled() {
             return;
         }

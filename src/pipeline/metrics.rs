@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::queue::Waits;
 use super::report::Numbers;
 use super::shared::Shared;
+use super::watermark::Watched;
 use crate::group::deadline;
 use crate::group::panic::Panic;
 
@@ -25,6 +26,8 @@ const IN_FLIGHT: &str = "pipeline_in_flight";
 const BUFFERED: &str = "pipeline_buffered";
 const IN_BACKOFF: &str = "pipeline_in_backoff";
 const CAPACITY: &str = "pipeline_capacity";
+const PAUSED: &str = "pipeline_paused";
+const LAG: &str = "pipeline_watermark_lag";
 const OLDEST: &str = "pipeline_oldest_buffered_seconds";
 const TAKEN_IN: &str = "pipeline_taken_in_total";
 const BEGUN: &str = "pipeline_begun_total";
@@ -35,11 +38,11 @@ const ACKS_FAILED: &str = "pipeline_acks_failed_total";
 const DEAD_LETTERS: &str = "pipeline_dead_letters_total";
 
 /// Writes the metrics at once, at intervals, and a last time when the pool is over.
-pub(super) async fn meter<T, R>(shared: Arc<Shared<T, R>>) {
+pub(super) async fn meter<T, R>(shared: Arc<Shared<T, R>>, watermark: Option<Arc<dyn Watched>>) {
     Panic::catch(describe).unwrap_or_else(Panic::discard);
     loop {
         let is_over = shared.over.is_cancelled();
-        write(&shared);
+        write(&shared, watermark.as_deref());
         if is_over {
             return;
         }
@@ -48,27 +51,32 @@ pub(super) async fn meter<T, R>(shared: Arc<Shared<T, R>>) {
 }
 
 /// A panic of the recorder has no effect.
-fn write<T, R>(shared: &Shared<T, R>) {
+fn write<T, R>(shared: &Shared<T, R>, watermark: Option<&dyn Watched>) {
     let (numbers, waits) = shared.waits();
+    let paused = usize::from(shared.is_paused());
     let written = Panic::catch(|| {
-        gauges(&shared.name, &numbers, &waits, shared.capacity);
-        counters(&shared.name, &numbers);
+        let name = &shared.name;
+        set(name, PAUSED, paused);
+        set(name, CAPACITY, shared.capacity);
+        if let Some(watermark) = watermark {
+            set(name, LAG, watermark.lag());
+        }
+        gauges(name, &numbers, &waits);
+        counters(name, &numbers);
     });
     written.unwrap_or_else(Panic::discard);
 }
 
-fn gauges(name: &Arc<str>, numbers: &Numbers, waits: &Waits, capacity: usize) {
+fn set(name: &Arc<str>, gauge: &'static str, count: usize) {
+    #[allow(clippy::cast_precision_loss)]
+    ::metrics::gauge!(gauge, PIPELINE => Arc::clone(name)).set(count as f64);
+}
+
+fn gauges(name: &Arc<str>, numbers: &Numbers, waits: &Waits) {
     let oldest = waits.oldest.map(|oldest| Instant::now() - oldest);
-    let counts = [
-        (IN_FLIGHT, numbers.in_flight()),
-        (BUFFERED, waits.buffered),
-        (IN_BACKOFF, waits.in_backoff),
-        (CAPACITY, capacity),
-    ];
-    for (gauge, count) in counts {
-        #[allow(clippy::cast_precision_loss)]
-        ::metrics::gauge!(gauge, PIPELINE => Arc::clone(name)).set(count as f64);
-    }
+    set(name, IN_FLIGHT, numbers.in_flight());
+    set(name, BUFFERED, waits.buffered);
+    set(name, IN_BACKOFF, waits.in_backoff);
     let oldest = oldest.unwrap_or_default().as_secs_f64();
     ::metrics::gauge!(OLDEST, PIPELINE => Arc::clone(name)).set(oldest);
 }
@@ -106,6 +114,11 @@ fn describe() {
         (BUFFERED, "Items that nobody has begun"),
         (IN_BACKOFF, "Items that wait for their next attempt"),
         (CAPACITY, "How many items the buffer holds"),
+        (PAUSED, "Whether a valve pauses the pool"),
+        (
+            LAG,
+            "Items of the partition with the most that the watermark has not passed",
+        ),
     ];
     for (gauge, what) in gauges {
         ::metrics::describe_gauge!(gauge, Unit::Count, what);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::error::JobError;
 use super::queue::Entry;
+use super::watermark::Mark;
 use crate::backoff::{Backoff, Delays};
 
 /// The error of an attempt, which all items of a batch share.
@@ -25,6 +26,10 @@ pub(super) struct Parcel<T, R> {
     /// `None` once the handler has taken it.
     pub(super) item: Option<T>,
     pub(super) receipt: R,
+    /// The mark of the receipt.
+    pub(super) mark: Option<Mark>,
+    /// How much it weighs, for the batch that it will be in.
+    pub(super) weight: u64,
     /// How many attempts have failed, including those before the intake.
     pub(super) failed: u32,
     pub(super) is_begun: bool,
@@ -90,7 +95,14 @@ impl<T, R> Entry for Parcel<T, R> {
     fn taken_in(&self) -> Instant {
         self.taken_in
     }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
 }
+
+/// Finds the weight of an item.
+pub(super) type WeightOf<T> = Arc<dyn Fn(&T) -> u64 + Send + Sync>;
 
 /// Finds the key of an item. The pool keeps only the hash of the key.
 pub(super) type KeyOf<T> = Arc<dyn Fn(&T) -> Option<u64> + Send + Sync>;
@@ -134,8 +146,8 @@ pub enum Reason {
     Asked,
     /// It was passed on to a later stage, which has not brought it to its end.
     Downstream,
-    /// Its receipt refused an attempt, because its partition was taken away.
-    Refused,
+    /// Its partition was [revoked](super::Watermark::revoke) before it could begin.
+    Revoked,
     /// It is done, and the broker did not confirm the acknowledgement in time.
     NotAcknowledged,
     /// It had failed for the last time, and the dead-letter function failed, panicked or was late.
@@ -152,7 +164,7 @@ impl fmt::Display for Reason {
             Self::Cut => "cut",
             Self::Asked => "handed back by its handler",
             Self::Downstream => "not ended by a later stage",
-            Self::Refused => "refused by its receipt",
+            Self::Revoked => "of a revoked partition",
             Self::NotAcknowledged => "done, but not acknowledged",
             Self::NoDeadLetter => "not taken by the dead letters",
             Self::Taken => "failed without its item",

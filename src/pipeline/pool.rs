@@ -1,23 +1,28 @@
 //! [`Pool`]: workers with their intake, ready to be spawned. The module also runs and stops them.
 
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
+use super::at_stop::AtStop;
+use super::deadlines::Deadlines;
 use super::error::{Fault, PipelineError, Unclean};
-use super::parcel::HandedBack;
+use super::leftovers::Leftovers;
+use super::policy::{Policy, run_hand_back};
 use super::report::PipelineReport;
-use super::shared::{AtStop, Shared, after, run_until};
-use super::worker::{Policy, run_hand_back};
+use super::run::{after, passed, run_until};
+use super::shared::Shared;
 use crate::BoxError;
 use crate::TaskHandle;
+use crate::group::cause::{Cause, FailedTask};
 use crate::group::chain;
 use crate::group::deadline;
+use crate::group::label::Label;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::time::CONFIRMATION;
@@ -59,16 +64,12 @@ pub(super) type Extend<R> = Box<dyn Fn(Vec<Arc<R>>) -> Extending + Send>;
 
 pub(super) type Extending = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// How a stop proceeds, and how long it takes.
+/// How a stop proceeds, and how long it takes, as the user has set it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) at_stop: AtStop,
     pub(super) grace: Option<Duration>,
-    pub(super) hand_back_within: Duration,
 }
-
-/// How long work under way may take in a stop, unless the user or a lifecycle sets a time.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Hands back the pushed items of a pool that is dropped.
 pub(super) struct Guard<T, R>(pub(super) Arc<Shared<T, R>>, pub(super) Leaves);
@@ -88,53 +89,6 @@ impl<T, R> Drop for Guard<T, R> {
         if self.1 == Leaves::ToStage {
             drop(self.0.take_left());
         }
-    }
-}
-
-/// The items that a pool has handed back, if it has no hand-back function, and the rest of a pool that was
-/// aborted.
-///
-/// It keeps late items too. A job that was reported as still running comes here if it ever ends.
-///
-/// # Examples
-///
-/// ```
-/// use taskgroup::TaskGroup;
-/// use taskgroup::pipeline::{AtStop, Job, Workers};
-///
-/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), taskgroup::BoxError> {
-/// let mut group = TaskGroup::new();
-/// let mail = Workers::new("mail", |_: Job<&str>| async { Ok(()) }).at_stop(AtStop::HandBack);
-/// let (pusher, pool) = mail.queue(10)?;
-/// let leftovers = pool.leftovers();
-/// pusher.push("ann").await?;
-/// group.cancel();
-/// pool.spawn(&group);
-/// group.wait().await?;
-///
-/// let left = leftovers.take();
-/// assert_eq!(left[0].item(), Some(&"ann"));
-/// assert!(!left[0].is_begun());
-/// # Ok(())
-/// # }
-/// ```
-pub struct Leftovers<T, R = ()>(Arc<Shared<T, R>>);
-
-impl<T, R> Leftovers<T, R> {
-    /// Takes the items that were handed back since the last call, in the order of the intake.
-    #[must_use = "what is taken is nowhere else"]
-    pub fn take(&self) -> Vec<HandedBack<T, R>> {
-        self.0.take_left()
-    }
-}
-
-impl<T, R> fmt::Debug for Leftovers<T, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leftovers")
-            .field("pipeline", &self.0.name)
-            .field("count", &self.0.left())
-            .finish_non_exhaustive()
     }
 }
 
@@ -168,8 +122,8 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         let name = &self.guard.0.name;
         let task = group.task(name.to_string());
         let child = group.child(name);
-        let parts = group.token().parts();
-        let driving = async move { Ok(self.drive(child.spawner(), parts).await?) };
+        let (above, parts) = (group.spawner(), group.token().parts());
+        let driving = async move { Ok(self.drive(child.spawner(), above, place, parts).await?) };
         task.spawn_from(place, driving)
     }
 
@@ -221,11 +175,18 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     /// # }
     /// ```
     #[cfg(feature = "lifecycle")]
-    pub async fn run(self, ctx: &Context) -> Result<PipelineReport, PipelineError> {
-        let parts = ctx.parts();
-        let shared = Arc::clone(&self.guard.0);
-        let _counted = parts.count_in_flight(move || shared.in_flight());
-        self.drive(ctx.group().clone(), parts).await
+    #[track_caller]
+    pub fn run(
+        self,
+        ctx: &Context,
+    ) -> impl Future<Output = Result<PipelineReport, PipelineError>> + Send + use<T, R> {
+        let place = Location::caller();
+        let (group, parts) = (ctx.group().clone(), ctx.parts());
+        async move {
+            let shared = Arc::clone(&self.guard.0);
+            let _counted = parts.count_in_flight(move || shared.in_flight());
+            self.drive(group.clone(), group, place, parts).await
+        }
     }
 
     /// Makes the pool a component with its name.
@@ -263,9 +224,13 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
     }
 
     /// Runs the pool until it is told to stop, or has no work left, and stops it.
+    ///
+    /// A failure cancels the group `above` at once.
     async fn drive<E: Send + 'static>(
         self,
         group: Spawner<E>,
+        above: Spawner<E>,
+        place: &'static Location<'static>,
         stop: Parts,
     ) -> Result<PipelineReport, PipelineError> {
         let Self {
@@ -289,27 +254,39 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
             let keeping = keep_alive(Arc::clone(&guard.0), keeper);
             spawn(&group, "keep-alive".to_owned(), keeping)
         });
+        let returning = policy.hand_back.is_some().then(|| {
+            let returning = return_withdrawn(Arc::clone(&guard.0), Arc::clone(&policy));
+            spawn(&group, "hand-back".to_owned(), returning)
+        });
         let meter = meter.map(|meter| spawn(&group, "metrics".to_owned(), meter));
 
         let recalled = shared.recalled.cancelled();
         let running = deadline::until(shared.settled(true), stop.token.cancelled());
         let is_told = !matches!(deadline::until(running, recalled).await, Ok(Ok(())));
-        let fault = shared.take_fault();
-        let at_stop = match fault {
+        let failed = shared.look_at_fault(|fault| cause_of(&shared.name, place, fault));
+        let at_stop = match failed {
             // Work under way is finished, and no other item begins.
             Some(_) => AtStop::HandBack,
+            None if shared.is_paused() => AtStop::HandBack,
             None => times.at_stop,
         };
-        let until = match shared.recalled.is_cancelled() {
-            true => Some(Instant::now()),
-            false => times.deadline(&stop, is_told),
+        let within = match policy.hand_back {
+            Some(_) => policy.hand_back_within,
+            None => Duration::ZERO,
         };
-        shared.stop(at_stop, until);
+        let until = match shared.recalled.is_cancelled() {
+            true => Deadlines::now(within),
+            false => Deadlines::of(&stop, is_told, times.grace, within),
+        };
+        shared.stop(at_stop, until.cut);
+        if let Some(cause) = failed {
+            above.fail_early(&cause);
+        }
 
         // If one step fails, the next one is still done.
         let cut = async {
             let recalled = shared.recalled.cancelled();
-            drop(deadline::until(cut_at(until, &stop), recalled).await);
+            drop(deadline::until(cut_at(until.cut, &stop), recalled).await);
         };
         let mut cut = pin!(cut);
         let stopped = async {
@@ -320,45 +297,30 @@ impl<T: Send + 'static, R: Send + Sync + 'static> Pool<T, R> {
         };
         let _ = deadline::until(stopped, cut.as_mut()).await;
         shared.cut_all();
-        let _ = deadline::until(shared.settled(false), sleep(CONFIRMATION)).await;
-        if let Some(keeper) = keeper {
-            let _ = deadline::until(keeper, sleep(CONFIRMATION)).await;
+        let joined = until.join_by();
+        let _ = deadline::until(shared.settled(false), passed(joined)).await;
+        for helper in keeper.into_iter().chain(returning) {
+            let _ = deadline::until(helper, passed(joined)).await;
         }
-        let later = hand_back(shared, &policy, times.hand_back_within).await;
+        let later = hand_back(shared, &policy, until.hand_back_by(within)).await;
         shared.over.cancel();
         if let Some(meter) = meter {
             let _ = deadline::until(meter, sleep(CONFIRMATION)).await;
         }
-        report(shared, fault.or(later).or_else(|| shared.take_fault()))
-    }
-}
-
-impl Times {
-    /// Returns when work under way is cut.
-    fn deadline(&self, stop: &Parts, is_told: bool) -> Option<Instant> {
-        // If a pool ends by itself, only its grace bounds the end.
-        let grace = match is_told {
-            true => stop.limit.grace(self.grace, GRACE),
-            false => self.grace.unwrap_or(GRACE),
-        };
-        let left = stop.limit.left().filter(|_| is_told);
-        let time = match left {
-            Some(left) => grace.min(left - self.hand_back_within.min(left / 2)),
-            None => grace,
-        };
-        after(time)
+        report(shared, shared.take_fault().or(later))
     }
 }
 
 /// Ends when work under way is cut, even if the enclosing stop shortens the time later.
 async fn cut_at(at: Option<Instant>, stop: &Parts) {
-    let at = async {
-        match at {
-            Some(at) => sleep_until(at).await,
-            None => pending().await,
-        }
-    };
-    let _ = deadline::until(at, stop.limit.work_deadline_passed()).await;
+    let _ = deadline::until(passed(at), stop.limit.work_deadline_passed()).await;
+}
+
+/// Returns why the group above stops.
+fn cause_of(name: &str, place: &'static Location<'static>, fault: &Fault) -> Cause {
+    let label = Label::named(None, name, place);
+    let message = format!("pipeline `{name}`: {fault:#}");
+    Cause::Failed(FailedTask::new(&label, fault.end(), &message))
 }
 
 fn worker_name(index: usize) -> String {
@@ -369,6 +331,38 @@ fn spawn<E: Send + 'static>(group: &Spawner<E>, name: String, work: Work) -> Tas
     group.task(name).spawn(async move {
         work.await;
         Ok(())
+    })
+}
+
+/// Hands back the items of revoked partitions at once, until the stop.
+fn return_withdrawn<T, R>(shared: Arc<Shared<T, R>>, policy: Arc<Policy<T, R>>) -> Work
+where
+    T: Send + 'static,
+    R: Send + Sync + 'static,
+{
+    Box::pin(async move {
+        let Some(function) = &policy.hand_back else {
+            return;
+        };
+        let mut stopping = pin!(shared.stopping.cancelled());
+        loop {
+            let withdrawn = shared.withdrawn.notified();
+            if deadline::until(stopping.as_mut(), withdrawn).await.is_ok() {
+                return;
+            }
+            let items = shared.take_withdrawn();
+            if items.is_empty() {
+                continue;
+            }
+            let (count, until) = (items.len(), after(policy.hand_back_within));
+            if let Err(error) = run_hand_back(function, items, until).await {
+                shared.count(|numbers| numbers.hand_backs_failed += count);
+                log::guarded(|| {
+                    let (name, error) = (&*shared.name, chain::line_of(&*error));
+                    tracing::warn!(target: "taskgroup", pipeline = name, error, count, "items could not be handed back");
+                });
+            }
+        }
     })
 }
 
@@ -389,9 +383,8 @@ where
             if leases.is_empty() {
                 continue;
             }
-            let called = Panic::catch(|| (keeper.extend)(leases));
-            let ended = match called {
-                Ok(extending) => run_until(extending, cut.as_mut()).await,
+            let ended = match Panic::catch(|| (keeper.extend)(leases)) {
+                Ok(extending) => run_until(|| extending, cut.as_mut()).await,
                 Err(panic) => Some(Err(panic)),
             };
             let error = match ended {
@@ -412,7 +405,7 @@ where
 async fn hand_back<T: Send + 'static, R: Send + 'static>(
     shared: &Shared<T, R>,
     policy: &Policy<T, R>,
-    within: Duration,
+    until: Option<Instant>,
 ) -> Option<Fault> {
     let hand_back = policy.hand_back.as_ref()?;
     let items = shared.take_left();
@@ -420,7 +413,7 @@ async fn hand_back<T: Send + 'static, R: Send + 'static>(
         return None;
     }
     let count = items.len();
-    let error = run_hand_back(hand_back, items, within).await.err()?;
+    let error = run_hand_back(hand_back, items, until).await.err()?;
     shared.count(|numbers| numbers.hand_backs_failed += count);
     Some(Fault::HandBack(error))
 }

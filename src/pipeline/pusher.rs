@@ -3,10 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::{SemaphorePermit, TryAcquireError};
-
 use super::error::{PushError, Stopped};
-use super::shared::Shared;
+use super::shared::{Place, Rejected, Shared};
 
 /// Pushes items into the queue of a pool. A clone is a further pusher of the same queue.
 ///
@@ -45,8 +43,8 @@ pub struct Pusher<T> {
 /// [`Pusher::reserve`] returns it. Dropping it gives the place to the next caller that waits.
 #[must_use = "a place that is not used is given back"]
 pub struct Permit<'a, T> {
-    shared: &'a Shared<T, ()>,
-    place: SemaphorePermit<'a>,
+    /// `None` once the place is used.
+    shared: Option<&'a Shared<T, ()>>,
 }
 
 impl<T> Pusher<T> {
@@ -71,6 +69,14 @@ impl<T> Pusher<T> {
     /// Dropping the future drops the item without pushing it. [`reserve`](Self::reserve) waits without an
     /// item.
     pub async fn push(&self, item: T) -> Result<(), PushError<T>> {
+        let item = match self.shared.has_questions() {
+            // The questions are asked once, when there is a place.
+            true => item,
+            false => match self.try_push(item) {
+                Err(refused) if refused.is_full() => refused.into_item(),
+                pushed => return pushed,
+            },
+        };
         match self.reserve().await {
             Ok(permit) => permit.send(item),
             Err(Stopped(())) => Err(PushError::stopped(item)),
@@ -83,13 +89,8 @@ impl<T> Pusher<T> {
     ///
     /// The queue is full, or the pool has stopped. The error has the item.
     pub fn try_push(&self, item: T) -> Result<(), PushError<T>> {
-        let place = match self.shared.room.try_acquire() {
-            Ok(place) => place,
-            Err(TryAcquireError::NoPermits) => return Err(PushError::full(item)),
-            Err(TryAcquireError::Closed) => return Err(PushError::stopped(item)),
-        };
-        let shared = &self.shared;
-        Permit { shared, place }.send(item)
+        let taken_in = self.shared.take_in(item, (), 0, Place::Free);
+        taken_in.map(drop).map_err(refused)
     }
 
     /// Waits for a place in the queue, and keeps it.
@@ -102,13 +103,9 @@ impl<T> Pusher<T> {
     ///
     /// Cancel safe. Dropping the future only loses the place in the line of waiting callers.
     pub async fn reserve(&self) -> Result<Permit<'_, T>, Stopped> {
-        let shared = &self.shared;
-        let place = match shared.room.try_acquire() {
-            Ok(place) => place,
-            // Free places have gone to the waiting callers already, so this call has not overtaken them.
-            Err(_) => shared.room.acquire().await.map_err(|_| Stopped(()))?,
-        };
-        Ok(Permit { shared, place })
+        self.shared.reserve().await?;
+        let shared = Some(&*self.shared);
+        Ok(Permit { shared })
     }
 
     /// Returns whether the pool has stopped taking items in.
@@ -124,17 +121,32 @@ impl<T> Permit<'_, T> {
     /// # Errors
     ///
     /// The pool has stopped meanwhile. The error has the item.
-    pub fn send(self, item: T) -> Result<(), PushError<T>> {
-        match self.shared.take_in(item, (), 0) {
-            // The worker that takes the item gives the place back.
-            Ok(()) => self.place.forget(),
-            Err(parcel) => {
-                if let Some(item) = parcel.item {
-                    return Err(PushError::stopped(item));
-                }
-            }
+    pub fn send(mut self, item: T) -> Result<(), PushError<T>> {
+        let Some(shared) = self.shared.take() else {
+            // Only this call takes it.
+            return Err(PushError::stopped(item));
+        };
+        // The worker that takes the item gives the place back.
+        let taken_in = shared.take_in(item, (), 0, Place::Reserved);
+        taken_in.map(drop).map_err(refused)
+    }
+}
+
+impl<T> Drop for Permit<'_, T> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared {
+            shared.give_back(1);
         }
-        Ok(())
+    }
+}
+
+fn refused<T>(rejected: Rejected<T, ()>) -> PushError<T> {
+    let Some(item) = rejected.parcel.item else {
+        unreachable!("only a handler takes the item out");
+    };
+    match rejected.is_full {
+        true => PushError::full(item),
+        false => PushError::stopped(item),
     }
 }
 
@@ -162,7 +174,7 @@ impl<T> fmt::Debug for Pusher<T> {
 impl<T> fmt::Debug for Permit<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("pipeline", &self.shared.name)
+            .field("pipeline", &self.shared.map(|shared| &shared.name))
             .finish_non_exhaustive()
     }
 }

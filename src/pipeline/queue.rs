@@ -4,6 +4,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::mem::take;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,13 +19,18 @@ pub(super) trait Entry {
 
     /// When it was taken in.
     fn taken_in(&self) -> Instant;
+
+    /// How much it weighs, for the batch that it will be in.
+    fn weight(&self) -> u64;
 }
 
-/// How many items one worker takes at once, and how long the first of them may wait for the others.
+/// What one worker takes at once, and how long the first of the items may wait for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) size: usize,
     pub(super) longest: Duration,
+    /// The most that the items may weigh together. An item that weighs more is taken alone.
+    pub(super) weight: u64,
 }
 
 impl Batch {
@@ -32,6 +38,7 @@ impl Batch {
     pub(super) const ONE: Self = Self {
         size: 1,
         longest: Duration::ZERO,
+        weight: u64::MAX,
     };
 }
 
@@ -79,6 +86,8 @@ pub(super) struct Queue<P> {
     batch: Batch,
     phase: Phase,
     ready: VecDeque<P>,
+    /// How much the ready items weigh together.
+    weight: u128,
     delayed: BinaryHeap<Reverse<Delayed<P>>>,
     /// The maximum number of items put aside between two attempts.
     most_delayed: usize,
@@ -99,6 +108,7 @@ impl<P: Entry> Queue<P> {
             batch,
             phase: Phase::Open,
             ready: VecDeque::new(),
+            weight: 0,
             delayed: BinaryHeap::new(),
             most_delayed,
             keys: HashMap::new(),
@@ -115,7 +125,7 @@ impl<P: Entry> Queue<P> {
             return Err(item);
         }
         let Some(key) = item.key() else {
-            self.ready.push_back(item);
+            self.make_ready(item);
             return Ok(());
         };
         match self.keys.get_mut(&key) {
@@ -129,14 +139,24 @@ impl<P: Entry> Queue<P> {
                     is_parked: false,
                 };
                 self.keys.insert(key, busy);
-                self.ready.push_back(item);
+                self.make_ready(item);
             }
         }
         Ok(())
     }
 
-    /// Moves the next work to `out`. Due retries come before new items.
-    pub(super) fn take(&mut self, now: impl Fn() -> Instant, out: &mut Vec<P>) -> Found {
+    fn make_ready(&mut self, item: P) {
+        self.weight += u128::from(item.weight());
+        self.ready.push_back(item);
+    }
+
+    /// Moves the next work to `out`. Due retries come before new items. While it `is_held`, no item begins.
+    pub(super) fn take(
+        &mut self,
+        now: impl Fn() -> Instant,
+        is_held: bool,
+        out: &mut Vec<P>,
+    ) -> Found {
         if let Some(item) = self.returned.pop_front() {
             out.push(item);
             return Found::Returned;
@@ -149,6 +169,12 @@ impl<P: Entry> Queue<P> {
                 _ => Found::Wait(None),
             };
         }
+        if is_held {
+            return match self.is_drained() {
+                true => Found::Over,
+                false => Found::Wait(None),
+            };
+        }
         let due = self.delayed.peek().map(|Reverse(first)| first.due);
         if due.is_some_and(|due| due <= now()) {
             out.extend(self.delayed.pop().map(|Reverse(first)| first.item));
@@ -156,10 +182,13 @@ impl<P: Entry> Queue<P> {
         }
         match self.full_at() {
             Some(at) if at.is_none_or(|at| at <= now()) => {
-                let fresh = self.ready.len().min(self.batch.size);
-                match fresh {
-                    1 => out.extend(self.ready.pop_front()),
-                    _ => out.extend(self.ready.drain(..fresh)),
+                let fresh = self.fresh();
+                for _ in 0..fresh {
+                    let Some(item) = self.ready.pop_front() else {
+                        break;
+                    };
+                    self.weight -= u128::from(item.weight());
+                    out.push(item);
                 }
                 Found::Taken { fresh }
             }
@@ -167,6 +196,22 @@ impl<P: Entry> Queue<P> {
             None if self.is_drained() => Found::Over,
             None => Found::Wait(due),
         }
+    }
+
+    /// Returns how many of the ready items make the next batch.
+    fn fresh(&self) -> usize {
+        let most = self.ready.len().min(self.batch.size);
+        let limit = u128::from(self.batch.weight);
+        if most <= 1 || self.weight <= limit {
+            return most;
+        }
+        let mut weight = 0;
+        let fits = |item: &&P| {
+            weight += u128::from(item.weight());
+            weight <= limit
+        };
+        let fresh = self.ready.iter().take(most).take_while(fits).count();
+        fresh.max(1)
     }
 
     /// Returns whether the queue is empty and no item will come.
@@ -199,7 +244,8 @@ impl<P: Entry> Queue<P> {
     /// Returns when a batch can be taken, or `None` if there are no items. An inner `None` means now.
     fn full_at(&self) -> Option<Option<Instant>> {
         let first = self.ready.front()?;
-        let is_full = self.ready.len() >= self.batch.size;
+        let is_full =
+            self.ready.len() >= self.batch.size || self.weight >= u128::from(self.batch.weight);
         if is_full || self.phase == Phase::Draining {
             return Some(None);
         }
@@ -264,7 +310,7 @@ impl<P: Entry> Queue<P> {
         match busy.waiting.pop_front() {
             Some(next) => {
                 self.waiting -= 1;
-                self.ready.push_back(next);
+                self.make_ready(next);
             }
             None => {
                 self.keys.remove(&key);
@@ -282,6 +328,41 @@ impl<P: Entry> Queue<P> {
         }
     }
 
+    /// Moves the waiting items that match to `out`. A later item of a key takes the place of one that has
+    /// left. Returns how many places in the buffer are free for it.
+    pub(super) fn withdraw(&mut self, matches: impl Fn(&P) -> bool, out: &mut Vec<P>) -> usize {
+        let first = out.len();
+        for busy in self.keys.values_mut() {
+            let before = out.len();
+            let waiting = take(&mut busy.waiting).into_iter();
+            let (left, kept) = waiting.partition::<Vec<_>, _>(&matches);
+            out.extend(left);
+            busy.waiting = kept.into();
+            if !busy.is_parked {
+                self.waiting -= out.len() - before;
+            }
+        }
+        let buffered = out.len();
+        let ready = take(&mut self.ready).into_iter();
+        let (left, kept) = ready.partition::<Vec<_>, _>(&matches);
+        out.extend(left);
+        self.ready = kept.into();
+        self.weight = self
+            .ready
+            .iter()
+            .map(|item| u128::from(item.weight()))
+            .sum();
+        let places = out.len() - first;
+        let delayed = take(&mut self.delayed).into_iter();
+        let (left, kept): (Vec<_>, Vec<_>) =
+            delayed.partition(|Reverse(delayed)| matches(&delayed.item));
+        self.delayed = kept.into();
+        out.extend(left.into_iter().map(|Reverse(delayed)| delayed.item));
+        let keys: Vec<_> = out[buffered..].iter().filter_map(P::key).collect();
+        keys.into_iter().for_each(|key| self.ended(key));
+        places
+    }
+
     /// Takes no more items in.
     pub(super) fn close(&mut self) {
         if self.phase == Phase::Open {
@@ -292,7 +373,7 @@ impl<P: Entry> Queue<P> {
     /// Moves to `out` the items whose retry is not due before the deadline.
     pub(super) fn give_up_delayed(&mut self, deadline: Option<Instant>, out: &mut Vec<P>) {
         let is_in_time = |due| deadline.is_none_or(|deadline| due < deadline);
-        let delayed = std::mem::take(&mut self.delayed).into_iter();
+        let delayed = take(&mut self.delayed).into_iter();
         let (kept, given_up): (Vec<_>, Vec<_>) =
             delayed.partition(|Reverse(delayed)| is_in_time(delayed.due));
         self.delayed = kept.into();
@@ -310,6 +391,7 @@ impl<P: Entry> Queue<P> {
     pub(super) fn cut(&mut self, out: &mut Vec<P>) {
         self.phase = Phase::Cut;
         self.waiting = 0;
+        self.weight = 0;
         out.extend(self.ready.drain(..));
         let delayed = self.delayed.drain();
         out.extend(delayed.map(|Reverse(delayed)| delayed.item));
@@ -377,6 +459,10 @@ mod tests {
         fn taken_in(&self) -> Instant {
             self.2
         }
+
+        fn weight(&self) -> u64 {
+            self.0
+        }
     }
 
     fn queue(batch: Batch, keys: &[Option<u64>], at: Instant) -> Queue<Item> {
@@ -390,7 +476,7 @@ mod tests {
 
     fn take(queue: &mut Queue<Item>, now: Instant) -> (Found, Vec<u64>) {
         let mut out = Vec::new();
-        let found = queue.take(|| now, &mut out);
+        let found = queue.take(|| now, false, &mut out);
         (found, out.iter().map(Entry::seq).collect())
     }
 
@@ -413,13 +499,52 @@ mod tests {
     fn a_batch_waits_for_its_number_or_its_time_and_not_at_the_stop() {
         let now = Instant::now();
         let longest = Duration::from_secs(5);
-        let batch = Batch { size: 3, longest };
+        let batch = Batch {
+            size: 3,
+            longest,
+            weight: u64::MAX,
+        };
         let mut queue = queue(batch, &[None; 5], now);
         assert_eq!(take(&mut queue, now).1, [0, 1, 2]);
         assert_eq!(take(&mut queue, now).0, Found::Wait(Some(now + longest)));
         queue.close();
         assert_eq!(take(&mut queue, now).1, [3, 4]);
         assert_eq!(take(&mut queue, now).0, Found::Over);
+    }
+
+    #[test]
+    fn a_batch_is_full_by_weight_and_one_that_weighs_too_much_is_alone() {
+        let now = Instant::now();
+        let batch = Batch {
+            size: 10,
+            longest: Duration::from_secs(5),
+            weight: 6,
+        };
+        // Each weighs as much as its number.
+        let mut queue = queue(batch, &[None; 9], now);
+        for expected in [&[0, 1, 2, 3][..], &[4], &[5], &[6], &[7], &[8]] {
+            assert_eq!(take(&mut queue, now).1, expected);
+        }
+        assert_eq!(
+            (take(&mut queue, now).0, queue.weight),
+            (Found::Wait(None), 0)
+        );
+    }
+
+    #[test]
+    fn what_is_withdrawn_leaves_its_places_and_its_keys() {
+        let now = Instant::now();
+        let mut queue = queue(Batch::ONE, &[Some(1), Some(1), Some(1), None, Some(2)], now);
+        let mut out = Vec::new();
+        assert_eq!(queue.withdraw(|item| item.0 < 2, &mut out), 2);
+        assert_eq!(out.len(), 2);
+        assert_eq!((queue.keys.len(), queue.waiting), (2, 0));
+        for expected in [3, 4, 2] {
+            assert_eq!(take(&mut queue, now).1, [expected]);
+        }
+        queue.ended(1);
+        queue.ended(2);
+        assert_eq!(queue.keys.len(), 0);
     }
 
     #[test]

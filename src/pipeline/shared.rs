@@ -1,23 +1,25 @@
 //! [`Shared`]: the state that the workers, the intake, the pushers and the jobs of one pool share.
 
-use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::any::TypeId;
 use std::mem::{replace, take};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
-use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::Fault;
-use super::parcel::{HandedBack, KeyOf, Parcel, Reason};
+use super::at_stop::AtStop;
+use super::error::{Fault, Stopped};
+use super::parcel::{HandedBack, KeyOf, Parcel, Reason, WeightOf};
 #[cfg(feature = "metrics")]
 use super::queue::Waits;
-use super::queue::{Batch, Found, Queue};
+use super::queue::{Batch, Found};
+use super::receipt::Receipt;
 use super::report::Numbers;
+use super::state::{Retries, State, Work};
+use super::valve::Valve;
+use super::watermark::{Holds, Mark};
 use crate::group::lock::Lock;
 use crate::group::panic::Panic;
 use crate::server::stop_signal::Limit;
@@ -25,12 +27,14 @@ use crate::server::stop_signal::Limit;
 pub(super) struct Shared<T, R> {
     pub(super) name: Arc<str>,
     state: Lock<State<T, R>>,
-    /// The room in the buffer. Closed when no items come in any longer.
-    pub(super) room: Semaphore,
+    /// Where callers wait for room in the buffer. Closed when no items come in any longer.
+    lane: Semaphore,
     /// Tells the workers that there may be work.
     wake: Notify,
     /// Tells the driver that a worker is gone, or that something failed.
     changed: Notify,
+    /// Tells the code that hands back at once that items were withdrawn.
+    pub(super) withdrawn: Notify,
     /// Tells jobs when they are cut.
     pub(super) limit: Limit,
     /// Fires when the pool has to stop.
@@ -50,59 +54,15 @@ pub(super) struct Shared<T, R> {
     /// yet.
     told: OnceLock<CancellationToken>,
     key: Option<KeyOf<T>>,
+    weight: Option<WeightOf<T>>,
+    /// Returns the mark of a receipt, if receipts can have one.
+    mark: fn(&R) -> Option<&Mark>,
+    pub(super) valve: Option<Valve>,
     /// Copies the receipt of an item, if the leases are kept alive.
     lease: Option<fn(&R) -> R>,
     /// When the pool was made. It serves as the intake time where the age of items does not matter.
     made: Instant,
     is_timed: bool,
-}
-
-struct State<T, R> {
-    queue: Queue<Parcel<T, R>>,
-    left: Vec<HandedBack<T, R>>,
-    is_claimed: bool,
-    numbers: Numbers,
-    next_seq: u64,
-    pushers: usize,
-    workers: Vec<Work>,
-    fault: Option<Fault>,
-    /// The number of items in flight when the stop began.
-    in_flight_at_stop: Option<usize>,
-    retries: Retries,
-    leases: BTreeMap<u64, Arc<R>>,
-    /// A worker is being woken and has not looked yet. It wakes the next one if there is more work than it
-    /// takes. A burst of items that are done at once therefore does not wake all workers in vain.
-    is_waking: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    Running,
-    /// The worker is gone, but its job is kept elsewhere.
-    Kept,
-    Gone,
-}
-
-/// The latest time at which a further attempt may be due.
-#[derive(Clone, Copy, Debug)]
-enum Retries {
-    Always,
-    Before(Instant),
-    Never,
-}
-
-/// Decides the end of buffered items when the stop begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AtStop {
-    /// They are worked off, as far as the time allows.
-    #[default]
-    Drain,
-    /// They are handed back at once. Only work under way is finished.
-    HandBack,
-    /// Items continue to come in until the last pusher or the source is gone, as far as the time allows. It
-    /// is for a stage whose pushers are still draining.
-    AfterPushers,
 }
 
 /// The options of a pool.
@@ -112,32 +72,42 @@ pub(super) struct Options<T, R> {
     pub(super) limit: usize,
     pub(super) batch: Batch,
     pub(super) key: Option<KeyOf<T>>,
+    pub(super) weight: Option<WeightOf<T>>,
+    pub(super) valve: Option<Valve>,
     pub(super) lease: Option<fn(&R) -> R>,
     /// Whether the ages of items are measured.
     pub(super) is_metered: bool,
 }
 
-impl<T, R> Shared<T, R> {
+/// Where a new item goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a place of its own, which was reserved.
+    Reserved,
+    /// As [`Reserved`](Self::Reserved). The next place is reserved too, if one is free.
+    AndNext,
+    /// In any free place.
+    Free,
+}
+
+/// An item that was not taken in.
+pub(super) struct Rejected<T, R> {
+    pub(super) parcel: Parcel<T, R>,
+    pub(super) is_full: bool,
+}
+
+/// The number of free places for the caller, with the one that is reserved for it, if there is one.
+pub(super) type Reserved = usize;
+
+impl<T, R: Receipt> Shared<T, R> {
     pub(super) fn new(options: Options<T, R>) -> Self {
         Self {
             name: options.name,
-            state: Lock::new(State {
-                queue: Queue::new(options.batch, options.limit),
-                left: Vec::new(),
-                is_claimed: false,
-                numbers: Numbers::default(),
-                next_seq: 0,
-                pushers: 0,
-                workers: vec![Work::Gone; options.limit],
-                fault: None,
-                in_flight_at_stop: None,
-                retries: Retries::Always,
-                leases: BTreeMap::new(),
-                is_waking: false,
-            }),
-            room: Semaphore::new(options.capacity),
+            state: Lock::new(State::new(options.batch, options.limit, options.capacity)),
+            lane: Semaphore::new(0),
             wake: Notify::new(),
             changed: Notify::new(),
+            withdrawn: Notify::new(),
             limit: Limit::to_be_set(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -148,14 +118,25 @@ impl<T, R> Shared<T, R> {
             later: Lock::default(),
             told: OnceLock::new(),
             key: options.key,
+            weight: options.weight,
+            mark: R::mark,
+            valve: options.valve,
             lease: options.lease,
             made: Instant::now(),
             is_timed: options.batch.size > 1 || options.is_metered,
         }
     }
+}
 
-    /// Takes an item in, for which there is room. Gives it back if the pool takes no more items.
-    pub(super) fn take_in(&self, item: T, receipt: R, failed: u32) -> Result<(), Parcel<T, R>> {
+impl<T, R: 'static> Shared<T, R> {
+    /// Takes an item in. Gives it back if the pool takes no more items, or has no place for it.
+    pub(super) fn take_in(
+        &self,
+        item: T,
+        receipt: R,
+        failed: u32,
+        place: Place,
+    ) -> Result<Reserved, Rejected<T, R>> {
         let mut parcel = Parcel {
             seq: 0,
             key: None,
@@ -166,42 +147,67 @@ impl<T, R> Shared<T, R> {
             },
             item: Some(item),
             receipt,
+            mark: None,
+            weight: 0,
             failed,
             is_begun: false,
             is_tried: false,
             is_told_done: false,
             trouble: None,
         };
-        if let (Some(key), Some(item)) = (&self.key, &parcel.item) {
-            match Panic::catch(|| key(item)) {
-                Ok(key) => parcel.key = key,
-                Err(panic) => {
-                    self.accept_late(parcel);
-                    self.fail(Fault::Key(panic));
-                    return Ok(());
-                }
+        if self.has_questions() {
+            if let Err(panic) = Panic::catch(|| self.ask(&mut parcel)) {
+                self.accept_late(parcel);
+                self.fail(Fault::Key(panic));
+                return Ok(0);
             }
         }
-        self.accept(parcel)
+        self.accept(parcel, place)
     }
 
-    fn accept(&self, mut parcel: Parcel<T, R>) -> Result<(), Parcel<T, R>> {
+    /// Returns whether code of the user is asked about each item.
+    pub(super) fn has_questions(&self) -> bool {
+        self.key.is_some() || self.weight.is_some() || !is_nothing::<R>()
+    }
+
+    fn ask(&self, parcel: &mut Parcel<T, R>) {
+        if let Some(item) = &parcel.item {
+            parcel.key = self.key.as_ref().and_then(|key| key(item));
+            parcel.weight = self.weight.as_ref().map_or(0, |weight| weight(item));
+        }
+        parcel.mark = (self.mark)(&parcel.receipt).cloned();
+    }
+
+    fn accept(&self, mut parcel: Parcel<T, R>, place: Place) -> Result<Reserved, Rejected<T, R>> {
         let lease = self.lease.map(|copy| Arc::new(copy(&parcel.receipt)));
         let mut state = self.state.lock();
+        if place == Place::Free && state.queue.is_open() && !self.find_place(&mut state) {
+            drop(state);
+            let is_full = true;
+            return Err(Rejected { parcel, is_full });
+        }
         parcel.seq = state.next_seq;
         let seq = parcel.seq;
-        state.queue.push(parcel)?;
+        if let Err(parcel) = state.queue.push(parcel) {
+            drop(state);
+            let is_full = false;
+            return Err(Rejected { parcel, is_full });
+        }
         state.next_seq += 1;
         state.numbers.taken_in += 1;
         if let Some(lease) = lease {
             state.leases.insert(seq, lease);
         }
+        let reserved = match place {
+            Place::AndNext if self.find_place(&mut state) => 1 + state.room.free(),
+            _ => 0,
+        };
         let wakes = !replace(&mut state.is_waking, true);
         drop(state);
         if wakes {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(reserved)
     }
 
     /// Takes in a parcel that comes after the stop and is handed back at once.
@@ -216,11 +222,55 @@ impl<T, R> Shared<T, R> {
         }
         state.leave(parcel, Reason::NeverBegun);
     }
+}
+
+impl<T, R> Shared<T, R> {
+    /// Takes a place in the buffer, if there is one now.
+    fn find_place(&self, state: &mut State<T, R>) -> bool {
+        let lent = || {
+            self.lane
+                .try_acquire()
+                .map(|permit| permit.forget())
+                .is_ok()
+        };
+        state.room.take(lent)
+    }
+
+    /// Waits for a place in the buffer, and takes it. Callers are served first come, first served.
+    pub(super) async fn reserve(&self) -> Result<Reserved, Stopped> {
+        {
+            let mut state = self.state.lock();
+            if !state.queue.is_open() {
+                return Err(Stopped(()));
+            }
+            if self.find_place(&mut state) {
+                return Ok(1 + state.room.free());
+            }
+            state.room.wait();
+        }
+        let mut waiting = Waiting {
+            shared: self,
+            has_place: false,
+        };
+        match self.lane.acquire().await {
+            Ok(permit) => permit.forget(),
+            Err(_) => return Err(Stopped(())),
+        }
+        waiting.has_place = true;
+        drop(waiting);
+        Ok(1 + self.state.lock().room.free())
+    }
+
+    /// Gives back places in the buffer.
+    pub(super) fn give_back(&self, places: usize) {
+        let lent = self.state.lock().room.give(places);
+        self.lane.add_permits(lent);
+    }
 
     /// Takes no more items in, and works off the queued ones.
     pub(super) fn close(&self) {
         self.state.lock().queue.close();
-        self.room.close();
+        self.lane.close();
         self.wake.notify_waiters();
     }
 
@@ -251,13 +301,12 @@ impl<T, R> Shared<T, R> {
         is_woken: bool,
     ) -> Found {
         let is_told = self.told.get().is_some_and(|told| told.is_cancelled());
+        let is_paused = self.is_paused();
         let mut state = self.state.lock();
         state.numbers.done += take(done);
         state.is_waking = state.is_waking && !is_woken;
-        if is_told && state.queue.is_open() {
-            return Found::Wait(None);
-        }
-        let found = state.queue.take(Instant::now, batch);
+        let is_held = is_paused || (is_told && state.queue.is_open());
+        let found = state.queue.take(Instant::now, is_held, batch);
         let Found::Taken { fresh } = found else {
             drop(state);
             if found == Found::Over {
@@ -274,14 +323,20 @@ impl<T, R> Shared<T, R> {
         // A worker has to begin the remaining items, or to wait for their time.
         let has_more = state.queue.has_ready() && !replace(&mut state.is_waking, true);
         let wakes = has_more || state.queue.has_timed();
+        let lent = state.room.give(fresh);
         drop(state);
-        if fresh > 0 && !self.room.is_closed() {
-            self.room.add_permits(fresh);
+        if lent > 0 {
+            self.lane.add_permits(lent);
         }
         if wakes {
             self.wake.notify_one();
         }
         found
+    }
+
+    /// Returns whether a valve has paused the pool.
+    pub(super) fn is_paused(&self) -> bool {
+        self.valve.as_ref().is_some_and(Valve::is_paused)
     }
 
     /// Lets no item begin once this token has fired.
@@ -302,12 +357,7 @@ impl<T, R> Shared<T, R> {
         is_forced: bool,
     ) -> Result<(), Parcel<T, R>> {
         let mut state = self.state.lock();
-        let is_in_time = match state.retries {
-            Retries::Always => true,
-            Retries::Before(deadline) => due < deadline,
-            Retries::Never => false,
-        };
-        if !is_in_time || state.queue.is_cut() {
+        if !state.retries.allow(due) || state.queue.is_cut() {
             if let Some(key) = parcel.key {
                 state.queue.park(key);
             }
@@ -333,6 +383,11 @@ impl<T, R> Shared<T, R> {
         }
     }
 
+    /// Returns whether a fault has stopped the pool, and how.
+    pub(super) fn look_at_fault<V>(&self, look: impl FnOnce(&Fault) -> V) -> Option<V> {
+        self.state.lock().fault.as_ref().map(look)
+    }
+
     /// Notes that an item has ended.
     pub(super) fn ended(&self, parcel: &Parcel<T, R>, parks: bool) {
         if parcel.key.is_none() && self.lease.is_none() {
@@ -352,6 +407,13 @@ impl<T, R> Shared<T, R> {
         }
     }
 
+    /// Notes that an item is handed back at once.
+    pub(super) fn handed_back(&self, parcel: &Parcel<T, R>, reason: Reason) {
+        self.state.lock().count_back(parcel, reason);
+        // Items of a new assignment of its partition are read again from that item on.
+        self.ended(parcel, reason != Reason::Revoked);
+    }
+
     /// Records a fault that stops the pool. No item begins any longer.
     pub(super) fn fail(&self, fault: Fault) {
         let mut waiting = Vec::new();
@@ -367,7 +429,7 @@ impl<T, R> Shared<T, R> {
             Some(_) => Some(fault),
         };
         drop(state);
-        self.room.close();
+        self.lane.close();
         self.wake.notify_waiters();
         self.changed.notify_one();
         drop(later);
@@ -444,7 +506,7 @@ impl<T, R> Shared<T, R> {
         state.leave_all(given_up);
         drop(state);
         if !is_open {
-            self.room.close();
+            self.lane.close();
         }
         self.limit.set(deadline);
         self.stopping.cancel();
@@ -463,7 +525,7 @@ impl<T, R> Shared<T, R> {
         if is_passed_on {
             self.later.lock().iter().for_each(|recall| recall.cancel());
         }
-        self.room.close();
+        self.lane.close();
         self.stopping.cancel();
         self.cut.cancel();
         self.wake.notify_waiters();
@@ -527,84 +589,65 @@ impl<T, R> Shared<T, R> {
         self.state.lock().is_claimed
     }
 
+    /// Takes the items of revoked partitions.
+    pub(super) fn take_withdrawn(&self) -> Vec<HandedBack<T, R>> {
+        take(&mut self.state.lock().withdrawn)
+    }
+
     /// Takes the items that were handed back, in the order of the intake.
     pub(super) fn take_left(&self) -> Vec<HandedBack<T, R>> {
-        let mut left = take(&mut self.state.lock().left);
+        let mut state = self.state.lock();
+        let mut left = take(&mut state.left);
+        left.append(&mut state.withdrawn);
+        drop(state);
         left.sort_by_key(|item| item.parcel.seq);
         left
     }
 
     pub(super) fn left(&self) -> usize {
-        self.state.lock().left.len()
+        let state = self.state.lock();
+        state.left.len() + state.withdrawn.len()
     }
 }
 
-impl<T, R> State<T, R> {
-    fn leave(&mut self, parcel: Parcel<T, R>, reason: Reason) {
-        let numbers = &mut self.numbers;
-        if parcel.is_begun {
-            numbers.handed_back_begun += 1;
-        } else {
-            numbers.handed_back_unbegun += 1;
-        }
-        match reason {
-            Reason::Cut => numbers.cut += 1,
-            Reason::NotAcknowledged => numbers.not_acknowledged += 1,
-            _ => {}
-        }
-        self.left.push(HandedBack { parcel, reason });
-    }
-
-    fn leave_all(&mut self, parcels: Vec<Parcel<T, R>>) {
-        for parcel in parcels {
-            let reason = if parcel.is_begun {
-                Reason::BetweenAttempts
-            } else {
-                Reason::NeverBegun
-            };
-            self.leave(parcel, reason);
-        }
-    }
-}
-
-/// Runs a future of the user until it or `cut` ends, and drops it. Catches a panic of either step.
-///
-/// The future runs in place, without a box.
-pub(super) async fn run_until<F: Future>(
-    future: F,
-    mut cut: Pin<&mut (impl Future<Output = ()> + ?Sized)>,
-) -> Option<Result<F::Output, Panic>> {
-    let mut slot = pin!(Some(future));
-    let ended = poll_fn(|cx| {
-        let Some(future) = slot.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
+impl<T: Send, R: Send + Sync> Holds for Shared<T, R> {
+    fn withdraw(&self, assignment: u64) {
+        let is_of = |parcel: &Parcel<T, R>| {
+            let mark = parcel.mark.as_ref();
+            mark.is_some_and(|mark| mark.assignment() == assignment)
         };
-        match Panic::catch(|| future.poll(cx)) {
-            Ok(Poll::Pending) => cut.as_mut().poll(cx).map(|()| None),
-            Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
-            Err(panic) => Poll::Ready(Some(Err(panic))),
-        }
-    })
-    .await;
-    let dropped = Panic::catch(|| slot.set(None));
-    match (ended, dropped) {
-        (Some(Ok(_)), Err(panic)) => Some(Err(panic)),
-        (ended, Err(panic)) => {
-            panic.discard();
-            ended
-        }
-        (ended, Ok(())) => ended,
+        let mut parcels = Vec::new();
+        let mut state = self.state.lock();
+        let places = state.queue.withdraw(is_of, &mut parcels);
+        let lent = state.room.give(places);
+        parcels.sort_by_key(|parcel| parcel.seq);
+        let marks: Vec<_> = parcels
+            .iter()
+            .filter_map(|parcel| parcel.mark.clone())
+            .collect();
+        let leases = state.withdraw(parcels);
+        drop(state);
+        drop(leases);
+        self.lane.add_permits(lent);
+        marks.iter().for_each(Mark::ended);
+        self.withdrawn.notify_one();
+        self.wake.notify_waiters();
     }
 }
 
-/// Returns the time after `time`, or `None` if it is too far away ever to come.
-pub(super) fn after(time: Duration) -> Option<Instant> {
-    Instant::now().checked_add(time)
+/// A caller that waits for a place in the buffer.
+struct Waiting<'a, T, R> {
+    shared: &'a Shared<T, R>,
+    has_place: bool,
 }
 
-/// Yields to the other tasks of the thread at intervals.
-pub(super) async fn consume_budget() {
-    // Later versions of tokio have moved it from its place in the oldest supported one.
-    #[allow(deprecated)]
-    tokio::task::consume_budget().await;
+impl<T, R> Drop for Waiting<'_, T, R> {
+    fn drop(&mut self) {
+        self.shared.state.lock().room.waited(self.has_place);
+    }
+}
+
+/// Returns whether `R` is `()`, which needs no acknowledgement.
+pub(super) fn is_nothing<R: 'static>() -> bool {
+    TypeId::of::<R>() == TypeId::of::<()>()
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::{JobError, Stopped};
-use super::intake::Receipt;
 use super::job::Job;
-use super::shared::Shared;
+use super::receipt::Receipt;
+use super::shared::{Place, Shared};
 use crate::BoxError;
 use crate::group::lock::Lock;
 
@@ -137,13 +137,13 @@ impl<T: Send + 'static> Stage<T> {
             job.take().into_iter().for_each(Job::done);
         }
         for output in outputs {
-            let Ok(place) = self.shared.room.acquire().await else {
+            if self.shared.reserve().await.is_err() {
                 let stopped = || "the next stage has stopped";
                 job.take()
                     .into_iter()
                     .for_each(|job| job.hand_back(stopped()));
                 return Err(Stopped(()));
-            };
+            }
             if let Some(mut job) = job.take() {
                 job.pass_on(&self.shared.recalled);
                 *shared.job.lock() = Some(Box::new(job));
@@ -151,11 +151,9 @@ impl<T: Send + 'static> Stage<T> {
             let Some(origin) = origins.pop() else {
                 continue;
             };
-            match self.shared.take_in(output, origin, 0) {
-                Ok(()) => place.forget(),
-                // Its origin is dropped, which hands the item back.
-                Err(_) => return Err(Stopped(())),
-            }
+            // The origin of one that is not taken in is dropped, which hands the item back.
+            let taken_in = self.shared.take_in(output, origin, 0, Place::Reserved);
+            taken_in.map_err(|_| Stopped(()))?;
         }
         Ok(())
     }

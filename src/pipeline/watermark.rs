@@ -4,14 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::intake::Receipt;
-use crate::BoxError;
 use crate::group::build_error::BuildError;
 use crate::group::deadline;
 use crate::group::lock::Lock;
@@ -20,7 +18,7 @@ use crate::group::log;
 /// Tracks up to where each partition of a log may be committed, while its items are worked on in any order.
 ///
 /// Each item is [taken in](Self::take_in) with its offset, in the order of its partition, and gets a
-/// [`Mark`], which is its [`Receipt`] or a part of it. The [next offset](Self::next) of a partition moves
+/// [`Mark`], which is its [`Receipt`](super::Receipt) or a part of it. The [next offset](Self::next) of a partition moves
 /// past the items that were acknowledged, and stops at the first one that was not. It never goes back.
 /// Offsets may have gaps, because only those that were taken in count.
 ///
@@ -53,10 +51,30 @@ struct Shared<P> {
     most: usize,
     partitions: Lock<HashMap<P, Arc<Partition>>>,
     late: Arc<AtomicUsize>,
+    /// The pools that hold items of it.
+    pools: Lock<Vec<Weak<dyn Holds>>>,
+}
+
+/// A pool that holds items with marks.
+pub(super) trait Holds: Send + Sync {
+    /// Hands back the items of this assignment of a partition that no worker has.
+    fn withdraw(&self, assignment: u64);
+}
+
+/// A watermark of partitions of any type.
+pub(super) trait Watched: Send + Sync {
+    /// Tells the pool when a partition is revoked.
+    fn attach(&self, pool: Weak<dyn Holds>);
+
+    /// Returns the most items that a partition has open.
+    #[cfg(feature = "metrics")]
+    fn lag(&self) -> usize;
 }
 
 /// One partition, from its assignment to its revocation.
 struct Partition {
+    /// Its number among all assignments of the process.
+    assignment: u64,
     state: Lock<Offsets>,
     changed: Notify,
     late: Arc<AtomicUsize>,
@@ -117,10 +135,10 @@ impl Offsets {
     }
 }
 
-/// Stands for one item of a [`Watermark`]. It is the item's [`Receipt`], or a part of it.
+/// Stands for one item of a [`Watermark`]. It is the item's [`Receipt`](super::Receipt), or a part of it.
 ///
-/// A receipt that contains a mark calls the mark's [`begin`](Receipt::begin) and [`ack`](Receipt::ack) in its
-/// own. A mark that is dropped without an acknowledgement holds the watermark. A clone is another handle on
+/// A receipt that contains a mark returns it from [`mark`](super::Receipt::mark), and calls the `ack` of the
+/// mark in its own. A mark that is dropped without an acknowledgement holds the watermark. A clone is another handle on
 /// the same mark.
 #[derive(Clone)]
 pub struct Mark {
@@ -183,6 +201,7 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
                 most,
                 partitions: Lock::default(),
                 late: Arc::default(),
+                pools: Lock::default(),
             }),
         })
     }
@@ -254,8 +273,9 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
 
     /// Stops one partition. None of its items begins any longer, and those under way have until the deadline.
     ///
-    /// Commit the offset that it returns, and give the partition up. Its items that were not begun are handed
-    /// back when a worker gets to them. A later acknowledgement counts as [late](Self::late), and does not
+    /// Commit the offset that it returns, and give the partition up. A pool that
+    /// [has the watermark](super::Workers::watermark) hands the buffered items and those in backoff back at once,
+    /// in the order of the intake. Another pool hands them back when its workers get to them. A later acknowledgement counts as [late](Self::late), and does not
     /// move the watermark, even in a new assignment of the partition, which begins with the next item that is
     /// taken in.
     ///
@@ -272,6 +292,9 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
         };
         assigned.state.lock().is_revoked = true;
         assigned.changed.notify_waiters();
+        let pools = self.shared.pools.lock().clone();
+        let pools = pools.iter().filter_map(Weak::upgrade);
+        pools.for_each(|pool| pool.withdraw(assigned.assignment));
         let drained = async {
             loop {
                 let mut changed = pin!(assigned.changed.notified());
@@ -305,8 +328,10 @@ impl<P: Eq + Hash + Clone> Watermark<P> {
     fn partition(&self, partition: P) -> Arc<Partition> {
         let mut partitions = self.shared.partitions.lock();
         let assigned = partitions.entry(partition);
+        static ASSIGNMENTS: AtomicU64 = AtomicU64::new(0);
         let new = || {
             Arc::new(Partition {
+                assignment: ASSIGNMENTS.fetch_add(1, Ordering::Relaxed),
                 state: Lock::default(),
                 changed: Notify::new(),
                 late: Arc::clone(&self.shared.late),
@@ -333,11 +358,35 @@ impl Mark {
     pub fn offset(&self) -> u64 {
         self.inner.offset
     }
-}
 
-impl Receipt for Mark {
+    /// Returns the number of the assignment of its partition.
+    pub(super) fn assignment(&self) -> u64 {
+        self.inner.partition.assignment
+    }
+
+    /// Notes that an attempt begins, unless the partition was revoked, and returns whether it may.
+    ///
+    /// A pool calls this before each attempt. The item is under way until it is acknowledged, or until the
+    /// last handle on the mark is dropped.
+    #[must_use]
+    pub fn begin(&self) -> bool {
+        let mut state = self.inner.partition.state.lock();
+        if state.is_revoked {
+            return false;
+        }
+        if !self.inner.is_running.swap(true, Ordering::Relaxed) {
+            state.running += 1;
+        }
+        true
+    }
+
+    /// Notes that the item is not under way any longer.
+    pub(super) fn ended(&self) {
+        self.inner.ended();
+    }
+
     /// Moves the watermark if it can.
-    async fn ack(&self) -> Result<(), BoxError> {
+    pub(super) fn acknowledge(&self) {
         let partition = &self.inner.partition;
         let mut state = partition.state.lock();
         if state.is_over {
@@ -347,19 +396,23 @@ impl Receipt for Mark {
         }
         drop(state);
         self.inner.ended();
-        Ok(())
+    }
+}
+
+impl<P: Eq + Hash + Clone + Send + 'static> Watched for Watermark<P> {
+    fn attach(&self, pool: Weak<dyn Holds>) {
+        let mut pools = self.shared.pools.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(pool);
     }
 
-    /// Returns `false` once the partition was revoked.
-    fn begin(&self) -> bool {
-        let mut state = self.inner.partition.state.lock();
-        if state.is_revoked {
-            return false;
-        }
-        if !self.inner.is_running.swap(true, Ordering::Relaxed) {
-            state.running += 1;
-        }
-        true
+    #[cfg(feature = "metrics")]
+    fn lag(&self) -> usize {
+        let partitions = self.shared.partitions.lock();
+        let open = partitions
+            .values()
+            .map(|assigned| assigned.state.lock().open.len());
+        open.max().unwrap_or_default()
     }
 }
 

@@ -9,17 +9,23 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::at_stop::AtStop;
 use super::error::JobError;
-use super::intake::{Pause, Receipt, Source, take_in};
+use super::handler::{Each, Handle, Several};
+use super::intake::{Pause, Source, take_in};
 use super::job::Job;
-use super::parcel::{HandedBack, KeyOf, key_of};
+use super::parcel::{HandedBack, KeyOf, WeightOf, key_of};
+use super::policy::{DeadLetter, HandBack, OnFailure, Policy};
 use super::pool::{Extend, Guard, Keeper, Leaves, Pool, Times, Work};
 use super::pusher::Pusher;
 use super::queue::Batch;
+use super::receipt::Receipt;
 use super::results::Results;
-use super::shared::{AtStop, Options, Shared};
+use super::shared::{Options, Shared};
 use super::stage::{Origin, Stage};
-use super::worker::{DeadLetter, Each, HandBack, Handle, OnFailure, Policy, Several, Worker};
+use super::valve::Valve;
+use super::watermark::{Holds, Watched, Watermark};
+use super::worker::Worker;
 use crate::BoxError;
 use crate::backoff::Backoff;
 use crate::group::build_error::BuildError;
@@ -98,7 +104,12 @@ pub struct Workers<T: Send + 'static, R: Send + 'static = ()> {
     name: Cow<'static, str>,
     limit: usize,
     batch: Batch,
+    /// Whether the handler takes several items at once.
+    is_batched: bool,
     key: Option<KeyOf<T>>,
+    weight: Option<WeightOf<T>>,
+    valve: Option<Valve>,
+    watermark: Option<Arc<dyn Watched>>,
     policy: Policy<T, R>,
     times: Times,
     pause: Option<Pause>,
@@ -110,8 +121,8 @@ pub struct Workers<T: Send + 'static, R: Send + 'static = ()> {
     start: Start<T, R>,
 }
 
-/// How to report the numbers of the pool.
-type Meter<T, R> = fn(Arc<Shared<T, R>>) -> Work;
+/// How to report the numbers of the pool, and the lag of its watermark.
+type Meter<T, R> = fn(Arc<Shared<T, R>>, Option<Arc<dyn Watched>>) -> Work;
 
 type Start<T, R> = Arc<dyn Fn(Worker<T, R>) -> Work + Send + Sync>;
 
@@ -177,7 +188,15 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         F: Fn(Vec<Job<T, R>>) -> W + Send + Sync + 'static,
         W: Future<Output = Result<(), JobError>> + Send + 'static,
     {
-        Self::of(name.into(), Batch { size, longest }, Several(handler))
+        let weight = u64::MAX;
+        let batch = Batch {
+            size,
+            longest,
+            weight,
+        };
+        let mut workers = Self::of(name.into(), batch, Several(handler));
+        workers.is_batched = true;
+        workers
     }
 
     /// Makes workers whose handler has an output for each item, and the [`Results`] that collect the outputs.
@@ -233,7 +252,11 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             name,
             limit: 1,
             batch,
+            is_batched: false,
             key: None,
+            weight: None,
+            valve: None,
+            watermark: None,
             policy: Policy {
                 retry: None,
                 on_failure: OnFailure::default(),
@@ -245,7 +268,6 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             times: Times {
                 at_stop: AtStop::default(),
                 grace: None,
-                hand_back_within: Duration::from_secs(1),
             },
             pause: None,
             pause_within: Duration::from_secs(1),
@@ -255,6 +277,57 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             meter: None,
             start: Arc::new(move |worker| Box::pin(worker.work(Arc::clone(&handler)))),
         }
+    }
+
+    /// Limits what the items of a [batch](Self::batches) weigh together, such as their bytes.
+    ///
+    /// A batch then begins when it has its number of items, or when the items that are there weigh `most`, or
+    /// when the first of them has waited for its time, whichever comes first. No batch weighs more than `most`,
+    /// unless it is a single item that does. `most` is from 1 upwards. `weigh` is called once for each item, when
+    /// it is taken in, and must not block.
+    ///
+    /// # Examples
+    ///
+    /// Up to 500 rows, or a mebibyte, or those of one second:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::pipeline::{Job, Workers};
+    ///
+    /// # fn main() -> Result<(), taskgroup::BoxError> {
+    /// let second = Duration::from_secs(1);
+    /// let rows = Workers::batches("rows", 500, second, |_: Vec<Job<String>>| async { Ok(()) });
+    /// let (rows, pool) = rows.batch_weight(1 << 20, |row| row.len() as u64).queue(1000)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch_weight(
+        mut self,
+        most: u64,
+        weigh: impl Fn(&T) -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.batch.weight = most;
+        self.weight = Some(Arc::new(weigh));
+        self
+    }
+
+    /// Lets this valve [pause and resume](Valve) the pool by hand. A second call replaces the first valve.
+    pub fn valve(mut self, valve: &Valve) -> Self {
+        self.valve = Some(valve.clone());
+        self
+    }
+
+    /// Tells the pool of this watermark, whose [marks](super::Mark) are its receipts or a part of them.
+    ///
+    /// When a partition is [revoked](Watermark::revoke), the pool then hands back at once the items that are in its
+    /// buffer or between two attempts. Its [metrics](Self::metrics) get the gauge `pipeline_watermark_lag`. A
+    /// second call replaces the first watermark.
+    pub fn watermark<P>(mut self, watermark: &Watermark<P>) -> Self
+    where
+        P: Eq + Hash + Clone + Send + 'static,
+    {
+        self.watermark = Some(Arc::new(watermark.clone()));
+        self
     }
 
     /// Sets how many handlers run at once, from 1 upwards. The default is 1.
@@ -387,7 +460,6 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     /// Sets how long the [hand-back](Self::hand_back) may take, in addition to the grace. The default is 1 s.
     pub fn hand_back_within(mut self, time: Duration) -> Self {
         self.policy.hand_back_within = time;
-        self.times.hand_back_within = time;
         self
     }
 
@@ -445,6 +517,8 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     /// | `pipeline_in_backoff` | gauge | items that wait for their next attempt |
     /// | `pipeline_capacity` | gauge | how many items the buffer holds |
     /// | `pipeline_oldest_buffered_seconds` | gauge | how long the oldest item that nobody has begun has waited |
+    /// | `pipeline_paused` | gauge | 1 while a [valve](Self::valve) pauses the pool, else 0 |
+    /// | `pipeline_watermark_lag` | gauge | items of a partition that the [watermark](Self::watermark) has not passed, of the partition with the most |
     /// | `pipeline_taken_in_total` | counter | items that were taken in |
     /// | `pipeline_begun_total` | counter | items that a handler has begun |
     /// | `pipeline_attempts_total` | counter | attempts that were begun |
@@ -476,7 +550,7 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     /// ```
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self) -> Self {
-        self.meter = Some(|shared| Box::pin(super::metrics::meter(shared)));
+        self.meter = Some(|shared, lag| Box::pin(super::metrics::meter(shared, lag)));
         self
     }
 
@@ -505,13 +579,20 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             limit: self.limit,
             batch: self.batch,
             key: self.key,
+            weight: self.weight,
+            valve: self.valve,
             lease: self.lease,
             is_metered: self.meter.is_some(),
         }));
         let policy = Arc::new(self.policy);
         let workers = (0..self.limit).map(|index| Worker::new(&shared, &policy, index));
         let works = workers.map(|worker| (self.start)(worker)).collect();
-        let meter = self.meter.map(|meter| meter(Arc::clone(&shared)));
+        if let Some(watermark) = &self.watermark {
+            let pool: Arc<dyn Holds> = Arc::<Shared<T, R>>::clone(&shared);
+            watermark.attach(Arc::downgrade(&pool));
+        }
+        let lag = self.watermark;
+        let meter = self.meter.map(|meter| meter(Arc::clone(&shared), lag));
         Ok(Pool {
             guard: Guard(shared, Leaves::ToLeftovers),
             policy,
@@ -532,7 +613,11 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
             Err(BuildError::new(what.clone(), option, value, why))
         };
         let most = Semaphore::MAX_PERMITS;
-        let Batch { size, longest } = self.batch;
+        let Batch {
+            size,
+            longest,
+            weight,
+        } = self.batch;
         if self.limit == 0 {
             return refuse("limit", "0".into(), "no item could ever begin".into());
         }
@@ -546,6 +631,17 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         if size > capacity {
             let why = format!("with a `{buffer}` of {capacity} no batch could ever be full");
             return refuse("size", size.to_string().into(), why.into());
+        }
+        if weight == 0 {
+            return refuse(
+                "batch_weight",
+                "0".into(),
+                "no item could be in a batch".into(),
+            );
+        }
+        if self.weight.is_some() && !self.is_batched {
+            let why = "its handler takes one item, and only a batch has a weight";
+            return refuse("batch_weight", weight.to_string().into(), why.into());
         }
         if size > 1 && self.key.is_some() && longest == Duration::MAX {
             let why = "it has keys, and one busy key could keep a batch from being full";

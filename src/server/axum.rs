@@ -51,6 +51,7 @@
 #[cfg(feature = "ws")]
 pub mod ws;
 
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
@@ -63,19 +64,21 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::Request;
-use axum::extract::connect_info::Connected;
+use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::handler::HandlerService;
 use axum::http::request::Parts;
+use axum::middleware::AddExtension;
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use crate::BoxError;
+use crate::server::address::Address;
 use crate::server::gate::Protocol;
 use crate::server::gate::engine;
 use crate::server::gate::engine::Over;
+use crate::server::listening::Listening;
 use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Serve;
@@ -112,7 +115,7 @@ use crate::server::stop::Stop;
 /// ```
 pub fn serve<M, S>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     app: M,
 ) -> Serve<App<M, S>>
 where
@@ -125,7 +128,7 @@ where
         app,
         service: PhantomData,
     };
-    Serve::new(name, listener, app)
+    Serve::new(name, listener, app).wants_ip(wants_socket_addr::<S>())
 }
 
 /// A maker of services for each connection, which [`serve`] serves.
@@ -210,10 +213,33 @@ impl<S: Sync> FromRequestParts<S> for Stop {
     }
 }
 
+/// Returns whether the service of a connection is a router with the address of the peer.
+fn wants_socket_addr<S: 'static>() -> bool {
+    let is = TypeId::of::<S>();
+    is == TypeId::of::<AddExtension<Router, ConnectInfo<SocketAddr>>>()
+        || is == TypeId::of::<AddExtension<MethodRouter, ConnectInfo<SocketAddr>>>()
+}
+
 /// The address of the peer, as the connect info of a request.
+///
+/// # Panics
+///
+/// The peer has no such address, because it is at a Unix socket or at a
+/// [`Listener`](crate::server::Listener) of another kind. For a router the server does not even start then.
 impl Connected<Incoming<'_>> for SocketAddr {
     fn connect_info(incoming: Incoming<'_>) -> Self {
-        incoming.remote_addr()
+        let peer = incoming.remote_addr();
+        match peer.socket_addr() {
+            Some(address) => address,
+            None => panic!("`{peer}` has no `SocketAddr`, which the app takes as connect info"),
+        }
+    }
+}
+
+/// The address of the peer, of any kind, as the connect info of a request.
+impl Connected<Incoming<'_>> for Address {
+    fn connect_info(incoming: Incoming<'_>) -> Self {
+        incoming.remote_addr().clone()
     }
 }
 

@@ -12,7 +12,7 @@ mod farewell;
 mod body;
 mod answer;
 mod io;
-mod transport;
+mod incoming;
 mod handshake;
 mod last_call;
 mod acceptor;
@@ -41,9 +41,9 @@ pub(crate) use self::answer::Protocol;
 pub(crate) use self::conn::Gate;
 pub(crate) use self::end::{OnReport, Outcome, conclude, limited};
 pub(crate) use self::handshake::Handshake;
+pub use self::incoming::Incoming;
 pub use self::io::Io;
 pub(crate) use self::sequence::Plan;
-pub use self::transport::{Incoming, Tls, Transport};
 
 /// How often connections are checked for idleness.
 const LOOK: Duration = Duration::from_millis(100);

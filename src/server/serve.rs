@@ -17,12 +17,12 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 use tower_service::Service;
 
 use crate::BoxError;
+use crate::group::build_error::BuildError;
 use crate::group::run_future::RunFuture;
 use crate::server::drain::DrainReport;
 use crate::server::gate;
@@ -36,6 +36,7 @@ use crate::server::gate::engine::Over;
 use crate::server::gate::limited;
 use crate::server::gate::options::{Cuts, Options};
 use crate::server::lame_duck::LameDuck;
+use crate::server::listening::{Listening, Open};
 use crate::server::sidecar::Sidecar;
 use crate::server::sidecar::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
@@ -44,7 +45,7 @@ pub use crate::server::gate::options::{
     DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE, DEFAULT_KILL_GRACE,
     DEFAULT_LINGER,
 };
-pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
+pub use crate::server::gate::{Acceptor, Incoming, Io};
 
 /// A server that is about to run.
 ///
@@ -90,7 +91,9 @@ pub use crate::server::gate::{Acceptor, Incoming, Io, Tls, Transport};
 #[must_use = "a server does nothing until it is run"]
 pub struct Serve<S> {
     name: Cow<'static, str>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listening>,
+    /// Whether the app takes the IP address of its clients.
+    wants_ip: bool,
     server: S,
     options: Options,
     handshake: Option<Handshake>,
@@ -159,7 +162,7 @@ where
 /// ```
 pub fn serve<S, B>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     service: S,
 ) -> Serve<App<S>>
 where
@@ -191,7 +194,7 @@ where
 ///
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let http = serve_each("http", listener, |incoming: Incoming<'_>| {
-///     let peer = incoming.remote_addr();
+///     let peer = incoming.remote_addr().clone();
 ///     axum::Router::new().route("/", axum::routing::get(async move || peer.to_string()))
 /// });
 /// # drop(http);
@@ -200,7 +203,7 @@ where
 /// ```
 pub fn serve_each<F, S, B>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     make: F,
 ) -> Serve<Each<F>>
 where
@@ -369,7 +372,7 @@ impl<F> fmt::Debug for Each<F> {
 /// ```
 pub fn serve_loop<F, R>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     server: F,
 ) -> Serve<F>
 where
@@ -380,14 +383,22 @@ where
 }
 
 impl<S> Serve<S> {
+    /// Says that the app takes the IP address of its clients, so that it is not served where they have none.
+    #[cfg(feature = "axum")]
+    pub(crate) fn wants_ip(mut self, wants_ip: bool) -> Self {
+        self.wants_ip = wants_ip;
+        self
+    }
+
     pub(crate) fn new(
         name: impl Into<Cow<'static, str>>,
-        listener: TcpListener,
+        listener: impl Into<Listening>,
         server: S,
     ) -> Self {
         Self {
             name: name.into(),
-            listeners: vec![listener],
+            listeners: vec![listener.into()],
+            wants_ip: false,
             server,
             options: Options::default(),
             handshake: None,
@@ -403,8 +414,8 @@ impl<S> Serve<S> {
     /// Serves on one more bound listener.
     ///
     /// All listeners form one server, with one connection limit, one stop and one report.
-    pub fn also_on(mut self, listener: TcpListener) -> Self {
-        self.listeners.push(listener);
+    pub fn also_on(mut self, listener: impl Into<Listening>) -> Self {
+        self.listeners.push(listener.into());
         self
     }
 
@@ -694,6 +705,7 @@ impl<S: Server> Serve<S> {
         let Self {
             name,
             listeners,
+            wants_ip,
             server,
             options,
             handshake,
@@ -703,9 +715,11 @@ impl<S: Server> Serve<S> {
         // Whatever happens, a panic included, the token fires when all else is over.
         let _then = then;
         let grace = told.limit.grace(options.grace, Sidecar::DEFAULT_GRACE);
-        if let Err(error) = options.check(&name) {
-            return Err(SidecarError::early(name, grace, Err(error.into())));
-        }
+        let checked = options.check(&name);
+        let listeners = match checked.and_then(|()| open(&name, listeners, wants_ip)) {
+            Ok(listeners) => listeners,
+            Err(error) => return Err(SidecarError::early(name, grace, Err(error.into()))),
+        };
         let mut plan = options.plan(grace);
         let (lame_duck, cuts) = (options.lame_duck.clone(), options.cuts);
         let gate = Gate::new(options);
@@ -723,6 +737,22 @@ impl<S: Server> Serve<S> {
         };
         conclude(name, &plan, cuts, on_report, outcome)
     }
+}
+
+/// Checks all listeners and begins to listen.
+fn open(server: &str, listeners: Vec<Listening>, wants_ip: bool) -> Result<Vec<Open>, BuildError> {
+    let mut opened = Vec::new();
+    for listener in listeners {
+        let listener = listener.open(server)?;
+        let address = listener.address();
+        if wants_ip && address.socket_addr().is_none() {
+            let what = format!("server `{server}`");
+            let why = "its clients have no `SocketAddr`, which the app takes as connect info";
+            return Err(BuildError::new(what, "listener", address.to_string(), why));
+        }
+        opened.push(listener);
+    }
+    Ok(opened)
 }
 
 impl<S> fmt::Debug for Serve<S> {

@@ -91,7 +91,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
@@ -100,15 +99,17 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower_service::Service;
 
 use crate::BoxError;
+use crate::server::address::Address;
 use crate::server::gate::Protocol;
-use crate::server::gate::Transport;
 use crate::server::gate::engine;
 use crate::server::gate::engine::Over;
+use crate::server::listening::Listening;
 use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Io;
 use crate::server::serve::Serve;
 use crate::server::serve::Server;
+use crate::server::transport::Transport;
 
 /// How often a client is sent a PING (every 30 seconds). It has 20 seconds to answer.
 pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -145,7 +146,7 @@ pub const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ```
 pub fn serve(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     routes: Routes,
 ) -> Serve<App<Routes>> {
     // Otherwise they would be made for each call.
@@ -183,7 +184,7 @@ pub fn serve(
 /// ```
 pub fn serve_with<S, B>(
     name: impl Into<Cow<'static, str>>,
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     service: S,
 ) -> Serve<App<S>>
 where
@@ -279,10 +280,14 @@ where
     fn extensions(&self, incoming: Incoming<'_>, shared: &Arc<Extensions>) -> Arc<Extensions> {
         let mut extensions = Extensions::clone(shared);
         match incoming.transport() {
-            Transport::Tcp(stream) => {
-                extensions.insert(info(stream, incoming));
+            Transport::Tcp(_) => {
+                extensions.insert(info(incoming.transport(), Some(incoming.remote_addr())));
             }
-            Transport::Tls(tls) => extensions.extend(tls.known().clone()),
+            #[cfg(unix)]
+            Transport::Unix(stream) => {
+                extensions.insert(stream.connect_info());
+            }
+            other => extensions.extend(other.known().cloned().unwrap_or_default()),
         }
         Arc::new(extensions)
     }
@@ -292,19 +297,26 @@ where
     }
 }
 
-fn info(stream: &TcpStream, incoming: Incoming<'_>) -> TcpConnectInfo {
+fn info(transport: &Transport, peer: Option<&Address>) -> TcpConnectInfo {
+    let Transport::Tcp(stream) = transport else {
+        return TcpConnectInfo {
+            local_addr: None,
+            remote_addr: None,
+        };
+    };
+    let peer = peer.and_then(Address::socket_addr);
     TcpConnectInfo {
         local_addr: stream.local_addr().ok(),
-        remote_addr: Some(incoming.remote_addr()),
+        remote_addr: peer.or_else(|| stream.peer_addr().ok()),
     }
 }
 
-/// The same as for a plain `TcpStream`.
+/// The same as for a plain `TcpStream`, and without addresses over what is no TCP.
 impl Connected for Io {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.get_ref().connect_info()
+        info(self.get_ref(), None)
     }
 }
 

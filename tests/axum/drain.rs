@@ -382,7 +382,7 @@ struct Port(u16);
 
 impl Connected<Incoming<'_>> for Port {
     fn connect_info(incoming: Incoming<'_>) -> Self {
-        Self(incoming.remote_addr().port())
+        Self(incoming.remote_addr().socket_addr().unwrap().port())
     }
 }
 

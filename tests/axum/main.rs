@@ -9,6 +9,8 @@ mod drain;
 mod cut;
 mod ends;
 mod limits;
+#[cfg(unix)]
+mod listeners;
 mod services;
 mod tls;
 mod panics;

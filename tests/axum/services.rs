@@ -323,7 +323,7 @@ async fn r5_a_service_is_made_for_each_connection() {
     let mut count = 0;
     let server = serve_each("each", listener, move |incoming: Incoming<'_>| {
         count += 1;
-        let (count, peer) = (count, incoming.remote_addr());
+        let (count, peer) = (count, incoming.remote_addr().clone());
         Router::new().route("/", get(async move || format!("{count} {peer}")))
     });
     let server = tokio::spawn(server.run(&token));

@@ -47,6 +47,62 @@ async fn a_batch_is_full_by_number_or_so_long_after_its_first_item() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_is_full_by_weight_too_and_one_item_may_weigh_more() {
+    let mut group = TaskGroup::new();
+    let (seen, began) = (Seen::default(), Instant::now());
+    let handled = seen.clone();
+    let workers = Workers::batches("rows", 5, 10 * SECOND, move |jobs: Vec<Job<&str>>| {
+        let items: Vec<_> = jobs.iter().map(|job| **job).collect();
+        handled.push((began.elapsed().as_secs(), items.concat()));
+        async move {
+            drop(jobs);
+            Ok(())
+        }
+    });
+    let (pusher, pool) = workers
+        .batch_weight(10, |row| row.len() as u64)
+        .queue(20)
+        .unwrap();
+    for row in ["aaaa", "bbbb", "cccc", "d", "eeeeeeeeeeeeeee", "ffffff"] {
+        pusher.push(row).await.unwrap();
+    }
+    let report = pool.spawn(&group);
+    settle().await;
+    let full = [(0, "aaaabbbb".to_owned()), (0, "ccccd".to_owned())];
+    assert_eq!(seen.all()[..2], full);
+    assert_eq!(seen.all()[2..], [(0, "eeeeeeeeeeeeeee".to_owned())]);
+    // By time.
+    sleep(20 * SECOND).await;
+    assert_eq!(seen.all()[3..], [(10, "ffffff".to_owned())]);
+    // By number.
+    for row in ["1", "2", "3", "4", "5", "6"] {
+        pusher.push(row).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(seen.all()[4].1, "12345");
+    group.cancel();
+    assert_eq!(report.await.unwrap().to_string(), "12 done");
+    assert_eq!(seen.all()[5].1, "6");
+    assert!(group.wait().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_weight_that_panics_is_an_error_and_its_item_is_handed_back() {
+    let mut group = TaskGroup::new();
+    let rows = Workers::batches("rows", 5, SECOND, |_: Vec<Job<u32>>| async { Ok(()) });
+    let (pusher, pool) = rows
+        .batch_weight(10, |_| panic!("no scale"))
+        .queue(20)
+        .unwrap();
+    let leftovers = pool.leftovers();
+    pool.spawn(&group);
+    pusher.push(7).await.unwrap();
+    let (_, message) = failed(&mut group).await;
+    assert!(message.ends_with("panicked: no scale"), "{message}");
+    assert_eq!(leftovers.take()[0].item(), Some(&7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_batch_is_flushed_at_once_at_the_stop() {
     let mut group = TaskGroup::new();
     let (pusher, pool, seen) = batches();

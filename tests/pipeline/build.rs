@@ -86,4 +86,12 @@ fn a_batch_that_could_never_be_full_is_refused() {
         refused(keyed, 10),
         "pipeline `rows`: `longest` cannot be any time: it has keys, and one busy key could keep a batch from being full"
     );
+    assert_eq!(
+        refused(batches(5, SECOND).batch_weight(0, |_| 1), 10),
+        "pipeline `rows`: `batch_weight` cannot be 0: no item could be in a batch"
+    );
+    assert_eq!(
+        refused(workers("mail").batch_weight(9, |_| 1), 10),
+        "pipeline `mail`: `batch_weight` cannot be 9: its handler takes one item, and only a batch has a weight"
+    );
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use taskgroup::pipeline::{Job, JobError, OnFailure, Reason, Workers};
 use taskgroup::supervise::Backoff;
 use taskgroup::{End, TaskGroup};
+use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, failed};
 
@@ -56,6 +57,36 @@ async fn a_failure_is_one_of_the_group_and_the_rest_is_handed_back() {
     assert_eq!(report.never_begun(), 1);
     assert_eq!(leftovers.take()[0].item(), Some(&"443"));
     assert!(pusher.push("22").await.is_err());
+}
+
+/// The pool finishes what is under way, which takes a minute, but the others of the group hear of the failure at once.
+#[tokio::test(start_paused = true)]
+async fn a_failure_cancels_the_groups_above_when_it_happens() {
+    let mut group = TaskGroup::new();
+    let mut below = group.child("below");
+    let (pusher, pool) = Workers::new("mail", |job: Job<u32>| async move {
+        sleep(*job * SECOND).await;
+        Err(JobError::failed("bad"))
+    })
+    .limit(2)
+    .grace(100 * SECOND)
+    .queue(10)
+    .unwrap();
+    let began = Instant::now();
+    pool.spawn(&below);
+    pusher.push(1).await.unwrap();
+    pusher.push(60).await.unwrap();
+    let token = group.token().clone();
+    let told = group.spawn(async move {
+        token.cancelled().await;
+        Ok(began.elapsed().as_secs())
+    });
+    assert_eq!(told.await.unwrap(), 1);
+    let cause = group.cause().unwrap().to_string();
+    assert!(cause.contains("an item failed: bad"), "{cause}");
+    let (report, _) = failed(&mut below).await;
+    assert_eq!((report.failed(), began.elapsed().as_secs()), (2, 60));
+    assert!(group.wait().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +153,7 @@ async fn an_item_is_tried_so_often_and_then_goes_to_the_dead_letters() {
     let tried = Seen::default();
     let dead = Seen::default();
     let (attempts, letters) = (tried.clone(), dead.clone());
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let (pusher, pool) = Workers::new("mail", move |job: Job<&str>| {
         attempts.push((*job, job.attempt(), began.elapsed()));
         async move { Err(JobError::failed("no route")) }

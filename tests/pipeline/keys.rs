@@ -144,7 +144,7 @@ async fn a_key_that_panics_is_an_error_and_its_item_is_handed_back() {
     pusher.push(("a", 1)).await.unwrap();
     let (_, message) = crate::support::failed(&mut group).await;
     assert!(
-        message.ends_with("the key of an item panicked: no key"),
+        message.ends_with("the key, weight or mark of an item panicked: no key"),
         "{message}"
     );
     assert_eq!(leftovers.take().len(), 1);

@@ -2,7 +2,7 @@
 
 use taskgroup::BoxError;
 use taskgroup::lifecycle::{Component, Context, Lifecycle};
-use taskgroup::pipeline::{AtStop, Job, PipelineError, Received, Workers, from_stream};
+use taskgroup::pipeline::{AtStop, Job, JobError, PipelineError, Received, Workers, from_stream};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{SECOND, Seen, settle};
@@ -144,4 +144,39 @@ async fn a_pool_that_fails_stops_the_lifecycle_and_the_error_is_its_own() {
             error.source()
         });
     assert!(chain.any(|error| error.is::<PipelineError>()), "{error:#}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_stops_the_lifecycle_when_it_happens_unless_the_component_may_fail() {
+    for may_fail in [false, true] {
+        let (pusher, pool) = Workers::new("mail", |job: Job<u32>| async move {
+            sleep(*job * SECOND).await;
+            Err(JobError::failed("bad"))
+        })
+        .limit(2)
+        .queue(10)
+        .unwrap();
+        let seen = Seen::default();
+        let told = seen.clone();
+        let began = Instant::now();
+        let other = Component::new("other", move |ctx: Context| async move {
+            ctx.ready();
+            ctx.stopping().await;
+            Ok::<_, BoxError>(told.push(began.elapsed().as_secs()))
+        });
+        pusher.push(1).await.unwrap();
+        pusher.push(5).await.unwrap();
+        let mail = match may_fail {
+            true => pool.component().may_fail(),
+            false => pool.component(),
+        };
+        let lifecycle = Lifecycle::new("orders").component(other).component(mail);
+        let handle = lifecycle.handle();
+        let run = tokio::spawn(lifecycle.run());
+        sleep(9 * SECOND).await;
+        handle.stop("enough");
+        let report = run.await.unwrap().unwrap();
+        assert!(!report.is_clean());
+        assert_eq!(seen.all(), [if may_fail { 9 } else { 1 }]);
+    }
 }

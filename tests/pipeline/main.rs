@@ -13,4 +13,5 @@ mod stages;
 mod stop;
 mod support;
 mod threads;
+mod valve;
 mod watermark;

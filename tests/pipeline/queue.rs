@@ -128,6 +128,27 @@ async fn a_place_that_is_kept_and_not_used_is_given_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_the_line_takes_no_place_along() {
+    let (pusher, pool) = Workers::new("mail", |_: Job<u32>| async { Ok(()) })
+        .queue(1)
+        .unwrap();
+    let permit = pusher.reserve().await.unwrap();
+    let mut leaving = spawn(pusher.push(1));
+    let mut waiting = spawn(pusher.push(2));
+    assert_pending!(leaving.poll());
+    assert_pending!(waiting.poll());
+    // The place is for the first, which leaves without it.
+    drop(permit);
+    drop(leaving);
+    assert!(waiting.is_woken());
+    drop(waiting);
+    // Nobody waits, and the place is not lost.
+    pusher.try_push(3).unwrap();
+    assert!(pusher.try_push(4).unwrap_err().is_full());
+    drop(pool);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_that_is_dropped_leaves_what_was_pushed() {
     let (pusher, pool) = Workers::new("mail", |_: Job<u32>| async { Ok(()) })
         .queue(10)

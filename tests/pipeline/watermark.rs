@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use taskgroup::TaskGroup;
 use taskgroup::pipeline::{
-    Job, JobError, Mark, OnFailure, Reason, Receipt, Received, Watermark, Workers, from_stream,
+    HandedBack, Job, JobError, Mark, OnFailure, Reason, Receipt, Received, Watermark, Workers,
+    from_stream,
 };
+use taskgroup::supervise::Backoff;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready};
 
-use crate::support::{SECOND, settle};
+use crate::support::{SECOND, Seen, settle};
 
 fn watermark(most: usize) -> Watermark<u32> {
     Watermark::new("orders", most).unwrap()
@@ -101,9 +103,110 @@ async fn a_revoked_partition_drains_and_begins_nothing_more_while_others_go_on()
         "2 done, 2 handed back (2 never begun)"
     );
     let left = leftovers.take();
-    assert!(left.iter().all(|item| item.reason() == Reason::Refused));
+    assert!(left.iter().all(|item| item.reason() == Reason::Revoked));
     assert_eq!(watermark.next(&1), Some(101));
     assert_eq!(watermark.next(&0), None);
+    assert!(group.wait().await.is_ok());
+}
+
+/// The only worker is busy with partition 1, and still the items of partition 0 are handed back at once, in order.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_empties_the_buffer_at_once_and_the_partition_may_come_back() {
+    let watermark = watermark(100);
+    let gate = Arc::new(Semaphore::new(0));
+    let (opens, back) = (Arc::clone(&gate), Seen::default());
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let receiver = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+    let returned = back.clone();
+    let mut group = TaskGroup::new();
+    let began = Instant::now();
+    let pool = Workers::new("orders", move |job: Job<u64, Mark>| {
+        let gate = Arc::clone(&opens);
+        async move {
+            match *job {
+                // It fails once, and waits for its next attempt.
+                10 if job.attempt() == 1 => Err(JobError::failed("later")),
+                _ => Ok(gate.acquire().await?.forget()),
+            }
+        }
+    })
+    .buffer(10)
+    .retry(Backoff::new(60 * SECOND, 60 * SECOND), 3)
+    // All items of partition 0 have one key.
+    .keys(|order| (*order < 100).then_some(0))
+    .watermark(&watermark)
+    .hand_back(move |items: Vec<HandedBack<u64, Mark>>| {
+        let items = items.into_iter();
+        let each = items.map(|item| (*item.item().unwrap(), item.is_begun(), item.reason()));
+        returned.push((began.elapsed().as_secs(), each.collect::<Vec<_>>()));
+        std::future::ready(Ok(()))
+    })
+    .source(from_stream(receiver))
+    .unwrap();
+    let report = pool.spawn(&group);
+    for (partition, offset) in [(0, 10), (1, 100), (0, 11), (1, 101), (0, 12)] {
+        let mark = watermark.take_in(partition, offset).await;
+        sender.send(Received::new(offset, mark)).unwrap();
+    }
+    settle().await;
+    // 10 is in backoff, 100 is under way, and the rest is buffered.
+    let revoked = watermark.revoke(&0, began + 50 * SECOND).await;
+    assert_eq!((revoked.next(), revoked.still_running()), (None, 0));
+    settle().await;
+    let expected = [(10, true), (11, false), (12, false)];
+    let expected = expected.map(|(offset, is_begun)| (offset, is_begun, Reason::Revoked));
+    assert_eq!(back.all(), [(0, expected.to_vec())]);
+
+    // The partition comes straight back, with the same key.
+    for offset in [10, 11] {
+        let mark = watermark.take_in(0, offset).await;
+        sender.send(Received::new(offset, mark)).unwrap();
+    }
+    gate.add_permits(10);
+    drop(sender);
+    let report = report.await.unwrap();
+    assert_eq!(report.to_string(), "4 done, 3 handed back (2 never begun)");
+    assert_eq!(watermark.all().len(), 2);
+    assert_eq!(
+        (watermark.next(&0), watermark.next(&1)),
+        (Some(12), Some(102))
+    );
+    assert!(group.wait().await.is_ok());
+}
+
+/// The receipt of a user that contains a mark.
+struct Record {
+    mark: Mark,
+}
+
+impl Receipt for Record {
+    async fn ack(&self) -> Result<(), taskgroup::BoxError> {
+        self.mark.ack().await
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        Some(&self.mark)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_contains_a_mark_is_revoked_with_it() {
+    let watermark = watermark(100);
+    let mut items = Vec::new();
+    for offset in [1, 2, 3] {
+        let mark = watermark.take_in(0, offset).await;
+        items.push(Received::new(offset, Record { mark }));
+    }
+    let mut group = TaskGroup::new();
+    let pool = Workers::new("orders", |_: Job<u64, Record>| async { Ok(()) })
+        .watermark(&watermark)
+        .source(from_stream(futures_util::stream::iter(items)))
+        .unwrap();
+    let leftovers = pool.leftovers();
+    watermark.revoke(&0, Instant::now()).await;
+    let report = pool.spawn(&group).await.unwrap();
+    assert_eq!(report.to_string(), "3 handed back (3 never begun)");
+    assert_eq!(leftovers.take().len(), 3);
     assert!(group.wait().await.is_ok());
 }
 

@@ -101,6 +101,15 @@ impl Child {
         Self::spawn(command, role, Stdio::piped(), None, &[])
     }
 
+    /// Starts a child that is given this socket as systemd gives one: number 3, named by two variables.
+    pub(crate) fn start_passed(role: &str, socket: OwnedFd) -> Self {
+        let mut command = Command::new("sh");
+        let script = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0""#;
+        command.arg("-c").arg(script);
+        command.arg(std::env::current_exe().unwrap()).stdin(socket);
+        Self::spawn(command, role, Stdio::piped(), None, &[])
+    }
+
     fn start_with(
         role: &str,
         stderr: Stdio,

@@ -11,8 +11,10 @@ use std::os::fd::OwnedFd;
 use std::task::Poll;
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use rustix::process::Signal;
 use taskgroup::process::Watchdog;
+use taskgroup::server::Listening;
 use taskgroup::server::axum::serve;
 use taskgroup::{BoxError, CancellationToken, Exit};
 
@@ -27,6 +29,7 @@ tests![
     x14_a_second_signal_gives_back_a_socket_that_its_server_has_made_deaf,
     x14_the_watchdog_gives_it_back,
     x14_after_a_sigkill_the_next_server_gives_it_back,
+    s12_a_socket_that_systemd_has_passed_is_never_deaf_and_keeps_its_queue,
 ];
 
 /// How long a client waits that is never connected. A packet that is not dropped takes no time here.
@@ -47,6 +50,7 @@ pub(crate) fn play(role: &str) -> Exit {
         let token = group.token().clone();
         match role {
             "sockets_next" => drop(group.spawn(serves())),
+            "sockets_passed" => drop(group.spawn(async move { stops_unless_deaf(&token).await })),
             _ => drop(group.spawn(async move { hangs_when_deaf(&token).await })),
         }
         Exit::from(group.wait().await)
@@ -77,6 +81,21 @@ async fn hangs_when_deaf(token: &CancellationToken) -> Result<(), BoxError> {
     let listener = inherited();
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    stops(Listening::from(listener), address, token).await
+}
+
+/// The same with the socket that was passed as systemd does it.
+async fn stops_unless_deaf(token: &CancellationToken) -> Result<(), BoxError> {
+    let listener = ListenFd::from_env().take_tcp_listener(0)?.unwrap();
+    let address = listener.local_addr()?;
+    stops(Listening::from(listener), address, token).await
+}
+
+async fn stops(
+    listener: Listening,
+    address: SocketAddr,
+    token: &CancellationToken,
+) -> Result<(), BoxError> {
     let server = serve("http", listener, axum::Router::new());
     let mut server = Box::pin(server.run(token));
     say("serving");
@@ -117,6 +136,20 @@ fn expect_heard(listener: &TcpListener) {
 fn x14_a_second_signal_gives_back_a_socket_that_its_server_has_made_deaf() {
     let (listener, mut child) = deaf_child("sockets_deaf");
     child.send(Signal::TERM).expect_code(143);
+    expect_heard(&listener);
+}
+
+fn s12_a_socket_that_systemd_has_passed_is_never_deaf_and_keeps_its_queue() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = OwnedFd::from(listener.try_clone().unwrap());
+    let mut child = Child::start_passed("sockets_passed", socket);
+
+    child.expect("serving").send(Signal::TERM).expect_code(0);
+
+    // Those that the child has made while it looked are in the queue, and so is everybody after them.
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_ok());
+    listener.set_nonblocking(false).unwrap();
     expect_heard(&listener);
 }
 

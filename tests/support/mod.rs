@@ -3,6 +3,8 @@
 
 pub(crate) mod alive;
 pub(crate) mod leaks;
+#[cfg(unix)]
+pub(crate) mod place;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub(crate) mod server;
 pub(crate) mod wait;

@@ -10,6 +10,8 @@ mod tls;
 mod panics;
 mod limits;
 mod calls;
+#[cfg(unix)]
+mod unix;
 #[path = "../pki/mod.rs"]
 mod pki;
 #[path = "../support/mod.rs"]

@@ -124,6 +124,9 @@ fn own(
     };
     Ok(move |lifecycle: Lifecycle| {
         let lifecycle = lifecycle.stop_on(signals).watchdog();
+        // systemd hears that it is ready, that it stops and that it is alive, if there is one.
+        #[cfg(unix)]
+        let lifecycle = lifecycle.observe(taskgroup::process::systemd::observer());
         let lifecycle = list.into_iter().fold(lifecycle, Lifecycle::list_on);
         file.into_iter().fold(lifecycle, Lifecycle::stop_on)
     })

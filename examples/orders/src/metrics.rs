@@ -16,7 +16,8 @@ use axum::response::Response;
 use axum::routing::get;
 use metrics::{counter, describe_counter};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use taskgroup::BoxError;
+use taskgroup::server::LameDuck;
+use taskgroup::{BoxError, CancellationToken};
 use tokio::net::TcpListener;
 
 use crate::bind;
@@ -57,9 +58,21 @@ pub(crate) async fn bind(address: Option<&str>) -> Result<TcpListener, BoxError>
     }
 }
 
-pub(crate) fn routes(recorded: PrometheusHandle) -> Router {
+/// A scrape that comes when `stopping` has fired is the last one, and ends the wait for it.
+pub(crate) fn routes(
+    recorded: PrometheusHandle,
+    stopping: CancellationToken,
+    wait: LameDuck,
+) -> Router {
     let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Router::new().route("/metrics", get(async move || (text, recorded.render())))
+    let scrape = async move || {
+        let answer = (text, recorded.render());
+        if stopping.is_cancelled() {
+            wait.skip();
+        }
+        answer
+    };
+    Router::new().route("/metrics", get(scrape))
 }
 
 /// Counts the requests to `routes` by their answers.

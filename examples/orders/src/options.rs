@@ -82,6 +82,12 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) lame_duck: Duration,
 
+    /// How long the metrics wait at the end for one more scrape, which sees how the stop went.
+    ///
+    /// Without a scrape it is a wait for nothing. Set it to the interval of the scrapes and their timeout.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) last_scrape: Duration,
+
     /// Stops when there is a file at this path.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) stop_file: Option<PathBuf>,
@@ -136,6 +142,7 @@ mod tests {
         assert_eq!(Times::of(&line.options).grace, Duration::from_secs(5));
         assert_eq!(line.options.idle_grace, Duration::from_secs(1));
         assert_eq!(line.options.lame_duck, Duration::ZERO);
+        assert_eq!(line.options.last_scrape, Duration::ZERO);
         assert!(line.options.db.is_none());
         assert!(line.options.metrics.is_none());
         assert!(line.options.stop_file.is_none());
@@ -184,7 +191,13 @@ mod tests {
 
     #[test]
     fn a_bad_time_is_refused_and_named_with_its_option() {
-        for option in ["--budget", "--grace", "--idle-grace", "--lame-duck"] {
+        for option in [
+            "--budget",
+            "--grace",
+            "--idle-grace",
+            "--lame-duck",
+            "--last-scrape",
+        ] {
             for bad in ["soon", "-1", "NaN", "inf", "1e30"] {
                 let error = parse(&[&format!("{option}={bad}")]).unwrap_err();
                 let named = format!("'{bad}' for '{option} <SECONDS>'");

@@ -13,8 +13,11 @@
 //! closed when nobody uses it any more. The metrics are there before all others and after them, so that
 //! the start and the stop can be watched.
 
+use std::time::Duration;
+
 use taskgroup::BoxError;
 use taskgroup::lifecycle::{Component, Context, Lifecycle, PlanError, Provided, Report};
+use taskgroup::server::LameDuck;
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 use tracing::info;
@@ -23,7 +26,7 @@ use crate::bind::bind;
 use crate::faults::WorkerFault;
 use crate::parts::{Addresses, Parts};
 use crate::store::{Database, Store};
-use crate::times::AFTER_THE_GRACE;
+use crate::times::{AFTER_THE_GRACE, CLOSING};
 use crate::{faults, grpc, http, metrics, worker};
 
 /// Returns the service with its order and its times. Nothing is opened yet.
@@ -60,17 +63,26 @@ pub(crate) async fn run(
 
 fn metrics(parts: &Parts) -> Component {
     let parts = parts.clone();
+    let wait = parts.options.last_scrape;
     let using = Component::using(parts.metrics.provider());
-    using.run("metrics", async move |ctx, bound| {
+    let metrics = using.run("metrics", async move |ctx, bound| {
         let listener = metrics::bind(parts.options.metrics.as_deref()).await?;
         let address = listener.local_addr()?;
         info!("metrics: on http://{address}/metrics");
-        let routes = metrics::routes(parts.recorded).merge(ctx.readiness().routes());
+        let last_scrape = LameDuck::new(parts.options.last_scrape);
+        let token = ctx.token().clone();
+        let routes = metrics::routes(parts.recorded, token, last_scrape.clone());
+        let routes = routes.merge(ctx.readiness().routes());
         bound.set(address);
         ctx.ready();
         let server = taskgroup::server::axum::serve("metrics", listener, routes);
-        Ok(server.run(&ctx).await?)
-    })
+        // All else has ended when this one is told. Its last values are scraped once more.
+        Ok(server.lame_duck(last_scrape).run(&ctx).await?)
+    });
+    match wait {
+        Duration::ZERO => metrics,
+        wait => metrics.grace(wait.saturating_add(CLOSING)),
+    }
 }
 
 fn database(parts: &Parts) -> (Component, Provided<Store>) {

@@ -17,7 +17,7 @@ pub(crate) const AFTER_THE_GRACE: Duration = Duration::from_millis(500);
 /// How long what a server has cut may take to be gone.
 pub(crate) const KILL_GRACE: Duration = Duration::from_millis(300);
 /// What the database should have to close, and the metrics to stop.
-const CLOSING: Duration = Duration::from_secs(2);
+pub(crate) const CLOSING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Times {
@@ -39,6 +39,7 @@ impl Times {
         let budget = of(options.budget.unwrap_or(BUDGET));
         if options.budget.is_some() || budget.platform_limit().is_some() {
             let kept = options.lame_duck.saturating_add(2 * AFTER_THE_GRACE);
+            let kept = kept.saturating_add(options.last_scrape);
             let left = budget.total().saturating_sub(kept);
             let grace = options.grace.unwrap_or(GRACE.min(left / 4));
             return Self { budget, grace };
@@ -52,6 +53,7 @@ impl Times {
             server,
             CLOSING,
             CLOSING,
+            options.last_scrape,
             Duration::from_secs(1),
         ];
         let needed = needed

@@ -372,7 +372,7 @@ impl<E> Shared<E> {
 
     /// Keeps the failures here, or in the first group above that has an owner, and cancels this group
     /// and all those above it, up to one that keeps its failures.
-    fn stop_for(&self, cause: &Cause, mut failures: Vec<Recorded<E>>) {
+    pub(crate) fn stop_for(&self, cause: &Cause, mut failures: Vec<Recorded<E>>) {
         let mut next = Some(self);
         while let Some(group) = next {
             failures = group.record.keep(failures);

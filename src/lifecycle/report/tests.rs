@@ -7,7 +7,6 @@ use super::*;
 use crate::BoxError;
 use crate::cleanup::Cleanup;
 use crate::cleanup::Outcome;
-#[cfg(feature = "serde")]
 use crate::cleanup::Step;
 use crate::group::TaskGroup;
 #[cfg(feature = "serde")]

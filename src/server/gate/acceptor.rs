@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::conn::Gate;
@@ -22,8 +21,11 @@ use super::last_call::LastCall;
 use crate::backoff::{Backoff, Delays};
 use crate::group::log;
 use crate::group::time::Rounded;
+use crate::server::address::Address;
+use crate::server::listening::{Closing, Open, Queue};
+use crate::server::transport::Transport;
 
-type Accepted = (Io<TcpStream>, SocketAddr);
+type Accepted = (Io, Address);
 
 /// Accepts the connections of a server, and at its stop all that are waiting.
 ///
@@ -36,7 +38,7 @@ type Accepted = (Io<TcpStream>, SocketAddr);
 /// Closes the sockets, if they are open.
 pub struct Acceptor {
     gate: Arc<Gate>,
-    addresses: Vec<io::Result<SocketAddr>>,
+    address: Option<Address>,
     sockets: Sockets,
     /// What the connections begin with.
     handshake: Option<Handshake>,
@@ -46,7 +48,7 @@ pub struct Acceptor {
 enum Sockets {
     Listening(Listeners),
     /// In this state, handshakes that are under way complete, and no new connection does.
-    LastCall(VecDeque<LastCall>, Option<Instant>),
+    LastCall(VecDeque<Called>, Option<Instant>),
     /// Waiting connections are accepted, and handed over. A socket whose queue is empty is closed.
     Sweeping(Sweep),
     /// The sockets are closed. The number of connections that were waiting then, and those not handed over yet.
@@ -58,15 +60,14 @@ enum Sockets {
 const MOST_SWEPT: usize = 4096;
 
 impl Acceptor {
-    pub(crate) fn new(
-        listeners: Vec<TcpListener>,
-        gate: Arc<Gate>,
-        handshake: Option<Handshake>,
-    ) -> Self {
-        listeners.iter().for_each(last_call::listen_to_all);
+    pub(crate) fn new(listeners: Vec<Open>, gate: Arc<Gate>, handshake: Option<Handshake>) -> Self {
+        listeners
+            .iter()
+            .filter_map(Open::tcp)
+            .for_each(last_call::listen_to_all);
         Self {
             gate,
-            addresses: listeners.iter().map(TcpListener::local_addr).collect(),
+            address: listeners.first().map(|listener| listener.address().clone()),
             sockets: Sockets::Listening(Listeners { listeners, turn: 0 }),
             handshake,
         }
@@ -84,13 +85,10 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// The system's error from when the server was started.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self.addresses.first() {
-            Some(Ok(address)) => Ok(*address),
-            Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
+    /// There is no listener.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        let address = self.address.clone();
+        address.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Accepts one connection.
@@ -102,7 +100,7 @@ impl Acceptor {
     /// # Cancel safety
     ///
     /// Cancel safe. Dropping the future loses no connection.
-    pub async fn accept(&mut self) -> (Io<TcpStream>, SocketAddr) {
+    pub async fn accept(&mut self) -> (Io, Address) {
         loop {
             match &mut self.sockets {
                 Sockets::Swept(count, waiting) => match waiting.pop_front() {
@@ -153,13 +151,13 @@ impl fmt::Debug for Acceptor {
 /// At least one, until the sockets are closed.
 #[derive(Debug, Default)]
 struct Listeners {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Open>,
     /// The one to poll first, which is the one after the last that had a connection.
     turn: usize,
 }
 
 impl Listeners {
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Transport, Address)>> {
         let count = self.listeners.len();
         for index in (self.turn..self.turn + count).map(|index| index % count) {
             if let Poll::Ready(accepted) = self.listeners[index].poll_accept(cx) {
@@ -170,15 +168,50 @@ impl Listeners {
         Poll::Pending
     }
 
-    /// From here on the sockets themselves are polled, not Tokio, which knows only what its driver had time to
-    /// see.
+    /// A socket that another process holds too is closed, and nothing else is done to it.
     fn last_call(self) -> Sockets {
-        let listeners = self.listeners.into_iter();
-        let listeners = listeners.filter_map(|listener| listener.into_std().ok());
-        let called: VecDeque<_> = listeners.map(LastCall::of).collect();
-        let is_on = called.iter().all(LastCall::is_on);
-        let until = is_on.then(|| Instant::now() + last_call::LENGTH);
+        let listeners = self.listeners.into_iter().map(Open::close);
+        let called: VecDeque<_> = listeners.filter_map(Called::of).collect();
+        let waits = called.iter().any(Called::waits);
+        let until = waits.then(|| Instant::now() + last_call::LENGTH);
         Sockets::LastCall(called, until)
+    }
+}
+
+/// A listener that has to be emptied.
+#[derive(Debug)]
+enum Called {
+    Tcp(LastCall),
+    Other(Queue),
+}
+
+impl Called {
+    /// `None` if nothing is to be done, because the queue belongs to another process too.
+    fn of(closing: Closing) -> Option<Self> {
+        match closing {
+            Closing::Left => None,
+            Closing::Tcp(listener) => Some(Self::Tcp(LastCall::of(listener))),
+            Closing::Queue(queue) => Some(Self::Other(queue)),
+        }
+    }
+
+    /// Whether there may be handshakes under way.
+    fn waits(&self) -> bool {
+        match self {
+            Self::Tcp(call) => call.is_on(),
+            Self::Other(queue) => queue.waits(),
+        }
+    }
+
+    /// Accepts one that waits, without waiting itself.
+    fn accept(&mut self) -> io::Result<(Transport, Address)> {
+        match self {
+            Self::Tcp(call) => {
+                let (stream, peer) = call.listener().accept()?;
+                Ok((registered(stream)?, peer.into()))
+            }
+            Self::Other(queue) => queue.accept(),
+        }
     }
 }
 
@@ -190,7 +223,7 @@ impl Listeners {
 #[derive(Debug, Default)]
 struct Sweep {
     /// The sockets whose queue is not empty yet.
-    listeners: VecDeque<LastCall>,
+    listeners: VecDeque<Called>,
     waiting: VecDeque<Accepted>,
     /// How many were waiting, including those that were handed over.
     count: usize,
@@ -203,7 +236,7 @@ impl Sweep {
     /// A longer pause is not made. All pauses together take twice as long.
     const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
-    fn of(listeners: VecDeque<LastCall>) -> Self {
+    fn of(listeners: VecDeque<Called>) -> Self {
         Self {
             listeners,
             ..Self::default()
@@ -212,8 +245,8 @@ impl Sweep {
 
     fn go_on(&mut self, gate: &Arc<Gate>) {
         self.again = None;
-        while let Some(listener) = self.listeners.front() {
-            let (accepted, failed) = swept(gate, listener.listener());
+        while let Some(listener) = self.listeners.front_mut() {
+            let (accepted, failed) = swept(gate, listener);
             self.count += accepted.len();
             self.waiting.extend(accepted);
             let Some(error) = failed else {
@@ -238,10 +271,10 @@ impl Sweep {
 }
 
 /// Accepts all connections that wait at `listener`, and returns the error that ended this early, if any.
-fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, Option<io::Error>) {
+fn swept(gate: &Arc<Gate>, listener: &mut Called) -> (Vec<Accepted>, Option<io::Error>) {
     let mut waiting = Vec::new();
     for accepted in std::iter::repeat_with(|| listener.accept()).take(MOST_SWEPT) {
-        match accepted.and_then(|(stream, peer)| Ok((registered(stream)?, peer))) {
+        match accepted {
             Ok((stream, peer)) => {
                 set_options(gate, &stream);
                 waiting.push((Io::new(stream, gate.register(None)), peer));
@@ -257,7 +290,7 @@ fn swept(gate: &Arc<Gate>, listener: &std::net::TcpListener) -> (Vec<Accepted>, 
 /// Accepts one connection, or returns `None` when the stop begins.
 async fn before_stop<F>(gate: &Arc<Gate>, poll_accept: F) -> Option<Accepted>
 where
-    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
+    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(Transport, Address)>>,
 {
     let mut stopping = pin!(gate.closing());
     let mut next = pin!(next(gate, poll_accept));
@@ -270,7 +303,7 @@ where
 
 async fn next<F>(gate: &Arc<Gate>, mut poll_accept: F) -> Accepted
 where
-    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
+    F: FnMut(&mut Context<'_>) -> Poll<io::Result<(Transport, Address)>>,
 {
     // Taken before the accept, so that clients beyond the limit wait in the queue of the system.
     let slot = gate.slot().await;
@@ -294,13 +327,16 @@ where
     }
 }
 
-fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+fn registered(stream: std::net::TcpStream) -> io::Result<Transport> {
     stream.set_nonblocking(true)?;
-    TcpStream::from_std(stream)
+    TcpStream::from_std(stream).map(Transport::Tcp)
 }
 
 /// Errors are ignored, because the options are optional and the peer may be gone already.
-fn set_options(gate: &Gate, stream: &TcpStream) {
+fn set_options(gate: &Gate, stream: &Transport) {
+    let Transport::Tcp(stream) = stream else {
+        return;
+    };
     if gate.options().nodelay {
         let _ = stream.set_nodelay(true);
     }

@@ -18,9 +18,9 @@ use super::answer::{Answer, Bounds, Protocol};
 use super::body::GatedBody;
 use super::conn::Conn;
 use super::handshake::{Accepted, Handshakes};
+use super::incoming::Incoming;
 use super::io::Io;
 use super::options::{HyperBuilder, Options};
-use super::transport::{Incoming, Transport};
 use crate::BoxError;
 use crate::server::stop::Stop;
 use crate::server::switch::Seat;
@@ -39,8 +39,15 @@ pub trait App: Protocol + Send {
     fn make(&mut self, incoming: Incoming<'_>) -> impl Future<Output = Self::Service> + Send;
 
     /// Returns the initial extensions of each request of the connection. `shared` has the [`Stop`].
-    fn extensions(&self, _incoming: Incoming<'_>, shared: &Arc<Extensions>) -> Arc<Extensions> {
-        Arc::clone(shared)
+    fn extensions(&self, incoming: Incoming<'_>, shared: &Arc<Extensions>) -> Arc<Extensions> {
+        match incoming.transport().known() {
+            Some(known) => {
+                let mut extensions = Extensions::clone(shared);
+                extensions.extend(known.clone());
+                Arc::new(extensions)
+            }
+            None => Arc::clone(shared),
+        }
     }
 
     /// Converts a body into the type that the service takes.
@@ -115,7 +122,10 @@ pub(crate) async fn serve<A: App>(
             accepted = connections.next() => accepted,
         };
         poll_fn(|cx| app.poll_ready(cx)).await;
-        let incoming = Incoming { io: &io, peer };
+        let incoming = Incoming {
+            io: &io,
+            peer: &peer,
+        };
         let connection = Connection {
             conn: Arc::clone(io.conn()),
             extensions: app.extensions(incoming, &extensions),
@@ -135,8 +145,7 @@ struct Connections {
 impl Connections {
     async fn next(&mut self) -> Accepted {
         let Some(handshakes) = &mut self.handshakes else {
-            let (io, peer) = self.acceptor.accept().await;
-            return (io.map(Transport::Tcp), peer);
+            return self.acceptor.accept().await;
         };
         loop {
             tokio::select! {
@@ -181,7 +190,7 @@ impl<A: App> hyper::service::Service<Request<Body>> for Connection<A> {
 }
 
 /// Serves one connection to its end.
-async fn run<A: App>(io: Io<Transport>, connection: Connection<A>, builder: Arc<HyperBuilder>) {
+async fn run<A: App>(io: Io, connection: Connection<A>, builder: Arc<HyperBuilder>) {
     // Declared before the connection, and so dropped after all of it.
     let mut told = Told::new(&connection.conn);
     let io = TokioIo::new(io);

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::io::Io;
-use super::transport::{Tls, Transport};
 use crate::group::log;
+use crate::server::address::Address;
+use crate::server::transport::{AnyStream, Transport};
 
-pub(super) type Accepted = (Io<Transport>, SocketAddr);
+pub(super) type Accepted = (Io, Address);
 
 /// Turns the outside of a connection into its inside.
 #[derive(Clone)]
@@ -35,12 +35,13 @@ impl Handshake {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         Self(Arc::new(move |io| {
+            let known = io.get_ref().known().cloned();
             let handshake = handshake(io);
             Box::pin(async move {
                 let stream = handshake.await?;
-                let mut known = Extensions::new();
+                let mut known = known.unwrap_or_default();
                 know(&stream, &mut known);
-                Ok(Transport::Tls(Tls::new(stream, known)))
+                Ok(Transport::Tls(AnyStream::new(stream, known)))
             })
         }))
     }
@@ -63,14 +64,19 @@ impl Handshakes {
         }
     }
 
-    pub(super) fn begin(&mut self, io: Io, peer: SocketAddr) {
+    pub(super) fn begin(&mut self, io: Io, peer: Address) {
         let handshake = self.handshake.clone();
         self.under_way.spawn(async move {
             let conn = Arc::clone(io.conn());
             let options = conn.gate().options();
             let inside = async {
                 let io = io.untimed();
-                in_time(options.first_byte_timeout, first_byte(io.get_ref())).await?;
+                let Transport::Tcp(stream) = io.get_ref() else {
+                    // What is no TCP cannot be asked without reading it.
+                    let limit = both(options.first_byte_timeout, options.header_timeout);
+                    return in_time(limit, (handshake.0)(io)).await;
+                };
+                in_time(options.first_byte_timeout, first_byte(stream)).await?;
                 in_time(options.header_timeout, (handshake.0)(io)).await
             };
             match inside.await {
@@ -107,6 +113,10 @@ impl Handshakes {
 /// It peeks at the socket itself, because Tokio takes a new socket for readable.
 async fn first_byte(stream: &TcpStream) -> io::Result<()> {
     stream.peek(&mut [0]).await.map(|_| ())
+}
+
+fn both(first: Option<Duration>, second: Option<Duration>) -> Option<Duration> {
+    Some(first?.saturating_add(second?))
 }
 
 async fn in_time<T>(

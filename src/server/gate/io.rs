@@ -8,19 +8,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
 use crate::group::time::Rounded;
 use crate::server::switch::Seat;
+use crate::server::transport::Transport;
 
 /// The stream of one connection, which can be cut.
 ///
 /// A connection lasts as long as this stream, or a request on it. Reading and writing fail once it was cut, or
 /// when the peer has let a [timeout](crate::server::serve::Serve::header_timeout) pass.
 #[derive(Debug)]
-pub struct Io<T = TcpStream> {
+pub struct Io<T = Transport> {
     // Before `conn`, whose drop reports that nothing is left.
     stream: T,
     // Two seats, because the halves of an upgraded connection may be in two tasks.
@@ -71,28 +71,6 @@ impl<T> Io<T> {
     #[must_use]
     pub fn get_ref(&self) -> &T {
         &self.stream
-    }
-
-    /// Keeps the connection and replaces the stream with what `f` makes of it.
-    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Io<U> {
-        let Self {
-            stream,
-            reading,
-            writing,
-            patience,
-            blocked,
-            inside,
-            conn,
-        } = self;
-        Io {
-            stream: f(stream),
-            reading,
-            writing,
-            patience,
-            blocked,
-            inside,
-            conn,
-        }
     }
 
     /// Fails once the connection was cut, before the stream is touched again. An operation that then has to

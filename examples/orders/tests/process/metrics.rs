@@ -1,6 +1,8 @@
 //! `GET /metrics`, from the first component to the last.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use crate::http;
 use crate::service::{Service, Signal, orders_on_free_ports, wait_until};
@@ -76,6 +78,46 @@ fn they_are_the_last_to_stop() {
         .find("server `metrics` drained")
         .expect("the metrics");
     assert!(closed < metrics, "{}", end.stderr());
+}
+
+#[test]
+fn at_the_end_they_wait_for_one_more_scrape_which_sees_how_the_stop_went() {
+    let arguments = [&ANYWHERE[..], &["--last-scrape", "20"]].concat();
+    let service = Service::start(&arguments);
+    let metrics = service.metrics.expect("an address");
+    let pending = "shutdown_pending{component=\"orders/database\"}";
+    assert_eq!(value(metrics, pending), 1);
+    service.signal(Signal::Terminate);
+    let mut last = String::new();
+    wait_until("the last scrape", || match http::get(metrics, "/metrics") {
+        Ok(answer) => {
+            last = answer.body;
+            false
+        }
+        Err(_) => true,
+    });
+    assert!(last.contains(&format!("{pending} 0\n")), "{last}");
+    let end = service.wait();
+    end.assert_code(0);
+    end.assert_within(Duration::from_secs(15));
+}
+
+#[test]
+fn the_open_connection_of_a_scraper_does_not_hold_up_the_stop() {
+    let service = Service::start(&ANYWHERE);
+    let metrics = service.metrics.expect("an address");
+    let mut scraper = TcpStream::connect(metrics).expect("a connection");
+    scraper
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+        .expect("a request that is sent");
+    let mut answer = [0; 12];
+    scraper.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    service.signal(Signal::Terminate);
+    let end = service.wait();
+    end.assert_code(0);
+    end.assert_within(Duration::from_secs(5));
+    drop(scraper);
 }
 
 #[test]

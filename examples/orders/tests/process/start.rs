@@ -152,3 +152,14 @@ fn a_signal_during_the_start_stops_what_has_started_and_starts_nothing_more() {
     assert_eq!(end.stdout(), "");
     drop(connection);
 }
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
+    let service = Service::start_with(&orders_on_free_ports(&[]).notified());
+    let notified = |what: &str| service.process.notified().iter().any(|line| line == what);
+    wait_until("READY=1", || notified("READY=1"));
+    assert!(!notified("STOPPING=1"));
+    service.signal(Signal::Terminate);
+    wait_until("STOPPING=1", || notified("STOPPING=1"));
+    service.wait().assert_code(0);
+}

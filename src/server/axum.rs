@@ -70,19 +70,15 @@ use axum::http::request::Parts;
 use axum::middleware::AddExtension;
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::BoxError;
 use crate::server::address::Address;
 use crate::server::gate::Protocol;
 use crate::server::gate::engine;
 use crate::server::gate::engine::Over;
 use crate::server::listening::Listening;
-use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Serve;
-use crate::server::serve::Server;
 use crate::server::stop::Stop;
 
 /// Makes a server from a bound listener and anything that `axum::serve` takes. That is a router, a method
@@ -173,23 +169,6 @@ where
 }
 
 impl<M, S, T> Over<T> for App<M, S> where Self: engine::App {}
-
-impl<M, S> Server for App<M, S>
-where
-    Self: engine::App,
-    M: Send + 'static,
-    S: 'static,
-{
-    type Error = BoxError;
-
-    fn start(
-        self,
-        acceptor: Acceptor,
-        stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), BoxError>> + Send {
-        engine::serve(self, acceptor, stop)
-    }
-}
 
 impl<M, S> fmt::Debug for App<M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -144,6 +144,10 @@ impl<T> Places<T> {
             self.places[index] = Some(place);
             return index;
         }
+        if self.places.is_empty() {
+            // A connection rarely has more than one.
+            self.places.reserve_exact(1);
+        }
         self.places.push(Some(place));
         self.places.len() - 1
     }

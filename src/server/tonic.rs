@@ -91,7 +91,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
 use tonic::service::Routes;
@@ -104,11 +103,9 @@ use crate::server::gate::Protocol;
 use crate::server::gate::engine;
 use crate::server::gate::engine::Over;
 use crate::server::listening::Listening;
-use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Io;
 use crate::server::serve::Serve;
-use crate::server::serve::Server;
 use crate::server::transport::Transport;
 
 /// How often a client is sent a PING (every 30 seconds). It has 20 seconds to answer.
@@ -327,22 +324,6 @@ where
 {
     fn know(stream: &T, known: &mut Extensions) {
         known.insert(stream.connect_info());
-    }
-}
-
-impl<S> Server for App<S>
-where
-    Self: engine::App,
-    S: Send + 'static,
-{
-    type Error = BoxError;
-
-    fn start(
-        self,
-        acceptor: Acceptor,
-        stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), BoxError>> + Send {
-        engine::serve(self, acceptor, stop)
     }
 }
 

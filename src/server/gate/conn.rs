@@ -21,7 +21,7 @@ use super::label::Label;
 use super::options::Options;
 use crate::server::drain::MOST_PATHS;
 use crate::server::stop::{Stop, StopSource};
-use crate::server::switch::Switch;
+use crate::server::switch::{Seat, Switch};
 use crate::server::sync::Lock;
 
 #[derive(Debug)]
@@ -91,12 +91,31 @@ pub(crate) struct Conn {
     /// Whether the peer has taken something since the last look, once the stop has begun. For HTTP/2 bodies
     /// whose data are not `Bytes`, because their pieces cannot be followed.
     taken: AtomicBool,
+    /// Of the last request, for the next.
+    spare: Lock<Option<Box<Rest>>>,
     idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
     pub(super) work: Switch<Label>,
     /// Cuts the stream.
     pub(super) stream: Switch<()>,
     _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// The larger part of a request. It stays where it is, because the request itself is moved a dozen times until its
+/// response is handed over. The connection keeps it for the next request.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) label: Label,
+    pub(super) seat: Seat,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            label: Label::NONE,
+            seat: Seat::default(),
+        }
+    }
 }
 
 /// What a look at a connection has shown.
@@ -203,6 +222,7 @@ impl Gate {
             unread: AtomicBool::new(false),
             pieces: Arc::default(),
             taken: AtomicBool::new(false),
+            spare: Lock::new(None),
             idle: Lock::new(None),
             work: Switch::new(),
             stream: Switch::new(),
@@ -406,6 +426,18 @@ impl Conn {
     fn inside(&self) -> usize {
         let streams = self.streams_polled.load(Ordering::Relaxed);
         streams + usize::from(self.is_polled.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn take_spare(&self) -> Box<Rest> {
+        let spare = self.spare.lock().take();
+        spare.unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn keep_spare(&self, rest: Box<Rest>) {
+        let before = self.spare.lock().replace(rest);
+        drop(before);
     }
 
     /// Relaxed is enough. The number is read by the task that runs the connection, and by the one that counts,

@@ -6,18 +6,17 @@ use std::task::Context;
 
 use http::Method;
 
-use super::conn::Conn;
+use super::conn::{Conn, Rest};
 use super::label::Label;
 use crate::group::log;
 use crate::group::panic::Panic;
-use crate::server::switch::Seat;
 
 /// Counts as in flight until it is dropped, and knows whether it has been cut.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// `None` only in the destructor.
+    rest: Option<Box<Rest>>,
     conn: Arc<Conn>,
-    label: Label,
-    seat: Seat,
     answered: bool,
     running: bool,
     /// Whether it has a task of its own, as over HTTP/2.
@@ -36,9 +35,8 @@ impl Request {
         conn.begin_request();
         Self {
             catches_panics: conn.gate().options().catch_panics,
+            rest: Some(conn.take_spare()),
             conn,
-            label: Label::NONE,
-            seat: Seat::default(),
             answered: false,
             running: false,
             is_stream,
@@ -48,7 +46,9 @@ impl Request {
     /// Sets its name in the report.
     #[inline]
     pub(super) fn name(&mut self, method: &Method, path: &str) {
-        self.label.write(method, path);
+        if let Some(rest) = &mut self.rest {
+            rest.label.write(method, path);
+        }
     }
 
     #[inline]
@@ -64,8 +64,10 @@ impl Request {
     /// Must be called when the request is pending. Returns whether it has been cut.
     #[inline]
     pub(super) fn watch(&mut self, cx: &Context<'_>) -> bool {
-        let label = self.label;
-        self.conn.work.watch(&mut self.seat, cx, || label)
+        let Some(Rest { label, seat }) = self.rest.as_deref_mut() else {
+            return self.is_cut();
+        };
+        self.conn.work.watch(seat, cx, || *label)
     }
 
     /// Sets whether all of the response has been handed over.
@@ -128,7 +130,8 @@ impl Request {
     fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
         self.conn.gate().add_panic();
         log::guarded(|| {
-            let (label, message) = (self.label, panic.message());
+            let label = self.rest.as_ref().map_or(Label::NONE, |rest| rest.label);
+            let message = panic.message();
             tracing::error!(target: "taskgroup", "{what} of {label} panicked: {message}");
         });
         Panicked
@@ -142,7 +145,11 @@ impl Drop for Request {
             self.set_polled(false);
             self.conn.gate().add_panic();
         }
-        self.conn.work.leave(&mut self.seat);
+        if let Some(mut rest) = self.rest.take() {
+            self.conn.work.leave(&mut rest.seat);
+            rest.label.clear();
+            self.conn.keep_spare(rest);
+        }
         self.conn.end_request(self.answered);
     }
 }

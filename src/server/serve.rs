@@ -416,7 +416,7 @@ impl<S> Serve<S> {
         self
     }
 
-    /// Sets how long handlers and connections that were cut have to end before they are reported as stuck.
+    /// Sets how long handlers and connections that were cut have to end before they are given up.
     ///
     /// This comes after the grace. Only code that blocks its thread needs more than a moment. The tasks that
     /// were cut need that moment to be polled, so less than 10 milliseconds is an error of [`run`](Self::run).

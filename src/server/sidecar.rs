@@ -536,7 +536,7 @@ impl SidecarError {
             Fate::TimedOut(Remains::Process(_)) => End::StillRunning,
             Fate::TimedOut(_) | Fate::Late(_) => End::TimedOut,
             #[cfg(feature = "http")]
-            Fate::Cut(report) if report.stuck() > 0 => End::StillRunning,
+            Fate::Cut(report) if !report.is_over() => End::StillRunning,
             #[cfg(feature = "http")]
             Fate::Cut(_) => End::TimedOut,
             Fate::Drained if stop_panic.is_some() => End::Panicked,

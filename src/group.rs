@@ -8,6 +8,8 @@
 pub(crate) mod time;
 pub(crate) mod random;
 pub(crate) mod lock;
+pub(crate) mod in_order;
+pub(crate) mod boxed;
 pub(crate) mod panic;
 pub(crate) mod log;
 pub(crate) mod label;
@@ -21,6 +23,8 @@ pub(crate) mod verdict;
 pub(crate) mod into_task;
 pub(crate) mod run_future;
 pub(crate) mod running;
+pub(crate) mod cancelled;
+pub(crate) mod failure;
 pub(crate) mod error;
 pub(crate) mod engine;
 #[cfg(feature = "test-util")]

@@ -10,6 +10,7 @@
 //! | drain a queue | [`pipelines`] | 12 |
 //! | test a stop | [`testing`] | 5 |
 //! | see one shutdown on a time line | [`shutdown`] | 5 |
+//! | use it with another library or framework | [`recipes`] | 1 each |
 //! | deploy it | [`production`] | 10 |
 //! | look up a word | [`words`] | 3 |
 //! | compare it with other crates | [`compare`] | 5 |
@@ -33,6 +34,7 @@ macro_rules! pages {
             //! [performance]: crate::guide::performance
             //! [pipelines]: crate::guide::pipelines
             //! [production]: crate::guide::production
+            //! [recipes]: crate::guide::recipes
             //! [requirements]: crate::guide::requirements
             //! [servers]: crate::guide::servers
             //! [shutdown]: crate::guide::shutdown
@@ -49,6 +51,7 @@ macro_rules! pages {
             //! [deploy/systemd/orders.service]: https://docs.rs/crate/taskgroup/latest/source/deploy/systemd/orders.service
             //! [examples/consumer]: https://docs.rs/crate/taskgroup/latest/source/examples/
             //! [examples/gateway.rs]: https://docs.rs/crate/taskgroup/latest/source/examples/gateway.rs
+            //! [examples/inherited.rs]: https://docs.rs/crate/taskgroup/latest/source/examples/inherited.rs
             //! [picture]: https://docs.rs/crate/taskgroup/latest/source/docs/shutdown.svg
             //! [tests/gateway.rs]: https://docs.rs/crate/taskgroup/latest/source/tests/gateway.rs
             //! [tests/upstream/main.rs]: https://docs.rs/crate/taskgroup/latest/source/tests/upstream/main.rs
@@ -67,6 +70,9 @@ pages! {
     performance = "../docs/performance.md",
     pipelines = "../docs/pipelines.md",
     production = "../docs/production.md",
+    // The package `docs/recipes` compiles it, with the libraries that it is about.
+    #[cfg(not(doctest))]
+    recipes = "../docs/recipes.md",
     requirements = "../docs/requirements.md",
     servers = "../docs/servers.md",
     // The picture of the page stands in it as markup, since docs.rs hosts no picture of its own.

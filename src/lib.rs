@@ -172,10 +172,11 @@ pub mod guide;
 pub use tokio_util::sync::CancellationToken;
 
 pub use crate::group::build_error::BuildError;
+pub use crate::group::cancelled::Cancelled;
 pub use crate::group::cause::Cause;
 pub use crate::group::end::End;
 pub use crate::group::engine::handle::TaskHandle;
-pub use crate::group::error::{Cancelled, TaskError};
+pub use crate::group::error::TaskError;
 pub use crate::group::signal::Signal;
 pub use crate::group::spawner::Spawner;
 pub use crate::group::task_group::TaskGroup;
@@ -186,7 +187,8 @@ pub use crate::process::program::{Program, main};
 pub use crate::process::signals::Signals;
 #[cfg(feature = "http")]
 pub use crate::server::serve::serve;
-pub use crate::server::sidecar::{Sidecar, SidecarError};
+pub use crate::server::sidecar::Sidecar;
+pub use crate::server::sidecar::error::SidecarError;
 
 /// The error of a plain group: any error, so that `?` takes all of them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

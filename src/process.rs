@@ -11,6 +11,7 @@ pub(crate) mod signals;
 pub mod metrics;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
+mod termination;
 pub(crate) mod exit;
 #[cfg(feature = "signal")]
 mod threads;

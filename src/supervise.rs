@@ -24,9 +24,10 @@ use crate::BoxError;
 use crate::TaskHandle;
 use crate::group::TaskGroup;
 use crate::group::build_error::BuildError;
+use crate::group::cancelled::Cancelled;
 use crate::group::chain;
-use crate::group::error::{Cancelled, Failure};
-use crate::group::into_task::IntoTask;
+use crate::group::failure::Failure;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::run_future::RunFuture;
@@ -37,7 +38,7 @@ pub use self::periodic::{Periodic, PeriodicError, Tick};
 pub use self::state::Strategy;
 pub use crate::backoff::Backoff;
 
-use self::error::{Described, Fault, Report, source_of};
+use self::error::{Described, Fault, Report};
 use self::state::{Action, Answer, Ending, Event, Limits, State};
 
 /// Runs children, restarts those that fail, and gives up when that happens too often.
@@ -219,7 +220,7 @@ impl Supervisor {
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
         W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let start = boxed(move |token| start(token).into_task());
+        let start = boxed(move |token| start(token).into_task(Inside));
         self.add(name.into(), false, start, Location::caller())
     }
 
@@ -234,7 +235,7 @@ impl Supervisor {
         F: Fn(CancellationToken) -> W + Send + Sync + 'static,
         W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let start = boxed(move |token| start(token).into_task());
+        let start = boxed(move |token| start(token).into_task(Inside));
         self.add(name.into(), true, start, Location::caller())
     }
 
@@ -547,7 +548,7 @@ impl<E: Send + 'static> Run<E> {
         let path = self.path(child);
         log::guarded(|| {
             let what = Described(failure, "").to_string();
-            let what = match source_of(failure) {
+            let what = match failure.source() {
                 Some(error) => format!("{what}: {}", chain::line_of(error)),
                 None => what,
             };

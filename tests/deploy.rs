@@ -184,6 +184,19 @@ fn d02_the_number_handed_over_is_the_one_that_counts() {
 }
 
 #[test]
+fn d02_the_time_of_the_hook_may_have_a_variable_of_its_own() {
+    let pod = "kind: Pod\nspec:\n  terminationGracePeriodSeconds: 34\n  containers:\n    - name: a\n      env:\n        - name: TERMINATION_GRACE_PERIOD_SECONDS\n          value: \"34\"\n        - name: PRE_STOP_SECONDS\n          value: \"5\"\n      lifecycle:\n        preStop:\n          sleep:\n            seconds: 5\n";
+    differs(
+        &checker(),
+        "D02",
+        "a.yaml",
+        pod,
+        ("value: \"5\"", "value: \"4\""),
+        "TERMINATION_GRACE_PERIOD_SECONDS is 34s with PRE_STOP_SECONDS 4s, and the process has 34s - 5s = 29s",
+    );
+}
+
+#[test]
 fn d03_the_stop_is_noticed() {
     let bad = ("failureThreshold: 2\n", "failureThreshold: 3\n");
     differs(
@@ -770,14 +783,35 @@ fn the_files_the_presets_and_the_page_have_the_same_numbers() {
     for (name, budget) in [
         ("kubernetes", Budget::kubernetes()),
         ("systemd", Budget::systemd()),
+        ("docker", Budget::docker()),
+        ("ecs", Budget::ecs()),
+        ("cloud_run", Budget::cloud_run()),
+        ("heroku", Budget::heroku()),
+        ("fly", Budget::fly()),
+        ("nomad", Budget::nomad()),
     ] {
         let (_, limit) = budget.platform_limit().unwrap();
         let (total, lame_duck) = (budget.total().as_secs(), budget.lame_duck_time().as_secs());
         let row = format!(
-            "| `Budget::{name}()` | {total} | {lame_duck} | {} |",
+            "| `Budget::{name}()` | {total} | {lame_duck} | {}",
             limit.as_secs()
         );
         assert!(page.contains(&row), "{row}");
+    }
+    let pages = ["lifecycle", "production", "servers", "shutdown"];
+    for page in pages.map(|page| fs::read_to_string(format!("docs/{page}.md")).unwrap()) {
+        for line in page.lines() {
+            let (name, value) = match line.trim().split_once([':', '=']) {
+                Some(("terminationGracePeriodSeconds", value)) => ("kubernetes", value),
+                Some(("TimeoutStopSec" | "Environment=TIMEOUT_STOP_SEC", value)) => {
+                    ("systemd", value)
+                }
+                _ => continue,
+            };
+            let seconds = value.split_whitespace().next().unwrap();
+            let usual = if name == "kubernetes" { "30" } else { "90" };
+            assert_eq!(seconds, usual, "{line}");
+        }
     }
     let kubernetes = Budget::kubernetes();
     let (_, limit) = kubernetes.platform_limit().unwrap();

@@ -189,6 +189,13 @@ fn the_longest_durations_are_taken_by_every_option() {
             // Any time has room for all of them.
             assert_eq!(plan.is_ok(), long == Duration::MAX);
         },
+        "Budget::pre_stop" => |long| {
+            let budget = Budget::new(10 * SECOND).pre_stop(long);
+            stopped(service(budget.clone(), |worker| worker)).await;
+            // The longest time is longer than any limit but none.
+            let budget = budget.platform("the platform", Duration::MAX);
+            stopped(service(budget, |worker| worker)).await;
+        },
         "Budget::platform" => |long| {
             let budget = Budget::new(10 * SECOND).platform("the platform", long);
             stopped(service(budget, |worker| worker)).await;

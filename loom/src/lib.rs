@@ -19,8 +19,12 @@ mod sync;
 
 /// The names that the sources use of the rest of the crate.
 mod group {
+    pub(crate) use crate::in_order;
     pub(crate) use crate::stand_ins::{cause, error};
 }
+
+#[path = "../../src/group/in_order.rs"]
+mod in_order;
 
 #[allow(dead_code)]
 #[path = "../../src/group/engine/latch.rs"]

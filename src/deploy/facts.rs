@@ -94,6 +94,8 @@ pub(super) struct Limit {
     pub(super) pre_stop: Duration,
     /// The variable that hands the limit to the process, and its value.
     pub(super) handed: Option<(&'static str, At<Duration>)>,
+    /// The variable that hands over the time of the hook beside it.
+    pub(super) handed_pre_stop: Option<At<Duration>>,
     /// The most that the platform allows, and its name.
     pub(super) ceiling: Option<(&'static str, Duration)>,
 }

@@ -21,6 +21,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The variable with which a manifest hands its grace period to the service.
 const GRACE_PERIOD: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
+/// The same for the time of its preStop hook.
+const PRE_STOP: &str = "PRE_STOP_SECONDS";
+
 /// Reads one document. Kinds that say nothing about a stop are left out.
 pub(super) fn read(source: &Source<'_>, document: &Node, facts: &mut Facts) {
     match document.text_at(&["kind"]) {
@@ -98,7 +101,8 @@ fn read_workload(source: &Source<'_>, document: &Node, facts: &mut Facts) {
         total: grace.clone(),
         is_default,
         pre_stop: waits,
-        handed: handed(source, container),
+        handed: handed(source, container, GRACE_PERIOD),
+        handed_pre_stop: handed(source, container, PRE_STOP).map(|(_, time)| time),
         ceiling: None,
     });
     facts.detections.push(Detection {
@@ -211,12 +215,17 @@ fn pre_stop(source: &Source<'_>, container: &Node) -> (Option<At<Duration>>, Opt
     )
 }
 
-fn handed(source: &Source<'_>, container: &Node) -> Option<(&'static str, At<Duration>)> {
+/// A time that the manifest hands to the service in this variable.
+fn handed(
+    source: &Source<'_>,
+    container: &Node,
+    name: &'static str,
+) -> Option<(&'static str, At<Duration>)> {
     let variables = container.list_at(&["env"]);
     let variable = variables
         .iter()
-        .find(|node| node.text_at(&["name"]) == Some(GRACE_PERIOD))?;
-    Some((GRACE_PERIOD, time_at(source, variable, &["value"])?))
+        .find(|node| node.text_at(&["name"]) == Some(name))?;
+    Some((name, time_at(source, variable, &["value"])?))
 }
 
 fn probe(source: &Source<'_>, container: &Node, name: &str) -> Option<Probe> {

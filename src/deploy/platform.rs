@@ -185,6 +185,7 @@ fn limit(
         total: said.unwrap_or_else(|| source.at(line, default)),
         pre_stop: Duration::ZERO,
         handed: None,
+        handed_pre_stop: None,
         ceiling: None,
     }
 }

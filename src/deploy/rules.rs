@@ -113,20 +113,27 @@ impl Rules<'_> {
         }
     }
 
-    /// D02: the variable says `G − P`.
+    /// D02: the variable says `G − P`, or `G` with `P` in a variable of its own.
     fn the_number_handed_over_is_the_one_that_counts(&mut self) {
         for limit in &self.facts.limits {
             let Some((variable, handed)) = &limit.handed else {
                 continue;
             };
             let has = limit.total.value.saturating_sub(limit.pre_stop);
+            let hook = limit.handed_pre_stop.as_ref();
+            let hook = hook.map_or(Duration::ZERO, |hook| hook.value);
+            let has = has.saturating_add(hook);
             if handed.value != has {
+                let with_hook = match hook {
+                    Duration::ZERO => String::new(),
+                    hook => format!(" with PRE_STOP_SECONDS {}", time(hook)),
+                };
                 let found = format!(
-                    "{variable} is {}, and the process has {} - {} = {}",
+                    "{variable} is {}{with_hook}, and the process has {} - {} = {}",
                     time(handed.value),
                     time(limit.total.value),
                     time(limit.pre_stop),
-                    time(has)
+                    time(has.saturating_sub(hook))
                 );
                 self.find(
                     Error,

@@ -45,6 +45,7 @@ pub(super) fn read(source: &Source<'_>, facts: &mut Facts) {
             }),
             pre_stop: Duration::ZERO,
             handed: handed(&settings),
+            handed_pre_stop: None,
             ceiling: None,
         });
     }

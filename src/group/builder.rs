@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group::build_error::BuildError;
 use crate::group::engine::shared::{Plan, Shared};
-use crate::group::error::View;
+use crate::group::failure::View;
 use crate::group::label;
 
 /// The options of a [`TaskGroup`](crate::TaskGroup), as plain data that can be printed and reused.

@@ -39,7 +39,7 @@ use crate::group::time::Rounded;
 /// assert_eq!(group.cause().unwrap().to_string(), "cancelled on request: the lease was lost");
 /// # });
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
     /// A task returned an error, panicked, ended early or was lost.
@@ -103,12 +103,14 @@ pub enum Cause {
 /// assert_eq!(group.wait().await.unwrap_err().name(), Some("http"));
 /// # });
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedTask {
-    name: Option<Arc<str>>,
-    place: &'static Location<'static>,
+#[derive(Clone, PartialEq, Eq)]
+pub struct FailedTask(Arc<Facts>);
+
+#[derive(PartialEq, Eq)]
+struct Facts {
+    label: Label,
     end: End,
-    message: Arc<str>,
+    message: String,
 }
 
 /// A [`Heartbeat`](crate::process::Heartbeat) that no longer came.
@@ -164,37 +166,36 @@ impl LostHeartbeat {
 }
 
 impl FailedTask {
-    pub(crate) fn new(label: &Label, end: End, message: &str) -> Self {
-        Self {
-            name: label.name().map(Arc::from),
-            place: label.place(),
+    pub(crate) fn new(label: &Label, end: End, message: String) -> Self {
+        Self(Arc::new(Facts {
+            label: label.clone(),
             end,
-            message: message.into(),
-        }
+            message,
+        }))
     }
 
     /// Returns the task's name as a path such as `orders/http`, or `None` for a task without a name.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.0.label.name()
     }
 
     /// Returns the place where the task was spawned.
     #[must_use]
     pub fn place(&self) -> &'static Location<'static> {
-        self.place
+        self.0.label.place()
     }
 
     /// Returns how the task ended.
     #[must_use]
     pub fn end(&self) -> End {
-        self.end
+        self.0.end
     }
 
     /// Returns the whole message, with the sources of the error: ``task `http` (src/main.rs:42) failed: address in use``.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 }
 
@@ -261,6 +262,47 @@ impl fmt::Display for Cause {
             Self::Reload => f.write_str("it is to be reloaded"),
             Self::Dropped => f.write_str("the group was dropped"),
             Self::Token => f.write_str("the token was cancelled"),
+        }
+    }
+}
+
+/// The variant and the message, as in ``Failed(task `http` (src/main.rs:42) failed: address in use)``.
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variant = match self {
+            Self::Failed(_) => "Failed",
+            Self::Requested(_) => "Requested",
+            Self::Done => return f.write_str("Done"),
+            Self::Signal(_) => "Signal",
+            Self::Deadline(_) => "Deadline",
+            Self::File { .. } => "File",
+            Self::Heartbeat(_) => "Heartbeat",
+            Self::Reload => return f.write_str("Reload"),
+            Self::Dropped => return f.write_str("Dropped"),
+            Self::Token => return f.write_str("Token"),
+        };
+        write!(f, "{variant}({self})")
+    }
+}
+
+/// The message.
+impl fmt::Debug for FailedTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FailedTask({})", self.message())
+    }
+}
+
+/// A cause without its error, for a log that has another line for the error.
+pub(crate) struct Brief<'a>(pub(crate) &'a Cause);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Cause::Failed(task) => match task.name() {
+                Some(name) => write!(f, "`{name}` failed"),
+                None => f.write_str("a task failed"),
+            },
+            cause => cause.fmt(f),
         }
     }
 }

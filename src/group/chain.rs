@@ -25,6 +25,7 @@ pub(crate) fn errors<'a>(
 }
 
 /// The next error of a chain. `source` is user code, and a panic in it ends the chain.
+#[inline(never)]
 pub(crate) fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let below = Panic::catch(|| next(error));
     below.unwrap_or_else(|panic| {
@@ -67,12 +68,14 @@ pub(crate) fn line_of(error: &(dyn Error + 'static)) -> String {
 }
 
 /// A message and the chain below it on one line.
+#[cold]
 pub(crate) fn line(message: &str, why: Option<&(dyn Error + 'static)>) -> String {
-    let sources = sources(message, why);
-    iter::once(message.to_owned())
-        .chain(sources)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let mut line = message.to_owned();
+    for source in sources(message, why) {
+        line.push_str(": ");
+        line.push_str(&source);
+    }
+    line
 }
 
 /// Prints a message, and with `{:#}` the chain below it.
@@ -100,11 +103,17 @@ pub(crate) fn show_all(
     others: impl IntoIterator<Item = String>,
 ) -> fmt::Result {
     show(f, message, why)?;
-    let others: Vec<_> = others.into_iter().collect();
-    match others.join("; ") {
-        others if others.is_empty() => Ok(()),
-        others if f.alternate() => write!(f, "; {others}"),
-        others => write!(f, "{ALSO}{others})"),
+    let mut all = String::new();
+    for other in others {
+        if !all.is_empty() {
+            all.push_str("; ");
+        }
+        all.push_str(&other);
+    }
+    match all {
+        all if all.is_empty() => Ok(()),
+        all if f.alternate() => write!(f, "; {all}"),
+        all => write!(f, "{ALSO}{all})"),
     }
 }
 
@@ -114,6 +123,17 @@ pub(crate) fn explain(
     message: &str,
     why: Option<&(dyn Error + 'static)>,
     also: impl IntoIterator<Item = String>,
+) -> fmt::Result {
+    let also: Vec<_> = also.into_iter().collect();
+    explain_all(f, message, why, &also)
+}
+
+#[cold]
+fn explain_all(
+    f: &mut fmt::Formatter<'_>,
+    message: &str,
+    why: Option<&(dyn Error + 'static)>,
+    also: &[String],
 ) -> fmt::Result {
     f.write_str(message)?;
     let sources = sources(message, why);
@@ -126,9 +146,11 @@ pub(crate) fn explain(
             _ => write!(f, "\n    {index}: {source}")?,
         }
     }
-    for (index, other) in also.into_iter().enumerate() {
-        let head = if index == 0 { "\n\nAlso:" } else { "" };
-        write!(f, "{head}\n    {other}")?;
+    if !also.is_empty() {
+        f.write_str("\n\nAlso:")?;
+    }
+    for other in also {
+        write!(f, "\n    {other}")?;
     }
     Ok(())
 }
@@ -136,33 +158,47 @@ pub(crate) fn explain(
 /// The messages of the chain below a message, except those that the message above contains.
 ///
 /// Many errors repeat their source's message in their own, as was long the custom.
+#[cold]
 fn sources(message: &str, why: Option<&(dyn Error + 'static)>) -> Vec<String> {
     let mut above = message.to_owned();
     let mut sources = Vec::new();
-    for error in why.into_iter().flat_map(errors) {
+    let mut next = why;
+    while let Some(error) = next {
         let message = message_of(error);
         if !contains(&above, &message) {
             sources.push(message.clone());
         }
         above = message;
+        next = below(error);
     }
     sources
 }
 
 /// Whether `above` contains `message` as whole words, and not as the reason of another error.
+#[inline(never)]
 fn contains(above: &str, message: &str) -> bool {
-    let above = above.split(ALSO).next().unwrap_or(above);
+    let above = above.find(ALSO).map_or(above, |also| &above[..also]);
+    let Some(first) = message.chars().next() else {
+        return true;
+    };
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    above.match_indices(message).any(|(at, _)| {
+    let mut from = 0;
+    while let Some(at) = above[from..].find(message) {
+        let at = from + at;
         let before = above[..at].chars().next_back();
         let after = above[at + message.len()..].chars().next();
-        let joins_before = is_word(before) && is_word(message.chars().next());
+        let joins_before = is_word(before) && is_word(Some(first));
         let joins_after = is_word(after) && is_word(message.chars().next_back());
-        !joins_before && !joins_after
-    })
+        if !joins_before && !joins_after {
+            return true;
+        }
+        from = at + first.len_utf8();
+    }
+    false
 }
 
 /// The message of an error. `Display` is user code.
+#[inline(never)]
 fn message_of(error: &(dyn Error + 'static)) -> String {
     let message = Panic::catch(|| error.to_string());
     message.unwrap_or_else(|panic| {

@@ -10,12 +10,15 @@ pub(crate) mod slots;
 pub(crate) mod aborts;
 pub(crate) mod value;
 pub(crate) mod handle;
+mod roll;
+mod events;
 pub(crate) mod shared;
 pub(crate) mod origin;
 pub(crate) mod seat;
 pub(crate) mod spawn_error;
 pub(crate) mod member;
 pub(crate) mod hub;
+pub(crate) mod start;
 pub(crate) mod abort_on_drop;
 pub(crate) mod clock;
 #[cfg(test)]

@@ -3,27 +3,20 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use crate::BoxError;
+use crate::group::boxed::OneBox;
 use crate::group::cause::{Cause, LostHeartbeat};
 use crate::group::chain;
 use crate::group::end::End;
+use crate::group::failure::{Failure, View};
 use crate::group::label::Label;
 use crate::group::panic::Panic;
 use crate::group::running::Running;
 use crate::group::time::Rounded;
 use crate::group::verdict;
 use crate::group::verdict::Ended;
-
-/// How to look at an `E` as an error. A group stores this function when it is made.
-///
-/// It is a function pointer, because coherence rejects a blanket impl over both `E: Error` and report
-/// types such as `anyhow::Error`, which do not implement `Error`.
-pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
 
 /// The failure of a group, with the task that failed, how it failed, and the failures after it.
 ///
@@ -52,28 +45,24 @@ pub(crate) type View<E> = fn(&E) -> &(dyn Error + 'static);
 /// assert!(error.is::<std::num::ParseIntError>());
 /// # });
 /// ```
-pub struct TaskError<E = BoxError>(Box<Inner<E>>);
+pub struct TaskError<E = BoxError>(OneBox<Inner<E>>);
 
 struct Inner<E> {
     label: Label,
-    failure: Failure<E>,
+    fault: Fault<E>,
     view: View<E>,
     suppressed: Vec<TaskError<E>>,
     cause: Option<Cause>,
 }
 
-/// How the task or the group failed.
-#[derive(Debug)]
-pub(crate) enum Failure<E = BoxError> {
-    /// The task returned this error.
-    Failed(E),
-    /// The task panicked, or a destructor did while its future was being dropped.
-    Panicked(Panic),
-    /// The task's future was dropped before it ended, but not by its group. For example, its runtime
-    /// shut down.
-    Aborted,
-    /// An essential task returned `Ok` before the group was cancelled.
-    EndedEarly,
+/// Whose failure it is.
+pub(crate) enum Fault<E> {
+    OfTask(Failure<E>),
+    OfGroup(GroupFault),
+}
+
+/// How the group as a whole failed.
+pub(crate) enum GroupFault {
     /// Tasks did not end within the time the group was given.
     TimedOut(TimedOut),
     /// A [`Heartbeat`](crate::process::Heartbeat) that the group listened to was lost.
@@ -97,43 +86,19 @@ enum Limit {
     Aborted,
 }
 
-/// The error of a task that ended because it was cancelled.
-///
-/// Once its token has fired, a group does not count this as a failure, wherever it stands in the chain
-/// of [`source`](Error::source)s. Before that it is an error like any other.
-///
-/// A group also finds it inside an [`io::Error`](std::io::Error), and behind a `Box` or an `Arc`,
-/// although their `source` skips it. Two things hide it. One is thiserror's `#[error(transparent)]`, so
-/// mark the field with `#[from]` or `#[source]` and give the variant its own message. The other is an
-/// `anyhow::Error` without context that is turned into a boxed error, so spawn such tasks into a group
-/// made by [`reports`](crate::TaskGroup::reports).
-///
-/// # Examples
-///
-/// ```
-/// use taskgroup::{Cancelled, TaskGroup};
-///
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let mut group = TaskGroup::new();
-/// let token = group.token().clone();
-/// group.spawn(async move {
-///     let line = token.run_until_cancelled(std::future::pending::<String>());
-///     println!("{}", line.await.ok_or(Cancelled)?);
-///     Ok(())
-/// });
-/// group.cancel();
-/// assert!(group.wait().await.is_ok());
-/// # });
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
-#[error("cancelled")]
-pub struct Cancelled;
-
 impl<E> TaskError<E> {
     pub(crate) fn new(label: Label, failure: Failure<E>, view: View<E>) -> Self {
-        Self(Box::new(Inner {
+        Self::with_fault(label, Fault::OfTask(failure), view)
+    }
+
+    pub(crate) fn of_group(label: Label, fault: GroupFault, view: View<E>) -> Self {
+        Self::with_fault(label, Fault::OfGroup(fault), view)
+    }
+
+    fn with_fault(label: Label, fault: Fault<E>, view: View<E>) -> Self {
+        Self(OneBox::new(Inner {
             label,
-            failure,
+            fault,
             view,
             suppressed: Vec::new(),
             cause: None,
@@ -155,7 +120,7 @@ impl<E> TaskError<E> {
 
     /// Stores the tasks that survived the abort, in the failure that describes the timeout.
     pub(crate) fn set_still_running(&mut self, running: Running) {
-        if let Failure::TimedOut(timed_out) = &mut self.0.failure {
+        if let Fault::OfGroup(GroupFault::TimedOut(timed_out)) = &mut self.0.fault {
             timed_out.still_running = running;
         } else if let Some(later) = self
             .0
@@ -187,8 +152,9 @@ impl<E> TaskError<E> {
         self.0.label.place()
     }
 
-    pub(crate) fn failure(&self) -> &Failure<E> {
-        &self.0.failure
+    /// Returns whether this is the error of a task that only says that it was cancelled.
+    pub(crate) fn is_cancellation(&self) -> bool {
+        matches!(&self.0.fault, Fault::OfTask(failure) if failure.is_cancellation(self.0.view))
     }
 
     /// Returns how the task or the group ended.
@@ -202,14 +168,17 @@ impl<E> TaskError<E> {
     /// See [`End`].
     #[must_use]
     pub fn end(&self) -> End {
-        self.0.failure.end()
+        match &self.0.fault {
+            Fault::OfTask(failure) => failure.end(),
+            Fault::OfGroup(fault) => fault.end(),
+        }
     }
 
     /// Returns the error the task returned, or `None` if it did not end with its own error.
     #[must_use]
     pub fn error(&self) -> Option<&E> {
-        match &self.0.failure {
-            Failure::Failed(error) => Some(error),
+        match &self.0.fault {
+            Fault::OfTask(Failure::Failed(error)) => Some(error),
             _ => None,
         }
     }
@@ -220,10 +189,10 @@ impl<E> TaskError<E> {
     ///
     /// Gives the `TaskError` back if the task did not end with its own error.
     pub fn into_error(self) -> Result<E, Self> {
-        let inner = *self.0;
-        match inner.failure {
-            Failure::Failed(error) => Ok(error),
-            failure => Err(Self(Box::new(Inner { failure, ..inner }))),
+        let inner = self.0.into_inner();
+        match inner.fault {
+            Fault::OfTask(Failure::Failed(error)) => Ok(error),
+            fault => Err(Self(OneBox::new(Inner { fault, ..inner }))),
         }
     }
 
@@ -233,10 +202,10 @@ impl<E> TaskError<E> {
     ///
     /// Gives the `TaskError` back if the task did not panic.
     pub fn into_panic(self) -> Result<Panic, Self> {
-        let inner = *self.0;
-        match inner.failure {
-            Failure::Panicked(panic) => Ok(panic),
-            failure => Err(Self(Box::new(Inner { failure, ..inner }))),
+        let inner = self.0.into_inner();
+        match inner.fault {
+            Fault::OfTask(Failure::Panicked(panic)) => Ok(panic),
+            fault => Err(Self(OneBox::new(Inner { fault, ..inner }))),
         }
     }
 
@@ -282,84 +251,68 @@ impl<E> TaskError<E> {
     }
 
     fn timed_out(&self) -> bool {
-        matches!(self.0.failure, Failure::TimedOut(_))
+        self.own_timed_out().is_some()
     }
 
     /// Whether the group as a whole failed, rather than a task.
     fn is_of_group(&self) -> bool {
-        matches!(
-            self.0.failure,
-            Failure::TimedOut(_) | Failure::HeartbeatLost(_)
-        )
+        matches!(self.0.fault, Fault::OfGroup(_))
     }
 
     fn message(&self) -> String {
-        let Inner { label, failure, .. } = &*self.0;
-        match failure {
-            Failure::Failed(_) => format!("{label} failed"),
-            Failure::Panicked(_) => format!("{label} panicked"),
-            Failure::Aborted => format!("{label} was dropped before it ended"),
-            Failure::EndedEarly => format!("{label} is essential and ended early"),
-            Failure::TimedOut(timed_out) => format!("{} {timed_out}", Group(label)),
-            Failure::HeartbeatLost(_) => format!("{} failed", Group(label)),
+        let label = &self.0.label;
+        match &self.0.fault {
+            Fault::OfTask(failure) => {
+                let what = match failure.end() {
+                    End::Aborted => "was dropped before it ended",
+                    End::EndedEarly => "is essential and ended early",
+                    End::Panicked => "panicked",
+                    _ => "failed",
+                };
+                format!("{label} {what}")
+            }
+            Fault::OfGroup(fault) => format!("{} {fault}", Group(label)),
         }
     }
 
     fn why(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.0.failure {
-            Failure::Failed(error) => Some((self.0.view)(error)),
-            Failure::Panicked(panic) => Some(panic),
-            Failure::HeartbeatLost(lost) => Some(lost),
-            Failure::Aborted | Failure::EndedEarly | Failure::TimedOut(_) => None,
+        match &self.0.fault {
+            Fault::OfTask(failure) => failure.why(self.0.view),
+            Fault::OfGroup(GroupFault::HeartbeatLost(lost)) => Some(lost),
+            Fault::OfGroup(GroupFault::TimedOut(_)) => None,
+        }
+    }
+
+    fn own_timed_out(&self) -> Option<&TimedOut> {
+        match &self.0.fault {
+            Fault::OfGroup(GroupFault::TimedOut(timed_out)) => Some(timed_out),
+            _ => None,
         }
     }
 
     fn find_timed_out(&self) -> Option<&TimedOut> {
         let mut errors = std::iter::once(self).chain(&self.0.suppressed);
-        errors.find_map(|error| match &error.0.failure {
-            Failure::TimedOut(timed_out) => Some(timed_out),
-            _ => None,
-        })
+        errors.find_map(Self::own_timed_out)
     }
 }
 
-impl<E> Failure<E> {
-    pub(crate) fn end(&self) -> End {
+impl GroupFault {
+    fn end(&self) -> End {
         match self {
-            Self::Failed(_) | Self::HeartbeatLost(_) => End::Failed,
-            Self::Panicked(_) => End::Panicked,
-            Self::Aborted => End::Aborted,
-            Self::EndedEarly => End::EndedEarly,
+            Self::HeartbeatLost(_) => End::Failed,
             Self::TimedOut(timed_out) if timed_out.still_running.is_empty() => End::TimedOut,
             Self::TimedOut(_) => End::StillRunning,
         }
     }
-
-    /// Returns whether this error only says that the task was cancelled.
-    pub(crate) fn is_cancellation(&self, view: View<E>) -> bool {
-        matches!(self, Self::Failed(error) if Cancelled::is_behind(view(error)))
-    }
 }
 
-impl Cancelled {
-    /// Returns whether a `Cancelled` stands anywhere in the chain of `error`.
-    pub(crate) fn is_behind(error: &(dyn Error + 'static)) -> bool {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if error.is::<Self>() {
-                return true;
-            }
-            next = below(error);
+impl fmt::Display for GroupFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeartbeatLost(_) => f.write_str("failed"),
+            Self::TimedOut(timed_out) => timed_out.fmt(f),
         }
-        false
     }
-}
-
-/// Returns the error below this one, even if `source` skips a `Cancelled`.
-fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    chain::behind::<Box<Cancelled>, _>(error)
-        .or_else(|| chain::behind::<Arc<Cancelled>, _>(error))
-        .or_else(|| chain::next(error))
 }
 
 impl TimedOut {

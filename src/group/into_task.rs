@@ -7,6 +7,9 @@
 /// their own error types. They come from servers, supervisors and periodic tasks. Put any other future
 /// with a different error into an `async` block, as in `async { Ok(future.await?) }`.
 ///
+/// The trait cannot be implemented or called outside this crate. A type of yours that is to be spawned
+/// implements [`Future`].
+///
 /// # Examples
 ///
 /// ```
@@ -34,8 +37,30 @@ pub trait IntoTask<E> {
     type Task: Future<Output = Result<Self::Value, E>>;
 
     /// Makes the future that runs as the task.
-    fn into_task(self) -> Self::Task;
+    #[doc(hidden)]
+    fn into_task(self, _: Inside) -> Self::Task;
 }
+
+/// Only this crate has one, which seals the trait.
+///
+/// ```compile_fail
+/// struct Mine;
+///
+/// impl taskgroup::group::IntoTask<taskgroup::BoxError> for Mine {
+///     type Value = ();
+///     type Task = std::future::Ready<Result<(), taskgroup::BoxError>>;
+///
+///     fn into_task(self) -> Self::Task {
+///         std::future::ready(Ok(()))
+///     }
+/// }
+/// ```
+mod sealed {
+    #[derive(Clone, Copy, Debug)]
+    pub struct Inside;
+}
+
+pub(crate) use self::sealed::Inside;
 
 impl<F, T, E> IntoTask<E> for F
 where
@@ -45,7 +70,7 @@ where
     type Task = F;
 
     #[inline]
-    fn into_task(self) -> F {
+    fn into_task(self, _: Inside) -> F {
         self
     }
 }

@@ -16,8 +16,9 @@ use super::task::Task;
 use crate::BoxError;
 use crate::group::engine::origin::Origin;
 use crate::group::engine::shared::Shared;
-use crate::group::error::{Failure, TaskError};
-use crate::group::into_task::IntoTask;
+use crate::group::error::TaskError;
+use crate::group::failure::Failure;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::label::Label;
 use crate::group::panic::Panic;
 
@@ -89,7 +90,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
         F::Value: Send + 'static,
     {
         let place = Location::caller();
-        let future = Isolated::new(task.into_task(), self.blame(place));
+        let future = Isolated::new(task.into_task(Inside), self.blame(place));
         self.task.hub().spawn(self.origin(place), future)
     }
 
@@ -107,7 +108,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
     {
         let place = Location::caller();
         let blame = self.blame(place);
-        let isolate = |task: F| Isolated::new(task.into_task(), blame);
+        let isolate = |task: F| Isolated::new(task.into_task(Inside), blame);
         self.task.hub().try_spawn(self.origin(place), task, isolate)
     }
 
@@ -153,7 +154,7 @@ impl<E: Send + 'static> IsolatedTask<'_, E> {
         F::Value: 'static,
     {
         let place = Location::caller();
-        let future = Isolated::new(task.into_task(), self.blame(place));
+        let future = Isolated::new(task.into_task(Inside), self.blame(place));
         self.task.hub().spawn_local(self.origin(place), future)
     }
 }

@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 /// The label of one task, with its name if it has one, its group's name, and its place of spawn.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
     /// The path of the group, such as `orders/http`.
     group: Option<Arc<str>>,

@@ -7,6 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::task::Poll;
 
+use crate::group::boxed::OneBox;
 use crate::group::lock::into_inner;
 
 /// The payload of a panic that was caught in a task.
@@ -28,7 +29,7 @@ use crate::group::lock::into_inner;
 /// # });
 /// ```
 // Boxed, because the poll of every task reserves space for one.
-pub struct Panic(Box<Thrown>);
+pub struct Panic(OneBox<Thrown>);
 
 struct Thrown {
     message: String,
@@ -46,7 +47,7 @@ impl Panic {
     /// Returns the payload as it was thrown.
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        into_inner(self.0.payload)
+        into_inner(self.0.into_inner().payload)
     }
 
     /// Continues the panic in the calling thread, without running the panic hook again.
@@ -91,7 +92,7 @@ impl Panic {
     #[cold]
     #[inline(never)]
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
-        Self(Box::new(Thrown {
+        Self(OneBox::new(Thrown {
             message: message(&*payload).to_owned(),
             payload: Mutex::new(payload),
         }))

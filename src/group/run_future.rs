@@ -6,48 +6,43 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pin_project_lite::pin_project;
-
 use crate::BoxError;
-use crate::group::into_task::IntoTask;
+use crate::group::boxed::OneFuture;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::verdict::Ended;
 
-pin_project! {
-    /// The future that runs a server, a supervisor or a periodic task.
-    ///
-    /// It resolves with the error type `X` of its kind, such as [`SidecarError`](crate::SidecarError)
-    /// for a server. So a `?` after the `await` needs no type annotation. You can spawn it directly
-    /// into a group of boxed errors, or into a group whose error is `X`. See [`IntoTask`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{CancellationToken, Sidecar};
-    ///
-    /// #[tokio::main(flavor = "current_thread")]
-    /// async fn main() -> anyhow::Result<()> {
-    ///     let token = CancellationToken::new();
-    ///     # token.cancel();
-    ///     let http = Sidecar::new("http").serve(&token, |stop| async {
-    ///         Ok::<_, std::io::Error>(stop.await)
-    ///     });
-    ///     http.await?;
-    ///     Ok(())
-    /// }
-    /// ```
-    #[must_use = "futures do nothing unless they are awaited or spawned"]
-    pub struct RunFuture<F, X, E = X> {
-        #[pin]
-        run: F,
-        // The error type of the future, and the type it is converted into.
-        errors: PhantomData<fn(X) -> E>,
-    }
+/// The future that runs a server, a supervisor or a periodic task. It is boxed, and so `Unpin`.
+///
+/// It resolves with the error type `X` of its kind, such as [`SidecarError`](crate::SidecarError)
+/// for a server. So a `?` after the `await` needs no type annotation. You can spawn it directly
+/// into a group of boxed errors, or into a group whose error is `X`. See [`IntoTask`].
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{CancellationToken, Sidecar};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> anyhow::Result<()> {
+///     let token = CancellationToken::new();
+///     # token.cancel();
+///     let http = Sidecar::new("http").serve(&token, |stop| async {
+///         Ok::<_, std::io::Error>(stop.await)
+///     });
+///     http.await?;
+///     Ok(())
+/// }
+/// ```
+#[must_use = "futures do nothing unless they are awaited or spawned"]
+pub struct RunFuture<F, X, E = X> {
+    run: OneFuture<F>,
+    // The error type of the future, and the type it is converted into.
+    errors: PhantomData<fn(X) -> E>,
 }
-
 impl<F, X> RunFuture<F, X> {
     pub(crate) fn new(run: F) -> Self {
         Self {
-            run,
+            run: OneFuture::new(run),
             errors: PhantomData,
         }
     }
@@ -68,8 +63,8 @@ where
 {
     type Output = Result<T, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().run.poll(cx).map_err(E::from)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.run).poll(cx).map_err(E::from)
     }
 }
 
@@ -83,7 +78,7 @@ where
     type Value = T;
     type Task = RunFuture<F, X, BoxError>;
 
-    fn into_task(self) -> Self::Task {
+    fn into_task(self, _: Inside) -> Self::Task {
         self.with_error()
     }
 }

@@ -12,7 +12,8 @@ use super::spawner::Spawner;
 use crate::group::engine::member::{Member, Returning};
 use crate::group::engine::origin::Origin;
 use crate::group::engine::seat::Kind;
-use crate::group::error::{Failure, TaskError};
+use crate::group::error::TaskError;
+use crate::group::failure::Failure;
 
 impl<E: Send + 'static> TaskGroup<E> {
     /// Runs `body` as the first member of the group, waits for all members, and returns the body's value.

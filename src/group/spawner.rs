@@ -13,11 +13,12 @@ use super::engine::spawn_error::SpawnError;
 use super::task::Task;
 use crate::BoxError;
 use crate::group::cause::Cause;
-use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::hub::Hub;
 use crate::group::engine::origin::Origin;
+use crate::group::engine::start::as_it_is;
 #[cfg(feature = "signal")]
 use crate::group::error::TimedOut;
-use crate::group::into_task::IntoTask;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::running::Running;
 use crate::group::stop_request::StopRequest;
 
@@ -156,7 +157,7 @@ impl<E: Send + 'static> Spawner<E> {
         F::Value: Send + 'static,
     {
         self.hub
-            .spawn(Origin::unnamed(Location::caller()), task.into_task())
+            .spawn(Origin::unnamed(Location::caller()), task.into_task(Inside))
     }
 
     /// As [`TaskGroup::try_spawn`](super::TaskGroup::try_spawn).
@@ -167,7 +168,9 @@ impl<E: Send + 'static> Spawner<E> {
         F::Value: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), task, F::into_task)
+            .try_spawn(Origin::unnamed(Location::caller()), task, |task| {
+                task.into_task(Inside)
+            })
     }
 
     /// As [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
@@ -203,7 +206,7 @@ impl<E: Send + 'static> Spawner<E> {
         F::Value: 'static,
     {
         self.hub
-            .spawn_local(Origin::unnamed(Location::caller()), task.into_task())
+            .spawn_local(Origin::unnamed(Location::caller()), task.into_task(Inside))
     }
 }
 

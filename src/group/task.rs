@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::engine::handle::TaskHandle;
 use super::engine::spawn_error::SpawnError;
 use crate::BoxError;
-use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::hub::Hub;
 use crate::group::engine::origin::Origin;
-use crate::group::into_task::IntoTask;
+use crate::group::engine::start::as_it_is;
+use crate::group::into_task::{Inside, IntoTask};
 
 /// A task with a name, made by [`TaskGroup::task`](super::TaskGroup::task).
 ///
@@ -127,7 +128,7 @@ impl<E: Send + 'static> Task<'_, E> {
         F::Value: Send + 'static,
     {
         self.hub
-            .spawn(self.origin(Location::caller()), task.into_task())
+            .spawn(self.origin(Location::caller()), task.into_task(Inside))
     }
 
     /// Spawns the task as if at `place`, because a supervisor starts tasks that it was given elsewhere.
@@ -152,7 +153,9 @@ impl<E: Send + 'static> Task<'_, E> {
         F::Value: Send + 'static,
     {
         self.hub
-            .try_spawn(self.origin(Location::caller()), task, F::into_task)
+            .try_spawn(self.origin(Location::caller()), task, |task| {
+                task.into_task(Inside)
+            })
     }
 
     /// As [`TaskGroup::spawn_when_ready`](super::TaskGroup::spawn_when_ready).
@@ -203,7 +206,7 @@ impl<E: Send + 'static> Task<'_, E> {
         F::Value: 'static,
     {
         self.hub
-            .spawn_local(self.origin(Location::caller()), task.into_task())
+            .spawn_local(self.origin(Location::caller()), task.into_task(Inside))
     }
 }
 

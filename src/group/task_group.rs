@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
@@ -17,16 +17,16 @@ use crate::group::builder::Builder;
 use crate::group::cause::Cause;
 #[cfg(feature = "test-util")]
 use crate::group::census;
-use crate::group::engine::Lock;
 use crate::group::engine::handle::TaskHandle;
-use crate::group::engine::hub::{Hub, as_it_is};
+use crate::group::engine::hub::Hub;
 use crate::group::engine::origin::Origin;
-use crate::group::engine::record::{Recorded, first_of};
+use crate::group::engine::record::first_of;
 use crate::group::engine::shared::{Plan, Shared};
 use crate::group::engine::spawn_error::SpawnError;
-use crate::group::error::View;
+use crate::group::engine::start::as_it_is;
 use crate::group::error::{TaskError, TimedOut};
-use crate::group::into_task::IntoTask;
+use crate::group::failure::View;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::running::Running;
 use crate::group::spawner::Spawner;
 use crate::group::stop_request::StopRequest;
@@ -79,10 +79,6 @@ pub struct TaskGroup<E = BoxError> {
     pub(super) hub: Arc<Hub<E>>,
     /// Whether the owner's share of the latch has been given back.
     over: bool,
-    /// A forced stop. Only the caller that forced it gets this failure, not the groups above.
-    forced: Lock<Option<Recorded<E>>>,
-    /// Listeners that end with the group.
-    attached: Lock<Vec<Box<dyn Send>>>,
 }
 
 impl TaskGroup {
@@ -264,7 +260,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// - In a cancelled group the task starts with the token fired, and the group waits for it, because
     ///   work that is being finished may need helpers.
     /// - In a [closed](Self::close) group the future is dropped without being polled, and the handle
-    ///   resolves to [`JoinError::Refused`](crate::group::JoinError::Refused).
+    ///   resolves to [`End::Skipped`](crate::End::Skipped).
     ///
     /// # Panics
     ///
@@ -291,7 +287,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         F::Value: Send + 'static,
     {
         self.hub
-            .spawn(Origin::unnamed(Location::caller()), task.into_task())
+            .spawn(Origin::unnamed(Location::caller()), task.into_task(Inside))
     }
 
     /// Spawns a task unless it would have to wait for a slot.
@@ -317,7 +313,9 @@ impl<E: Send + 'static> TaskGroup<E> {
         F::Value: Send + 'static,
     {
         self.hub
-            .try_spawn(Origin::unnamed(Location::caller()), task, F::into_task)
+            .try_spawn(Origin::unnamed(Location::caller()), task, |task| {
+                task.into_task(Inside)
+            })
     }
 
     /// Waits for a slot, then spawns a task. The caller is held back, so memory stays bounded.
@@ -440,7 +438,7 @@ impl<E: Send + 'static> TaskGroup<E> {
         F::Value: 'static,
     {
         self.hub
-            .spawn_local(Origin::unnamed(Location::caller()), task.into_task())
+            .spawn_local(Origin::unnamed(Location::caller()), task.into_task(Inside))
     }
 
     /// Waits until every task has ended, then closes the group and returns its first failure.
@@ -542,7 +540,9 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// ```
     pub async fn shutdown(&mut self, grace: Duration) -> Result<(), TaskError<E>> {
         self.cancel();
-        if self.alone_within(grace).await {
+        // A time beyond the clock's range sets no limit.
+        let deadline = Instant::now().checked_add(grace);
+        if self.alone_by(deadline).await {
             return self.finish();
         }
         self.force(|stragglers| TimedOut::grace(grace, stragglers));
@@ -557,11 +557,8 @@ impl<E: Send + 'static> TaskGroup<E> {
         let Some(failure) = self.hub.force(timed_out) else {
             return;
         };
-        let failure = self.hub.shared.failure_of_group(failure);
-        let mut forced = self.forced.lock();
-        if forced.is_none() {
-            *forced = Some(failure);
-        }
+        let shared = &self.hub.shared;
+        shared.set_forced(shared.failure_of_group(failure));
     }
 
     /// Cancels the group and aborts its tasks, and those of the groups below it, without waiting.
@@ -614,16 +611,16 @@ impl<E: Send + 'static> TaskGroup<E> {
         outcome
     }
 
-    /// Waits until the owner is alone or `grace` is over, and sometimes logs which tasks are left.
-    async fn alone_within(&self, grace: Duration) -> bool {
-        let began = Instant::now();
-        let mut next = LONG;
+    /// Waits until the owner is alone or the deadline is over, and sometimes logs which tasks are left.
+    async fn alone_by(&self, deadline: Option<Instant>) -> bool {
+        let mut say = Instant::now() + LONG;
         loop {
-            let left = grace.saturating_sub(began.elapsed());
-            if timeout(left.min(next), self.alone()).await.is_ok() {
+            let until = deadline.map_or(say, |deadline| deadline.min(say));
+            if timeout_at(until, self.alone()).await.is_ok() {
                 return true;
             }
-            let left = grace.saturating_sub(began.elapsed());
+            let now = Instant::now();
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline - now);
             if left.is_zero() {
                 return false;
             }
@@ -631,7 +628,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             if self.hub.shared.given_up().is_none() {
                 self.hub.shared.log_waiting(&self.running(), left);
             }
-            next = THEN;
+            say = now + THEN;
         }
     }
 
@@ -651,10 +648,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     }
 
     fn take_outcome(&mut self) -> Result<(), TaskError<E>> {
-        let attached = self.attached.get_mut();
-        if !attached.is_empty() {
-            attached.clear();
-        }
+        self.hub.shared.detach();
         // A failure always cancels. Checked first, because reading the cause copies it.
         if !self.is_cancelled() {
             return Ok(());
@@ -663,7 +657,7 @@ impl<E: Send + 'static> TaskGroup<E> {
             return Ok(());
         };
         let mut failures = self.hub.take_failures();
-        failures.extend(self.forced.get_mut().take());
+        failures.extend(self.hub.shared.take_forced());
         let failure = first_of(failures);
         self.hub.shared.log_end(&cause, failure.is_none());
         match failure {
@@ -726,12 +720,7 @@ impl<E> TaskGroup<E> {
     #[inline]
     pub(super) fn from_hub(hub: Arc<Hub<E>>) -> Self {
         hub.shared.own_above();
-        Self {
-            hub,
-            over: false,
-            forced: Lock::default(),
-            attached: Lock::default(),
-        }
+        Self { hub, over: false }
     }
 
     /// Returns the name of the group, as a path such as `orders/http` if it is a child.
@@ -889,7 +878,7 @@ impl<E> TaskGroup<E> {
     /// Keeps `listener` until the group's wait has returned or the group is dropped.
     pub(crate) fn attach(&self, listener: Box<dyn Send>) {
         if !self.over {
-            self.attached.lock().push(listener);
+            self.hub.shared.attach(listener);
         }
     }
 }
@@ -905,12 +894,9 @@ impl Default for TaskGroup {
 impl<E> Drop for TaskGroup<E> {
     fn drop(&mut self) {
         let shared = &self.hub.shared;
-        if !self.over && !shared.is_cancelled() && !self.hub.has_spawned_itself() {
-            let attached = std::mem::take(self.attached.get_mut());
-            match shared.stay_as_path(attached) {
-                Ok(()) => return,
-                Err(attached) => *self.attached.get_mut() = attached,
-            }
+        let is_path = !self.over && !shared.is_cancelled() && !self.hub.has_spawned_itself();
+        if is_path && shared.stay_as_path() {
+            return;
         }
         // In a group that is over, only the holder of a token or a spawner could see the cancel.
         if !self.over || shared.has_token() || Arc::strong_count(&self.hub) > 1 {
@@ -926,6 +912,7 @@ impl<E> Drop for TaskGroup<E> {
             shared.latch.leave();
         }
         shared.disown_above();
+        shared.detach();
     }
 }
 

@@ -37,16 +37,22 @@ pub(crate) fn column(time: Duration) -> String {
 }
 
 impl fmt::Display for Rounded {
+    // Not by `Debug` of the duration, whose code is 2 kB.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.0 {
-            Duration::MAX => return f.write_str("any time"),
-            Duration::ZERO => return f.write_str("0s"),
-            time if time >= MILLI => 1_000_000,
-            time if time.subsec_nanos() >= 1_000 => 1_000,
-            _ => 1,
-        };
-        let cut = Duration::from_nanos(u64::from(self.0.subsec_nanos() % unit));
-        write!(f, "{:?}", self.0.saturating_sub(cut))
+        let nanos = self.0.subsec_nanos();
+        match self.0 {
+            Duration::MAX => f.write_str("any time"),
+            Duration::ZERO => f.write_str("0s"),
+            time if time.as_secs() > 0 => match time.subsec_millis() {
+                0 => write!(f, "{}s", time.as_secs()),
+                millis if millis % 100 == 0 => write!(f, "{}.{}s", time.as_secs(), millis / 100),
+                millis if millis % 10 == 0 => write!(f, "{}.{:02}s", time.as_secs(), millis / 10),
+                millis => write!(f, "{}.{millis:03}s", time.as_secs()),
+            },
+            _ if nanos >= 1_000_000 => write!(f, "{}ms", nanos / 1_000_000),
+            _ if nanos >= 1_000 => write!(f, "{}µs", nanos / 1_000),
+            _ => write!(f, "{nanos}ns"),
+        }
     }
 }
 
@@ -64,6 +70,9 @@ mod tests {
         assert_eq!(rounded(Duration::from_nanos(9_999_999)), "9ms");
         assert_eq!(rounded(Duration::from_secs(90)), "90s");
         assert_eq!(rounded(Duration::from_millis(5_500)), "5.5s");
+        assert_eq!(rounded(Duration::from_millis(5_050)), "5.05s");
+        assert_eq!(rounded(Duration::from_millis(5_005)), "5.005s");
+        assert_eq!(rounded(Duration::from_millis(120)), "120ms");
     }
 
     #[test]

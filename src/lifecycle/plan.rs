@@ -980,18 +980,53 @@ stop
     }
 
     #[test]
-    fn a_budget_is_smaller_than_the_limit_of_the_platform() {
+    fn a_budget_fits_into_the_limit_of_the_platform_with_its_hook_and_a_second_more() {
         let error = refused(
             vec![],
             Budget::new(secs(30)).platform("TERMINATION_GRACE_PERIOD_SECONDS", secs(30)),
-            "the budget of 30s is not smaller than TERMINATION_GRACE_PERIOD_SECONDS of 30s",
+            "budget 30s + 1s = 31s is more than TERMINATION_GRACE_PERIOD_SECONDS of 30s",
         );
         assert!(error.is_budget());
         refused(
             vec![],
             Budget::new(Duration::MAX).platform("systemd's TimeoutStopSec", secs(90)),
-            "the budget of any time is not smaller than systemd's TimeoutStopSec of 90s",
+            "budget any time + 1s = any time is more than systemd's TimeoutStopSec of 90s",
         );
+        let pod = |seconds| Budget::new(secs(28)).platform("a pod's limit", secs(seconds));
+        refused(
+            vec![],
+            pod(30).pre_stop(secs(5)),
+            "preStop 5s + budget 28s + 1s = 34s is more than a pod's limit of 30s",
+        );
+        assert!(plan(orders(), pod(34).pre_stop(secs(5))).is_ok());
+        assert!(plan(orders(), pod(29)).is_ok());
+        let error = refused(
+            vec![],
+            Budget::kubernetes().pre_stop(secs(30)),
+            "preStop 30s + budget 0s + 1s = 31s is more than Kubernetes' terminationGracePeriodSeconds of 30s",
+        );
+        assert!(error.is_budget());
+        let presets = [
+            Budget::docker(),
+            Budget::ecs(),
+            Budget::cloud_run(),
+            Budget::heroku(),
+            Budget::fly(),
+            Budget::nomad(),
+        ];
+        for preset in presets {
+            assert!(plan(vec![node("http", &[])], preset).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_hook_of_a_pod_is_printed_before_the_stop() {
+        let budget = Budget::kubernetes().pre_stop(secs(5));
+        let text = plan(orders(), budget).unwrap().to_string();
+        let head = "budget 23s (Kubernetes' terminationGracePeriodSeconds: 30s)";
+        assert!(text.contains(head), "{text}");
+        let stop = "\nstop\n     preStop 5s: before the signal\n     lame duck 5s: not ready, still serving\n";
+        assert!(text.contains(stop), "{text}");
         assert!(plan(orders(), Budget::kubernetes()).is_ok());
         assert!(plan(orders(), Budget::systemd()).is_ok());
     }

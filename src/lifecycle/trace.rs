@@ -1,9 +1,7 @@
 //! The events of a lifecycle in the log, whose names and fields are stable.
 
-use std::fmt;
-
 use super::event::{Event, EventKind};
-use crate::group::cause::Cause;
+use crate::group::cause::Brief;
 use crate::group::end::End;
 use crate::group::log::console;
 use crate::group::time::Rounded;
@@ -104,21 +102,6 @@ pub(super) fn event(lifecycle: &str, event: &Event) {
         }
         EventKind::Stopped { took, errors } => {
             tracing::info!(name: "taskgroup.stopped", target: "taskgroup", lifecycle, elapsed = %Rounded(*took), errors, "shutdown complete");
-        }
-    }
-}
-
-/// A cause without its error, which has its own line.
-struct Brief<'a>(&'a Cause);
-
-impl fmt::Display for Brief<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Cause::Failed(task) => match task.name() {
-                Some(name) => write!(f, "`{name}` failed"),
-                None => f.write_str("a component failed"),
-            },
-            cause => cause.fmt(f),
         }
     }
 }

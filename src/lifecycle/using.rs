@@ -11,8 +11,8 @@ use super::provided::Provided;
 use super::uses::{Declared, Uses, Wire};
 use crate::BoxError;
 use crate::cleanup::Outcome;
-use crate::group::IntoTask;
 use crate::group::TaskGroup;
+use crate::group::into_task::{Inside, IntoTask};
 use crate::group::panic::Panic;
 
 /// Makes a component that gets values as arguments. [`Component::using`] returns it.
@@ -238,7 +238,7 @@ impl<V: Wire> Using<V> {
         F: FnOnce(Context, V::Values) -> W + Send + 'static,
         W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let run = |ctx, values| run(ctx, values).into_task();
+        let run = |ctx, values| run(ctx, values).into_task(Inside);
         self.make(name.into(), Kind::Component, run)
     }
 
@@ -261,7 +261,8 @@ impl<V: Wire> Using<V> {
         F: FnOnce(Context, V::Values) -> W + Send + 'static,
         W: IntoTask<BoxError, Value = (), Task: Send + 'static>,
     {
-        let run = |ctx: Context, values| until_done(ctx.clone(), run(ctx, values).into_task());
+        let run =
+            |ctx: Context, values| until_done(ctx.clone(), run(ctx, values).into_task(Inside));
         self.make(name.into(), Kind::Job, run).may_end()
     }
 

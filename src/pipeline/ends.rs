@@ -1,16 +1,19 @@
 //! What a worker does with the items that it takes, up to their ends.
 
 use std::cmp::Reverse;
+use std::mem::needs_drop;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, sleep_until};
 
-use super::error::{Fault, JobErrorKind};
+use super::error::{Fault, JobError, JobErrorKind};
 use super::handler::Handle;
 use super::job::Job;
 use super::parcel::{Answer, HandedBack, Parcel, Reason, SharedError};
 use super::policy::{DeadLetter, OnFailure, run_hand_back};
+use super::queue::Found;
 use super::receipt::Receipt;
 use super::run::{after, run_until};
 use super::shared::is_nothing;
@@ -24,7 +27,20 @@ use crate::group::panic::Panic;
 impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     /// Works until the queue is empty and will stay empty.
     pub(super) async fn work<H: Handle<T, R>>(mut self, handler: Arc<H>) {
-        while let Some(is_returned) = self.take().await {
+        loop {
+            if self.turns.is_over() {
+                yield_now().await;
+            }
+            // Most often there is work, which costs less without a further future.
+            let is_returned = match self.take_now(false) {
+                Found::Taken { .. } => false,
+                Found::Returned => true,
+                Found::Over => return,
+                Found::Wait(_) => match self.take().await {
+                    Some(is_returned) => is_returned,
+                    None => return,
+                },
+            };
             if is_returned {
                 self.settle(&Outcome::Left).await;
                 continue;
@@ -49,21 +65,29 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     /// Ends an item that is done and needs no acknowledgement, if its handler gave no answer on the job. Most
     /// often it is the only one.
     fn settled_at_once(&mut self, outcome: &Outcome) -> bool {
-        let is_plain = |parcel: &Parcel<T, R>| !parcel.is_told_done && parcel.trouble.is_none();
+        let is_plain = |parcel: &Parcel<T, R>| {
+            let has_answer = parcel.is_told_done || parcel.trouble.is_some();
+            !has_answer && parcel.key.is_none()
+        };
         let is_done = is_nothing::<R>() && matches!(outcome, Outcome::Done);
         if !is_done || self.batch.len() != 1 || !self.batch.iter().all(is_plain) {
             return false;
         }
-        self.hand = self.batch.pop();
-        self.end(Ending::Done);
+        if needs_drop::<T>() || self.shared.has_leases() {
+            self.hand = self.batch.pop();
+            self.end(Ending::Done);
+        } else {
+            self.batch.clear();
+            self.done += 1;
+        }
         true
     }
 
     /// Hands back the items whose partition was revoked.
     async fn turn_revoked_away(&mut self) {
         while let Some(mut parcel) = self.next_revoked() {
-            let is_new = !parcel.is_tried;
-            parcel.is_begun = !is_new;
+            let is_new = !parcel.was_begun;
+            parcel.is_begun = parcel.was_begun;
             self.shared.count(|numbers| {
                 numbers.attempts -= 1;
                 numbers.begun -= usize::from(is_new);
@@ -105,10 +129,15 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     async fn settle(&mut self, outcome: &Outcome) {
         // Taken from the back, in the order of the intake.
         self.batch.sort_by_key(|parcel| Reverse(parcel.seq));
+        // A handler that tells the items of a batch that are done has forgotten the others.
+        let is_told = self.batch.len() > 1 && self.batch.iter().any(|parcel| parcel.is_told_done);
         while let Some(mut parcel) = self.batch.pop() {
             let own = match parcel.take_answer() {
                 Some(Answer::Done) => Outcome::Done,
                 Some(Answer::Error(error)) => Outcome::Failed(error.into()),
+                None if is_told && matches!(outcome, Outcome::Done) => {
+                    Outcome::Failed(JobError::failed(NoAnswer).into())
+                }
                 None => outcome.again(),
             };
             self.hand = Some(parcel);
@@ -349,5 +378,9 @@ fn is_revoked<T, R>(parcel: &Parcel<T, R>) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("it was begun {0} times before it came here, and never ended")]
 struct Exhausted(u32);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the handler told other items of its batch that they are done, and not this one")]
+struct NoAnswer;
 
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,12 +1,14 @@
 //! [`Source`]: where a pool gets its items, if it has no queue of its own.
 
 use std::future::{Future, pending, poll_fn};
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::task::yield_now;
 
 use super::error::Fault;
 use super::receipt::Receipt;
@@ -100,18 +102,19 @@ impl<T> From<T> for Received<T> {
     }
 }
 
-/// Makes a source of a stream. The end of the stream ends the pool.
+/// Makes a source of a stream, whose items are plain, or are [`Received`] with a receipt. The end of the stream
+/// ends the pool.
 ///
 /// # Examples
 ///
 /// ```
 /// use taskgroup::TaskGroup;
-/// use taskgroup::pipeline::{Job, Received, Workers, from_stream};
+/// use taskgroup::pipeline::{Job, Workers, from_stream};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), taskgroup::BoxError> {
 /// let mut group = TaskGroup::new();
-/// let numbers = futures_util::stream::iter((1..=3).map(Received::from));
+/// let numbers = futures_util::stream::iter(1..=3);
 /// let pool = Workers::new("numbers", |_: Job<u32>| async { Ok(()) }).source(from_stream(numbers))?;
 /// let report = pool.spawn(&group);
 /// assert_eq!(report.await?.done(), 3);
@@ -121,18 +124,23 @@ impl<T> From<T> for Received<T> {
 /// ```
 pub fn from_stream<S, T, R>(stream: S) -> impl Source<Item = T, Receipt = R>
 where
-    S: Stream<Item = Received<T, R>> + Send + 'static,
+    S: Stream<Item: Into<Received<T, R>>> + Send + 'static,
     T: Send + 'static,
     R: Receipt,
 {
-    FromStream(Box::pin(stream))
+    let stream = Box::pin(stream);
+    let received = PhantomData;
+    FromStream { stream, received }
 }
 
-struct FromStream<S>(Pin<Box<S>>);
+struct FromStream<S, T, R> {
+    stream: Pin<Box<S>>,
+    received: PhantomData<fn() -> (T, R)>,
+}
 
-impl<S, T, R> Source for FromStream<S>
+impl<S, T, R> Source for FromStream<S, T, R>
 where
-    S: Stream<Item = Received<T, R>> + Send + 'static,
+    S: Stream<Item: Into<Received<T, R>>> + Send + 'static,
     T: Send + 'static,
     R: Receipt,
 {
@@ -140,7 +148,8 @@ where
     type Receipt = R;
 
     async fn next(&mut self, _room: usize) -> Result<Option<Received<T, R>>, BoxError> {
-        Ok(poll_fn(|cx| self.0.as_mut().poll_next(cx)).await)
+        let next = poll_fn(|cx| self.stream.as_mut().poll_next(cx)).await;
+        Ok(next.map(Into::into))
     }
 }
 
@@ -214,7 +223,9 @@ async fn fetch<S: Source>(
     let mut turns = Turns::default();
     let mut reserved = 0;
     loop {
-        turns.end().await;
+        if turns.is_over() {
+            yield_now().await;
+        }
         if let Some(valve) = &shared.valve {
             let _ = deadline::until(valve.resumed(), shared.stopping.cancelled()).await;
         }
@@ -242,7 +253,7 @@ async fn fetch<S: Source>(
                 0
             }
         };
-        if !is_paused_at_stop && shared.stopping.is_cancelled() {
+        if reserved == 0 && !is_paused_at_stop && shared.stopping.is_cancelled() {
             return;
         }
     }

@@ -33,8 +33,8 @@ pub(super) struct Parcel<T, R> {
     /// How many attempts have failed, including those before the intake.
     pub(super) failed: u32,
     pub(super) is_begun: bool,
-    /// Whether there was an attempt at it.
-    pub(super) is_tried: bool,
+    /// Whether it was begun before the attempt that it was taken for.
+    pub(super) was_begun: bool,
     /// Whether the handler called `done` on the job.
     pub(super) is_told_done: bool,
     /// Details that most items never have, boxed to keep items small.

@@ -320,7 +320,7 @@ async fn cut_at(at: Option<Instant>, stop: &Parts) {
 fn cause_of(name: &str, place: &'static Location<'static>, fault: &Fault) -> Cause {
     let label = Label::named(None, name, place);
     let message = format!("pipeline `{name}`: {fault:#}");
-    Cause::Failed(FailedTask::new(&label, fault.end(), &message))
+    Cause::Failed(FailedTask::new(&label, fault.end(), message))
 }
 
 fn worker_name(index: usize) -> String {

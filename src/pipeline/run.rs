@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::group::panic::Panic;
@@ -65,7 +64,7 @@ pub(super) fn after(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }
 
-/// Lets other tasks of the thread have their turn at intervals.
+/// Tells a task at intervals to let the other tasks of the thread have their turn.
 #[derive(Debug, Default)]
 pub(super) struct Turns(u8);
 
@@ -73,12 +72,14 @@ impl Turns {
     /// How many items one task may work on in a row.
     const MOST: u8 = 32;
 
-    pub(super) async fn end(&mut self) {
+    /// Notes that an item was worked on. Returns whether it is the turn of other tasks.
+    pub(super) fn is_over(&mut self) -> bool {
         self.0 += 1;
-        if self.0 == Self::MOST {
+        let is_over = self.0 == Self::MOST;
+        if is_over {
             self.0 = 0;
-            yield_now().await;
         }
+        is_over
     }
 }
 

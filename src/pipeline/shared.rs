@@ -84,7 +84,8 @@ pub(super) struct Options<T, R> {
 pub(super) enum Place {
     /// In a place of its own, which was reserved.
     Reserved,
-    /// As [`Reserved`](Self::Reserved). The next place is reserved too, if one is free.
+    /// As [`Reserved`](Self::Reserved). The next place is reserved too, if one is free and the
+    /// stop has not begun.
     AndNext,
     /// In any free place.
     Free,
@@ -151,7 +152,7 @@ impl<T, R: 'static> Shared<T, R> {
             weight: 0,
             failed,
             is_begun: false,
-            is_tried: false,
+            was_begun: false,
             is_told_done: false,
             trouble: None,
         };
@@ -199,6 +200,7 @@ impl<T, R: 'static> Shared<T, R> {
             state.leases.insert(seq, lease);
         }
         let reserved = match place {
+            Place::AndNext if state.in_flight_at_stop.is_some() => 0,
             Place::AndNext if self.find_place(&mut state) => 1 + state.room.free(),
             _ => 0,
         };
@@ -318,7 +320,7 @@ impl<T, R> Shared<T, R> {
         state.numbers.attempts += batch.len();
         for parcel in batch {
             state.numbers.begun += usize::from(!parcel.is_begun);
-            parcel.is_begun = true;
+            parcel.was_begun = replace(&mut parcel.is_begun, true);
         }
         // A worker has to begin the remaining items, or to wait for their time.
         let has_more = state.queue.has_ready() && !replace(&mut state.is_waking, true);
@@ -390,9 +392,18 @@ impl<T, R> Shared<T, R> {
 
     /// Notes that an item has ended.
     pub(super) fn ended(&self, parcel: &Parcel<T, R>, parks: bool) {
-        if parcel.key.is_none() && self.lease.is_none() {
-            return;
+        if parcel.key.is_some() || self.has_leases() {
+            self.forget(parcel, parks);
         }
+    }
+
+    /// Returns whether the leases of items are kept alive.
+    pub(super) fn has_leases(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// Gives up the key and the lease of an item.
+    fn forget(&self, parcel: &Parcel<T, R>, parks: bool) {
         let mut state = self.state.lock();
         let lease = state.leases.remove(&parcel.seq);
         match parcel.key {

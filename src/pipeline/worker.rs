@@ -36,7 +36,7 @@ pub(super) struct Worker<T: Send + 'static, R: Send + 'static> {
     pub(super) hand: Option<Parcel<T, R>>,
     /// How many items are done since the last look at the queue.
     pub(super) done: usize,
-    turns: Turns,
+    pub(super) turns: Turns,
     pub(super) cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -113,10 +113,9 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
     ///
     /// Returns whether it is an item that a later stage has given back.
     pub(super) async fn take(&mut self) -> Option<bool> {
-        self.turns.end().await;
         let mut is_woken = false;
         loop {
-            match self.shared.take(&mut self.done, &mut self.batch, is_woken) {
+            match self.take_now(is_woken) {
                 Found::Taken { .. } => return Some(false),
                 Found::Returned => return Some(true),
                 Found::Over => return None,
@@ -135,18 +134,23 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
+    /// Takes the next work, if there is some.
+    pub(super) fn take_now(&mut self, is_woken: bool) -> Found {
+        self.shared.take(&mut self.done, &mut self.batch, is_woken)
+    }
+
     /// Runs the handler, and gets the items back.
     pub(super) async fn attempt<H: Handle<T, R>>(&mut self, handler: &H) -> Outcome {
         let expected = self.batch.len();
-        for parcel in &mut self.batch {
-            parcel.is_tried = true;
-        }
         let (batch, home) = (&mut self.batch, &self.home);
         let call = || handler.call(batch, home);
         let ended = run_if_any(call, self.cut.as_mut()).await;
         // The parcels that the handler did not get, because calling it panicked.
         self.back.append(&mut self.batch);
-        self.collect(expected).await;
+        let missing = self.collect_now(expected);
+        if missing > 0 {
+            self.collect_more(self.back.len() + missing).await;
+        }
         swap(&mut self.batch, &mut self.back);
         match ended {
             Some(Ok(Ok(()))) => Outcome::Done,
@@ -156,11 +160,17 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
         }
     }
 
+    /// Takes the jobs that are back, and returns for how many a worker has to wait.
+    fn collect_now(&mut self, expected: usize) -> usize {
+        let passed = Home::collect(&mut self.home, expected, &mut self.back);
+        (expected - passed).saturating_sub(self.back.len())
+    }
+
     /// Waits until `expected` jobs are back. A job that does not come before the cut is still running.
     pub(super) async fn collect(&mut self, expected: usize) {
-        let passed = Home::collect(&mut self.home, expected, &mut self.back);
-        if self.back.len() + passed < expected {
-            self.collect_more(expected - passed).await;
+        let missing = self.collect_now(expected);
+        if missing > 0 {
+            self.collect_more(self.back.len() + missing).await;
         }
     }
 

@@ -147,7 +147,8 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
     ///
     /// The result of the handler ends the attempt for each item, unless the handler has called
     /// [`done`](Job::done), [`fail`](Job::fail) or [`hand_back`](Job::hand_back) on its [`Job`]. After a
-    /// panic or an error, all items that were not marked as done have failed.
+    /// panic or an error, all items that were not marked as done have failed. If a handler marks some items
+    /// as done and returns `Ok`, those that it has not marked have failed as well, since it has forgotten them.
     ///
     /// # Examples
     ///
@@ -457,7 +458,8 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
         self
     }
 
-    /// Sets how long the [hand-back](Self::hand_back) may take, in addition to the grace. The default is 1 s.
+    /// Sets how long the [hand-back](Self::hand_back) may take, in addition to the grace, from above zero. The
+    /// default is 1 s.
     pub fn hand_back_within(mut self, time: Duration) -> Self {
         self.policy.hand_back_within = time;
         self
@@ -653,6 +655,10 @@ impl<T: Send + 'static, R: Receipt> Workers<T, R> {
                 return refuse("attempts", "0".into(), why.into());
             }
             backoff.check(&what)?;
+        }
+        if self.policy.hand_back.is_some() && self.policy.hand_back_within.is_zero() {
+            let why = "no hand-back could be done in time";
+            return refuse("hand_back_within", "0s".into(), why.into());
         }
         let every = self.keeper.as_ref().map(|keeper| keeper.every);
         if every.is_some_and(|every| every.is_zero()) {

@@ -30,6 +30,7 @@ use crate::group::time::Rounded;
 use crate::lifecycle::Lifecycle;
 use crate::process::exit::decided;
 use crate::process::exit::decided::Decided;
+use crate::process::termination;
 use crate::process::threads;
 use crate::server::forced;
 
@@ -309,7 +310,14 @@ impl Watchdog {
             }
             end.to_string()
         };
-        let writing = bounded::start((self.report, look), |(report, look)| report(&look()));
+        let in_pod = self.exit.is_none();
+        let writing = bounded::start((self.report, look), move |(report, look)| {
+            let line = look();
+            if in_pod {
+                termination::write(&line, REPORTING / 4);
+            }
+            report(&line);
+        });
         if self.exit.is_none() {
             // This runs beside the report, so that both together take no longer than one of them.
             forced::begin();

@@ -38,7 +38,7 @@ use crate::server::gate::options::{Cuts, Options};
 use crate::server::lame_duck::LameDuck;
 use crate::server::listening::{Listening, Open};
 use crate::server::sidecar::Sidecar;
-use crate::server::sidecar::SidecarError;
+use crate::server::sidecar::error::SidecarError;
 use crate::server::stop_signal::{Parts, StopSignal};
 
 pub use crate::server::gate::options::{

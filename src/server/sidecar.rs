@@ -1,15 +1,14 @@
 //! [`Sidecar`] makes a member of a group from a server that runs until it is told to stop.
 //!
 //! Each of the four kinds of server is adapted to a future for the server and a future that asks it to stop.
-//! [`Sidecar::drive`] runs the two by the rules, and [`fate`] decides what their results mean.
+//! [`Sidecar::drive`] runs the two by the rules, and [`judge`] decides what their results mean.
 
+pub(crate) mod error;
 #[cfg(feature = "process")]
 mod process;
 mod thread;
 
 use std::borrow::Cow;
-use std::error::Error;
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -20,17 +19,14 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::BoxError;
 use crate::group::build_error::BuildError;
-use crate::group::chain;
 use crate::group::end::End;
+use crate::group::failure::Failure;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
 use crate::group::time::is_late;
-use crate::group::verdict;
-use crate::group::verdict::Ended;
-#[cfg(feature = "http")]
-use crate::server::drain::DrainReport;
+use crate::server::sidecar::error::{Fault, SidecarError};
 use crate::server::stop_signal::{Parts, StopSignal};
 
 /// Runs a server beside the tasks of a group. When the group's token fires, the server is asked to stop and
@@ -229,7 +225,7 @@ impl Sidecar {
             let server = plain(server(stop.clone().cancelled_owned()));
             let ask = |_| async move { stop.cancel() };
             let outcome = self.drive(&told, server, ask).await;
-            self.conclude(outcome)
+            self.conclude(outcome, Remains::CONNECTIONS)
         })
     }
 
@@ -307,7 +303,7 @@ impl Sidecar {
         RunFuture::new(async move {
             self.check()?;
             let outcome = self.drive(&told, plain(server), stop).await;
-            self.conclude(outcome)
+            self.conclude(outcome, Remains::CONNECTIONS)
         })
     }
 
@@ -315,12 +311,9 @@ impl Sidecar {
     fn check(&self) -> Result<(), SidecarError> {
         if self.name.is_empty() {
             let error = BuildError::empty_name("a server");
-            return Err(SidecarError(Box::new(Inner {
-                server: self.name.clone(),
-                grace: self.grace,
-                fate: Fate::Failed(When::Serving, Fault::Error(error.into())),
-                stop_panic: None,
-            })));
+            let fault = Fault::serving(Failure::Failed(error.into()));
+            let server = self.name.clone();
+            return Err(SidecarError::new(server, self.grace, fault, None));
         }
         Ok(())
     }
@@ -328,7 +321,7 @@ impl Sidecar {
     /// Runs the server until it ends, or until the token fires and its grace is over.
     async fn drive<S, F, A>(&mut self, told: &Parts, server: S, ask: F) -> Outcome
     where
-        S: Future<Output = Result<(), Fault>>,
+        S: Future<Output = Result<(), Failure>>,
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
@@ -345,7 +338,7 @@ impl Sidecar {
             Phase::Serving
         };
         Outcome {
-            fate: fate(phase, end, self.grace),
+            end: Some(judge(phase, end, self.grace)),
             stop: Stop::NotAsked,
         }
     }
@@ -353,7 +346,7 @@ impl Sidecar {
     /// Asks the server to stop, and runs the stop function and the server until the grace is over.
     async fn drain<S, F, A>(&self, mut server: Pin<&mut S>, ask: F) -> Outcome
     where
-        S: Future<Output = Result<(), Fault>>,
+        S: Future<Output = Result<(), Failure>>,
         F: FnOnce(Duration) -> A,
         A: Future<Output = ()>,
     {
@@ -384,10 +377,7 @@ impl Sidecar {
         let _ = timeout(self.grace, both).await;
 
         Outcome {
-            fate: match end {
-                Some((end, took)) => fate(Phase::Draining(took), end, self.grace),
-                None => Fate::TimedOut(Remains::Connections),
-            },
+            end: end.map(|(end, took)| judge(Phase::Draining(took), end, self.grace)),
             stop: match stopped {
                 Some(Ok(())) => Stop::Returned,
                 Some(Err(panic)) => Stop::Panicked(panic),
@@ -396,12 +386,21 @@ impl Sidecar {
         }
     }
 
-    /// Turns an outcome into the result of the sidecar.
-    fn conclude(self, Outcome { fate, stop }: Outcome) -> Result<(), SidecarError> {
-        let stop_panic = match (&fate, stop) {
-            (Fate::Drained, Stop::NotAsked | Stop::Returned) => return Ok(()),
-            (Fate::Drained, Stop::Running) => {
-                let Self { name, grace, .. } = self;
+    /// Turns an outcome into the result of the sidecar. `remains` describes a server that was forced.
+    fn conclude(
+        self,
+        Outcome { end, stop }: Outcome,
+        remains: Remains,
+    ) -> Result<(), SidecarError> {
+        let Self { name, grace, .. } = self;
+        let end = end.unwrap_or_else(|| {
+            let Remains(end, what) = remains;
+            let what = format!("did not drain within {}: {what}", Rounded(grace));
+            Err(Fault::new(end, what))
+        });
+        let (fault, panic) = match (end, stop) {
+            (Ok(()), Stop::NotAsked | Stop::Returned) => return Ok(()),
+            (Ok(()), Stop::Running) => {
                 log::guarded(|| {
                     tracing::warn!(
                         target: "taskgroup",
@@ -411,365 +410,23 @@ impl Sidecar {
                 });
                 return Ok(());
             }
-            (_, Stop::Panicked(panic)) => Some(panic),
-            (_, Stop::NotAsked | Stop::Returned | Stop::Running) => None,
+            (Ok(()), Stop::Panicked(panic)) => (Fault::new(End::Panicked, "drained"), Some(panic)),
+            (Err(fault), Stop::Panicked(panic)) => (fault, Some(panic)),
+            (Err(fault), _) => (fault, None),
         };
-        Err(SidecarError(Box::new(Inner {
-            server: self.name,
-            grace: self.grace,
-            fate,
-            stop_panic,
-        })))
-    }
-}
-
-/// Why a server did not succeed, because it ended early, failed, or did not stop in time.
-///
-/// The message names the server and says what happened. The [`source`](Error::source) is the server's own error
-/// or its panic, and `{:#}` prints both on one line.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use taskgroup::{CancellationToken, Sidecar};
-///
-/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() {
-/// let token = CancellationToken::new();
-/// token.cancel();
-/// let stubborn = Sidecar::new("http")
-///     .grace(Duration::from_secs(5))
-///     .serve(&token, |_stop| std::future::pending::<std::io::Result<()>>())
-///     .await;
-///
-/// let error = stubborn.unwrap_err();
-/// assert!(error.is_timed_out());
-/// assert_eq!(error.name(), "http");
-/// assert_eq!(
-///     error.to_string(),
-///     "server `http` did not drain within 5s: it was let go of, connections of it may remain",
-/// );
-/// # }
-/// ```
-pub struct SidecarError(Box<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    server: Cow<'static, str>,
-    grace: Duration,
-    fate: Fate,
-    stop_panic: Option<Panic>,
-}
-
-impl SidecarError {
-    /// Returns the name of the server.
-    ///
-    /// # Examples
-    ///
-    /// See [`SidecarError`].
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0.server
-    }
-
-    /// Returns the grace the server had, or would have had.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use taskgroup::{CancellationToken, Sidecar};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let ended = Sidecar::new("http")
-    ///     .grace(Duration::from_secs(5))
-    ///     .serve(&CancellationToken::new(), |_stop| async { Ok::<_, std::io::Error>(()) })
-    ///     .await;
-    /// assert_eq!(ended.unwrap_err().grace(), Duration::from_secs(5));
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn grace(&self) -> Duration {
-        self.0.grace
-    }
-
-    /// Returns how the server ended.
-    ///
-    /// - [`EndedEarly`](End::EndedEarly) if it returned `Ok` before the token had fired.
-    /// - [`Failed`](End::Failed) if it returned an error, or could not be started.
-    /// - [`Panicked`](End::Panicked) if a [blocking](Sidecar::serve_blocking) server panicked, or if the server
-    ///   was down in time and its stop function panicked. The panic of any other server goes through the
-    ///   sidecar's future.
-    /// - [`TimedOut`](End::TimedOut) if it was not down at the end of its grace.
-    /// - [`StillRunning`](End::StillRunning) if it was not, and one of its threads or processes could not be
-    ///   ended.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{CancellationToken, End, Sidecar};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let failed = Sidecar::new("http")
-    ///     .serve(&CancellationToken::new(), |_stop| async { Err::<(), _>("port in use") })
-    ///     .await;
-    /// let failed = failed.unwrap_err();
-    /// assert_eq!(failed.end(), End::Failed);
-    /// assert_eq!(failed.to_string(), "server `http` failed");
-    /// assert_eq!(format!("{failed:#}"), "server `http` failed: port in use");
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn end(&self) -> End {
-        let Inner {
-            fate, stop_panic, ..
-        } = &*self.0;
-        match fate {
-            Fate::EndedEarly => End::EndedEarly,
-            Fate::Failed(_, Fault::Error(_)) => End::Failed,
-            Fate::Failed(_, Fault::Panic(_)) => End::Panicked,
-            Fate::TimedOut(Remains::Threads(_)) => End::StillRunning,
-            #[cfg(feature = "process")]
-            Fate::TimedOut(Remains::Process(_)) => End::StillRunning,
-            Fate::TimedOut(_) | Fate::Late(_) => End::TimedOut,
-            #[cfg(feature = "http")]
-            Fate::Cut(report) if !report.is_over() => End::StillRunning,
-            #[cfg(feature = "http")]
-            Fate::Cut(_) => End::TimedOut,
-            Fate::Drained if stop_panic.is_some() => End::Panicked,
-            Fate::Drained => End::Done,
-        }
-    }
-
-    /// Returns the panic of a [blocking](Sidecar::serve_blocking) server.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error itself if the server did not panic.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{CancellationToken, Sidecar};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let run = || -> std::io::Result<()> { panic!("boom") };
-    /// let panicked = Sidecar::new("http")
-    ///     .serve_blocking(&CancellationToken::new(), run, |_grace| {})
-    ///     .await;
-    /// assert_eq!(panicked.unwrap_err().into_panic().unwrap().message(), "boom");
-    /// # }
-    /// ```
-    pub fn into_panic(self) -> Result<Panic, Self> {
-        let inner = *self.0;
-        match inner.fate {
-            Fate::Failed(_, Fault::Panic(panic)) => Ok(panic),
-            fate => Err(Self(Box::new(Inner { fate, ..inner }))),
-        }
-    }
-
-    /// Returns whether the server was not down at the end of its grace.
-    ///
-    /// # Examples
-    ///
-    /// See [`SidecarError`].
-    #[must_use]
-    pub fn is_timed_out(&self) -> bool {
-        self.end().is_forced()
-    }
-
-    /// Returns whether the stop function panicked.
-    ///
-    /// The server may have ended in any way. If this is the only fault, the server was down in time.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::{CancellationToken, Sidecar};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let token = CancellationToken::new();
-    /// token.cancel();
-    /// let ended = Sidecar::new("http")
-    ///     .serve_with_stop(&token, async { Ok::<_, std::io::Error>(()) }, |_grace| async {
-    ///         panic!("no handle")
-    ///     })
-    ///     .await;
-    /// let error = ended.unwrap_err();
-    /// assert!(error.is_stop_panicked());
-    /// assert!(!error.is_timed_out());
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn is_stop_panicked(&self) -> bool {
-        self.0.stop_panic.is_some()
-    }
-}
-
-#[cfg(feature = "http")]
-impl SidecarError {
-    /// Returns the report of a drain that was not clean.
-    ///
-    /// Only servers that count their requests have one, namely those of `taskgroup::server::axum`, and only
-    /// after the server was forced, which is a [timeout](Self::is_timed_out).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::SidecarError;
-    ///
-    /// fn requests_lost(error: &SidecarError) -> usize {
-    ///     error.drain_report().map_or(0, |report| report.requests_cut())
-    /// }
-    /// # let _ = requests_lost;
-    /// ```
-    #[must_use]
-    pub fn drain_report(&self) -> Option<&DrainReport> {
-        match &self.0.fate {
-            Fate::Cut(report) => Some(report),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn cut(server: Cow<'static, str>, grace: Duration, report: DrainReport) -> Self {
-        Self::with_fate(server, grace, Fate::Cut(Box::new(report)))
-    }
-
-    /// For a server that returned before it was asked to stop.
-    pub(crate) fn early(
-        server: Cow<'static, str>,
-        grace: Duration,
-        end: Result<(), BoxError>,
-    ) -> Self {
-        let end = end.map_err(Fault::Error);
-        Self::with_fate(server, grace, fate(Phase::Serving, end, grace))
-    }
-
-    pub(crate) fn failed_draining(
-        server: Cow<'static, str>,
-        grace: Duration,
-        error: BoxError,
-    ) -> Self {
-        Self::with_fate(
-            server,
-            grace,
-            Fate::Failed(When::Draining, Fault::Error(error)),
-        )
-    }
-
-    fn with_fate(server: Cow<'static, str>, grace: Duration, fate: Fate) -> Self {
-        Self(Box::new(Inner {
-            server,
-            grace,
-            fate,
-            stop_panic: None,
-        }))
-    }
-}
-
-impl SidecarError {
-    fn message(&self) -> String {
-        let Inner {
-            server,
-            grace,
-            fate,
-            stop_panic,
-        } = &*self.0;
-        let what = match fate {
-            Fate::Drained => "drained".to_owned(),
-            Fate::EndedEarly => "ended before it was asked to stop".to_owned(),
-            Fate::Failed(when, fault) => {
-                let what = match fault {
-                    Fault::Error(_) => "failed",
-                    Fault::Panic(_) => "panicked",
-                };
-                match when {
-                    When::Serving => what.to_owned(),
-                    When::Draining => format!("{what} while draining"),
-                }
-            }
-            #[cfg(feature = "http")]
-            Fate::Cut(report) => return report.to_string(),
-            Fate::TimedOut(remains) => {
-                format!("did not drain within {}: {remains}", Rounded(*grace))
-            }
-            Fate::Late(took) => {
-                format!(
-                    "did not drain within {}: it took {}",
-                    Rounded(*grace),
-                    Rounded(*took)
-                )
-            }
-        };
-        let stop = match stop_panic {
-            Some(panic) => format!(" (its stop function panicked: {})", panic.message()),
-            None => String::new(),
-        };
-        format!("server `{server}` {what}{stop}")
-    }
-
-    fn why(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.0.fate {
-            Fate::Failed(_, Fault::Error(error)) => Some(&**error),
-            Fate::Failed(_, Fault::Panic(panic)) => Some(panic),
-            _ => None,
-        }
-    }
-}
-
-impl Error for SidecarError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        verdict::tell(self);
-        self.why()
-    }
-}
-
-impl Ended for SidecarError {
-    fn end(&self) -> End {
-        self.end()
-    }
-
-    fn as_error(&self) -> &(dyn Error + 'static) {
-        self
-    }
-}
-
-/// [`Exit`](crate::Exit) takes an error by this.
-impl AsRef<dyn Error + Send + Sync> for SidecarError {
-    fn as_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
-        self
-    }
-}
-
-impl fmt::Display for SidecarError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        chain::show(f, &self.message(), self.why())
-    }
-}
-
-impl fmt::Debug for SidecarError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            return f.debug_tuple("SidecarError").field(&self.0).finish();
-        }
-        chain::explain(f, &self.message(), self.why(), None)
+        Err(SidecarError::new(name, grace, fault, panic))
     }
 }
 
 /// Adapts an external server.
-async fn plain<S, T, Err>(server: S) -> Result<(), Fault>
+async fn plain<S, T, Err>(server: S) -> Result<(), Failure>
 where
     S: IntoFuture<Output = Result<T, Err>>,
     Err: Into<BoxError>,
 {
     match server.into_future().await {
         Ok(_) => Ok(()),
-        Err(error) => Err(Fault::Error(error.into())),
+        Err(error) => Err(Failure::Failed(error.into())),
     }
 }
 
@@ -792,51 +449,19 @@ enum Phase {
 
 /// The results of a server and of its stop function.
 struct Outcome {
-    fate: Fate,
+    /// `None` if the server was running at the end of the grace.
+    end: Option<Result<(), Fault>>,
     stop: Stop,
 }
 
-/// The result of a server.
-#[derive(Debug)]
-enum Fate {
-    /// It was down in time. The only good end.
-    Drained,
-    EndedEarly,
-    Failed(When, Fault),
-    /// It was running at the end of the grace.
-    TimedOut(Remains),
-    /// It drained, but took longer than its grace, because the runtime was blocked at the end.
-    Late(Duration),
-    /// Its gate had to cut something, or had to wait for too long.
-    #[cfg(feature = "http")]
-    Cut(Box<DrainReport>),
-}
+/// What may remain of a server that was forced, with its end.
+struct Remains(End, Cow<'static, str>);
 
-#[derive(Debug)]
-enum When {
-    Serving,
-    Draining,
-}
-
-/// What makes a server's end a failure.
-#[derive(Debug)]
-enum Fault {
-    Error(BoxError),
-    Panic(Panic),
-}
-
-/// What may remain of a server that was forced.
-#[derive(Debug)]
-enum Remains {
-    Connections,
-    /// Threads, by their names.
-    Threads(String),
-    /// Nothing. The process was killed and has ended.
-    #[cfg(feature = "process")]
-    Killed,
-    /// The process with this id, which does not die.
-    #[cfg(feature = "process")]
-    Process(u32),
+impl Remains {
+    const CONNECTIONS: Self = Self(
+        End::TimedOut,
+        Cow::Borrowed("it was let go of, connections of it may remain"),
+    );
 }
 
 /// The result of the stop function.
@@ -848,26 +473,17 @@ enum Stop {
 }
 
 /// Decides what the end of a server means.
-fn fate(phase: Phase, end: Result<(), Fault>, grace: Duration) -> Fate {
+fn judge(phase: Phase, end: Result<(), Failure>, grace: Duration) -> Result<(), Fault> {
     match (end, phase) {
-        (Ok(()), Phase::Serving) => Fate::EndedEarly,
-        (Ok(()), Phase::Cancelled) => Fate::Drained,
-        (Ok(()), Phase::Draining(took)) if is_late(took, grace) => Fate::Late(took),
-        (Ok(()), Phase::Draining(_)) => Fate::Drained,
-        (Err(fault), Phase::Serving | Phase::Cancelled) => Fate::Failed(When::Serving, fault),
-        (Err(fault), Phase::Draining(_)) => Fate::Failed(When::Draining, fault),
-    }
-}
-
-impl fmt::Display for Remains {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connections => f.write_str("it was let go of, connections of it may remain"),
-            Self::Threads(names) => write!(f, "still running: {names}"),
-            #[cfg(feature = "process")]
-            Self::Killed => f.write_str("it was killed"),
-            #[cfg(feature = "process")]
-            Self::Process(id) => write!(f, "process {id} was killed and does not end"),
+        (Ok(()), Phase::Serving) => Err(Fault::ended_early()),
+        // It drained, but the runtime was blocked at the end of the grace.
+        (Ok(()), Phase::Draining(took)) if is_late(took, grace) => {
+            let (grace, took) = (Rounded(grace), Rounded(took));
+            let what = format!("did not drain within {grace}: it took {took}");
+            Err(Fault::new(End::TimedOut, what))
         }
+        (Ok(()), Phase::Cancelled | Phase::Draining(_)) => Ok(()),
+        (Err(failure), Phase::Serving | Phase::Cancelled) => Err(Fault::serving(failure)),
+        (Err(failure), Phase::Draining(_)) => Err(Fault::draining(failure)),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::group::chain;
 use crate::group::end::End;
-use crate::group::error::Failure;
+use crate::group::failure::Failure;
 use crate::group::time::CONFIRMATION;
 use crate::group::time::Rounded;
 use crate::group::verdict;
@@ -114,16 +114,7 @@ impl SupervisorError {
 
 impl SupervisorError {
     fn why(&self) -> Option<&(dyn Error + 'static)> {
-        source_of(&self.0.fault.as_ref()?.failure)
-    }
-}
-
-/// The error, or the panic, of a failure.
-pub(super) fn source_of(failure: &Failure) -> Option<&(dyn Error + 'static)> {
-    match failure {
-        Failure::Failed(error) => Some(&**error),
-        Failure::Panicked(panic) => Some(panic),
-        _ => None,
+        self.0.fault.as_ref()?.failure.source()
     }
 }
 
@@ -198,10 +189,7 @@ impl fmt::Display for Described<'_> {
             Failure::Failed(_) => write!(f, "failed{when}"),
             Failure::Panicked(_) => write!(f, "panicked{when}"),
             Failure::EndedEarly => write!(f, "is permanent and returned{when}"),
-            // The last two are failures of groups, never of a child.
-            Failure::Aborted | Failure::TimedOut(_) | Failure::HeartbeatLost(_) => {
-                write!(f, "was dropped before it ended{when}")
-            }
+            Failure::Aborted => write!(f, "was dropped before it ended{when}"),
         }
     }
 }

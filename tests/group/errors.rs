@@ -529,7 +529,7 @@ async fn a_payload_that_panics_as_it_is_dropped_disturbs_nobody() {
     let token = group.token().clone();
     let told = group.spawn(async move { Ok(token.cancelled().await) });
     let failed = group.spawn(async { Err::<(), _>(Rude) });
-    assert_eq!(failed.await, Err(taskgroup::group::JoinError::Failed));
+    assert_eq!(failed.await.unwrap_err().end(), End::Failed);
     told.await.unwrap();
     assert!(matches!(
         group.wait().await.unwrap_err().into_error(),

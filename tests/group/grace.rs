@@ -3,8 +3,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use taskgroup::group::{Builder, JoinError};
-use taskgroup::{Cause, TaskGroup};
+use taskgroup::group::Builder;
+use taskgroup::{Cause, End, TaskGroup};
 use tokio::time::{Instant, sleep};
 
 use crate::fixtures::hold;
@@ -86,7 +86,7 @@ async fn the_grace_goes_on_while_nobody_waits() {
     let deaf = group.spawn(pending::<Result<(), _>>());
     group.cancel();
     sleep(GRACE * 2).await;
-    assert_eq!(deaf.await, Err(JoinError::Aborted));
+    assert_eq!(deaf.await.unwrap_err().end(), End::Aborted);
     assert!(group.wait().await.unwrap_err().is_timed_out());
 }
 

@@ -68,7 +68,7 @@ fn a_destructor_that_panics_in_an_isolated_task_is_its_own_failure() {
         });
         yield_now().await;
         task.abort();
-        assert_eq!(task.await.unwrap_err(), JoinError::Aborted);
+        assert_eq!(task.await.unwrap_err().end(), End::Aborted);
         group.wait().await.unwrap();
     });
 }
@@ -157,6 +157,6 @@ fn an_isolated_task_that_is_lost_with_its_runtime_is_no_failure_of_the_group() {
         .spawn(pending::<Result<(), BoxError>>());
     drop(entered);
     drop(runtime);
-    assert_eq!(other.block_on(task).unwrap_err(), JoinError::Aborted);
+    assert_eq!(other.block_on(task).unwrap_err().end(), End::Aborted);
     other.block_on(group.wait()).unwrap();
 }

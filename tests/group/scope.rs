@@ -247,7 +247,7 @@ async fn a_task_that_is_aborted_in_the_middle_of_its_scope_is_no_failure() {
     });
     yield_now().await;
     task.abort();
-    assert_eq!(task.await, Err(taskgroup::group::JoinError::Aborted));
+    assert_eq!(task.await.unwrap_err().end(), End::Aborted);
     group.wait().await.unwrap();
     yield_now().await;
     assert_eq!(alive.count(), 0);

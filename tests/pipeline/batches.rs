@@ -156,6 +156,33 @@ async fn each_item_of_a_batch_has_its_own_end_and_its_own_retries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_that_is_forgotten_among_answers_has_failed_and_is_tried_again() {
+    let mut group = TaskGroup::new();
+    let seen = Seen::default();
+    let handled = seen.clone();
+    let (pusher, pool) = Workers::batches("rows", 3, SECOND, move |jobs: Vec<Job<u32>>| {
+        let items: Vec<_> = jobs.iter().map(|job| **job).collect();
+        handled.push(items);
+        async move {
+            // It answers for the first one alone.
+            jobs.into_iter().next().into_iter().for_each(Job::done);
+            Ok(())
+        }
+    })
+    .retry(Backoff::new(SECOND, SECOND).no_jitter(), 2)
+    .queue(10)
+    .unwrap();
+    for item in 1..=3 {
+        pusher.push(item).await.unwrap();
+    }
+    drop(pusher);
+    let report = pool.spawn(&group).await.unwrap();
+    assert_eq!((report.done(), report.attempts()), (3, 5));
+    assert_eq!(seen.all(), [vec![1, 2, 3], vec![2], vec![3]]);
+    assert!(group.wait().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_panic_the_items_without_an_answer_have_panicked() {
     let mut group = TaskGroup::new();
     let (pusher, pool) = Workers::batches("rows", 3, SECOND, |jobs: Vec<Job<u32>>| async {

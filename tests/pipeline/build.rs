@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskgroup::pipeline::{Job, Workers};
+use taskgroup::pipeline::{Job, Origin, Workers, from_iter};
 use taskgroup::supervise::Backoff;
 use tokio::sync::Semaphore;
 
@@ -66,6 +66,14 @@ fn bad_options_are_refused_by_name() {
             1,
             "pipeline `mail`: `keep_alive` cannot be 0s: it would do nothing else".to_owned(),
         ),
+        (
+            mail()
+                .hand_back(|_| async { Ok(()) })
+                .hand_back_within(Duration::ZERO),
+            1,
+            "pipeline `mail`: `hand_back_within` cannot be 0s: no hand-back could be done in time"
+                .to_owned(),
+        ),
     ] {
         assert_eq!(refused(workers, capacity), message);
     }
@@ -93,5 +101,29 @@ fn a_batch_that_could_never_be_full_is_refused() {
     assert_eq!(
         refused(workers("mail").batch_weight(9, |_| 1), 10),
         "pipeline `mail`: `batch_weight` cannot be 9: its handler takes one item, and only a batch has a weight"
+    );
+}
+
+#[test]
+fn a_source_and_a_stage_without_room_are_refused_by_name() {
+    let source = workers("mail").buffer(0).source(from_iter(0..3));
+    assert_eq!(
+        source.unwrap_err().to_string(),
+        format!("pipeline `mail`: `buffer` cannot be 0: it must hold 1 to {MOST} items")
+    );
+    let (map, _) = Workers::map("fetch", |job: Job<u32>| async move { Ok(*job) });
+    assert_eq!(
+        map.limit(0).source(from_iter(0..3)).unwrap_err().option(),
+        "limit"
+    );
+    let stage = Workers::new("rows", |_: Job<u32, Origin>| async { Ok(()) });
+    assert_eq!(stage.stage(0).unwrap_err().option(), "capacity");
+    let rows = Workers::batches("rows", 20, SECOND, |_: Vec<Job<u32>>| async { Ok(()) });
+    assert_eq!(
+        rows.buffer(10)
+            .source(from_iter(0..3))
+            .unwrap_err()
+            .to_string(),
+        "pipeline `rows`: `size` cannot be 20: with a `buffer` of 10 no batch could ever be full"
     );
 }

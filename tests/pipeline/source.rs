@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use taskgroup::pipeline::{
-    HandedBack, Job, JobError, OnFailure, Reason, Receipt, Received, Source, Workers, from_stream,
+    AtStop, HandedBack, Job, JobError, OnFailure, Reason, Receipt, Received, Source, Workers,
+    from_iter, from_stream,
 };
 use taskgroup::supervise::Backoff;
 use taskgroup::{BoxError, TaskGroup};
@@ -382,10 +383,97 @@ async fn the_leases_of_all_that_is_held_are_kept_alive_and_of_nothing_else() {
     assert_eq!(seen.len(), extensions);
 }
 
+/// A step in the life of a lease, in order.
+struct Extending(Seen<&'static str>);
+
+impl Drop for Extending {
+    fn drop(&mut self) {
+        self.0.push("keeper ended");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keeper_has_ended_before_anything_is_handed_back() {
+    let mut group = TaskGroup::new();
+    let seen = Seen::default();
+    let (extended, returned) = (seen.clone(), seen.clone());
+    let pool = Workers::new("orders", |_: Job<u32, Delivery>| pending())
+        .keep_alive(SECOND, move |_: Vec<Delivery>| {
+            let extending = Extending(extended.clone());
+            async move {
+                // The broker does not answer.
+                let _extending = extending;
+                pending().await
+            }
+        })
+        .hand_back(move |_| {
+            returned.push("handed back");
+            async { Ok(()) }
+        })
+        .grace(3 * SECOND)
+        .source(Broker::with(1..=4))
+        .unwrap();
+    pool.spawn(&group);
+    sleep(2 * SECOND).await;
+    group.cancel();
+    drop(failed(&mut group).await);
+    assert_eq!(seen.all(), ["keeper ended", "handed back"]);
+}
+
+/// The source and the handler are always ready, and still the stop gets its turn.
+#[tokio::test(start_paused = true)]
+async fn an_endless_source_of_ready_items_starves_nobody() {
+    for limit in [1, 8] {
+        let mut group = TaskGroup::new();
+        let pool = Workers::new("numbers", |_: Job<u64>| async { Ok(()) })
+            .limit(limit)
+            .at_stop(AtStop::Drain)
+            .source(from_iter(0..))
+            .unwrap();
+        let report = pool.spawn(&group);
+        let token = group.token().clone();
+        // It has two turns only.
+        group.spawn(async move {
+            tokio::task::yield_now().await;
+            Ok(token.cancel())
+        });
+        let report = report.await.unwrap();
+        assert!(report.done() > 0 && report.is_clean(), "{report}");
+        assert!(group.wait().await.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_hangs_is_given_up_at_the_deadline() {
+    struct Silent;
+    impl Receipt for Silent {
+        async fn ack(&self) -> Result<(), BoxError> {
+            pending().await
+        }
+    }
+    let mut group = TaskGroup::new();
+    let items = [Received::new(1, Silent)];
+    let pool = Workers::new("orders", |_: Job<u32, Silent>| async { Ok(()) })
+        .grace(5 * SECOND)
+        .source(from_stream(futures_util::stream::iter(items)))
+        .unwrap();
+    let leftovers = pool.leftovers();
+    pool.spawn(&group);
+    settle().await;
+    let began = Instant::now();
+    group.cancel();
+    let (report, _) = failed(&mut group).await;
+    assert_eq!(
+        (report.not_acknowledged(), began.elapsed().as_secs()),
+        (1, 5)
+    );
+    assert_eq!(leftovers.take()[0].reason(), Reason::NotAcknowledged);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_stream_ends_the_pool() {
     let mut group = TaskGroup::new();
-    let items = futures_util::stream::iter((0..10).map(Received::from));
+    let items = futures_util::stream::iter(0..10);
     let pool = Workers::new("numbers", |_: Job<u32>| async { Ok(()) })
         .limit(3)
         .source(from_stream(items))

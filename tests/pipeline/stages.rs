@@ -82,6 +82,43 @@ async fn a_chain_drains_from_the_front_at_the_stop() {
     assert!(group.wait().await.is_ok());
 }
 
+/// Both stages have a queue of one place, and all items fail at first in each of them.
+#[tokio::test(start_paused = true)]
+async fn retries_in_both_stages_with_full_queues_do_not_lock_the_chain() {
+    let mut group = TaskGroup::new();
+    let fails_first = |attempt| match attempt {
+        1 => Err(JobError::failed("not yet")),
+        _ => Ok(()),
+    };
+    let backoff = || Backoff::new(SECOND, SECOND);
+    let (rows, store) = Workers::new("store", move |row: Job<u32, Origin>| async move {
+        fails_first(row.attempt())
+    })
+    .retry(backoff(), 2)
+    .stage(1)
+    .unwrap();
+    let (lines, parse) = Workers::new("parse", move |line: Job<u32>| {
+        let rows = rows.clone();
+        async move {
+            fails_first(line.attempt())?;
+            let row = *line;
+            Ok(rows.pass(line, row).await?)
+        }
+    })
+    .retry(backoff(), 2)
+    .queue(1)
+    .unwrap();
+    let (parsed, stored) = (parse.spawn(&group), store.spawn(&group));
+    for line in 0..50 {
+        lines.push(line).await.unwrap();
+    }
+    drop(lines);
+    let (parsed, stored) = (parsed.await.unwrap(), stored.await.unwrap());
+    assert_eq!((parsed.done(), parsed.attempts()), (50, 100));
+    assert_eq!((stored.done(), stored.attempts()), (50, 100));
+    assert!(group.wait().await.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_failed_output_fails_the_item_with_its_error() {
     let mut group = TaskGroup::new();

@@ -340,6 +340,56 @@ fn a_blocked_thread_is_still_running_and_its_item_is_not_handed_back() {
     assert!(error.contains("mail"), "{error}");
 }
 
+/// One worker blocks its thread. The others are cut, and all items but its own are handed back in time.
+#[test]
+fn a_blocked_worker_does_not_keep_the_other_items_from_being_handed_back() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = std::sync::Mutex::new(blocked);
+    let (began, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let back = Seen::default();
+    let (report, message) = runtime.block_on(async {
+        let mut group = TaskGroup::new();
+        let (pusher, pool) = Workers::new("mail", move |job: Job<u32>| {
+            let _ = began.send(*job);
+            if *job == 1 {
+                let _ = blocked.lock().unwrap().recv();
+            }
+            async move {
+                let _job = job;
+                Ok(pending().await)
+            }
+        })
+        .limit(2)
+        .grace(Duration::ZERO)
+        .hand_back(keep(&back))
+        .queue(10)
+        .unwrap();
+        let report = pool.spawn(&group);
+        for item in 0..5 {
+            pusher.push(item).await.unwrap();
+            // The one that blocks comes last, since a task that is woken on a blocked thread stays there.
+            if item < 2 {
+                assert_eq!(has_begun.recv().await, Some(item));
+            }
+        }
+        group.cancel();
+        // The task ends although its worker does not.
+        drop(report.await);
+        unblock.send(()).unwrap();
+        failed(&mut group).await
+    });
+    assert_eq!(back.all(), [(0, true), (2, false), (3, false), (4, false)]);
+    assert_eq!(report.still_running(), 1);
+    let workers: Vec<_> = report.running_workers().collect();
+    assert!(workers[0].starts_with("mail/worker-"), "{workers:?}");
+    assert!(message.contains("1 still running"), "{message}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_given_up_before_the_deadline_is_cut_and_costs_no_attempt() {
     let mut group = TaskGroup::new();

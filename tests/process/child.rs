@@ -31,11 +31,19 @@ use rustix::pty::unlockpt;
 pub(crate) const ROLE: &str = "TASKGROUP_TEST_ROLE";
 
 /// What platforms set: the tests may run in a pod or in a service themselves.
-const PLATFORMS: [&str; 7] = [
+const PLATFORMS: [&str; 15] = [
+    "DYNO",
+    "ECS_CONTAINER_METADATA_URI_V4",
+    "FLY_APP_NAME",
     "KUBERNETES_SERVICE_HOST",
+    "K_SERVICE",
+    "NOMAD_ALLOC_ID",
     "NOTIFY_SOCKET",
     "SYSTEMD_EXEC_PID",
+    "PRE_STOP_SECONDS",
+    "STOP_TIMEOUT_SECONDS",
     "TERMINATION_GRACE_PERIOD_SECONDS",
+    "TERMINATION_MESSAGE_PATH",
     "TIMEOUT_STOP_SEC",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",

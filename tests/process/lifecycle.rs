@@ -29,6 +29,8 @@ tests![
     a_component_that_blocks_a_worker_is_ended_by_the_watchdog_and_named,
     components_that_block_all_workers_are_ended_by_the_watchdog_and_named,
     components_that_block_all_workers_are_ended_though_stderr_is_full,
+    in_a_pod_the_first_line_of_the_report_is_the_termination_message,
+    what_the_watchdog_says_is_the_termination_message_too,
 ];
 
 /// What the report and the end may take when the machine is busy with other tests.
@@ -105,6 +107,59 @@ fn a_lifecycle_that_has_lost_its_heartbeat_is_1() {
 
 fn a_component_that_fails_is_1_and_the_rest_is_stopped_in_order() {
     expect_error("lives_failed", "error: component `worker` failed: no table");
+}
+
+/// A path without a file, and the variable that asks for a termination message there.
+fn message_path(name: &str) -> String {
+    let name = format!("taskgroup-message-{name}-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    drop(std::fs::remove_file(&path));
+    path.to_str().unwrap().to_owned()
+}
+
+#[track_caller]
+fn message_at(path: &str) -> String {
+    let message = std::fs::read_to_string(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    message
+}
+
+fn in_a_pod_the_first_line_of_the_report_is_the_termination_message() {
+    let path = message_path("report");
+    let asked = [("TERMINATION_MESSAGE_PATH", &*path)];
+    let mut child = Child::start_in("lives_stopped", &asked);
+    child.expect("ready").send(Signal::TERM);
+    child.expect("closing").expect_code(0);
+    let message = message_at(&path);
+    assert!(
+        message.starts_with("orders: clean, stopped in "),
+        "{message}"
+    );
+    assert!(message.ends_with(": received SIGTERM"), "{message}");
+
+    let mut child = Child::start_in("lives_failed", &asked);
+    expect_closing(&mut child);
+    child.expect_code(1);
+    let message = message_at(&path);
+    let (verdict, errors) = message.split_once('\n').unwrap();
+    assert!(
+        verdict.starts_with("orders: FAILED, stopped in "),
+        "{message}"
+    );
+    assert_eq!(errors, "error: component `worker` failed: no table");
+}
+
+fn what_the_watchdog_says_is_the_termination_message_too() {
+    let path = message_path("watchdog");
+    let asked = [("TERMINATION_MESSAGE_PATH", &*path)];
+    let mut child = Child::start_in("lives_all_blocked", &asked);
+    let stopped = stop_blocked(&mut child);
+    expect_end_by_the_watchdog(&mut child, stopped);
+    let message = message_at(&path);
+    assert!(
+        message.starts_with("error: the process did not stop within "),
+        "{message}"
+    );
 }
 
 fn a_component_that_panics_is_1_and_is_named() {

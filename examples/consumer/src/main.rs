@@ -15,10 +15,14 @@ mod service;
 mod store;
 
 use std::fmt;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
+use taskgroup::deploy::Checker;
+use taskgroup::lifecycle::Plan;
 use taskgroup::{BoxError, Exit, Signals};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -47,6 +51,9 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
                 print(&lifecycle.plan()?);
                 return Ok(Exit::from(Ok::<(), BoxError>(())));
             }
+            if !options.check_deploy.is_empty() {
+                return check_deploy(&lifecycle.plan()?, &options.check_deploy);
+            }
             service::run(own(lifecycle), || print(&"ready")).await?
         }
         Some(Command::Demo) => {
@@ -55,6 +62,19 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         }
     };
     Ok(Exit::from(report))
+}
+
+/// Compares deployment files with the plan.
+fn check_deploy(plan: &Plan, paths: &[PathBuf]) -> Result<Exit, BoxError> {
+    let read = |path| Ok::<_, io::Error>((path, fs::read_to_string(path)?));
+    let files: Result<Vec<_>, _> = paths.iter().map(read).collect();
+    let findings = Checker::new(plan).check(files?);
+    print(&findings);
+    let fits: Result<(), BoxError> = match findings.has_errors() {
+        true => Err("the deployment does not fit the plan".into()),
+        false => Ok(()),
+    };
+    Ok(Exit::from(fits))
 }
 
 /// The reader may have gone, which is no reason to stop.

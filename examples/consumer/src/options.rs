@@ -78,6 +78,14 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "28", value_parser = seconds)]
     pub(crate) budget: Duration,
 
+    /// Where `/livez` and `/readyz` are served, for the probes of a platform.
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) probes: Option<String>,
+
+    /// Compares deployment files with the plan, prints what is wrong, and exits with 1 if a stop would not work.
+    #[arg(long, global = true, value_name = "FILE", num_args = 1..)]
+    pub(crate) check_deploy: Vec<PathBuf>,
+
     /// Prints in which order it would start and stop, and in what time, and exits.
     #[arg(long, global = true)]
     pub(crate) plan: bool,

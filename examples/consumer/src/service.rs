@@ -15,7 +15,8 @@
 use std::sync::Arc;
 
 use taskgroup::BoxError;
-use taskgroup::lifecycle::{Component, Lifecycle, PlanError, Provided, Report};
+use taskgroup::lifecycle::{Component, Context, Lifecycle, PlanError, Provided, Report};
+use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::broker::Broker;
@@ -30,10 +31,14 @@ pub(crate) fn lifecycle(options: &Options) -> Lifecycle {
     let (database, store) = database(&options);
     let (connection, broker) = broker(&options);
     let publisher = Provided::new("publisher");
-    Lifecycle::new("consumer")
-        .budget(options.budget)
-        .component(database)
-        .component(connection)
+    let lifecycle = Lifecycle::new("consumer").budget(options.budget);
+    let (lifecycle, first) = match &options.probes {
+        Some(address) => (lifecycle.component(probes(address)), Some("probes")),
+        None => (lifecycle, None),
+    };
+    lifecycle
+        .component(database.after(first))
+        .component(connection.after(first))
         .component(events(&options, &broker, &publisher))
         .component(orders(&options, (&store, &broker, &publisher)))
 }
@@ -51,6 +56,20 @@ pub(crate) async fn run(
     };
     let (report, ()) = tokio::join!(lifecycle.run(), tell);
     report
+}
+
+/// Answers the probes of a platform, from before the others start until after they have ended.
+fn probes(address: &str) -> Component {
+    let address = address.to_owned();
+    Component::new("probes", async move |ctx: Context| {
+        let listener = TcpListener::bind(&address).await;
+        let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let routes = ctx.readiness().routes();
+        ctx.ready();
+        let server = taskgroup::server::axum::serve("probes", listener, routes);
+        server.run(&ctx).await?;
+        Ok::<_, BoxError>(())
+    })
 }
 
 fn database(options: &Arc<Options>) -> (Component, Provided<Store>) {

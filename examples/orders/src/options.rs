@@ -63,7 +63,8 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) db: Option<Database>,
 
-    /// How long the whole stop may take; without it 28, or what the other times need if that is more.
+    /// How long the whole stop may take; without it what the platform that is found leaves, such as 28 in a pod, or
+    /// elsewhere 28, or what the other times need if that is more.
     ///
     /// What does not fit into a budget is refused at the start. TERMINATION_GRACE_PERIOD_SECONDS in the
     /// environment is the limit of the platform: the budget has to be smaller, and does not grow.
@@ -78,9 +79,10 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) idle_grace: Duration,
 
-    /// How long everything serves on after the signal, not ready any more, before it stops.
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
-    pub(crate) lame_duck: Duration,
+    /// How long everything serves on after the signal, no longer ready, before it stops; without it 5 in a pod of
+    /// Kubernetes, else 0.
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) lame_duck: Option<Duration>,
 
     /// How long the metrics wait at the end for one more scrape, which sees how the stop went.
     ///
@@ -141,7 +143,7 @@ mod tests {
         assert_eq!(line.options.grpc, "127.0.0.1:50051");
         assert_eq!(Times::of(&line.options).grace, Duration::from_secs(5));
         assert_eq!(line.options.idle_grace, Duration::from_secs(1));
-        assert_eq!(line.options.lame_duck, Duration::ZERO);
+        assert_eq!(line.options.lame_duck, None);
         assert_eq!(line.options.last_scrape, Duration::ZERO);
         assert!(line.options.db.is_none());
         assert!(line.options.metrics.is_none());
@@ -157,7 +159,7 @@ mod tests {
         assert_eq!(options(&["--budget", "0.25"]).budget, Some(quarter));
         assert_eq!(options(&["--grace", "0.25"]).grace, Some(quarter));
         assert_eq!(options(&["--idle-grace", "0.25"]).idle_grace, quarter);
-        assert_eq!(options(&["--lame-duck", "0.25"]).lame_duck, quarter);
+        assert_eq!(options(&["--lame-duck", "0.25"]).lame_duck, Some(quarter));
         assert_eq!(options(&["--grace", "0"]).grace, Some(Duration::ZERO));
     }
 

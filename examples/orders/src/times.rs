@@ -6,8 +6,6 @@ use taskgroup::lifecycle::Budget;
 
 use crate::options::Options;
 
-/// What the whole stop may take: two seconds less than Kubernetes waits, unless it is told otherwise.
-const BUDGET: Duration = Duration::from_secs(28);
 const GRACE: Duration = Duration::from_secs(5);
 /// In a pod, the manifest can repeat its `terminationGracePeriodSeconds` here.
 const PLATFORM_LIMIT: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
@@ -31,14 +29,27 @@ impl Times {
     /// not fit are refused by the plan, and a grace that was not asked for is made to fit. Otherwise the
     /// times that were asked for decide, and the budget is what they need, if that is more than usual.
     pub(crate) fn of(options: &Options) -> Self {
+        let found = Budget::detect();
+        // Without a platform it runs by hand, and no balancer has to notice its stop.
+        let found = found.platform_limit().is_some().then_some(found);
+        let usual = found
+            .as_ref()
+            .map_or(Duration::ZERO, Budget::lame_duck_time);
+        let lame_duck = options.lame_duck.unwrap_or(usual);
         let of = |total| {
             Budget::new(total)
-                .lame_duck(options.lame_duck)
+                .lame_duck(lame_duck)
                 .platform_from_env(PLATFORM_LIMIT)
         };
-        let budget = of(options.budget.unwrap_or(BUDGET));
+        // What a pod has, wherever it runs.
+        let pod = Budget::kubernetes().total();
+        let budget = match (options.budget, found) {
+            (Some(total), _) => of(total),
+            (None, Some(found)) => found.lame_duck(lame_duck),
+            (None, None) => of(pod),
+        };
         if options.budget.is_some() || budget.platform_limit().is_some() {
-            let kept = options.lame_duck.saturating_add(2 * AFTER_THE_GRACE);
+            let kept = lame_duck.saturating_add(2 * AFTER_THE_GRACE);
             let kept = kept.saturating_add(options.last_scrape);
             let left = budget.total().saturating_sub(kept);
             let grace = options.grace.unwrap_or(GRACE.min(left / 4));
@@ -48,7 +59,7 @@ impl Times {
         let server = grace.saturating_add(AFTER_THE_GRACE);
         // One server after the other, the database, as long for the metrics, and the margin.
         let needed = [
-            options.lame_duck,
+            lame_duck,
             server,
             server,
             CLOSING,
@@ -60,7 +71,7 @@ impl Times {
             .into_iter()
             .fold(Duration::ZERO, Duration::saturating_add);
         Self {
-            budget: of(BUDGET.max(needed)),
+            budget: of(pod.max(needed)),
             grace,
         }
     }
@@ -80,7 +91,8 @@ mod tests {
             .expect("arguments that can be parsed")
             .options;
         let times = Times::of(&options);
-        assert_eq!(times.budget.lame_duck_time(), options.lame_duck);
+        let lame_duck = options.lame_duck.unwrap_or_default();
+        assert_eq!(times.budget.lame_duck_time(), lame_duck);
         (
             times.budget.total().as_secs_f64(),
             times.grace.as_secs_f64(),

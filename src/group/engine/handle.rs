@@ -5,11 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::aborts;
 use super::value::Place;
+use crate::group::end::End;
 
 /// The handle of a task in a group. Awaiting it returns the task's value.
 ///
@@ -59,34 +59,67 @@ pub struct TaskHandle<T> {
 pub(crate) type Joining<T> = JoinHandle<Result<T, NoValue>>;
 
 /// Why Tokio has no value of a task.
-// Without a value beside it this is one word, like `JoinError` alone, for the reason given there.
+///
+/// It is one word, because every return of a task moves it. An [`End`] is one byte, and moving a byte of
+/// a word cost a ready task about ten instructions. It becomes an end in [`TaskHandle::poll`] and
+/// nowhere else.
 #[derive(Clone, Copy, Debug)]
+#[repr(usize)]
 pub(crate) enum NoValue {
     /// The value has a destructor, so it was moved through the [`Place`].
     InPlace,
-    Lost(JoinError),
+    Failed,
+    Panicked,
+    Aborted,
+    Refused,
 }
 
-/// Why a task has no value to return.
+/// The error of a [`TaskHandle`] whose task has no value to return.
 ///
-/// It does not contain the error or the panic, because that belongs to the group.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Error)]
-#[non_exhaustive]
-// One word, because every return of a task moves it, and moving a byte of a word costs more.
-#[repr(usize)]
-pub enum JoinError {
-    /// The task returned an error.
-    #[error("the task failed")]
-    Failed,
-    /// The task panicked.
-    #[error("the task panicked")]
-    Panicked,
-    /// The task was aborted with its group, or its runtime shut down.
-    #[error("the task was aborted")]
-    Aborted,
-    /// The task never started, because its group was closed, or cancelled while it waited for a slot.
-    #[error("the task was refused by its group")]
-    Refused,
+/// It says how the task [ended](Self::end). It does not contain the error or the panic of the task,
+/// because that belongs to the group.
+///
+/// # Examples
+///
+/// ```
+/// use taskgroup::{End, TaskGroup};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let mut group = TaskGroup::new();
+/// let failed = group.spawn(async { Err::<(), _>("no database".into()) });
+///
+/// let error = failed.await.unwrap_err();
+/// assert_eq!(error.end(), End::Failed);
+/// assert_eq!(error.to_string(), "the task failed");
+/// assert!(group.wait().await.is_err());
+/// # });
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JoinError(End);
+
+impl JoinError {
+    /// Returns how the task ended.
+    ///
+    /// - [`Failed`](End::Failed) if it returned an error.
+    /// - [`Panicked`](End::Panicked) if it panicked.
+    /// - [`Aborted`](End::Aborted) if it was aborted, alone or with its group, or if its runtime shut
+    ///   down.
+    /// - [`Skipped`](End::Skipped) if it never started, because its group was closed, or was cancelled
+    ///   while the task waited for a slot.
+    #[must_use]
+    pub fn end(&self) -> End {
+        self.0
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            End::Skipped => f.write_str("the task was refused by its group"),
+            End::Aborted => f.write_str("the task was aborted"),
+            end => write!(f, "the task {end}"),
+        }
+    }
 }
 
 /// The message, because `main` prints a returned error with `Debug`.
@@ -95,6 +128,8 @@ impl fmt::Debug for JoinError {
         fmt::Display::fmt(self, f)
     }
 }
+
+impl std::error::Error for JoinError {}
 
 impl<T> TaskHandle<T> {
     #[inline]
@@ -108,8 +143,8 @@ impl<T> TaskHandle<T> {
 
     /// Aborts the task, which is then dropped at its next point of suspension.
     ///
-    /// This returns at once. The handle resolves to [`JoinError::Aborted`] when the task is gone, or to
-    /// the task's own end if that came first. The group still waits for the task. The abort does not
+    /// This returns at once. The handle resolves to [`End::Aborted`] when the task is gone, or to the
+    /// task's own end if that came first. The group still waits for the task. The abort does not
     /// fail the group, even if the task is [essential](crate::group::Task::essential).
     ///
     /// A closure of [`spawn_blocking`](crate::TaskGroup::spawn_blocking) that has started keeps
@@ -120,14 +155,13 @@ impl<T> TaskHandle<T> {
     /// # Examples
     ///
     /// ```
-    /// use taskgroup::TaskGroup;
-    /// use taskgroup::group::JoinError;
+    /// use taskgroup::{End, TaskGroup};
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let mut group = TaskGroup::new();
     /// let deaf = group.spawn(std::future::pending::<Result<(), _>>());
     /// deaf.abort();
-    /// assert_eq!(deaf.await, Err(JoinError::Aborted));
+    /// assert_eq!(deaf.await.unwrap_err().end(), End::Aborted);
     /// group.wait().await?;
     /// # Ok::<_, taskgroup::BoxError>(())
     /// # }).unwrap();
@@ -150,17 +184,21 @@ impl<T> Future for TaskHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(task) = &mut self.task else {
-            return Poll::Ready(Err(JoinError::Refused));
+            return Poll::Ready(Err(JoinError(End::Skipped)));
         };
         // The wrapper catches the task's panics, so the only other case is a dropped task.
-        let aborted = Err(NoValue::Lost(JoinError::Aborted));
-        Poll::Ready(match ready!(Pin::new(task).poll(cx)).unwrap_or(aborted) {
-            Ok(value) => Ok(value),
-            Err(NoValue::Lost(error)) => Err(error),
-            Err(NoValue::InPlace) => {
-                let value = self.place.as_ref().and_then(Place::take);
-                value.ok_or(JoinError::Aborted)
-            }
-        })
+        let ended = ready!(Pin::new(task).poll(cx)).unwrap_or(Err(NoValue::Aborted));
+        let end = match ended {
+            Ok(value) => return Poll::Ready(Ok(value)),
+            Err(NoValue::InPlace) => match self.place.as_ref().and_then(Place::take) {
+                Some(value) => return Poll::Ready(Ok(value)),
+                None => End::Aborted,
+            },
+            Err(NoValue::Failed) => End::Failed,
+            Err(NoValue::Panicked) => End::Panicked,
+            Err(NoValue::Aborted) => End::Aborted,
+            Err(NoValue::Refused) => End::Skipped,
+        };
+        Poll::Ready(Err(JoinError(end)))
     }
 }

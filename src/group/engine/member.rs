@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use tracing::span::Entered;
 
-use super::handle::{JoinError, NoValue};
+use super::handle::NoValue;
 use super::seat::{Class, Marks, Seat};
 use super::slots::Holding;
 use super::value::Place;
@@ -120,17 +120,17 @@ impl<F, E> Member<F, E> {
         let this = self.project();
         let class = this.class;
         let BodyParts::Alive { future, marks } = this.body.project() else {
-            return Poll::Ready(Err(ABORTED));
+            return Poll::Ready(Err(NoValue::Aborted));
         };
         if class.is_aborted() {
             marks.set_ended();
-            return Poll::Ready(Err(ABORTED));
+            return Poll::Ready(Err(NoValue::Aborted));
         }
         match Panic::catch(|| future.poll(cx).map(|output| class.end(marks, output))) {
             Ok(Poll::Pending) => {
                 if class.park(marks, cx.waker()) {
                     marks.set_ended();
-                    return Poll::Ready(Err(ABORTED));
+                    return Poll::Ready(Err(NoValue::Aborted));
                 }
                 Poll::Pending
             }
@@ -155,8 +155,6 @@ where
         poll
     }
 }
-
-const ABORTED: NoValue = NoValue::Lost(JoinError::Aborted);
 
 /// Resolves to whether the task got a slot. It gets none once the group has been cancelled.
 pub(crate) type Admission = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -205,14 +203,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(marks) = this.member.as_mut().marks() else {
-            return Poll::Ready(Err(NoValue::Lost(JoinError::Refused)));
+            return Poll::Ready(Err(NoValue::Refused));
         };
         if let Some(admission) = this.admission {
             let admitted = ready!(admission.as_mut().poll(cx));
             *this.admission = None;
             if !admitted {
                 marks.set_ended();
-                return Poll::Ready(Err(NoValue::Lost(JoinError::Refused)));
+                return Poll::Ready(Err(NoValue::Refused));
             }
             marks.hold_kept_slot();
         }
@@ -312,7 +310,7 @@ impl<F, E> BlockingMember<F, E> {
         let Seat { class, marks } = &mut self.seat;
         let Some(closure) = self.closure.take_if(|_| !class.is_aborted()) else {
             marks.set_ended();
-            return Err(ABORTED);
+            return Err(NoValue::Aborted);
         };
         let token = class.shared().token().clone();
         let _holding = class.hold(marks);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::sync::{CancellationToken, Lock, OnceLock};
 use crate::group::cause::Cause;
 use crate::group::error::TaskError;
+use crate::group::in_order::in_order;
 
 #[derive(Debug)]
 pub(crate) struct Record<E> {
@@ -161,9 +162,10 @@ impl<E> Record<E> {
 }
 
 /// Sorts the failures and attaches the later ones to the first.
-pub(crate) fn first_of<E>(mut failures: Vec<Recorded<E>>) -> Option<TaskError<E>> {
-    failures.sort_unstable_by_key(|recorded| recorded.moment);
-    let mut errors = failures.into_iter().map(|recorded| recorded.error);
+#[cold]
+pub(crate) fn first_of<E>(failures: Vec<Recorded<E>>) -> Option<TaskError<E>> {
+    let failures = in_order(failures, |recorded| recorded.moment);
+    let mut errors = failures.map(|recorded| recorded.error);
     let mut first = errors.next()?;
     first.suppress(errors.collect());
     Some(first)

@@ -12,12 +12,13 @@ use tokio::runtime::Handle;
 use tokio::task;
 
 use super::aborts;
-use super::handle::{JoinError, NoValue};
+use super::handle::NoValue;
 use super::origin::Origin;
+use super::record::Recorded;
 use super::shared::Shared;
 use super::slots::{Holding, Slot};
 use super::wakers::Key;
-use crate::group::error::Failure;
+use crate::group::failure::Failure;
 use crate::group::label::Label;
 use crate::group::panic::Panic;
 
@@ -43,7 +44,8 @@ pub(crate) struct Class<E> {
 }
 
 struct Named {
-    id: u64,
+    /// Its place in the list of named tasks.
+    roll: usize,
     label: Label,
     essential: bool,
     isolated: bool,
@@ -222,9 +224,9 @@ impl<E> Seat<E> {
             ..
         } = origin;
         let label = origin.label(shared);
-        let id = shared.register(label.clone(), kind == Kind::Blocking);
+        let roll = shared.register(label.clone(), kind == Kind::Blocking);
         let named = Some(Named {
-            id,
+            roll,
             label,
             essential,
             isolated,
@@ -335,7 +337,7 @@ impl<E> Class<E> {
             }
             Err(error) => {
                 self.record(Failure::Failed(error));
-                Err(NoValue::Lost(JoinError::Failed))
+                Err(NoValue::Failed)
             }
         }
     }
@@ -344,7 +346,7 @@ impl<E> Class<E> {
     #[cold]
     pub(crate) fn end_by_panic(&self, marks: &mut Marks, panic: Panic) -> NoValue {
         self.fail(marks, Failure::Panicked(panic));
-        NoValue::Lost(JoinError::Panicked)
+        NoValue::Panicked
     }
 
     #[cold]
@@ -359,7 +361,7 @@ impl<E> Class<E> {
     fn record(&self, failure: Failure<E>) {
         if self.named.as_ref().is_some_and(|named| named.isolated) {
             let error = self.shared.error_of(&self.label(), failure);
-            self.shared.forget(vec![error]);
+            self.shared.forget(vec![Recorded::now(error)]);
         } else {
             self.shared.fail(&self.label(), failure);
         }
@@ -392,7 +394,7 @@ impl<E> Class<E> {
             self.shared.slots.free();
         }
         if let Some(named) = &self.named {
-            self.shared.unregister(named.id);
+            self.shared.unregister(named.roll);
         }
         self.shared.leave();
     }

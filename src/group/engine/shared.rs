@@ -1,36 +1,34 @@
 //! The state that the owner of a group, its spawners and its members share.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::events;
 use super::latch::Latch;
 use super::record::{Record, Recorded};
+use super::roll::Roll;
 use super::slots::Slots;
 use super::sync::Lock;
 use super::wakers::Wakers;
 use crate::group::cause::{Cause, FailedTask, LostHeartbeat};
-use crate::group::end::End;
-use crate::group::error::{Failure, TaskError, View};
+use crate::group::error::{GroupFault, TaskError};
+use crate::group::failure::{Failure, View};
 use crate::group::label::Label;
-use crate::group::log;
-use crate::group::log::console;
 use crate::group::panic::Panic;
-use crate::group::running::{Running, RunningTask};
-use crate::group::time::Rounded;
+use crate::group::running::Running;
 
 /// Invariants:
 ///
 /// 1. User code never runs under the locks, or without a guard against its panic. This includes
 ///    destructors, wakers, `Display` and `source`.
-/// 2. `named` is locked alone. [`Record`] says in what order two records are locked.
+/// 2. Each lock of [`Seldom`] is locked alone. [`Record`] says in what order two records are locked.
 /// 3. A member of a group is a member of every group above it. It has one share in each of their
 ///    latches.
 pub(crate) struct Shared<E> {
@@ -40,11 +38,11 @@ pub(crate) struct Shared<E> {
     record: Record<E>,
     parent: Option<Arc<Shared<E>>>,
     /// Made on first use, because making and dropping it costs nearly as much as a group of one task.
-    seldom: OnceLock<Box<Seldom>>,
-    /// Fires when the wait of a group with a grace must end, although some tasks could not be ended.
-    given_up: Option<CancellationToken>,
+    seldom: OnceLock<Box<Seldom<E>>>,
     /// Whether failures stay here, so that they neither cancel the groups above nor are returned there.
     isolated: bool,
+    /// Whether the owner logs each failure by itself, so that the group does not.
+    by_owner: bool,
     /// Whether a trigger cancels the group, so that the cancel and the end are logged. Written before
     /// the cancel, which publishes it.
     audited: AtomicBool,
@@ -57,23 +55,19 @@ pub(crate) struct Shared<E> {
     view: View<E>,
 }
 
-/// The part of a group that is only needed with named tasks, with child groups, or after a late
-/// deadline.
-#[derive(Default)]
-struct Seldom {
-    named: Lock<BTreeMap<u64, Named>>,
-    /// How many named tasks there have been in total.
-    ids: AtomicU64,
+/// The part of a group that many groups do not need.
+struct Seldom<E> {
+    named: Lock<Roll>,
     owners: Lock<Owners>,
+    /// The listeners of the owner, such as clocks and triggers.
+    attached: Lock<Vec<Box<dyn Send>>>,
+    /// A forced end that this owner's calls caused, and that it has not been told of. It does not belong
+    /// to the record, because the owner of a group above must not take it.
+    forced: Lock<Option<Recorded<E>>>,
+    /// Fires when the wait of a group with a grace must end, although some tasks could not be ended.
+    given_up: Option<CancellationToken>,
     /// The deadline, if it passed before anything was spawned.
     overdue: Lock<Option<Duration>>,
-}
-
-/// An entry in the list of named tasks.
-struct Named {
-    label: Label,
-    since: Instant,
-    blocking: bool,
 }
 
 /// The owners of the groups below this one, see [`Shared::stay_as_path`].
@@ -82,8 +76,6 @@ struct Owners {
     below: usize,
     /// Whether this group's own owner has left the group to those owners.
     left: bool,
-    /// The listeners of the owner that has left.
-    attached: Vec<Box<dyn Send>>,
 }
 
 /// The options from which a group is made.
@@ -93,6 +85,8 @@ pub(crate) struct Plan<E> {
     pub(crate) token: Option<CancellationToken>,
     pub(crate) parent: Option<Arc<Shared<E>>>,
     pub(crate) isolated: bool,
+    /// Whether its owner logs each failure by itself.
+    pub(crate) by_owner: bool,
     /// Whether its wait is bounded by a grace.
     pub(crate) bounded: bool,
     /// Whether each task runs in the span that was current at its spawn.
@@ -110,6 +104,7 @@ impl<E> Plan<E> {
             token: None,
             parent: None,
             isolated: false,
+            by_owner: false,
             bounded: false,
             in_current_span: false,
             view,
@@ -123,17 +118,20 @@ impl<E> Plan<E> {
             path: above.path.clone(),
             token: Some(above.token().child_token()),
             parent: Some(Arc::clone(above)),
+            by_owner: above.by_owner,
             in_current_span: above.in_current_span,
             ..Self::new(above.view, place)
         }
     }
 
     /// The plan of a component. It keeps its failures, and it is not cancelled with the group above,
-    /// because the component that waits for it decides when it stops. It is aborted with that group.
+    /// because the component that waits for it decides when it stops. It is aborted with that group. The
+    /// lifecycle logs the failures of its components.
     pub(crate) fn told_apart(self) -> Self {
         Self {
             token: None,
             isolated: true,
+            by_owner: true,
             ..self
         }
     }
@@ -150,9 +148,12 @@ impl<E> Shared<E> {
             slots: Slots::new(plan.limit),
             record: Record::new(plan.token),
             parent: plan.parent,
-            seldom: OnceLock::new(),
-            given_up: plan.bounded.then(CancellationToken::new),
+            seldom: match plan.bounded {
+                true => OnceLock::from(Seldom::new(true)),
+                false => OnceLock::new(),
+            },
             isolated: plan.isolated,
+            by_owner: plan.by_owner,
             audited: AtomicBool::new(false),
             in_current_span: plan.in_current_span,
             has_plain_tasks: plan.limit.is_none() && !plan.in_current_span,
@@ -168,8 +169,8 @@ impl<E> Shared<E> {
         group
     }
 
-    fn seldom(&self) -> &Seldom {
-        self.seldom.get_or_init(Box::default)
+    fn seldom(&self) -> &Seldom<E> {
+        self.seldom.get_or_init(|| Seldom::new(false))
     }
 
     /// An aborted group had to be dropped, which is not its own failure.
@@ -251,21 +252,21 @@ impl<E> Shared<E> {
         let end = failure.end();
         let error = TaskError::new(label.clone(), failure, self.view);
         let message = message_of(&error, label);
-        let cause = Cause::Failed(FailedTask::new(label, end, &message));
+        let cause = Cause::Failed(FailedTask::new(label, end, message.clone()));
         self.stop_for(&cause, vec![Recorded::now(error)]);
         // Logged last, because a log may block on a pipe without a reader, and the other tasks have to
         // stop.
-        log_failure(label, end, &message);
+        events::failure(label.name(), end, &message, self.by_owner);
     }
 
     /// Records an error of [`error_of`](Self::error_of), then cancels. Returns the error instead if it
     /// only says that its task was cancelled.
     #[cold]
     pub(crate) fn blame(&self, label: &Label, error: TaskError<E>) -> Option<TaskError<E>> {
-        if self.is_cancelled() && error.failure().is_cancellation(self.view) {
+        if self.is_cancelled() && error.is_cancellation() {
             return Some(error);
         }
-        let cause = FailedTask::new(label, error.end(), &message_of(&error, label));
+        let cause = FailedTask::new(label, error.end(), message_of(&error, label));
         self.stop_for(&Cause::Failed(cause), vec![Recorded::now(error)]);
         None
     }
@@ -275,7 +276,7 @@ impl<E> Shared<E> {
     pub(crate) fn error_of(&self, label: &Label, failure: Failure<E>) -> TaskError<E> {
         let end = failure.end();
         let error = TaskError::new(label.clone(), failure, self.view);
-        log_failure(label, end, &message_of(&error, label));
+        events::failure(label.name(), end, &message_of(&error, label), false);
         error
     }
 
@@ -301,27 +302,52 @@ impl<E> Shared<E> {
     ///
     /// The groups above are not cancelled. Only the caller that shuts this group down gets the failure,
     /// and it may want the other groups to go on.
-    pub(crate) fn fail_group(&self, cause: Cause, failure: Failure<E>) -> bool {
-        let failure = self.failure_of_group(failure);
+    pub(crate) fn fail_group(&self, cause: Cause, fault: GroupFault) -> bool {
+        let failure = self.failure_of_group(fault);
         self.record.keep(vec![failure]);
         self.cancel(cause)
     }
 
     /// Makes a failure of the group as a whole, for the caller to return.
-    pub(crate) fn failure_of_group(&self, failure: Failure<E>) -> Recorded<E> {
-        let error = TaskError::new(self.label(), failure, self.view);
-        log::guarded(|| tracing::debug!(target: "taskgroup", "{error:#}"));
+    pub(crate) fn failure_of_group(&self, fault: GroupFault) -> Recorded<E> {
+        let error = TaskError::of_group(self.label(), fault, self.view);
+        events::failure(None, error.end(), &error.to_string(), self.by_owner);
         Recorded::now(error)
     }
 
     /// The token that fires when waiters of this group must leave, if its wait is bounded.
     pub(crate) fn given_up(&self) -> Option<&CancellationToken> {
-        self.given_up.as_ref()
+        self.seldom.get()?.given_up.as_ref()
     }
 
     pub(crate) fn give_up(&self) {
-        if let Some(given_up) = &self.given_up {
+        if let Some(given_up) = self.given_up() {
             given_up.cancel();
+        }
+    }
+
+    /// Keeps a forced end for the owner, unless it has not been told of another one yet.
+    pub(crate) fn set_forced(&self, failure: Recorded<E>) {
+        let mut forced = self.seldom().forced.lock();
+        if forced.is_none() {
+            *forced = Some(failure);
+        }
+    }
+
+    pub(crate) fn take_forced(&self) -> Option<Recorded<E>> {
+        self.seldom.get()?.forced.lock().take()
+    }
+
+    /// Keeps a listener until [`detach`](Self::detach).
+    pub(crate) fn attach(&self, listener: Box<dyn Send>) {
+        self.seldom().attached.lock().push(listener);
+    }
+
+    /// Ends the listeners.
+    pub(crate) fn detach(&self) {
+        if let Some(seldom) = self.seldom.get() {
+            let attached = std::mem::take(&mut *seldom.attached.lock());
+            drop(attached);
         }
     }
 
@@ -338,7 +364,7 @@ impl<E> Shared<E> {
     /// Whether a task with a name was ever spawned.
     pub(crate) fn has_named(&self) -> bool {
         let seldom = self.seldom.get();
-        seldom.is_some_and(|seldom| seldom.ids.load(Ordering::Relaxed) > 0)
+        seldom.is_some_and(|seldom| seldom.named.lock().was_ever_used())
     }
 
     /// Cancels for a trigger, and logs it if it was the first cause.
@@ -360,8 +386,8 @@ impl<E> Shared<E> {
     /// it. Ignored once the group is cancelled, because a drain may stop the heartbeat.
     fn lose(&self, lost: &LostHeartbeat) -> bool {
         let cause = Cause::Heartbeat(lost.clone());
-        let failure = Failure::HeartbeatLost(lost.clone());
-        let error = TaskError::new(self.label(), failure, self.view);
+        let fault = GroupFault::HeartbeatLost(lost.clone());
+        let error = TaskError::of_group(self.label(), fault, self.view);
         // The owner still exists and will get the failure, because an owner that leaves records a cause.
         let first = self.record.keep_first(cause.clone(), Recorded::now(error));
         if first {
@@ -405,26 +431,22 @@ impl<E> Shared<E> {
 
     /// Leaves this group to the owners below it, if there are any, and returns whether it did.
     ///
-    /// For a group that never had a task of its own, and so is only a path to its child groups. The
+    /// Its listeners stay too. For a group that never had a task of its own, and so is only a path to its child groups. The
     /// group above waits for their tasks and aborts them. So in `group.child("a").child("b")` the owner
     /// of `a` is dropped at once, and `b` goes on.
-    pub(crate) fn stay_as_path(
-        &self,
-        attached: Vec<Box<dyn Send>>,
-    ) -> Result<(), Vec<Box<dyn Send>>> {
+    pub(crate) fn stay_as_path(&self) -> bool {
         {
             let Some(seldom) = self.seldom.get() else {
-                return Err(attached);
+                return false;
             };
             let mut owners = seldom.owners.lock();
             if self.parent.is_none() || owners.below == 0 {
-                return Err(attached);
+                return false;
             }
             owners.left = true;
-            owners.attached = attached;
         }
         self.orphan();
-        Ok(())
+        true
     }
 
     /// Notes that an owner of this group is gone. If the group above was left to the owners below it,
@@ -432,15 +454,14 @@ impl<E> Shared<E> {
     pub(crate) fn disown_above(&self) {
         let mut next = self.parent.as_deref();
         while let Some(group) = next {
-            let attached = {
+            {
                 let mut owners = group.seldom().owners.lock();
                 owners.below -= 1;
                 if owners.below > 0 || !owners.left {
                     return;
                 }
-                std::mem::take(&mut owners.attached)
-            };
-            drop(attached);
+            }
+            group.detach();
             group.cancel(Cause::Dropped);
             group.latch.close();
             group.slots.close();
@@ -451,73 +472,29 @@ impl<E> Shared<E> {
 
     /// Drops failures that no owner will ask for, one by one, because two panics at once would end the
     /// process.
-    pub(crate) fn forget<T>(&self, failures: Vec<T>) {
+    pub(crate) fn forget(&self, failures: Vec<Recorded<E>>) {
         for failure in failures {
             if let Err(panic) = Panic::catch_drop(failure) {
-                let group = self.label();
-                log::guarded(|| {
-                    tracing::error!(
-                        target: "taskgroup",
-                        "an error of a {group} panicked as it was dropped: {}",
-                        panic.message()
-                    );
-                });
-                panic.discard();
+                events::error_panicked(&self.label(), panic);
             }
         }
     }
 
     /// Logs what asked the group to stop, and what follows from it.
     pub(crate) fn log_trigger(&self, cause: &Cause, then: &str) {
-        let group = self.path.as_deref();
-        let signal = match cause {
-            Cause::Signal(signal) => Some(tracing::field::display(signal)),
-            _ => None,
-        };
-        log::guarded(|| {
-            tracing::info!(
-                name: "taskgroup.trigger", target: "taskgroup", group, %cause, signal, "{cause}, {then}"
-            );
-        });
-        console::say(group, format_args!("{cause}, {then}"));
+        events::trigger(self.path.as_deref(), cause, then);
     }
 
     /// Logs which tasks are left, and how much longer they may take.
     pub(crate) fn log_waiting(&self, running: &Running, left: Duration) {
-        let group = self.path.as_deref();
-        let left = Rounded(left);
-        log::guarded(|| {
-            tracing::info!(
-                name: "taskgroup.waiting", target: "taskgroup", group, "still waiting for {running} ({left} left)"
-            );
-        });
-        console::say(
-            group,
-            format_args!("still waiting for {running} ({left} left)"),
-        );
+        events::waiting(self.path.as_deref(), running, left);
     }
 
-    /// Logs what followed the cancel. The line is only prominent if a trigger asked for it.
+    /// Logs what followed the cancel.
     pub(crate) fn log_end(&self, cause: &Cause, ok: bool) {
-        let group = self.path.as_deref();
-        let outcome = if ok { "ok" } else { "failed" };
         // The component that contains the failures of a group logs how it ended.
         let audited = cause.is_trigger() || self.audited.load(Ordering::Relaxed);
-        let loudly = audited && !self.isolated;
-        log::guarded(|| {
-            if loudly {
-                tracing::info!(
-                    name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
-                );
-            } else {
-                tracing::debug!(
-                    name: "taskgroup.stopped", target: "taskgroup", group, %cause, outcome, "group stopped"
-                );
-            }
-        });
-        if loudly {
-            console::say(group, format_args!("stopped"));
-        }
+        events::stopped(self.path.as_deref(), cause, ok, audited && !self.isolated);
     }
 
     /// Takes a share of the latch, here and in every group above. The caller must
@@ -539,60 +516,47 @@ impl<E> Shared<E> {
         }
     }
 
-    pub(crate) fn register(&self, label: Label, blocking: bool) -> u64 {
-        let seldom = self.seldom();
-        let id = seldom.ids.fetch_add(1, Ordering::Relaxed) + 1;
-        let named = Named {
-            label,
-            since: Instant::now(),
-            blocking,
-        };
-        seldom.named.lock().insert(id, named);
-        id
+    /// Enters a named task, and returns its place in the list.
+    pub(crate) fn register(&self, label: Label, blocking: bool) -> usize {
+        let now = Instant::now();
+        self.seldom().named.lock().enter(label, now, blocking)
     }
 
     #[inline(never)]
-    pub(crate) fn unregister(&self, id: u64) {
-        let named = self.seldom().named.lock().remove(&id);
+    pub(crate) fn unregister(&self, place: usize) {
+        let named = self.seldom().named.lock().leave(place);
         drop(named);
     }
 
     pub(crate) fn running_named(&self) -> Running {
-        let mut running = Running::default();
         let Some(seldom) = self.seldom.get() else {
-            return running;
+            return Running::default();
         };
         let now = Instant::now();
-        for (&id, named) in &*seldom.named.lock() {
-            let age = now.saturating_duration_since(named.since);
-            running.push(RunningTask::named(
-                named.label.clone(),
-                id,
-                age,
-                named.blocking,
-            ));
-        }
-        running
+        seldom.named.lock().running(now)
+    }
+}
+
+impl<E> Seldom<E> {
+    #[cold]
+    fn new(bounded: bool) -> Box<Self> {
+        Box::new(Self {
+            named: Lock::default(),
+            owners: Lock::default(),
+            attached: Lock::default(),
+            forced: Lock::default(),
+            given_up: bounded.then(CancellationToken::new),
+            overdue: Lock::default(),
+        })
     }
 }
 
 /// `Display` is user code. It may panic, and it must not run under a lock.
-fn message_of<E>(error: &TaskError<E>, label: &Label) -> String {
+fn message_of(error: &dyn fmt::Display, label: &Label) -> String {
     Panic::catch(|| format!("{error:#}")).unwrap_or_else(|panic| {
         panic.discard();
         format!("{label} failed with an error whose message panicked")
     })
-}
-
-fn log_failure(label: &Label, end: End, message: &str) {
-    let name = label.name();
-    log::guarded(|| {
-        if end == End::Panicked {
-            tracing::error!(target: "taskgroup", task = name, "{message}");
-        } else {
-            tracing::debug!(target: "taskgroup", task = name, "{message}");
-        }
-    });
 }
 
 impl<E> fmt::Debug for Shared<E> {

@@ -3,7 +3,7 @@
 pub(in crate::lifecycle) mod detect;
 
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use self::detect::{Found, Platform, Surroundings};
@@ -12,8 +12,9 @@ use self::detect::{Found, Platform, Surroundings};
 /// components. Plain data.
 ///
 /// The total is a single number because the [platform](Self::platform) has a single limit too: it kills the
-/// process when that has passed. So a budget stays below that limit, and each part of a stop has its place
-/// in it:
+/// process when that has passed. The time of a [preStop hook](Self::pre_stop) counts against that limit. So
+/// the hook, the total and a second more fit into the limit, and each part of a stop has its place in the
+/// total:
 ///
 /// | part | what it is for | default |
 /// |---|---|---|
@@ -25,8 +26,28 @@ use self::detect::{Found, Platform, Surroundings};
 /// | [`margin`](Self::margin) | to confirm that forced tasks are gone, and to report | min(1 s, total / 10) |
 ///
 /// The parts are checked when the [`Plan`](crate::lifecycle::Plan) is made, before anything is started. A
-/// budget that is smaller than its parts, or not smaller than the limit of the platform, is an error that
-/// names the numbers.
+/// budget that is smaller than its parts, or that does not fit into the limit of the platform, is an error
+/// that names the numbers.
+///
+/// # Presets
+///
+/// The total of a preset follows its limit and its hook. It is `limit - pre_stop - reserve`. The reserve is
+/// a tenth of the limit, but at least 1 s, and at most 2 s (5 s under systemd). So [`platform`](Self::platform) and
+/// [`pre_stop`](Self::pre_stop) may be called on a preset, and the stop still fits.
+///
+/// | preset | limit | total | lame duck | the signal |
+/// |---|---|---|---|---|
+/// | [`kubernetes`](Self::kubernetes) | 30 s | 28 s | 5 s | SIGTERM |
+/// | [`systemd`](Self::systemd) | 90 s | 85 s | 0 | SIGTERM |
+/// | [`docker`](Self::docker) | 10 s | 9 s | 0 | SIGTERM |
+/// | [`ecs`](Self::ecs) | 30 s | 28 s | 0 | SIGTERM |
+/// | [`cloud_run`](Self::cloud_run) | 10 s | 9 s | 0 | SIGTERM |
+/// | [`heroku`](Self::heroku) | 30 s | 28 s | 0 | SIGTERM, perhaps twice |
+/// | [`fly`](Self::fly) | 5 s | 4 s | 0 | SIGINT |
+/// | [`nomad`](Self::nomad) | 5 s | 4 s | 0 | SIGINT, with Docker SIGTERM |
+/// | [`local`](Self::local) | none | 10 s | 0 | SIGINT |
+///
+/// [`detect`](Self::detect) finds the platform.
 ///
 /// Each time is exact, and any duration is accepted until the plan is made. A total of [`Duration::MAX`]
 /// means no limit. Then components that ask for no grace may take any time, and only a forced stop ends
@@ -49,7 +70,11 @@ use self::detect::{Found, Platform, Surroundings};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a budget does nothing until a lifecycle is given it"]
 pub struct Budget {
+    /// Not that of a preset, which has a reserve and a platform.
     total: Duration,
+    /// What a preset keeps back of its limit at most.
+    reserve: Option<Duration>,
+    pre_stop: Duration,
     jitter: Duration,
     lame_duck: Duration,
     drain: Duration,
@@ -68,6 +93,9 @@ pub(in crate::lifecycle) struct InvalidVariable {
 }
 
 impl Budget {
+    /// What has to be left of the platform's limit when the budget is over.
+    pub(crate) const SLACK: Duration = Duration::from_secs(1);
+
     /// Makes a budget of `total`, without parts and without a platform.
     ///
     /// Zero is an error of the plan. [`Duration::MAX`] means no limit.
@@ -85,6 +113,8 @@ impl Budget {
     pub const fn new(total: Duration) -> Self {
         Self {
             total,
+            reserve: None,
+            pre_stop: Duration::ZERO,
             jitter: Duration::ZERO,
             lame_duck: Duration::ZERO,
             drain: Duration::ZERO,
@@ -104,8 +134,8 @@ impl Budget {
     /// report on what was stuck is lost. The lame duck is the time that the endpoints of a service usually
     /// take to forget a pod.
     ///
-    /// For a pod with a longer grace period, set the total yourself, and the limit with
-    /// [`platform`](Self::platform) or [`platform_from_env`](Self::platform_from_env).
+    /// For a pod with another grace period, set the limit with [`platform`](Self::platform) or
+    /// [`platform_from_env`](Self::platform_from_env). The total follows it.
     ///
     /// # Examples
     ///
@@ -113,16 +143,15 @@ impl Budget {
     /// use std::time::Duration;
     /// use taskgroup::lifecycle::Budget;
     ///
-    /// let limit = Budget::kubernetes().platform_limit().map(|(_, limit)| limit);
-    /// assert_eq!(limit, Some(Duration::from_secs(30)));
+    /// let secs = Duration::from_secs;
+    /// let pod = Budget::kubernetes();
+    /// assert_eq!((pod.total(), pod.lame_duck_time()), (secs(28), secs(5)));
+    /// let pod = Budget::kubernetes().platform("terminationGracePeriodSeconds", secs(60));
+    /// assert_eq!(pod.total(), secs(58));
     /// ```
     pub fn kubernetes() -> Self {
-        Self::new(Duration::from_secs(28))
-            .lame_duck(Duration::from_secs(5))
-            .platform(
-                "Kubernetes' terminationGracePeriodSeconds",
-                Duration::from_secs(30),
-            )
+        let name = "Kubernetes' terminationGracePeriodSeconds";
+        Self::preset(name, 30).lame_duck(Duration::from_secs(5))
     }
 
     /// Makes the budget of a systemd unit, 85 seconds in all without a lame duck.
@@ -141,8 +170,84 @@ impl Budget {
     /// assert_eq!(Budget::systemd().lame_duck_time(), Duration::ZERO);
     /// ```
     pub fn systemd() -> Self {
-        Self::new(Duration::from_secs(85))
-            .platform("systemd's TimeoutStopSec", Duration::from_secs(90))
+        Self {
+            reserve: Some(Duration::from_secs(5)),
+            ..Self::preset("systemd's TimeoutStopSec", 90)
+        }
+    }
+
+    /// Makes the budget of a container that `docker stop` or Compose ends, 9 seconds in all.
+    ///
+    /// Docker sends SIGKILL after 10 seconds, unless `--stop-timeout` or `stop_grace_period` says otherwise. For that,
+    /// set the limit with [`platform`](Self::platform).
+    pub fn docker() -> Self {
+        Self::preset("Docker's stop timeout", 10)
+    }
+
+    /// Makes the budget of a task of Amazon ECS, 28 seconds in all without a lame duck.
+    ///
+    /// ECS sends SIGKILL after the container's `stopTimeout`, 30 seconds by default, and 120 at most on Fargate. It
+    /// deregisters the task from its load balancer before it sends SIGTERM, so a lame duck would serve no purpose.
+    pub fn ecs() -> Self {
+        Self::preset("ECS' stopTimeout", 30)
+    }
+
+    /// Makes the budget of an instance of Cloud Run, 9 seconds in all without a lame duck.
+    ///
+    /// Cloud Run sends SIGKILL 10 seconds after SIGTERM, which cannot be changed. It sends no requests to an instance that
+    /// it ends.
+    pub fn cloud_run() -> Self {
+        Self::preset("Cloud Run's limit", 10)
+    }
+
+    /// Makes the budget of a dyno of Heroku, 28 seconds in all without a lame duck.
+    ///
+    /// Heroku sends SIGKILL 30 seconds after SIGTERM, which cannot be changed. It may send SIGTERM more than once, so a
+    /// second one must not force the exit.
+    ///
+    /// # Examples
+    ///
+    /// With feature `signal`, only Ctrl-C insists.
+    ///
+    /// ```
+    /// # #[cfg(all(unix, feature = "signal"))] {
+    /// use taskgroup::{Signal, Signals};
+    /// use taskgroup::lifecycle::{Budget, Lifecycle};
+    ///
+    /// let signals = Signals::terminate()?.insist_on([Signal::Interrupt])?;
+    /// let lifecycle = Lifecycle::new("orders").budget(Budget::heroku()).stop_on(signals);
+    /// # drop(lifecycle);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn heroku() -> Self {
+        Self::preset("Heroku's limit", 30)
+    }
+
+    /// Makes the budget of a machine of Fly, 4 seconds in all without a lame duck.
+    ///
+    /// Fly sends SIGINT, and SIGKILL after the `kill_timeout` of `fly.toml`, 5 seconds by default and 300 at most. Set a
+    /// longer one, and the limit with [`platform`](Self::platform).
+    pub fn fly() -> Self {
+        Self::preset("Fly's kill_timeout", 5)
+    }
+
+    /// Makes the budget of a task of Nomad, 4 seconds in all without a lame duck.
+    ///
+    /// Nomad sends SIGINT, or SIGTERM to a task of the Docker driver, and kills it after its `kill_timeout`, 5 seconds by
+    /// default. The `max_kill_timeout` of the client, 30 seconds by default, caps it. The `shutdown_delay` passes before
+    /// the signal and does not count. Set a longer time, and the limit with [`platform`](Self::platform).
+    pub fn nomad() -> Self {
+        Self::preset("Nomad's kill_timeout", 5)
+    }
+
+    /// A budget whose total follows the limit of its platform.
+    fn preset(name: &'static str, seconds: u64) -> Self {
+        Self {
+            reserve: Some(Duration::from_secs(2)),
+            platform: Some((name.into(), Duration::from_secs(seconds))),
+            ..Self::new(Duration::ZERO)
+        }
     }
 
     /// Makes the budget of a program on a developer's machine, 10 seconds without parts.
@@ -167,17 +272,24 @@ impl Budget {
     /// | runs under | because | budget |
     /// |---|---|---|
     /// | Kubernetes | `KUBERNETES_SERVICE_HOST` is set | [`kubernetes`](Self::kubernetes) |
+    /// | ECS | `ECS_CONTAINER_METADATA_URI_V4` is set | [`ecs`](Self::ecs) |
+    /// | Cloud Run | `K_SERVICE` is set | [`cloud_run`](Self::cloud_run) |
+    /// | Fly | `FLY_APP_NAME` is set | [`fly`](Self::fly) |
+    /// | Nomad | `NOMAD_ALLOC_ID` is set | [`nomad`](Self::nomad) |
+    /// | Heroku | `DYNO` is set | [`heroku`](Self::heroku) |
     /// | systemd | `SYSTEMD_EXEC_PID` is this process, or `NOTIFY_SOCKET` is set | [`systemd`](Self::systemd) |
     /// | a terminal | stdin or stderr is one | [`local`](Self::local) |
     /// | none of them | | [`local`](Self::local) |
     ///
-    /// The first row that applies counts. The plan prints it with the reason.
+    /// The first row that applies counts. The plan prints it with the reason. Plain Docker sets no variable, so
+    /// call [`docker`](Self::docker) there.
     ///
     /// A process cannot see the limit of its platform, but a manifest can repeat it as a variable, in
-    /// seconds. Use `TERMINATION_GRACE_PERIOD_SECONDS` in a pod and `TIMEOUT_STOP_SEC` in a unit
-    /// (`Environment=TIMEOUT_STOP_SEC=40` beside `TimeoutStopSec=40`). The total is then that limit, less
-    /// what the preset keeps back (2 s in a pod, 5 s in a unit, at most a tenth of the limit). The lame
-    /// duck is at most a quarter of the total. A value that is not a number of seconds is an error of the
+    /// seconds. Use `TERMINATION_GRACE_PERIOD_SECONDS` in a pod, `TIMEOUT_STOP_SEC` in a unit
+    /// (`Environment=TIMEOUT_STOP_SEC=90` beside `TimeoutStopSec=90`), and `STOP_TIMEOUT_SECONDS` on the other
+    /// platforms. A pod with a preStop hook has its time in `PRE_STOP_SECONDS`, see
+    /// [`pre_stop`](Self::pre_stop). The total follows both, as that of each [preset](Self#presets). The lame
+    /// duck is then at most a quarter of the total. A value that is not a number of seconds is an error of the
     /// plan.
     ///
     /// # Examples
@@ -194,21 +306,32 @@ impl Budget {
     }
 
     fn found(found: Found) -> Self {
-        let (mut budget, reserve) = match found.platform {
-            Platform::Kubernetes => (Self::kubernetes(), Duration::from_secs(2)),
-            Platform::Systemd => (Self::systemd(), Duration::from_secs(5)),
-            Platform::Local => (Self::local(), Duration::ZERO),
+        let budget = match found.platform {
+            Platform::Kubernetes => Self::kubernetes(),
+            Platform::Ecs => Self::ecs(),
+            Platform::CloudRun => Self::cloud_run(),
+            Platform::Fly => Self::fly(),
+            Platform::Nomad => Self::nomad(),
+            Platform::Heroku => Self::heroku(),
+            Platform::Systemd => Self::systemd(),
+            Platform::Local => Self::local(),
         };
-        budget.detected = Some(found.why);
-        let Some((variable, value)) = found.limit else {
-            return budget;
+        let mut budget = Self {
+            detected: Some(found.why),
+            ..budget
         };
-        if let Some(limit) = seconds(&value.to_string_lossy()) {
-            budget.total = limit.saturating_sub(reserve.min(limit / 10));
-            // Most of a short stop is for the work in flight.
-            budget.lame_duck = budget.lame_duck.min(budget.total / 4);
+        if let Some((variable, value)) = found.pre_stop {
+            match seconds(&value.to_string_lossy()) {
+                Some(time) => budget.pre_stop = time,
+                None => budget = budget.cannot_read(variable.into(), &value),
+            }
         }
-        budget.platform_from(variable.into(), Some(value))
+        if let Some((variable, value)) = found.limit {
+            budget = budget.platform_from(variable.into(), Some(value));
+            // Most of a short stop is for the work in flight.
+            budget.lame_duck = budget.lame_duck.min(budget.total() / 4);
+        }
+        budget
     }
 
     /// Sets the longest random wait before a stop begins. The default is zero, which means no wait.
@@ -279,9 +402,37 @@ impl Budget {
         self
     }
 
+    /// Sets how long the platform waits before it sends the signal, while its limit counts already.
+    ///
+    /// It is the time of Kubernetes' `preStop` hook, such as the seconds of its `sleep`. The default is zero. The
+    /// process does not notice it, and it is not a part of the total. Together with the total and a second more it
+    /// has to fit into the limit of the [platform](Self::platform), and the plan prints it.
+    ///
+    /// The service is still ready in that time. If the hook waits until the endpoints are withdrawn, a
+    /// [lame duck](Self::lame_duck) after it only makes the stop longer, so set that to zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use taskgroup::lifecycle::{Budget, Lifecycle};
+    ///
+    /// let secs = Duration::from_secs;
+    /// let budget = Budget::kubernetes().pre_stop(secs(5)).lame_duck(Duration::ZERO);
+    /// assert_eq!(budget.total(), secs(30 - 5 - 2));
+    /// let plan = Lifecycle::new("orders").budget(budget).plan()?;
+    /// assert!(plan.to_string().contains("preStop 5s: before the signal"), "{plan}");
+    /// # Ok::<(), taskgroup::BoxError>(())
+    /// ```
+    pub const fn pre_stop(mut self, time: Duration) -> Self {
+        self.pre_stop = time;
+        self
+    }
+
     /// Sets the time after which the platform kills the process, and the name of that `limit`.
     ///
-    /// The total has to be smaller. A second call replaces the platform.
+    /// The [preStop time](Self::pre_stop), the total and a second more have to fit into it. The total of a
+    /// [preset](Self#presets) follows the limit. A second call replaces the platform.
     ///
     /// # Examples
     ///
@@ -321,32 +472,47 @@ impl Budget {
 
     /// Like `platform_from_env`, with the value that was read.
     pub(in crate::lifecycle) fn platform_from(
-        mut self,
+        self,
         variable: Cow<'static, str>,
         value: Option<OsString>,
     ) -> Self {
         let Some(value) = value else {
             return self;
         };
-        let value = value.to_string_lossy();
-        match seconds(&value) {
+        match seconds(&value.to_string_lossy()) {
             Some(limit) => self.platform(variable, limit),
-            None => {
-                let invalid = InvalidVariable {
-                    variable: variable.into_owned(),
-                    value: value.into_owned(),
-                };
-                // The first one is reported.
-                self.invalid = self.invalid.or(Some(invalid));
-                self
-            }
+            None => self.cannot_read(variable, &value),
         }
+    }
+
+    fn cannot_read(mut self, variable: Cow<'static, str>, value: &OsStr) -> Self {
+        let invalid = InvalidVariable {
+            variable: variable.into_owned(),
+            value: value.to_string_lossy().into_owned(),
+        };
+        // The first one is reported.
+        self.invalid = self.invalid.or(Some(invalid));
+        self
     }
 
     /// Returns how long the stop may take in all.
     #[must_use]
-    pub const fn total(&self) -> Duration {
-        self.total
+    pub fn total(&self) -> Duration {
+        match (self.reserve, &self.platform) {
+            (Some(_), Some((_, Duration::MAX))) => Duration::MAX,
+            (Some(reserve), Some((_, limit))) => {
+                let reserve = (*limit / 10).clamp(Self::SLACK, reserve);
+                let kept = self.pre_stop.saturating_add(reserve);
+                limit.saturating_sub(kept)
+            }
+            _ => self.total,
+        }
+    }
+
+    /// Returns how long the platform waits before it sends the signal.
+    #[must_use]
+    pub const fn pre_stop_time(&self) -> Duration {
+        self.pre_stop
     }
 
     /// Returns the longest random wait before the stop begins.
@@ -383,7 +549,7 @@ impl Budget {
     /// total, and one second at most.
     #[must_use]
     pub fn margin(&self) -> Duration {
-        (self.total / 10).min(Duration::from_secs(1))
+        (self.total() / 10).min(Duration::from_secs(1))
     }
 
     /// Returns the time left for the components: the total without its parts, or zero if the parts exceed
@@ -392,10 +558,10 @@ impl Budget {
     /// With a total of [`Duration::MAX`] it is [`Duration::MAX`], whatever the parts are.
     #[must_use]
     pub fn stop_time(&self) -> Duration {
-        if self.total == Duration::MAX {
+        if self.total() == Duration::MAX {
             return Duration::MAX;
         }
-        self.total.saturating_sub(self.kept())
+        self.total().saturating_sub(self.kept())
     }
 
     /// Returns what [`detect`](Self::detect) has found, and why.
@@ -484,6 +650,36 @@ mod tests {
 
         assert_eq!(Budget::default(), Budget::new(10 * SECOND));
         assert_eq!(Budget::default().platform_limit(), None);
+    }
+
+    #[test]
+    fn the_other_presets_leave_a_second_or_two_and_have_no_lame_duck() {
+        for (budget, total, limit) in [
+            (Budget::docker(), 9, 10),
+            (Budget::ecs(), 28, 30),
+            (Budget::cloud_run(), 9, 10),
+            (Budget::heroku(), 28, 30),
+            (Budget::fly(), 4, 5),
+            (Budget::nomad(), 4, 5),
+        ] {
+            let (name, of) = budget.platform_limit().unwrap();
+            assert_eq!(of, limit * SECOND, "{name}");
+            assert_eq!(budget.total(), total * SECOND, "{name}");
+            assert_eq!(budget.lame_duck_time(), Duration::ZERO, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_total_of_a_preset_follows_its_limit_and_its_hook_and_any_other_does_not() {
+        let pod = Budget::kubernetes().pre_stop(5 * SECOND);
+        assert_eq!(pod.total(), 23 * SECOND);
+        assert_eq!(
+            pod.clone().platform("a pod", 60 * SECOND).total(),
+            53 * SECOND
+        );
+        assert_eq!(pod.platform("a pod", 4 * SECOND).total(), Duration::ZERO);
+        let own = Budget::new(28 * SECOND).pre_stop(5 * SECOND);
+        assert_eq!(own.platform("a pod", 60 * SECOND).total(), 28 * SECOND);
     }
 
     #[test]
@@ -603,6 +799,39 @@ mod tests {
         );
         assert_eq!(budget.total(), 9 * SECOND);
         assert_eq!(budget.lame_duck_time(), 9 * SECOND / 4);
+    }
+
+    #[test]
+    fn the_hook_of_a_pod_counts_against_its_limit() {
+        let hook = ("PRE_STOP_SECONDS", "5");
+        let (_, budget) = detected(&[IN_A_POD, hook], false);
+        assert_eq!(budget.pre_stop_time(), 5 * SECOND);
+        assert_eq!(budget.total(), 23 * SECOND);
+        let limit = ("TERMINATION_GRACE_PERIOD_SECONDS", "60");
+        let (_, budget) = detected(&[IN_A_POD, hook, limit], false);
+        assert_eq!(budget.total(), 53 * SECOND);
+        let (_, budget) = detected(&[IN_A_POD, ("PRE_STOP_SECONDS", "5s")], false);
+        assert_eq!(
+            budget.invalid_variable().unwrap().variable,
+            "PRE_STOP_SECONDS"
+        );
+    }
+
+    #[test]
+    fn the_other_platforms_are_found_by_their_variables() {
+        for (variable, platform, budget) in [
+            ("ECS_CONTAINER_METADATA_URI_V4", "ECS", Budget::ecs()),
+            ("K_SERVICE", "Cloud Run", Budget::cloud_run()),
+            ("FLY_APP_NAME", "Fly", Budget::fly()),
+            ("NOMAD_ALLOC_ID", "Nomad", Budget::nomad()),
+            ("DYNO", "Heroku", Budget::heroku()),
+        ] {
+            let (why, found) = detected(&[(variable, "x")], true);
+            assert_eq!(why, format!("{platform}: {variable} is set"));
+            assert_eq!(found, budget.because(&why));
+            let (_, longer) = detected(&[(variable, "x"), ("STOP_TIMEOUT_SECONDS", "60")], false);
+            assert_eq!(longer.total(), 58 * SECOND);
+        }
     }
 
     #[test]

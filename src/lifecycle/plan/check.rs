@@ -24,21 +24,26 @@ pub(super) fn check_budget(budget: &Budget) -> Result<(), PlanError> {
     if let Some(invalid) = budget.invalid_variable() {
         return Err(Error::InvalidVariable(invalid.clone()).into());
     }
-    if total.is_zero() {
-        return Err(Error::ZeroBudget.into());
-    }
-    if budget.start_time().is_zero() {
-        return Err(Error::ZeroStart.into());
-    }
     if let Some((platform, limit)) = budget.platform_limit() {
-        if total >= limit {
+        let parts = [budget.pre_stop_time(), total, Budget::SLACK];
+        let needed = parts
+            .into_iter()
+            .fold(Duration::ZERO, Duration::saturating_add);
+        if needed > limit {
             return Err(Error::OverPlatform {
+                pre_stop: budget.pre_stop_time(),
                 total,
                 platform: platform.to_owned(),
                 limit,
             }
             .into());
         }
+    }
+    if total.is_zero() {
+        return Err(Error::ZeroBudget.into());
+    }
+    if budget.start_time().is_zero() {
+        return Err(Error::ZeroStart.into());
     }
     Ok(())
 }

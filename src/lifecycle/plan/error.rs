@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::budget::InvalidVariable;
+use super::budget::{Budget, InvalidVariable};
 use crate::group::time::Rounded;
 
 /// The components, phases or the budget make no valid plan, or a call named something that is not in it.
@@ -21,7 +21,7 @@ use crate::group::time::Rounded;
 /// component `worker` uses `pool`, which no component provides
 /// the components depend on each other in a cycle: `a` → `b` → `a`
 /// the budget of 28s is smaller than its parts: lame duck 5s + `http` 20s + `db` 5s + margin 1s = 31s
-/// the budget of 30s is not smaller than Kubernetes' terminationGracePeriodSeconds of 30s
+/// preStop 5s + budget 28s + 1s = 34s is more than Kubernetes' terminationGracePeriodSeconds of 30s
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
@@ -120,8 +120,13 @@ pub(in crate::lifecycle) enum Kind {
         component: String,
         parts: Parts,
     },
-    #[error("the budget of {} is not smaller than {platform} of {}", Rounded(*.total), Rounded(*.limit))]
+    #[error(
+        "{} is more than {platform} of {}",
+        OverLimit(*.pre_stop, *.total),
+        Rounded(*.limit)
+    )]
     OverPlatform {
+        pre_stop: Duration,
         total: Duration,
         platform: String,
         limit: Duration,
@@ -335,6 +340,27 @@ impl fmt::Display for Limit {
             Some(phase) => write!(f, " of phase `{phase}`"),
             None => Ok(()),
         }
+    }
+}
+
+/// What a platform waits for: its hook, the budget, and what has to be left.
+struct OverLimit(Duration, Duration);
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(pre_stop, total) = *self;
+        let slack = Budget::SLACK;
+        if !pre_stop.is_zero() {
+            write!(f, "preStop {} + ", Rounded(pre_stop))?;
+        }
+        let sum = pre_stop.saturating_add(total).saturating_add(slack);
+        write!(
+            f,
+            "budget {} + {} = {}",
+            Rounded(total),
+            Rounded(slack),
+            Rounded(sum)
+        )
     }
 }
 

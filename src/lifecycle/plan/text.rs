@@ -84,6 +84,10 @@ impl Text {
     fn before(&mut self, plan: &Plan) {
         let budget = plan.budget();
         let margin = margin(plan);
+        if !budget.pre_stop_time().is_zero() {
+            let time = Rounded(budget.pre_stop_time());
+            self.line(&format!("{margin}preStop {time}: before the signal"));
+        }
         if !budget.jitter_time().is_zero() {
             let time = Rounded(budget.jitter_time());
             self.line(&format!("{margin}jitter up to {time}: still ready"));

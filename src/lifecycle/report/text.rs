@@ -53,7 +53,8 @@ impl Report {
             .collect()
     }
 
-    pub(super) fn verdict(&self) -> String {
+    /// The first line.
+    pub(crate) fn verdict(&self) -> String {
         let no_start = self
             .errors
             .first()
@@ -71,12 +72,12 @@ impl Report {
             0 => String::new(),
             count => format!("; {count} in flight"),
         };
-        format!(
+        one_line(&format!(
             "{}: {how}, stopped in {} of {budget}: {}{in_flight}",
             self.name,
             Rounded(self.took()),
             self.cause,
-        )
+        ))
     }
 
     /// Whether a component never became ready. Then the rows of the start are worth reading.

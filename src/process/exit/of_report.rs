@@ -49,9 +49,15 @@ impl ExitPolicy {
     /// # }
     /// ```
     pub fn exit_of(&self, report: &Report) -> Exit {
+        let exit = self.decide(report).noted();
+        let verdict = report.verdict();
+        Exit { verdict, ..exit }
+    }
+
+    fn decide(&self, report: &Report) -> Exit {
         let signal = signal_of(Some(report.cause.clone()));
         if report.is_clean() {
-            return self.clean(Some(&report.cause)).noted();
+            return self.clean(Some(&report.cause));
         }
         let errors = report.all_errors();
         let failures: Vec<_> = errors
@@ -62,11 +68,11 @@ impl ExitPolicy {
             return Exit {
                 status: self.code_of(End::TimedOut, signal.is_some()),
                 report: format!("error: `{}` was forced", report.name),
+                verdict: String::new(),
                 raise: None,
-            }
-            .noted();
+            };
         }
-        self.failure(&failures, signal.is_some()).noted()
+        self.failure(&failures, signal.is_some())
     }
 }
 

@@ -8,7 +8,7 @@ use super::sequence::Plan;
 use crate::BoxError;
 use crate::group::log;
 use crate::server::drain::{Counts, DrainReport};
-use crate::server::sidecar::SidecarError;
+use crate::server::sidecar::error::SidecarError;
 
 /// How a server ended.
 #[derive(Debug)]

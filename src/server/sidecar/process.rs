@@ -1,5 +1,6 @@
 //! A server that is a child process.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::future::pending;
 use std::io;
@@ -11,9 +12,12 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::group::end::End;
+use crate::group::failure::Failure;
 use crate::group::run_future::RunFuture;
 use crate::server::forced::{self, Seat, Undo};
-use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
+use crate::server::sidecar::error::{Fault, SidecarError};
+use crate::server::sidecar::{Outcome, Remains, Sidecar, Stop};
 use crate::server::stop_signal::{Parts, StopSignal};
 
 /// How long a killed process may take to be gone before it is reported as still running.
@@ -96,34 +100,41 @@ impl Sidecar {
         let told = stop.parts();
         RunFuture::new(async move {
             self.check()?;
-            let outcome = self.drive_process(&told, command).await;
-            self.conclude(outcome)
+            let (outcome, remains) = self.drive_process(&told, command).await;
+            self.conclude(outcome, remains)
         })
     }
 
-    async fn drive_process(&mut self, told: &Parts, command: Command) -> Outcome {
+    async fn drive_process(&mut self, told: &Parts, command: Command) -> (Outcome, Remains) {
         let mut process = match Process::start(command) {
             Ok(process) => process,
             Err(error) => {
-                return Outcome {
-                    fate: Fate::Failed(When::Serving, Fault::Error(error.into())),
+                let outcome = Outcome {
+                    end: Some(Err(Fault::serving(Failure::Failed(error.into())))),
                     stop: Stop::NotAsked,
                 };
+                return (outcome, Remains::KILLED);
             }
         };
         let asked = CancellationToken::new();
         let ask = |_| async { asked.cancel() };
-        let mut outcome = self.drive(told, process.end(&asked), ask).await;
+        let outcome = self.drive(told, process.end(&asked), ask).await;
         if forced::has_begun() {
             // The forced exit has told or killed it. That is not an outcome, because this process is about to
             // end.
             pending::<()>().await;
         }
-        if let Fate::TimedOut(_) = outcome.fate {
-            outcome.fate = Fate::TimedOut(process.kill().await);
-        }
-        outcome
+        let remains = match outcome.end {
+            None => process.kill().await,
+            Some(_) => Remains::KILLED,
+        };
+        (outcome, remains)
     }
+}
+
+impl Remains {
+    /// Nothing. The process was killed and has ended.
+    const KILLED: Self = Self(End::TimedOut, Cow::Borrowed("it was killed"));
 }
 
 impl SidecarError {
@@ -198,12 +209,12 @@ impl Process {
     }
 
     /// Waits until the process has ended, and asks it to end once `asked` has fired.
-    async fn end(&mut self, asked: &CancellationToken) -> Result<(), Fault> {
+    async fn end(&mut self, asked: &CancellationToken) -> Result<(), Failure> {
         match asked.run_until_cancelled(self.child.wait()).await {
             Some(status) => judge(status, ExitStatus::success),
             None => {
                 // The child has not been reaped here, so its id is still its own.
-                os::stop(&mut self.child).map_err(|error| Fault::Error(error.into()))?;
+                os::stop(&mut self.child).map_err(|error| Failure::Failed(error.into()))?;
                 judge(self.child.wait().await, os::is_stopped)
             }
         }
@@ -216,8 +227,11 @@ impl Process {
         let _ = self.child.start_kill();
         let id = self.child.id();
         match (timeout(REAP, self.child.wait()).await, id) {
-            (Err(_), Some(id)) => Remains::Process(id),
-            _ => Remains::Killed,
+            (Err(_), Some(id)) => {
+                let what = format!("process {id} was killed and does not end");
+                Remains(End::StillRunning, what.into())
+            }
+            _ => Remains::KILLED,
         }
     }
 }
@@ -233,11 +247,11 @@ impl Drop for Process {
 }
 
 /// Decides whether an exit status is a success.
-fn judge(status: io::Result<ExitStatus>, is_good: fn(&ExitStatus) -> bool) -> Result<(), Fault> {
+fn judge(status: io::Result<ExitStatus>, is_good: fn(&ExitStatus) -> bool) -> Result<(), Failure> {
     match status {
         Ok(status) if is_good(&status) => Ok(()),
-        Ok(status) => Err(Fault::Error(Exited(status).into())),
-        Err(error) => Err(Fault::Error(error.into())),
+        Ok(status) => Err(Failure::Failed(Exited(status).into())),
+        Err(error) => Err(Failure::Failed(error.into())),
     }
 }
 

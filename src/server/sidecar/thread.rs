@@ -9,10 +9,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
+use crate::group::end::End;
+use crate::group::failure::Failure;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::run_future::RunFuture;
-use crate::server::sidecar::{Fate, Fault, Outcome, Remains, Sidecar, SidecarError, Stop, When};
+use crate::server::sidecar::error::{Fault, SidecarError};
+use crate::server::sidecar::{Outcome, Remains, Sidecar, Stop};
 use crate::server::stop_signal::{Parts, StopSignal};
 
 impl Sidecar {
@@ -78,7 +81,12 @@ impl Sidecar {
         RunFuture::new(async move {
             self.check()?;
             let outcome = self.drive_thread(&told, run, stop).await;
-            self.conclude(outcome)
+            let name = thread_name(&self.name);
+            let threads = match outcome.stop {
+                Stop::Running => format!("still running: threads `{name}` and `{name}-stop`"),
+                _ => format!("still running: thread `{name}`"),
+            };
+            self.conclude(outcome, Remains(End::StillRunning, threads.into()))
         })
     }
 
@@ -93,7 +101,7 @@ impl Sidecar {
             Ok(server) => server,
             Err(error) => {
                 return Outcome {
-                    fate: Fate::Failed(When::Serving, Fault::Error(error.into())),
+                    end: Some(Err(Fault::serving(Failure::Failed(error.into())))),
                     stop: Stop::NotAsked,
                 };
             }
@@ -104,15 +112,7 @@ impl Sidecar {
             ended: server.ended.clone(),
         };
         let ask = |grace| stop.call(grace);
-        let mut outcome = self.drive(told, server.end(&name), ask).await;
-
-        if let Fate::TimedOut(_) = outcome.fate {
-            outcome.fate = Fate::TimedOut(Remains::Threads(match outcome.stop {
-                Stop::Running => format!("threads `{name}` and `{name}-stop`"),
-                _ => format!("thread `{name}`"),
-            }));
-        }
-        outcome
+        self.drive(told, server.end(&name), ask).await
     }
 }
 
@@ -144,16 +144,16 @@ impl ServerThread {
     }
 
     /// Waits until the server has ended, and joins its thread.
-    async fn end(self, name: &str) -> Result<(), Fault> {
+    async fn end(self, name: &str) -> Result<(), Failure> {
         self.ended.cancelled().await;
         // A thread that has left the server can still hang in the destructor of a thread-local, so it is not
         // joined here, on a thread of the runtime.
         let joined = on_thread(format!("{name}-join"), move || self.thread.join()).await;
         match joined {
-            Ok(Ok(Ok(end))) => end.map_err(Fault::Error),
-            Ok(Ok(Err(payload))) => Err(Fault::Panic(Panic::new(payload))),
-            Ok(Err(panic)) => Err(Fault::Panic(panic)),
-            Err(error) => Err(Fault::Error(error.into())),
+            Ok(Ok(Ok(end))) => end.map_err(Failure::Failed),
+            Ok(Ok(Err(payload))) => Err(Failure::Panicked(Panic::new(payload))),
+            Ok(Err(panic)) => Err(Failure::Panicked(panic)),
+            Err(error) => Err(Failure::Failed(error.into())),
         }
     }
 }

@@ -12,10 +12,12 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use taskgroup::testing::{Binary, Process};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::process::{PATIENCE, Process, Signal, fresh_path, wait_until};
+use crate::support::{PATIENCE, fresh_path, wait_until};
 
 pub(crate) struct Broker {
     server: Process,
@@ -44,11 +46,13 @@ impl State {
 }
 
 fn server(directory: &Path, port: &str) -> Process {
-    let mut command = Command::new("nats-server");
-    command.args(["--addr", "127.0.0.1", "--port", port, "--jetstream"]);
-    command.arg("--store_dir").arg(directory);
-    command.arg("--ports_file_dir").arg(directory);
-    Process::spawn(command)
+    let listen = ["--addr", "127.0.0.1", "--port", port, "--jetstream"];
+    Binary::new("nats-server")
+        .args(listen)
+        .args([Path::new("--store_dir"), directory])
+        .args([Path::new("--ports_file_dir"), directory])
+        .patience(PATIENCE)
+        .start()
 }
 
 /// The file in which the server says where it listens; it is there when the server is ready.
@@ -56,7 +60,7 @@ fn server(directory: &Path, port: &str) -> Process {
 fn url_of(server: &Process, directory: &Path) -> String {
     let file = directory.join(format!("nats-server_{}.ports", server.id()));
     let mut url = None;
-    wait_until("the ports of the broker", || {
+    server.until("the ports of the broker", |_| {
         let ports = fs::read(&file).unwrap_or_default();
         let ports: Option<Value> = serde_json::from_slice(&ports).ok();
         url = ports.and_then(|ports| Some(ports["nats"][0].as_str()?.to_owned()));
@@ -108,14 +112,24 @@ impl Broker {
         })
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        self.server.signal(signal);
+    /// The broker hangs until it [goes on](Self::go_on).
+    pub(crate) fn hang(&self) {
+        self.send_signal(Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.send_signal(Signal::CONT);
+    }
+
+    fn send_signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a pid"), signal).expect("the broker can be signalled");
     }
 
     /// Kills the server, and starts it again at the same address with the same data.
     #[track_caller]
     pub(crate) fn kill_and_restart(&mut self) {
-        self.server.signal(Signal::KILL);
+        self.server.kill();
         self.server.wait();
         let (_, port) = self.url.rsplit_once(':').unwrap();
         self.server = server(&self.directory, port);
@@ -250,7 +264,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.server.signal(Signal::KILL);
+        self.server.kill();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -1,15 +1,16 @@
 //! A running `consumer`, and its database.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::Command;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection, query, query_as, query_scalar};
+use taskgroup::testing::{Binary, Process};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::broker::Broker;
-use crate::process::{Process, fresh_path, wait_until};
+use crate::support::{PATIENCE, fresh_path, wait_until};
 
 /// A database, which many consumers use one after the other.
 pub(crate) struct Database {
@@ -17,12 +18,9 @@ pub(crate) struct Database {
     runtime: Runtime,
 }
 
-/// With all signals as by default: a background job of a script ignores SIGINT, and so would the consumer.
-pub(crate) fn consumer(arguments: &[&str]) -> Command {
-    let mut command = Command::new("env");
-    command.args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_consumer")]);
-    command.args(arguments);
-    command
+pub(crate) fn consumer(arguments: &[&str]) -> Binary {
+    let binary = Binary::new(env!("CARGO_BIN_EXE_consumer"));
+    binary.args(arguments).patience(PATIENCE)
 }
 
 /// The right to write, which nobody else has as long as this is not released.
@@ -63,21 +61,16 @@ impl Database {
     /// Starts a consumer over the database, and waits until it is ready.
     #[track_caller]
     pub(crate) fn consume(&self, broker: &Broker, options: &[&str]) -> Process {
-        let mut process = self.start(broker, options);
-        wait_until("the ready line", || {
-            process.stdout().contains("ready\n") || process.is_gone()
-        });
-        if process.is_gone() {
-            panic!("it did not start: {:?}", process.wait());
-        }
+        let process = self.start(broker, options);
+        process.ready_line("ready");
         process
     }
 
     /// Starts a consumer over the database, which may end before it is ready.
     pub(crate) fn start(&self, broker: &Broker, options: &[&str]) -> Process {
-        let mut command = consumer(&["--nats", &broker.url]);
-        command.arg("--db").arg(&self.path).args(options);
-        Process::spawn(command)
+        let database = [OsStr::new("--db"), self.path.as_os_str()];
+        let consumer = consumer(&["--nats", &broker.url]).args(database);
+        consumer.args(options).start()
     }
 
     fn look<T>(&self, look: impl AsyncFnOnce(&mut SqliteConnection) -> T) -> T {

@@ -1,10 +1,10 @@
 //! Kills, of the consumer and of the broker, and of the consumer at the two worst moments.
 
 use serde_json::{Value, json};
+use taskgroup::Signal;
 
 use crate::broker::{Broker, order};
 use crate::consumer::Database;
-use crate::process::Signal;
 
 /// An order whose work takes a little.
 fn short(id: u64) -> Value {
@@ -22,8 +22,8 @@ fn a_consumer_that_is_killed_again_and_again_loses_nothing() {
     broker.send((1..=300).map(short));
     for _ in 0..4 {
         database.wait_for_rows(database.rows().len() + 20);
-        next.signal(Signal::KILL);
-        next.wait().assert_code(None);
+        next.kill();
+        assert_eq!(next.wait().code(), None);
         database.assert_acknowledged_is_committed(&broker);
         next = database.consume(&broker, &options);
     }
@@ -33,7 +33,7 @@ fn a_consumer_that_is_killed_again_and_again_loses_nothing() {
         "nothing was in flight"
     );
     assert_eq!(broker.dead_letters(), [] as [Value; 0]);
-    next.signal(Signal::TERM);
+    next.signal(Signal::Terminate);
     next.wait().assert_code(0);
 }
 
@@ -43,13 +43,13 @@ fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
         return;
     };
     let database = Database::new();
-    let mut process = database.consume(&broker, &["--ack-wait", "2"]);
+    let process = database.consume(&broker, &["--ack-wait", "2"]);
     broker.send((1..=300).map(short));
     database.wait_for_rows(30);
     broker.kill_and_restart();
     database.assert_acknowledged_is_committed(&broker);
     database.assert_all_are_done(&broker, 300);
-    process.signal(Signal::TERM);
+    process.signal(Signal::Terminate);
     process.wait().assert_code(0);
 }
 
@@ -59,16 +59,16 @@ fn a_broker_that_hangs_and_goes_on_loses_nothing() {
         return;
     };
     let database = Database::new();
-    let mut process = database.consume(&broker, &["--ack-wait", "2"]);
+    let process = database.consume(&broker, &["--ack-wait", "2"]);
     broker.send((1..=300).map(short));
     database.wait_for_rows(30);
-    broker.signal(Signal::STOP);
+    broker.hang();
     // The broker does not answer, whatever it was asked last.
-    process.wait_for_stderr("timed out");
-    broker.signal(Signal::CONT);
+    process.line("timed out");
+    broker.go_on();
     database.assert_acknowledged_is_committed(&broker);
     database.assert_all_are_done(&broker, 300);
-    process.signal(Signal::TERM);
+    process.signal(Signal::Terminate);
     process.wait().assert_code(0);
 }
 
@@ -81,9 +81,9 @@ fn it_is_aborted_after(point: &str) {
     let database = Database::new();
     let ack_wait = ["--ack-wait", "1"];
     let abort = [&ack_wait[..], &["--abort-after", point]].concat();
-    let mut first = database.consume(&broker, &abort);
+    let first = database.consume(&broker, &abort);
     broker.send((1..=10).map(order));
-    first.wait().assert_code(None);
+    assert_eq!(first.wait().code(), None);
     let rows = database.rows().len();
     assert!(rows > 0, "nothing is committed");
     let state = broker.state();
@@ -93,9 +93,9 @@ fn it_is_aborted_after(point: &str) {
         _ => assert!(!broker.events().is_empty()),
     }
 
-    let mut second = database.consume(&broker, &ack_wait);
+    let second = database.consume(&broker, &ack_wait);
     database.assert_all_are_done(&broker, 10);
-    second.signal(Signal::TERM);
+    second.signal(Signal::Terminate);
     let end = second.wait();
     end.assert_code(0);
     end.assert_says("its event is published again");

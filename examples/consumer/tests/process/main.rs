@@ -12,5 +12,5 @@ mod demo;
 mod kills;
 mod leases;
 mod poison;
-mod process;
 mod stops;
+mod support;

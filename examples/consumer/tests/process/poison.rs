@@ -1,10 +1,11 @@
 //! Orders that fail, and one that takes its process along each time.
 
 use serde_json::{Value, json};
+use taskgroup::Signal;
 
 use crate::broker::{Broker, order};
 use crate::consumer::Database;
-use crate::process::{Signal, wait_until};
+use crate::support::wait_until;
 
 fn poison(id: u64, fault: &str) -> Value {
     json!({ "id": id, "item": "tea", "quantity": 1, "fault": fault })
@@ -29,11 +30,13 @@ fn an_order_that_aborts_the_process_is_a_dead_letter_after_its_attempts_and_hand
     .concat();
     let mut sent = Some((1..=5).map(slow).chain([poison(6, "abort")]));
     for _ in 0..4 {
-        let mut process = database.consume(&broker, &one_by_one);
+        let process = database.consume(&broker, &one_by_one);
         broker.send(sent.take().into_iter().flatten());
         database.wait_until_begun(1);
-        process.wait_for_stderr_times("orders: fetched", 6);
-        process.signal(Signal::TERM);
+        process.until("six orders", |process| {
+            process.stderr().matches("orders: fetched").count() >= 6
+        });
+        process.signal(Signal::Terminate);
         let end = process.wait();
         end.assert_code(1);
         end.assert_says("orders given back");
@@ -50,24 +53,16 @@ fn an_order_that_aborts_the_process_is_a_dead_letter_after_its_attempts_and_hand
     );
 
     broker.send((7..=20).map(order));
-    let mut aborts = 0;
-    let mut process = loop {
-        let mut process = database.start(&broker, &faults);
-        wait_until("the end or the dead letter", || {
-            process.is_gone() || !broker.dead_letters().is_empty()
-        });
-        if !process.is_gone() {
-            break process;
-        }
-        process.wait().assert_code(None);
-        aborts += 1;
-        assert!(aborts <= 3, "it has more attempts than it should");
-    };
-    assert_eq!(aborts, 3);
+    for _ in 0..3 {
+        let process = database.start(&broker, &faults);
+        assert_eq!(process.wait().code(), None, "it has an attempt left");
+    }
+    let process = database.start(&broker, &faults);
+    process.until("the dead letter", |_| !broker.dead_letters().is_empty());
     assert_eq!(broker.dead_letters(), [poison(6, "abort")]);
     wait_until("the others", || database.rows().len() == 19);
     wait_until("the acknowledgement of all", || broker.state().floor == 20);
-    process.signal(Signal::TERM);
+    process.signal(Signal::Terminate);
     process.wait().assert_code(0);
     assert!(!database.rows().contains_key(&6));
 }
@@ -79,7 +74,7 @@ fn what_fails_panics_or_is_no_order_goes_to_the_dead_letters_and_holds_nothing_u
     };
     let database = Database::new();
     let options = ["--faults", "--attempts", "3", "--backoff", "0.05"];
-    let mut process = database.consume(&broker, &options);
+    let process = database.consume(&broker, &options);
     broker.send_text("no order");
     broker.send([
         poison(2, "fail"),
@@ -98,7 +93,7 @@ fn what_fails_panics_or_is_no_order_goes_to_the_dead_letters_and_holds_nothing_u
         assert!(dead.contains(&letter), "{letter}");
     }
     assert_eq!(database.rows().into_keys().collect::<Vec<_>>(), [4, 5]);
-    process.signal(Signal::TERM);
+    process.signal(Signal::Terminate);
     let end = process.wait();
     end.assert_code(0);
     end.assert_says("orders: drained, 2 done, 2 failed, 1 panicked");

@@ -1,7 +1,9 @@
 //! What is told about the stop before anything is opened.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
+use taskgroup::lifecycle::Budget;
 use taskgroup::testing::Ended;
 
 use crate::service::{fresh_path, orders_on_free_ports};
@@ -169,12 +171,12 @@ fn a_budget_above_the_limit_of_the_platform_is_refused() {
         (
             "20",
             &[][..],
-            "the budget of 28s is not smaller than TERMINATION_GRACE_PERIOD_SECONDS of 20s",
+            "budget 28s + 1s = 29s is more than TERMINATION_GRACE_PERIOD_SECONDS of 20s",
         ),
         (
             "60",
             &["--budget", "60"],
-            "the budget of 60s is not smaller than TERMINATION_GRACE_PERIOD_SECONDS of 60s",
+            "budget 60s + 1s = 61s is more than TERMINATION_GRACE_PERIOD_SECONDS of 60s",
         ),
         (
             "60",
@@ -192,4 +194,33 @@ fn a_budget_above_the_limit_of_the_platform_is_refused() {
         end.assert_code(1);
         assert_eq!(end.stderr(), format!("error: {error}\n"));
     }
+}
+
+/// In a pod the defaults are those of the preset, and `--budget` and `--lame-duck` change them.
+#[test]
+fn in_a_pod_the_defaults_are_those_of_the_preset() {
+    let preset = Budget::kubernetes();
+    let head = |options: &[&str], variables: &[(&str, &str)]| {
+        let pod = orders_on_free_ports(&[options, &["--plan"]].concat());
+        let pod = pod.env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        let pod = variables
+            .iter()
+            .fold(pod, |pod, (name, value)| pod.env(name, value));
+        let end = pod.start().wait();
+        end.assert_code(0);
+        let line = end.stdout().lines().next().unwrap_or_default().to_owned();
+        (line, end.stdout().contains("lame duck 5s"))
+    };
+    let (line, waits) = head(&[], &[]);
+    let total = format!("budget {}s ", preset.total().as_secs());
+    assert!(line.contains(&total) && waits, "{line}");
+    assert_eq!(preset.lame_duck_time(), Duration::from_secs(5));
+
+    let (line, waits) = head(
+        &["--lame-duck=0"],
+        &[(LIMIT, "60"), ("PRE_STOP_SECONDS", "5")],
+    );
+    assert!(line.contains("budget 53s ") && !waits, "{line}");
+    let (line, _) = head(&["--budget=20"], &[]);
+    assert!(line.contains("budget 20s"), "{line}");
 }

@@ -10,6 +10,21 @@ const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 /// Where a manifest repeats its `terminationGracePeriodSeconds`.
 pub(super) const GRACE_PERIOD: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
+/// Where a manifest repeats the time of its preStop hook.
+pub(super) const PRE_STOP: &str = "PRE_STOP_SECONDS";
+
+/// Where the other platforms' limits can be repeated.
+pub(super) const STOP_TIMEOUT: &str = "STOP_TIMEOUT_SECONDS";
+
+/// What each of the other platforms sets.
+const OTHERS: [(&str, &str, Platform); 5] = [
+    ("ECS_CONTAINER_METADATA_URI_V4", "ECS", Platform::Ecs),
+    ("K_SERVICE", "Cloud Run", Platform::CloudRun),
+    ("FLY_APP_NAME", "Fly", Platform::Fly),
+    ("NOMAD_ALLOC_ID", "Nomad", Platform::Nomad),
+    ("DYNO", "Heroku", Platform::Heroku),
+];
+
 /// The process that systemd has started. Older versions do not set it.
 const MAIN_PROCESS: &str = "SYSTEMD_EXEC_PID";
 
@@ -22,6 +37,11 @@ pub(super) const TIMEOUT_STOP: &str = "TIMEOUT_STOP_SEC";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Platform {
     Kubernetes,
+    Ecs,
+    CloudRun,
+    Fly,
+    Nomad,
+    Heroku,
     Systemd,
     Local,
 }
@@ -33,6 +53,8 @@ pub(super) struct Found {
     pub(super) why: String,
     /// The variable with the limit of the platform, if it is set, and its value.
     pub(super) limit: Option<(&'static str, OsString)>,
+    /// The same for the time of a hook.
+    pub(super) pre_stop: Option<(&'static str, OsString)>,
 }
 
 /// Everything that the detection looks at.
@@ -52,10 +74,13 @@ impl Surroundings {
             MAIN_PROCESS,
             NOTIFY_SOCKET,
             TIMEOUT_STOP,
+            PRE_STOP,
+            STOP_TIMEOUT,
         ];
+        let others = OTHERS.iter().map(|(variable, ..)| *variable);
         let read = |name| Some((name, std::env::var_os(name)?));
         Self {
-            variables: names.into_iter().filter_map(read).collect(),
+            variables: names.into_iter().chain(others).filter_map(read).collect(),
             pid: std::process::id(),
             is_terminal: is_terminal(),
         }
@@ -66,6 +91,12 @@ impl Surroundings {
         if self.has(KUBERNETES) {
             let why = format!("Kubernetes: {KUBERNETES} is set");
             return self.platform(Platform::Kubernetes, why, Some(GRACE_PERIOD));
+        }
+        for (variable, name, platform) in OTHERS {
+            if self.has(variable) {
+                let why = format!("{name}: {variable} is set");
+                return self.platform(platform, why, Some(STOP_TIMEOUT));
+            }
         }
         // The processes that a unit starts inherit its variables, and a shell in a terminal is one of them.
         if self.is(MAIN_PROCESS, &self.pid.to_string()) {
@@ -89,6 +120,9 @@ impl Surroundings {
             platform,
             why,
             limit: limit.and_then(value),
+            pre_stop: (platform == Platform::Kubernetes)
+                .then_some(PRE_STOP)
+                .and_then(value),
         }
     }
 

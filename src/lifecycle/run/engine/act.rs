@@ -120,7 +120,7 @@ impl Engine {
         }
         if blame.stops_all && !self.trigger.is_cancelled() {
             let label = Label::named(None, &slot.path, slot.place);
-            let failed = FailedTask::new(&label, error.end(), &format!("{error:#}"));
+            let failed = FailedTask::new(&label, error.end(), format!("{error:#}"));
             self.trigger.spawner().cancel_for(Cause::Failed(failed));
         }
         for error in std::iter::once(error).chain(later) {

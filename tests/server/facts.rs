@@ -141,11 +141,11 @@ pub(crate) async fn r18_a_client_that_says_nothing_is_cut(over: Over) {
         ..Set::default()
     };
     let server = Server::start(over, set).await;
+    let begin = Instant::now();
     let silent = server.connect_silently().await;
     // Until the server has accepted it.
     turns().await;
     pause();
-    let begin = Instant::now();
 
     read_to_end(silent).await;
 

@@ -19,7 +19,7 @@ pub(crate) async fn r1_a_request_in_flight_is_answered_within_a_grace_that_begin
 
     let (end, client) = soon(asks).await.unwrap();
     assert_eq!(end, End::Answered);
-    client.is_closed().await;
+    client.closed().await;
     let (outcome, report) = server.stop().await;
     outcome.unwrap();
     assert_eq!(report.requests_at_stop(), 1);
@@ -33,7 +33,7 @@ pub(crate) async fn an_idle_connection_is_closed_after_the_linger(over: Over) {
 
     server.token.cancel();
 
-    client.is_closed().await;
+    client.closed().await;
     let (outcome, report) = server.stop().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 1);
@@ -107,12 +107,12 @@ pub(crate) async fn r3_dropping_the_future_leaves_nothing(over: Over) {
     assert!(soon(server.task).await.unwrap_err().is_cancelled());
 
     server.handlers.alive.reaches(0).await;
-    idle.is_closed().await;
+    idle.closed().await;
     soon(read_to_end(silent)).await;
     for asks in busy {
         let (end, client) = soon(asks).await.unwrap();
         assert_ne!(end, End::Answered);
-        client.is_closed().await;
+        client.closed().await;
     }
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn r3_dropping_the_future_in_the_drain_leaves_nothing(over: Ove
     for asks in busy {
         let (end, client) = soon(asks).await.unwrap();
         assert_ne!(end, End::Answered);
-        client.is_closed().await;
+        client.closed().await;
     }
 }
 

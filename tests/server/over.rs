@@ -365,7 +365,7 @@ impl Client {
     }
 
     /// Waits until the server has closed the connection.
-    pub(crate) async fn is_closed(self) {
+    pub(crate) async fn closed(self) {
         match self {
             Self::Http1(mut stream) => {
                 let rest = soon(stream.read(&mut [0])).await;

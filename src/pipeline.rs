@@ -16,6 +16,7 @@ mod receipt;
 mod parcel;
 mod state;
 mod shared;
+mod admission;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod home;

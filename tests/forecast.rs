@@ -154,3 +154,53 @@ fn times_that_make_no_sense_are_refused_and_named() {
         assert_eq!(text.parse::<StopTimes>().unwrap_err().to_string(), error);
     }
 }
+
+/// The stop of a nested lifecycle is what its own order makes of the times of its components.
+#[test]
+fn the_components_of_a_nested_lifecycle_have_times_of_their_own() {
+    let payments = Lifecycle::new("payments")
+        .component(idle("ledger"))
+        .component(idle("api").after(["ledger"]));
+    let plan = Lifecycle::new("orders")
+        .budget(30 * SECOND)
+        .component(idle("database"))
+        .component(Component::lifecycle(payments).after(["database"]))
+        .plan()
+        .unwrap();
+    let parts = StopTimes::new()
+        .measured("database", [SECOND])
+        .measured("payments/ledger", [2 * SECOND])
+        .measured("payments/api", [4 * SECOND]);
+    let forecast = plan.forecast(&parts).unwrap();
+    assert_eq!(forecast.percentile(50), 7 * SECOND);
+    let chain = ["payments/api", "payments/ledger", "database"];
+    assert_eq!(forecast.critical_chain().0, chain);
+    let text = forecast.to_string();
+    assert!(!text.contains("no times"), "{text}");
+    // Times for the whole of it count more.
+    let whole = parts.measured("payments", [SECOND]);
+    let forecast = plan.forecast(&whole).unwrap();
+    assert_eq!(forecast.percentile(50), 2 * SECOND);
+    assert_eq!(forecast.critical_chain().0, ["payments", "database"]);
+    let unknown = StopTimes::new().measured("payments/cache", [SECOND]);
+    assert!(plan.forecast(&unknown).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_of_nested_lifecycles_are_taken_too() {
+    let slow = Component::new("api", async |ctx| {
+        ctx.ready();
+        ctx.stopping().await;
+        Ok(tokio::time::sleep(3 * SECOND).await)
+    });
+    let payments = Lifecycle::new("payments").component(slow);
+    let lifecycle = Lifecycle::new("orders")
+        .budget(30 * SECOND)
+        .component(Component::lifecycle(payments));
+    let plan = lifecycle.plan().unwrap();
+    let report = lifecycle.start().await.unwrap().stop("enough").await;
+    let times = StopTimes::new().report(&report);
+    let forecast = plan.forecast(&times).unwrap();
+    assert_eq!(forecast.percentile(50), 3 * SECOND);
+    assert_eq!(forecast.critical_chain().0, ["payments/api"]);
+}

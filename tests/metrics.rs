@@ -145,7 +145,7 @@ fn l11_all_series_exist_at_0_from_the_start() {
             match &*name {
                 "shutdown_pending{component=orders/http}" => assert_eq!(values, [1.0]),
                 _ if name.starts_with("shutdown_duration") => {
-                    assert!(values.is_empty(), "{values:?}")
+                    assert!(values.is_empty(), "{values:?}");
                 }
                 _ => assert_eq!(values, [0.0], "{name}"),
             }

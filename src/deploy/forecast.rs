@@ -15,6 +15,9 @@ use crate::lifecycle::{Plan, PlannedComponent, Report, StepKind};
 /// If both are given for one component, the last one counts. Times from reports are added to the
 /// measured ones.
 ///
+/// A component of a nested lifecycle has the path `outer/inner` as its name. A nested lifecycle with
+/// times in its own name takes those, and one without takes what its components take, in their order.
+///
 /// # As a text
 ///
 /// Each line has the name of a component and its measured seconds, or `median` and `p99` with one
@@ -42,7 +45,8 @@ pub struct StopTimes {
     named: BTreeMap<String, Times>,
     /// From reports. Their components may be gone by now.
     reported: BTreeMap<String, Vec<Duration>>,
-    cleanups: Vec<Duration>,
+    /// By the path of the lifecycle, which is empty for the outermost.
+    cleanups: BTreeMap<String, Vec<Duration>>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,28 +94,37 @@ impl StopTimes {
     /// Adds the times of a report, for each component that stopped and for the cleanup.
     ///
     /// A component that was forced, or that failed, counts with the time it had. Components that
-    /// are no longer in the plan are left out of the forecast.
+    /// are no longer in the plan are left out of the forecast. The reports of nested lifecycles are
+    /// added too.
     #[must_use]
     pub fn report(mut self, report: &Report) -> Self {
+        self.add(report, "");
+        self
+    }
+
+    fn add(&mut self, report: &Report, path: &str) {
         let mut cleanup = Duration::ZERO;
         for step in &report.timeline {
             match step.kind {
                 StepKind::Stop => {
-                    let times = self.reported.entry(step.subject.clone());
+                    let times = self.reported.entry(join(path, &step.subject));
                     times.or_default().push(step.took());
                 }
                 StepKind::Cleanup => cleanup += step.took(),
                 _ => {}
             }
         }
-        self.cleanups.push(cleanup);
-        self
+        let cleanups = self.cleanups.entry(path.to_owned());
+        cleanups.or_default().push(cleanup);
+        for nested in &report.nested {
+            self.add(nested, &join(path, &nested.name));
+        }
     }
 
     fn check(&self, plan: &Plan) -> Result<(), BuildError> {
         for (name, times) in &self.named {
             let what = || format!("stop times of component `{name}`");
-            if !plan.components().any(|component| component.name() == name) {
+            if !has(plan, name) {
                 let why = "the plan has no component of that name";
                 return Err(BuildError::new(
                     "stop times",
@@ -157,6 +170,39 @@ impl StopTimes {
     fn knows(&self, name: &str) -> bool {
         self.named.contains_key(name) || self.reported.contains_key(name)
     }
+
+    /// Whether a component of this nested lifecycle has times, and the lifecycle as a whole is not
+    /// given any.
+    fn knows_inside(&self, path: &str) -> bool {
+        let is_inside = |name: &String| {
+            let rest = name.strip_prefix(path);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let mut known = self.named.keys().chain(self.reported.keys());
+        !self.named.contains_key(path) && known.any(is_inside)
+    }
+
+    fn cleanup(&self, path: &str, random: &mut Random) -> Duration {
+        pick(self.cleanups.get(path).map_or(&[], Vec::as_slice), random)
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        path => format!("{path}/{name}"),
+    }
+}
+
+/// Whether a component has this name, or in a nested lifecycle this path.
+fn has(plan: &Plan, name: &str) -> bool {
+    plan.components().any(|component| {
+        let Some(rest) = name.strip_prefix(component.name()) else {
+            return false;
+        };
+        let inside = rest.strip_prefix('/').zip(component.nested());
+        rest.is_empty() || inside.is_some_and(|(rest, nested)| has(nested, rest))
+    })
 }
 
 fn pick(times: &[Duration], random: &mut Random) -> Duration {
@@ -286,7 +332,10 @@ pub struct Forecast {
 
 #[derive(Clone, Debug)]
 struct Row {
+    /// The path, in a nested lifecycle.
     name: String,
+    /// Whether it is a lifecycle whose components have rows, too.
+    has_parts: bool,
     grace: Duration,
     /// The shortest first.
     times: Vec<Duration>,
@@ -308,8 +357,7 @@ const LATE: usize = 5;
 impl Plan {
     /// Returns how long the stop is likely to take if its components take these times.
     ///
-    /// It draws 10,000 stops. The same plan and times give the same forecast. The components of a
-    /// nested lifecycle are counted with that lifecycle.
+    /// It draws 10,000 stops. The same plan and times give the same forecast.
     ///
     /// # Errors
     ///
@@ -318,78 +366,158 @@ impl Plan {
     pub fn forecast(&self, times: &StopTimes) -> Result<Forecast, BuildError> {
         times.check(self)?;
         let mut random = Random::new(Some(0));
-        let graph = self.graph();
-        let components = self.added();
-        let mut rows: Vec<_> = components.iter().map(Row::of).collect();
+        let mut rows = Vec::new();
+        let level = Level::of(self, "", times, &mut rows);
         let mut stops = Vec::with_capacity(STOPS);
         let mut chains: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
-        let mut late = vec![0; components.len()];
+        let mut late = vec![0; rows.len()];
+        let total = self.budget().total();
         for _ in 0..STOPS {
             let jitter = self.budget().jitter_time().mul_f64(random.draw());
             let before = jitter + self.budget().lame_duck_time();
-            let mut needs = vec![Duration::ZERO; graph.order.len()];
-            for (index, component) in components.iter().enumerate() {
-                needs[index] = times.draw(component.name(), &mut random);
-                rows[index].times.push(needs[index]);
-                rows[index].over += usize::from(needs[index] > component.grace());
+            let drawn = level.draw(before, times, &mut rows, &mut random);
+            for (row, told, end) in drawn.times {
+                late[row] += usize::from(told <= total && end > total);
             }
-            // Dependents of a node stop before it.
-            let mut ends = vec![before; graph.order.len()];
-            let mut decided_by = vec![None; graph.order.len()];
-            for &node in graph.order.iter().rev() {
-                let users = graph.dependents[node].iter().copied();
-                let last = users.max_by_key(|&user| ends[user]);
-                let told = last.map_or(before, |last| ends[last]);
-                // A component that ended at once has decided nothing.
-                decided_by[node] = last.filter(|_| told > before);
-                ends[node] = told.saturating_add(needs[node]);
-                if node < late.len() && told <= self.budget().total() {
-                    late[node] += usize::from(ends[node] > self.budget().total());
-                }
+            for &row in &drawn.chain {
+                rows[row].decides += 1;
             }
-            let last = (0..ends.len()).max_by_key(|&node| ends[node]);
-            let chain = std::iter::successors(last, |&node| decided_by[node]);
-            let takes_time = |node: &usize| !needs[*node].is_zero();
-            let mut chain: Vec<_> = chain.filter(takes_time).collect();
-            chain.reverse();
-            for &node in &chain {
-                rows[node].decides += 1;
-            }
-            *chains.entry(chain).or_default() += 1;
-            let end = last.map_or(before, |last| ends[last]);
-            stops.push(end.saturating_add(pick(&times.cleanups, &mut random)));
+            *chains.entry(drawn.chain).or_default() += 1;
+            stops.push(drawn.end);
         }
         stops.sort_unstable();
         rows.iter_mut().for_each(|row| row.times.sort_unstable());
-        let name_of = |index: usize| components[index].name().to_owned();
+        let name_of = |row: usize| rows[row].name.clone();
         let chain = chains.into_iter().max_by_key(|(_, count)| *count);
-        let (chain, count) = chain.unwrap_or_default();
+        let (mut chain, count) = chain.unwrap_or_default();
+        // Its components stand for it.
+        chain.retain(|&row| !rows[row].has_parts);
         let late = late.into_iter().enumerate().filter(|(_, count)| *count > 0);
-        let mut late: Vec<_> = late.map(|(index, count)| (name_of(index), count)).collect();
+        let mut late: Vec<_> = late.map(|(row, count)| (name_of(row), count)).collect();
         late.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let unknown = components.iter().map(PlannedComponent::name);
-        let unknown = unknown.filter(|name| !times.knows(name));
+        let unknown = rows.iter().filter(|row| !row.has_parts);
+        let unknown = unknown.filter(|row| !times.knows(&row.name));
         Ok(Forecast {
             name: self.name().to_owned(),
-            budget: self.budget().total(),
+            budget: total,
             stops,
-            rows,
             chain: (chain.into_iter().map(name_of).collect(), count),
-            unknown: unknown.map(str::to_owned).collect(),
+            unknown: unknown.map(|row| row.name.clone()).collect(),
             late,
+            rows,
         })
     }
 }
 
-impl Row {
-    fn of(component: &PlannedComponent) -> Self {
+/// A lifecycle in the plan, whose components are drawn one by one.
+struct Level<'a> {
+    plan: &'a Plan,
+    path: String,
+    /// The row of each component, and what is in it if that is drawn too.
+    parts: Vec<(usize, Option<Level<'a>>)>,
+}
+
+/// One stop of a lifecycle.
+struct Drawn {
+    end: Duration,
+    /// The rows that decide its length, the first to stop at first. A nested lifecycle comes before its
+    /// components.
+    chain: Vec<usize>,
+    /// When each component was told and when it had ended, with its row.
+    times: Vec<(usize, Duration, Duration)>,
+}
+
+impl<'a> Level<'a> {
+    fn of(plan: &'a Plan, path: &str, times: &StopTimes, rows: &mut Vec<Row>) -> Self {
+        let mut parts = Vec::new();
+        for component in plan.added() {
+            let path = join(path, component.name());
+            let nested = component.nested();
+            let nested = nested.filter(|_| times.knows_inside(&path));
+            let row = rows.len();
+            rows.push(Row::of(component, path.clone(), nested.is_some()));
+            let inside = nested.map(|nested| Level::of(nested, &path, times, rows));
+            parts.push((row, inside));
+        }
         Self {
-            name: component.name().to_owned(),
+            plan,
+            path: path.to_owned(),
+            parts,
+        }
+    }
+
+    fn draw(
+        &self,
+        before: Duration,
+        times: &StopTimes,
+        rows: &mut [Row],
+        random: &mut Random,
+    ) -> Drawn {
+        let graph = self.plan.graph();
+        let mut needs = vec![Duration::ZERO; graph.order.len()];
+        let mut chains = vec![Vec::new(); self.parts.len()];
+        for (index, (row, inside)) in self.parts.iter().enumerate() {
+            chains[index].push(*row);
+            needs[index] = match inside {
+                None => times.draw(&rows[*row].name, random),
+                Some(level) => {
+                    let drawn = level.draw(Duration::ZERO, times, rows, random);
+                    chains[index].extend(drawn.chain);
+                    drawn.end
+                }
+            };
+            rows[*row].took(needs[index]);
+        }
+        // Dependents of a node stop before it.
+        let mut ends = vec![before; graph.order.len()];
+        let mut decided_by = vec![None; graph.order.len()];
+        let mut told_at = vec![before; self.parts.len()];
+        for &node in graph.order.iter().rev() {
+            let users = graph.dependents[node].iter().copied();
+            let last = users.max_by_key(|&user| ends[user]);
+            let told = last.map_or(before, |last| ends[last]);
+            // A component that ended at once has decided nothing.
+            decided_by[node] = last.filter(|_| told > before);
+            ends[node] = told.saturating_add(needs[node]);
+            if let Some(at) = told_at.get_mut(node) {
+                *at = told;
+            }
+        }
+        let last = (0..ends.len()).max_by_key(|&node| ends[node]);
+        let chain = std::iter::successors(last, |&node| decided_by[node]);
+        let takes_time = |node: &usize| !needs[*node].is_zero();
+        let mut chain: Vec<_> = chain.filter(takes_time).collect();
+        chain.reverse();
+        let end = last.map_or(before, |last| ends[last]);
+        let parts = self.parts.iter().zip(told_at).zip(&ends);
+        Drawn {
+            end: end.saturating_add(times.cleanup(&self.path, random)),
+            chain: chain
+                .into_iter()
+                .flat_map(|node| chains[node].clone())
+                .collect(),
+            times: parts
+                .map(|(((row, _), told), end)| (*row, told, *end))
+                .collect(),
+        }
+    }
+}
+
+impl Row {
+    fn of(component: &PlannedComponent, path: String, has_parts: bool) -> Self {
+        Self {
+            name: path,
+            has_parts,
             grace: component.grace(),
             times: Vec::with_capacity(STOPS),
             over: 0,
             decides: 0,
         }
+    }
+
+    fn took(&mut self, time: Duration) {
+        self.times.push(time);
+        self.over += usize::from(time > self.grace);
     }
 }
 

@@ -10,10 +10,11 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::task::yield_now;
 
+use super::admission::Place;
 use super::error::Fault;
 use super::receipt::Receipt;
 use super::run::{Turns, after, passed, run_until};
-use super::shared::{Place, Shared};
+use super::shared::Shared;
 use crate::BoxError;
 use crate::group::deadline;
 use crate::group::panic::Panic;

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::admission::{Place, Rejected};
 use super::error::{PushError, Stopped};
-use super::shared::{Place, Rejected, Shared};
+use super::shared::Shared;
 
 /// Pushes items into the queue of a pool. A clone is a further pusher of the same queue.
 ///

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::at_stop::AtStop;
-use super::error::{Fault, Stopped};
+use super::error::Fault;
 use super::parcel::{HandedBack, KeyOf, Parcel, Reason, WeightOf};
 #[cfg(feature = "metrics")]
 use super::queue::Waits;
@@ -21,16 +21,15 @@ use super::state::{Retries, State, Work};
 use super::valve::Valve;
 use super::watermark::{Holds, Mark};
 use crate::group::lock::Lock;
-use crate::group::panic::Panic;
 use crate::server::stop_signal::Limit;
 
 pub(super) struct Shared<T, R> {
     pub(super) name: Arc<str>,
-    state: Lock<State<T, R>>,
+    pub(super) state: Lock<State<T, R>>,
     /// Where callers wait for room in the buffer. Closed when no items come in any longer.
-    lane: Semaphore,
+    pub(super) lane: Semaphore,
     /// Tells the workers that there may be work.
-    wake: Notify,
+    pub(super) wake: Notify,
     /// Tells the driver that a worker is gone, or that something failed.
     changed: Notify,
     /// Tells the code that hands back at once that items were withdrawn.
@@ -53,16 +52,16 @@ pub(super) struct Shared<T, R> {
     /// The token that stops the pool, if no item may begin once it has fired. The driver may not have noticed
     /// yet.
     told: OnceLock<CancellationToken>,
-    key: Option<KeyOf<T>>,
-    weight: Option<WeightOf<T>>,
+    pub(super) key: Option<KeyOf<T>>,
+    pub(super) weight: Option<WeightOf<T>>,
     /// Returns the mark of a receipt, if receipts can have one.
-    mark: fn(&R) -> Option<&Mark>,
+    pub(super) mark: fn(&R) -> Option<&Mark>,
     pub(super) valve: Option<Valve>,
     /// Copies the receipt of an item, if the leases are kept alive.
-    lease: Option<fn(&R) -> R>,
+    pub(super) lease: Option<fn(&R) -> R>,
     /// When the pool was made. It serves as the intake time where the age of items does not matter.
-    made: Instant,
-    is_timed: bool,
+    pub(super) made: Instant,
+    pub(super) is_timed: bool,
 }
 
 /// The options of a pool.
@@ -78,27 +77,6 @@ pub(super) struct Options<T, R> {
     /// Whether the ages of items are measured.
     pub(super) is_metered: bool,
 }
-
-/// Where a new item goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In a place of its own, which was reserved.
-    Reserved,
-    /// As [`Reserved`](Self::Reserved). The next place is reserved too, if one is free and the
-    /// stop has not begun.
-    AndNext,
-    /// In any free place.
-    Free,
-}
-
-/// An item that was not taken in.
-pub(super) struct Rejected<T, R> {
-    pub(super) parcel: Parcel<T, R>,
-    pub(super) is_full: bool,
-}
-
-/// The number of free places for the caller, with the one that is reserved for it, if there is one.
-pub(super) type Reserved = usize;
 
 impl<T, R: Receipt> Shared<T, R> {
     pub(super) fn new(options: Options<T, R>) -> Self {
@@ -129,146 +107,7 @@ impl<T, R: Receipt> Shared<T, R> {
     }
 }
 
-impl<T, R: 'static> Shared<T, R> {
-    /// Takes an item in. Gives it back if the pool takes no more items, or has no place for it.
-    pub(super) fn take_in(
-        &self,
-        item: T,
-        receipt: R,
-        failed: u32,
-        place: Place,
-    ) -> Result<Reserved, Rejected<T, R>> {
-        let mut parcel = Parcel {
-            seq: 0,
-            key: None,
-            taken_in: if self.is_timed {
-                Instant::now()
-            } else {
-                self.made
-            },
-            item: Some(item),
-            receipt,
-            mark: None,
-            weight: 0,
-            failed,
-            is_begun: false,
-            was_begun: false,
-            is_told_done: false,
-            trouble: None,
-        };
-        if self.has_questions() {
-            if let Err(panic) = Panic::catch(|| self.ask(&mut parcel)) {
-                self.accept_late(parcel);
-                self.fail(Fault::Key(panic));
-                return Ok(0);
-            }
-        }
-        self.accept(parcel, place)
-    }
-
-    /// Returns whether code of the user is asked about each item.
-    pub(super) fn has_questions(&self) -> bool {
-        self.key.is_some() || self.weight.is_some() || !is_nothing::<R>()
-    }
-
-    fn ask(&self, parcel: &mut Parcel<T, R>) {
-        if let Some(item) = &parcel.item {
-            parcel.key = self.key.as_ref().and_then(|key| key(item));
-            parcel.weight = self.weight.as_ref().map_or(0, |weight| weight(item));
-        }
-        parcel.mark = (self.mark)(&parcel.receipt).cloned();
-    }
-
-    fn accept(&self, mut parcel: Parcel<T, R>, place: Place) -> Result<Reserved, Rejected<T, R>> {
-        let lease = self.lease.map(|copy| Arc::new(copy(&parcel.receipt)));
-        let mut state = self.state.lock();
-        if place == Place::Free && state.queue.is_open() && !self.find_place(&mut state) {
-            drop(state);
-            let is_full = true;
-            return Err(Rejected { parcel, is_full });
-        }
-        parcel.seq = state.next_seq;
-        let seq = parcel.seq;
-        if let Err(parcel) = state.queue.push(parcel) {
-            drop(state);
-            let is_full = false;
-            return Err(Rejected { parcel, is_full });
-        }
-        state.next_seq += 1;
-        state.numbers.taken_in += 1;
-        if let Some(lease) = lease {
-            state.leases.insert(seq, lease);
-        }
-        let reserved = match place {
-            Place::AndNext if state.in_flight_at_stop.is_some() => 0,
-            Place::AndNext if self.find_place(&mut state) => 1 + state.room.free(),
-            _ => 0,
-        };
-        let wakes = !replace(&mut state.is_waking, true);
-        drop(state);
-        if wakes {
-            self.wake.notify_one();
-        }
-        Ok(reserved)
-    }
-
-    /// Takes in a parcel that comes after the stop and is handed back at once.
-    pub(super) fn accept_late(&self, mut parcel: Parcel<T, R>) {
-        let lease = self.lease.map(|copy| Arc::new(copy(&parcel.receipt)));
-        let mut state = self.state.lock();
-        parcel.seq = state.next_seq;
-        state.next_seq += 1;
-        state.numbers.taken_in += 1;
-        if let Some(lease) = lease {
-            state.leases.insert(parcel.seq, lease);
-        }
-        state.leave(parcel, Reason::NeverBegun);
-    }
-}
-
 impl<T, R> Shared<T, R> {
-    /// Takes a place in the buffer, if there is one now.
-    fn find_place(&self, state: &mut State<T, R>) -> bool {
-        let lent = || {
-            self.lane
-                .try_acquire()
-                .map(|permit| permit.forget())
-                .is_ok()
-        };
-        state.room.take(lent)
-    }
-
-    /// Waits for a place in the buffer, and takes it. Callers are served first come, first served.
-    pub(super) async fn reserve(&self) -> Result<Reserved, Stopped> {
-        {
-            let mut state = self.state.lock();
-            if !state.queue.is_open() {
-                return Err(Stopped(()));
-            }
-            if self.find_place(&mut state) {
-                return Ok(1 + state.room.free());
-            }
-            state.room.wait();
-        }
-        let mut waiting = Waiting {
-            shared: self,
-            has_place: false,
-        };
-        match self.lane.acquire().await {
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(Stopped(())),
-        }
-        waiting.has_place = true;
-        drop(waiting);
-        Ok(1 + self.state.lock().room.free())
-    }
-
-    /// Gives back places in the buffer.
-    pub(super) fn give_back(&self, places: usize) {
-        let lent = self.state.lock().room.give(places);
-        self.lane.add_permits(lent);
-    }
-
     /// Takes no more items in, and works off the queued ones.
     pub(super) fn close(&self) {
         self.state.lock().queue.close();
@@ -643,18 +482,6 @@ impl<T: Send, R: Send + Sync> Holds for Shared<T, R> {
         marks.iter().for_each(Mark::ended);
         self.withdrawn.notify_one();
         self.wake.notify_waiters();
-    }
-}
-
-/// A caller that waits for a place in the buffer.
-struct Waiting<'a, T, R> {
-    shared: &'a Shared<T, R>,
-    has_place: bool,
-}
-
-impl<T, R> Drop for Waiting<'_, T, R> {
-    fn drop(&mut self) {
-        self.shared.state.lock().room.waited(self.has_place);
     }
 }
 

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::admission::Place;
 use super::error::{JobError, Stopped};
 use super::job::Job;
 use super::receipt::Receipt;
-use super::shared::{Place, Shared};
+use super::shared::Shared;
 use crate::BoxError;
 use crate::group::lock::Lock;
 

@@ -75,8 +75,8 @@ impl Ended {
         &self.output[1]
     }
 
-    /// Returns what it has left behind, which is processes of its group (Linux), and files in a
-    /// [new directory](super::Binary::in_a_new_directory), including sockets.
+    /// Returns what it has left behind: processes of its group with the sockets that they hold (Linux), and
+    /// files in a [new directory](super::Binary::in_a_new_directory), including sockets.
     #[must_use]
     pub fn left(&self) -> &[String] {
         &self.left

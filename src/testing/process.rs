@@ -21,7 +21,7 @@ use std::time::Instant;
 use nix::sys::signal;
 use nix::unistd::Pid;
 
-use crate::group::engine::Lock;
+use crate::group::lock::Lock;
 use crate::group::signal::Signal;
 use crate::group::time::Rounded;
 use crate::testing::directory::Directory;
@@ -315,6 +315,32 @@ impl Process {
         }
     }
 
+    /// Waits until the process has accepted a connection, and read all that was sent on it.
+    ///
+    /// A test that stops a service while a request is in flight can then be sure that it is. It takes no
+    /// connection of its own. Only Linux tells, elsewhere it returns at once. The peer must be in the same
+    /// network namespace.
+    ///
+    /// # Panics
+    ///
+    /// It is not read within the patience, or the process has ended.
+    #[track_caller]
+    pub fn reads(&self, connection: &TcpStream) {
+        let ends = connection
+            .peer_addr()
+            .and_then(|peer| Ok((peer, connection.local_addr()?)));
+        let Ok((there, here)) = ends else {
+            self.fail("the connection is gone")
+        };
+        let began = Instant::now();
+        while cfg!(target_os = "linux") && status::has_read(there, here) != Some(true) {
+            if self.is_over() || began.elapsed() >= self.patience {
+                self.fail(&format!("what {here} has sent to {there} is not read"));
+            }
+            thread::sleep(STEP);
+        }
+    }
+
     /// Sends a signal again and again until the process is gone. Repeats are needed because a signal right
     /// after the first one is the same request.
     ///
@@ -364,7 +390,7 @@ impl Process {
             (state.asked, state.status)
         };
         let took = asked.unwrap_or(self.began).elapsed();
-        let mut left = status::group(self.id);
+        let mut left = status::left_by(self.id);
         self.read_the_rest();
         if let Some(directory) = self.directory() {
             left.extend(files(directory));
@@ -388,10 +414,7 @@ impl Process {
     fn read_the_rest(&self) {
         let began = Instant::now();
         let patience = self.patience.min(READING);
-        while self.output.is_open()
-            && began.elapsed() < patience
-            && status::group(self.id).is_empty()
-        {
+        while self.output.is_open() && began.elapsed() < patience && !status::has_left(self.id) {
             thread::sleep(STEP);
         }
     }
@@ -465,7 +488,7 @@ pub(super) fn get(
 impl Drop for Process {
     fn drop(&mut self) {
         // When the leader has been waited for, the number is still that of its group while a member is alive.
-        if !self.is_over() || !status::group(self.id).is_empty() {
+        if !self.is_over() || status::has_left(self.id) {
             let _ = signal::killpg(self.pid(), signal::Signal::SIGKILL);
         }
         let child = &mut self.state.get_mut().child;
@@ -473,7 +496,7 @@ impl Drop for Process {
         let _ = child.wait();
         // Killed processes, and their files, may take a moment to go.
         let began = Instant::now();
-        while !status::group(self.id).is_empty() && began.elapsed() < self.patience {
+        while status::has_left(self.id) && began.elapsed() < self.patience {
             thread::sleep(STEP);
         }
     }

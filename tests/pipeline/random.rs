@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taskgroup::pipeline::{
-    AtStop, Job, JobError, OnFailure, PipelineError, PipelineReport, Workers,
+    AtStop, Job, JobError, OnFailure, PipelineError, PipelineReport, Valve, Workers,
 };
 use taskgroup::supervise::Backoff;
 use taskgroup::{BoxError, TaskGroup};
@@ -41,6 +41,10 @@ struct Plan {
     grace: u64,
     stop: u64,
     is_aborted: bool,
+    /// When a valve pauses the pool, and for how long.
+    pause: Option<(u64, u64)>,
+    /// The most that a batch weighs. Items weigh 1 to 3.
+    weight: u64,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -60,8 +64,10 @@ fn plan() -> impl Strategy<Value = Plan> {
     let sizes = (1..5usize, 3..8usize, prop::option::of(1..5u32), 1..4usize);
     let flags = any::<[bool; 6]>();
     let times = (0..8000u64, 0..10_000u64);
+    let more = (prop::option::of((0..8000u64, 0..8000u64)), 1..8u64);
     let items = prop::collection::vec(item, 0..30);
-    (items, sizes, flags, times).prop_map(|(items, sizes, flags, (grace, stop))| Plan {
+    let plans = (items, sizes, flags, times, more);
+    plans.prop_map(|(items, sizes, flags, (grace, stop), more)| Plan {
         items,
         limit: sizes.0,
         capacity: sizes.1,
@@ -79,6 +85,8 @@ fn plan() -> impl Strategy<Value = Plan> {
         grace,
         stop,
         is_aborted: flags[5] && stop % 3 == 0,
+        pause: more.0,
+        weight: more.1,
     })
 }
 
@@ -91,6 +99,10 @@ enum Event {
 }
 
 type Item = (usize, Act, Option<u8>);
+
+fn weight(item: &Item) -> u64 {
+    1 + item.0 as u64 % 3
+}
 
 async fn act_out(job: &Job<Item>) -> Result<(), JobError> {
     match job.1 {
@@ -135,18 +147,25 @@ async fn run(plan: &Plan) {
     let workers = if plan.batch == 1 {
         Workers::new("random", handler)
     } else {
-        Workers::batches("random", plan.batch, SECOND, move |jobs: Vec<Job<Item>>| {
-            let runs: Vec<_> = jobs.into_iter().map(&handler).collect();
-            async move {
-                for run in runs {
-                    run.await?;
+        let most = plan.weight;
+        let batches =
+            Workers::batches("random", plan.batch, SECOND, move |jobs: Vec<Job<Item>>| {
+                let weight: u64 = jobs.iter().map(|job| weight(job)).sum();
+                assert!(jobs.len() == 1 || weight <= most, "{weight}");
+                let runs: Vec<_> = jobs.into_iter().map(&handler).collect();
+                async move {
+                    for run in runs {
+                        run.await?;
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
-        })
+            });
+        batches.batch_weight(plan.weight, weight)
     };
+    let valve = Valve::new();
     let mut workers = workers
         .limit(plan.limit)
+        .valve(&valve)
         .on_failure(OnFailure::Count)
         .keys(|item: &Item| item.2)
         .at_stop(plan.at_stop)
@@ -192,6 +211,17 @@ async fn run(plan: &Plan) {
         }
         pushed
     });
+    let (pause, begins) = (plan.pause, events.clone());
+    let paused = tokio::spawn(async move {
+        let Some((at, time)) = pause else { return };
+        sleep(Duration::from_millis(at)).await;
+        valve.pause();
+        let begun = |log: &[Event]| count_of(log, |event| matches!(event, Event::Begun(_)));
+        let before = begun(&begins.all());
+        sleep(Duration::from_millis(time)).await;
+        assert_eq!(begun(&begins.all()), before, "it has begun in a pause");
+        valve.resume();
+    });
     sleep(Duration::from_millis(plan.stop)).await;
     let began = Instant::now();
     let begun_before = events.all();
@@ -203,6 +233,7 @@ async fn run(plan: &Plan) {
     let ended = group.wait().await;
     let took = began.elapsed();
     let pushed = pushed.await.unwrap();
+    paused.await.unwrap();
 
     // Nothing is alive afterwards.
     let log = events.all();

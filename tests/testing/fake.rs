@@ -6,7 +6,7 @@ use taskgroup::lifecycle::{ComponentState, Lifecycle};
 use taskgroup::testing::{Act, Fake, Journal, Leaks, Moment};
 use taskgroup::{End, TaskGroup};
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::SECOND;
 
 #[tokio::test(start_paused = true)]
 async fn a_journal_says_what_was_called_when() {

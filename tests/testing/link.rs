@@ -1,13 +1,12 @@
 //! Connections in memory, with their faults.
 
 use std::io::ErrorKind;
-use std::time::Duration;
 
 use taskgroup::testing::Link;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::SECOND;
 
 #[tokio::test(start_paused = true)]
 async fn both_directions_carry_what_is_written_up_to_the_end() {

@@ -7,3 +7,7 @@ mod page;
 #[cfg(unix)]
 mod process;
 mod simulate;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,6 +1,8 @@
 //! The harness, with shell scripts as the programs under test.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -110,6 +112,37 @@ fn what_a_process_leaves_behind_is_named() {
     assert!(left[0].ends_with(": sleep 600"), "{left:?}");
     assert_eq!(left[1..], ["file orders.sock", "file pid"]);
     assert!(failure(|| end.assert_nothing_left().clone()).contains("sleep 600"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_is_left_behind_is_named_with_its_sockets() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = "exec 3<&0; sleep 600 >&- 2>&- & until grep -q sleep /proc/$!/comm; do :; done";
+    let process = sh(script).start_with(|command| {
+        command.stdin(OwnedFd::from(listener));
+    });
+    let end = process.wait();
+    let left = end.left();
+    assert_eq!(left.len(), 2, "{left:?}");
+    let listens = format!(": TCP socket that listens on {address}");
+    assert!(left[1].ends_with(&listens), "{left:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_connection_has_sent_is_waited_for_until_it_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(b"GET").unwrap();
+    let process = sh("sleep 600").patience(Duration::from_millis(20)).start();
+    let unread = || failure(|| process.reads(&client));
+    assert!(unread().contains("is not read"), "before it is accepted");
+    let (mut server, _) = listener.accept().unwrap();
+    assert!(unread().contains("is not read"), "before it is read");
+    server.read_exact(&mut [0; 3]).unwrap();
+    process.reads(&client);
 }
 
 #[cfg(target_os = "linux")]

@@ -9,7 +9,7 @@ use taskgroup::lifecycle::{Budget, Component, Lifecycle};
 use taskgroup::process::ExitPolicy;
 use taskgroup::testing::{Act, Outcome, Seeds, Stage, simulate};
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::SECOND;
 
 fn with_a_database_that_hangs(stage: &mut Stage) -> Lifecycle {
     let database = stage.fake("database").stops(Duration::ZERO, Act::Hang);

@@ -66,9 +66,9 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) ack_wait: Duration,
 
-    /// What becomes of what is fetched and not begun at the stop.
-    #[arg(long, global = true, value_name = "CHOICE", default_value = "drain")]
-    pub(crate) at_stop: Choice,
+    /// What becomes of what is fetched and not begun at the stop: `drain`, as far as the grace goes, or `hand-back`.
+    #[arg(long, global = true, value_name = "CHOICE", default_value = "drain", value_parser = at_stop)]
+    pub(crate) at_stop: AtStop,
 
     /// How long what is there has at the stop, before it is cut and handed back.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -103,14 +103,6 @@ pub(crate) struct Options {
     pub(crate) abort_after: Option<Point>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Choice {
-    /// It is worked off, as far as the grace goes.
-    Drain,
-    /// It is handed back at once.
-    HandBack,
-}
-
 /// Where the process is aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Point {
@@ -118,15 +110,6 @@ pub(crate) enum Point {
     Commit,
     /// The event is published, and the order is not acknowledged.
     Publish,
-}
-
-impl Choice {
-    pub(crate) fn at_stop(self) -> AtStop {
-        match self {
-            Self::Drain => AtStop::Drain,
-            Self::HandBack => AtStop::HandBack,
-        }
-    }
 }
 
 impl Options {
@@ -141,4 +124,12 @@ impl Options {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn at_stop(text: &str) -> Result<AtStop, &'static str> {
+    match text {
+        "drain" => Ok(AtStop::Drain),
+        "hand-back" => Ok(AtStop::HandBack),
+        _ => Err("it is `drain` or `hand-back`"),
+    }
 }

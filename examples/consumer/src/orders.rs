@@ -76,7 +76,7 @@ fn pool(
         )
         .dead_letter(move |order| bury(order, Arc::clone(&burying)))
         .keep_alive(options.ack_wait / 3, extend)
-        .at_stop(options.at_stop.at_stop())
+        .at_stop(options.at_stop)
         .grace(options.grace)
         .pause(PAUSE, || async move {
             pause.cancel();

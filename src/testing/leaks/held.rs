@@ -88,7 +88,7 @@ impl Held {
             let kind = match inode {
                 None => target.clone(),
                 Some(inode) => {
-                    let sockets = sockets.get_or_insert_with(sockets_by_inode);
+                    let sockets = sockets.get_or_insert_with(|| sockets_by_inode("self"));
                     let known = sockets.get(inode).cloned();
                     known.unwrap_or_else(|| format!("socket {inode}"))
                 }
@@ -137,10 +137,12 @@ fn state_and_parent(stat: &str) -> Option<(&str, u32)> {
     Some((fields.next()?, fields.next()?.parse().ok()?))
 }
 
-fn sockets_by_inode() -> BTreeMap<String, String> {
+/// Returns the sockets of the network that `process` is in, as a person would name each.
+pub(in crate::testing) fn sockets_by_inode(process: &str) -> BTreeMap<String, String> {
     let mut sockets = BTreeMap::new();
     for protocol in ["tcp", "tcp6", "udp", "udp6"] {
-        let table = fs::read_to_string(format!("/proc/self/net/{protocol}")).unwrap_or_default();
+        let table = fs::read_to_string(format!("/proc/{process}/net/{protocol}"));
+        let table = table.unwrap_or_default();
         let protocol = protocol.trim_end_matches('6').to_uppercase();
         sockets.extend(
             table
@@ -149,7 +151,7 @@ fn sockets_by_inode() -> BTreeMap<String, String> {
                 .filter_map(|line| inet(&protocol, line)),
         );
     }
-    let table = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
+    let table = fs::read_to_string(format!("/proc/{process}/net/unix")).unwrap_or_default();
     sockets.extend(table.lines().skip(1).filter_map(unix));
     sockets
 }
@@ -179,7 +181,7 @@ fn unix(line: &str) -> Option<(String, String)> {
 }
 
 /// The words of an address have the byte order of the processor.
-fn address(text: &str) -> Option<SocketAddr> {
+pub(in crate::testing) fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let words = ip.as_bytes().chunks(8).map(|word| {

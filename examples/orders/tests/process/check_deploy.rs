@@ -16,22 +16,45 @@ fn deployed(name: &str) -> String {
     format!("{}/../../deploy/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The times among the arguments of the container, such as `--grace=5`.
+fn times_of_the_pod() -> Vec<String> {
+    let pod = fs::read_to_string(deployed("kubernetes/orders.yaml")).unwrap();
+    let arguments = pod
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- --"));
+    let times = arguments.filter(|it| {
+        it.split('=')
+            .nth(1)
+            .is_some_and(|it| it.parse::<f64>().is_ok())
+    });
+    times.map(|argument| format!("--{argument}")).collect()
+}
+
 #[test]
 fn the_files_in_deploy_fit_the_plan() {
-    let (pod, haproxy) = (
-        deployed("kubernetes/orders.yaml"),
-        deployed("haproxy/haproxy.cfg"),
+    let times = times_of_the_pod();
+    assert!(
+        times.iter().any(|it| it.starts_with("--lame-duck=")),
+        "{times:?}"
     );
-    let options = [
-        "--lame-duck=5",
-        "--grace=5",
-        "--check-deploy",
-        &pod,
-        &haproxy,
-    ];
+    assert!(
+        times.iter().any(|it| it.starts_with("--last-scrape=")),
+        "{times:?}"
+    );
+    let files = [
+        "kubernetes/orders.yaml",
+        "haproxy/haproxy.cfg",
+        "nginx/orders.conf",
+        "docker/Dockerfile",
+        "prometheus/prometheus.yml",
+    ]
+    .map(deployed);
+    let options = times.iter().map(String::as_str).chain(["--check-deploy"]);
+    let options: Vec<_> = options.chain(files.iter().map(String::as_str)).collect();
     let end = run(&options);
     end.assert_code(0);
     assert!(!end.stdout().contains(": error "), "{}", end.stdout());
+    assert!(!end.stdout().contains("D20"), "{}", end.stdout());
     assert!(end.stdout().contains("assumed: "), "{}", end.stdout());
 }
 

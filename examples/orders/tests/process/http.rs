@@ -2,8 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
-use std::time::Duration;
 
 use crate::service::{PATIENCE, Service};
 
@@ -94,7 +92,7 @@ pub(crate) fn half(service: &Service, path: &str) -> Half {
         service.http
     )
     .unwrap();
-    is_accepted(service);
+    service.process.reads(&stream);
     Half { stream }
 }
 
@@ -108,19 +106,12 @@ impl Half {
     }
 }
 
-/// Sends a request whose answer takes its time, and returns when its handler is at work.
+/// Sends a request whose answer takes its time, and returns when the service has read it.
 #[track_caller]
 pub(crate) fn in_flight(service: &Service, path: &str) -> InFlight {
     let request = send(service.http, "GET", path, "").expect("the service listens");
-    is_accepted(service);
+    service.process.reads(&request.stream);
     request
-}
-
-/// Connections are accepted in order; what the handler needs from there on is a moment.
-#[track_caller]
-fn is_accepted(service: &Service) {
-    assert_eq!(get(service.http, "/livez").unwrap().status, 200);
-    thread::sleep(Duration::from_millis(100));
 }
 
 impl InFlight {

@@ -23,6 +23,8 @@ mod address;
 mod transport;
 #[cfg(feature = "http")]
 mod listener;
+#[cfg(all(feature = "restart", unix))]
+pub(crate) mod hatch;
 #[cfg(feature = "http")]
 mod listening;
 #[cfg(feature = "http")]

@@ -4,16 +4,15 @@
 
 mod state;
 mod error;
+mod run;
 mod periodic;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -22,23 +21,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
 use crate::TaskHandle;
-use crate::group::TaskGroup;
 use crate::group::build_error::BuildError;
 use crate::group::cancelled::Cancelled;
 use crate::group::chain;
 use crate::group::failure::Failure;
 use crate::group::into_task::{Inside, IntoTask};
 use crate::group::log;
-use crate::group::panic::Panic;
 use crate::group::run_future::RunFuture;
 use crate::group::time::Rounded;
+use crate::group::{Spawner, TaskGroup};
 
 pub use self::error::SupervisorError;
 pub use self::periodic::{Periodic, PeriodicError, Tick};
 pub use self::state::Strategy;
 pub use crate::backoff::Backoff;
 
-use self::error::{Described, Fault, Report};
+use self::error::{Described, Fault, Overrun, Report};
+use self::run::{Ended, RunEnd, Start, boxed, run};
 use self::state::{Action, Answer, Ending, Event, Limits, State};
 
 /// Runs children, restarts those that fail, and gives up when that happens too often.
@@ -140,10 +139,6 @@ struct Child {
     permanent: bool,
     place: &'static Location<'static>,
 }
-
-type Start = Arc<dyn Fn(CancellationToken) -> Work + Send + Sync>;
-
-type Work = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 impl Supervisor {
     /// Makes a supervisor without children.
@@ -334,7 +329,23 @@ impl Supervisor {
     {
         self.check()?;
         let group = group.child(&self.name);
-        Ok(RunFuture::new(Run::new(self, group).drive()))
+        let spawner = group.spawner();
+        Ok(RunFuture::new(async move {
+            // It aborts the children if this future is dropped.
+            let _group = group;
+            Run::new(self, spawner, || None).drive().await
+        }))
+    }
+
+    /// Makes the supervisor a future whose children are members of the group itself, which has its name and waits for
+    /// them. They have no more time to stop than until `deadline`.
+    pub(crate) fn run_within<E: Send + 'static>(
+        self,
+        group: Spawner<E>,
+        deadline: impl Fn() -> Option<Instant> + Send + 'static,
+    ) -> Result<impl Future<Output = Result<(), SupervisorError>> + Send, BuildError> {
+        self.check()?;
+        Ok(Run::new(self, group, deadline).drive())
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -370,19 +381,11 @@ impl Supervisor {
     }
 }
 
-fn boxed<F, W>(start: F) -> Start
-where
-    F: Fn(CancellationToken) -> W + Send + Sync + 'static,
-    W: Future<Output = Result<(), BoxError>> + Send + 'static,
-{
-    Arc::new(move |token| Box::pin(start(token)))
-}
-
-/// A running supervisor. When it is dropped, its group aborts the children that are left.
+/// A running supervisor. When it is dropped, the children that are left are told, and its group aborts them.
 ///
 /// Each run of a child sends its end. Asking the handles of all children for the next end would
 /// take time in proportion to the number of children, for each end.
-struct Run<E> {
+struct Run<E, D> {
     name: Cow<'static, str>,
     children: Vec<Child>,
     limits: Limits,
@@ -394,8 +397,12 @@ struct Run<E> {
     send_end: mpsc::UnboundedSender<(usize, RunEnd)>,
     ends: mpsc::UnboundedReceiver<(usize, RunEnd)>,
     fault: Option<Fault>,
-    forced: Vec<Cow<'static, str>>,
-    group: TaskGroup<E>,
+    /// When each child was told, and then the time that it had.
+    told: Vec<Duration>,
+    forced: Vec<Overrun>,
+    group: Spawner<E>,
+    /// When the children have to be gone, known once they are told.
+    deadline: D,
 }
 
 /// One run of a child.
@@ -404,17 +411,15 @@ struct Alive {
     force: CancellationToken,
 }
 
-/// The end of a run. A run that was forced is [`Failure::Aborted`].
-type RunEnd = Result<(), Failure>;
-
-impl<E: Send + 'static> Run<E> {
-    fn new(supervisor: Supervisor, group: TaskGroup<E>) -> Self {
+impl<E: Send + 'static, D: Fn() -> Option<Instant>> Run<E, D> {
+    fn new(supervisor: Supervisor, group: Spawner<E>, deadline: D) -> Self {
         let Supervisor {
             name,
             backoff,
             limits,
             children,
         } = supervisor;
+        let supervised = children.len();
         let delays = children.iter().map(|_| backoff.delays());
         let (send_end, ends) = mpsc::unbounded_channel();
         Self {
@@ -427,14 +432,20 @@ impl<E: Send + 'static> Run<E> {
             send_end,
             ends,
             fault: None,
+            told: vec![Duration::ZERO; supervised],
             forced: Vec::new(),
             group,
+            deadline,
         }
     }
 
     async fn drive(mut self) -> Result<(), SupervisorError> {
         loop {
             self.notice_the_cancel();
+            if let Some(deadline) = (self.deadline)() {
+                self.state
+                    .end_by(deadline.saturating_duration_since(self.began));
+            }
             match self.state.next(self.began.elapsed()) {
                 Action::Start(child) => self.start(child),
                 Action::Tell(child) => self.tell(child),
@@ -471,7 +482,8 @@ impl<E: Send + 'static> Run<E> {
         self.alive[child] = Some(Alive { token, force });
     }
 
-    fn tell(&self, child: usize) {
+    fn tell(&mut self, child: usize) {
+        self.told[child] = self.began.elapsed();
         if let Some(alive) = &self.alive[child] {
             alive.token.cancel();
         }
@@ -481,17 +493,20 @@ impl<E: Send + 'static> Run<E> {
         if let Some(alive) = &self.alive[child] {
             alive.force.cancel();
         }
-        let grace = self.limits.grace;
+        // Less than its grace, if the deadline was nearer.
+        let took = self.began.elapsed().saturating_sub(self.told[child]);
+        let within = took.min(self.limits.grace);
+        self.told[child] = within;
         let path = self.path(child);
         log::guarded(|| {
             tracing::warn!(
                 target: "taskgroup",
                 "child `{path}` did not stop within {} and is aborted",
-                Rounded(grace)
+                Rounded(within)
             );
         });
         if self.state.is_ending() {
-            self.forced.push(self.children[child].name.clone());
+            self.forced.push(self.overrun(child));
         }
     }
 
@@ -565,6 +580,14 @@ impl<E: Send + 'static> Run<E> {
         });
     }
 
+    /// A child that was forced, and the time that it had.
+    fn overrun(&self, child: usize) -> Overrun {
+        Overrun {
+            child: self.children[child].name.clone(),
+            within: self.told[child],
+        }
+    }
+
     fn path(&self, child: usize) -> String {
         let supervisor = self.group.name().unwrap_or(&self.name);
         format!("{supervisor}/{}", self.children[child].name)
@@ -572,15 +595,14 @@ impl<E: Send + 'static> Run<E> {
 
     fn conclude(mut self, ending: Option<Ending>) -> Result<(), SupervisorError> {
         // A child that is alive at the end could not be aborted.
-        let alive = self.children.iter().zip(&self.alive);
-        let lost = alive.filter(|(_, alive)| alive.is_some());
-        let lost: Vec<_> = lost.map(|(child, _)| child.name.clone()).collect();
+        let alive = (0..self.children.len()).filter(|&child| self.alive[child].is_some());
+        let lost: Vec<_> = alive.map(|child| self.overrun(child)).collect();
         if let Some(Ending::Lost(child)) = ending {
             // It was aborted for a sibling. It may be gone by now, but it is the reason for this
             // end.
-            let name = &self.children[child].name;
-            if !self.forced.contains(name) {
-                self.forced.push(name.clone());
+            let overrun = self.overrun(child);
+            if !self.forced.iter().any(|it| it.child == overrun.child) {
+                self.forced.push(overrun);
             }
         }
         if self.fault.is_none() && self.forced.is_empty() && lost.is_empty() {
@@ -588,49 +610,10 @@ impl<E: Send + 'static> Run<E> {
         }
         Err(SupervisorError(Box::new(Report {
             supervisor: self.name,
-            grace: self.limits.grace,
             fault: self.fault,
             forced: self.forced,
             lost,
         })))
-    }
-}
-
-/// One run of a child, until it has ended or is forced. Its future is dropped by then.
-async fn run<E>(
-    start: Start,
-    token: CancellationToken,
-    force: CancellationToken,
-    mut ended: Ended,
-) -> Result<(), E> {
-    let mut work = Box::pin(async move { start(token).await });
-    let result = poll_fn(|cx| match Panic::catch(|| work.as_mut().poll(cx)) {
-        Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    });
-    let result = force.run_until_cancelled(result).await;
-    let dropped = Panic::catch_drop(work);
-    ended.end = Some(match (result, dropped) {
-        (Some(Err(panic)), _) | (_, Err(panic)) => Err(Failure::Panicked(panic)),
-        (Some(Ok(result)), Ok(())) => result.map_err(Failure::Failed),
-        (None, Ok(())) => Err(Failure::Aborted),
-    });
-    Ok(())
-}
-
-/// Tells the supervisor how a run has ended, also if the run's task is dropped with its runtime.
-struct Ended {
-    child: usize,
-    end: Option<RunEnd>,
-    send: mpsc::UnboundedSender<(usize, RunEnd)>,
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        if let Some(end) = self.end.take() {
-            // Fails only if the supervisor is gone.
-            let _ = self.send.send((self.child, end));
-        }
     }
 }
 

@@ -108,20 +108,17 @@ impl Component {
     /// # drop(kafka);
     /// ```
     ///
-    /// Each child keeps the [grace](Supervisor::grace) of the supervisor. Set the component's grace
-    /// to at least the time that all children take together, one after another. Otherwise they are
-    /// forced.
+    /// The children are named below the component, such as `orders/kafka/consumer`. Each has the
+    /// [grace](Supervisor::grace) of the supervisor, but no more than what is left of the
+    /// component's. They stop one after another, so set the component's grace to at least the time
+    /// that all of them take together. A child whose time is up is forced, and the error names it.
+    ///
+    /// For children that use values of other components, see
+    /// [`Using::supervisor`](super::Using::supervisor).
     #[track_caller]
     pub fn supervisor(supervisor: Supervisor) -> Self {
         let name = supervisor.name().to_owned().into();
-        let start = |ctx: Context, group: &TaskGroup| -> Work {
-            let supervised = supervisor.run(group);
-            Box::pin(async move {
-                let supervised = supervised?;
-                ctx.ready();
-                Ok(supervised.await?)
-            })
-        };
+        let start = |ctx, _: &TaskGroup| -> Work { Box::pin(supervise(ctx, supervisor)) };
         Self::of(name, Kind::Component, Box::new(start))
     }
 
@@ -129,9 +126,9 @@ impl Component {
     ///
     /// It is ready at once.
     ///
-    /// The [grace](Periodic::grace) and the [last run](Periodic::last_run) of `periodic` stay as
-    /// they are. Set the component's grace to at least the sum of both. Otherwise the run in
-    /// progress is forced. A longer grace does not lengthen them.
+    /// The [grace](Periodic::grace) and the [last run](Periodic::last_run) of `periodic` have no
+    /// more than what is left of the component's grace, and a longer one does not lengthen them. Set
+    /// the component's grace to at least the sum of both.
     #[track_caller]
     pub fn periodic<F, W>(periodic: Periodic, run: F) -> Self
     where
@@ -141,7 +138,8 @@ impl Component {
         let name = periodic.name().to_owned().into();
         let start = |ctx: Context, _: &TaskGroup| -> Work {
             Box::pin(async move {
-                let again = periodic.run(ctx.token(), run)?;
+                let limit = ctx.clone();
+                let again = periodic.run_within(ctx.token(), run, move || limit.end_by())?;
                 ctx.ready();
                 Ok(again.await?)
             })
@@ -322,6 +320,15 @@ impl Component {
             gone: false,
         })
     }
+}
+
+/// Runs supervised tasks as those of the component itself.
+pub(super) async fn supervise(ctx: Context, supervisor: Supervisor) -> Result<(), BoxError> {
+    let limit = ctx.clone();
+    let group = ctx.group().clone();
+    let supervised = supervisor.run_within(group, move || limit.end_by())?;
+    ctx.ready();
+    Ok(supervised.await?)
 }
 
 impl fmt::Debug for Component {

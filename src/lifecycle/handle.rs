@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub(super) readiness: Readiness,
     /// Fires when all components are ready.
     pub(super) all_ready: CancellationToken,
+    /// Fires when all components are ready that do not wait for another process.
+    pub(super) settled: CancellationToken,
     /// `None` once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
     /// What a handle can ask of the run. `None` before and after it.
@@ -296,9 +298,13 @@ impl Handle {
     /// Stops it without jitter and lame duck, when no load balancer has to notice the stop.
     ///
     /// A jitter or a lame duck in progress ends at once.
+    ///
+    /// Once this has returned, [readiness](Self::readiness) is draining, also with a jitter.
     pub fn stop_now(&self, reason: impl Into<StopRequest>) {
         self.shared.hurry(Haste::Now);
         self.stop(reason);
+        // With a jitter in the budget the token alone does not say so.
+        self.shared.readiness.set_draining();
     }
 
     /// Stops it by force, which aborts everything that is left now.
@@ -335,6 +341,7 @@ impl Handle {
     pub fn force(&self, reason: impl Into<StopRequest>) {
         self.shared.hurry(Haste::Force);
         self.stop(reason);
+        self.shared.readiness.set_draining();
     }
 
     /// Stops one component for this reason, while the rest goes on.

@@ -458,6 +458,7 @@ impl Default for Readiness {
     }
 }
 
+/// The [state](Readiness::state), which checks do not change.
 impl fmt::Display for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state().fmt(f)
@@ -466,7 +467,12 @@ impl fmt::Display for Readiness {
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Readiness").field(&self.state()).finish()
+        let failing = self.failing();
+        let failing = failing.iter().map(|(name, _)| name);
+        f.debug_struct("Readiness")
+            .field("state", &self.state())
+            .field("failing", &failing.collect::<Vec<_>>())
+            .finish()
     }
 }
 

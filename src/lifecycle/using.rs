@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 
-use super::component::{Component, Work};
+use super::component::{Component, Work, supervise};
 use super::context::Context;
 use super::plan::Kind;
 use super::provided::Provided;
@@ -14,6 +14,7 @@ use crate::cleanup::Outcome;
 use crate::group::TaskGroup;
 use crate::group::into_task::{Inside, IntoTask};
 use crate::group::panic::Panic;
+use crate::supervise::Supervisor;
 
 /// Makes a component that gets values as arguments. [`Component::using`] returns it.
 ///
@@ -252,6 +253,48 @@ impl<V: Wire> Using<V> {
     {
         let run = |ctx, values| async move { run(ctx, values).await.map_err(Into::into) };
         self.make(name.into(), Kind::Component, run)
+    }
+
+    /// Makes a component of supervised tasks, like [`Component::supervisor`].
+    ///
+    /// `children` gets a supervisor of this name, adds the children and the options, and returns it.
+    /// A child that fails is started again with a clone of the value that its closure has.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use taskgroup::lifecycle::{Component, Lifecycle, Provided};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), taskgroup::BoxError> {
+    /// let topic: Provided<String> = Provided::new("topic");
+    /// let consumer = Component::using(&topic).supervisor("consumer", |supervisor, topic| {
+    ///     supervisor.child("poll", move |token| {
+    ///         let topic = topic.clone();
+    ///         async move {
+    ///             assert_eq!(topic, "orders");
+    ///             Ok(token.cancelled().await)
+    ///         }
+    ///     })
+    /// });
+    /// let settings = async |_, topic: taskgroup::lifecycle::Provider<_>| Ok(topic.set("orders".to_owned()));
+    /// let lifecycle = Lifecycle::new("orders")
+    ///     .component(Component::using(topic.provider()).job("settings", settings))
+    ///     .component(consumer);
+    /// let run = lifecycle.start().await?;
+    /// assert!(run.stop("enough").await.is_clean());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn supervisor<F>(self, name: impl Into<Cow<'static, str>>, children: F) -> Component
+    where
+        F: FnOnce(Supervisor, V::Values) -> Supervisor + Send + 'static,
+    {
+        let name = name.into();
+        let supervisor = Supervisor::new(name.clone());
+        let run = |ctx, values| async move { supervise(ctx, children(supervisor, values)).await };
+        self.make(name, Kind::Component, run)
     }
 
     /// Makes a component that is ready when it has ended, like [`Component::job`].

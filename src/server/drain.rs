@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_that_was_closed_is_no_loss() {
+    fn an_idle_connection_that_was_closed_is_not_a_loss() {
         clean(
             Counts {
                 idle_cut: 1,

@@ -58,8 +58,14 @@ pub(crate) async fn serving(
     gate: &Gate,
     stop: &Parts,
     lame_duck: &LameDuck,
+    is_anothers: impl Fn() -> bool,
 ) -> Option<Duration> {
     told(gate, stop).await;
+    if is_anothers() {
+        // Nobody has to notice, because another process accepts on the sockets.
+        gate.leave();
+        return stop.limit.left();
+    }
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {
         log::guarded(
@@ -330,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_after_the_firing_sees_it() {
+    fn a_late_waiter_sees_that_it_has_fired() {
         let switch = Switch::new();
         switch.fire();
 
@@ -354,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_is_not_woken_and_its_place_is_taken_again() {
+    fn a_departed_waiter_is_not_woken_and_its_place_is_used_again() {
         let switch = Switch::new();
         let (count, waker) = counted();
         let cx = Context::from_waker(&waker);

@@ -724,9 +724,10 @@ impl<S: Server> Serve<S> {
         let (lame_duck, cuts) = (options.lame_duck.clone(), options.cuts);
         let gate = Gate::new(options);
         let stop = CancellationToken::new();
+        let is_anothers = anothers(&listeners);
         let acceptor = Acceptor::new(listeners, Arc::clone(&gate), handshake);
         let server = server.start(acceptor, stop.clone());
-        let serving = gate::serving(&name, &gate, told, &lame_duck);
+        let serving = gate::serving(&name, &gate, told, &lame_duck, is_anothers);
         let outcome = {
             let supervised = gate::supervise(Arc::clone(&gate), &mut plan, serving, stop, server);
             let supervised = pin!(supervised);
@@ -737,6 +738,18 @@ impl<S: Server> Serve<S> {
         };
         conclude(name, &plan, cuts, on_report, outcome)
     }
+}
+
+/// Returns what knows whether the sockets are another process's, which has taken them over or has kept them.
+#[cfg(all(feature = "restart", unix))]
+fn anothers(listeners: &[Open]) -> impl Fn() -> bool + Send + use<> {
+    let hatch = listeners.iter().find_map(Open::hatch).cloned();
+    move || hatch.as_ref().is_some_and(|hatch| !hatch.is_ours())
+}
+
+#[cfg(not(all(feature = "restart", unix)))]
+fn anothers(_listeners: &[Open]) -> impl Fn() -> bool + Send + use<> {
+    || false
 }
 
 /// Checks all listeners and begins to listen.

@@ -354,7 +354,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_is_known_to_whoever_sees_the_stop() {
+    async fn a_task_that_sees_the_stop_knows_the_deadline() {
         let source = StopSource::new();
         let stop = source.stop().clone();
         let mut stopping = task::spawn(stop.stopping());
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_a_short_drain_a_tenth_is_kept_for_answers() {
+    async fn a_short_drain_keeps_a_tenth_for_answers() {
         let stop = Stop::begun(Duration::from_millis(100));
 
         assert_eq!(stop.clip(SECOND), Duration::from_millis(90));

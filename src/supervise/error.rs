@@ -50,12 +50,19 @@ pub struct SupervisorError(pub(super) Box<Report>);
 
 pub(super) struct Report {
     pub(super) supervisor: Cow<'static, str>,
-    pub(super) grace: Duration,
     pub(super) fault: Option<Fault>,
     /// The children that were aborted at the end.
-    pub(super) forced: Vec<Cow<'static, str>>,
+    pub(super) forced: Vec<Overrun>,
     /// Those of them that were still running afterwards.
-    pub(super) lost: Vec<Cow<'static, str>>,
+    pub(super) lost: Vec<Overrun>,
+}
+
+/// A child that had not stopped when its time was up.
+#[derive(Clone)]
+pub(super) struct Overrun {
+    pub(super) child: Cow<'static, str>,
+    /// The time that it had.
+    pub(super) within: Duration,
 }
 
 /// A failure that was not mended.
@@ -102,13 +109,13 @@ impl SupervisorError {
 
     /// Returns the names of the children that had to be aborted at the end.
     pub fn forced(&self) -> impl Iterator<Item = &str> {
-        self.0.forced.iter().map(|name| &**name)
+        self.0.forced.iter().map(|overrun| &*overrun.child)
     }
 
     /// Returns the names of the children that could not be aborted because they block their
     /// threads.
     pub fn still_running(&self) -> impl Iterator<Item = &str> {
-        self.0.lost.iter().map(|name| &**name)
+        self.0.lost.iter().map(|overrun| &*overrun.child)
     }
 }
 
@@ -128,27 +135,29 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report {
             supervisor,
-            grace,
             fault,
             forced,
             lost,
         } = self;
         write!(f, "supervisor `{supervisor}`")?;
         let mut separator = ": ";
-        let is_lost: HashSet<_> = lost.iter().collect();
-        for child in forced.iter().filter(|child| !is_lost.contains(child)) {
+        let is_lost: HashSet<_> = lost.iter().map(|overrun| &overrun.child).collect();
+        let gone = forced
+            .iter()
+            .filter(|overrun| !is_lost.contains(&overrun.child));
+        for Overrun { child, within } in gone {
             write!(
                 f,
                 "{separator}child `{child}` did not stop within {} and was aborted",
-                Rounded(*grace)
+                Rounded(*within)
             )?;
             separator = "; ";
         }
-        for child in lost {
+        for Overrun { child, within } in lost {
             write!(
                 f,
                 "{separator}child `{child}` did not stop within {} and is still running {} after its abort",
-                Rounded(*grace),
+                Rounded(*within),
                 Rounded(CONFIRMATION)
             )?;
             separator = "; ";

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxError;
@@ -269,7 +269,23 @@ impl Periodic {
     {
         self.check()?;
         let token = token.clone();
-        Ok(RunFuture::new(self.drive(token, run)))
+        Ok(RunFuture::new(self.drive(token, run, || None)))
+    }
+
+    /// The same, with no more time after the token has fired than until `deadline`.
+    pub(crate) fn run_within<F, W>(
+        self,
+        token: &CancellationToken,
+        run: F,
+        deadline: impl Fn() -> Option<Instant>,
+    ) -> Result<impl Future<Output = Result<(), PeriodicError>>, BuildError>
+    where
+        F: FnMut(Tick) -> W,
+        W: Future<Output = Result<(), BoxError>>,
+    {
+        self.check()?;
+        let token = token.clone();
+        Ok(self.drive(token, run, deadline))
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -293,16 +309,21 @@ impl Periodic {
         }
     }
 
-    async fn drive<F, W>(self, token: CancellationToken, mut run: F) -> Result<(), PeriodicError>
+    async fn drive<F, W>(
+        self,
+        token: CancellationToken,
+        mut run: F,
+        deadline: impl Fn() -> Option<Instant>,
+    ) -> Result<(), PeriodicError>
     where
         F: FnMut(Tick) -> W,
         W: Future<Output = Result<(), BoxError>>,
     {
-        let ran = self.run_until_cancelled(&token, &mut run).await;
+        let ran = self.run_until_cancelled(&token, &mut run, &deadline).await;
         if let Err(Kind::Failed { .. }) = ran {
             return self.conclude(ran);
         }
-        let last = self.run_for_the_last_time(run).await;
+        let last = self.run_for_the_last_time(run, &deadline).await;
         if let (Err(_), Err(kind)) = (&ran, &last) {
             self.log(chain::line_of(kind));
         }
@@ -313,6 +334,7 @@ impl Periodic {
         &self,
         token: &CancellationToken,
         mut run: F,
+        deadline: &impl Fn() -> Option<Instant>,
     ) -> Result<(), Kind>
     where
         F: FnMut(Tick) -> W,
@@ -332,7 +354,7 @@ impl Periodic {
                 token: token.clone(),
                 is_last: false,
             };
-            let Err(error) = self.within_the_grace(token, run(tick)).await? else {
+            let Err(error) = self.within_the_grace(token, run(tick), deadline).await? else {
                 streak.succeeded();
                 continue;
             };
@@ -362,24 +384,30 @@ impl Periodic {
         &self,
         token: &CancellationToken,
         work: W,
+        deadline: &impl Fn() -> Option<Instant>,
     ) -> Result<W::Output, Kind> {
         let mut work = pin!(work);
         if let Some(output) = token.run_until_cancelled(work.as_mut()).await {
             return Ok(output);
         }
-        let grace = self.grace;
+        let grace = self.grace.min(left(deadline()));
         let ended = timeout(grace, work).await;
         ended.map_err(|_| Kind::Overran { grace })
     }
 
-    async fn run_for_the_last_time<F, W>(&self, mut run: F) -> Result<(), Kind>
+    async fn run_for_the_last_time<F, W>(
+        &self,
+        mut run: F,
+        deadline: &impl Fn() -> Option<Instant>,
+    ) -> Result<(), Kind>
     where
         F: FnMut(Tick) -> W,
         W: Future<Output = Result<(), BoxError>>,
     {
-        let Some(deadline) = self.last_run else {
+        let Some(asked) = self.last_run else {
             return Ok(());
         };
+        let deadline = asked.min(left(deadline()));
         let token = CancellationToken::new();
         // Tells tasks that the run has spawned elsewhere that it has ended, also when it is
         // dropped.
@@ -406,6 +434,12 @@ impl Periodic {
             kind,
         })
     }
+}
+
+fn left(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(Duration::MAX, |at| {
+        at.saturating_duration_since(Instant::now())
+    })
 }
 
 /// The number of errors in a row, and what follows the next one.

@@ -131,6 +131,8 @@ pub(super) struct State {
     stopped: Duration,
     seen: Duration,
     ending: Option<Ending>,
+    /// When all children have to be told and forced at the latest. [`Duration::MAX`] means never.
+    deadline: Duration,
     /// The number of times that a child was looked at.
     #[cfg(test)]
     looks: std::cell::Cell<usize>,
@@ -152,6 +154,7 @@ impl State {
             stopped: Duration::ZERO,
             seen: Duration::ZERO,
             ending: None,
+            deadline: Duration::MAX,
             children,
             #[cfg(test)]
             looks: std::cell::Cell::default(),
@@ -160,6 +163,11 @@ impl State {
 
     pub(super) fn is_ending(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// Sets when the last child has to be forced, whatever its grace. The earliest such time counts.
+    pub(super) fn end_by(&mut self, deadline: Duration) {
+        self.deadline = self.deadline.min(deadline);
     }
 
     /// Takes in an event.
@@ -316,9 +324,10 @@ impl State {
         self.pass(now);
         if let Some(child) = self.stopping {
             match self.phase(child) {
-                Phase::Told { until, .. } | Phase::Forced { until, .. } if now < until => {
-                    return Action::Wait(until - now);
+                Phase::Told { until, .. } if now < until.min(self.deadline) => {
+                    return Action::Wait(until.min(self.deadline) - now);
                 }
+                Phase::Forced { until, .. } if now < until => return Action::Wait(until - now),
                 Phase::Told { due, .. } => {
                     let until = now.saturating_add(CONFIRMATION);
                     self.set(child, Phase::Forced { due, until });
@@ -341,7 +350,15 @@ impl State {
 
     fn tell(&mut self, child: usize, now: Duration) -> Action {
         if let Phase::Doomed { due } = self.phase(child) {
-            let until = now.saturating_add(self.limits.grace);
+            self.doomed.remove(&child);
+            // Those that are told after it have a tenth of what is left, whatever it does.
+            let left = self.deadline.saturating_sub(now);
+            let kept = if self.doomed.is_empty() {
+                Duration::ZERO
+            } else {
+                left / 10
+            };
+            let until = now.saturating_add(self.limits.grace.min(left - kept));
             self.set(child, Phase::Told { due, until });
         }
         Action::Tell(child)
@@ -407,6 +424,24 @@ mod tests {
         assert_eq!(state.next(7 * SECOND), Action::Tell(1));
         state.on(Event::Done(1), 8 * SECOND);
         assert_eq!(state.next(8 * SECOND), Action::End(Some(Ending::Lost(2))));
+    }
+
+    #[test]
+    fn no_child_has_more_than_what_is_left_until_the_deadline() {
+        let mut state = state(limits(Strategy::OneForOne), 2);
+        assert_eq!(state.next(Duration::ZERO), Action::Start(0));
+        assert_eq!(state.next(Duration::ZERO), Action::Start(1));
+        state.on(Event::Cancelled, SECOND);
+        state.end_by(7 * SECOND);
+        assert_eq!(state.next(SECOND), Action::Tell(1));
+        assert_eq!(state.next(SECOND), Action::Wait(5 * SECOND));
+        assert_eq!(state.next(6 * SECOND), Action::Force(1));
+        state.on(Event::Failed(1), 6 * SECOND);
+        assert_eq!(state.next(6 * SECOND), Action::Tell(0));
+        assert_eq!(state.next(6 * SECOND), Action::Wait(SECOND));
+        assert_eq!(state.next(7 * SECOND), Action::Force(0));
+        // The deadline is for the work, and not for the end of what was forced.
+        assert_eq!(state.next(7 * SECOND), Action::Wait(CONFIRMATION));
     }
 
     #[test]

@@ -65,7 +65,7 @@ async fn a_lost_heartbeat_that_is_the_cause_is_the_first_error_whatever_is_heard
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_heartbeat_that_is_given_up_in_the_stop_is_no_error() {
+async fn a_heartbeat_that_is_given_up_in_the_stop_is_not_an_error() {
     let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
     let worker = Component::new("worker", |ctx: Context| async move {
         ctx.ready();
@@ -97,7 +97,7 @@ async fn a_time_that_is_up_and_a_file_stop_it_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_trigger_counts_it_counts_from_the_start_of_the_run() {
+async fn a_trigger_counts_from_the_start_of_the_run() {
     let lifecycle = Lifecycle::new("orders").stop_on(after(5 * SECOND));
     sleep(100 * SECOND).await;
     let report = lifecycle.component(obedient("db")).run().await.unwrap();
@@ -136,14 +136,78 @@ async fn a_supervisor_starts_again_what_fails_and_stops_with_the_rest() {
         .filter_map(|task| Some(task.name()?.to_owned()))
         .collect();
     assert!(
-        running
-            .iter()
-            .any(|name| name.starts_with("orders/workers/")),
+        running.iter().any(|name| name == "orders/workers/poll"),
         "{running:?}"
     );
     handle.stop("enough");
     let report = run.await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_children_of_a_supervisor_have_no_more_time_than_its_component() {
+    let supervisor = Supervisor::new("workers")
+        .grace(3 * SECOND)
+        .child("last", |token| async move { Ok(token.cancelled().await) })
+        .child("deaf", |_| pending())
+        .child("deafer", |_| pending());
+    let component = Component::supervisor(supervisor).grace(5 * SECOND);
+    let lifecycle = Lifecycle::new("orders")
+        .budget(20 * SECOND)
+        .component(component);
+    let run = lifecycle.start().await.unwrap();
+    let report = run.stop("enough").await;
+    assert!(report.took() <= 5 * SECOND, "{report}");
+    assert!(report.was_forced());
+    let error = format!("{:#}", report.first_error().unwrap());
+    let named = "child `deafer` did not stop within 3s and was aborted; child `deaf` did not stop within 1.755s";
+    assert!(error.contains(named), "{error}");
+    assert!(!error.contains("`last`"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn supervised_tasks_get_values_each_time_they_are_started() {
+    let starts = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&starts);
+    let open = move |_: Context| async move { Ok(opened) };
+    let (database, pool) = Component::shared("database", open, async |_, _| Ok(()));
+    let workers = Component::using(&pool).supervisor("workers", |supervisor, pool| {
+        let backoff = Backoff::new(SECOND, SECOND);
+        supervisor.backoff(backoff).child("poll", move |token| {
+            let is_first = pool.fetch_add(1, Relaxed) == 0;
+            async move {
+                if is_first {
+                    return Err("no partition".into());
+                }
+                Ok(token.cancelled().await)
+            }
+        })
+    });
+    let lifecycle = Lifecycle::new("orders")
+        .component(workers)
+        .component(database);
+    let run = lifecycle.start().await.unwrap();
+    sleep(5 * SECOND).await;
+    assert_eq!(starts.load(Relaxed), 2);
+    let report = run.stop("enough").await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_periodic_run_has_no_more_time_than_its_component() {
+    let flush = Periodic::new("flush", 60 * SECOND).grace(30 * SECOND);
+    let component = Component::periodic(flush, |_| pending()).grace(5 * SECOND);
+    let lifecycle = Lifecycle::new("orders")
+        .budget(20 * SECOND)
+        .component(component);
+    let run = lifecycle.start().await.unwrap();
+    let report = run.stop("enough").await;
+    assert!(report.took() < 5 * SECOND, "{report}");
+    let error = format!("{:#}", report.first_error().unwrap());
+    assert!(
+        error.contains("periodic task `flush`") && error.contains("4.95s"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,7 +73,7 @@ async fn r4_r11_calls_and_streams_on_three_connections_are_cut_counted_and_told(
 }
 
 #[tokio::test]
-async fn a_cut_is_a_success_for_who_wants_it_so() {
+async fn a_lenient_server_takes_a_cut_for_a_success() {
     let calls = Calls::default();
     let server = Server::start(&calls, |serve| serve.grace(SHORT).lenient()).await;
     let mut client = server.client().await;

@@ -181,6 +181,7 @@ impl Engine {
             if let Some(until) = self.perform(&mut actions).await {
                 break until;
             }
+            self.settle();
             let event = self.next_event(&mut actions).await;
             self.machine.on(event, self.now(), &mut actions);
         };
@@ -249,6 +250,10 @@ impl Engine {
                 machine::Event::Tick
             }
             Some(Note::Ready(index)) => machine::Event::Ready(index),
+            Some(Note::Held(index, is_held)) => {
+                self.slots[index].is_held = is_held;
+                machine::Event::Tick
+            }
             Some(Note::NotProvided(index, error)) => {
                 self.slots[index].fail(error);
                 machine::Event::Tick
@@ -266,7 +271,9 @@ impl Engine {
             Some(Note::Stop) => {
                 // The note about the stop may arrive first.
                 let mut haste = *self.shared.haste.borrow();
-                if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
+                let cause = self.trigger.cause();
+                let is_handed_over = matches!(cause, Some(Cause::HandedOver(_)));
+                if is_handed_over || is_typed(cause.as_ref(), is_terminal()) {
                     haste = haste.max(Haste::Now);
                 }
                 let event = machine::Event::Hurry(haste);
@@ -346,6 +353,21 @@ impl Engine {
             }
         }
         clean
+    }
+
+    /// Whether all components are ready, apart from those that wait for another process and those behind them. All
+    /// that can be started have been by now.
+    fn settle(&self) {
+        if self.shared.settled.is_cancelled() || self.whole.is_asked_to_stop() {
+            return;
+        }
+        let starts = |slot: &Slot| slot.state == ComponentState::Starting && !slot.is_held;
+        if !self.slots.iter().any(starts) {
+            self.shared.settled.cancel();
+            if let (Some(outer), true) = (&self.outer, self.slots.iter().any(|slot| slot.is_held)) {
+                outer.held(true);
+            }
+        }
     }
 
     fn say_what_is_waited_for(&mut self) {

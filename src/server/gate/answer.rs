@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_cut_gets_no_handler() {
+    fn a_request_after_the_cut_gets_no_handler() {
         let conn = conn(false);
         conn.cut();
 

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn r18_a_task_whose_budget_was_used_up_is_woken_by_the_timer_all_the_same() {
+    async fn r18_a_task_whose_budget_was_used_up_is_woken_by_the_timer_anyway() {
         let (_client, mut server) = silent();
 
         poll_fn(|cx| {

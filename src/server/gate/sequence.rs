@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_has_its_time_to_be_told() {
+    fn clients_of_cut_requests_have_time_to_be_told() {
         let next = |seen| PLAN.next(Phase::Flushing, seen);
         let nobody = Seen {
             open: 0,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stuck_is_given_up() {
+    fn stuck_handlers_are_given_up() {
         let next = |seen| PLAN.next(Phase::Killing, seen);
         let gone = Seen {
             open: 0,

@@ -267,11 +267,7 @@ pub fn counted_pipes(counted: &CountedPipes) -> Vec<Goal> {
                 0.55,
                 "× semaphore+spawn",
                 counted.ratio(pool, Pipe::Spawn),
-            )
-            .but_reached(match pool {
-                Pipe::Queue => 0.61,
-                _ => 0.69,
-            }),
+            ),
             Goal::new(
                 format!("{pool}, allocations per item"),
                 0.0,

@@ -68,6 +68,8 @@ pub enum Cause {
     ///
     /// `systemd::observer` reports this to the service manager.
     Reload,
+    /// The process with this id has taken over the listening sockets of this one.
+    HandedOver(u32),
     /// The group was dropped.
     Dropped,
     /// The token was cancelled directly, or through a parent token that does not belong to a group.
@@ -208,6 +210,7 @@ impl Cause {
             | Self::Requested(_)
             | Self::Done
             | Self::Reload
+            | Self::HandedOver(_)
             | Self::Dropped
             | Self::Token => false,
         }
@@ -260,6 +263,7 @@ impl fmt::Display for Cause {
             }
             Self::Heartbeat(lost) => lost.fmt(f),
             Self::Reload => f.write_str("it is to be reloaded"),
+            Self::HandedOver(pid) => write!(f, "handed over to process {pid}"),
             Self::Dropped => f.write_str("the group was dropped"),
             Self::Token => f.write_str("the token was cancelled"),
         }
@@ -278,6 +282,7 @@ impl fmt::Debug for Cause {
             Self::File { .. } => "File",
             Self::Heartbeat(_) => "Heartbeat",
             Self::Reload => return f.write_str("Reload"),
+            Self::HandedOver(_) => "HandedOver",
             Self::Dropped => return f.write_str("Dropped"),
             Self::Token => return f.write_str("Token"),
         };

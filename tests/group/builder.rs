@@ -159,7 +159,7 @@ fn a_deadline_of_zero_needs_no_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_is_spawned_makes_a_passed_deadline_no_failure() {
+async fn a_passed_deadline_is_not_a_failure_if_nothing_was_spawned() {
     let mut group = TaskGroup::builder()
         .deadline(Duration::ZERO)
         .build()
@@ -186,7 +186,7 @@ async fn a_deadline_that_passed_before_the_first_task_makes_the_task_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_task_and_a_deadline_in_the_same_moment_the_task_wins() {
+async fn a_task_that_fails_at_the_deadline_wins_over_it() {
     let deadline = Duration::from_secs(30);
     let mut group = TaskGroup::builder().deadline(deadline).build().unwrap();
     let start = Instant::now();
@@ -200,7 +200,7 @@ async fn of_a_task_and_a_deadline_in_the_same_moment_the_task_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_task_and_a_grace_in_the_same_moment_the_task_wins() {
+async fn a_task_that_ends_at_the_end_of_the_grace_wins_over_it() {
     let grace = Duration::from_secs(5);
     let mut group = TaskGroup::builder().grace(grace).build().unwrap();
     let token = group.token().clone();

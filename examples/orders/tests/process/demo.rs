@@ -75,7 +75,7 @@ fn the_demo_counts_every_request_and_ends_as_the_service_does() {
 }
 
 #[test]
-fn the_demo_ends_as_the_service_does_when_nobody_looks_at_it() {
+fn the_demo_ends_as_the_service_does_when_its_output_is_not_read() {
     demo().start_with(unread).wait().assert_code(0);
 }
 

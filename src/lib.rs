@@ -164,6 +164,7 @@ pub mod testing;
     feature = "metrics",
     feature = "pipeline",
     feature = "process",
+    feature = "restart",
     feature = "serde",
     feature = "signal",
     feature = "svg",

@@ -8,7 +8,7 @@ use crate::group::time::Rounded;
 use crate::group::time::is_late;
 
 /// How many different paths of cut requests a report keeps.
-const MOST_PATHS: usize = 8;
+pub(crate) const MOST_PATHS: usize = 8;
 
 /// How many characters of a path a report keeps. Paths come from peers, and go to a log.
 const LONGEST_PATH: usize = 100;
@@ -57,12 +57,12 @@ pub(crate) struct Counts {
     /// Connections cut with a request in flight.
     pub(crate) connections_cut: usize,
     pub(crate) upgrades_cut: usize,
-    /// Handlers that were inside a poll at the end, and so block a thread.
+    /// Handlers that block a thread, although they were cut.
     pub(crate) stuck: usize,
     /// Their names.
     pub(crate) stuck_paths: Vec<String>,
-    /// Connections without such a handler that did not end although they were cut.
-    pub(crate) held: usize,
+    /// Other connections that have not ended, although they were cut.
+    pub(crate) unended: usize,
     /// Handlers and bodies that have panicked since the server began.
     pub(crate) panicked: usize,
     /// Method and path of the cut requests, such as `GET /slow`, without the query, which may hold secrets.
@@ -94,12 +94,17 @@ impl DrainReport {
     /// Returns whether everything that was in flight was answered, in the time given.
     ///
     /// A drain is not clean if a request, a connection with one, or an upgraded connection was cut, if
-    /// something is [stuck](Self::stuck) or [held](Self::held), or if it [took](Self::took) longer than the time
+    /// something is [stuck](Self::stuck) or [has not ended](Self::unended), or if it [took](Self::took) longer than the time
     /// [given](Self::drain), which happens when the runtime is blocked. Closed idle connections do not count,
     /// because they lose nothing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        !self.is_cut() && self.stuck() + self.held() == 0 && !self.is_late()
+        !self.is_cut() && self.is_over() && !self.is_late()
+    }
+
+    /// Whether everything had ended when the server gave up waiting.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stuck() + self.unended() == 0
     }
 
     /// Returns the number of connections that were open when the stop began, including idle and upgraded ones.
@@ -165,14 +170,13 @@ impl DrainReport {
         &self.counts.stuck_paths
     }
 
-    /// Returns the number of connections that were cut and did not end, although no handler of theirs is
-    /// [stuck](Self::stuck).
+    /// Returns the number of other connections that were cut and had not ended when the server gave up waiting.
     ///
-    /// A task holds them, for example one that a handler has spawned and that awaits something else, or one
-    /// whose runtime is blocked by other tasks.
+    /// They block no thread. Either their task waits for something else and does not touch its stream, as the
+    /// task of a websocket may, or the runtime has not come to them yet.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.counts.held
+    pub fn unended(&self) -> usize {
+        self.counts.unended
     }
 
     /// Returns the number of handlers and response bodies that have panicked since the server began, not only
@@ -220,7 +224,7 @@ impl DrainReport {
 
     /// Whether a drain in which nothing was cut shows how long it took.
     fn shows_time(&self) -> bool {
-        self.is_late() && (!self.is_cut() || self.stuck() + self.held() > 0)
+        self.is_late() && (!self.is_cut() || !self.is_over())
     }
 
     fn fmt_clean(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -265,12 +269,9 @@ impl DrainReport {
                 "{stuck} blocked a thread and did not end{paths}"
             ))?;
         }
-        if self.held() > 0 {
-            let held = Count(self.held(), "connection");
-            list.item(format_args!(
-                "{held} {} cut and did not end",
-                were(self.held())
-            ))?;
+        if self.unended() > 0 {
+            let unended = Count(self.unended(), "connection");
+            list.item(format_args!("{unended} did not end"))?;
         }
         if self.shows_time() {
             list.item(format_args!("it took {}", Rounded(self.took())))?;

@@ -70,7 +70,7 @@ async fn s11_over_http1_it_is_the_socket_with_what_was_read_and_it_is_still_cut(
     let (outcome, report) = server.stop().await;
 
     assert!(outcome.is_err());
-    assert_eq!((report.upgrades_cut(), report.held()), (1, 0));
+    assert_eq!((report.upgrades_cut(), report.unended()), (1, 0));
     assert_eq!(read_to_end(client).await, "");
 }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::conn::Conn;
 use super::label::Label;
-use super::switch::Seat;
+use crate::server::switch::Seat;
 
 /// Says that a connection of a [`serve_loop`](crate::server::serve_loop) has something in flight, until it is
 /// dropped.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use super::sync::Lock;
+use crate::server::sync::Lock;
 
 /// A connection that was asked and is not gone by then is left to itself, and another is asked.
 const PATIENCE: Duration = Duration::from_secs(1);

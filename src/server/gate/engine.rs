@@ -109,7 +109,8 @@ pub(crate) async fn serve<A: App>(
     let gate = Arc::clone(acceptor.gate());
     let options = gate.options();
     let builder = Arc::new(builder(options));
-    let extensions = Arc::new(roomy(gate.stop()));
+    let stop_in_requests = options.stop_in_requests.then(|| gate.stop());
+    let extensions = Arc::new(roomy(stop_in_requests));
     let mut connections = Connections {
         handshakes: acceptor.handshake().map(Handshakes::new),
         acceptor,
@@ -212,16 +213,18 @@ async fn run<A: App>(io: Io, connection: Connection<A>, builder: Arc<HyperBuilde
     }
 }
 
-/// Makes extensions with a [`Stop`] and with room for what the app adds.
+/// Makes extensions with a [`Stop`], if it is to be there, and with room for what the app adds.
 ///
 /// A copy has the same room. Extensions that have to grow, as new ones do, cost as much again.
-fn roomy(stop: &Stop) -> Extensions {
+fn roomy(stop: Option<&Stop>) -> Extensions {
     let mut extensions = Extensions::new();
     extensions.insert([(); 1]);
     extensions.insert([(); 2]);
     extensions.insert([(); 3]);
     extensions.insert([(); 4]);
     extensions.clear();
-    extensions.insert(stop.clone());
+    if let Some(stop) = stop {
+        extensions.insert(stop.clone());
+    }
     extensions
 }

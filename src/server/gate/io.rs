@@ -19,8 +19,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::busy::Busy;
 use super::conn::Conn;
 use super::options::Options;
-use super::switch::Seat;
 use crate::group::time::Rounded;
+use crate::server::switch::Seat;
 use crate::server::transport::Transport;
 
 /// The stream of one connection, which can be cut.
@@ -117,7 +117,7 @@ impl<T> Io<T> {
     /// Fails once the connection was cut, before the stream is touched again. An operation that then has to
     /// wait [watches] the switch, which is the only other thing that wakes it.
     ///
-    /// [watches]: super::switch::Switch::watch
+    /// [watches]: crate::server::switch::Switch::watch
     #[inline]
     fn check(&self) -> io::Result<()> {
         if self.conn.stream.is_fired() {
@@ -607,7 +607,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::timeout;
 
-    use super::super::conn::Gate;
+    use super::super::conn::{Gate, Look};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -708,7 +708,7 @@ mod tests {
         let conn = gate.register(None);
         let ((_client, socket), (mut tls, session)) = (duplex(1), duplex(1));
         let mut outside = Io::new(socket, Arc::clone(&conn));
-        let mut inside = Io::inside(session, conn);
+        let mut inside = Io::inside(session, Arc::clone(&conn));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for io in [&mut inside, &mut outside] {
             assert!(Pin::new(&mut *io).poll_write(&mut cx, b"x").is_ready());
@@ -719,6 +719,7 @@ mod tests {
         assert!(Pin::new(&mut inside).poll_write(&mut cx, b"x").is_ready());
 
         let now = Instant::now();
-        assert_eq!(gate.cut_idle(now, Duration::ZERO), (0, None));
+        let look = conn.look(now, Duration::ZERO);
+        assert!(matches!(look, Look::Again(None)), "{look:?}");
     }
 }

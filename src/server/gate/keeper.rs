@@ -18,8 +18,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::conn::Conn;
 use super::options::FLUSH;
-use super::switch::Seat;
 use crate::group::random::Random;
+use crate::server::switch::Seat;
 
 /// A part of the maximal age, in both directions.
 const JITTER: f64 = 0.1;
@@ -64,12 +64,14 @@ impl Keeper {
         tell: impl Fn(Pin<&mut C>),
     ) -> C::Output {
         poll_fn(|cx| {
-            let end = connection.as_mut().poll(cx);
-            if end.is_ready() || !self.is_told_now(cx) {
-                return end;
+            self.conn.set_polled(true);
+            let mut end = connection.as_mut().poll(cx);
+            if end.is_pending() && self.is_told_now(cx) {
+                tell(connection.as_mut());
+                end = connection.as_mut().poll(cx);
             }
-            tell(connection.as_mut());
-            connection.as_mut().poll(cx)
+            self.conn.set_polled(false);
+            end
         })
         .await
     }

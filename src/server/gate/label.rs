@@ -57,6 +57,12 @@ impl Label {
         self.push(text);
     }
 
+    /// Makes it as good as [`NONE`](Self::NONE).
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+    }
+
     /// Must be called once.
     #[inline]
     pub(crate) fn write(&mut self, method: &Method, path: &str) {

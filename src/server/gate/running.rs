@@ -31,13 +31,6 @@ struct Place {
 /// The place of this thread, which is given up when the thread ends.
 struct Mine(Arc<Place>);
 
-/// A handler that is inside a poll.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) conn: usize,
-    pub(super) label: Label,
-}
-
 /// Says that this thread polls a request now.
 #[inline]
 pub(super) fn enter(gate: usize, request: u64, label: &Label) {
@@ -58,8 +51,8 @@ pub(super) fn leave() {
     let _ = MINE.try_with(|Mine(place)| place.is_running.store(false, Ordering::Relaxed));
 }
 
-/// Returns what is inside a poll for this gate.
-pub(super) fn of(gate: usize) -> Vec<Running> {
+/// Returns the labels of what is inside a poll for this gate.
+pub(super) fn of(gate: usize) -> Vec<Label> {
     let places = lock(&PLACES);
     let running = places.iter().filter(|place| {
         place.is_running.load(Ordering::Acquire) && place.gate.load(Ordering::Relaxed) == gate
@@ -76,13 +69,9 @@ impl Place {
         }
     }
 
-    fn read(&self) -> Running {
+    fn read(&self) -> Label {
         let words = self.label.each_ref();
-        Running {
-            // The upper half of a word fits.
-            conn: usize::try_from(self.request.load(Ordering::Relaxed) >> 32).unwrap_or(usize::MAX),
-            label: Label::of_words(words.map(|word| word.load(Ordering::Relaxed))),
-        }
+        Label::of_words(words.map(|word| word.load(Ordering::Relaxed)))
     }
 }
 
@@ -116,7 +105,7 @@ mod tests {
     }
 
     fn names(gate: usize) -> Vec<String> {
-        of(gate).iter().map(|run| run.label.to_string()).collect()
+        of(gate).iter().map(Label::to_string).collect()
     }
 
     #[test]
@@ -124,7 +113,6 @@ mod tests {
         let gate = 0xabcd_0001;
         enter(gate, 7 << 32, &label("GET /slow"));
         assert_eq!(names(gate), ["GET /slow"]);
-        assert_eq!(of(gate)[0].conn, 7);
         leave();
         assert!(names(gate).is_empty());
         enter(

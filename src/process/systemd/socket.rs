@@ -30,7 +30,7 @@ impl Socket {
     }
 }
 
-fn parse(address: &[u8]) -> io::Result<SocketAddr> {
+pub(super) fn parse(address: &[u8]) -> io::Result<SocketAddr> {
     match address {
         [b'/', _, ..] => SocketAddr::from_pathname(OsStr::from_bytes(address)),
         [b'@', name @ ..] if !name.is_empty() => abstract_address(name),

@@ -99,5 +99,8 @@ fn a_short_soak_ends_well_and_prints_what_was_held() {
     end.assert_code(0);
     let out = end.stdout();
     assert!(out.starts_with("1 runs of 2s"), "{out}");
-    assert!(out.contains("tasks  descriptors  threads   memory"), "{out}");
+    assert!(
+        out.contains("tasks  descriptors  threads   memory"),
+        "{out}"
+    );
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "http")]
 use crate::BoxError;
 use crate::group::boxed::OneBox;
 use crate::group::chain;

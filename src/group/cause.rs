@@ -143,7 +143,7 @@ struct Facts {
 /// # drop(heartbeat);
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LostHeartbeat {
     name: Arc<str>,
     timeout: Option<Duration>,
@@ -319,6 +319,13 @@ impl fmt::Display for LostHeartbeat {
             Some(timeout) => write!(f, "no beat within {}", Rounded(timeout)),
             None => f.write_str("its last handle was dropped"),
         }
+    }
+}
+
+/// The message, because `main` prints a returned error with `Debug`.
+impl fmt::Debug for LostHeartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::herald::Herald;
@@ -25,6 +25,7 @@ use crate::group::end::End;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::signal::Signal;
+use crate::group::turn::turn;
 use crate::group::{Spawner, TaskGroup};
 use crate::lifecycle::component::Component;
 use crate::lifecycle::component_state::ComponentState;
@@ -312,7 +313,7 @@ impl Engine {
         let mut clean = None;
         for (count, action) in actions.drain(..).enumerate() {
             if count % AT_ONCE == AT_ONCE - 1 {
-                others().await;
+                turn().await;
             }
             match action {
                 Action::Start(index) if self.whole.is_asked_to_stop() => {
@@ -426,15 +427,6 @@ impl Engine {
 /// Whether a person has pressed Ctrl-C. Then no load balancer has to notice.
 fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
     is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
-}
-
-/// Gives a turn to all tasks that wait for one on this thread.
-///
-/// A plain yield is not enough. The future of a `block_on` has its next turn after a few tasks have had
-/// one. It would wake more and more of them, and a later task would wait for all of those. The spawned task
-/// yields because a worker may run first what was spawned last.
-async fn others() {
-    let _ = tokio::spawn(yield_now()).await;
 }
 
 impl Drop for Engine {

@@ -22,12 +22,12 @@ mod service {
         std::env::temp_dir().join("taskgroup-example-restart.sock")
     }
 
-    pub async fn ask(_signals: Signals) -> Result<(), BoxError> {
+    pub(crate) async fn ask(_signals: Signals) -> Result<(), BoxError> {
         let pid = taskgroup::restart::request(control()).await?;
         Ok(println!("process {pid} has taken over"))
     }
 
-    pub async fn run(signals: Signals) -> Result<Report, BoxError> {
+    pub(crate) async fn run(signals: Signals) -> Result<Report, BoxError> {
         let restart = Restart::at(control()).begin().await?;
         // The socket of the old process, if there is one.
         let listener = restart.tcp("http", "127.0.0.1:8080")?;

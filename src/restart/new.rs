@@ -92,8 +92,6 @@ pub(super) async fn take_over(shared: &Arc<Shared>, mut wire: Wire) -> bool {
     }
     shared.ours.cancel();
     if !is_alone {
-        #[cfg(feature = "systemd")]
-        crate::process::systemd::let_go();
         if let Some(why) = until_its_end(shared, &mut wire).await {
             shared.refused.send_replace(Some(why));
             return false;
@@ -163,6 +161,9 @@ async fn until_its_end(shared: &Arc<Shared>, wire: &mut Wire) -> Option<String> 
                     .of_old
                     .send_replace(Some(std::mem::take(&mut leases)));
             }
+            // The old process has told the service manager of this one, which has its turn now.
+            #[cfg(feature = "systemd")]
+            "MAIN" => crate::process::systemd::let_go(),
             "GIVEN" => shared.of_old.send_modify(|leases| {
                 if let Some(leases) = leases {
                     leases.remove(rest);

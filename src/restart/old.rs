@@ -288,9 +288,10 @@ impl Shared {
         };
         let new = wire.speaker();
         lock(&KEPT).push(new.clone());
-        self.tell_leases(new);
+        self.tell_leases(new.clone());
         #[cfg(feature = "systemd")]
         crate::process::systemd::handed_over(pid).await;
+        new.say("MAIN");
         self.handed_over.send_replace(Some(pid));
         if let Some(outcome) = outcome {
             let _ = outcome.send(Ok(pid));

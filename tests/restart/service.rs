@@ -57,10 +57,12 @@ pub(crate) async fn run(signals: Signals) -> Result<Report, BoxError> {
         return Err("there is no database".into());
     }
     let timeout = std::env::var(TIMEOUT).map_or(30_000, |timeout| timeout.parse().unwrap());
-    let restart = Restart::at(place().join("restart.sock"))
-        .handover_timeout(Duration::from_millis(timeout))
-        .begin()
-        .await?;
+    let mut restart =
+        Restart::at(place().join("restart.sock")).handover_timeout(Duration::from_millis(timeout));
+    if place().join("notify-reload").exists() {
+        restart = restart.notify_reload();
+    }
+    let restart = restart.begin().await?;
     let tcp = restart.tcp("http", "127.0.0.1:0")?;
     let address = tcp.local_addr()?;
     let unix = restart.unix("local", place().join("http.sock"))?;

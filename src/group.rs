@@ -39,6 +39,11 @@ mod below;
 pub(crate) mod trigger;
 mod on_cancel;
 pub(crate) mod deadline;
+#[allow(
+    dead_code,
+    reason = "only some features have work that is done in slices"
+)]
+pub(crate) mod turn;
 
 pub use self::builder::Builder;
 pub use self::cause::{FailedTask, LostHeartbeat};

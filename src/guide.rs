@@ -7,6 +7,7 @@
 //! | write an application | [`lifecycle`] | 15 |
 //! | write a library | [`library`] | 3 |
 //! | know what happens to each client at a stop | [`servers`] | 10 |
+//! | take the sockets over without a gap | [`restart`] | 5 |
 //! | drain a queue | [`pipelines`] | 12 |
 //! | test a stop | [`testing`] | 5 |
 //! | see one shutdown on a time line | [`shutdown`] | 5 |
@@ -36,7 +37,9 @@ macro_rules! pages {
             //! [production]: crate::guide::production
             //! [recipes]: crate::guide::recipes
             //! [requirements]: crate::guide::requirements
+            //! [restart]: crate::guide::restart
             //! [servers]: crate::guide::servers
+            //! [servers#what-to-set-around-it]: crate::guide::servers#what-to-set-around-it
             //! [shutdown]: crate::guide::shutdown
             //! [testing]: crate::guide::testing
             //! [upstream]: crate::guide::upstream
@@ -52,8 +55,10 @@ macro_rules! pages {
             //! [examples/consumer]: https://docs.rs/crate/taskgroup/latest/source/examples/
             //! [examples/gateway.rs]: https://docs.rs/crate/taskgroup/latest/source/examples/gateway.rs
             //! [examples/inherited.rs]: https://docs.rs/crate/taskgroup/latest/source/examples/inherited.rs
+            //! [examples/restart.rs]: https://docs.rs/crate/taskgroup/latest/source/examples/restart.rs
             //! [picture]: https://docs.rs/crate/taskgroup/latest/source/docs/shutdown.svg
             //! [tests/gateway.rs]: https://docs.rs/crate/taskgroup/latest/source/tests/gateway.rs
+            //! [tests/restart]: https://docs.rs/crate/taskgroup/latest/source/tests/restart/
             //! [tests/upstream/main.rs]: https://docs.rs/crate/taskgroup/latest/source/tests/upstream/main.rs
             //!
             #![doc = include_str!($file)]
@@ -74,6 +79,7 @@ pages! {
     #[cfg(not(doctest))]
     recipes = "../docs/recipes.md",
     requirements = "../docs/requirements.md",
+    restart = "../docs/restart.md",
     servers = "../docs/servers.md",
     // The picture of the page stands in it as markup, since docs.rs hosts no picture of its own.
     #[doc = include_str!("../docs/shutdown.svg")]

@@ -56,6 +56,7 @@
 //! | limit how many run at once, or how long the stop takes | [`group::Builder`] |
 //! | start a task again, or run it every minute | [`supervise`] |
 //! | stop a server well | [`server`], [`Sidecar`] |
+//! | replace a process while clients are served | `restart` |
 //! | close resources in order, each within a deadline | [`cleanup`] |
 //! | start and stop components in order | [`lifecycle`] |
 //! | work through a queue, and lose nothing | `pipeline` |
@@ -79,6 +80,7 @@
 //! | `tonic` | a gRPC server that really stops | 49 |
 //! | `pipeline` | workers that drain or hand back | 0 |
 //! | `process` | a child process as a member | 7 |
+//! | `restart` | a new process takes the sockets over in place (Unix) | 24 |
 //! | `metrics`, `systemd`, `serde`, `svg` | the stop in metrics, for systemd, as data, as a picture | 3, 3, 2, 0 |
 //! | `deploy` | the checker of deployment files | 2 |
 //! | `test-util` | the test kit | 4 |
@@ -114,6 +116,7 @@
         feature = "lifecycle",
         feature = "pipeline",
         feature = "process",
+        feature = "restart",
         feature = "signal",
         feature = "test-util",
         feature = "tonic",
@@ -146,6 +149,8 @@ pub mod lifecycle;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
 pub mod process;
+#[cfg(all(feature = "restart", unix))]
+pub mod restart;
 #[cfg(feature = "deploy")]
 pub mod deploy;
 #[cfg(feature = "test-util")]
@@ -159,6 +164,7 @@ pub mod testing;
     feature = "metrics",
     feature = "pipeline",
     feature = "process",
+    feature = "restart",
     feature = "serde",
     feature = "signal",
     feature = "svg",

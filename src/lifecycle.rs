@@ -193,6 +193,7 @@ impl Lifecycle {
                 haste: watch::Sender::default(),
                 readiness: Readiness::drain_on(trigger.token()),
                 all_ready: CancellationToken::new(),
+                settled: CancellationToken::new(),
                 registry: Some(Vec::new()).into(),
                 live: Mutex::default(),
                 late_observers: Mutex::default(),
@@ -375,6 +376,12 @@ impl Lifecycle {
     pub fn check(self, check: Check) -> Self {
         handle::lock(&self.checks).push(check);
         self
+    }
+
+    /// Returns the token that fires when all components are ready that do not wait for another process.
+    #[cfg(all(feature = "restart", unix))]
+    pub(crate) fn settled(&self) -> CancellationToken {
+        self.handle.shared.settled.clone()
     }
 
     /// Returns the name.

@@ -11,6 +11,10 @@ pub(crate) mod stop_signal;
 #[cfg(any(feature = "http", feature = "process", feature = "signal"))]
 pub(crate) mod forced;
 #[cfg(feature = "http")]
+mod sync;
+#[cfg(feature = "http")]
+mod switch;
+#[cfg(feature = "http")]
 mod stop;
 #[cfg(feature = "http")]
 mod drain;
@@ -23,6 +27,8 @@ mod address;
 mod transport;
 #[cfg(feature = "http")]
 mod listener;
+#[cfg(all(feature = "restart", unix))]
+pub(crate) mod hatch;
 #[cfg(feature = "http")]
 mod listening;
 #[cfg(feature = "http")]
@@ -46,8 +52,9 @@ pub use self::listener::Listener;
 pub use self::listening::Listening;
 #[cfg(feature = "http")]
 pub use self::serve::{
-    Acceptor, App, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE,
-    DEFAULT_KILL_GRACE, DEFAULT_LINGER, Each, Incoming, Io, Serve, Server, serve_each, serve_loop,
+    Acceptor, DEFAULT_FIRST_BYTE_TIMEOUT, DEFAULT_HEADER_TIMEOUT, DEFAULT_IDLE_GRACE,
+    DEFAULT_KILL_GRACE, DEFAULT_LINGER, Each, Incoming, Io, Loop, Serve, Server, serve_each,
+    serve_loop,
 };
 #[cfg(feature = "http")]
 pub use self::stop::Stop;

@@ -221,7 +221,8 @@ fn s12_a_server_on_a_unix_socket_without_descriptors_rests_serves_again_and_stop
 }
 
 #[test]
-fn r17_who_waits_at_the_stop_of_a_server_without_descriptors_is_answered_when_there_are_some() {
+fn r17_a_client_that_waits_at_the_stop_of_a_server_without_descriptors_is_answered_when_there_are_some()
+ {
     alone(async {
         let (listener, address) = listen().await;
         let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));

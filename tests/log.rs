@@ -103,7 +103,7 @@ async fn an_error_is_the_callers_to_report_and_logged_at_debug_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_logged_of_a_group_that_ends_well_by_itself() {
+async fn a_group_that_ends_well_by_itself_logs_nothing() {
     capture();
     let mut group = TaskGroup::new();
     group.task("quiet").spawn(async { Ok(()) });
@@ -432,7 +432,7 @@ async fn a_panic_of_a_handler_that_is_caught_is_logged_once_with_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_supervisor_mends_and_whom_it_aborts_is_a_warning_and_a_panic_an_error() {
+async fn a_restart_or_an_abort_by_a_supervisor_is_a_warning_and_a_panic_an_error() {
     capture();
     let second = Duration::from_secs(1);
     let mut group = TaskGroup::builder().name("orders").build().unwrap();
@@ -609,7 +609,7 @@ async fn a_shutdown_is_one_line_for_the_trigger_and_one_for_the_end_at_info() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_once() {
+async fn each_failure_of_a_component_is_a_warning_and_each_panic_one_error() {
     capture();
     let second = Duration::from_secs(1);
     let crash = Component::new("worker", |ctx| async move {
@@ -646,7 +646,7 @@ async fn what_goes_wrong_with_components_is_a_warning_each_and_a_panic_an_error_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_whose_stop_takes_long_says_now_and_then_who_is_waited_for() {
+async fn a_slow_stop_logs_the_tasks_that_it_waits_for() {
     capture();
     let grace = Duration::from_secs(20);
     let builder = || TaskGroup::builder().name("orders");

@@ -121,7 +121,7 @@ fn one_of_many_threads_makes_the_change() {
 }
 
 #[test]
-fn a_change_wakes_whoever_waits_for_one() {
+fn a_change_wakes_its_waiters() {
     for to in [Ready, Draining, Stopped] {
         let readiness = Readiness::new();
         let mut changed = task::spawn(readiness.changed(Starting));
@@ -135,7 +135,7 @@ fn a_change_wakes_whoever_waits_for_one() {
 }
 
 #[test]
-fn the_token_wakes_whoever_waits_for_a_change() {
+fn the_token_wakes_a_waiter_for_a_change() {
     for from in [Starting, Ready] {
         let token = CancellationToken::new();
         let readiness = Readiness::drain_on(&token);
@@ -151,7 +151,7 @@ fn the_token_wakes_whoever_waits_for_a_change() {
 }
 
 #[test]
-fn what_is_refused_wakes_nobody() {
+fn a_refused_change_wakes_no_waiter() {
     let readiness = in_state(Draining);
     let mut changed = task::spawn(readiness.changed(Draining));
     assert_pending!(changed.poll());
@@ -272,7 +272,7 @@ fn a_wait_goes_on_over_the_states_before() {
 }
 
 #[test]
-fn everybody_who_waits_is_told() {
+fn every_waiter_is_told() {
     let readiness = Readiness::new();
     let mut waits: Vec<_> = (0..3)
         .map(|_| task::spawn(readiness.wait_for(Ready)))
@@ -408,7 +408,7 @@ mod checks {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_left_of_a_check_once_the_service_is_draining() {
+    async fn a_failing_check_is_gone_once_the_service_drains() {
         let readiness = Readiness::new();
         let (check, switch) = switched("database");
         switch.store(3, Ordering::SeqCst);

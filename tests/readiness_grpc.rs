@@ -142,7 +142,7 @@ async fn an_open_watch_does_not_hold_the_drain() {
 }
 
 #[tokio::test]
-async fn a_check_of_a_service_is_told_to_those_who_watch_it_and_to_no_others() {
+async fn a_check_of_a_service_is_told_only_to_its_watchers() {
     let service = Service::start().await;
     service.readiness.set_ready();
     let watch = service.client.clone().watch(request("shop.Orders")).await;

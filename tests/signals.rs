@@ -52,7 +52,7 @@ fn a_signal_that_is_named_twice_counts_once() {
 }
 
 #[test]
-fn what_is_only_watched_cannot_insist() {
+fn watched_signals_cannot_insist() {
     let signals = Signals::watch([Signal::Interrupt]).unwrap();
     let error = signals.insist_on([Signal::Interrupt]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

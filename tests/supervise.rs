@@ -201,7 +201,7 @@ async fn a_permanent_child_may_return_when_it_is_told_to_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_backoff_grows_to_its_bound_and_begins_anew_after_a_long_run() {
+async fn the_backoff_grows_to_its_bound_and_starts_over_after_a_long_run() {
     let diary = Diary::new();
     let group = TaskGroup::new();
     let runs = Mutex::new(0);
@@ -773,7 +773,7 @@ async fn a_shutdown_out_of_time_leaves_nothing_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_group_ends_the_supervisor_at_the_next_start_and_is_no_failure() {
+async fn a_closed_group_ends_the_supervisor_at_the_next_start_and_is_not_a_failure() {
     let mut group = TaskGroup::new();
     let diary = Diary::new();
     let supervisor = Supervisor::new("kafka")
@@ -1282,7 +1282,7 @@ async fn a_supervisor_runs_in_a_group_that_was_handed_out_and_ends_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_supervisor_escalates_is_the_error_of_whoever_awaits_it_and_cancels_nobody_else() {
+async fn an_escalated_failure_is_returned_to_the_awaiting_task_and_cancels_no_other() {
     let mut parent = TaskGroup::new();
     let escalates = Supervisor::new("kafka")
         .intensity(0, SECOND)

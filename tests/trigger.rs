@@ -207,7 +207,7 @@ mod files {
     /// On Windows a file in a place that can have none is just not there.
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
-    async fn an_error_is_no_stop_and_it_is_looked_for_again() {
+    async fn an_error_is_not_a_stop_and_it_is_looked_for_again() {
         let dir = Dir::new();
         fs::write(dir.path("run"), "no directory").unwrap();
         let stop = dir.path("run").join("stop");
@@ -298,7 +298,7 @@ mod heartbeats {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_beat_that_is_late_mends_nothing_though_nobody_has_noticed_yet() {
+    async fn a_late_beat_does_not_help_even_if_the_loss_is_not_noticed_yet() {
         let (heartbeat, monitor) = Heartbeat::new("lease", 10 * SECOND);
         let group = service();
         group.cancel_on(monitor);
@@ -375,7 +375,7 @@ mod heartbeats {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_lost_while_the_group_stops_is_no_failure() {
+    async fn a_heartbeat_lost_during_the_stop_is_not_a_failure() {
         let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
         let mut group = TaskGroup::new();
         group.cancel_on(monitor);
@@ -406,7 +406,7 @@ mod heartbeats {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_a_child_it_cancels_the_groups_above_and_is_told_to_whoever_waits_first() {
+    async fn in_a_child_it_cancels_the_groups_above_and_goes_to_the_first_waiter() {
         let (_heartbeat, monitor) = Heartbeat::new("lease", SECOND);
         let mut group = TaskGroup::builder().name("orders").build().unwrap();
         wait_for_the_stop(&group);

@@ -147,7 +147,7 @@ fn a_token_that_fires_after_the_drop_changes_nothing() {
 }
 
 #[test]
-fn one_that_is_kept_stays_armed_without_an_owner() {
+fn a_kept_watchdog_stays_armed_without_an_owner() {
     let token = CancellationToken::new();
     let (armed, events) = armed(SOON, &token);
 
@@ -172,7 +172,7 @@ fn two_on_one_token_end_each_in_its_time() {
 }
 
 #[test]
-fn the_status_can_be_chosen_and_is_no_success() {
+fn the_status_can_be_chosen_and_is_not_a_success() {
     let (watchdog, events) = watchdog(Duration::ZERO);
     let _armed = watchdog.code(70).arm_on(&fired()).unwrap();
     report_of(&events);
@@ -210,7 +210,7 @@ fn a_report_that_hangs_does_not_hold_the_end() {
 }
 
 #[tokio::test]
-async fn the_report_names_the_cause_and_who_is_running_also_below() {
+async fn the_report_names_the_cause_and_the_running_tasks_of_child_groups_too() {
     let group = TaskGroup::builder().name("orders").build().unwrap();
     let child = group.child("http");
     group.task("kafka").spawn(pending::<Result<(), _>>());

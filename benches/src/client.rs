@@ -153,7 +153,7 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Bytes>, Failed> {
 /// An empty message, uncompressed.
 const MESSAGE: Bytes = Bytes::from_static(&[0; 5]);
 
-async fn call(sender: SendRequest<Bytes>, address: SocketAddr) -> Result<(), Failed> {
+pub async fn call(sender: SendRequest<Bytes>, address: SocketAddr) -> Result<(), Failed> {
     let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

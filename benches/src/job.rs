@@ -7,12 +7,16 @@ use std::io;
 use std::io::Write;
 use std::process::Command;
 
+use rustix::process::Resource;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 
 use crate::contender;
 use crate::contender::Contender;
 use crate::contender::Work;
+use crate::crowd;
 use crate::ladder;
 use crate::pipe;
 use crate::pipe::Pipe;
@@ -36,6 +40,8 @@ pub enum Job {
     Ladder { contender: Contender, rounds: usize },
     /// Serves until the standard input ends.
     Serve { server: Server },
+    /// Serves thousands on so many workers until it is told to stop.
+    Crowd { server: Server, workers: usize },
     /// Starts so many components and stops them.
     Step {
         stepper: Stepper,
@@ -80,6 +86,9 @@ impl Job {
                 ]
             }
             Self::Serve { server } => vec!["serve".to_owned(), server.to_string()],
+            Self::Crowd { server, workers } => {
+                vec!["crowd".to_owned(), server.to_string(), workers.to_string()]
+            }
             Self::Step {
                 stepper,
                 shape,
@@ -111,6 +120,10 @@ impl Job {
             },
             ["serve", server] => Self::Serve {
                 server: server.parse()?,
+            },
+            ["crowd", server, workers] => Self::Crowd {
+                server: server.parse()?,
+                workers: workers.parse()?,
             },
             ["step", stepper, shape, nodes] => Self::Step {
                 stepper: stepper.parse()?,
@@ -144,6 +157,7 @@ impl Job {
                 runtime.block_on(ladder::climb(contender, rounds));
             }
             Self::Serve { server } => return server::serve(server),
+            Self::Crowd { server, workers } => return crowd::serve(server, workers),
             Self::Step {
                 stepper,
                 shape,
@@ -165,6 +179,13 @@ impl Job {
         }
         Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     }
+}
+
+/// Lets this process open as many descriptors as it may.
+pub fn allow_descriptors() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// A runtime on the thread of its caller.

@@ -1,19 +1,23 @@
 //! Measures `taskgroup` against Tokio itself and against its neighbours, and prints the tables.
 //!
 //! `servers` measures what the gate adds to a request of axum and of tonic, `lifecycle` what the start and
-//! the stop of a component cost, `pipelines` what it costs to work on an item. `--quick` counts only what is the same in every run, of all of them,
+//! the stop of a component cost, `pipelines` what it costs to work on an item, `scale` what thousands of
+//! connections cost and how they end. `--quick` counts only what is the same in every run, of all of them,
 //! and fails if a goal that was reached is lost.
 
 mod words;
 
 mod client;
 mod contender;
+mod crowd;
 mod figures;
 mod goals;
+mod guests;
 mod job;
 mod ladder;
 mod pipe;
 mod piped;
+mod scale;
 mod served;
 mod server;
 mod stepped;
@@ -36,6 +40,7 @@ use crate::goals::Goal;
 use crate::job::Job;
 use crate::piped::CountedPipes;
 use crate::piped::TimedPipes;
+use crate::scale::Scale;
 use crate::served::CountedServers;
 use crate::served::TimedServers;
 use crate::stepped::CountedSteps;
@@ -63,8 +68,12 @@ fn measure(args: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
         ["servers"] => servers(),
         ["lifecycle"] => lifecycle(),
         ["pipelines"] => pipelines(),
+        ["scale"] => scale(10_000, 3),
+        ["scale", count] => scale(count.parse()?, 1),
         ["--quick"] => quick(),
-        _ => Err("it takes `servers`, `lifecycle`, `pipelines`, `--quick`, or nothing".into()),
+        _ => Err(
+            "it takes `servers`, `lifecycle`, `pipelines`, `scale`, `--quick`, or nothing".into(),
+        ),
     }
 }
 
@@ -104,6 +113,14 @@ fn pipelines() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fails if a goal is lost.
+fn scale(count: usize, rounds: usize) -> Result<ExitCode, Box<dyn Error>> {
+    let scale = Scale::measure(count, rounds)?;
+    let goals = goals::scaled(&scale);
+    write!(io::stdout(), "{}{scale}", Goals(&goals))?;
+    verdict(&goals)
+}
+
 fn quick() -> Result<ExitCode, Box<dyn Error>> {
     let contenders = [
         Contender::Floor,
@@ -125,6 +142,10 @@ fn quick() -> Result<ExitCode, Box<dyn Error>> {
         "{}{counted}{servers}{steps}{pipes}",
         Goals(&goals)
     )?;
+    verdict(&goals)
+}
+
+fn verdict(goals: &[Goal]) -> Result<ExitCode, Box<dyn Error>> {
     let lost: Vec<&Goal> = goals.iter().filter(|goal| goal.is_lost()).collect();
     for goal in &lost {
         writeln!(io::stderr(), "lost: {goal}")?;

@@ -1,11 +1,9 @@
 //! A stream of items that are worked on 64 at a time, by a pool and by the recipes that it replaces.
 
-use std::future::ready;
-
 use futures_util::StreamExt;
 use futures_util::stream;
 use taskgroup::TaskGroup;
-use taskgroup::pipeline::{Job, JobError, Received, Workers, from_stream};
+use taskgroup::pipeline::{Job, JobError, Workers, from_stream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -123,8 +121,7 @@ async fn queue(items: usize) {
 async fn of_stream(items: usize) {
     let mut group = TaskGroup::new();
     let workers = Workers::new("bench", |job: Job<usize>| work(*job)).limit(LIMIT);
-    let source = stream::iter(0..items).then(|item| ready(Received::from(item)));
-    let Ok(pool) = workers.source(from_stream(source)) else {
+    let Ok(pool) = workers.source(from_stream(stream::iter(0..items))) else {
         unreachable!("these are options that make a pool");
     };
     let report = pool.spawn(&group);

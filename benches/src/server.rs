@@ -94,7 +94,7 @@ fn hello() -> Router {
 }
 
 /// The health service: a unary call that needs no generated code here.
-fn health() -> Routes {
+pub fn health() -> Routes {
     let (_, service) = tonic_health::server::health_reporter();
     Routes::new(service)
 }

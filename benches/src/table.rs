@@ -16,6 +16,7 @@ use crate::piped::CountedPipes;
 use crate::piped::PIPES;
 use crate::piped::SIZES;
 use crate::piped::TimedPipes;
+use crate::scale::Scale;
 use crate::served::CountedServers;
 use crate::served::PAIRS;
 use crate::served::TimedServers;
@@ -301,6 +302,46 @@ impl fmt::Display for TimedSteps {
                 self.gap(stepper),
                 self.gap_ratio(stepper),
                 self.longest_gap(stepper),
+            )?;
+        }
+        writeln!(out)
+    }
+}
+
+impl fmt::Display for Scale {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "### {} connections\n\n| connections | server | workers | told | stuck | CPU of the stop, ms | \
+             growth from {} | longest wait after the stop, ms | after the linger | after the cut | \
+             CPU per second of waiting, ms | bytes per connection |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|",
+            self.count,
+            self.count / 10,
+        )?;
+        for (case, rounds) in &self.cases {
+            let gap = |phase: usize| rounds.median(|seen| seen.gaps[phase]);
+            let growth = self.growth(case);
+            let growth = growth.map_or("".to_owned(), |growth| format!("{growth:.2} ×"));
+            let (waiting, cut) = match case.guests.are_cut() {
+                true => (
+                    format!("{:.2}", rounds.median(|seen| seen.waiting)),
+                    format!("{:.2}", gap(2)),
+                ),
+                false => Default::default(),
+            };
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {:.0} | {growth} | {:.2} | {:.2} | {cut} | {waiting} | {:.0} |",
+                case.guests,
+                case.server,
+                case.workers,
+                rounds.told(),
+                rounds.stuck(),
+                rounds.median(|seen| seen.cpu),
+                gap(0),
+                gap(1),
+                rounds.bytes(),
             )?;
         }
         writeln!(out)

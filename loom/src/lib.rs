@@ -43,7 +43,7 @@ mod record;
 mod value;
 
 #[allow(dead_code)]
-#[path = "../../src/server/gate/switch.rs"]
+#[path = "../../src/server/switch.rs"]
 mod switch;
 
 mod weak;

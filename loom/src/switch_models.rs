@@ -71,6 +71,28 @@ fn a_poll_with_the_same_waker_does_not_lose_the_firing() {
 }
 
 #[test]
+fn a_firing_in_slices_reaches_who_sits_down_between_them() {
+    model(|| {
+        let switch = Arc::new(Switch::new());
+        let (mut first, bell) = (Seat::default(), Bell::new());
+        poll(&switch, &mut first, &bell);
+        let late = thread::spawn({
+            let (switch, bell) = (Arc::clone(&switch), Bell::new());
+            move || (poll(&switch, &mut Seat::default(), &bell), bell)
+        });
+        switch.raise();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = switch.wake(from, 1);
+        }
+
+        let (seen, late) = late.join().unwrap();
+        assert!(seen || late.has_rung());
+        assert!(bell.has_rung());
+    });
+}
+
+#[test]
 fn who_leaves_during_the_firing_disturbs_nobody() {
     model(|| {
         let switch = Arc::new(Switch::new());

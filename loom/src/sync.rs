@@ -1,5 +1,5 @@
 //! Loom's primitives under the names that the crate's `group/engine/sync.rs` and
-//! `server/gate/sync.rs` give.
+//! `server/sync.rs` give.
 
 pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::atomic::AtomicUsize;

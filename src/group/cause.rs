@@ -68,6 +68,8 @@ pub enum Cause {
     ///
     /// `systemd::observer` reports this to the service manager.
     Reload,
+    /// The process with this id has taken over the listening sockets of this one.
+    HandedOver(u32),
     /// The group was dropped.
     Dropped,
     /// The token was cancelled directly, or through a parent token that does not belong to a group.
@@ -141,7 +143,7 @@ struct Facts {
 /// # drop(heartbeat);
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LostHeartbeat {
     name: Arc<str>,
     timeout: Option<Duration>,
@@ -208,6 +210,7 @@ impl Cause {
             | Self::Requested(_)
             | Self::Done
             | Self::Reload
+            | Self::HandedOver(_)
             | Self::Dropped
             | Self::Token => false,
         }
@@ -260,6 +263,7 @@ impl fmt::Display for Cause {
             }
             Self::Heartbeat(lost) => lost.fmt(f),
             Self::Reload => f.write_str("it is to be reloaded"),
+            Self::HandedOver(pid) => write!(f, "handed over to process {pid}"),
             Self::Dropped => f.write_str("the group was dropped"),
             Self::Token => f.write_str("the token was cancelled"),
         }
@@ -278,6 +282,7 @@ impl fmt::Debug for Cause {
             Self::File { .. } => "File",
             Self::Heartbeat(_) => "Heartbeat",
             Self::Reload => return f.write_str("Reload"),
+            Self::HandedOver(_) => "HandedOver",
             Self::Dropped => return f.write_str("Dropped"),
             Self::Token => return f.write_str("Token"),
         };
@@ -314,6 +319,13 @@ impl fmt::Display for LostHeartbeat {
             Some(timeout) => write!(f, "no beat within {}", Rounded(timeout)),
             None => f.write_str("its last handle was dropped"),
         }
+    }
+}
+
+/// The message, because `main` prints a returned error with `Debug`.
+impl fmt::Debug for LostHeartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

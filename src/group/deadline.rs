@@ -39,6 +39,13 @@ impl fmt::Debug for DeadlinePassed {
     }
 }
 
+impl DeadlinePassed {
+    #[cfg(feature = "ws")]
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
 /// Returns when to give up outgoing work in a stop that has this long from `now`, so that there is time
 /// to answer. `None` means that the stop may take forever.
 pub(crate) fn of_work(now: Instant, stop: Duration) -> Option<Instant> {

@@ -23,5 +23,3 @@ pub(crate) mod abort_on_drop;
 pub(crate) mod clock;
 #[cfg(test)]
 mod kept;
-
-pub(crate) use self::sync::Lock;

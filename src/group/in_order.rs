@@ -8,13 +8,30 @@ use std::collections::BinaryHeap;
 /// Only the numbers are sorted, on a heap. So the program has the code of one small sort for all
 /// values, where the sorts of the standard library are 4 kB for each type.
 pub(crate) fn in_order<T>(values: Vec<T>, number: impl Fn(&T) -> u64) -> impl Iterator<Item = T> {
-    let numbers = values.iter().map(number);
-    let mut order: BinaryHeap<_> = numbers.zip(0_usize..).map(Reverse).collect();
+    let mut order = Order::default();
+    for value in &values {
+        order.add(number(value));
+    }
     let mut values: Vec<_> = values.into_iter().map(Some).collect();
-    std::iter::from_fn(move || {
-        let Reverse((_, index)) = order.pop()?;
-        values[index].take()
-    })
+    std::iter::from_fn(move || values[order.next()?].take())
+}
+
+/// The numbers with the places of their values. Its methods are never inlined, so they exist once.
+#[derive(Default)]
+struct Order(BinaryHeap<Reverse<(u64, usize)>>);
+
+impl Order {
+    #[inline(never)]
+    fn add(&mut self, number: u64) {
+        let index = self.0.len();
+        self.0.push(Reverse((number, index)));
+    }
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<usize> {
+        let Reverse((_, index)) = self.0.pop()?;
+        Some(index)
+    }
 }
 
 #[cfg(test)]

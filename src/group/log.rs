@@ -19,6 +19,18 @@ pub(crate) mod console {
 /// tracing-subscriber's `fmt` reports a failed write to stderr with `eprintln!`. Even then a failure
 /// must be recorded and a task must be counted.
 pub(crate) fn guarded(write: impl FnOnce()) {
+    let mut write = Some(write);
+    guarded_once(&mut || {
+        if let Some(write) = write.take() {
+            write();
+        }
+    });
+}
+
+/// Without type parameters, because a guard is more code than most events.
+#[cold]
+#[inline(never)]
+fn guarded_once(write: &mut dyn FnMut()) {
     if let Err(panic) = Panic::catch(write) {
         panic.discard();
     }

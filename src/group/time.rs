@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_no_limit_have_words_of_their_own() {
+    fn zero_and_unlimited_times_have_words_of_their_own() {
         assert_eq!(rounded(Duration::ZERO), "0s");
         assert_eq!(rounded(Duration::MAX), "any time");
     }

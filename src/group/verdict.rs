@@ -56,6 +56,12 @@ thread_local! {
 
 /// Answers the pending question, if any. Call it in `source`.
 pub(crate) fn tell<X: Ended + 'static>(error: &X) {
+    let cast: Cast = |error| error.downcast_ref::<X>().map(|error| error as &dyn Ended);
+    answer(error, cast);
+}
+
+#[inline(never)]
+fn answer(error: &dyn Ended, cast: Cast) {
     let is_open = QUESTION.try_with(|question| {
         let question = question.try_borrow();
         question.is_ok_and(|question| matches!(*question, Some(Question::Open)))
@@ -64,9 +70,9 @@ pub(crate) fn tell<X: Ended + 'static>(error: &X) {
         return;
     }
     let answer = Answer {
-        end: Ended::end(error),
+        end: error.end(),
         cause: Ended::cause(error).cloned(),
-        cast: |error| error.downcast_ref::<X>().map(|error| error as &dyn Ended),
+        cast,
     };
     // A thread whose locals are gone asks no question.
     let _ = QUESTION.try_with(|question| question.replace(Some(Question::Answered(answer))));

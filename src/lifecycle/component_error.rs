@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_follows_the_end() {
+    fn the_message_follows_the_end() {
         let error = ComponentError::new("db", START, End::Failed)
             .within(Some(LIMIT))
             .with_message("no route to host");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_panics_is_no_panic() {
+    async fn a_message_that_panics_is_not_a_panic() {
         #[derive(Debug)]
         struct Loud;
         impl fmt::Display for Loud {

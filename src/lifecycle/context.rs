@@ -129,6 +129,8 @@ impl Whole {
 #[derive(Debug)]
 pub(super) enum Note {
     Ready(usize),
+    /// The component waits, or no longer waits, for another process to end before it starts.
+    Held(usize, bool),
     /// The component says that it is ready, but a value is missing.
     NotProvided(usize, NotProvided),
     Drained(usize),
@@ -155,6 +157,17 @@ pub(super) enum Note {
 #[error("it was ready without having provided `{value}`")]
 pub(super) struct NotProvided {
     value: Arc<str>,
+}
+
+/// The time in which the start of a component waits for another process.
+#[cfg(all(feature = "restart", unix))]
+pub(crate) struct Waits(Context);
+
+#[cfg(all(feature = "restart", unix))]
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.held(false);
+    }
 }
 
 impl Context {
@@ -355,6 +368,17 @@ impl Context {
     /// Reports, once, that the lifecycle that is this component has nothing left to do.
     pub(super) fn idle(&self) {
         self.say(Note::Idle(self.shared.index));
+    }
+
+    /// Says, until what it returns is dropped, that the start of the component waits for another process.
+    #[cfg(all(feature = "restart", unix))]
+    pub(crate) fn waits_for_another_process(&self) -> Waits {
+        self.held(true);
+        Waits(self.clone())
+    }
+
+    pub(super) fn held(&self, is_held: bool) {
+        self.say(Note::Held(self.shared.index, is_held));
     }
 
     pub(super) fn finished(&self) {

@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub(super) readiness: Readiness,
     /// Fires when all components are ready.
     pub(super) all_ready: CancellationToken,
+    /// Fires when all components are ready that do not wait for another process.
+    pub(super) settled: CancellationToken,
     /// `None` once the run has begun.
     pub(super) registry: Mutex<Option<Vec<Component>>>,
     /// What a handle can ask of the run. `None` before and after it.

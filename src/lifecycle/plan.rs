@@ -1032,7 +1032,7 @@ stop
     }
 
     #[test]
-    fn a_variable_that_is_no_number_of_seconds_is_named() {
+    fn a_variable_that_is_not_a_number_of_seconds_is_named() {
         let budget = Budget::kubernetes().platform_from("GRACE_SECONDS".into(), Some("30s".into()));
         refused(
             vec![],

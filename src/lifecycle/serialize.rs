@@ -225,6 +225,7 @@ on_the_wire! {
             Cause::File { .. } => "file",
             Cause::Heartbeat(_) => "heartbeat",
             Cause::Reload => "reload",
+            Cause::HandedOver(_) => "handed_over",
             Cause::Dropped => "dropped",
             Cause::Token => "token",
         },

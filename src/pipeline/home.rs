@@ -46,6 +46,7 @@ impl<T, R> Home<T, R> {
     }
 
     /// Takes a parcel from its job. A parcel that is too late for its worker goes to the leftovers.
+    #[inline]
     pub(super) fn take_back(&self, parcel: Parcel<T, R>) {
         let mut back = self.back.lock();
         if back.is_gone {
@@ -70,6 +71,7 @@ impl<T, R> Home<T, R> {
 
     /// Moves the parcels that have come back to `out`, and returns how many jobs were passed on. The worker
     /// waits for more if it expects more than that.
+    #[inline]
     pub(super) fn collect(
         home: &mut Arc<Self>,
         expected: usize,
@@ -92,6 +94,7 @@ impl<T, R> Home<T, R> {
 }
 
 impl<T, R> Back<T, R> {
+    #[inline]
     fn collect(&mut self, expected: usize, out: &mut Vec<Parcel<T, R>>) -> usize {
         if out.is_empty() {
             // The usual case, in which the two change places.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::JobError;
-use super::queue::Entry;
+use super::queue::{Entry, Key};
 use super::watermark::Mark;
 use crate::backoff::{Backoff, Delays};
 
@@ -21,7 +21,7 @@ pub(super) type SharedError = Arc<dyn Error + Send + Sync>;
 /// An item with all that the engine knows about it.
 pub(super) struct Parcel<T, R> {
     pub(super) seq: u64,
-    pub(super) key: Option<u64>,
+    pub(super) key: Option<Key>,
     pub(super) taken_in: Instant,
     /// `None` once the handler has taken it.
     pub(super) item: Option<T>,
@@ -88,7 +88,7 @@ impl<T, R> Entry for Parcel<T, R> {
         self.seq
     }
 
-    fn key(&self) -> Option<u64> {
+    fn key(&self) -> Option<Key> {
         self.key
     }
 
@@ -105,13 +105,13 @@ impl<T, R> Entry for Parcel<T, R> {
 pub(super) type WeightOf<T> = Arc<dyn Fn(&T) -> u64 + Send + Sync>;
 
 /// Finds the key of an item. The pool keeps only the hash of the key.
-pub(super) type KeyOf<T> = Arc<dyn Fn(&T) -> Option<u64> + Send + Sync>;
+pub(super) type KeyOf<T> = Arc<dyn Fn(&T) -> Option<Key> + Send + Sync>;
 
 pub(super) fn key_of<T, K: Hash>(
     key: impl Fn(&T) -> Option<K> + Send + Sync + 'static,
 ) -> KeyOf<T> {
     let hasher = RandomState::new();
-    Arc::new(move |item| Some(hasher.hash_one(key(item)?)))
+    Arc::new(move |item| Some(Key::MIN | hasher.hash_one(key(item)?)))
 }
 
 /// The end of an attempt, as the handler gave it on the job.

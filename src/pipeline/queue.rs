@@ -5,9 +5,13 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::mem::take;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// Stands for the key of an item. It is never 0, so that an item without a key takes no more room.
+pub(super) type Key = NonZeroU64;
 
 /// What the queue has to know about an item.
 pub(super) trait Entry {
@@ -15,7 +19,7 @@ pub(super) trait Entry {
     fn seq(&self) -> u64;
 
     /// Items of one key run one at a time, in the order of the intake.
-    fn key(&self) -> Option<u64>;
+    fn key(&self) -> Option<Key>;
 
     /// When it was taken in.
     fn taken_in(&self) -> Instant;
@@ -91,7 +95,7 @@ pub(super) struct Queue<P> {
     delayed: BinaryHeap<Reverse<Delayed<P>>>,
     /// The maximum number of items put aside between two attempts.
     most_delayed: usize,
-    keys: HashMap<u64, Busy<P>>,
+    keys: HashMap<Key, Busy<P>>,
     /// How many items wait for their key, without those whose key is parked.
     waiting: usize,
     /// How many items are in later stages.
@@ -120,6 +124,7 @@ impl<P: Entry> Queue<P> {
     }
 
     /// Takes an item in. Gives it back if the queue takes no more items.
+    #[inline]
     pub(super) fn push(&mut self, item: P) -> Result<(), P> {
         if self.phase != Phase::Open {
             return Err(item);
@@ -145,12 +150,14 @@ impl<P: Entry> Queue<P> {
         Ok(())
     }
 
+    #[inline]
     fn make_ready(&mut self, item: P) {
         self.weight += u128::from(item.weight());
         self.ready.push_back(item);
     }
 
     /// Moves the next work to `out`. Due retries come before new items. While it `is_held`, no item begins.
+    #[inline]
     pub(super) fn take(
         &mut self,
         now: impl Fn() -> Instant,
@@ -199,6 +206,7 @@ impl<P: Entry> Queue<P> {
     }
 
     /// Returns how many of the ready items make the next batch.
+    #[inline]
     fn fresh(&self) -> usize {
         let most = self.ready.len().min(self.batch.size);
         let limit = u128::from(self.batch.weight);
@@ -215,6 +223,7 @@ impl<P: Entry> Queue<P> {
     }
 
     /// Returns whether the queue is empty and no item will come.
+    #[inline]
     fn is_drained(&self) -> bool {
         let is_empty = self.ready.is_empty() && self.delayed.is_empty() && self.waiting == 0;
         self.phase == Phase::Draining && is_empty && self.passed == 0
@@ -242,6 +251,7 @@ impl<P: Entry> Queue<P> {
     }
 
     /// Returns when a batch can be taken, or `None` if there are no items. An inner `None` means now.
+    #[inline]
     fn full_at(&self) -> Option<Option<Instant>> {
         let first = self.ready.front()?;
         let is_full =
@@ -300,7 +310,7 @@ impl<P: Entry> Queue<P> {
     }
 
     /// Notes that an item of this key has ended, which makes the next one ready.
-    pub(super) fn ended(&mut self, key: u64) {
+    pub(super) fn ended(&mut self, key: Key) {
         let Some(busy) = self.keys.get_mut(&key) else {
             return;
         };
@@ -319,7 +329,7 @@ impl<P: Entry> Queue<P> {
     }
 
     /// Lets no item of this key begin any longer.
-    pub(super) fn park(&mut self, key: u64) {
+    pub(super) fn park(&mut self, key: Key) {
         if let Some(busy) = self.keys.get_mut(&key) {
             if !busy.is_parked {
                 busy.is_parked = true;
@@ -452,8 +462,8 @@ mod tests {
             self.0
         }
 
-        fn key(&self) -> Option<u64> {
-            self.1
+        fn key(&self) -> Option<Key> {
+            self.1.and_then(Key::new)
         }
 
         fn taken_in(&self) -> Instant {
@@ -474,6 +484,10 @@ mod tests {
         queue
     }
 
+    fn key(key: u64) -> Key {
+        Key::MIN | key
+    }
+
     fn take(queue: &mut Queue<Item>, now: Instant) -> (Found, Vec<u64>) {
         let mut out = Vec::new();
         let found = queue.take(|| now, false, &mut out);
@@ -483,15 +497,15 @@ mod tests {
     #[test]
     fn a_key_has_state_only_while_it_has_items() {
         let now = Instant::now();
-        let mut queue = queue(Batch::ONE, &[Some(1), Some(1), Some(2)], now);
+        let mut queue = queue(Batch::ONE, &[Some(1), Some(1), Some(3)], now);
         assert_eq!((queue.keys.len(), queue.waiting), (2, 1));
         assert_eq!(take(&mut queue, now).1, [0]);
         assert_eq!(take(&mut queue, now).1, [2]);
         assert_eq!(take(&mut queue, now).0, Found::Wait(None));
-        queue.ended(2);
-        queue.ended(1);
+        queue.ended(key(3));
+        queue.ended(key(1));
         assert_eq!(take(&mut queue, now).1, [1]);
-        queue.ended(1);
+        queue.ended(key(1));
         assert_eq!((queue.keys.len(), queue.waiting), (0, 0));
     }
 
@@ -534,7 +548,7 @@ mod tests {
     #[test]
     fn what_is_withdrawn_leaves_its_places_and_its_keys() {
         let now = Instant::now();
-        let mut queue = queue(Batch::ONE, &[Some(1), Some(1), Some(1), None, Some(2)], now);
+        let mut queue = queue(Batch::ONE, &[Some(1), Some(1), Some(1), None, Some(3)], now);
         let mut out = Vec::new();
         assert_eq!(queue.withdraw(|item| item.0 < 2, &mut out), 2);
         assert_eq!(out.len(), 2);
@@ -542,8 +556,8 @@ mod tests {
         for expected in [3, 4, 2] {
             assert_eq!(take(&mut queue, now).1, [expected]);
         }
-        queue.ended(1);
-        queue.ended(2);
+        queue.ended(key(1));
+        queue.ended(key(3));
         assert_eq!(queue.keys.len(), 0);
     }
 

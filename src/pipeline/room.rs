@@ -23,6 +23,7 @@ impl Room {
     }
 
     /// Takes a free place, or one that a caller has left behind, which `lent` takes from the semaphore.
+    #[inline]
     pub(super) fn take(&mut self, lent: impl FnOnce() -> bool) -> bool {
         if self.free > 0 {
             self.free -= 1;
@@ -51,6 +52,7 @@ impl Room {
 
     /// Frees places. Returns how many of them the semaphore has to lend to callers that wait.
     #[must_use]
+    #[inline]
     pub(super) fn give(&mut self, places: usize) -> usize {
         let owed = self.waiting.saturating_sub(self.lent).min(places);
         self.lent += owed;

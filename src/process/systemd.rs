@@ -7,9 +7,10 @@
 //! |---|---|
 //! | `READY=1` | all components are ready |
 //! | `STATUS=…` | with every step, for `systemctl status`: `draining: waiting for http, worker` |
-//! | `STOPPING=1` | the stop was triggered, by whatever except a reload |
+//! | `STOPPING=1` | the stop was triggered, by whatever except a reload or a handover |
 //! | `RELOADING=1`, `MONOTONIC_USEC=…` | the stop was triggered for [`Cause::Reload`](crate::Cause::Reload): the `READY=1` of the next lifecycle ends the reload |
 //! | `EXTEND_TIMEOUT_USEC=…` | then, and again while the stop runs |
+//! | `MAINPID=…`, `READY=1` | another process has taken over ([restart in place](crate::restart)); nothing follows |
 //! | `WATCHDOG=1` | every half of `WATCHDOG_USEC`, from the begin of the start to the end of the stop |
 //!
 //! - **The watchdog is a task of the runtime**, so a runtime whose threads are all blocked sends no
@@ -75,6 +76,8 @@
 mod socket;
 mod progress;
 mod outbox;
+#[cfg(feature = "restart")]
+mod handover;
 
 use std::env;
 use std::ffi::OsStr;
@@ -93,6 +96,9 @@ use self::socket::Socket;
 use crate::group::lock::lock;
 use crate::group::log;
 use crate::lifecycle::Event;
+
+#[cfg(feature = "restart")]
+pub(crate) use self::handover::{handed_over, hold_back, let_go, reloaded, reloading};
 
 /// How long to wait before trying a full socket again.
 const FULL: Duration = Duration::from_millis(100);
@@ -125,6 +131,9 @@ pub fn observer() -> impl FnMut(&Event) + Send + 'static {
 fn watchdog_from_env() -> Option<Duration> {
     let micros = env::var("WATCHDOG_USEC").ok()?;
     let pid = env::var("WATCHDOG_PID").ok();
+    // A process that takes over inherits the variable of the old one, and beats in its place.
+    #[cfg(feature = "restart")]
+    let pid = pid.filter(|_| !handover::takes_over());
     watchdog(&micros, pid.as_deref(), std::process::id()).unwrap_or_else(|wrong| {
         warn(&wrong);
         None
@@ -221,6 +230,12 @@ impl Notifier {
 
     /// Never blocks.
     fn send(&self, outbox: &mut Outbox, now: Instant) {
+        #[cfg(feature = "restart")]
+        match handover::turn() {
+            handover::Turn::Ours => {}
+            handover::Turn::NotYet => return outbox.refused(now, FULL),
+            handover::Turn::Over => return outbox.sent(),
+        }
         let Err(error) = self.socket.send(&outbox.text()) else {
             return outbox.sent();
         };
@@ -434,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_read_holds_nothing_up_and_hears_the_last_when_he_does() {
+    async fn a_reader_that_pauses_blocks_nothing_and_gets_the_last_message() {
         let manager = Manager::new("full");
         manager.fill();
         let lifecycle = Lifecycle::new("orders")

@@ -14,8 +14,10 @@
 //! | `linger` later (200 ms) | the connections are told: idle ones are closed, those over HTTP/2 get a GOAWAY |
 //! | `idle_grace` later (1 s) | connections without a request in flight are cut: half a request, a client that says nothing |
 //! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped and its client gets a 503; a body that has begun fails and never seems complete |
-//! | 100 ms later | all connections are cut, upgraded ones too |
-//! | `kill_grace` later (1 s) | code that blocks its thread is given up and reported as stuck |
+//! | when for 100 ms nothing more of that has ended | all connections are cut, upgraded ones too |
+//! | `kill_grace` after the cut (1 s) | code that blocks its thread is given up and reported as stuck |
+//!
+//! Thousands of connections are told and cut a few at a time, so that everything else on the thread has its turn.
 //!
 //! The stop is over as soon as nothing is left. A request is in flight until the last byte of its response body
 //! has been handed over. A connection that was upgraded over HTTP/1, usually to a websocket, is open until its
@@ -70,19 +72,15 @@ use axum::http::request::Parts;
 use axum::middleware::AddExtension;
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::BoxError;
 use crate::server::address::Address;
 use crate::server::gate::Protocol;
 use crate::server::gate::engine;
 use crate::server::gate::engine::Over;
 use crate::server::listening::Listening;
-use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Serve;
-use crate::server::serve::Server;
 use crate::server::stop::Stop;
 
 /// Makes a server from a bound listener and anything that `axum::serve` takes. That is a router, a method
@@ -173,23 +171,6 @@ where
 }
 
 impl<M, S, T> Over<T> for App<M, S> where Self: engine::App {}
-
-impl<M, S> Server for App<M, S>
-where
-    Self: engine::App,
-    M: Send + 'static,
-    S: 'static,
-{
-    type Error = BoxError;
-
-    fn start(
-        self,
-        acceptor: Acceptor,
-        stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), BoxError>> + Send {
-        engine::serve(self, acceptor, stop)
-    }
-}
 
 impl<M, S> fmt::Debug for App<M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

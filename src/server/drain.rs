@@ -8,7 +8,7 @@ use crate::group::time::Rounded;
 use crate::group::time::is_late;
 
 /// How many different paths of cut requests a report keeps.
-const MOST_PATHS: usize = 8;
+pub(crate) const MOST_PATHS: usize = 8;
 
 /// How many characters of a path a report keeps. Paths come from peers, and go to a log.
 const LONGEST_PATH: usize = 100;
@@ -56,8 +56,10 @@ pub(crate) struct Counts {
     /// Connections cut with a request in flight.
     pub(crate) connections_cut: usize,
     pub(crate) upgrades_cut: usize,
-    /// Handlers and connections that did not end although they were cut.
+    /// Handlers that block a thread, although they were cut.
     pub(crate) stuck: usize,
+    /// Other connections that have not ended, although they were cut.
+    pub(crate) unended: usize,
     /// Handlers and bodies that have panicked since the server began.
     pub(crate) panicked: usize,
     /// Method and path of the cut requests, such as `GET /slow`, without the query, which may hold secrets.
@@ -99,12 +101,17 @@ impl DrainReport {
     /// Returns whether everything that was in flight was answered, in the time given.
     ///
     /// A drain is not clean if a request, a connection with one, or an upgraded connection was cut, if
-    /// something is [stuck](Self::stuck), or if it [took](Self::took) longer than the time
+    /// something is [stuck](Self::stuck) or [has not ended](Self::unended), or if it [took](Self::took) longer than the time
     /// [given](Self::drain), which happens when the runtime is blocked. Closed idle connections do not count,
     /// because they lose nothing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        !self.is_cut() && self.stuck() == 0 && !self.is_late()
+        !self.is_cut() && self.is_over() && !self.is_late()
+    }
+
+    /// Whether everything had ended when the server gave up waiting.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stuck() + self.unended() == 0
     }
 
     /// Returns the number of connections that were open when the stop began, including idle and upgraded ones.
@@ -153,11 +160,20 @@ impl DrainReport {
         self.counts.upgrades_cut
     }
 
-    /// Returns the number of handlers and connections that were cut and did not end, because they block their
-    /// thread. They may still be running.
+    /// Returns the number of handlers that were cut and did not end, because they block their thread. They may
+    /// still be running.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.counts.stuck
+    }
+
+    /// Returns the number of other connections that were cut and had not ended when the server gave up waiting.
+    ///
+    /// They block no thread. Either their task waits for something else and does not touch its stream, as the
+    /// task of a websocket may, or the runtime has not come to them yet.
+    #[must_use]
+    pub fn unended(&self) -> usize {
+        self.counts.unended
     }
 
     /// Returns the number of handlers and response bodies that have panicked since the server began, not only
@@ -205,7 +221,7 @@ impl DrainReport {
 
     /// Whether a drain in which nothing was cut shows how long it took.
     fn shows_time(&self) -> bool {
-        self.is_late() && (!self.is_cut() || self.stuck() > 0)
+        self.is_late() && (!self.is_cut() || !self.is_over())
     }
 
     fn fmt_clean(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,6 +262,10 @@ impl DrainReport {
         if self.stuck() > 0 {
             let stuck = Count(self.stuck(), "handler");
             list.item(format_args!("{stuck} blocked a thread and did not end"))?;
+        }
+        if self.unended() > 0 {
+            let unended = Count(self.unended(), "connection");
+            list.item(format_args!("{unended} did not end"))?;
         }
         if self.shows_time() {
             list.item(format_args!("it took {}", Rounded(self.took())))?;
@@ -417,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_that_was_closed_is_no_loss() {
+    fn an_idle_connection_that_was_closed_is_not_a_loss() {
         clean(
             Counts {
                 idle_cut: 1,

@@ -4,8 +4,6 @@
 //! body is under the gate. [`supervise`] runs the whole through its stop.
 
 mod label;
-mod sync;
-mod switch;
 mod sequence;
 pub(crate) mod options;
 mod conn;
@@ -21,6 +19,7 @@ mod acceptor;
 pub(crate) mod engine;
 mod end;
 
+use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +27,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::conn::Cut;
+use self::conn::{Cut, Look};
 use self::sequence::{Next, Phase, Seen};
 use crate::group::log;
 use crate::group::time::Rounded;
+use crate::group::turn::turn;
 use crate::server::drain::Counts;
 use crate::server::lame_duck::LameDuck;
 use crate::server::stop_signal::Parts;
@@ -48,6 +48,9 @@ pub(crate) use self::sequence::Plan;
 /// How often connections are checked for idleness.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How many tasks are woken before the others on the thread have a turn.
+const AT_ONCE: usize = 32;
+
 /// How late a timer may be before the runtime counts as blocked.
 const TIMER_IS_LATE: Duration = Duration::from_millis(100);
 
@@ -58,8 +61,14 @@ pub(crate) async fn serving(
     gate: &Gate,
     stop: &Parts,
     lame_duck: &LameDuck,
+    is_anothers: impl Fn() -> bool,
 ) -> Option<Duration> {
     told(gate, stop).await;
+    if is_anothers() {
+        // Nobody has to notice, because another process accepts on the sockets.
+        gate.leave();
+        return stop.limit.left();
+    }
     let length = lame_duck.length();
     if !length.is_zero() && !lame_duck.is_skipped() {
         log::guarded(
@@ -119,7 +128,7 @@ struct Force {
 impl Drop for Force {
     fn drop(&mut self) {
         self.signal.cancel();
-        self.gate.shut();
+        self.gate.force();
     }
 }
 
@@ -127,7 +136,7 @@ impl Force {
     /// Waits for what was cut to end, for the kill grace at most.
     async fn now(&self, plan: &Plan) {
         self.signal.cancel();
-        self.gate.shut();
+        self.gate.force();
         let gone = async {
             while self.gate.open() > 0 {
                 self.gate.changed().await;
@@ -141,6 +150,7 @@ impl Force {
         let mut stop = Stopping::begin(&self.gate, plan);
         let mut end = None;
         loop {
+            stop.work();
             match stop.next() {
                 Next::Done => return Outcome::Stopped(stop.counts(), end),
                 Next::Enter(phase) => stop.enter(phase, &self.signal),
@@ -150,11 +160,20 @@ impl Force {
                         end = Some(output);
                         stop.ended_at = Some(Instant::now());
                     }
-                    () = self.gate.changed() => {}
-                    () = sleep(wait) => {}
+                    () = self.gate.changed(), if !stop.is_busy() => {}
+                    () = pause(stop.is_busy(), wait) => {}
                 },
             }
         }
+    }
+}
+
+/// Waits for the others on this thread, or so long.
+async fn pause(is_busy: bool, wait: Duration) {
+    if is_busy {
+        turn().await;
+    } else {
+        sleep(wait).await;
     }
 }
 
@@ -166,14 +185,45 @@ struct Stopping<'a> {
     stop: Instant,
     phase: Phase,
     entered: Instant,
+    /// What has to be done for each connection, and the first place for which it has not been done.
+    errands: VecDeque<(Errand, usize)>,
+    /// The keys of connections that may have become idle.
+    to_look_at: Vec<usize>,
+    /// The keys of those that were idle, or did not read, and when to look at them again.
+    idle: Vec<usize>,
+    look_at: Option<Instant>,
+    /// How much had ended at the last look, and when that number last changed.
+    ended: (usize, Instant),
     connections_at_stop: usize,
     requests_at_stop: usize,
     idle_cut: usize,
     cut: Cut,
+    cut_at: Option<Instant>,
     /// When the time was up, if nothing was in flight then.
     empty_at: Option<Instant>,
     /// When the server's future ended.
     ended_at: Option<Instant>,
+}
+
+/// What is done for a few connections at a time, so that everything else on the thread has its turn. Thousands
+/// that are woken in one go would be polled before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    /// Wakes the handlers that wait for the stop.
+    TellHandlers,
+    /// Wakes the connections, which have been told.
+    TellConnections,
+    /// Looks at connections that may be idle.
+    Look,
+    CutWork,
+    CutAll,
+}
+
+impl Errand {
+    /// Whether the phase is not over before it is done.
+    fn is_cut(self) -> bool {
+        matches!(self, Self::CutWork | Self::CutAll)
+    }
 }
 
 impl<'a> Stopping<'a> {
@@ -185,10 +235,16 @@ impl<'a> Stopping<'a> {
             stop: now,
             phase: Phase::Lingering,
             entered: now,
+            errands: VecDeque::from([(Errand::TellHandlers, 0)]),
+            to_look_at: Vec::new(),
+            idle: Vec::new(),
+            look_at: None,
+            ended: (0, now),
             connections_at_stop: gate.open(),
             requests_at_stop: gate.count_at_stop(),
             idle_cut: 0,
             cut: Cut::default(),
+            cut_at: None,
             empty_at: None,
             ended_at: None,
         };
@@ -196,16 +252,55 @@ impl<'a> Stopping<'a> {
         stopping
     }
 
-    /// Decides what comes next. In the drain it also cuts idle connections.
+    /// Does a part of what has to be done.
+    fn work(&mut self) {
+        let Some((errand, from)) = self.errands.pop_front() else {
+            return;
+        };
+        let rest = match errand {
+            Errand::TellHandlers => self.gate.tell_handlers(from, AT_ONCE),
+            Errand::TellConnections => self.gate.told.wake(from, AT_ONCE),
+            Errand::Look => self.look_at_some(),
+            Errand::CutWork => self.cut_work(from),
+            Errand::CutAll => self.gate.cut_all(from, AT_ONCE),
+        };
+        match rest {
+            Some(from) => self.errands.push_front((errand, from)),
+            None if errand == Errand::CutWork => {
+                self.idle_cut += self.cut.idle;
+                self.empty_at = self.cut_at.filter(|_| self.cut.is_empty());
+            }
+            None => {}
+        }
+        if errand.is_cut() {
+            self.ended.1 = Instant::now();
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.errands.is_empty()
+    }
+
+    /// Decides what comes next.
     fn next(&mut self) -> Next {
         let now = Instant::now();
+        let ended = self.gate.ended();
+        let is_cutting = self.errands.iter().any(|(errand, _)| errand.is_cut());
+        if is_cutting {
+            return Next::Wait(Duration::ZERO);
+        }
+        if ended != self.ended.0 {
+            self.ended = (ended, now);
+        }
         let look = match self.phase {
-            Phase::Draining => self.cut_idle(now),
+            Phase::Draining => self.look(now),
             Phase::Lingering | Phase::Flushing | Phase::Killing => Duration::MAX,
         };
         let seen = Seen {
             elapsed: now - self.stop,
             in_phase: now - self.entered,
+            since_cut: self.cut_at.map_or(Duration::ZERO, |cut_at| now - cut_at),
+            still: now - self.ended.1,
             swept: self.gate.swept().is_some(),
             open: self.gate.open(),
             ended: self.ended_at.is_some(),
@@ -218,31 +313,75 @@ impl<'a> Stopping<'a> {
     }
 
     fn enter(&mut self, phase: Phase, signal: &CancellationToken) {
-        let now = Instant::now();
         match phase {
             Phase::Lingering => {}
             Phase::Draining => {
                 signal.cancel();
-                self.gate.told.fire();
+                self.gate.told.raise();
+                self.errands.push_back((Errand::TellConnections, 0));
+                self.to_look_at = self.gate.keys().collect();
             }
             Phase::Flushing => {
-                self.cut = self.gate.cut_work();
-                self.idle_cut += self.cut.idle;
-                self.empty_at = self.cut.is_empty().then_some(now);
+                self.cut_at = Some(Instant::now());
+                self.errands = VecDeque::from([(Errand::CutWork, 0)]);
             }
-            Phase::Killing => self.gate.shut(),
+            Phase::Killing => {
+                self.gate.shut();
+                self.errands = VecDeque::from([(Errand::CutAll, 0)]);
+            }
         }
         self.phase = phase;
-        self.entered = now;
+        self.entered = Instant::now();
     }
 
-    fn cut_idle(&mut self, now: Instant) -> Duration {
-        let (cut, again) = self.gate.cut_idle(now, self.plan.idle_grace());
-        self.idle_cut += cut;
-        again.map_or(LOOK, |again| LOOK.min(again - now))
+    fn cut_work(&mut self, from: usize) -> Option<usize> {
+        let (conns, rest) = self.gate.conns(from, AT_ONCE);
+        conns.iter().for_each(|conn| self.cut.cut(conn));
+        rest
+    }
+
+    /// Begins to look at connections that may be idle, if there is a reason, and returns when there will be one.
+    fn look(&mut self, now: Instant) -> Duration {
+        self.to_look_at.extend(self.gate.take_quiet());
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = None;
+            self.idle.sort_unstable();
+            self.idle.dedup();
+            self.to_look_at.append(&mut self.idle);
+        }
+        let is_looking = self.errands.contains(&(Errand::Look, 0));
+        if !self.to_look_at.is_empty() && !is_looking {
+            self.errands.push_back((Errand::Look, 0));
+        }
+        let until = |at: Instant| at.saturating_duration_since(now);
+        self.look_at.map_or(Duration::MAX, until)
+    }
+
+    /// Cuts connections whose idle grace is over. The busy ones are not looked at again until they are not.
+    fn look_at_some(&mut self) -> Option<usize> {
+        let now = Instant::now();
+        let rest = self.to_look_at.len().saturating_sub(AT_ONCE);
+        let keys = self.to_look_at.split_off(rest);
+        for conn in self.gate.with_keys(&keys) {
+            match conn.look(now, self.plan.idle_grace()) {
+                Look::Busy => {}
+                Look::Again(until) => {
+                    let times = [self.look_at, until, Some(now + LOOK)];
+                    self.look_at = times.into_iter().flatten().min();
+                    self.idle.push(conn.key());
+                }
+                Look::Over if conn.stream.is_fired() => {}
+                Look::Over => {
+                    conn.cut();
+                    self.idle_cut += 1;
+                }
+            }
+        }
+        (rest > 0).then_some(0)
     }
 
     fn counts(self) -> Counts {
+        let (stuck, unended) = self.gate.left();
         Counts {
             connections_at_stop: self.connections_at_stop + self.gate.swept().unwrap_or(0),
             requests_at_stop: self.requests_at_stop,
@@ -251,7 +390,8 @@ impl<'a> Stopping<'a> {
             requests_cut: self.cut.requests,
             connections_cut: self.cut.connections,
             upgrades_cut: self.cut.upgrades,
-            stuck: self.gate.stuck(),
+            stuck,
+            unended,
             panicked: self.gate.panicked(),
             took: self.took(),
             paths: self.cut.paths,
@@ -281,7 +421,7 @@ mod tests {
     use std::task::{Context, Wake, Waker};
 
     use super::options::Options;
-    use super::switch::{Seat, Switch};
+    use crate::server::switch::{Seat, Switch};
 
     const PLAN: Plan = Plan {
         grace: Duration::from_secs(5),
@@ -330,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_after_the_firing_sees_it() {
+    fn a_late_waiter_sees_that_it_has_fired() {
         let switch = Switch::new();
         switch.fire();
 
@@ -354,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_is_not_woken_and_its_place_is_taken_again() {
+    fn a_departed_waiter_is_not_woken_and_its_place_is_used_again() {
         let switch = Switch::new();
         let (count, waker) = counted();
         let cx = Context::from_waker(&waker);

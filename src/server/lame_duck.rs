@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_late_is_a_lame_duck_for_what_is_left() {
+    async fn a_late_server_is_a_lame_duck_for_the_time_that_is_left() {
         let lame_duck = LameDuck::new(4 * SECOND);
         lame_duck.half().await;
 

@@ -15,6 +15,8 @@ use tokio::net::UnixListener;
 
 use crate::group::build_error::BuildError;
 use crate::server::address::Address;
+#[cfg(all(feature = "restart", unix))]
+use crate::server::hatch::{Door, Hatch, Whose};
 use crate::server::listener::Listener;
 use crate::server::transport::Transport;
 
@@ -73,6 +75,8 @@ use self::unix_path::UnixPath;
 pub struct Listening {
     kind: Kind,
     is_shared: bool,
+    #[cfg(all(feature = "restart", unix))]
+    door: Option<Door>,
 }
 
 enum Kind {
@@ -139,7 +143,40 @@ impl Listening {
         Self {
             kind,
             is_shared: false,
+            #[cfg(all(feature = "restart", unix))]
+            door: None,
         }
+    }
+
+    /// Puts it behind a door, which says when this process accepts.
+    #[cfg(all(feature = "restart", unix))]
+    pub(crate) fn behind(mut self, door: Door) -> Self {
+        self.door = Some(door);
+        self
+    }
+
+    /// As [`unix`](Self::unix), with a copy of the socket. The path is removed only if the socket is still ours.
+    #[cfg(all(feature = "restart", unix))]
+    pub(crate) fn to_hand_over(
+        path: &std::path::Path,
+        hatch: &std::sync::Arc<Hatch>,
+    ) -> io::Result<(Self, std::os::unix::net::UnixListener)> {
+        let (listener, mut path) = UnixPath::bind(path.to_owned())?;
+        path.only_if_ours(hatch);
+        let copy = listener.try_clone()?;
+        Ok((Self::of(Kind::StdUnix(listener, Some(path))), copy))
+    }
+
+    /// The same for a socket that another process has made.
+    #[cfg(all(feature = "restart", unix))]
+    pub(crate) fn taken_over(
+        listener: std::os::unix::net::UnixListener,
+        path: &std::path::Path,
+        hatch: &std::sync::Arc<Hatch>,
+    ) -> io::Result<Self> {
+        let mut path = UnixPath::of(path.to_owned())?;
+        path.only_if_ours(hatch);
+        Ok(Self::of(Kind::StdUnix(listener, Some(path))))
     }
 
     /// Checks it and begins to listen. It has to be called within a runtime.
@@ -181,6 +218,8 @@ impl Listening {
             address,
             socket,
             is_shared,
+            #[cfg(all(feature = "restart", unix))]
+            door: self.door,
         })
     }
 }
@@ -192,6 +231,8 @@ pub(crate) struct Open {
     socket: Socket,
     /// Whether another process holds the socket too.
     is_shared: bool,
+    #[cfg(all(feature = "restart", unix))]
+    door: Option<Door>,
 }
 
 #[derive(Debug)]
@@ -207,7 +248,10 @@ enum Socket {
 pub(crate) enum Closing {
     /// Nothing, because the queue belongs to another process as well.
     Left,
-    Tcp(std::net::TcpListener),
+    Tcp {
+        listener: std::net::TcpListener,
+        is_shown: bool,
+    },
     Queue(Queue),
 }
 
@@ -268,28 +312,55 @@ impl Open {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(Transport, Address)>> {
-        self.socket.poll_accept(cx)
+        let socket = &mut self.socket;
+        #[cfg(all(feature = "restart", unix))]
+        if let Some(door) = &self.door {
+            return door.pass(cx, |cx| socket.poll_accept(cx));
+        }
+        socket.poll_accept(cx)
     }
 
     /// Begins to close it. From here on the socket itself is polled, not Tokio, which knows only what its
     /// driver had time to see.
     pub(crate) fn close(self) -> Closing {
+        // Whether another process, which is about to end, holds it for the moment.
+        #[cfg_attr(not(all(feature = "restart", unix)), allow(unused_mut))]
+        let mut is_shown = false;
+        #[cfg(all(feature = "restart", unix))]
+        if let Some(door) = &self.door {
+            match door.close() {
+                Whose::Ours => {}
+                Whose::OursAndShown => is_shown = true,
+                Whose::Anothers => return Closing::Left,
+            }
+        }
         if self.is_shared {
             return Closing::Left;
         }
         match self.socket {
-            Socket::Tcp(listener) => listener.into_std().map_or(Closing::Left, Closing::Tcp),
+            Socket::Tcp(listener) => match listener.into_std() {
+                Ok(listener) => Closing::Tcp { listener, is_shown },
+                Err(_) => Closing::Left,
+            },
             #[cfg(unix)]
             Socket::Unix(listener, path) => {
                 drop(path);
                 let Ok(listener) = listener.into_std() else {
                     return Closing::Left;
                 };
-                socket::refuse_more(&listener);
+                if !is_shown {
+                    socket::refuse_more(&listener);
+                }
                 Closing::Queue(Queue(Rest::Unix(listener)))
             }
             Socket::Own(own) => Closing::Queue(Queue(Rest::Own(own))),
         }
+    }
+
+    /// Returns the hatch that the socket is behind, if it may be handed over.
+    #[cfg(all(feature = "restart", unix))]
+    pub(crate) fn hatch(&self) -> Option<&std::sync::Arc<Hatch>> {
+        self.door.as_ref().map(Door::hatch)
     }
 }
 

@@ -9,7 +9,7 @@ mod process;
 mod thread;
 
 use std::borrow::Cow;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -223,7 +223,8 @@ impl Sidecar {
             // server panics in its destructor, the tasks it leaves behind see the stop.
             let _force = stop.clone().drop_guard();
             let server = plain(server(stop.clone().cancelled_owned()));
-            let ask = |_| async move { stop.cancel() };
+            // A waker of the server's tasks may panic.
+            let ask = |_| ready(Panic::catch(|| stop.cancel()));
             let outcome = self.drive(&told, server, ask).await;
             self.conclude(outcome, Remains::CONNECTIONS)
         })
@@ -302,7 +303,9 @@ impl Sidecar {
         let told = when.parts();
         RunFuture::new(async move {
             self.check()?;
-            let outcome = self.drive(&told, plain(server), stop).await;
+            // The call itself is inside the future, so that its panics are caught too.
+            let ask = |grace| Panic::catch_future(async move { stop(grace).await });
+            let outcome = self.drive(&told, plain(server), ask).await;
             self.conclude(outcome, Remains::CONNECTIONS)
         })
     }
@@ -323,7 +326,7 @@ impl Sidecar {
     where
         S: Future<Output = Result<(), Failure>>,
         F: FnOnce(Duration) -> A,
-        A: Future<Output = ()>,
+        A: Future<Output = Result<(), Panic>>,
     {
         let mut server = pin!(server);
         let Some(end) = told.token.run_until_cancelled(server.as_mut()).await else {
@@ -348,24 +351,20 @@ impl Sidecar {
     where
         S: Future<Output = Result<(), Failure>>,
         F: FnOnce(Duration) -> A,
-        A: Future<Output = ()>,
+        A: Future<Output = Result<(), Panic>>,
     {
-        let Self { name, grace, .. } = self;
-        log::guarded(|| {
-            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {}", Rounded(*grace));
-        });
+        self.log_asked();
         let asked = Instant::now();
         let mut end = None;
         let mut stopped = None;
-        // The call itself is inside the future, so that its panics are caught too.
-        let mut stop = pin!(Panic::catch_future(async { ask(self.grace).await }));
+        let mut stop = pin!(ask(self.grace));
         let both = poll_fn(|cx| {
             // The stop goes first, so that a server with a grace of zero sees it in its only poll.
             if stopped.is_none() {
-                stopped = ready(stop.as_mut().poll(cx));
+                stopped = ended(stop.as_mut().poll(cx));
             }
             if end.is_none() {
-                end = ready(server.as_mut().poll(cx)).map(|end| (end, asked.elapsed()));
+                end = ended(server.as_mut().poll(cx)).map(|end| (end, asked.elapsed()));
             }
             if stopped.is_some() && end.is_some() {
                 Poll::Ready(())
@@ -384,6 +383,13 @@ impl Sidecar {
                 None => Stop::Running,
             },
         }
+    }
+
+    fn log_asked(&self) {
+        let Self { name, grace, .. } = self;
+        log::guarded(|| {
+            tracing::debug!(target: "taskgroup", "server `{name}` is asked to stop within {}", Rounded(*grace));
+        });
     }
 
     /// Turns an outcome into the result of the sidecar. `remains` describes a server that was forced.
@@ -430,7 +436,7 @@ where
     }
 }
 
-fn ready<T>(poll: Poll<T>) -> Option<T> {
+fn ended<T>(poll: Poll<T>) -> Option<T> {
     match poll {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,

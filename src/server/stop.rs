@@ -1,13 +1,18 @@
 //! [`Stop`]: tells a handler of the stop of its server.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::group::deadline;
 use crate::group::deadline::DeadlinePassed;
+use crate::server::switch::{Seat, Switch};
 
 /// Tells a handler that its server is stopping, and how long the drain may take.
 ///
@@ -67,11 +72,13 @@ pub(crate) struct StopSource {
     stop: Stop,
 }
 
-/// Invariant: the times are set once, before the token fires.
+/// Invariant: the times are set once, before the switch and the token fire.
 #[derive(Debug)]
 struct Shared {
-    token: CancellationToken,
     times: OnceLock<Times>,
+    /// Wakes the handlers, a few at a time. The token would wake all of them in one go.
+    begun: Switch<()>,
+    token: CancellationToken,
 }
 
 /// Fixed when the stop begins. `None` is a drain without a limit.
@@ -99,8 +106,9 @@ impl Stop {
     pub fn never() -> Self {
         Self {
             shared: Arc::new(Shared {
-                token: CancellationToken::new(),
                 times: OnceLock::new(),
+                begun: Switch::new(),
+                token: CancellationToken::new(),
             }),
         }
     }
@@ -130,8 +138,9 @@ impl Stop {
     /// Returns the token that fires when the server begins to drain.
     ///
     /// It is the hint, for work that ends by itself. Do not bind [outgoing work](Self::until_deadline) to it.
-    /// Cancelling it does not stop the server, but this `Stop` and its clones then report a stop without a
-    /// deadline.
+    /// It fires for everybody at once, so where thousands wait, use [`stopping`](Self::stopping), which wakes
+    /// them a few at a time. All requests of the server share the token. Cancelling it stops nothing but what
+    /// waits for the token.
     ///
     /// # Examples
     ///
@@ -146,8 +155,6 @@ impl Stop {
     }
 
     /// Waits until the server begins to drain. Returns at once if it has begun.
-    ///
-    /// Equivalent to `self.token().cancelled()`.
     ///
     /// # Cancel safety
     ///
@@ -166,8 +173,9 @@ impl Stop {
     /// assert!(stop.is_stopping());
     /// # }
     /// ```
-    pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
-        self.shared.token.cancelled()
+    pub async fn stopping(&self) {
+        let mut waiting = Waiting::new(self.clone());
+        poll_fn(|cx| waiting.poll(cx)).await;
     }
 
     /// Returns whether the server has begun to drain.
@@ -183,7 +191,7 @@ impl Stop {
     /// ```
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.shared.token.is_cancelled()
+        self.shared.times.get().is_some()
     }
 
     /// Returns the moment at which what is still in flight is cut.
@@ -284,22 +292,69 @@ impl Stop {
         deadline::until(work, self.work_deadline_passed()).await
     }
 
-    /// Only the first call has an effect.
-    fn begin(&self, drain: Duration) {
-        let _ = self.shared.times.set(Times::of(drain));
-        self.shared.token.cancel();
-    }
-
     fn work_deadline(&self) -> Option<Instant> {
         self.shared.times.get()?.work
     }
 
     async fn work_deadline_passed(&self) {
-        self.stopping().await;
-        match self.work_deadline() {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
+        let mut passed = WorkDeadline::new(self.clone());
+        poll_fn(|cx| passed.poll(cx)).await;
+    }
+}
+
+/// A place among those that wait for the stop.
+#[derive(Debug)]
+struct Waiting {
+    stop: Stop,
+    seat: Seat,
+}
+
+impl Waiting {
+    fn new(stop: Stop) -> Self {
+        let seat = Seat::default();
+        Self { stop, seat }
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Shared { times, begun, .. } = &*self.stop.shared;
+        if times.get().is_none() && !begun.watch(&mut self.seat, cx, || ()) {
+            return Poll::Pending;
         }
+        // Whoever sees the switch fired also sees the times.
+        fence(Ordering::Acquire);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.stop.shared.begun.leave(&mut self.seat);
+    }
+}
+
+/// The end of the time for outgoing work, which leaves some time to answer.
+#[derive(Debug)]
+pub(crate) struct WorkDeadline {
+    waiting: Waiting,
+    passed: Option<Pin<Box<Sleep>>>,
+}
+
+impl WorkDeadline {
+    pub(crate) fn new(stop: Stop) -> Self {
+        let waiting = Waiting::new(stop);
+        let passed = None;
+        Self { waiting, passed }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.waiting.poll(cx));
+        let Some(deadline) = self.waiting.stop.work_deadline() else {
+            return Poll::Pending;
+        };
+        let passed = self
+            .passed
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        passed.as_mut().poll(cx)
     }
 }
 
@@ -315,9 +370,22 @@ impl StopSource {
         &self.stop
     }
 
-    /// Fixes the deadline, then fires the token. Does nothing if the stop has begun.
+    /// Fixes the deadline, and tells everybody in one go. Does nothing if the stop has begun.
     pub(crate) fn begin(&self, drain: Duration) {
-        self.stop.begin(drain);
+        self.announce(drain);
+        self.stop.shared.begun.fire();
+    }
+
+    /// Fixes the deadline, and fires the token. [`tell`](Self::tell) must follow, for all places.
+    pub(crate) fn announce(&self, drain: Duration) {
+        let _ = self.stop.shared.times.set(Times::of(drain));
+        self.stop.shared.begun.raise();
+        self.stop.shared.token.cancel();
+    }
+
+    /// Wakes the handlers in so many of the places, and returns the first of the rest.
+    pub(crate) fn tell(&self, from: usize, places: usize) -> Option<usize> {
+        self.stop.shared.begun.wake(from, places)
     }
 }
 
@@ -354,7 +422,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_is_known_to_whoever_sees_the_stop() {
+    async fn a_task_that_sees_the_stop_knows_the_deadline() {
         let source = StopSource::new();
         let stop = source.stop().clone();
         let mut stopping = task::spawn(stop.stopping());
@@ -431,7 +499,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_a_short_drain_a_tenth_is_kept_for_answers() {
+    async fn a_short_drain_keeps_a_tenth_for_answers() {
         let stop = Stop::begun(Duration::from_millis(100));
 
         assert_eq!(stop.clip(SECOND), Duration::from_millis(90));

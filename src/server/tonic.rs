@@ -15,8 +15,10 @@
 //! | `linger` later (200 ms) | the connections are told: clients get a GOAWAY, idle ones are closed |
 //! | `idle_grace` later (1 s) | connections without a call in flight are cut: a client that says nothing, or does not answer |
 //! | `grace` after the stop (10 s) | what is in flight is counted, then cut: a handler that has not answered is dropped, a stream ends where it is; clients get the status `UNAVAILABLE`, "the server is shutting down" |
-//! | 100 ms later | all connections are cut |
-//! | `kill_grace` later (1 s) | code that blocks its thread is given up and reported as stuck |
+//! | when for 100 ms nothing more of that has ended | all connections are cut |
+//! | `kill_grace` after the cut (1 s) | code that blocks its thread is given up and reported as stuck |
+//!
+//! Thousands of connections are told and cut a few at a time, so that everything else on the thread has its turn.
 //!
 //! The stop is over as soon as nothing is left. A call is in flight until the last message of its response has
 //! been handed over, also while it waits for its turn. A call that a client makes in the moment of the GOAWAY
@@ -91,7 +93,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
 use tonic::service::Routes;
@@ -104,11 +105,9 @@ use crate::server::gate::Protocol;
 use crate::server::gate::engine;
 use crate::server::gate::engine::Over;
 use crate::server::listening::Listening;
-use crate::server::serve::Acceptor;
 use crate::server::serve::Incoming;
 use crate::server::serve::Io;
 use crate::server::serve::Serve;
-use crate::server::serve::Server;
 use crate::server::transport::Transport;
 
 /// How often a client is sent a PING (every 30 seconds). It has 20 seconds to answer.
@@ -327,22 +326,6 @@ where
 {
     fn know(stream: &T, known: &mut Extensions) {
         known.insert(stream.connect_info());
-    }
-}
-
-impl<S> Server for App<S>
-where
-    Self: engine::App,
-    S: Send + 'static,
-{
-    type Error = BoxError;
-
-    fn start(
-        self,
-        acceptor: Acceptor,
-        stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), BoxError>> + Send {
-        engine::serve(self, acceptor, stop)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::group::engine::Lock;
+use crate::group::lock::Lock;
 use crate::group::time::Rounded;
 
 /// The events of a test in order, each line with the time since the journal was made.

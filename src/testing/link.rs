@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio::time::Sleep;
 use tokio::time::sleep_until;
 
-use crate::group::engine::Lock;
+use crate::group::lock::Lock;
 
 /// A connection in memory, for a paused clock, with the faults of a real one.
 ///

@@ -21,7 +21,7 @@ use std::time::Instant;
 use nix::sys::signal;
 use nix::unistd::Pid;
 
-use crate::group::engine::Lock;
+use crate::group::lock::Lock;
 use crate::group::signal::Signal;
 use crate::group::time::Rounded;
 use crate::testing::directory::Directory;

@@ -20,7 +20,7 @@ use taskgroup::server::{Incoming, Stop};
 use taskgroup::{SidecarError, TaskGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
 use crate::peers::{
     Ticks, endless, get_over_http2, http2, read_to_end, read_until, request, websocket,
@@ -31,42 +31,6 @@ use crate::support::wait::{PLENTY, is_closed, pass, soon};
 
 fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
-}
-
-/// A handler that says when it is entered and answers when it is told to.
-fn slow() -> (Router, Arc<Notify>, Arc<Notify>) {
-    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let app = hello().route("/slow", {
-        let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
-        get(async move |stop: Stop| {
-            entered.notify_one();
-            stop.stopping().await;
-            release.notified().await;
-            format!("{} left", stop.remaining().unwrap() > PLENTY / 2)
-        })
-    });
-    (app, entered, release)
-}
-
-#[tokio::test]
-async fn r1_a_request_in_flight_is_answered_within_a_grace_that_begins_with_the_stop() {
-    let (app, entered, release) = slow();
-    let server = Server::start(app, |serve| serve).await;
-    let client = request(server.address, "GET /slow HTTP/1.1").await;
-    soon(entered.notified()).await;
-
-    server.begin_stop().await;
-    release.notify_one();
-
-    let answer = read_to_end(client).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("connection: close"), "{answer}");
-    assert!(answer.ends_with("true left"), "{answer}");
-    let (outcome, report) = server.stopped().await;
-    outcome.unwrap();
-    assert!(report.is_clean());
-    assert_eq!(report.requests_at_stop(), 1);
-    assert_eq!(report.answered(), 1);
 }
 
 #[tokio::test]
@@ -143,20 +107,6 @@ async fn r4_an_answer_whose_body_is_not_sent_counts_as_well() {
     let (outcome, report) = server.stopped().await;
     outcome.unwrap();
     assert_eq!(report.answered(), 1);
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed_after_the_linger() {
-    let server = Server::start(hello(), |serve| serve).await;
-    let mut client = request(server.address, "GET / HTTP/1.1").await;
-    read_until(&mut client, "hello").await;
-
-    let (outcome, report) = server.stop().await;
-
-    outcome.unwrap();
-    assert_eq!(read_to_end(client).await, "");
-    assert_eq!(report.connections_at_stop(), 1);
-    assert_eq!(report.idle_cut(), 0);
 }
 
 #[tokio::test]

@@ -39,16 +39,6 @@ async fn server() -> Server {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r18_a_client_that_says_nothing_is_cut() {
-    let server = server().await;
-    let silent = TcpStream::connect(server.address).await.unwrap();
-    let begin = Instant::now();
-
-    assert_eq!(read_to_end(silent).await, "");
-    assert_took(begin, FIRST_BYTE);
-}
-
-#[tokio::test(start_paused = true)]
 async fn r18_a_client_that_has_not_said_which_protocol_is_cut() {
     let server = server().await;
     for beginning in ["PRI ", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
@@ -129,25 +119,6 @@ async fn r18_an_http2_connection_and_an_upgraded_one_may_be_silent() {
         read_until(&mut echo, "pong").await;
         pass_much_time().await;
     }
-}
-
-#[tokio::test]
-async fn r18_no_more_connections_are_accepted_than_the_limit() {
-    let alive = Alive::default();
-    let server = Server::start(endless(&alive), |serve| serve.max_connections(2)).await;
-    let first = request(server.address, "GET /poll HTTP/1.1").await;
-    let _second = request(server.address, "GET /poll HTTP/1.1").await;
-    alive.reaches(2).await;
-
-    let third = request(server.address, "GET / HTTP/1.1\r\nconnection: close").await;
-    turns().await;
-    assert_eq!(
-        third.try_read(&mut [0]).map_err(|error| error.kind()),
-        Err(std::io::ErrorKind::WouldBlock)
-    );
-
-    drop(first);
-    assert!(read_to_end(third).await.ends_with("hello"));
 }
 
 #[tokio::test]

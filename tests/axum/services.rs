@@ -109,7 +109,7 @@ async fn r19_a_loop_that_ends_by_itself_is_a_failure_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_that_does_not_end_when_it_is_told_is_no_success() {
+async fn a_loop_that_does_not_end_when_it_is_told_is_not_a_success() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let token = CancellationToken::new();
     token.cancel();

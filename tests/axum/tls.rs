@@ -171,7 +171,7 @@ where
 }
 
 #[tokio::test]
-async fn r8_half_a_handshake_is_closed_with_the_linger_and_is_no_loss() {
+async fn r8_half_a_handshake_is_closed_with_the_linger_and_is_not_a_loss() {
     let pair = Pair::new();
     let leaks = Leaks::watch();
     let server = pair.start(Router::new(), |serve| serve).await;
@@ -321,7 +321,7 @@ async fn r18_a_handshake_that_only_seems_to_go_on_is_timed() {
 }
 
 #[tokio::test]
-async fn r18_without_a_timeout_for_the_first_byte_half_a_handshake_is_timed_all_the_same() {
+async fn r18_without_a_timeout_for_the_first_byte_half_a_handshake_is_timed_anyway() {
     let pair = Pair::new();
     let limit = PLENTY / 2;
     let server = pair

@@ -159,7 +159,7 @@ fn a_deadline_of_zero_needs_no_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_is_spawned_makes_a_passed_deadline_no_failure() {
+async fn a_passed_deadline_is_not_a_failure_if_nothing_was_spawned() {
     let mut group = TaskGroup::builder()
         .deadline(Duration::ZERO)
         .build()
@@ -186,7 +186,7 @@ async fn a_deadline_that_passed_before_the_first_task_makes_the_task_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_task_and_a_deadline_in_the_same_moment_the_task_wins() {
+async fn a_task_that_fails_at_the_deadline_wins_over_it() {
     let deadline = Duration::from_secs(30);
     let mut group = TaskGroup::builder().deadline(deadline).build().unwrap();
     let start = Instant::now();
@@ -200,7 +200,7 @@ async fn of_a_task_and_a_deadline_in_the_same_moment_the_task_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_task_and_a_grace_in_the_same_moment_the_task_wins() {
+async fn a_task_that_ends_at_the_end_of_the_grace_wins_over_it() {
     let grace = Duration::from_secs(5);
     let mut group = TaskGroup::builder().grace(grace).build().unwrap();
     let token = group.token().clone();
@@ -234,4 +234,19 @@ fn a_group_below_no_other_one_is_not_isolated() {
         error.to_string(),
         "a group without a name: `isolated` cannot be set: it is below no other group, and its failures are its own anyhow"
     );
+}
+
+#[tokio::test]
+async fn a_builder_makes_groups_of_one_type_of_error_and_of_reports() {
+    let options = TaskGroup::builder().name("import");
+    let mut typed = options.build_typed().unwrap();
+    typed.spawn(async { "x".parse::<u8>() });
+    let error = typed.wait().await.unwrap_err();
+    assert_eq!(error.into_error().unwrap(), "x".parse::<u8>().unwrap_err());
+
+    let mut reports = options.build_reports().unwrap();
+    assert_eq!(reports.name(), Some("import"));
+    reports.spawn(async { Err::<(), _>(anyhow::anyhow!("no table")) });
+    let error = reports.wait().await.unwrap_err();
+    assert_eq!(error.error().unwrap().to_string(), "no table");
 }

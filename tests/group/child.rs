@@ -118,7 +118,7 @@ fn a_failure_below_cancels_the_groups_above_at_once() {
 }
 
 #[test]
-fn a_failure_goes_to_whoever_waits_first() {
+fn a_failure_goes_to_the_first_waiter() {
     on_both(|| async {
         let mut group = TaskGroup::new();
         let mut child = group.child("child");

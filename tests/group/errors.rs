@@ -77,7 +77,7 @@ fn wait_joins_the_siblings_of_the_task_that_failed() {
 // Rule 2.
 
 #[test]
-fn whoever_sees_the_token_can_read_the_cause() {
+fn a_task_that_sees_the_token_can_read_the_cause() {
     on_both(|| async {
         for _ in 0..100 {
             let mut group = TaskGroup::new();
@@ -161,7 +161,7 @@ async fn later_failures_are_suppressed_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_task_that_ends_because_it_was_cancelled_is_no_failure() {
+async fn a_task_that_ends_because_it_was_cancelled_is_not_a_failure() {
     let mut group = TaskGroup::new();
     let token = group.token().clone();
     group.spawn(async move {
@@ -180,7 +180,7 @@ async fn a_task_that_ends_because_it_was_cancelled_is_no_failure() {
 }
 
 #[tokio::test]
-async fn cancelled_in_the_chain_of_sources_is_no_failure_either() {
+async fn cancelled_in_the_chain_of_sources_is_not_a_failure_either() {
     #[derive(Debug)]
     struct Wrapped(Cancelled);
     impl fmt::Display for Wrapped {
@@ -271,7 +271,7 @@ fn a_panic_is_a_failure_with_name_message_and_payload_and_cancels_the_siblings()
 }
 
 #[tokio::test]
-async fn a_payload_that_is_no_string_is_kept() {
+async fn a_payload_that_is_not_a_string_is_kept() {
     let mut group = TaskGroup::new();
     group.spawn(async {
         if true {
@@ -366,7 +366,7 @@ fn the_siblings_of_a_panic_are_not_told_before_it_is_recorded() {
 // Rule 5.
 
 #[test]
-fn cancelling_by_hand_is_no_failure_and_the_cause_says_who_asked() {
+fn cancelling_by_hand_is_not_a_failure_and_the_cause_names_the_caller() {
     on_both(|| async {
         let mut group = TaskGroup::new();
         let token = group.token().clone();
@@ -425,7 +425,7 @@ async fn an_essential_closure_on_a_thread_that_returns_ok_before_the_cancel_ende
 }
 
 #[tokio::test]
-async fn a_plain_task_that_returns_ok_is_no_event() {
+async fn a_plain_task_that_returns_ok_is_not_an_event() {
     let mut group = TaskGroup::new();
     group.spawn(async { Ok(()) }).await.unwrap();
     group.task("named").spawn(async { Ok(()) }).await.unwrap();
@@ -435,7 +435,7 @@ async fn a_plain_task_that_returns_ok_is_no_event() {
 }
 
 #[tokio::test]
-async fn an_error_whose_message_panics_is_a_failure_all_the_same() {
+async fn an_error_whose_message_panics_is_a_failure_anyway() {
     #[derive(Debug)]
     struct Rude;
     impl fmt::Display for Rude {

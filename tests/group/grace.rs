@@ -64,7 +64,7 @@ async fn the_grace_counts_from_the_cancel_whatever_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_grace_does_not_begin_anew_with_each_wait() {
+async fn the_grace_does_not_start_over_with_each_wait() {
     let mut group = bounded().build().unwrap();
     group.spawn(pending::<Result<(), _>>());
     let start = Instant::now();

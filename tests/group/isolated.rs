@@ -142,7 +142,7 @@ async fn an_isolated_task_is_a_member_like_any_other() {
 }
 
 #[test]
-fn an_isolated_task_that_is_lost_with_its_runtime_is_no_failure_of_the_group() {
+fn an_isolated_task_that_is_lost_with_its_runtime_is_not_a_failure_of_the_group() {
     let other = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();

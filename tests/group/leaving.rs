@@ -365,7 +365,7 @@ fn an_abort_reaches_tasks_that_are_just_being_parked() {
 // One task.
 
 #[test]
-fn a_task_that_is_aborted_through_its_handle_is_joined_and_is_no_failure() {
+fn a_task_that_is_aborted_through_its_handle_is_joined_and_is_not_a_failure() {
     on_both(|| async {
         let mut group = TaskGroup::new();
         let alive = Alive::default();

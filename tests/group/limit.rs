@@ -87,7 +87,7 @@ async fn try_spawn_refuses_when_all_slots_are_taken_and_takes_the_next_free_one(
 }
 
 #[tokio::test]
-async fn try_spawn_does_not_overtake_those_who_wait() {
+async fn try_spawn_does_not_overtake_waiting_tasks() {
     let (mut group, end, first) = full();
     let mut second = tokio_test::task::spawn(group.spawn_when_ready(async { Ok(()) }));
     assert_pending!(second.poll());
@@ -478,7 +478,7 @@ async fn a_thread_that_waits_for_a_slot_of_its_own_full_group_is_refused() {
 }
 
 #[tokio::test]
-async fn of_tasks_that_all_wait_for_a_slot_of_their_group_the_last_is_refused() {
+async fn the_last_of_the_tasks_that_all_wait_for_a_slot_of_their_group_is_refused() {
     let mut group = limited(2);
     let (begin, begun) = oneshot::channel::<()>();
     let spawner = group.spawner();

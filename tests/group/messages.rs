@@ -12,7 +12,7 @@ fn line(error: &TaskError) -> String {
 }
 
 #[tokio::test]
-async fn of_a_named_task_that_failed() {
+async fn a_failed_named_task() {
     let mut group = TaskGroup::new();
     group
         .task("http")
@@ -31,7 +31,7 @@ async fn of_a_named_task_that_failed() {
 }
 
 #[tokio::test]
-async fn of_an_unnamed_task_that_failed() {
+async fn a_failed_unnamed_task() {
     let mut group = TaskGroup::new();
     group.spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
@@ -43,7 +43,7 @@ async fn of_an_unnamed_task_that_failed() {
 }
 
 #[tokio::test]
-async fn of_an_unnamed_task_in_a_named_group() {
+async fn an_unnamed_task_in_a_named_group() {
     let mut group = TaskGroup::builder().name("orders").build().unwrap();
     group.spawn(async { Err::<(), _>("address in use".into()) });
     let error = group.wait().await.unwrap_err();
@@ -52,7 +52,7 @@ async fn of_an_unnamed_task_in_a_named_group() {
 }
 
 #[tokio::test]
-async fn of_a_task_that_panicked() {
+async fn a_panicked_task() {
     let mut group = TaskGroup::new();
     group
         .task("parser")
@@ -66,7 +66,7 @@ async fn of_a_task_that_panicked() {
 }
 
 #[tokio::test]
-async fn of_an_essential_task_that_ended_early() {
+async fn an_essential_task_that_ended_early() {
     let mut group = TaskGroup::new();
     group.task("worker").essential().spawn(async { Ok(()) });
     let error = group.wait().await.unwrap_err();
@@ -78,7 +78,7 @@ async fn of_an_essential_task_that_ended_early() {
 }
 
 #[test]
-fn of_a_task_whose_runtime_went_away() {
+fn a_task_whose_runtime_went_away() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -96,7 +96,7 @@ fn of_a_task_whose_runtime_went_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_shutdown_that_had_to_abort() {
+async fn a_shutdown_that_had_to_abort() {
     let mut group = TaskGroup::builder().name("orders").build().unwrap();
     group.task("kafka").spawn(pending::<Result<(), _>>());
     for _ in 0..2 {
@@ -121,7 +121,7 @@ async fn of_a_shutdown_that_had_to_abort() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_deadline_that_passed() {
+async fn a_passed_deadline() {
     let mut group = TaskGroup::builder()
         .deadline(Duration::from_secs(30))
         .build()

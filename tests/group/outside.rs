@@ -122,7 +122,7 @@ fn spawn_when_ready_outside_of_a_runtime_names_the_line_of_the_caller() {
 }
 
 #[test]
-fn a_local_spawn_within_a_runtime_but_outside_of_a_local_set_is_no_failure_of_the_group() {
+fn a_local_spawn_within_a_runtime_but_outside_of_a_local_set_is_not_a_failure_of_the_group() {
     let group = TaskGroup::new();
     timeless().block_on(async {
         // The line is one of Tokio's, which does not pass the caller on.
@@ -132,7 +132,7 @@ fn a_local_spawn_within_a_runtime_but_outside_of_a_local_set_is_no_failure_of_th
 }
 
 #[test]
-fn a_task_that_is_lost_while_a_thread_panics_is_a_failure_all_the_same() {
+fn a_task_that_is_lost_while_a_thread_panics_is_a_failure_anyway() {
     let mut group = TaskGroup::new();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let runtime = timeless();

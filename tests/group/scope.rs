@@ -157,7 +157,7 @@ async fn a_deaf_body_is_dropped_after_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scope_that_moves_between_tasks_is_aborted_all_the_same() {
+async fn a_scope_that_moves_between_tasks_is_aborted_anyway() {
     let grace = Duration::from_secs(5);
     let group = TaskGroup::builder().grace(grace).build().unwrap();
     let mut scope = Box::pin(group.scope(async |spawner| {
@@ -233,7 +233,7 @@ fn a_scope_that_is_never_polled_runs_nothing() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_aborted_in_the_middle_of_its_scope_is_no_failure() {
+async fn a_task_that_is_aborted_in_the_middle_of_its_scope_is_not_a_failure() {
     let mut group = TaskGroup::new();
     let alive = Alive::default();
     let guards = [alive.guard(), alive.guard()];

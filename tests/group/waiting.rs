@@ -126,7 +126,7 @@ fn a_wait_sees_tasks_that_are_spawned_by_tasks() {
 // Rule 15.
 
 #[tokio::test]
-async fn nothing_is_kept_of_a_task_that_has_ended() {
+async fn a_group_keeps_nothing_of_an_ended_task() {
     let alive = Alive::default();
     let mut group = TaskGroup::new();
     for index in 0..1000 {

@@ -55,7 +55,7 @@ fn a_job_asks_for_the_stop_and_returns_and_what_comes_after_it_is_never_opened()
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_the_stop_and_then_is_ready_starts_nothing_by_that() {
+async fn a_component_that_asks_for_the_stop_and_then_is_ready_starts_no_other() {
     let opened = Arc::default();
     let hasty = Component::new("hasty", |ctx| async move {
         ctx.stop("enough");
@@ -88,7 +88,7 @@ async fn a_component_that_has_not_had_its_first_turn_when_the_stop_is_asked_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_very_many_components_those_that_have_not_been_started_stay_so() {
+async fn of_many_components_those_not_yet_started_at_the_stop_are_skipped() {
     let mut lifecycle = Lifecycle::new("orders").component(stopping_job());
     for index in 0..500 {
         lifecycle = lifecycle.component(Component::new(format!("{index}"), |ctx| async move {
@@ -238,7 +238,7 @@ async fn when_a_call_of_stop_has_returned_readyz_is_503() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_readiness_hears_of_a_stop_before_the_run() {
+async fn a_waiter_for_readiness_is_told_of_a_stop_before_the_run() {
     let lifecycle = Lifecycle::new("orders").component(obedient("db"));
     let handle = lifecycle.handle();
     let waits = tokio::spawn({
@@ -261,7 +261,7 @@ async fn a_lifecycle_of_jobs_that_has_ended_was_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_readiness_is_told_why_it_never_comes() {
+async fn a_waiter_for_readiness_is_told_why_it_never_comes() {
     let job = Component::job("job", |_| async { Err("no licence".into()) });
     let lifecycle = Lifecycle::new("orders").component(job);
     let handle = lifecycle.handle();

@@ -186,7 +186,7 @@ async fn cleanup_steps_run_after_all_components_the_last_pushed_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cleanup_is_told_when_something_was_forced_and_has_its_time_all_the_same() {
+async fn cleanup_is_told_when_something_was_forced_and_has_its_time_anyway() {
     let (sender, mut outcome) = mpsc::unbounded_channel();
     let budget = taskgroup::lifecycle::Budget::new(10 * SECOND).cleanup(2 * SECOND);
     let lifecycle = Lifecycle::new("orders").budget(budget);

@@ -64,7 +64,7 @@ async fn when_the_jobs_are_done_a_lifecycle_of_jobs_and_resources_ends_and_is_cl
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_has_to_notice_that_all_is_done() {
+async fn a_lifecycle_whose_jobs_are_done_ends_by_itself() {
     let budget = Budget::new(30 * SECOND)
         .jitter(5 * SECOND)
         .lame_duck(5 * SECOND);
@@ -81,7 +81,7 @@ async fn nobody_has_to_notice_that_all_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_end_keeps_it_going_until_it_has_ended() {
+async fn a_component_that_may_end_keeps_the_lifecycle_going_until_it_has_ended() {
     let report = Lifecycle::new("orders")
         .component(resource("database", &Diary::default()))
         .component(job("migrate").after(["database"]))

@@ -25,7 +25,7 @@ fn failing(name: &'static str) -> Component {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_may_fail_fails_alone_and_the_others_stop_in_order_later() {
+async fn a_component_that_may_fail_fails_alone_and_the_others_stop_in_order_later() {
     let diary = Diary::default();
     let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let run = Lifecycle::new("orders")
@@ -215,7 +215,7 @@ async fn a_supervisor_restarts_a_component_with_a_backoff_and_then_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_has_failed_leaves_no_row_but_its_own_in_the_report() {
+async fn a_failed_component_has_only_its_own_row_in_the_report() {
     let (send, sent) = oneshot::channel::<()>();
     let cache = Component::new("cache", async move |ctx| {
         ctx.ready();

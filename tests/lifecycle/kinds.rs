@@ -65,7 +65,7 @@ async fn a_lost_heartbeat_that_is_the_cause_is_the_first_error_whatever_is_heard
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_heartbeat_that_is_given_up_in_the_stop_is_no_error() {
+async fn a_heartbeat_that_is_given_up_in_the_stop_is_not_an_error() {
     let (heartbeat, monitor) = Heartbeat::new("lease", SECOND);
     let worker = Component::new("worker", |ctx: Context| async move {
         ctx.ready();
@@ -97,7 +97,7 @@ async fn a_time_that_is_up_and_a_file_stop_it_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_trigger_counts_it_counts_from_the_start_of_the_run() {
+async fn a_trigger_counts_from_the_start_of_the_run() {
     let lifecycle = Lifecycle::new("orders").stop_on(after(5 * SECOND));
     sleep(100 * SECOND).await;
     let report = lifecycle.component(obedient("db")).run().await.unwrap();

@@ -65,7 +65,7 @@ async fn one_is_stopped_after_those_that_use_it_and_the_rest_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_stopped_alone_knows_why() {
+async fn a_component_that_is_stopped_alone_knows_why() {
     let (send, told) = tokio::sync::oneshot::channel();
     let worker = Component::new("worker", async |ctx: Context| {
         ctx.ready();
@@ -89,7 +89,7 @@ async fn one_that_is_stopped_alone_knows_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_does_not_stop_in_time_is_forced_and_nothing_else_is() {
+async fn a_component_that_is_stopped_alone_and_overruns_is_forced_alone() {
     let run = running(
         Lifecycle::new("orders")
             .component(deaf("worker").grace(2 * SECOND))
@@ -111,7 +111,7 @@ async fn one_that_does_not_stop_in_time_is_forced_and_nothing_else_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_fails_while_it_is_stopped_alone_stops_nothing_else() {
+async fn a_component_that_fails_while_it_is_stopped_alone_stops_no_other() {
     let worker = Component::new("worker", async |ctx: Context| {
         ctx.ready();
         ctx.stopping().await;
@@ -136,7 +136,7 @@ async fn one_that_fails_while_it_is_stopped_alone_stops_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_unknown_is_an_error_that_lists_those_that_are() {
+async fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
     let lifecycle = Lifecycle::new("orders")
         .component(obedient("db"))
         .component(obedient("http"));
@@ -159,7 +159,7 @@ async fn a_name_that_is_unknown_is_an_error_that_lists_those_that_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_not_been_started_never_is_and_the_start_is_over_without_it() {
+async fn a_component_stopped_before_its_start_never_starts_and_the_start_completes_without_it() {
     let slow = Component::new("slow", async |ctx: Context| {
         let opening = sleep(10 * SECOND);
         if ctx.token().run_until_cancelled(opening).await.is_some() {
@@ -284,7 +284,7 @@ async fn the_last_work_that_is_stopped_alone_ends_the_lifecycle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_added_starts_after_what_it_uses_and_stops_before_it() {
+async fn an_added_component_starts_after_what_it_uses_and_stops_before_it() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
         .component(diary.component("db", SECOND))
@@ -318,7 +318,7 @@ async fn one_that_is_added_starts_after_what_it_uses_and_stops_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_added_waits_for_what_it_uses_through_jobs_that_are_done() {
+async fn an_added_component_waits_for_what_it_uses_through_finished_jobs() {
     let diary = Diary::default();
     let run = running(
         Lifecycle::new("orders")
@@ -381,7 +381,7 @@ async fn the_plan_refuses_one_that_is_added_as_it_would_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_added_gets_the_values_of_those_that_run() {
+async fn an_added_component_gets_the_values_of_running_ones() {
     let (db, pool) = Component::shared(
         "db",
         async |_| Ok::<_, BoxError>(7_u8),
@@ -447,7 +447,7 @@ async fn the_name_of_one_that_was_stopped_is_free_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_depends_on_one_that_was_stopped_or_has_failed_is_not_added() {
+async fn a_component_that_depends_on_a_stopped_or_failed_one_cannot_be_added() {
     let broken = Component::new("cache", async |ctx: Context| {
         ctx.ready();
         sleep(SECOND).await;
@@ -477,7 +477,7 @@ async fn what_depends_on_one_that_was_stopped_or_has_failed_is_not_added() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_added_and_does_not_start_in_time_is_a_failed_start() {
+async fn an_added_component_that_is_not_ready_in_time_is_a_failed_start() {
     let silent = || {
         Component::new("silent", async |ctx: Context| Ok(ctx.stopping().await))
             .start_timeout(3 * SECOND)
@@ -499,7 +499,7 @@ async fn one_that_is_added_and_does_not_start_in_time_is_a_failed_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_added_once_the_stop_has_begun() {
+async fn no_component_can_be_added_once_the_stop_has_begun() {
     let run = running(Lifecycle::new("orders").component(obedient("http"))).await;
     let handle = run.handle().clone();
     handle.stop("enough");

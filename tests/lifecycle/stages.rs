@@ -201,7 +201,7 @@ async fn everything_drains_at_once_and_then_everything_closes_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_never_drains_is_named_and_the_others_close() {
+async fn a_component_that_never_drains_is_named_and_the_others_close() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
         .budget(Budget::new(20 * SECOND).lame_duck(SECOND).drain(5 * SECOND))
@@ -238,7 +238,7 @@ async fn who_never_drains_is_named_and_the_others_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_ends_while_everything_drains_has_drained() {
+async fn a_component_that_ends_during_the_drain_has_drained() {
     let worker = Component::new("worker", |ctx| async move {
         ctx.ready();
         ctx.draining().await;
@@ -254,7 +254,7 @@ async fn who_ends_while_everything_drains_has_drained() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_the_drain_of_what_was_not_ready() {
+async fn the_drain_does_not_wait_for_components_that_were_not_ready() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
         .budget(Budget::new(20 * SECOND).drain(5 * SECOND))

@@ -44,7 +44,7 @@ async fn independent_components_stop_at_once_and_dependencies_after_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_overruns_is_forced_and_named_and_the_next_goes_on() {
+async fn a_component_that_overruns_is_forced_and_named_and_the_stop_goes_on() {
     let diary = Diary::default();
     let lifecycle = Lifecycle::new("orders")
         .component(diary.component("db", SECOND))
@@ -152,7 +152,7 @@ async fn any_number_of_callers_stop_it_once_and_see_one_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_forced_is_gone_before_the_next_is_told() {
+async fn a_forced_component_is_gone_before_the_next_one_is_told() {
     let diary = Diary::default();
     let worker = {
         let diary = diary.clone();

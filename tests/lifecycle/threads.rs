@@ -56,7 +56,7 @@ fn counted(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whatever_happens_at_once_all_ends_and_each_failure_is_reported_once() {
+async fn everything_ends_and_each_failure_is_reported_once_whatever_happens_together() {
     for round in 0..300 {
         let alive = Arc::new(AtomicUsize::new(0));
         let begun = Arc::new(AtomicU32::new(0));

@@ -55,7 +55,7 @@ async fn the_futures_of_a_lifecycle_are_send() {
 }
 
 #[test]
-fn what_does_nothing_by_itself_must_be_used() {
+fn lazy_values_must_be_used() {
     fn component() -> Component {
         Component::new("db", |_| async { Ok::<(), BoxError>(()) })
     }
@@ -77,7 +77,7 @@ fn what_does_nothing_by_itself_must_be_used() {
 }
 
 #[test]
-fn what_is_printed_for_a_programmer_tells_the_state() {
+fn debug_output_shows_the_state() {
     let lifecycle = Lifecycle::new("orders")
         .component(Component::job("migrate", |_| async { Ok(()) }).after(["db"]));
     assert!(format!("{lifecycle:?}").contains("orders"));

@@ -197,7 +197,7 @@ async fn a_lease_that_is_given_up_in_an_ordinary_stop_hurries_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_urgent_outside_is_urgent_in_a_lifecycle_inside() {
+async fn an_urgent_stop_is_urgent_in_nested_lifecycles() {
     let (_lease, lost) = lease();
     let diary = Diary::default();
     let billing = Lifecycle::new("billing")

@@ -337,7 +337,7 @@ async fn the_clone_of_a_value_is_made_without_a_lock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_whose_clone_panics_fails_its_user_and_nobody_else() {
+async fn a_value_whose_clone_panics_fails_its_user_and_no_other() {
     #[derive(Debug)]
     struct Bomb;
     impl Clone for Bomb {

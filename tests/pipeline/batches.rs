@@ -207,7 +207,7 @@ async fn after_a_panic_the_items_without_an_answer_have_panicked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_cut_is_handed_back_but_for_what_was_done() {
+async fn a_cut_batch_is_handed_back_except_for_what_was_done() {
     let mut group = TaskGroup::new();
     let (pusher, pool) = Workers::batches("rows", 3, SECOND, |jobs: Vec<Job<u32>>| async {
         let mut jobs = jobs.into_iter();

@@ -150,7 +150,7 @@ async fn a_backoff_ends_at_the_stop_unless_the_next_attempt_is_due_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn none_begins_after_the_stop_but_what_was_to_be_drained() {
+async fn only_items_that_drain_begin_after_the_stop() {
     let mut group = TaskGroup::new();
     let seen = Seen::default();
     let handled = seen.clone();

@@ -27,7 +27,7 @@ tests![
     r25_a_log_whose_reader_is_gone_does_not_change_the_status,
     r25_a_full_stderr_does_not_hold_the_exit,
     r25_a_locked_stderr_does_not_hold_the_report,
-    r25_without_threads_the_report_is_written_all_the_same,
+    r25_without_threads_the_report_is_written_anyway,
     now_ends_a_process_with_a_stuck_thread,
     the_status_of_the_second_signal_can_be_chosen,
 ];
@@ -224,7 +224,7 @@ fn r25_a_locked_stderr_does_not_hold_the_report() {
 }
 
 /// Reads in `/proc` how much memory it has, which other systems do not have.
-fn r25_without_threads_the_report_is_written_all_the_same() {
+fn r25_without_threads_the_report_is_written_anyway() {
     if cfg!(target_os = "linux") {
         let mut child = Child::start("asked_without_words");
         child.expect_code(1);

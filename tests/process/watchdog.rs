@@ -18,8 +18,8 @@ tests![
     r22_a_closed_stderr_does_not_hold_the_watchdog,
     r22_a_locked_stdout_does_not_hold_the_watchdog,
     r22_a_locked_stderr_holds_neither_the_watchdog_nor_its_report,
-    r22_without_descriptors_the_watchdog_reports_all_the_same,
-    r22_without_threads_the_watchdog_reports_all_the_same,
+    r22_without_descriptors_the_watchdog_reports_anyway,
+    r22_without_threads_the_watchdog_reports_anyway,
     r22_without_threads_a_full_stderr_does_not_hold_the_watchdog,
     r22_an_exit_that_hangs_is_ended_in_time,
     after_a_failed_run_the_watchdog_has_its_status_and_errors_and_names_the_threads,
@@ -113,12 +113,12 @@ fn r22_a_locked_stderr_holds_neither_the_watchdog_nor_its_report() {
     expect_stuck("watched_stderr_is_locked");
 }
 
-fn r22_without_descriptors_the_watchdog_reports_all_the_same() {
+fn r22_without_descriptors_the_watchdog_reports_anyway() {
     expect_stuck("watched_without_descriptors");
 }
 
 /// Reads in `/proc` how much memory it has, which other systems do not have.
-fn r22_without_threads_the_watchdog_reports_all_the_same() {
+fn r22_without_threads_the_watchdog_reports_anyway() {
     if cfg!(target_os = "linux") {
         expect_stuck("watched_without_threads");
     }

@@ -76,7 +76,7 @@ async fn a_test_that_fails_keeps_its_own_failure() {
 }
 
 #[tokio::test]
-async fn an_ignored_line_is_no_leak() {
+async fn an_ignored_line_is_not_a_leak() {
     let leaks = Leaks::watch().ignore("a plain `tokio::spawn`");
     tokio::spawn(std::future::pending::<()>());
     leaks.check().await;
@@ -116,7 +116,7 @@ fn has_another_guard_beside_it() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_a_process_holds_is_left_by_what_it_is() {
+fn what_a_process_leaves_is_named_by_its_kind() {
     let said = in_a_process("leaves_a_bit_of_everything", &["--exact"]);
     for line in [
         "descriptor ",

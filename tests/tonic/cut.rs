@@ -73,21 +73,6 @@ async fn r4_r11_calls_and_streams_on_three_connections_are_cut_counted_and_told(
 }
 
 #[tokio::test]
-async fn a_cut_is_a_success_for_who_wants_it_so() {
-    let calls = Calls::default();
-    let server = Server::start(&calls, |serve| serve.grace(SHORT).lenient()).await;
-    let mut client = server.client().await;
-    let hangs = tokio::spawn(async move { client.check(call("hangs")).await });
-    calls.alive.reaches(1).await;
-
-    let (outcome, report) = server.stop().await;
-
-    outcome.unwrap();
-    assert_eq!(report.requests_cut(), 1);
-    assert_told(&soon(hangs).await.unwrap().unwrap_err());
-}
-
-#[tokio::test]
 async fn r11_what_is_not_grpc_gets_a_503_and_is_told_to_close() {
     let (entered, entering) = tokio::sync::oneshot::channel();
     let entered = std::sync::Mutex::new(Some(entered));

@@ -21,43 +21,6 @@ use crate::support::server::{NO_TIME, Server, patient, read_to_end};
 use crate::support::wait::{PLENTY, is_closed, pass, soon, turns};
 
 #[tokio::test]
-async fn r1_a_call_in_flight_is_answered_within_a_grace_that_begins_with_the_stop() {
-    let calls = Calls::default();
-    let server = Server::start(&calls, |serve| serve).await;
-    let mut client = server.client().await;
-    let slow = tokio::spawn(async move { client.check(call("slow")).await });
-    calls.alive.reaches(1).await;
-
-    server.begin_stop().await;
-    assert!(!slow.is_finished());
-    calls.release.notify_one();
-
-    soon(slow).await.unwrap().unwrap();
-    let (outcome, report) = server.stopped().await;
-    outcome.unwrap();
-    assert!(report.is_clean());
-    assert_eq!(report.connections_at_stop(), 1);
-    assert_eq!(report.requests_at_stop(), 1);
-    assert_eq!(report.answered(), 1);
-}
-
-#[tokio::test]
-async fn an_idle_channel_is_closed_after_the_linger() {
-    let server = Server::start(&Calls::default(), |serve| serve).await;
-    let mut client = server.client().await;
-    soon(client.check(call(""))).await.unwrap();
-
-    let (outcome, report) = server.stop().await;
-
-    outcome.unwrap();
-    assert_eq!(report.connections_at_stop(), 1);
-    assert_eq!(report.requests_at_stop(), 0);
-    assert_eq!(report.idle_cut(), 0);
-    let status = soon(client.check(call(""))).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
-}
-
-#[tokio::test]
 async fn a_server_on_a_fired_token_stops_as_a_member_of_a_group() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut group = TaskGroup::<SidecarError>::typed();
@@ -101,24 +64,6 @@ async fn a_call_that_comes_after_the_stop_is_refused_and_one_in_flight_goes_on()
 
     soon(slow).await.unwrap().unwrap();
     server.stopped().await.0.unwrap();
-}
-
-#[tokio::test]
-async fn r7_a_call_on_an_old_channel_within_the_linger_is_answered() {
-    let calls = Calls::default();
-    let server = Server::start(&calls, |serve| serve.linger(PLENTY)).await;
-    let mut client = server.client().await;
-    soon(client.check(call(""))).await.unwrap();
-
-    server.begin_stop().await;
-    soon(client.check(call(""))).await.unwrap();
-
-    // There is nobody left to linger for.
-    drop(client);
-    let (outcome, report) = server.stopped().await;
-    outcome.unwrap();
-    assert_eq!(report.requests_at_stop(), 0);
-    assert_eq!(report.answered(), 1);
 }
 
 #[tokio::test]

@@ -39,16 +39,6 @@ fn assert_took(begin: Instant, limit: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r18_a_client_that_says_nothing_is_cut() {
-    let server = Server::start(&Calls::default(), limited).await;
-    let silent = send(&server, b"").await;
-    let begin = Instant::now();
-
-    read_to_end(silent).await;
-    assert_took(begin, FIRST_BYTE);
-}
-
-#[tokio::test(start_paused = true)]
 async fn r18_a_client_that_has_not_begun_with_http2_is_cut() {
     let server = Server::start(&Calls::default(), limited).await;
     let preface_alone = HELLO.len() - 9;
@@ -102,26 +92,6 @@ async fn r18_a_channel_may_be_silent() {
     let (outcome, report) = server.stop().await;
     outcome.unwrap();
     assert_eq!(report.connections_at_stop(), 1);
-}
-
-#[tokio::test]
-async fn r18_no_more_connections_are_accepted_than_the_limit() {
-    let server = Server::start(&Calls::default(), |serve| serve.max_connections(2)).await;
-    let mut first = send(&server, HELLO).await;
-    let mut second = send(&server, HELLO).await;
-    for accepted in [&mut first, &mut second] {
-        soon(accepted.read_u8()).await.unwrap();
-    }
-
-    let mut third = send(&server, HELLO).await;
-    turns().await;
-    assert_eq!(
-        third.try_read(&mut [0]).map_err(|error| error.kind()),
-        Err(std::io::ErrorKind::WouldBlock)
-    );
-
-    drop(first);
-    soon(third.read_u8()).await.unwrap();
 }
 
 #[tokio::test]

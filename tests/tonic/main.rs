@@ -5,7 +5,6 @@
 
 mod drain;
 mod cut;
-mod ends;
 mod tls;
 mod panics;
 mod limits;

@@ -103,7 +103,7 @@ async fn r28_the_address_and_the_certificates_of_the_peer_are_known_over_tls() {
 }
 
 #[tokio::test]
-async fn r8_r11_half_a_handshake_is_no_loss_and_a_call_over_tls_is_cut_in_words() {
+async fn r8_r11_half_a_handshake_is_not_a_loss_and_a_call_over_tls_is_cut_in_words() {
     let pair = Pair::new();
     let calls = Calls::default();
     let routes = Routes::new(HealthServer::new(calls.clone()));
@@ -165,7 +165,7 @@ fn hello() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn r18_who_only_pretends_to_have_answered_the_handshake_is_cut() {
+async fn r18_a_client_that_only_pretends_to_have_answered_the_handshake_is_cut() {
     let pair = Pair::new();
     let limit = PLENTY / 2;
     let server = pair

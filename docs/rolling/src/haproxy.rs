@@ -28,6 +28,8 @@ const PROGRAMS: [&str; 2] = ["haproxy", "/usr/sbin/haproxy"];
 pub(crate) enum Mode {
     Http,
     Tcp,
+    /// nginx is in front, not HAProxy.
+    Nginx,
 }
 
 /// Killed when dropped.
@@ -44,6 +46,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Http => "http",
             Self::Tcp => "tcp",
+            Self::Nginx => "nginx",
         })
     }
 }

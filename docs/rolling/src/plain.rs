@@ -35,16 +35,16 @@ pub(crate) async fn serve(http: SocketAddr) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = TcpListener::bind(http).await?;
     writeln!(io::stdout(), "ready http={}", listener.local_addr()?)?;
-    axum::serve(listener, routes())
+    let app = routes().route("/readyz", get(async || "ready\n"));
+    axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             terminate.recv().await;
         })
         .await
 }
 
-fn routes() -> Router {
+pub(crate) fn routes() -> Router {
     Router::new()
-        .route("/readyz", get(async || "ready\n"))
         .route("/orders", post(create))
         .route("/orders/{id}", get(read))
         .route("/slow", get(slow))

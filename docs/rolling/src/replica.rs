@@ -28,6 +28,10 @@ pub(crate) struct Port {
 #[derive(Debug)]
 pub(crate) struct Replica {
     command: Command,
+    /// The control socket, if it is replaced in place.
+    control: Option<PathBuf>,
+    /// The process that has taken over last, which is no child of this one.
+    replaced_by: Option<Pid>,
     port: Port,
     child: Child,
 }
@@ -76,8 +80,13 @@ impl Replica {
         mut command: Command,
         name: usize,
         dir: &Path,
+        in_place: bool,
     ) -> Result<Self, BoxError> {
         let port = Port::reserve()?;
+        let control = in_place.then(|| dir.join(format!("control-{name}")));
+        if let Some(control) = &control {
+            command.arg("--control").arg(control);
+        }
         command
             .args(["--http", &port.address().to_string()])
             .stdin(Stdio::null())
@@ -87,6 +96,8 @@ impl Replica {
         let child = spawn(&mut command).await?;
         Ok(Self {
             command,
+            control,
+            replaced_by: None,
             port,
             child,
         })
@@ -96,8 +107,24 @@ impl Replica {
         self.port.address()
     }
 
-    /// Sends SIGTERM, waits for the end, which has to be a good one, and starts anew.
+    /// Restarts it in place, or sends SIGTERM, waits for the end, which has to be a good one, and starts anew.
     pub(crate) async fn restart(&mut self) -> Result<(), BoxError> {
+        if let Some(control) = &self.control {
+            let mut command = Command::new(env::current_exe()?);
+            let replacing = command.arg("in-place").arg("--control").arg(control);
+            let output = replacing.output().await?;
+            let said = String::from_utf8(output.stdout)?;
+            let pid = said.trim().strip_prefix("ready ").ok_or_else(|| {
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                format!("a replica was not replaced: {error}")
+            })?;
+            self.replaced_by = Pid::from_raw(pid.parse()?);
+            let status = self.child.wait().await?;
+            return match status.success() {
+                true => Ok(()),
+                false => Err(format!("a replica did not end well: {status}").into()),
+            };
+        }
         let id = self.child.id().ok_or("a replica is gone")?;
         let pid = Pid::from_raw(id.try_into()?).ok_or("a replica has no id")?;
         kill_process(pid, Signal::TERM)?;
@@ -107,6 +134,14 @@ impl Replica {
         }
         self.child = spawn(&mut self.command).await?;
         Ok(())
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if let Some(pid) = self.replaced_by {
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Rolling restarts of two replicas behind HAProxy, under load.
+//! Rolling restarts of two replicas behind HAProxy and nginx, under load.
 
 use std::env;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::haproxy::{self, CHECK_MS, FALL, HaProxy, Mode};
 use crate::load::{CLIENTS, Load, Tally, WITHOUT_KEEP_ALIVE};
+use crate::nginx;
+use crate::nginx::Nginx;
 use crate::replica::{self, Replica};
 use crate::table::{grouped, markdown};
 
@@ -27,11 +30,18 @@ const WATCHDOG: Duration = Duration::from_secs(90);
 enum Server {
     OrdersWithLameDuck,
     Orders,
+    /// Replaced in place.
+    InPlace,
     /// `axum::serve` with graceful shutdown.
     Plain,
 }
 
-const SERVERS: [Server; 3] = [Server::OrdersWithLameDuck, Server::Orders, Server::Plain];
+const SERVERS: [Server; 4] = [
+    Server::OrdersWithLameDuck,
+    Server::InPlace,
+    Server::Orders,
+    Server::Plain,
+];
 
 const HEAD: [&str; 7] = [
     "replicas",
@@ -54,21 +64,22 @@ struct Bench {
 /// Prints the table; fails if a request was lost with a lame duck, or if a replica did not end well.
 pub(crate) async fn measure(runs: u32) -> Result<(), BoxError> {
     let haproxy = haproxy::version().await?;
+    let nginx = nginx::version().await?;
     let bench = Bench {
         orders: replica::build_orders().await?,
         scratch: env::current_exe()?.with_file_name(format!("rolling-{}", process::id())),
     };
     println!(
-        "{haproxy}; a check each {CHECK_MS} ms, {FALL} failures, no retries; \
+        "{haproxy}, {nginx}; a check each {CHECK_MS} ms, {FALL} failures, no retries; \
          {CLIENTS} clients, {WITHOUT_KEEP_ALIVE} of them without keep-alive; {runs} runs per row\n"
     );
 
     let mut rows = Vec::new();
     let mut lost_by_lame_ducks = 0;
     for server in SERVERS {
-        for mode in [Mode::Http, Mode::Tcp] {
+        for mode in [Mode::Http, Mode::Tcp, Mode::Nginx] {
             let tallies = bench.runs(server, mode, runs).await?;
-            if server == Server::OrdersWithLameDuck {
+            if matches!(server, Server::OrdersWithLameDuck | Server::InPlace) {
                 lost_by_lame_ducks += tallies.iter().map(Tally::lost).sum::<u64>();
             }
             rows.push(row(server, mode, &tallies));
@@ -78,7 +89,9 @@ pub(crate) async fn measure(runs: u32) -> Result<(), BoxError> {
 
     if lost_by_lame_ducks > 0 {
         let logs = bench.scratch.display();
-        return Err(format!("{lost_by_lame_ducks} lost with a lame duck; see {logs}").into());
+        return Err(
+            format!("{lost_by_lame_ducks} lost with a lame duck or in place; see {logs}").into(),
+        );
     }
     Ok(fs::remove_dir_all(bench.scratch)?)
 }
@@ -120,20 +133,21 @@ impl Bench {
 
     async fn run(&self, server: Server, mode: Mode, dir: &Path) -> Result<Tally, BoxError> {
         // One after the other: each makes the table of orders if it is missing.
+        let in_place = server == Server::InPlace;
         let mut replicas = [
-            Replica::start(self.command(server, dir)?, 0, dir).await?,
-            Replica::start(self.command(server, dir)?, 1, dir).await?,
+            Replica::start(self.command(server, dir)?, 0, dir, in_place).await?,
+            Replica::start(self.command(server, dir)?, 1, dir, in_place).await?,
         ];
         let addresses = replicas.each_ref().map(Replica::address);
-        let haproxy = HaProxy::start(mode, addresses, dir).await?;
-        haproxy.sees(0).await;
-        haproxy.sees(1).await;
+        let balancer = Balancer::start(mode, addresses, dir).await?;
+        balancer.sees(0).await;
+        balancer.sees(1).await;
 
-        let load = Load::start(haproxy.front);
+        let load = Load::start(balancer.front());
         sleep(CALM).await;
         for (number, replica) in replicas.iter_mut().enumerate() {
             replica.restart().await?;
-            haproxy.sees(number).await;
+            balancer.sees(number).await;
             sleep(CALM).await;
         }
         load.finish().await
@@ -141,9 +155,12 @@ impl Bench {
 
     /// Replicas of `orders` share their database: what one has created can be read from the other.
     fn command(&self, server: Server, dir: &Path) -> io::Result<Command> {
-        if server == Server::Plain {
+        if matches!(server, Server::Plain | Server::InPlace) {
             let mut command = Command::new(env::current_exe()?);
-            command.arg("plain");
+            command.arg(match server {
+                Server::Plain => "plain",
+                _ => "in-place",
+            });
             return Ok(command);
         }
         let database = format!("sqlite:{}", dir.join("orders.sqlite").display());
@@ -156,10 +173,41 @@ impl Bench {
     }
 }
 
+/// What is in front of the replicas.
+#[derive(Debug)]
+enum Balancer {
+    HaProxy(HaProxy),
+    Nginx(Nginx),
+}
+
+impl Balancer {
+    async fn start(mode: Mode, replicas: [SocketAddr; 2], dir: &Path) -> Result<Self, BoxError> {
+        Ok(match mode {
+            Mode::Nginx => Self::Nginx(Nginx::start(replicas, dir).await?),
+            _ => Self::HaProxy(HaProxy::start(mode, replicas, dir).await?),
+        })
+    }
+
+    fn front(&self) -> SocketAddr {
+        match self {
+            Self::HaProxy(haproxy) => haproxy.front,
+            Self::Nginx(nginx) => nginx.front,
+        }
+    }
+
+    /// Waits until requests are sent to this replica. nginx sends them to all of them all the time.
+    async fn sees(&self, replica: usize) {
+        if let Self::HaProxy(haproxy) = self {
+            haproxy.sees(replica).await;
+        }
+    }
+}
+
 impl Server {
     fn name(self) -> String {
         match self {
             Self::OrdersWithLameDuck => format!("`orders --lame-duck {LAME_DUCK_S}`"),
+            Self::InPlace => "restarted in place".to_owned(),
             Self::Orders => "`orders` without a lame duck".to_owned(),
             Self::Plain => "`axum::serve`, graceful".to_owned(),
         }

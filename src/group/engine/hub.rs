@@ -91,8 +91,13 @@ impl<E> Hub<E> {
         self.shared.latch.shares() == 0
     }
 
-    fn children(&self) -> Vec<Arc<Self>> {
-        self.children.lock().present.clone()
+    /// Visits the child groups without their lock. Not generic, so that the loop exists once.
+    #[inline(never)]
+    fn for_each_child(&self, visit: &mut dyn FnMut(&Self)) {
+        let children = self.children.lock().present.clone();
+        for child in &children {
+            visit(child);
+        }
     }
 
     /// Takes the failures of this group, and those of the child groups that nobody has taken.
@@ -102,11 +107,11 @@ impl<E> Hub<E> {
             self.shared.fail_group(Cause::Deadline(deadline), fault);
         }
         let mut failures = Vec::new();
-        for child in self.children() {
+        self.for_each_child(&mut |child| {
             if !child.shared.is_isolated() {
                 failures.append(&mut child.take_failures());
             }
-        }
+        });
         // Last, because a child that is being dropped hands its failures up.
         failures.append(&mut self.shared.take_failures());
         failures
@@ -116,18 +121,14 @@ impl<E> Hub<E> {
     pub(crate) fn close(&self) {
         self.shared.latch.close();
         self.shared.slots.close();
-        for child in self.children() {
-            child.close();
-        }
+        self.for_each_child(&mut |child| child.close());
     }
 
     /// Aborts every task of the group and of the groups below it, without waiting.
     pub(crate) fn abort(&self) {
         self.shared.cancel_told_apart();
         self.shared.wakers.abort();
-        for child in self.children() {
-            child.abort();
-        }
+        self.for_each_child(&mut |child| child.abort());
     }
 
     /// Closes the group and aborts the remaining tasks, and returns that as a failure.
@@ -204,9 +205,7 @@ impl<E> Hub<E> {
                 running.push(RunningTask::at_place(class.label(), count, blocking));
             }
         });
-        for child in self.children() {
-            running.append(child.running());
-        }
+        self.for_each_child(&mut |child| running.append(child.running()));
         running
     }
 
@@ -253,7 +252,7 @@ mod tests {
         for _ in 0..1000 {
             end(&below(&hub, "goes"));
         }
-        let children = hub.children();
+        let children = hub.children.lock().present.clone();
         assert!(children.len() < 10, "{} children", children.len());
         assert!(Arc::ptr_eq(&children[0], &stays));
     }

@@ -86,3 +86,38 @@ impl fmt::Debug for Roll {
         f.debug_struct("Roll").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+
+    fn label(name: &str) -> Label {
+        Label::named(None, name, Location::caller())
+    }
+
+    #[test]
+    fn a_freed_place_is_used_again_and_the_list_is_in_the_order_of_the_spawns() {
+        let (mut roll, now) = (Roll::default(), Instant::now());
+        assert!(!roll.was_ever_used());
+        let [a, b, c] = ["a", "b", "c"].map(|name| roll.enter(label(name), now, false));
+        drop(roll.leave(a));
+        drop(roll.leave(b));
+        let [d, e, f] = ["d", "e", "f"].map(|name| roll.enter(label(name), now, false));
+        assert_eq!((d, e), (b, a));
+        assert_eq!(roll.places.len(), 4);
+
+        let running = roll.running(now);
+        let names = running.iter().map(|task| task.name().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["c", "d", "e", "f"]);
+        let ids = running.iter().map(|task| task.id().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>(), [3, 4, 5, 6]);
+
+        for place in [c, d, e, f] {
+            drop(roll.leave(place));
+        }
+        assert!(roll.running(now).is_empty());
+        assert!(roll.was_ever_used());
+    }
+}

@@ -539,6 +539,7 @@ impl<E> Shared<E> {
 
 impl<E> Seldom<E> {
     #[cold]
+    #[inline(never)]
     fn new(bounded: bool) -> Box<Self> {
         Box::new(Self {
             named: Lock::default(),

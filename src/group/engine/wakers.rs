@@ -13,8 +13,8 @@
 //! 3. A waker is woken and dropped outside the locks, because it may run any code.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use super::sync::{AtomicBool, Lock, Ordering};
@@ -29,8 +29,9 @@ const KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     aborted: AtomicBool,
-    /// Made by the first task that waits. Groups without such tasks need none.
-    shards: OnceLock<Box<[Shard; SHARDS as usize]>>,
+    /// Made by the first task that waits. Groups without such tasks need none. Shared with nobody. The
+    /// drop of an `Arc` is a call, and that of a `Box` is written out at each place.
+    shards: OnceLock<Arc<[Shard; SHARDS as usize]>>,
 }
 
 /// Padded, so that neighbours do not slow each other down, because no cache line has parts of two.
@@ -128,18 +129,24 @@ impl Wakers {
         self.aborted.store(true, Ordering::Relaxed);
         // Makes the shards if they do not exist. Without their locks, this abort and a task that is
         // making them right now could miss each other (invariant 1).
-        for shard in self.shards() {
-            let wakers = shard.places.lock().take_all();
-            wakers.into_iter().for_each(Waker::wake);
-        }
+        self.shards().iter().for_each(Shard::wake_all);
     }
 
     fn shards(&self) -> &[Shard; SHARDS as usize] {
-        self.shards.get_or_init(Box::default)
+        self.shards.get_or_init(Arc::default)
     }
 
     fn shard(&self, shard: u32) -> &Lock<Places> {
         &self.shards()[shard as usize].places
+    }
+}
+
+impl Shard {
+    #[cold]
+    #[inline(never)]
+    fn wake_all(&self) {
+        let wakers = self.places.lock().take_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 

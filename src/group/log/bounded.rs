@@ -36,18 +36,29 @@ pub(crate) fn start<V: Send + 'static>(
 ) -> Result<Writing, V> {
     let value = Arc::new(Mutex::new(Some(value)));
     let given = Arc::clone(&value);
+    let begun = begin(Box::new(move || {
+        let value = lock(&given).take();
+        value.map(write);
+    }));
+    match begun {
+        Ok(writing) => Ok(writing),
+        // The closure is gone, so the value is still there.
+        Err(ended) => lock(&value).take().map_or(Ok(ended), Err),
+    }
+}
+
+/// Without type parameters, because the code that starts a thread is 2 kB.
+fn begin(write: Box<dyn FnOnce() + Send>) -> Result<Writing, Writing> {
     let ended = Arc::new(Ended::default());
     let ends = Ends(Arc::clone(&ended));
     let thread = thread::Builder::new().name("taskgroup-write".into());
     let spawned = thread.spawn(move || {
         let _ends = ends;
-        let value = lock(&given).take();
-        value.map(write);
+        write();
     });
     match spawned {
         Ok(_) => Ok(Writing(ended)),
-        // The closure is gone, so the value is still there.
-        Err(_) => lock(&value).take().map_or(Ok(Writing(ended)), Err),
+        Err(_) => Err(Writing(ended)),
     }
 }
 

@@ -731,7 +731,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_number_of_seconds_is_kept_for_the_plan() {
+    fn a_variable_that_is_not_a_number_of_seconds_is_kept_for_the_plan() {
         let huge = "9".repeat(30);
         for value in [
             "", "soon", "30s", "-1", "+1", "1e3", "inf", "nan", ".", "1.2.3", &huge,
@@ -859,14 +859,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_them_is_local() {
+    fn an_unknown_platform_is_local() {
         let (why, budget) = detected(&[], false);
         assert_eq!(why, "no platform and no terminal");
         assert_eq!(budget.total(), 10 * SECOND);
     }
 
     #[test]
-    fn a_limit_that_is_no_number_is_an_error_of_the_plan() {
+    fn a_limit_that_is_not_a_number_is_an_error_of_the_plan() {
         let (_, budget) = detected(
             &[IN_A_POD, ("TERMINATION_GRACE_PERIOD_SECONDS", "30s")],
             false,

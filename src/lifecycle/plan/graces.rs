@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn those_without_a_grace_share_what_the_others_leave() {
+    fn components_without_a_grace_share_what_the_others_leave() {
         let asked = vec![Some(secs(10)), None, None, None];
         let (graces, longest) = share(&chain(4), &[], secs(20), asked).unwrap();
         let third = Duration::from_millis(3_333);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn those_without_a_grace_share_by_their_weights() {
+    fn components_without_a_grace_share_by_their_weights() {
         let asked = vec![
             Ask::Weight(1),
             Ask::Weight(3),
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_the_heaviest_chain() {
+    fn the_heaviest_chain_is_reported_when_the_budget_is_too_small() {
         let asked = vec![Some(secs(10)), None, Some(secs(11))];
         let misfit = share(&chain(3), &[], secs(20), asked).unwrap_err();
         assert_eq!((misfit.phase, misfit.nothing_for), (None, None));

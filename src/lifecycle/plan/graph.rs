@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_named_with_what_there_is() {
+    fn an_unknown_name_is_reported_with_the_known_ones() {
         let given: &[Given<'_>] = &[
             ("database", &[], None),
             ("grpc", &[], None),

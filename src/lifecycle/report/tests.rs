@@ -162,7 +162,7 @@ orders: clean, stopped in 7.5s of 28s: received SIGTERM; 3 in flight
 }
 
 #[test]
-fn a_forced_stop_names_who_was_forced() {
+fn a_forced_stop_names_the_tasks_that_were_forced() {
     let report = forced();
 
     assert!(!report.is_clean());
@@ -201,7 +201,7 @@ also: component `db` failed while it stopped: disk full"
 }
 
 #[test]
-fn a_start_cut_short_by_a_signal_shows_whom_it_did_not_reach() {
+fn a_start_cut_short_by_a_signal_names_the_components_that_never_started() {
     let mut report = report(40, 50);
     report.timeline.truncate(1);
     report.timeline[0] =
@@ -338,7 +338,7 @@ fn a_step_never_ends_before_it_begins() {
 }
 
 #[test]
-fn of_many_tasks_that_were_forced_some_are_named() {
+fn at_most_twenty_forced_tasks_are_named() {
     let mut report = forced();
     let task = report.stragglers.remove(0);
     report.stragglers = vec![task; 25];

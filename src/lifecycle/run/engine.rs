@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::herald::Herald;
@@ -25,6 +25,7 @@ use crate::group::end::End;
 use crate::group::log;
 use crate::group::panic::Panic;
 use crate::group::signal::Signal;
+use crate::group::turn::turn;
 use crate::group::{Spawner, TaskGroup};
 use crate::lifecycle::component::Component;
 use crate::lifecycle::component_state::ComponentState;
@@ -181,6 +182,7 @@ impl Engine {
             if let Some(until) = self.perform(&mut actions).await {
                 break until;
             }
+            self.settle();
             let event = self.next_event(&mut actions).await;
             self.machine.on(event, self.now(), &mut actions);
         };
@@ -249,6 +251,10 @@ impl Engine {
                 machine::Event::Tick
             }
             Some(Note::Ready(index)) => machine::Event::Ready(index),
+            Some(Note::Held(index, is_held)) => {
+                self.slots[index].is_held = is_held;
+                machine::Event::Tick
+            }
             Some(Note::NotProvided(index, error)) => {
                 self.slots[index].fail(error);
                 machine::Event::Tick
@@ -266,7 +272,9 @@ impl Engine {
             Some(Note::Stop) => {
                 // The note about the stop may arrive first.
                 let mut haste = *self.shared.haste.borrow();
-                if is_typed(self.trigger.cause().as_ref(), is_terminal()) {
+                let cause = self.trigger.cause();
+                let is_handed_over = matches!(cause, Some(Cause::HandedOver(_)));
+                if is_handed_over || is_typed(cause.as_ref(), is_terminal()) {
                     haste = haste.max(Haste::Now);
                 }
                 let event = machine::Event::Hurry(haste);
@@ -305,7 +313,7 @@ impl Engine {
         let mut clean = None;
         for (count, action) in actions.drain(..).enumerate() {
             if count % AT_ONCE == AT_ONCE - 1 {
-                others().await;
+                turn().await;
             }
             match action {
                 Action::Start(index) if self.whole.is_asked_to_stop() => {
@@ -346,6 +354,21 @@ impl Engine {
             }
         }
         clean
+    }
+
+    /// Whether all components are ready, apart from those that wait for another process and those behind them. All
+    /// that can be started have been by now.
+    fn settle(&self) {
+        if self.shared.settled.is_cancelled() || self.whole.is_asked_to_stop() {
+            return;
+        }
+        let starts = |slot: &Slot| slot.state == ComponentState::Starting && !slot.is_held;
+        if !self.slots.iter().any(starts) {
+            self.shared.settled.cancel();
+            if let (Some(outer), true) = (&self.outer, self.slots.iter().any(|slot| slot.is_held)) {
+                outer.held(true);
+            }
+        }
     }
 
     fn say_what_is_waited_for(&mut self) {
@@ -404,15 +427,6 @@ impl Engine {
 /// Whether a person has pressed Ctrl-C. Then no load balancer has to notice.
 fn is_typed(cause: Option<&Cause>, is_terminal: bool) -> bool {
     is_terminal && cause == Some(&Cause::Signal(Signal::Interrupt))
-}
-
-/// Gives a turn to all tasks that wait for one on this thread.
-///
-/// A plain yield is not enough. The future of a `block_on` has its next turn after a few tasks have had
-/// one. It would wake more and more of them, and a later task would wait for all of those. The spawned task
-/// yields because a worker may run first what was spawned last.
-async fn others() {
-    let _ = tokio::spawn(yield_now()).await;
 }
 
 impl Drop for Engine {

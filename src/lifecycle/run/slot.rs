@@ -49,6 +49,8 @@ pub(super) struct Slot {
     /// Why it is to stop while the rest goes on.
     pub(super) asked: Option<Cause>,
     forced: bool,
+    /// Whether its start waits for another process.
+    pub(super) is_held: bool,
     /// Why it never begins. Empty if it does.
     skipped: String,
     /// How it has ended, as far as known.
@@ -99,6 +101,7 @@ impl Slot {
             error_at: None,
             asked: None,
             forced: false,
+            is_held: false,
             skipped: String::new(),
             end: End::Done,
         }

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_insist_never_does() {
+    fn a_signal_that_cannot_insist_never_does() {
         let (mut act, now) = (act(), Instant::now());
         act.insists = vec![Interrupt];
         assert_eq!(act.arrive(Terminate, now), Meaning::First);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_starts_over_in_the_pause_is_not_asked_by_the_act_before() {
+    fn after_a_start_over_an_earlier_signal_does_not_count() {
         let (mut act, now) = (act(), Instant::now());
         assert_eq!(act.arrive(Terminate, now), Meaning::First);
         act.start_over();

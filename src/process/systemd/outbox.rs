@@ -87,6 +87,8 @@ impl Outbox {
             EventKind::StopTriggered { budget, cause } => {
                 match cause {
                     Cause::Reload => self.message.reloads_since = Some(monotonic()),
+                    // Another process is the main one by now.
+                    Cause::HandedOver(_) => {}
                     _ => self.message.is_stopping = true,
                 }
                 self.extension = Some(Extension {
@@ -189,7 +191,7 @@ impl Outbox {
 }
 
 /// The clock that the service manager compares the begin of a reload with.
-fn monotonic() -> Duration {
+pub(super) fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::try_from(now).unwrap_or_default()
 }

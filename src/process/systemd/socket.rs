@@ -30,7 +30,7 @@ impl Socket {
     }
 }
 
-fn parse(address: &[u8]) -> io::Result<SocketAddr> {
+pub(super) fn parse(address: &[u8]) -> io::Result<SocketAddr> {
     match address {
         [b'/', _, ..] => SocketAddr::from_pathname(OsStr::from_bytes(address)),
         [b'@', name @ ..] if !name.is_empty() => abstract_address(name),
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_refused() {
         for address in ["", "/", "@", "notify", "vsock:2:1234"] {
             let refused = Socket::open(OsStr::new(address)).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{address:?}");

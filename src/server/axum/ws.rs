@@ -43,9 +43,8 @@
 //! # drop(app);
 //! ```
 
-use std::convert::Infallible;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -60,7 +59,7 @@ use futures_sink::Sink;
 use tokio::time::{Sleep, sleep};
 
 use crate::group::deadline::DeadlinePassed;
-use crate::server::stop::Stop;
+use crate::server::stop::{Stop, WorkDeadline};
 
 /// How long a peer may stay silent after it was sent the Close (1 second).
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -96,8 +95,8 @@ pub struct WebSocket {
     stop: Stop,
     phase: Phase,
     /// One for receiving and one for sending, which may be in two tasks.
-    receiving: Deadline,
-    sending: Deadline,
+    receiving: WorkDeadline,
+    sending: WorkDeadline,
     /// Runs while the peer is silent after the stop.
     silence: Option<Pin<Box<Sleep>>>,
     /// Waker of the task that is waiting to send.
@@ -113,18 +112,6 @@ enum Phase {
     /// The peer has closed, or was given up, after the stop. The socket and the deadline, which may have
     /// passed, are no longer polled.
     Over,
-}
-
-/// The end of the time for outgoing work, which leaves some time to close the stream.
-type Deadline = Pin<Box<dyn Future<Output = DeadlinePassed> + Send>>;
-
-fn deadline(stop: Stop) -> Deadline {
-    Box::pin(async move {
-        match stop.until_deadline(pending::<Infallible>()).await {
-            Err(passed) => passed,
-            Ok(never) => match never {},
-        }
-    })
 }
 
 fn away() -> Message {
@@ -151,8 +138,8 @@ impl WebSocket {
         Self {
             socket,
             phase: Phase::Open,
-            receiving: deadline(stop.clone()),
-            sending: deadline(stop.clone()),
+            receiving: WorkDeadline::new(stop.clone()),
+            sending: WorkDeadline::new(stop.clone()),
             stop,
             silence: None,
             sender: None,
@@ -270,12 +257,12 @@ impl WebSocket {
         if sent.is_ready() {
             return sent;
         }
-        let Poll::Ready(passed) = self.sending.as_mut().poll(cx) else {
+        if self.sending.poll(cx).is_pending() {
             self.sender = Some(cx.waker().clone());
             return Poll::Pending;
-        };
+        }
         self.phase = Phase::Over;
-        Poll::Ready(Err(Error::new(passed)))
+        Poll::Ready(Err(Error::new(DeadlinePassed::new())))
     }
 }
 
@@ -286,7 +273,7 @@ impl Stream for WebSocket {
         if self.phase == Phase::Over {
             return Poll::Ready(None);
         }
-        let is_late = self.receiving.as_mut().poll(cx).is_ready();
+        let is_late = self.receiving.poll(cx).is_ready();
         if !self.stop.is_stopping() {
             return Pin::new(&mut self.socket).poll_next(cx);
         }

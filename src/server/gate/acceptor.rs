@@ -190,7 +190,14 @@ impl Called {
     fn of(closing: Closing) -> Option<Self> {
         match closing {
             Closing::Left => None,
-            Closing::Tcp(listener) => Some(Self::Tcp(LastCall::of(listener))),
+            Closing::Tcp { listener, is_shown } => {
+                let call = if is_shown {
+                    LastCall::without(listener)
+                } else {
+                    LastCall::of(listener)
+                };
+                Some(Self::Tcp(call))
+            }
             Closing::Queue(queue) => Some(Self::Other(queue)),
         }
     }

@@ -211,10 +211,11 @@ impl<P: Protocol> Answer<P> {
         conn: Arc<Conn>,
         bounds: &Bounds,
     ) -> Self {
-        let mut in_flight = request::Request::begin(conn);
+        let asked = Asked::of(&request);
+        let mut in_flight = request::Request::begin(conn, !asked.is_http1());
         in_flight.name(request.method(), request.uri().path());
         Self {
-            asked: Asked::of(&request),
+            asked,
             bound: bounds.of::<P>(&request),
             handler: Some(Handler::Service {
                 service,
@@ -560,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_cut_gets_no_handler() {
+    fn a_request_after_the_cut_gets_no_handler() {
         let conn = conn(false);
         conn.cut();
 

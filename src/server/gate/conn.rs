@@ -7,6 +7,7 @@
 //! 2. A connection that is registered after the gate was shut is cut from the start.
 //! 3. The lock of the register is not held while a `Conn` is dropped, because the drop takes it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -18,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::label::Label;
 use super::options::Options;
-use super::switch::Switch;
-use super::sync::Lock;
+use crate::server::drain::MOST_PATHS;
 use crate::server::stop::{Stop, StopSource};
+use crate::server::switch::{Seat, Switch};
+use crate::server::sync::Lock;
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -36,12 +38,16 @@ pub(crate) struct Gate {
     /// Requests that were in flight when the stop began.
     at_stop: OnceLock<usize>,
     register: Lock<Register>,
+    /// The keys of connections that may be idle, since the stop began.
+    quiet: Lock<Vec<usize>>,
     /// Fired when the connections must end after what is in flight. HTTP/2 sends a GOAWAY then.
     pub(super) told: Switch<()>,
     /// Set when the socket is closed, to the number of connections that were waiting then.
     swept: OnceLock<usize>,
     /// Requests answered since the stop began.
     answered: AtomicUsize,
+    /// Requests that have ended since the stop began, in whatever way.
+    ended: AtomicUsize,
     /// Handlers and bodies that have panicked since the server began.
     panicked: AtomicUsize,
     /// For the task that runs the sequence. It keeps a permit for that task, so no change is lost.
@@ -73,6 +79,10 @@ pub(crate) struct Conn {
     /// Streams of this connection that no longer speak HTTP. An upgraded HTTP/1 connection counts as one
     /// stream.
     upgrades: AtomicUsize,
+    /// Whether its task is being polled, and how many tasks of its streams are. Who is inside of a poll for long
+    /// blocks a thread.
+    is_polled: AtomicBool,
+    streams_polled: AtomicUsize,
     /// Whether the peer does not read what is there for it.
     unread: AtomicBool,
     /// Each piece of an answer over HTTP/2 that is on its way holds a clone. Long after an answer was handed
@@ -81,12 +91,42 @@ pub(crate) struct Conn {
     /// Whether the peer has taken something since the last look, once the stop has begun. For HTTP/2 bodies
     /// whose data are not `Bytes`, because their pieces cannot be followed.
     taken: AtomicBool,
+    /// Of the last request, for the next.
+    spare: Lock<Option<Box<Rest>>>,
     idle: Lock<Option<Idle>>,
     /// Cuts handlers and bodies.
     pub(super) work: Switch<Label>,
     /// Cuts the stream.
     pub(super) stream: Switch<()>,
     _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// The larger part of a request. It stays where it is, because the request itself is moved a dozen times until its
+/// response is handed over. The connection keeps it for the next request.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) label: Label,
+    pub(super) seat: Seat,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            label: Label::NONE,
+            seat: Seat::default(),
+        }
+    }
+}
+
+/// What a look at a connection has shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Look {
+    /// It says so itself when that is over.
+    Busy,
+    /// It must be looked at again, then or soon.
+    Again(Option<Instant>),
+    /// Its idle grace is over.
+    Over,
 }
 
 /// Since when a connection has had no request.
@@ -130,9 +170,11 @@ impl Gate {
             closing: CancellationToken::new(),
             at_stop: OnceLock::new(),
             register: Lock::default(),
+            quiet: Lock::default(),
             told: Switch::new(),
             swept: OnceLock::new(),
             answered: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             panicked: AtomicUsize::new(0),
             changed: Notify::new(),
         })
@@ -175,9 +217,12 @@ impl Gate {
             key,
             requests: AtomicU64::new(0),
             upgrades: AtomicUsize::new(0),
+            is_polled: AtomicBool::new(false),
+            streams_polled: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
             pieces: Arc::default(),
             taken: AtomicBool::new(false),
+            spare: Lock::new(None),
             idle: Lock::new(None),
             work: Switch::new(),
             stream: Switch::new(),
@@ -190,6 +235,9 @@ impl Gate {
         if shut {
             conn.cut();
         }
+        if self.stopping.load(Ordering::Relaxed) {
+            self.add_quiet(key);
+        }
         conn
     }
 
@@ -200,19 +248,53 @@ impl Gate {
         register.open -= 1;
         let last = register.open == 0;
         drop(register);
+        self.ended.fetch_add(1, Ordering::Relaxed);
         if last {
             self.changed.notify_one();
         }
     }
 
-    pub(super) fn conns(&self) -> Vec<Arc<Conn>> {
+    /// Returns some connections by their place in the register, and the first of the rest.
+    ///
+    /// They are dropped outside of the lock, by invariant 3.
+    pub(super) fn conns(&self, from: usize, places: usize) -> (Vec<Arc<Conn>>, Option<usize>) {
         let register = self.register.lock();
-        register
-            .conns
-            .iter()
-            .flatten()
-            .filter_map(Weak::upgrade)
-            .collect()
+        let end = from.saturating_add(places).min(register.conns.len());
+        let places = register.conns.get(from..end).unwrap_or_default();
+        let conns = places.iter().flatten().filter_map(Weak::upgrade).collect();
+        (conns, (end < register.conns.len()).then_some(end))
+    }
+
+    /// Returns the keys of all connections, and of the free places.
+    pub(super) fn keys(&self) -> Range<usize> {
+        0..self.register.lock().conns.len()
+    }
+
+    fn all(&self) -> impl Iterator<Item = Arc<Conn>> {
+        self.conns(0, usize::MAX).0.into_iter()
+    }
+
+    /// Returns the connections with these keys that are still there.
+    pub(super) fn with_keys(&self, keys: &[usize]) -> Vec<Arc<Conn>> {
+        let register = self.register.lock();
+        let conn = |key: &usize| register.conns.get(*key)?.as_ref()?.upgrade();
+        keys.iter().filter_map(conn).collect()
+    }
+
+    /// Returns the keys of the connections that may have become idle since the last call.
+    pub(super) fn take_quiet(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.quiet.lock())
+    }
+
+    #[cold]
+    fn add_quiet(&self, key: usize) {
+        let mut quiet = self.quiet.lock();
+        quiet.push(key);
+        let is_first = quiet.len() == 1;
+        drop(quiet);
+        if is_first {
+            self.changed.notify_one();
+        }
     }
 
     pub(super) fn open(&self) -> usize {
@@ -220,7 +302,7 @@ impl Gate {
     }
 
     pub(super) fn requests(&self) -> usize {
-        self.conns().iter().map(|conn| conn.requests()).sum()
+        self.all().map(|conn| conn.requests()).sum()
     }
 
     /// Counts the requests in flight for the last time.
@@ -252,11 +334,21 @@ impl Gate {
         self.changed.notified().await;
     }
 
+    /// [`tell_handlers`](Self::tell_handlers) must follow, for all places.
     pub(super) fn begin_stop(&self, grace: Duration) {
         self.leave();
         self.stopping.store(true, Ordering::Relaxed);
-        self.stop.begin(grace);
+        self.stop.announce(grace);
         self.closing.cancel();
+    }
+
+    pub(super) fn tell_handlers(&self, from: usize, places: usize) -> Option<usize> {
+        self.stop.tell(from, places)
+    }
+
+    /// Returns a number that grows as connections and requests end.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Waits until the stop begins.
@@ -275,60 +367,77 @@ impl Gate {
         self.swept.get().copied()
     }
 
-    /// Cuts the connections that have been idle for `grace`, and returns their number and when to look again.
-    pub(super) fn cut_idle(&self, now: Instant, grace: Duration) -> (usize, Option<Instant>) {
-        let (mut cut, mut again) = (0, None);
-        for conn in self.conns() {
-            let Some(since) = conn.idle_since(now) else {
-                continue;
-            };
-            let until = since.checked_add(grace);
-            if until.is_some_and(|until| until <= now) {
-                if !conn.stream.is_fired() {
-                    conn.cut();
-                    cut += 1;
-                }
-            } else {
-                again = [again, until].into_iter().flatten().min();
-            }
-        }
-        (cut, again)
-    }
-
-    /// Counts what is in flight and **then** cuts all handlers and bodies. After the cut they could no longer
-    /// be counted.
-    pub(super) fn cut_work(&self) -> Cut {
-        let mut cut = Cut::default();
-        let conns = self.conns();
-        // Connections whose stream is already cut have been counted as idle.
-        for conn in conns.iter().filter(|conn| !conn.stream.is_fired()) {
-            cut.add(conn);
-        }
-        for conn in conns {
-            conn.work.fire();
-        }
-        cut
-    }
-
-    /// Cuts all connections, including those that are still to come.
+    /// From here on no connection can begin. [`cut_all`](Self::cut_all) must follow, for all places.
     pub(super) fn shut(&self) {
         self.begin_stop(Duration::ZERO);
         self.register.lock().shut = true;
-        for conn in self.conns() {
-            conn.cut();
-        }
     }
 
-    /// Returns how many handlers and connections have not ended although they were cut.
-    pub(super) fn stuck(&self) -> usize {
-        let conns = self.conns();
-        conns.iter().map(|conn| conn.requests().max(1)).sum()
+    pub(super) fn cut_all(&self, from: usize, places: usize) -> Option<usize> {
+        let (conns, rest) = self.conns(from, places);
+        conns.iter().for_each(|conn| conn.cut());
+        rest
+    }
+
+    /// Shuts, and cuts all connections in one go.
+    pub(super) fn force(&self) {
+        self.shut();
+        self.tell_handlers(0, usize::MAX);
+        self.cut_all(0, usize::MAX);
+    }
+
+    /// Returns how many handlers block a thread although they were cut, and how many other connections have not
+    /// ended.
+    pub(super) fn left(&self) -> (usize, usize) {
+        let (mut stuck, mut others) = (0, 0);
+        for conn in self.all() {
+            match conn.inside() {
+                0 => others += 1,
+                inside => stuck += inside,
+            }
+        }
+        (stuck, others)
     }
 }
 
 impl Conn {
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// Notes that the task of the connection is polled. Only that task calls this.
+    #[inline]
+    pub(super) fn set_polled(&self, polled: bool) {
+        self.is_polled.store(polled, Ordering::Relaxed);
+    }
+
+    /// Notes that a request over HTTP/2 is polled, in a task of its own.
+    #[inline]
+    pub(super) fn begin_poll(&self) {
+        self.streams_polled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn end_poll(&self) {
+        self.streams_polled.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many of its tasks are being polled.
+    fn inside(&self) -> usize {
+        let streams = self.streams_polled.load(Ordering::Relaxed);
+        streams + usize::from(self.is_polled.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn take_spare(&self) -> Box<Rest> {
+        let spare = self.spare.lock().take();
+        spare.unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn keep_spare(&self, rest: Box<Rest>) {
+        let before = self.spare.lock().replace(rest);
+        drop(before);
     }
 
     /// Relaxed is enough. The number is read by the task that runs the connection, and by the one that counts,
@@ -340,16 +449,20 @@ impl Conn {
 
     #[inline]
     pub(super) fn end_request(&self, answered: bool) {
-        self.requests.fetch_sub(1, Ordering::Relaxed);
-        if answered && self.gate.stopping.load(Ordering::Relaxed) {
-            self.add_answered();
+        let before = self.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.gate.stopping.load(Ordering::Relaxed) {
+            self.end_request_in_stop(answered, before & IN_FLIGHT == 1);
         }
     }
 
     #[cold]
-    fn add_answered(&self) {
-        if !self.work.is_fired() {
+    fn end_request_in_stop(&self, answered: bool, last: bool) {
+        if answered && !self.work.is_fired() {
             self.gate.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.gate.ended.fetch_add(1, Ordering::Relaxed);
+        if last {
+            self.gate.add_quiet(self.key);
         }
     }
 
@@ -402,6 +515,24 @@ impl Conn {
         self.stream.fire();
     }
 
+    pub(super) fn key(&self) -> usize {
+        self.key
+    }
+
+    /// Looks whether it has been idle for `grace`.
+    pub(super) fn look(&self, now: Instant, grace: Duration) -> Look {
+        let Some(since) = self.idle_since(now) else {
+            return match self.requests() + self.upgrades() {
+                0 => Look::Again(None),
+                _ => Look::Busy,
+            };
+        };
+        match since.checked_add(grace) {
+            Some(until) if until <= now => Look::Over,
+            until => Look::Again(until),
+        }
+    }
+
     /// A request that came and went since the last look restarts the idle time, and so does data that the peer
     /// has taken.
     fn idle_since(&self, now: Instant) -> Option<Instant> {
@@ -434,6 +565,16 @@ impl Cut {
         self.requests + self.connections + self.upgrades == 0
     }
 
+    /// Counts what is in flight and **then** cuts its handlers and bodies. After the cut they could no longer be
+    /// counted.
+    pub(super) fn cut(&mut self, conn: &Conn) {
+        // A connection whose stream is already cut has been counted as idle.
+        if !conn.stream.is_fired() {
+            self.add(conn);
+        }
+        conn.work.fire();
+    }
+
     fn add(&mut self, conn: &Conn) {
         let (requests, upgrades) = (conn.requests(), conn.upgrades());
         self.requests += requests;
@@ -443,6 +584,10 @@ impl Cut {
         } else if upgrades == 0 {
             self.idle += 1;
         }
-        self.paths.extend(conn.work.pending(Label::to_string));
+        for path in conn.work.pending(Label::to_string) {
+            if self.paths.len() <= MOST_PATHS && !self.paths.contains(&path) {
+                self.paths.push(path);
+            }
+        }
     }
 }

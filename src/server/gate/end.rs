@@ -48,7 +48,7 @@ pub(crate) fn conclude<E: Into<BoxError>>(
     if let Some(Err(error)) = end {
         return Err(SidecarError::failed_draining(name, grace, error.into()));
     }
-    let is_over = report.stuck() == 0 && report.took() <= plan.bound();
+    let is_over = report.is_over() && report.took() <= plan.bound();
     if report.is_clean() {
         log::guarded(|| tracing::info!(target: "taskgroup", "{report}"));
         Ok(())

@@ -21,9 +21,9 @@ use super::handshake::{Accepted, Handshakes};
 use super::incoming::Incoming;
 use super::io::Io;
 use super::options::{HyperBuilder, Options};
-use super::switch::Seat;
 use crate::BoxError;
 use crate::server::stop::Stop;
+use crate::server::switch::Seat;
 
 /// What is served over HTTP, either one service for all connections or one that is made for each.
 pub trait App: Protocol + Send {
@@ -109,7 +109,8 @@ pub(crate) async fn serve<A: App>(
     let gate = Arc::clone(acceptor.gate());
     let options = gate.options();
     let builder = Arc::new(builder(options));
-    let extensions = Arc::new(roomy(gate.stop()));
+    let stop_in_requests = options.stop_in_requests.then(|| gate.stop());
+    let extensions = Arc::new(roomy(stop_in_requests));
     let mut connections = Connections {
         handshakes: acceptor.handshake().map(Handshakes::new),
         acceptor,
@@ -230,12 +231,14 @@ impl Told {
         tell: impl Fn(Pin<&mut C>),
     ) -> C::Output {
         poll_fn(|cx| {
-            let end = connection.as_mut().poll(cx);
-            if end.is_ready() || !self.is_told_now(cx) {
-                return end;
+            self.conn.set_polled(true);
+            let mut end = connection.as_mut().poll(cx);
+            if end.is_pending() && self.is_told_now(cx) {
+                tell(connection.as_mut());
+                end = connection.as_mut().poll(cx);
             }
-            tell(connection.as_mut());
-            connection.as_mut().poll(cx)
+            self.conn.set_polled(false);
+            end
         })
         .await
     }
@@ -256,16 +259,18 @@ impl Drop for Told {
     }
 }
 
-/// Makes extensions with a [`Stop`] and with room for what the app adds.
+/// Makes extensions with a [`Stop`], if it is to be there, and with room for what the app adds.
 ///
 /// A copy has the same room. Extensions that have to grow, as new ones do, cost as much again.
-fn roomy(stop: &Stop) -> Extensions {
+fn roomy(stop: Option<&Stop>) -> Extensions {
     let mut extensions = Extensions::new();
     extensions.insert([(); 1]);
     extensions.insert([(); 2]);
     extensions.insert([(); 3]);
     extensions.insert([(); 4]);
     extensions.clear();
-    extensions.insert(stop.clone());
+    if let Some(stop) = stop {
+        extensions.insert(stop.clone());
+    }
     extensions
 }

@@ -2,6 +2,7 @@
 
 use super::io::Io;
 use crate::server::address::Address;
+use crate::server::stop::Stop;
 use crate::server::transport::Transport;
 
 /// A new connection, as it is shown to the code that makes its service.
@@ -23,5 +24,14 @@ impl<'a> Incoming<'a> {
     #[must_use]
     pub fn remote_addr(&self) -> &'a Address {
         self.peer
+    }
+
+    /// Returns the stop of the server.
+    ///
+    /// A service that is made for each connection can keep it. Then its requests need none, see
+    /// [`stop_in_requests`](crate::server::Serve::stop_in_requests).
+    #[must_use]
+    pub fn stop(&self) -> &'a Stop {
+        self.io.conn().gate().stop()
     }
 }

@@ -23,6 +23,12 @@ impl Label {
         bytes: [0; Self::SIZE],
     };
 
+    /// Makes it as good as [`NONE`](Self::NONE).
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+    }
+
     /// Must be called once.
     #[inline]
     pub(crate) fn write(&mut self, method: &Method, path: &str) {

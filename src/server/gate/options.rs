@@ -60,6 +60,8 @@ pub(crate) struct Options {
 
     /// Whether a panic of a handler or a body ends only its request.
     pub(crate) catch_panics: bool,
+    /// Whether each request has the stop in its extensions.
+    pub(crate) stop_in_requests: bool,
     /// How long a response may take to begin.
     pub(crate) request_timeout: Option<Duration>,
     /// How many requests of one connection are answered at once.
@@ -121,6 +123,7 @@ impl Default for Options {
             nodelay: false,
             tcp_keepalive: None,
             catch_panics: false,
+            stop_in_requests: true,
             request_timeout: None,
             turns: None,
             http1: Http1::default(),

@@ -6,20 +6,21 @@ use std::task::Context;
 
 use http::Method;
 
-use super::conn::Conn;
+use super::conn::{Conn, Rest};
 use super::label::Label;
-use super::switch::Seat;
 use crate::group::log;
 use crate::group::panic::Panic;
 
 /// Counts as in flight until it is dropped, and knows whether it has been cut.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// `None` only in the destructor.
+    rest: Option<Box<Rest>>,
     conn: Arc<Conn>,
-    label: Label,
-    seat: Seat,
     answered: bool,
     running: bool,
+    /// Whether it has a task of its own, as over HTTP/2.
+    is_stream: bool,
     /// Copied from the options, because it is read four times for each request.
     catches_panics: bool,
 }
@@ -30,22 +31,24 @@ pub(super) struct Panicked;
 
 impl Request {
     #[inline]
-    pub(super) fn begin(conn: Arc<Conn>) -> Self {
+    pub(super) fn begin(conn: Arc<Conn>, is_stream: bool) -> Self {
         conn.begin_request();
         Self {
             catches_panics: conn.gate().options().catch_panics,
+            rest: Some(conn.take_spare()),
             conn,
-            label: Label::NONE,
-            seat: Seat::default(),
             answered: false,
             running: false,
+            is_stream,
         }
     }
 
     /// Sets its name in the report.
     #[inline]
     pub(super) fn name(&mut self, method: &Method, path: &str) {
-        self.label.write(method, path);
+        if let Some(rest) = &mut self.rest {
+            rest.label.write(method, path);
+        }
     }
 
     #[inline]
@@ -61,8 +64,10 @@ impl Request {
     /// Must be called when the request is pending. Returns whether it has been cut.
     #[inline]
     pub(super) fn watch(&mut self, cx: &Context<'_>) -> bool {
-        let label = self.label;
-        self.conn.work.watch(&mut self.seat, cx, || label)
+        let Some(Rest { label, seat }) = self.rest.as_deref_mut() else {
+            return self.is_cut();
+        };
+        self.conn.work.watch(seat, cx, || *label)
     }
 
     /// Sets whether all of the response has been handed over.
@@ -80,12 +85,25 @@ impl Request {
     #[inline]
     pub(super) fn set_running(&mut self, running: bool) {
         self.running = running;
+        self.set_polled(running);
+    }
+
+    #[inline]
+    fn set_polled(&self, polled: bool) {
+        match (self.is_stream, polled) {
+            (false, _) => {}
+            (true, true) => self.conn.begin_poll(),
+            (true, false) => self.conn.end_poll(),
+        }
     }
 
     /// Runs the `what` of this request, and counts, logs and catches its panic.
     #[cold]
     pub(super) fn catch<R>(&self, what: &str, f: impl FnOnce() -> R) -> Result<R, Panicked> {
-        Panic::catch(f).map_err(|panic| self.panicked(what, &panic))
+        self.set_polled(true);
+        let end = Panic::catch(f);
+        self.set_polled(false);
+        end.map_err(|panic| self.panicked(what, &panic))
     }
 
     /// Drops what is left of a handler or a body.
@@ -112,7 +130,8 @@ impl Request {
     fn panicked(&self, what: &str, panic: &Panic) -> Panicked {
         self.conn.gate().add_panic();
         log::guarded(|| {
-            let (label, message) = (self.label, panic.message());
+            let label = self.rest.as_ref().map_or(Label::NONE, |rest| rest.label);
+            let message = panic.message();
             tracing::error!(target: "taskgroup", "{what} of {label} panicked: {message}");
         });
         Panicked
@@ -123,9 +142,14 @@ impl Drop for Request {
     #[inline]
     fn drop(&mut self) {
         if self.running {
+            self.set_polled(false);
             self.conn.gate().add_panic();
         }
-        self.conn.work.leave(&mut self.seat);
+        if let Some(mut rest) = self.rest.take() {
+            self.conn.work.leave(&mut rest.seat);
+            rest.label.clear();
+            self.conn.keep_spare(rest);
+        }
         self.conn.end_request(self.answered);
     }
 }

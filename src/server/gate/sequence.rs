@@ -38,6 +38,10 @@ pub(super) struct Seen {
     pub(super) elapsed: Duration,
     /// Since the phase began.
     pub(super) in_phase: Duration,
+    /// Since the cut, once there was one.
+    pub(super) since_cut: Duration,
+    /// Since a request or a connection has ended, or was cut.
+    pub(super) still: Duration,
     /// Whether the accept queue has been emptied and the listening socket is closed.
     pub(super) swept: bool,
     /// Connections with a stream, a handler or a body left.
@@ -59,8 +63,11 @@ pub(super) enum Next {
 impl Plan {
     /// Returns how long the whole stop may take.
     pub(crate) fn bound(&self) -> Duration {
-        let after = self.flush.saturating_add(self.kill_grace);
-        self.grace.saturating_add(after)
+        self.grace.saturating_add(self.after_cut())
+    }
+
+    fn after_cut(&self) -> Duration {
+        self.flush.saturating_add(self.kill_grace)
     }
 
     /// Shortens the plan to `left` in all. The phases after the cut keep their time, but at most a quarter of
@@ -69,8 +76,7 @@ impl Plan {
         if left == Duration::MAX || self.bound() <= left {
             return;
         }
-        let after = self.flush.saturating_add(self.kill_grace);
-        let kept = after.min(left / 4);
+        let kept = self.after_cut().min(left / 4);
         self.flush = self.flush.min(kept / 2);
         self.kill_grace = self.kill_grace.min(kept - self.flush);
         self.grace = self.grace.min(left - kept);
@@ -82,11 +88,24 @@ impl Plan {
             _ if seen.open == 0 && seen.ended => Next::Done,
             Phase::Draining => enter_after(self.grace, seen.elapsed, Phase::Flushing),
             Phase::Flushing if seen.open == 0 || !seen.cut => Next::Enter(Phase::Killing),
-            Phase::Flushing => enter_after(self.flush, seen.in_phase, Phase::Killing),
-            Phase::Killing => match left(self.kill_grace, seen.in_phase) {
-                Some(left) => Next::Wait(left),
-                None => Next::Done,
-            },
+            Phase::Flushing => self.after_flush(seen),
+            Phase::Killing => {
+                let own = left(self.kill_grace, seen.in_phase);
+                match own.zip(left(self.after_cut(), seen.since_cut)) {
+                    Some((own, all)) => Next::Wait(own.min(all)),
+                    None => Next::Done,
+                }
+            }
+        }
+    }
+
+    /// As long as ever more of what was cut ends, the rest has its time too. The last half of the kill grace is
+    /// for what has to be killed.
+    fn after_flush(&self, seen: Seen) -> Next {
+        let most = self.flush.saturating_add(self.kill_grace / 2);
+        match (left(self.flush, seen.still), left(most, seen.since_cut)) {
+            (Some(still), Some(most)) => Next::Wait(still.min(most)),
+            _ => Next::Enter(Phase::Killing),
         }
     }
 
@@ -137,6 +156,8 @@ mod tests {
     const BUSY: Seen = Seen {
         elapsed: ms(0),
         in_phase: ms(0),
+        since_cut: ms(0),
+        still: ms(0),
         swept: true,
         open: 1,
         ended: false,
@@ -154,10 +175,12 @@ mod tests {
         }
     }
 
-    fn within(in_phase: u64) -> Seen {
+    fn cut(since: u64) -> Seen {
         Seen {
-            elapsed: ms(5_000 + in_phase),
-            in_phase: ms(in_phase),
+            elapsed: ms(5_000 + since),
+            in_phase: ms(since),
+            since_cut: ms(since),
+            still: ms(since),
             ..BUSY
         }
     }
@@ -258,23 +281,35 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_has_its_time_to_be_told() {
+    fn clients_of_cut_requests_have_time_to_be_told() {
         let next = |seen| PLAN.next(Phase::Flushing, seen);
-        let nobody = Seen {
-            open: 0,
-            ..within(10)
+        let nobody = Seen { open: 0, ..cut(10) };
+
+        assert_eq!(next(cut(0)), Next::Wait(ms(100)));
+        assert_eq!(next(cut(100)), Next::Enter(Phase::Killing));
+        assert_eq!(next(nobody), Next::Enter(Phase::Killing));
+    }
+
+    #[test]
+    fn as_long_as_clients_are_told_one_after_the_other_the_rest_is_not_killed() {
+        let next = |since| {
+            let seen = Seen {
+                still: ms(20),
+                ..cut(since)
+            };
+            PLAN.next(Phase::Flushing, seen)
         };
 
-        assert_eq!(next(within(0)), Next::Wait(ms(100)));
-        assert_eq!(next(within(100)), Next::Enter(Phase::Killing));
-        assert_eq!(next(nobody), Next::Enter(Phase::Killing));
+        assert_eq!(next(100), Next::Wait(ms(80)));
+        assert_eq!(next(590), Next::Wait(ms(10)));
+        assert_eq!(next(600), Next::Enter(Phase::Killing));
     }
 
     #[test]
     fn where_nothing_was_cut_nobody_has_to_be_told() {
         let idle = Seen {
             cut: false,
-            ..within(0)
+            ..cut(0)
         };
 
         let next = PLAN.next(Phase::Flushing, idle);
@@ -282,17 +317,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stuck_is_given_up() {
+    fn stuck_handlers_are_given_up() {
         let next = |seen| PLAN.next(Phase::Killing, seen);
+        let killed = |in_phase| Seen {
+            in_phase: ms(in_phase),
+            ..cut(100 + in_phase)
+        };
         let gone = Seen {
             open: 0,
             ended: true,
-            ..within(10)
+            ..cut(10)
         };
 
-        assert_eq!(next(within(0)), Next::Wait(ms(1_000)));
+        assert_eq!(next(killed(0)), Next::Wait(ms(1_000)));
         assert_eq!(next(gone), Next::Done);
-        assert_eq!(next(within(1_000)), Next::Done);
+        assert_eq!(next(killed(1_000)), Next::Done);
     }
 
     #[test]

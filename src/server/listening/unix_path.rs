@@ -5,6 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+#[cfg(all(feature = "restart", unix))]
+use std::sync::Arc;
+
+#[cfg(all(feature = "restart", unix))]
+use crate::server::hatch::Hatch;
 
 /// The path of a Unix socket that this process has made. The path is removed when this is dropped, unless the
 /// file is another one by then.
@@ -12,6 +17,9 @@ use std::path::{Path, PathBuf};
 pub(crate) struct UnixPath {
     path: PathBuf,
     file: File,
+    /// Says whether this process has the socket when it ends.
+    #[cfg(all(feature = "restart", unix))]
+    hatch: Option<Arc<Hatch>>,
 }
 
 /// Which file it is, its device and its number there.
@@ -29,8 +37,23 @@ impl UnixPath {
             bound => bound,
         };
         let listener = listener.map_err(|error| named(&path, &error))?;
-        let file = file_at(&path)?;
-        Ok((listener, Self { path, file }))
+        Ok((listener, Self::of(path)?))
+    }
+
+    /// Takes the file that is at `path` now for its own.
+    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
+        let file = file_at(&path).map_err(|error| named(&path, &error))?;
+        Ok(Self {
+            path,
+            file,
+            #[cfg(all(feature = "restart", unix))]
+            hatch: None,
+        })
+    }
+
+    #[cfg(all(feature = "restart", unix))]
+    pub(super) fn only_if_ours(&mut self, hatch: &Arc<Hatch>) {
+        self.hatch = Some(Arc::clone(hatch));
     }
 }
 
@@ -69,6 +92,10 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
+        #[cfg(all(feature = "restart", unix))]
+        if self.hatch.as_ref().is_some_and(|hatch| !hatch.is_ours()) {
+            return;
+        }
         if file_at(&self.path).is_ok_and(|file| file == self.file) {
             let _ = fs::remove_file(&self.path);
         }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "http")]
 use crate::BoxError;
 use crate::group::boxed::OneBox;
 use crate::group::chain;
@@ -278,11 +279,11 @@ impl SidecarError {
     }
 
     pub(crate) fn cut(server: Cow<'static, str>, grace: Duration, report: DrainReport) -> Self {
-        let is_stuck = report.stuck() > 0;
+        let is_left = !report.is_over();
         Self(OneBox::new(Inner {
             server,
             grace,
-            end: if is_stuck {
+            end: if is_left {
                 End::StillRunning
             } else {
                 End::TimedOut

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -117,7 +117,10 @@ impl Sidecar {
             }
         };
         let asked = CancellationToken::new();
-        let ask = |_| async { asked.cancel() };
+        let ask = |_| {
+            asked.cancel();
+            ready(Ok(()))
+        };
         let outcome = self.drive(told, process.end(&asked), ask).await;
         if forced::has_begun() {
             // The forced exit has told or killed it. That is not an outcome, because this process is about to

@@ -111,7 +111,7 @@ impl Sidecar {
             stop: Some(stop),
             ended: server.ended.clone(),
         };
-        let ask = |grace| stop.call(grace);
+        let ask = |grace| Panic::catch_future(stop.call(grace));
         self.drive(told, server.end(&name), ask).await
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::group::engine::Lock;
+use crate::group::lock::Lock;
 use crate::testing::journal::Journal;
 
 /// The output so far.

@@ -68,7 +68,7 @@ fn an_order_that_aborts_the_process_is_a_dead_letter_after_its_attempts_and_hand
 }
 
 #[test]
-fn what_fails_panics_or_is_no_order_goes_to_the_dead_letters_and_holds_nothing_up() {
+fn failures_panics_and_invalid_orders_go_to_the_dead_letters_and_block_nothing() {
     let Some(broker) = Broker::start() else {
         return;
     };

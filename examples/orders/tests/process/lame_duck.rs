@@ -8,7 +8,7 @@ use crate::http::{self, KeptAlive};
 use crate::service::{AT_ONCE, STOP_SIGNALS, Service, Signal};
 
 #[test]
-fn a_lame_duck_is_live_and_not_ready_and_serves_whoever_comes() {
+fn a_lame_duck_is_live_and_not_ready_and_serves_every_client() {
     let service = Service::start(&["--lame-duck", "60"]);
     service.begin_to_stop(Signal::Terminate);
     for _ in 0..3 {

@@ -213,7 +213,7 @@ fn sigusr1_lists_the_running_tasks_and_stops_nothing() {
 }
 
 #[test]
-fn sigusr1_lists_who_is_left_of_a_drain() {
+fn sigusr1_lists_the_tasks_that_a_drain_waits_for() {
     let service = Service::start(&["--grace", "60"]);
     let slow = http::in_flight(&service, "/slow?ms=60000");
     service.begin_to_stop(Signal::Terminate);

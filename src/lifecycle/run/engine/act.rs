@@ -164,6 +164,10 @@ impl Engine {
 
     pub(super) fn not_ready(&mut self) {
         self.ledger.end_stage(self.now());
+        if matches!(self.cause(), Cause::HandedOver(_)) {
+            // The address is as ready as before, and a probe may still come over a connection of this process.
+            return;
+        }
         self.shared.readiness.set_draining();
         self.emit(None, EventKind::NotReady);
     }

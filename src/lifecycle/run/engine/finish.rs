@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{AT_ONCE, Engine, others};
+use super::{AT_ONCE, Engine};
 use crate::cleanup::CleanupReport;
 use crate::group::deadline;
 use crate::group::panic::Panic;
 use crate::group::time::CONFIRMATION;
+use crate::group::turn::turn;
 use crate::lifecycle::event::EventKind;
 use crate::lifecycle::report::Report;
 use crate::lifecycle::run::ledger::RunEnd;
@@ -24,7 +25,7 @@ impl Engine {
         let ended = self.now();
         let many = self.slots.len() > AT_ONCE;
         if many {
-            others().await;
+            turn().await;
         }
         let cause = self.cause();
         let report = self.ledger.report(RunEnd {
@@ -46,7 +47,7 @@ impl Engine {
         let _ = self.report.send_replace(Some(Arc::new(report.clone())));
         if many {
             self.let_go().await;
-            others().await;
+            turn().await;
         }
         report
     }
@@ -56,7 +57,7 @@ impl Engine {
         while !self.slots.is_empty() {
             let left = self.slots.len().saturating_sub(AT_ONCE);
             self.slots.truncate(left);
-            others().await;
+            turn().await;
         }
     }
 

@@ -1,10 +1,11 @@
 //! [`Switch`]: fires once, and reaches every task that is pending on it.
 //!
-//! A connection has two. One is raced with its handlers and bodies, the other with its stream.
+//! A connection has two. One is raced with its handlers and bodies, the other with its stream. A server has two,
+//! which tell its handlers and its connections of the stop.
 //!
 //! Invariants:
 //!
-//! 1. Firing sets the flag, then takes the lock. A pending task takes the lock to leave a waker, then reads the
+//! 1. Firing sets the flag, then takes the lock, once or many times. A pending task takes the lock to leave a waker, then reads the
 //!    flag. So a task that was too late to be woken sees the flag, and no firing is lost.
 //! 2. A seat that holds the waker it left does not take the lock again. That waker is either in its place, or
 //!    was woken after the flag was set, and then the next poll sees the flag.
@@ -16,7 +17,7 @@ use super::sync::{AtomicBool, Lock, Ordering};
 
 /// Each waker comes with a `T` that describes it.
 #[derive(Debug)]
-pub(super) struct Switch<T> {
+pub(crate) struct Switch<T> {
     fired: AtomicBool,
     places: Lock<Places<T>>,
 }
@@ -36,7 +37,7 @@ struct Place<T> {
 
 /// Where one future has left its waker, if it has.
 #[derive(Debug, Default)]
-pub(super) struct Seat(Option<Taken>);
+pub(crate) struct Seat(Option<Taken>);
 
 #[derive(Debug)]
 struct Taken {
@@ -46,7 +47,7 @@ struct Taken {
 }
 
 impl<T> Switch<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             fired: AtomicBool::new(false),
             places: Lock::new(Places {
@@ -58,20 +59,37 @@ impl<T> Switch<T> {
 
     /// Relaxed is enough, by invariants 1 and 2.
     #[inline]
-    pub(super) fn is_fired(&self) -> bool {
+    pub(crate) fn is_fired(&self) -> bool {
         self.fired.load(Ordering::Relaxed)
     }
 
-    pub(super) fn fire(&self) {
-        self.fired.store(true, Ordering::Relaxed);
-        let wakers = self.places.lock().take_wakers();
+    /// Sets the flag, and wakes every task that is pending.
+    pub(crate) fn fire(&self) {
+        self.raise();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.wake(from, usize::MAX);
+        }
+    }
+
+    /// Sets the flag. [`wake`](Self::wake) must follow, for all places.
+    ///
+    /// Release is for a task that reads with an acquire fence what was written before the firing.
+    pub(crate) fn raise(&self) {
+        self.fired.store(true, Ordering::Release);
+    }
+
+    /// Wakes the tasks in so many of the places, and returns the first of the rest.
+    pub(crate) fn wake(&self, from: usize, places: usize) -> Option<usize> {
+        let (wakers, rest) = self.places.lock().take_wakers(from, places);
         wakers.into_iter().for_each(Waker::wake);
+        rest
     }
 
     /// Leaves the waker of the current task, if it is not there yet, and returns whether the switch
     /// has been fired.
     #[inline]
-    pub(super) fn watch(
+    pub(crate) fn watch(
         &self,
         seat: &mut Seat,
         cx: &Context<'_>,
@@ -96,7 +114,7 @@ impl<T> Switch<T> {
     }
 
     #[inline]
-    pub(super) fn leave(&self, seat: &mut Seat) {
+    pub(crate) fn leave(&self, seat: &mut Seat) {
         if let Some(taken) = seat.0.take() {
             self.stand_up(&taken);
         }
@@ -109,7 +127,7 @@ impl<T> Switch<T> {
     }
 
     /// Returns what was left with each pending waker.
-    pub(super) fn pending<R>(&self, read: impl FnMut(&T) -> R) -> Vec<R> {
+    pub(crate) fn pending<R>(&self, read: impl FnMut(&T) -> R) -> Vec<R> {
         let places = self.places.lock();
         let taken = places.places.iter().flatten();
         taken.map(|place| &place.what).map(read).collect()
@@ -126,6 +144,10 @@ impl<T> Places<T> {
             self.places[index] = Some(place);
             return index;
         }
+        if self.places.is_empty() {
+            // A connection rarely has more than one.
+            self.places.reserve_exact(1);
+        }
         self.places.push(Some(place));
         self.places.len() - 1
     }
@@ -140,8 +162,11 @@ impl<T> Places<T> {
         self.places[index].take()
     }
 
-    fn take_wakers(&mut self) -> Vec<Waker> {
-        let taken = self.places.iter_mut().flatten();
-        taken.filter_map(|place| place.waker.take()).collect()
+    fn take_wakers(&mut self, from: usize, places: usize) -> (Vec<Waker>, Option<usize>) {
+        let end = from.saturating_add(places).min(self.places.len());
+        let places = self.places.get_mut(from..end).unwrap_or_default();
+        let taken = places.iter_mut().flatten();
+        let wakers = taken.filter_map(|place| place.waker.take()).collect();
+        (wakers, (end < self.places.len()).then_some(end))
     }
 }

@@ -79,7 +79,7 @@ pub(crate) struct Conn {
     /// Streams of this connection that no longer speak HTTP. An upgraded HTTP/1 connection counts as one
     /// stream.
     upgrades: AtomicUsize,
-    /// Whether its task is being polled, and how many tasks of its streams are. Who is inside of a poll for long
+    /// Whether its task is being polled, and how many tasks of its streams are. One that stays inside for long
     /// blocks a thread.
     is_polled: AtomicBool,
     streams_polled: AtomicUsize,

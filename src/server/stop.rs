@@ -320,7 +320,7 @@ impl Waiting {
         if times.get().is_none() && !begun.watch(&mut self.seat, cx, || ()) {
             return Poll::Pending;
         }
-        // A task that sees the switch fired also sees the times.
+        // Code that sees the switch fired also sees the times.
         fence(Ordering::Acquire);
         Poll::Ready(())
     }

@@ -235,3 +235,18 @@ fn a_group_below_no_other_one_is_not_isolated() {
         "a group without a name: `isolated` cannot be set: it is below no other group, and its failures are its own anyhow"
     );
 }
+
+#[tokio::test]
+async fn a_builder_makes_groups_of_one_type_of_error_and_of_reports() {
+    let options = TaskGroup::builder().name("import");
+    let mut typed = options.build_typed().unwrap();
+    typed.spawn(async { "x".parse::<u8>() });
+    let error = typed.wait().await.unwrap_err();
+    assert_eq!(error.into_error().unwrap(), "x".parse::<u8>().unwrap_err());
+
+    let mut reports = options.build_reports().unwrap();
+    assert_eq!(reports.name(), Some("import"));
+    reports.spawn(async { Err::<(), _>(anyhow::anyhow!("no table")) });
+    let error = reports.wait().await.unwrap_err();
+    assert_eq!(error.error().unwrap().to_string(), "no table");
+}

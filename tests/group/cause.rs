@@ -114,3 +114,13 @@ async fn an_error_knows_why_its_group_was_cancelled() {
     assert_eq!(error.cause(), group.cause().as_ref());
     assert!(matches!(error.cause(), Some(Cause::Requested(_))));
 }
+
+#[test]
+fn a_request_has_a_reason_and_a_status() {
+    let request = StopRequest::new("no memory");
+    assert_eq!(
+        (request.reason(), request.exit_code()),
+        (Some("no memory"), None)
+    );
+    assert_eq!(request.code(3).exit_code(), Some(3));
+}

@@ -112,3 +112,45 @@ fn the_time_for_the_start_is_in_the_plan_and_may_not_be_zero() {
     assert_eq!(error.to_string(), message);
     assert!(error.is_budget());
 }
+
+#[test]
+fn a_budget_tells_each_of_its_parts() {
+    let budget = Budget::new(30 * SECOND)
+        .jitter(SECOND)
+        .lame_duck(2 * SECOND)
+        .drain(3 * SECOND)
+        .cleanup(4 * SECOND)
+        .start_within(5 * SECOND);
+    let parts = [
+        budget.jitter_time(),
+        budget.lame_duck_time(),
+        budget.drain_time(),
+        budget.cleanup_time(),
+        budget.start_time(),
+    ];
+    assert_eq!(parts, [1, 2, 3, 4, 5].map(|seconds| seconds * SECOND));
+    assert_eq!(budget.stop_time(), (30 - 1 - 2 - 3 - 4 - 1) * SECOND);
+    assert_eq!(Budget::new(SECOND).start_time(), Duration::MAX);
+    assert_eq!(budget.detected_as(), None);
+    assert!(Budget::detect().detected_as().is_some());
+}
+
+#[test]
+fn a_plan_tells_its_longest_chain_and_its_levels() {
+    let plan = Lifecycle::new("orders")
+        .budget(30 * SECOND)
+        .component(obedient("database").grace(5 * SECOND))
+        .component(obedient("http").after(["database"]).grace(9 * SECOND))
+        .component(obedient("worker").after(["database"]).grace(3 * SECOND))
+        .plan()
+        .unwrap();
+    let chain: Vec<_> = plan.longest_chain().map(|part| part.name()).collect();
+    assert_eq!(chain, ["http", "database"]);
+    let levels = plan.components();
+    let levels = levels.map(|part| (part.name().to_owned(), part.start_level()));
+    let levels: std::collections::BTreeMap<_, _> = levels.collect();
+    assert_eq!(
+        (levels["database"], levels["http"], levels["worker"]),
+        (1, 2, 2)
+    );
+}

@@ -1,7 +1,10 @@
 //! The commit watermark of a partition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use proptest::prelude::*;
 use taskgroup::TaskGroup;
 use taskgroup::pipeline::{
     HandedBack, Job, JobError, Mark, OnFailure, Reason, Receipt, Received, Watermark, Workers,
@@ -259,4 +262,94 @@ fn a_watermark_that_lets_nothing_in_is_refused() {
     );
     let error = Watermark::<u32>::new("", 1).unwrap_err();
     assert_eq!(error.option(), "name");
+}
+
+/// Items of two partitions that take a time each, and a revocation of partition 0.
+async fn run(times: Vec<(bool, u64)>, limit: usize, at: u64, within: u64) {
+    let watermark = Watermark::new("orders", 100).unwrap();
+    let mut items = Vec::new();
+    for (offset, (is_other, millis)) in (0..).zip(&times) {
+        let partition = u32::from(*is_other);
+        let mark = watermark.take_in(partition, offset).await;
+        items.push(Received::new((partition, offset, *millis), mark));
+    }
+    let (begun, done, back) = (Seen::default(), Seen::default(), Seen::default());
+    let (begins, ends, returned) = (begun.clone(), done.clone(), back.clone());
+    let mut group = TaskGroup::new();
+    let pool = Workers::new("orders", move |job: Job<(u32, u64, u64), Mark>| {
+        begins.push(*job);
+        let ends = ends.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(job.2)).await;
+            Ok(ends.push(*job))
+        }
+    })
+    .limit(limit)
+    .buffer(100)
+    .watermark(&watermark)
+    .hand_back(move |items: Vec<HandedBack<(u32, u64, u64), Mark>>| {
+        items
+            .iter()
+            .for_each(|item| returned.push(*item.item().unwrap()));
+        std::future::ready(Ok(()))
+    })
+    .source(from_stream(futures_util::stream::iter(items)))
+    .unwrap();
+    let report = pool.spawn(&group);
+    tokio::time::sleep(Duration::from_millis(at)).await;
+    let before = begun.all();
+    let deadline = Instant::now() + Duration::from_millis(within);
+    let revoked = watermark.revoke(&0, deadline).await;
+    let done_by_then = done.all();
+    let report = report.await.unwrap();
+    assert!(group.wait().await.is_ok());
+
+    let of = |partition: u32, all: &[(u32, u64, u64)]| -> BTreeSet<u64> {
+        let all = all.iter().filter(|item| item.0 == partition);
+        all.map(|item| item.1).collect()
+    };
+    // None of the partition begins later, and each of its items is done or handed back, and never both.
+    assert_eq!(of(0, &begun.all()), of(0, &before));
+    let (ended, left) = (of(0, &done.all()), of(0, &back.all()));
+    let all: BTreeSet<_> = ended.union(&left).copied().collect();
+    assert!(ended.is_disjoint(&left), "{ended:?}, {left:?}");
+    assert_eq!(
+        all.len(),
+        times.iter().filter(|(is_other, _)| !is_other).count()
+    );
+    // The other partition has lost nothing.
+    assert_eq!(of(1, &done.all()).len(), times.len() - all.len());
+    assert_eq!(report.done() + report.handed_back(), times.len());
+    // No offset is passed that was not done by then.
+    let by_then = of(0, &done_by_then);
+    let open = all.iter().filter(|offset| !by_then.contains(offset));
+    let first = open.min().copied();
+    assert!(
+        revoked
+            .next()
+            .is_none_or(|next| first.is_none_or(|first| next <= first))
+    );
+    assert_eq!(
+        revoked.still_running(),
+        of(0, &before).difference(&by_then).count()
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_revocation_at_any_time_loses_nothing_and_passes_nothing_over(
+        times in prop::collection::vec((any::<bool>(), 0..1000u64), 0..20),
+        limit in 1..5usize,
+        at in 0..3000u64,
+        within in 0..1500u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run(times, limit, at, within));
+    }
 }

@@ -4,8 +4,8 @@
 //! timeline of the stop. The clients are what one meets in the field: they keep their connection alive,
 //! and leave when an answer says `connection: close` or when nobody listens any more.
 
-mod client;
-mod tally;
+pub(crate) mod client;
+pub(crate) mod tally;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};

@@ -14,6 +14,7 @@ mod metrics;
 mod options;
 mod parts;
 mod service;
+mod soak;
 mod store;
 mod times;
 mod worker;
@@ -52,6 +53,12 @@ fn main() -> Exit {
 
 async fn run(signals: Signals) -> Result<Exit, BoxError> {
     let CommandLine { command, options } = CommandLine::parse();
+    if let Some(Command::Soak { length }) = command {
+        // The log of hundreds of runs is for nobody.
+        tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default())?;
+        let soaked = soak::run(options, metrics::record()?, signals, length).await;
+        return Ok(Exit::from(soaked));
+    }
     let owned = own(&options, signals)?;
     let print_ready = print_ready(&options);
     let parts = Parts::new(options, metrics::record()?, |_| {});
@@ -68,7 +75,8 @@ async fn run(signals: Signals) -> Result<Exit, BoxError> {
         return check_deploy(&lifecycle.plan()?, &parts.options.check_deploy);
     }
     let report = match command {
-        None => {
+        // The soak has returned above.
+        None | Some(Command::Soak { .. }) => {
             log_to(io::stderr);
             service::run(owned(lifecycle), &parts, print_ready).await?
         }

@@ -30,6 +30,13 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
+
+    /// Starts and stops it under load, again and again, and measures what the process holds. Linux only.
+    Soak {
+        /// How long.
+        #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+        length: Duration,
+    },
 }
 
 #[derive(Clone, Debug, Args)]

@@ -111,8 +111,8 @@ pub(crate) struct Conn {
     marks: AtomicU16,
     /// When it became idle for the last time, if the number of connections is limited.
     idle_stamp: AtomicU64,
-    /// Whether its task is being polled, and how many tasks of its streams are. A task that is inside of a poll
-    /// for long blocks a thread.
+    /// Whether its task is being polled, and how many tasks of its streams are. One that stays inside for long
+    /// blocks a thread.
     is_polled: AtomicBool,
     streams_polled: AtomicUsize,
     /// Whether the peer does not read what is there for it.

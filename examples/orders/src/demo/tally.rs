@@ -78,6 +78,10 @@ impl Counts {
         )
     }
 
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
     fn answered(&self) -> u64 {
         self.served + self.refused
     }

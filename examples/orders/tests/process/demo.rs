@@ -91,3 +91,16 @@ fn the_demo_draws_its_stop() {
     assert!(svg.contains("critical chain: http"), "{svg}");
     std::fs::remove_file(picture).expect("a file to remove");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_short_soak_ends_well_and_prints_what_was_held() {
+    let end = orders().args(["soak", "--length", "1"]).start().wait();
+    end.assert_code(0);
+    let out = end.stdout();
+    assert!(out.starts_with("1 runs of 2s"), "{out}");
+    assert!(
+        out.contains("tasks  descriptors  threads   memory"),
+        "{out}"
+    );
+}

@@ -26,4 +26,5 @@ mod support;
 mod threads;
 mod traits;
 mod urgent;
+mod user;
 mod values;

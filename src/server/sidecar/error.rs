@@ -161,7 +161,7 @@ impl SidecarError {
     ///
     /// - [`EndedEarly`](End::EndedEarly) if it returned `Ok` before the token had fired.
     /// - [`Failed`](End::Failed) if it returned an error, or could not be started.
-    /// - [`Panicked`](End::Panicked) if a [blocking](Sidecar::serve_blocking) server panicked, or if the server
+    /// - [`Panicked`](End::Panicked) if a [blocking](crate::Sidecar::serve_blocking) server panicked, or if the server
     ///   was down in time and its stop function panicked. The panic of any other server goes through the
     ///   sidecar's future.
     /// - [`TimedOut`](End::TimedOut) if it was not down at the end of its grace.
@@ -189,7 +189,7 @@ impl SidecarError {
         self.0.end
     }
 
-    /// Returns the panic of a [blocking](Sidecar::serve_blocking) server.
+    /// Returns the panic of a [blocking](crate::Sidecar::serve_blocking) server.
     ///
     /// # Errors
     ///

@@ -136,8 +136,8 @@
 )]
 
 pub mod group;
-// What servers share with supervision: each waits longer after each failure in a row.
-#[cfg(any(feature = "http", feature = "supervise"))]
+// What servers, supervision and the cleanup share: each waits longer after each failure in a row.
+#[cfg(any(feature = "cleanup", feature = "http", feature = "supervise"))]
 mod backoff;
 #[cfg(feature = "supervise")]
 pub mod supervise;

@@ -25,7 +25,7 @@ mod sync {
 mod wakers;
 
 #[allow(dead_code)]
-#[path = "../../../src/server/gate/switch.rs"]
+#[path = "../../../src/server/switch.rs"]
 mod switch;
 
 #[test]

@@ -103,7 +103,8 @@ async fn next(client: &mut TcpStream, kind: u8) -> (u32, Vec<u8>) {
 /// `GET / http test` by the static table.
 fn get(stream: u8) -> Vec<u8> {
     let block = [0x82, 0x84, 0x86, 0x41, 4, b't', b'e', b's', b't'];
-    let mut frame = vec![0, 0, block.len() as u8, HEADERS, 5, 0, 0, 0, stream];
+    let length = u8::try_from(block.len()).unwrap();
+    let mut frame = vec![0, 0, length, HEADERS, 5, 0, 0, 0, stream];
     frame.extend(block);
     frame
 }

@@ -64,7 +64,7 @@ fn with_a_blocked_handler(over_http2: bool) -> (Outcome, DrainReport) {
             let _ = spin.await;
         } else {
             let _client = request(address, "GET /spin HTTP/1.1").await;
-            pending().await
+            pending::<()>().await;
         }
     });
     blocks.recv_timeout(Duration::from_secs(60)).unwrap();

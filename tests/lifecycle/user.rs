@@ -53,8 +53,7 @@ async fn a_resource_commits_when_all_is_done_and_rolls_back_with_the_cause_when_
             });
         let report = lifecycle.run().await.unwrap();
         assert!(report.is_clean(), "{report}");
-        let lines = lines.lock().unwrap().clone();
-        lines
+        std::mem::take(&mut *lines.lock().unwrap())
     };
     assert_eq!(run(SECOND, 60 * SECOND).await, ["commit"]);
     assert_eq!(

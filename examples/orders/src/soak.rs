@@ -201,13 +201,12 @@ fn has_not_grown(samples: &[Sample]) -> Result<(), BoxError> {
         let most = |part: &[Sample]| part.iter().map(of).max().unwrap_or(0);
         (most(first), most(last))
     };
-    let counts: [(&str, fn(&Sample) -> u64); 3] = [
-        ("descriptors", |sample| sample.descriptors as u64),
-        ("tasks", |sample| sample.tasks as u64),
-        ("threads", |sample| sample.threads as u64),
+    let counts = [
+        ("descriptors", most(|sample| sample.descriptors as u64)),
+        ("tasks", most(|sample| sample.tasks as u64)),
+        ("threads", most(|sample| sample.threads as u64)),
     ];
-    for (what, of) in counts {
-        let (first, last) = most(of);
+    for (what, (first, last)) in counts {
         if last > first {
             return Err(format!("the {what} have grown from {first} to {last}").into());
         }

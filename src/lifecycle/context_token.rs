@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::server::stop_signal::sealed::StopParts;
 use crate::server::stop_signal::{Parts, StopSignal};
@@ -12,25 +12,23 @@ use crate::server::stop_signal::{Parts, StopSignal};
 ///
 /// It also tells a server what the [`Context`](super::Context) tells it, so `serve.run(ctx.token())` is the same
 /// as `serve.run(&ctx)`. The server has the time that is left to its component, and its requests are counted
-/// there. A function that takes a `&CancellationToken` takes this. For a `CancellationToken` by value, use
-/// [`into_plain`](Self::into_plain). A server that is run with a plain token has its own grace and is not
-/// counted.
+/// there. A function that takes a `&CancellationToken` takes this, and [`clone`](Self::clone) returns a
+/// `CancellationToken`. A server that is run with such a clone has its own grace and is not counted.
 ///
 /// # Examples
 ///
 /// ```
-/// use taskgroup::BoxError;
+/// use taskgroup::{BoxError, CancellationToken};
 /// use taskgroup::lifecycle::Context;
 ///
 /// async fn worker(ctx: Context) -> Result<(), BoxError> {
-///     let token = ctx.token().clone();
+///     let token: CancellationToken = ctx.token().clone();
 ///     tokio::spawn(async move { token.cancelled().await });
 ///     ctx.token().cancelled().await;
 ///     Ok(())
 /// }
 /// # let _ = worker;
 /// ```
-#[derive(Clone)]
 pub struct ContextToken(Parts);
 
 impl ContextToken {
@@ -42,31 +40,12 @@ impl ContextToken {
         self.0.clone()
     }
 
-    /// Waits until the component is to stop, and owns what it needs for that.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub fn cancelled_owned(self) -> WaitForCancellationFutureOwned {
-        self.into_plain().cancelled_owned()
-    }
-
-    /// Returns it as a plain token, for an API that takes one by value.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use taskgroup::CancellationToken;
-    /// use taskgroup::lifecycle::Context;
-    ///
-    /// fn plain(ctx: &Context) -> CancellationToken {
-    ///     ctx.token().clone().into_plain()
-    /// }
-    /// # let _ = plain;
-    /// ```
+    /// Returns the plain token, for an API that takes one by value.
+    // `Clone` would return this type. Nearly everything that takes a token by value takes a `CancellationToken`.
+    #[allow(clippy::should_implement_trait)]
     #[must_use]
-    pub fn into_plain(self) -> CancellationToken {
-        self.0.token
+    pub fn clone(&self) -> CancellationToken {
+        self.0.token.clone()
     }
 }
 
@@ -75,12 +54,6 @@ impl Deref for ContextToken {
 
     fn deref(&self) -> &CancellationToken {
         &self.0.token
-    }
-}
-
-impl From<ContextToken> for CancellationToken {
-    fn from(token: ContextToken) -> Self {
-        token.into_plain()
     }
 }
 

@@ -248,7 +248,7 @@ impl Fake {
     pub(super) fn component_that(&self, drains: bool) -> Component {
         let fake = self.clone();
         Component::new(self.name.to_string(), move |ctx| async move {
-            let token = ctx.token().clone().into_plain();
+            let token = ctx.token().clone();
             if drains {
                 let ctx = ctx.clone();
                 ctx.group().clone().spawn(async move {

@@ -61,7 +61,7 @@ over_each! {
     r3_dropping_the_future_leaves_nothing
     r3_dropping_the_future_in_the_drain_leaves_nothing
     r18_a_client_that_says_nothing_is_cut
-    r18_no_more_connections_are_accepted_than_the_limit
+    r18_no_more_busy_connections_are_served_than_the_limit
     r20_a_panic_leaves_the_counts_of_a_clean_drain_exact
     r20_a_panic_that_is_caught_is_told_and_its_connection_lives
     a_request_without_a_stop_in_it_is_served_all_the_same

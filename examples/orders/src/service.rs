@@ -71,7 +71,7 @@ fn metrics(parts: &Parts) -> Component {
         info!("metrics: on http://{address}/metrics");
         let last_scrape = LameDuck::new(parts.options.last_scrape);
         let token = ctx.token().clone();
-        let routes = metrics::routes(parts.recorded, token.into_plain(), last_scrape.clone());
+        let routes = metrics::routes(parts.recorded, token, last_scrape.clone());
         let routes = routes.merge(ctx.readiness().routes());
         bound.set(address);
         ctx.ready();

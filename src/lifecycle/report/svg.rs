@@ -80,7 +80,7 @@ impl Report {
     /// let migrate = Component::job("migrate", |_| async { Ok(()) });
     /// let report = Lifecycle::new("orders").component(migrate).run().await?;
     /// let picture = report.to_svg();
-    /// assert!(picture.starts_with("<svg ") && picture.contains("migrate"));
+    /// assert!(picture.starts_with("<svg ") && picture.contains("orders"));
     /// # Ok(())
     /// # }
     /// ```

@@ -107,7 +107,7 @@ impl Busy {
     /// use taskgroup::server::Io;
     /// use tokio::io::AsyncWriteExt;
     ///
-    /// async fn answer(mut io: Io, query: impl Future<Output = String>) -> std::io::Result<()> {
+    /// async fn answer<Q: Future<Output = String>>(mut io: Io, query: Q) -> std::io::Result<()> {
     ///     let mut busy = io.busy().named("QUERY");
     ///     let answer = tokio::select! {
     ///         answer = query => answer,

@@ -65,11 +65,11 @@ pub(crate) async fn serving(
     gate: &Gate,
     stop: &Parts,
     lame_duck: &LameDuck,
-    is_anothers: impl Fn() -> bool,
+    is_of_others: impl Fn() -> bool,
 ) {
     told(gate, stop).await;
-    if is_anothers() {
-        // Nobody has to notice, because another process accepts on the sockets.
+    if is_of_others() {
+        // Another process accepts on the sockets, so clients notice nothing.
         gate.leave();
         return;
     }

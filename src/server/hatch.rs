@@ -64,7 +64,7 @@ pub(crate) enum Whose {
     Ours,
     /// It may be that of another process at the door as well.
     OursAndShown,
-    Anothers,
+    Other,
 }
 
 impl Hatch {
@@ -189,8 +189,8 @@ impl Door {
         let (state, whose) = match inner.state {
             State::Open | State::Stopped => (State::Stopped, Whose::Ours),
             State::Shut => (State::Stopped, Whose::OursAndShown),
-            State::NotYet | State::GaveUp => (State::GaveUp, Whose::Anothers),
-            State::HandedOver => (State::HandedOver, Whose::Anothers),
+            State::NotYet | State::GaveUp => (State::GaveUp, Whose::Other),
+            State::HandedOver => (State::HandedOver, Whose::Other),
         };
         inner.state = state;
         let descriptor = inner.doors[self.key].descriptor.take();

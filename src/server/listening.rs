@@ -331,7 +331,7 @@ impl Open {
             match door.close() {
                 Whose::Ours => {}
                 Whose::OursAndShown => is_shown = true,
-                Whose::Anothers => return Closing::Left,
+                Whose::Other => return Closing::Left,
             }
         }
         if self.is_shared {

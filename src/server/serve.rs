@@ -723,10 +723,10 @@ impl<S: Server> Serve<S> {
         let (lame_duck, cuts) = (options.lame_duck.clone(), options.cuts);
         let gate = Gate::new(options);
         let stop = CancellationToken::new();
-        let is_anothers = anothers(&listeners);
+        let is_of_others = of_others(&listeners);
         let acceptor = Acceptor::new(listeners, Arc::clone(&gate), handshake);
         let server = server.start(acceptor, stop.clone());
-        let serving = gate::serving(&name, &gate, told, &lame_duck, is_anothers);
+        let serving = gate::serving(&name, &gate, told, &lame_duck, is_of_others);
         let outcome = {
             let supervised = gate::supervise(
                 Arc::clone(&gate),
@@ -748,13 +748,13 @@ impl<S: Server> Serve<S> {
 
 /// Returns what knows whether the sockets are another process's, which has taken them over or has kept them.
 #[cfg(all(feature = "restart", unix))]
-fn anothers(listeners: &[Open]) -> impl Fn() -> bool + Send + use<> {
+fn of_others(listeners: &[Open]) -> impl Fn() -> bool + Send + use<> {
     let hatch = listeners.iter().find_map(Open::hatch).cloned();
     move || hatch.as_ref().is_some_and(|hatch| !hatch.is_ours())
 }
 
 #[cfg(not(all(feature = "restart", unix)))]
-fn anothers(_listeners: &[Open]) -> impl Fn() -> bool + Send + use<> {
+fn of_others(_listeners: &[Open]) -> impl Fn() -> bool + Send + use<> {
     || false
 }
 

@@ -50,6 +50,10 @@ pub(crate) struct Shared<E> {
     /// Whether tasks need neither a slot nor a span unless they ask for one. Precomputed, because each
     /// spawn reads it.
     has_plain_tasks: bool,
+    /// Makes the allocation 256 bytes. With 240 the chunks of glibc 2.36 around the aligned memory of a task
+    /// are split and joined again for each group, and a group of one task takes 4003 instructions and not
+    /// 3417.
+    _room: [usize; 2],
     path: Option<Arc<str>>,
     place: &'static Location<'static>,
     view: View<E>,
@@ -160,6 +164,7 @@ impl<E> Shared<E> {
             path: plan.path,
             place: plan.place,
             view: plan.view,
+            _room: [0; 2],
         };
         if group.parent.as_ref().is_some_and(|above| above.is_closed()) {
             group.latch.close();

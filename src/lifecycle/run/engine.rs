@@ -83,6 +83,8 @@ pub(in crate::lifecycle) struct Engine {
     moment: Duration,
     ledger: Ledger,
     waiting: Waiting,
+    /// How many components are about to be ready, and do not wait for another process.
+    starting: usize,
     /// Whether the enclosing lifecycle stops and has not told this one yet.
     ends_before_told: bool,
 }
@@ -159,6 +161,7 @@ impl Engine {
             moment: Duration::ZERO,
             ledger: Ledger::default(),
             waiting: Waiting::new(),
+            starting: 0,
             ends_before_told: false,
         }
     }
@@ -252,7 +255,7 @@ impl Engine {
             }
             Some(Note::Ready(index)) => machine::Event::Ready(index),
             Some(Note::Held(index, is_held)) => {
-                self.slots[index].is_held = is_held;
+                self.change(index, |slot| slot.is_held = is_held);
                 machine::Event::Tick
             }
             Some(Note::NotProvided(index, error)) => {
@@ -359,16 +362,22 @@ impl Engine {
     /// Whether all components are ready, apart from those that wait for another process and those behind them. All
     /// that can be started have been by now.
     fn settle(&self) {
-        if self.shared.settled.is_cancelled() || self.whole.is_asked_to_stop() {
+        let is_settled = self.starting == 0 && !self.whole.is_asked_to_stop();
+        if !is_settled || self.shared.settled.is_cancelled() {
             return;
         }
-        let starts = |slot: &Slot| slot.state == ComponentState::Starting && !slot.is_held;
-        if !self.slots.iter().any(starts) {
-            self.shared.settled.cancel();
-            if let (Some(outer), true) = (&self.outer, self.slots.iter().any(|slot| slot.is_held)) {
-                outer.held(true);
-            }
+        self.shared.settled.cancel();
+        if let (Some(outer), true) = (&self.outer, self.slots.iter().any(|slot| slot.is_held)) {
+            outer.held(true);
         }
+    }
+
+    /// Changes what a component's slot says, and counts those that start.
+    fn change(&mut self, index: usize, change: impl FnOnce(&mut Slot)) {
+        let slot = &mut self.slots[index];
+        self.starting -= usize::from(slot.is_starting());
+        change(slot);
+        self.starting += usize::from(slot.is_starting());
     }
 
     fn say_what_is_waited_for(&mut self) {

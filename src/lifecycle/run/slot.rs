@@ -136,6 +136,11 @@ impl Slot {
         self.is_there() && token.is_some_and(|token| token.is_cancelled())
     }
 
+    /// Whether it is about to be ready, and does not wait for another process.
+    pub(super) fn is_starting(&self) -> bool {
+        self.state == ComponentState::Starting && !self.is_held
+    }
+
     /// Whether it was forced and is not gone yet.
     pub(super) fn is_being_forced(&self) -> bool {
         self.forced && self.state.end().is_none()

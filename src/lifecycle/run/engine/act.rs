@@ -90,7 +90,7 @@ impl Engine {
     }
 
     pub(in crate::lifecycle) fn enter(&mut self, index: usize, state: ComponentState) {
-        self.slots[index].state = state;
+        self.change(index, |slot| slot.state = state);
         self.shared.enter(index, state);
     }
 

@@ -32,7 +32,8 @@ impl<T, R> Home<T, R> {
         Self {
             shared,
             back: Lock::new(Back {
-                parcels: Vec::new(),
+                // Room for one, so that no item pays for being the first of its worker.
+                parcels: Vec::with_capacity(1),
                 passed: 0,
                 is_awaited: false,
                 is_gone: false,

@@ -101,7 +101,7 @@ impl<T: Send + 'static, R: Receipt> Worker<T, R> {
             home: Arc::new(Home::new(Arc::clone(shared))),
             index,
             batch: Vec::new(),
-            back: Vec::new(),
+            back: Vec::with_capacity(1),
             hand: None,
             done: 0,
             turns: Turns::default(),

@@ -75,12 +75,16 @@ impl Offer {
         let name = &self.name;
         let io =
             |error: rustix::io::Errno| RestartError::io(format!("listener `{name}`"), error.into());
-        let family = rustix::net::sockopt::socket_domain(&self.descriptor).map_err(io)?;
+        let family = rustix::net::getsockname(&self.descriptor)
+            .map_err(io)?
+            .address_family();
         let kind = rustix::net::sockopt::socket_type(&self.descriptor).map_err(io)?;
         if !families.contains(&family) || kind != SocketType::STREAM {
             let why = format!("listener `{name}` of the old process is not {what}");
             return Err(RestartError::failed(why));
         }
+        // Apple's systems do not tell.
+        #[cfg(not(target_vendor = "apple"))]
         if !rustix::net::sockopt::socket_acceptconn(&self.descriptor).map_err(io)? {
             let why = format!("listener `{name}` of the old process does not listen");
             return Err(RestartError::failed(why));

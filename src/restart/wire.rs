@@ -20,6 +20,18 @@ pub(super) const VERSION: u32 = 1;
 /// A line is no longer than this. The names of sockets are far shorter.
 const LONGEST: usize = 64 * 1024;
 
+/// A peer that is gone is an error, and no SIGPIPE. On Apple's systems, Rust ignores SIGPIPE.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
+/// No child gets a descriptor that is received. Apple's systems have no flag for it.
+#[cfg(not(target_vendor = "apple"))]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(target_vendor = "apple")]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
+
 /// Lines, and descriptors with them, between two processes of one user.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -136,7 +148,7 @@ fn send(
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     let bytes = [IoSlice::new(bytes)];
-    let sent = rustix::net::sendmsg(stream.as_fd(), &bytes, &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = rustix::net::sendmsg(stream.as_fd(), &bytes, &mut ancillary, NO_SIGNAL)?;
     Ok(sent)
 }
 
@@ -148,13 +160,17 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         stream.as_fd(),
         &mut [IoSliceMut::new(&mut bytes)],
         &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
+        CLOSE_ON_EXEC,
     )?;
     let rights = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    let descriptors = rights.flatten().collect();
+    let descriptors: Vec<OwnedFd> = rights.flatten().collect();
+    #[cfg(target_vendor = "apple")]
+    for descriptor in &descriptors {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
     if received.flags.contains(ReturnFlags::CTRUNC) {
         let why = "there was no room for a descriptor that was sent";
         return Err(io::Error::other(why));

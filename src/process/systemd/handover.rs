@@ -24,6 +24,12 @@ use super::socket::{Socket, parse};
 use crate::group::lock::lock;
 use crate::group::log;
 
+/// A peer that is gone is an error, and no SIGPIPE. On Apple's systems, Rust ignores SIGPIPE.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
 /// How long the manager may take to read what was sent before.
 const BARRIER: Duration = Duration::from_secs(1);
 
@@ -106,12 +112,7 @@ fn barrier(address: &OsStr) -> io::Result<impl Future<Output = ()> + use<>> {
     let descriptors = [theirs.as_fd()];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     let message = [IoSlice::new(b"BARRIER=1")];
-    rustix::net::sendmsg(
-        socket.as_fd(),
-        &message,
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
+    rustix::net::sendmsg(socket.as_fd(), &message, &mut ancillary, NO_SIGNAL)?;
     drop(theirs);
     Ok(async move {
         let _ = ours.read_u8().await;

@@ -24,7 +24,7 @@ mod unix {
 
     /// Makes a socket ready to be used, and returns whether another process holds it too.
     pub(in super::super) fn prepare<T: AsFd + AsRawFd>(listener: &T) -> io::Result<bool> {
-        let domain = SockRef::from(listener).domain()?;
+        let domain = SockRef::from(listener).local_addr()?.domain();
         if domain != Domain::IPV4 && domain != Domain::IPV6 {
             return Err(wrong("it is not a socket of TCP"));
         }
@@ -35,7 +35,7 @@ mod unix {
 
     /// The same for a Unix socket.
     pub(in super::super) fn prepare_unix<T: AsFd + AsRawFd>(listener: &T) -> io::Result<bool> {
-        if SockRef::from(listener).domain()? != Domain::UNIX {
+        if SockRef::from(listener).local_addr()?.domain() != Domain::UNIX {
             return Err(wrong("it is not a Unix socket"));
         }
         check(listener)?;

@@ -22,9 +22,9 @@ use crate::group::running::RunningTask;
 use crate::group::time::Rounded;
 
 use self::held::Held;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub(super) use self::held::address;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub(super) use self::held::sockets_by_inode;
 
 /// Fails a test that leaves tasks, threads, file descriptors or child processes behind.

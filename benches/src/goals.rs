@@ -7,7 +7,6 @@ use crate::contender::Contender;
 use crate::contender::Work;
 use crate::figures::Counted;
 use crate::figures::Timed;
-use crate::guests::Guests;
 use crate::pipe::Pipe;
 use crate::piped::CountedPipes;
 use crate::piped::POOLS;
@@ -173,8 +172,8 @@ pub fn timed_servers(timed: &TimedServers) -> Vec<Goal> {
 
 /// The goals of a server with thousands of connections.
 ///
-/// The waits of all but the busy clients at one worker are missed, and so is the memory. What has been reached is
-/// from a machine whose two cores also had the clients and other work to do, so it is wide.
+/// Who was told, what is called stuck, the growth and the memory can be lost. A time is shown and never lost, because
+/// the clients and whatever else runs are on the same cores.
 pub fn scaled(scale: &Scale) -> Vec<Goal> {
     let mut goals = Vec::new();
     for (case, rounds) in &scale.cases {
@@ -194,25 +193,15 @@ pub fn scaled(scale: &Scale) -> Vec<Goal> {
         goal("called stuck", 0.0, "", rounds.stuck() as f64, 0.0);
         let gap = |phase: usize| rounds.median(|seen| seen.gaps[phase]);
         let longest = gap(0).max(gap(1)).max(gap(2));
-        let reached = if is_busy && case.workers == 1 {
-            5.0
-        } else {
-            200.0
-        };
-        goal("longest wait", 5.0, "ms", longest, reached);
+        goal("longest wait", 5.0, "ms", longest, f64::INFINITY);
         if is_busy {
             let waiting = rounds.median(|seen| seen.waiting);
-            let reached = if case.guests == Guests::Busy {
-                0.5
-            } else {
-                40.0
-            };
             goal(
                 "processor time per second of waiting",
                 0.5,
                 "ms",
                 waiting,
-                reached,
+                f64::INFINITY,
             );
         }
         if let Some(growth) = scale.growth(case) {
@@ -221,7 +210,13 @@ pub fn scaled(scale: &Scale) -> Vec<Goal> {
         if let Some(stock) = scale.stock(case).filter(|_| case.workers == 1) {
             let cpu = |rounds: &Rounds| rounds.median(|seen| seen.cpu);
             let ratio = cpu(rounds) / cpu(stock);
-            goal("processor time of the stop", 1.0, "× stock", ratio, 1.5);
+            goal(
+                "processor time of the stop",
+                1.0,
+                "× stock",
+                ratio,
+                f64::INFINITY,
+            );
             let bytes = rounds.bytes() - stock.bytes();
             goal("memory beyond stock", 512.0, "B", bytes, 2_000.0);
         }

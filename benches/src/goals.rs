@@ -172,7 +172,7 @@ pub fn timed_servers(timed: &TimedServers) -> Vec<Goal> {
 
 /// The goals of a server with thousands of connections.
 ///
-/// Who was told, what is called stuck, the growth and the memory can be lost. A time is shown and never lost, because
+/// A client that is not told, a false "stuck", the growth and the memory fail the command. A time is shown only, because
 /// the clients and whatever else runs are on the same cores.
 pub fn scaled(scale: &Scale) -> Vec<Goal> {
     let mut goals = Vec::new();

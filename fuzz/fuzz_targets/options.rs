@@ -1,7 +1,9 @@
-//! Every option that is a time or a number, with values that nobody would write. What is built runs, on a paused
+//! Every option that is a time or a number, with extreme values. What is built runs, on a paused
 //! clock; what is refused says why. Nothing panics, and nothing hangs.
 
 #![no_main]
+
+mod time;
 
 use std::future::pending;
 use std::pin::pin;
@@ -19,6 +21,8 @@ use taskgroup::{BoxError, CancellationToken, Signal, TaskGroup};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
+
+use self::time::Time;
 
 #[derive(Arbitrary, Debug)]
 enum Input {
@@ -106,33 +110,10 @@ struct Pool {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Time {
-    Zero,
-    Nanos(u16),
-    Millis(u16),
-    Seconds(u32),
-    Any(u64, u32),
-    Endless,
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
 enum Size {
     Small(u8),
     Any(usize),
     Most,
-}
-
-impl From<Time> for Duration {
-    fn from(time: Time) -> Self {
-        match time {
-            Time::Zero => Self::ZERO,
-            Time::Nanos(nanos) => Self::from_nanos(nanos.into()),
-            Time::Millis(millis) => Self::from_millis(millis.into()),
-            Time::Seconds(seconds) => Self::from_secs(seconds.into()),
-            Time::Any(seconds, nanos) => Self::new(seconds, nanos % 1_000_000_000),
-            Time::Endless => Self::MAX,
-        }
-    }
 }
 
 impl From<Size> for usize {

@@ -9,6 +9,7 @@
 
 #[path = "../../src/server/gate/sequence.rs"]
 mod sequence;
+mod time;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
 use self::sequence::{Next, Phase, Plan, Seen};
+use self::time::Time;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -36,29 +38,8 @@ struct Step {
     ended: bool,
     cut: bool,
     late: Option<u16>,
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Time {
-    Zero,
-    Nanos(u16),
-    Millis(u16),
-    Seconds(u32),
-    Any(u64, u32),
-    Endless,
-}
-
-impl From<Time> for Duration {
-    fn from(time: Time) -> Self {
-        match time {
-            Time::Zero => Self::ZERO,
-            Time::Nanos(nanos) => Self::from_nanos(nanos.into()),
-            Time::Millis(millis) => Self::from_millis(millis.into()),
-            Time::Seconds(seconds) => Self::from_secs(seconds.into()),
-            Time::Any(seconds, nanos) => Self::new(seconds, nanos % 1_000_000_000),
-            Time::Endless => Self::MAX,
-        }
-    }
+    /// Whether a request has ended meanwhile.
+    progress: bool,
 }
 
 fn rank(phase: Phase) -> usize {
@@ -88,6 +69,7 @@ fuzz_target!(|input: Input| {
     }
     assert!(plan.idle_grace() <= plan.grace);
     let (mut phase, mut elapsed, mut in_phase) = (Phase::Lingering, Duration::ZERO, Duration::ZERO);
+    let (mut since_cut, mut still) = (Duration::ZERO, Duration::ZERO);
     let mut late = Duration::ZERO;
     // What comes after the script: nothing ends by itself.
     let stuck = Step {
@@ -96,11 +78,17 @@ fuzz_target!(|input: Input| {
         ended: false,
         cut: true,
         late: None,
+        progress: false,
     };
     for step in input.steps.iter().chain(std::iter::repeat_n(&stuck, 16)) {
+        if step.progress {
+            still = Duration::ZERO;
+        }
         let seen = Seen {
             elapsed,
             in_phase,
+            since_cut,
+            still,
             swept: step.swept,
             open: step.open.into(),
             ended: step.ended,
@@ -114,13 +102,18 @@ fuzz_target!(|input: Input| {
                     "{phase:?} is followed by {next:?}"
                 );
                 (phase, in_phase) = (next, Duration::ZERO);
+                if phase == Phase::Flushing {
+                    (since_cut, still) = (Duration::ZERO, Duration::ZERO);
+                }
             }
             Next::Wait(wait) => {
                 assert!(!wait.is_zero(), "a wait of nothing in {phase:?} would spin");
                 let held_up = Duration::from_millis(step.late.unwrap_or_default().into());
                 late = late.saturating_add(held_up);
                 let wait = wait.saturating_add(held_up);
-                (elapsed, in_phase) = (elapsed.saturating_add(wait), in_phase.saturating_add(wait));
+                for clock in [&mut elapsed, &mut in_phase, &mut since_cut, &mut still] {
+                    *clock = clock.saturating_add(wait);
+                }
             }
         }
         assert!(

@@ -14,15 +14,13 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use crate::balancer::program;
 use crate::replica::Port;
 
 /// How often HAProxy asks a replica whether it is ready.
 pub(crate) const CHECK_MS: u32 = 200;
-/// So many answers in a row that are no 2xx, and HAProxy sends nothing there any more.
+/// After so many answers in a row that are not 2xx, HAProxy sends nothing there.
 pub(crate) const FALL: u32 = 2;
-
-/// Where it is looked for: `/usr/sbin` is not on everybody's path.
-const PROGRAMS: [&str; 2] = ["haproxy", "/usr/sbin/haproxy"];
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mode {
@@ -53,20 +51,12 @@ impl fmt::Display for Mode {
 
 /// The beginning of what HAProxy says about itself.
 pub(crate) async fn version() -> Result<String, BoxError> {
-    let output = Command::new(program().await?).arg("-v").output().await?;
+    let output = Command::new(program("haproxy", "haproxy").await?)
+        .arg("-v")
+        .output()
+        .await?;
     let text = String::from_utf8(output.stdout)?;
     Ok(text.split(' ').take(3).collect::<Vec<_>>().join(" "))
-}
-
-async fn program() -> Result<&'static str, BoxError> {
-    for program in PROGRAMS {
-        match Command::new(program).arg("-v").output().await {
-            Ok(_) => return Ok(program),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("{program}: {error}").into()),
-        }
-    }
-    Err("HAProxy is missing: install the package `haproxy`".into())
 }
 
 impl HaProxy {
@@ -80,7 +70,7 @@ impl HaProxy {
         let [front, console] = [ports[0].address(), ports[1].address()];
         let file = dir.join("haproxy.cfg");
         fs::write(&file, config(mode, front, console, replicas))?;
-        let child = Command::new(program().await?)
+        let child = Command::new(program("haproxy", "haproxy").await?)
             .arg("-db")
             .arg("-f")
             .arg(file)

@@ -22,7 +22,7 @@ pub(crate) async fn serve(http: SocketAddr, control: PathBuf) -> Result<(), BoxE
         ctx.ready();
         Ok(server.run(&ctx).await?)
     });
-    // Nobody reads what a second generation says.
+    // The output of a second generation is not read.
     let _ = writeln!(io::stdout(), "ready {}", std::process::id());
     let lifecycle = lifecycle.component(http).restart(&restart);
     let report = lifecycle.stop_on(signals).run().await?;

@@ -5,6 +5,7 @@
 //! of. Progress goes to stderr, the table to stdout. The exit code says whether something was lost
 //! that must not be.
 
+mod balancer;
 mod client;
 mod dice;
 mod haproxy;

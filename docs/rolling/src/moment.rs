@@ -160,7 +160,7 @@ async fn serve(
     }
 }
 
-/// Sends requests until an answer says goodbye or nobody takes connections any more.
+/// Sends requests until an answer says goodbye or connections are refused.
 async fn ask(number: u32, kind: Kind, server: SocketAddr) -> Tally {
     let mut client = Client::new(server, kind.connections);
     let mut dice = Dice::new(number);

@@ -1,7 +1,6 @@
 //! nginx in front of two replicas, as a child in the foreground.
 
 use std::fs::{self, File};
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -12,10 +11,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use crate::balancer::program;
 use crate::replica::Port;
-
-/// Where it is looked for: `/usr/sbin` is not on everybody's path.
-const PROGRAMS: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 
 /// Killed when dropped. Without a master, so that nothing is left then.
 #[derive(Debug)]
@@ -27,21 +24,13 @@ pub(crate) struct Nginx {
 
 /// What nginx says about itself.
 pub(crate) async fn version() -> Result<String, BoxError> {
-    let output = Command::new(program().await?).arg("-v").output().await?;
+    let output = Command::new(program("nginx", "nginx-light").await?)
+        .arg("-v")
+        .output()
+        .await?;
     let text = String::from_utf8(output.stderr)?;
     let version = text.rsplit('/').next().unwrap_or_default();
     Ok(format!("nginx {}", version.trim()))
-}
-
-async fn program() -> Result<&'static str, BoxError> {
-    for program in PROGRAMS {
-        match Command::new(program).arg("-v").output().await {
-            Ok(_) => return Ok(program),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("{program}: {error}").into()),
-        }
-    }
-    Err("nginx is missing: install the package `nginx-light`".into())
 }
 
 impl Nginx {
@@ -51,7 +40,7 @@ impl Nginx {
         let front = port.address();
         let file = dir.join("nginx.conf");
         fs::write(&file, config(front, replicas, dir))?;
-        let child = Command::new(program().await?)
+        let child = Command::new(program("nginx", "nginx-light").await?)
             .arg("-c")
             .arg(fs::canonicalize(&file)?)
             .stdin(Stdio::null())

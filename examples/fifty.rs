@@ -90,7 +90,7 @@ fn shop(entrance: &Address) -> Lifecycle {
     shop.component(gateway(&servers, entrance))
 }
 
-/// Is opened, used, and closed when nobody uses it any more; what it flushes meanwhile it flushes to the end.
+/// Is opened, used, and closed when nothing uses it; what it flushes meanwhile it flushes to the end.
 fn store(name: String) -> Component {
     let open = |ctx: Context| async move {
         sleep(Duration::from_millis(20)).await;

@@ -2,7 +2,7 @@
 //!
 //! HAProxy (`send-proxy`, `send-proxy-v2`) and others begin each connection with a header that has the address of
 //! the client. It is read as TLS is, by a handshake of its own. So a client that sends only a part of it holds up
-//! nobody, and has the server's `header_timeout` from its first byte on. What follows may be HTTP/1, HTTP/2 or,
+//! no other client, and has the server's `header_timeout` from its first byte on. What follows may be HTTP/1, HTTP/2 or,
 //! with one more step in `proxied`, TLS.
 //!
 //! Accept such connections only from the balancer. Anybody else could claim any address.
@@ -140,7 +140,7 @@ async fn main() -> Result<(), BoxError> {
     for header in [version_1, version_2, of_the_balancer] {
         print!("{}", ask(address, &header).await?);
     }
-    // Without a header nobody is served.
+    // A client without a header is not served.
     assert_eq!(ask(address, b"").await.unwrap_or_default(), "");
 
     group.cancel();

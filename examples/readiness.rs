@@ -18,7 +18,7 @@ const LAME_DUCK: Duration = Duration::from_millis(300);
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let mut group = TaskGroup::new();
-    // Not ready any more from the moment in which the group is cancelled.
+    // No longer ready from the moment in which the group is cancelled.
     let readiness = Readiness::drain_on(group.token());
 
     let app = Router::new()

@@ -1,4 +1,4 @@
-//! How do I start a task again when it fails, without looking away for ever?
+//! How do I start a task again when it fails, without looking away forever?
 //!
 //! A consumer loses its broker again and again, and what stands on it is restarted with it. The third
 //! restart within a minute is one too many: the supervisor gives up, and the group ends with its error.

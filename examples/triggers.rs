@@ -41,7 +41,7 @@ async fn main() -> Exit {
     Exit::from(group.wait().await)
 }
 
-/// Renews the lease every second; after seven of them nobody answers any more.
+/// Renews the lease every second; after seven of them no answer comes.
 async fn renew(heartbeat: Heartbeat, token: CancellationToken) -> Result<(), taskgroup::BoxError> {
     for renewal in 0.. {
         if token.run_until_cancelled(sleep(SECOND)).await.is_none() {

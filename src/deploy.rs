@@ -64,7 +64,7 @@ impl Checker {
     /// Returns a checker for the service that `plan` describes.
     ///
     /// It expects the signals SIGINT and SIGTERM, a second signal that forces the exit, a watchdog that fires at the end of
-    /// the budget, and servers that keep idle connections open for ever. These are the defaults of this crate.
+    /// the budget, and servers that keep idle connections open forever. These are the defaults of this crate.
     pub fn new(plan: &Plan) -> Self {
         Self {
             service: Service::of(plan),

@@ -81,7 +81,7 @@ use self::state::{Action, Answer, Ending, Event, Limits, State};
 /// # The intensity and the backoff
 ///
 /// The two are independent. If the waits of a child that always fails do not fit into the window,
-/// the intensity is never exceeded and the child is restarted for ever. You may want that. The time
+/// the intensity is never exceeded and the child is restarted forever. You may want that. The time
 /// in which siblings are being stopped is not counted, so a long grace does not carry restarts out
 /// of the window. With the defaults, the supervisor gives up a child that always fails at once
 /// within about three seconds.

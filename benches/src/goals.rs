@@ -32,7 +32,7 @@ pub struct Goal {
     /// What the bound and the measured value count.
     pub unit: &'static str,
     pub measured: f64,
-    /// What may not be exceeded any more: the bound, or what has been reached of it so far.
+    /// The limit that counts: the bound, or what has been reached of it so far.
     pub reached: f64,
 }
 

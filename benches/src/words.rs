@@ -21,7 +21,7 @@ macro_rules! words {
             fn from_str(word: &str) -> Result<Self, String> {
                 match word {
                     $($word => Ok(Self::$variant),)*
-                    _ => Err(format!("`{word}` is none of {:?}", [$($word),*])),
+                    _ => Err(format!("`{word}` is not one of {:?}", [$($word),*])),
                 }
             }
         }

@@ -24,7 +24,7 @@ pub(crate) enum Failure<E = BoxError> {
     Panicked(Panic),
     /// It returned `Ok` although it should have run until it was told to stop.
     EndedEarly,
-    /// It was dropped before it ended, and nobody asked for that. For example, its runtime shut down.
+    /// It was dropped before it ended, and no caller asked for that. For example, its runtime shut down.
     Aborted,
 }
 

@@ -175,7 +175,7 @@ impl<T: Clone> Provided<T> {
 
     /// Waits until the value is there, and returns it.
     ///
-    /// It is for code outside of the lifecycle, and waits for ever if no component provides the
+    /// It is for code outside of the lifecycle, and waits forever if no component provides the
     /// value. To avoid that, race it with [`Handle::report`](super::Handle::report).
     ///
     /// # Cancel safety

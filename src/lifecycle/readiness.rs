@@ -343,7 +343,7 @@ impl Readiness {
     ///
     /// If `seen` is the state that was read last, no change is missed, but several at once are seen
     /// as one. If the state is already later, this returns at once.
-    /// [`Stopped`](ReadinessState::Stopped) is the last state, so after it this waits for ever.
+    /// [`Stopped`](ReadinessState::Stopped) is the last state, so after it this waits forever.
     ///
     /// # Cancel safety
     ///

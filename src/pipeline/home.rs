@@ -78,7 +78,7 @@ impl<T, R> Home<T, R> {
         expected: usize,
         out: &mut Vec<Parcel<T, R>>,
     ) -> usize {
-        // Most often all jobs are gone, so that nobody else has it. That is cheaper than the lock.
+        // Most often all jobs are gone, so that there is no other owner. That is cheaper than the lock.
         match Arc::get_mut(home) {
             Some(home) => home.back.get_mut().collect(expected, out),
             None => home.back.lock().collect(expected, out),

@@ -173,7 +173,7 @@ use self::windows as engine;
 ///
 /// [`TaskGroup::cancel_on`]: crate::TaskGroup::cancel_on
 /// [`TaskGroup::list_on`]: crate::TaskGroup::list_on
-#[must_use = "the signals are not listened to any more when the value is dropped"]
+#[must_use = "the signals are no longer listened to when the value is dropped"]
 pub struct Signals {
     set: Vec<Watched>,
     /// The signals of the set that the process ignored before, and still does.

@@ -50,7 +50,7 @@ fn place(variable: impl Fn(&str) -> Option<OsString>) -> Option<Place> {
             create: true,
         });
     }
-    // The platform has made the file. If it is not there, nobody reads it.
+    // The platform has made the file. If it is not there, it would not be read.
     set(KUBERNETES).map(|_| Place {
         path: OF_A_POD.into(),
         create: false,
@@ -94,8 +94,8 @@ mod tests {
         let of_a_pod = place_with(&[(KUBERNETES, "10.0.0.1")]).unwrap();
         assert_eq!(of_a_pod.path, PathBuf::from(OF_A_POD));
         assert!(!of_a_pod.create);
-        let asked = place_with(&[(KUBERNETES, "10.0.0.1"), (PATH, "/tmp/x")]).unwrap();
-        assert_eq!(asked.path, PathBuf::from("/tmp/x"));
+        let asked = place_with(&[(KUBERNETES, "10.0.0.1"), (PATH, "a/place")]).unwrap();
+        assert_eq!(asked.path, PathBuf::from("a/place"));
         assert!(asked.create);
     }
 

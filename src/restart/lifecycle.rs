@@ -20,7 +20,7 @@ impl Lifecycle {
     ///   [`HandedOver`](Cause::HandedOver), in its usual order and with its usual graces, but without a jitter or a
     ///   lame duck. The service stays ready until all components have ended.
     /// - When the old process keeps its sockets after all, the lifecycle fails.
-    /// - When the lifecycle stops for another reason, no restart begins any more, and one that is under way ends.
+    /// - When the lifecycle stops for another reason, no restart begins, and one that is under way ends.
     ///
     /// A component that waits for the old process needs a
     /// [start timeout](Component::start_timeout) that covers the drain of that process.

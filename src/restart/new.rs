@@ -83,11 +83,11 @@ pub(super) async fn take_over(shared: &Arc<Shared>, mut wire: Wire) -> bool {
         }
         End::GaveUp => return false,
     };
-    // Those that nobody has asked for.
+    // Those that this process has not asked for.
     for offer in std::mem::take(&mut *shared.offers.lock()) {
         log::guarded(|| {
             let Offer { name, address, .. } = &offer;
-            tracing::warn!(target: "taskgroup", "listener `{name}` of the old process, at {address}, is not used any more");
+            tracing::warn!(target: "taskgroup", "listener `{name}` of the old process, at {address}, is no longer used");
         });
     }
     shared.ours.cancel();
@@ -125,7 +125,7 @@ async fn wait(shared: &Arc<Shared>, wire: &mut Wire) -> End {
                     Some(why) => return End::Refused(why.to_owned()),
                     None => continue,
                 },
-                // The old process is dead, and nobody else has its sockets.
+                // The old process is dead, and no other process has its sockets.
                 Ok(None) | Err(_) => {
                     ready.await;
                     return End::Alone;

@@ -22,7 +22,7 @@ use crate::group::time::Rounded;
 /// How long a process that has connected may take to say what it wants.
 const KNOCKING: Duration = Duration::from_secs(5);
 
-/// How long the new process may take to accept. Nobody does meanwhile.
+/// How long the new process may take to accept. No process accepts meanwhile.
 const ACCEPTING: Duration = Duration::from_secs(1);
 
 /// How long the news of the end of a child may take, once the other has said why.
@@ -216,7 +216,7 @@ async fn hand_over(shared: &Shared, wire: &mut Wire) -> Result<(), String> {
         let _ = wire.send("ABORT the old process is stopping", None).await;
         return Err("this process is stopping".to_owned());
     }
-    // From here on nobody accepts, until the new one does or this one goes on.
+    // From here on no process accepts, until the new one does or this one goes on.
     let paused = Paused(shared);
     let accepting = async {
         wire.send("YOURS", None).await?;
@@ -241,7 +241,7 @@ async fn hand_over(shared: &Shared, wire: &mut Wire) -> Result<(), String> {
     Err(why)
 }
 
-/// Nobody accepts. Unless the sockets are handed over, this process goes on.
+/// No process accepts. Unless the sockets are handed over, this process goes on.
 struct Paused<'a>(&'a Shared);
 
 impl Drop for Paused<'_> {
@@ -366,7 +366,7 @@ pub(super) async fn start_another(shared: &Shared) -> Result<u32, RestartError> 
                 Ok(status) if error.why().starts_with("it has ended") => ended(status),
                 _ => error.why().to_owned(),
             },
-            Err(_) => "nobody has answered".to_owned(),
+            Err(_) => "there was no answer".to_owned(),
         },
         status = started.child.wait() => {
             // It may have said why, or may even have accepted.

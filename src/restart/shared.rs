@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) program: Program,
     pub(super) notify_reload: bool,
     pub(super) hatch: Arc<Hatch>,
-    /// What the process from which this one takes over has offered, and nobody has asked for yet.
+    /// What the process from which this one takes over has offered, and this one has not asked for yet.
     pub(super) offers: Lock<Vec<Offer>>,
     pub(super) sockets: Lock<Vec<Named>>,
     pub(super) stage: Lock<Stage>,

@@ -2,7 +2,7 @@
 //!
 //! [`serve`] takes what `axum::serve` takes and is a member of a group. It counts connections and requests,
 //! tells clients and handlers when the server stops, and cuts what is left at the end of its grace.
-//! `axum::serve` waits for ever for a client that has sent half a request or does not read its answer. It does
+//! `axum::serve` waits forever for a client that has sent half a request or does not read its answer. It does
 //! not wait for websockets at all, and it leaves every connection running when its future is dropped.
 //!
 //! # The stop

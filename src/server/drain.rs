@@ -156,7 +156,7 @@ impl DrainReport {
     /// Returns the number of handlers that were cut and did not end, because they block their thread. They may
     /// still be running.
     ///
-    /// A handler that awaits for ever is not stuck. It is dropped when it is cut.
+    /// A handler that awaits forever is not stuck. It is dropped when it is cut.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.counts.stuck

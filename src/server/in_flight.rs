@@ -140,6 +140,6 @@ mod tests {
         drop(counted);
         requests.store(0, Ordering::Relaxed);
         assert_eq!(in_flight.get(), Some(15));
-        assert_eq!(Arc::strong_count(&requests), 1, "it is not asked any more");
+        assert_eq!(Arc::strong_count(&requests), 1, "it is no longer asked");
     }
 }

@@ -138,7 +138,7 @@ impl Stop {
     /// Returns the token that fires when the server begins to drain.
     ///
     /// It is the hint, for work that ends by itself. Do not bind [outgoing work](Self::until_deadline) to it.
-    /// It fires for everybody at once, so where thousands wait, use [`stopping`](Self::stopping), which wakes
+    /// It fires foreverybody at once, so where thousands wait, use [`stopping`](Self::stopping), which wakes
     /// them a few at a time. All requests of the server share the token. Cancelling it stops nothing but what
     /// waits for the token.
     ///
@@ -403,7 +403,7 @@ fn until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// Handlers may outlive a server that was dropped, and must not wait for a stop for ever.
+/// Handlers may outlive a server that was dropped, and must not wait for a stop forever.
 impl Drop for StopSource {
     fn drop(&mut self) {
         self.begin(Duration::ZERO);

@@ -143,7 +143,7 @@ impl Limit {
         lock(&self.0.as_ref()?.times).work
     }
 
-    /// Waits until outgoing work is given up, or for ever if the time is unlimited.
+    /// Waits until outgoing work is given up, or forever if the time is unlimited.
     pub(crate) async fn work_deadline_passed(&self) {
         let Some(limit) = &self.0 else {
             return pending().await;

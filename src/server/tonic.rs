@@ -2,7 +2,7 @@
 //!
 //! [`serve`] serves tonic's routes and is a member of a group. It counts connections and calls, tells clients
 //! and handlers when the server stops, and cuts what is left at the end of its grace. tonic's own `Server`
-//! waits for ever for a server stream that does not end, for a client that does not answer a PING, and for a
+//! waits forever for a server stream that does not end, for a client that does not answer a PING, and for a
 //! TCP connection on which nothing was ever sent. It leaves every connection running when its future is
 //! dropped.
 //!

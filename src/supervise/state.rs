@@ -273,7 +273,7 @@ impl State {
         if self.restarts.len() >= self.limits.intensity {
             return true;
         }
-        // Without a bound the count is not needed, and the list would grow for ever.
+        // Without a bound the count is not needed, and the list would grow forever.
         if self.limits.intensity < usize::MAX {
             self.restarts.push_back(now);
         }
@@ -519,7 +519,7 @@ mod tests {
                 break;
             }
             restarts += 1;
-            assert!(restarts < 10, "it is restarted for ever");
+            assert!(restarts < 10, "it is restarted forever");
             assert_eq!(state.next(now), Action::Tell(1));
             now += 29 * SECOND;
             assert_eq!(

@@ -60,7 +60,7 @@ struct Peers {
     // The request of this one is over, its answer is not.
     large: TcpStream,
 
-    // The server does not know these any more, or takes them for requests that are over.
+    // The server has forgotten these, or takes them for requests that are over.
     echo: TcpStream,
     echo_over_http2: (SendStream<Bytes>, RecvStream),
 

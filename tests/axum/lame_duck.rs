@@ -1,4 +1,4 @@
-//! R12: servers that are not ready any more and still serve.
+//! R12: servers that are no longer ready and still serve.
 
 use std::time::Duration;
 

@@ -135,7 +135,7 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     };
     assert_eq!(
         refused(|serve| serve.max_connections(0)).await,
-        "server `http` failed: server `http`: `max_connections` cannot be 0: it would let nobody in"
+        "server `http` failed: server `http`: `max_connections` cannot be 0: it would let no client in"
     );
     assert_eq!(
         refused(|serve| serve.first_byte_timeout(Duration::ZERO)).await,

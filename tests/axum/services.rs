@@ -1,4 +1,4 @@
-//! R5: any tower service, and loops of one's own.
+//! R5: any tower service, and custom loops.
 
 use std::future::{Ready, ready};
 use std::pin::Pin;

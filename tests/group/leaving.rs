@@ -204,7 +204,7 @@ impl Wake for Held {
     }
 }
 
-/// A group with a member that no list shows any more: the last task of `child` is leaving, its thread is
+/// A group with a member that no list shows: the last task of `child` is leaving, its thread is
 /// held up in the waker of `child`'s wait, and it has not yet left the group above.
 ///
 /// `then` gets the group, and what lets the thread go on.

@@ -1,4 +1,4 @@
-//! The time for a response, and options under which nobody is served.
+//! The time for a response, and options under which no client is served.
 
 use std::future::pending;
 use std::time::Duration;
@@ -141,7 +141,7 @@ async fn s14_an_option_under_which_nobody_is_served_is_refused_by_name() {
         ),
         (
             |serve| serve.request_timeout(Duration::ZERO),
-            "`request_timeout` cannot be 0s: it would answer nobody",
+            "`request_timeout` cannot be 0s: it would answer no request",
         ),
         (
             |serve| serve.tcp_keepalive(Duration::from_secs(32_768)),

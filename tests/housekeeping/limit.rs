@@ -33,7 +33,7 @@ async fn s14_at_the_limit_the_longest_idle_connection_gives_way_and_no_other() {
     let second = idle(&server).await;
     let mut third = idle(&server).await;
     turns().await;
-    // Nobody waits, so nobody gives way. And now the second is the one that is idle for longest.
+    // No client waits, so none gives way. And now the second is the one that is idle for longest.
     again(&mut first).await;
 
     let mut fourth = idle(&server).await;

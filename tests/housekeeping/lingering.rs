@@ -57,7 +57,7 @@ async fn s14_a_client_that_neither_sends_nor_closes_is_waited_for_a_second() {
     assert!(answer.ends_with("too large"), "{answer}");
     assert!(begin.elapsed() < Duration::from_millis(100));
 
-    // Nothing is in flight any more, and only this connection is left.
+    // Nothing is in flight now, and only this connection is left.
     let (outcome, report) = server.stop().await;
     outcome.unwrap();
     let took = begin.elapsed();

@@ -168,7 +168,7 @@ async fn s15_a_connection_that_is_busy_at_the_end_is_told_named_and_cut() {
     let mut paths = report.paths().to_vec();
     paths.sort();
     assert_eq!(paths, [me, "SELECT".to_owned()]);
-    // The task awaits for ever. It does not block a thread.
+    // The task awaits forever. It does not block a thread.
     assert_eq!((report.stuck(), report.unended()), (0, 1));
     // It holds the socket as well.
     read_until(&mut client, "bye").await;

@@ -69,7 +69,7 @@ fn with_a_blocked_handler(over_http2: bool) -> (Outcome, DrainReport) {
     });
     blocks.recv_timeout(Duration::from_secs(60)).unwrap();
     token.cancel();
-    // On this thread, which is none of the runtime's.
+    // This thread does not belong to the runtime.
     let report = report.recv_timeout(Duration::from_secs(60)).unwrap();
     go.send(()).unwrap();
     clients.abort();

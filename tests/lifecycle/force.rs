@@ -47,7 +47,7 @@ async fn force_aborts_what_is_left_now_and_still_cleans_up_and_reports() {
 
     assert_eq!(asked.elapsed(), Duration::ZERO);
     assert_eq!(report.cause.to_string(), "cancelled on request: enough");
-    // Nobody had a turn any more.
+    // No task had another turn.
     assert_eq!(diary.lines(), ["worker starts", "release: forced"]);
     assert_eq!(states(&report), [ComponentState::Ended(End::TimedOut); 3]);
     let mut kinds: Vec<_> = report.errors.iter().map(wrong).collect();

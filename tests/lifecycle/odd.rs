@@ -135,6 +135,6 @@ async fn a_thread_of_a_component_is_told_when_the_run_is_dropped() {
     starts.await.unwrap();
     run.abort();
     assert!(run.await.unwrap_err().is_cancelled());
-    // A bound only for the case that nobody tells the thread, which would wait for ever.
+    // A bound only for the case that the thread is never told, which would wait forever.
     assert_eq!(tells.recv_timeout(60 * SECOND), Ok(Some(Cause::Dropped)));
 }

@@ -142,7 +142,7 @@ async fn a_caller_that_leaves_the_line_takes_no_place_along() {
     drop(leaving);
     assert!(waiting.is_woken());
     drop(waiting);
-    // Nobody waits, and the place is not lost.
+    // No caller waits, and the place is not lost.
     pusher.try_push(3).unwrap();
     assert!(pusher.try_push(4).unwrap_err().is_full());
     drop(pool);

@@ -80,7 +80,7 @@ fn without_threads() -> Exit {
     })
 }
 
-/// Of two, `count` sleep for ever; `wait` is on the thread of `main`, which is none of them.
+/// Of two, `count` sleep forever; `wait` is on the thread of `main`, which is not one of them.
 fn workers(count: usize) -> Exit {
     runtime().block_on(async {
         let mut group = stopped_by_signals();
@@ -170,7 +170,7 @@ fn blocking(hang: fn()) -> Exit {
     })
 }
 
-/// What runs inside of `exit` hangs: no other thread can leave through it any more.
+/// What runs inside of `exit` hangs: no other thread can leave through it.
 fn exit() -> Exit {
     struct Hangs(CancellationToken);
     impl Drop for Hangs {

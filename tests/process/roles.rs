@@ -304,7 +304,7 @@ fn two_groups() -> Exit {
     })
 }
 
-/// Every thread of the runtime sleeps for ever, the one of `block_on` too.
+/// Every thread of the runtime sleeps forever, the one of `block_on` too.
 fn blocked_runtime() -> Exit {
     log_to_stderr();
     let block = || loop {

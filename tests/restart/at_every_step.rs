@@ -77,7 +77,7 @@ fn dies_at(step: &str) {
     }
     if step == "ACCEPTING" {
         peer.until("ACCEPTING");
-        // It has a lease that nobody gives up any more.
+        // It has a lease that is never given up.
         peer.send("LEASE service/worker");
         peer.send("LEASED");
     }

@@ -25,7 +25,7 @@ fn s13_in_ten_restarts_in_a_row_under_load_no_request_is_lost() {
         loads.iter().for_each(|load| load.reaches(round * 50));
         let next = world.restart();
         assert_ne!(next, last);
-        // Nobody but the new one accepts any more.
+        // Only the new one accepts now.
         assert_eq!(who(address), next);
         last = next;
         // The next one waits until the one before is gone.

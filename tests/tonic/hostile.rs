@@ -166,7 +166,7 @@ impl HalfBody {
     }
 }
 
-/// A peer that is gone without having closed its connection: nobody runs it any more.
+/// A peer that is gone without having closed its connection. It is never polled again.
 struct Vanished {
     _sender: SendRequest<Bytes>,
     connection: Connection<TcpStream>,

@@ -105,11 +105,11 @@ async fn limits_under_which_nobody_is_served_are_refused_by_name() {
     };
     assert_eq!(
         refused(|serve| serve.max_connections(0)).await,
-        "server `grpc` failed: server `grpc`: `max_connections` cannot be 0: it would let nobody in"
+        "server `grpc` failed: server `grpc`: `max_connections` cannot be 0: it would let no client in"
     );
     assert_eq!(
         refused(|serve| serve.concurrency_per_connection(0)).await,
-        "server `grpc` failed: server `grpc`: `concurrency_per_connection` cannot be 0: it would answer nobody"
+        "server `grpc` failed: server `grpc`: `concurrency_per_connection` cannot be 0: it would answer no request"
     );
     assert_eq!(
         refused(|serve| serve.http2_max_streams(0)).await,

@@ -106,7 +106,7 @@ const GET_EVENTS: &str = "GET /events HTTP/1.1\r\nhost: test\r\n\r\n";
 #[tokio::test]
 async fn r30_half_a_header_hangs_the_drain() {
     let canary = Canary {
-        today: "a client that has sent half a header and then nothing holds the drain for ever",
+        today: "a client that has sent half a header and then nothing holds the drain forever",
         upstream: "tokio-rs/axum#2741 and #3326",
         then: "docs/upstream.md may drop that row, and the gate its header timeout for this axum",
     };
@@ -122,7 +122,7 @@ async fn r30_half_a_header_hangs_the_drain() {
 async fn r30_half_a_body_that_is_read_hangs_the_drain() {
     let canary = Canary {
         today: "a client that has sent half a body, of which the handler wants the whole, holds the \
-                drain for ever",
+                drain forever",
         upstream: "tokio-rs/axum#2741 and #1070",
         then: "docs/upstream.md may drop that row; look whether the gate has to cut such a handler itself",
     };
@@ -140,7 +140,7 @@ async fn r30_half_a_body_that_is_read_hangs_the_drain() {
 #[tokio::test]
 async fn r30_an_answer_that_is_not_read_hangs_the_drain() {
     let canary = Canary {
-        today: "a client that does not read an answer larger than the buffers holds the drain for ever",
+        today: "a client that does not read an answer larger than the buffers holds the drain forever",
         upstream: "tokio-rs/axum#1070 and #3326",
         then: "docs/upstream.md may drop that row; look whether the gate has to count who does not read",
     };
@@ -159,7 +159,7 @@ async fn r30_an_answer_that_is_not_read_hangs_the_drain() {
 #[tokio::test]
 async fn r30_a_preface_without_settings_hangs_the_drain() {
     let canary = Canary {
-        today: "a client that has sent the preface of HTTP/2 and then nothing holds the drain for ever",
+        today: "a client that has sent the preface of HTTP/2 and then nothing holds the drain forever",
         upstream: "hyperium/hyper#4170, with #4171, #4172 and #3729",
         then: "docs/upstream.md may drop that row, and the gate its header timeout for this axum",
     };
@@ -174,7 +174,7 @@ async fn r30_a_preface_without_settings_hangs_the_drain() {
 #[tokio::test]
 async fn r30_a_missing_pong_hangs_the_drain() {
     let canary = Canary {
-        today: "a client over HTTP/2 that does not answer the PING of the drain holds it for ever",
+        today: "a client over HTTP/2 that does not answer the PING of the drain holds it forever",
         upstream: "hyperium/hyper#4170, its second case",
         then: "docs/upstream.md may drop that row; look whether the gate has to cut idle connections itself",
     };
@@ -191,7 +191,7 @@ async fn r30_a_missing_pong_hangs_the_drain() {
 #[tokio::test]
 async fn r30_an_event_stream_hangs_the_drain() {
     let canary = Canary {
-        today: "an event stream that goes on holds the drain for ever",
+        today: "an event stream that goes on holds the drain forever",
         upstream: "tokio-rs/axum#2673 and #1070",
         then: "docs/upstream.md may drop that row; look whether the gate has to cut streams itself",
     };
@@ -251,7 +251,7 @@ async fn is_echoed(client: &mut TcpStream) -> bool {
 #[tokio::test]
 async fn r30_a_websocket_over_http2_hangs_the_drain() {
     let canary = Canary {
-        today: "a websocket over HTTP/2 that goes on holds the drain for ever",
+        today: "a websocket over HTTP/2 that goes on holds the drain forever",
         upstream: "tokio-rs/axum#3003 and the pull request #3831, which are about those of HTTP/1",
         then: "docs/upstream.md may drop that row; look whether the gate has to count these websockets",
     };

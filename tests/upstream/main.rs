@@ -3,7 +3,7 @@
 //! Each test asserts the bad behaviour of the unmodified server, so it fails on the day upstream has
 //! repaired it, and its message says what may then go here. `docs/upstream.md` tells users the same.
 //!
-//! Nothing here depends on time: "for ever" is many turns of the runtime and hours of its clock
+//! Nothing here depends on time: "forever" is many turns of the runtime and hours of its clock
 //! after everybody has seen the stop, and then an end as soon as the client ends.
 //!
 //! One more is in `tests/descriptors.rs`, as it takes all file descriptors of its process.

@@ -54,7 +54,7 @@ const HTTP1: &[Row] = &[
         &["DELETE / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"],
     ),
     row(
-        "a method of one's own",
+        "a custom method",
         &["BREW /any HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"],
     ),
     row(
@@ -113,7 +113,7 @@ const HTTP1: &[Row] = &[
         ],
     ),
     row(
-        "a chunk that is none",
+        "an invalid chunk",
         &["POST /echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n"],
     ),
     row(
@@ -200,7 +200,7 @@ const HTTP1: &[Row] = &[
         ],
     ),
     row(
-        "a length that is none",
+        "an invalid length",
         &["POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: -1\r\n\r\n"],
     ),
     row(

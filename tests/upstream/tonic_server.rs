@@ -104,7 +104,7 @@ async fn frame(client: &mut TcpStream) -> Option<Frame> {
 #[tokio::test]
 async fn r30_a_connection_without_a_byte_hangs_the_drain() {
     let canary = Canary {
-        today: "one TCP connection on which nothing was ever sent holds the drain for ever",
+        today: "one TCP connection on which nothing was ever sent holds the drain forever",
         upstream: "hyperium/hyper#4170, with #4171, #4172 and #3729",
         then: "docs/upstream.md may drop that row, and the gate its first-byte timeout for this tonic",
     };
@@ -120,7 +120,7 @@ async fn r30_a_connection_without_a_byte_hangs_the_drain() {
 #[tokio::test]
 async fn r30_a_handshake_that_is_not_finished_hangs_the_drain() {
     let canary = Canary {
-        today: "a client that has sent half of the preface, or nothing after it, holds the drain for ever",
+        today: "a client that has sent half of the preface, or nothing after it, holds the drain forever",
         upstream: "hyperium/hyper#4170, with #4171, #4172 and #3729",
         then: "docs/upstream.md may drop that row, and the gate its header timeout for this tonic",
     };
@@ -137,7 +137,7 @@ async fn r30_a_handshake_that_is_not_finished_hangs_the_drain() {
 #[tokio::test]
 async fn r30_a_missing_pong_hangs_the_drain() {
     let canary = Canary {
-        today: "a client that does not answer the PING of the drain holds it for ever",
+        today: "a client that does not answer the PING of the drain holds it forever",
         upstream: "hyperium/hyper#4170, its second case",
         then: "docs/upstream.md may drop that row; look whether the gate has to cut idle connections itself",
     };
@@ -176,7 +176,7 @@ async fn r30_streams_go_on_when_the_server_is_dropped_in_its_drain() {
 #[tokio::test]
 async fn r30_a_server_stream_hangs_the_drain() {
     let canary = Canary {
-        today: "a server stream that goes on holds the drain for ever",
+        today: "a server stream that goes on holds the drain forever",
         upstream: "grpc/grpc-rust#1820 (once hyperium/tonic)",
         then: "docs/upstream.md may drop that row; look whether the gate has to cut streams itself",
     };

@@ -2,7 +2,7 @@
 //!
 //! First comes the log of the service with the lines of the demo among them, then the sums, and at the end the
 //! timeline of the stop. The clients are what one meets in the field: they keep their connection alive,
-//! and leave when an answer says `connection: close` or when nobody listens any more.
+//! and leave when an answer says `connection: close` or when connections are refused.
 
 pub(crate) mod client;
 pub(crate) mod tally;
@@ -120,7 +120,7 @@ async fn load(serving: oneshot::Receiver<Addresses>, tally: Arc<Tally>) -> Resul
     Ok(())
 }
 
-/// Orders again and again, until told to leave or until nobody listens any more.
+/// Orders again and again, until told to leave or until connections are refused.
 async fn shop(number: u64, service: SocketAddr, tally: Arc<Tally>) -> Result<(), BoxError> {
     let order = format!(r#"{{"item":"tea","quantity":{}}}"#, number + 1);
     // Not all in step.

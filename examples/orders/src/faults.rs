@@ -19,7 +19,7 @@ pub(crate) enum WorkerFault {
     Error,
     Panic,
     End,
-    /// Holds its thread for ever, so that it cannot even be forced.
+    /// Holds its thread forever, so that it cannot even be forced.
     Block,
 }
 

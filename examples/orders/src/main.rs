@@ -54,7 +54,7 @@ fn main() -> Exit {
 async fn run(signals: Signals) -> Result<Exit, BoxError> {
     let CommandLine { command, options } = CommandLine::parse();
     if let Some(Command::Soak { length }) = command {
-        // The log of hundreds of runs is for nobody.
+        // The log of hundreds of runs is too long to read.
         tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default())?;
         let soaked = soak::run(options, metrics::record()?, signals, length).await;
         return Ok(Exit::from(soaked));
@@ -154,7 +154,7 @@ fn print_ready(options: &Options) -> impl FnOnce(Addresses) + use<> {
     }
 }
 
-/// Nobody may be reading any more, which is no reason to stop.
+/// The reader of stdout may be gone. The service goes on without it.
 fn print(line: &dyn fmt::Display) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());

@@ -45,7 +45,7 @@ impl Parts {
         }
     }
 
-    /// Returns nothing if a server is not there, or not any more.
+    /// Returns nothing if a server is not there, or is gone.
     pub(crate) fn addresses(&self) -> Option<Addresses> {
         Some(Addresses {
             http: self.http.get()?,

@@ -10,7 +10,7 @@
 //! A component is told to stop when all that need it have ended. So http answers what is in flight while
 //! grpc still serves it, but for what has no end of its own: event streams and websockets end at once.
 //! The worker commits its batch; what is ordered after that waits for the next start. The database is
-//! closed when nobody uses it any more. The metrics are there before all others and after them, so that
+//! closed when nothing uses it. The metrics are there before all others and after them, so that
 //! the start and the stop can be watched.
 
 use std::time::Duration;

@@ -119,7 +119,7 @@ async fn run_once(
         }
         sleep(RUN).await;
         handle.stop("the soak goes on");
-        // They leave when nobody listens any more, or are told to.
+        // They leave when connections are refused, or when they are told to.
         sleep(Duration::from_millis(100)).await;
         clients.cancel();
         clients.wait().await

@@ -1,7 +1,7 @@
 //! The clocks of a group, which are its deadline and the grace after a cancel.
 //!
 //! Each is a task beside the group, which holds the group weakly and ends with it. Its timer is made
-//! before the task. So without timers the caller panics, and not a task that nobody watches.
+//! before the task. So without timers the caller panics, and not a task that is not watched.
 
 use std::sync::Arc;
 use std::time::Duration;

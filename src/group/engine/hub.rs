@@ -100,7 +100,7 @@ impl<E> Hub<E> {
         }
     }
 
-    /// Takes the failures of this group, and those of the child groups that nobody has taken.
+    /// Takes the failures of this group, and those of the child groups that are not taken yet.
     pub(crate) fn take_failures(&self) -> Vec<Recorded<E>> {
         if let Some(deadline) = self.shared.take_overdue_if(|| self.has_spawned()) {
             let fault = GroupFault::TimedOut(TimedOut::deadline(deadline, Running::default()));

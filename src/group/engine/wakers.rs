@@ -29,7 +29,7 @@ const KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     aborted: AtomicBool,
-    /// Made by the first task that waits. Groups without such tasks need none. Shared with nobody. The
+    /// Made by the first task that waits. Groups without such tasks need none. It is not shared. The
     /// drop of an `Arc` is a call, and that of a `Box` is written out at each place.
     shards: OnceLock<Arc<[Shard; SHARDS as usize]>>,
 }

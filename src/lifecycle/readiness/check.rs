@@ -126,7 +126,7 @@ impl Check {
         &self.name
     }
 
-    /// Makes the check count, and returns the future that runs it for ever.
+    /// Makes the check count, and returns the future that runs it forever.
     pub(super) fn run(self, statuses: &Statuses) -> impl Future<Output = ()> + Send + use<> {
         let registered = Registered::new(statuses, &self);
         self.go_on(registered)

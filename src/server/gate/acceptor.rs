@@ -96,7 +96,7 @@ impl Acceptor {
 
     /// Accepts one connection.
     ///
-    /// After the stop it hands over the connections that were waiting, and then waits for ever, because a
+    /// After the stop it hands over the connections that were waiting, and then waits forever, because a
     /// server that must not know of the stop yet must not see an end either. Errors are not returned. The
     /// acceptor tries again.
     ///

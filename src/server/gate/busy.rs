@@ -16,7 +16,7 @@ use crate::server::switch::Seat;
 /// tells it. A stop waits for a connection that is busy until the end of the grace, and counts what is in flight
 /// on it as requests. The report names what had to be cut.
 ///
-/// A connection that was busy before and is not any more is idle, and is closed at the stop after the
+/// A connection that was busy before and no longer is counts as idle, and is closed at the stop after the
 /// [idle grace](crate::server::Serve::idle_grace). A connection that has never been busy and on which nothing was
 /// sent is idle too. One that has never been busy and on which bytes went by may be in the middle of anything, so
 /// the stop waits for it, and the report counts it as cut if it does not end.

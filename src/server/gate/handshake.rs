@@ -93,7 +93,7 @@ impl Handshakes {
         });
     }
 
-    /// Waits for the next connection that is ready, or for ever without handshakes.
+    /// Waits for the next connection that is ready, or forever without handshakes.
     pub(super) async fn next(&mut self) -> Accepted {
         while let Some(ended) = self.under_way.join_next().await {
             match ended {

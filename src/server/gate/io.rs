@@ -1,4 +1,4 @@
-//! [`Io`]: the stream of one connection, which can be cut and does not wait for ever.
+//! [`Io`]: the stream of one connection, which can be cut and does not wait forever.
 
 use std::any::Any;
 use std::io;
@@ -376,7 +376,7 @@ struct Patience {
     rings: u32,
     /// Whether it does not speak HTTP.
     is_raw: bool,
-    /// Whether a connection must not be idle for ever.
+    /// Whether a connection must not be idle forever.
     times_idle: bool,
     /// How many requests had begun when it was seen to be idle.
     idle: u32,

@@ -1,7 +1,7 @@
 //! [`Keeper`]: drives one connection of the engine, and tells it to end when it is time.
 //!
 //! Four things end a connection before its peer does. The gate tells all of them at the stop. A connection that
-//! is idle for too long, or gives way to a client that waits, is told because nobody uses it. And one that is too
+//! is idle for too long, or gives way to a client that waits, is told because no client uses it. And one that is too
 //! old is told so that its peer makes a new one.
 //!
 //! Whatever the reason, the connection is polled first. So data that have arrived are read before a clock counts,
@@ -39,7 +39,7 @@ enum Phase {
     Young,
     /// It is too old. `begun` is the number of requests that had begun when its grace began.
     Old { begun: u32 },
-    /// It was told because nobody uses it, and should be gone soon.
+    /// It was told because no client uses it, and should be gone soon.
     Leaving,
     /// Its requests were cut, and their clients are told.
     Cut,

@@ -8,7 +8,7 @@
 //! the system.
 //!
 //! The filter belongs to the socket and not to the descriptor. If systemd or the next process holds the same
-//! socket, it would stay deaf for ever. A socket that is known to be shared has no last call at all. For one that
+//! socket, it would stay deaf forever. A socket that is known to be shared has no last call at all. For one that
 //! is shared and looks as if it were not, the filter is removed when the last call ends, and in a forced exit.
 //! After a SIGKILL nothing removes it, so a server also removes it from any socket that it is given.
 

@@ -169,7 +169,7 @@ impl Options {
         }
     }
 
-    /// Rejects a server without a name, and options under which it could serve nobody or end nothing.
+    /// Rejects a server without a name, and options under which it could serve no client or end nothing.
     pub(crate) fn check(&self, server: &str) -> Result<(), BuildError> {
         if server.is_empty() {
             return Err(BuildError::empty_name("a server"));
@@ -183,12 +183,12 @@ impl Options {
             (
                 self.max_connections,
                 "max_connections",
-                "it would let nobody in",
+                "it would let no client in",
             ),
             (
                 self.turns,
                 "concurrency_per_connection",
-                "it would answer nobody",
+                "it would answer no request",
             ),
             (
                 self.http1.max_headers,
@@ -230,7 +230,7 @@ impl Options {
             (
                 self.request_timeout,
                 "request_timeout",
-                "it would answer nobody",
+                "it would answer no request",
             ),
         ];
         for (time, option, why) in times {

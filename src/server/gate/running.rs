@@ -1,6 +1,6 @@
 //! Which handler is inside a poll, on which thread.
 //!
-//! A handler that blocks its thread cannot be asked for its name any more. So each thread that polls handlers
+//! A handler that blocks its thread cannot be asked for its name. So each thread that polls handlers
 //! has a place, which says what it polls. A request writes its label there once for each thread, and a flag at
 //! each poll. Nothing is locked for that.
 //!
@@ -45,7 +45,7 @@ pub(super) fn enter(gate: usize, request: u64, label: &Label) {
     });
 }
 
-/// Says that this thread polls nothing any more.
+/// Says that this thread no longer polls anything.
 #[inline]
 pub(super) fn leave() {
     let _ = MINE.try_with(|Mine(place)| place.is_running.store(false, Ordering::Relaxed));

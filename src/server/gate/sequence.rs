@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn without_a_connection_there_is_nothing_to_linger_for() {
-        let nobody = Seen { open: 0, ..BUSY };
+        let empty = Seen { open: 0, ..BUSY };
 
-        let next = PLAN.next(Phase::Lingering, nobody);
+        let next = PLAN.next(Phase::Lingering, empty);
         assert_eq!(next, Next::Enter(Phase::Draining));
     }
 
@@ -283,11 +283,11 @@ mod tests {
     #[test]
     fn clients_of_cut_requests_have_time_to_be_told() {
         let next = |seen| PLAN.next(Phase::Flushing, seen);
-        let nobody = Seen { open: 0, ..cut(10) };
+        let empty = Seen { open: 0, ..cut(10) };
 
         assert_eq!(next(cut(0)), Next::Wait(ms(100)));
         assert_eq!(next(cut(100)), Next::Enter(Phase::Killing));
-        assert_eq!(next(nobody), Next::Enter(Phase::Killing));
+        assert_eq!(next(empty), Next::Enter(Phase::Killing));
     }
 
     #[test]
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_cut_nobody_has_to_be_told() {
+    fn where_nothing_was_cut_no_client_has_to_be_told() {
         let idle = Seen {
             cut: false,
             ..cut(0)

@@ -27,7 +27,7 @@ pub(crate) struct UnixPath {
 struct File(u64, u64);
 
 impl UnixPath {
-    /// Listens at `path`. A socket file that nobody listens at is replaced.
+    /// Listens at `path`. A socket file without a listener is replaced.
     pub(super) fn bind(path: PathBuf) -> io::Result<(UnixListener, Self)> {
         let listener = match UnixListener::bind(&path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -57,7 +57,7 @@ impl UnixPath {
     }
 }
 
-/// Removes the file at `path` if it is a socket that nobody listens at.
+/// Removes the file at `path` if it is a socket without a listener.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let in_use = |why: &str| {
         let why = format!("{}: {why}", path.display());

@@ -80,7 +80,7 @@ pub(super) fn has_read(there: SocketAddr, peer: SocketAddr) -> Option<bool> {
             return None;
         }
         let (_, unread) = fields.get(4)?.split_once(':')?;
-        // Before it is accepted, it is nobody's.
+        // Before it is accepted, no process has it.
         Some(u64::from_str_radix(unread, 16) == Ok(0) && *fields.get(9)? != "0")
     })
 }

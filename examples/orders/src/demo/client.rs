@@ -26,7 +26,7 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    /// `None` if nobody listens any more.
+    /// `None` if the connection is refused.
     pub(crate) async fn open(service: SocketAddr, tally: &Arc<Tally>) -> Option<Self> {
         let stream = TcpStream::connect(service).await.ok()?;
         stream.set_nodelay(true).ok()?;

@@ -159,7 +159,7 @@ impl Service {
         wait_until("the begin of the drain", || {
             match http::get(self.http, "/readyz") {
                 Ok(answer) => answer.status == 503,
-                // It does not listen any more.
+                // It no longer listens.
                 Err(_) => true,
             }
         });
